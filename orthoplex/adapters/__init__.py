@@ -1,0 +1,51 @@
+"""What a concept changes in one weight. A new method is one file here and one line in ``METHODS``."""
+
+from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Site
+from orthoplex.adapters.lora import Lora
+from orthoplex.adapters.low_rank import LowRank, fold_stack
+from orthoplex.adapters.orthogonal import Orthogonal
+from orthoplex.errors import ConfigurationError
+
+METHODS: dict[str, type[Adapter]] = {
+    "lora": Lora,
+    "orthogonal": Orthogonal,
+}
+
+
+def create_adapter(
+    config: AdapterConfig, *, layer: str, out_features: int, in_features: int, concept_id: str, seed: int
+) -> Adapter:
+    """Build the adapter of one layer; it changes nothing until it is trained.
+
+    Args:
+        config: the method and its options.
+        layer: the layer's full name, component first.
+        out_features: rows of the layer's weight.
+        in_features: columns of the layer's weight.
+        concept_id: the concept's id.
+        seed: the training seed.
+
+    Raises:
+        ConfigurationError: when the method is unknown, or the rank exceeds the layer's width.
+        CapacityError: when the slot lies beyond the layer's capacity.
+    """
+    if config.method not in METHODS:
+        raise ConfigurationError(f"method is {config.method!r}; allowed are {', '.join(METHODS)}")
+    rank = config.rank_of(in_features)
+    if rank > in_features:
+        raise ConfigurationError(f"layer {layer}: rank is {rank}; allowed are 1 to {in_features}, the layer's width")
+    return METHODS[config.method](config, Site(layer, out_features, in_features, concept_id, seed))
+
+
+__all__ = [
+    "METHODS",
+    "Adapter",
+    "AdapterConfig",
+    "Basis",
+    "Lora",
+    "LowRank",
+    "Orthogonal",
+    "Site",
+    "create_adapter",
+    "fold_stack",
+]

@@ -1,0 +1,160 @@
+"""What every adapter is: a trainable low-rank change of one weight, and its configuration."""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthoplex.adapters.low_rank import LowRank
+from orthoplex.errors import ConfigurationError
+from orthoplex.subspaces import proportional_rank, slot_from_id
+
+Basis = Literal["slot", "random", "gaussian"]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """How the weights of one concept are changed; the same for all its layers.
+
+    Args:
+        method: a name in ``METHODS``.
+        rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``.
+        alpha: the change is multiplied by ``alpha / rank``; None means 1.
+        basis: where the frozen directions of ``orthogonal`` come from; other methods take no notice of it.
+        slot: the slot of basis ``"slot"``; None means that it is derived from the concept's id.
+        slots: how many concepts a layer shall hold; sets the proportional rank and the range of derived slots.
+        down_scale: the length of every frozen direction (the paper's code uses 0.5).
+
+    Raises:
+        ConfigurationError: when a value is outside its range.
+    """
+
+    method: str = "orthogonal"
+    rank: int | Literal["proportional"] = "proportional"
+    alpha: float | None = None
+    basis: Basis = "slot"
+    slot: int | None = None
+    slots: int = 16
+    down_scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if self.rank != "proportional" and (not isinstance(self.rank, int) or self.rank < 1):
+            raise ConfigurationError(f"rank is {self.rank!r}; allowed are whole numbers from 1 and 'proportional'")
+        if self.basis not in get_args(Basis):
+            raise ConfigurationError(f"basis is {self.basis!r}; allowed are {', '.join(get_args(Basis))}")
+        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ConfigurationError(f"alpha is {self.alpha!r}; allowed are numbers above 0, or None for the rank")
+        if self.slots < 1:
+            raise ConfigurationError(f"slots is {self.slots}; allowed are whole numbers from 1")
+        if self.slot is not None and self.slot < 0:
+            raise ConfigurationError(f"slot is {self.slot}; allowed are whole numbers from 0, or None")
+        if not (math.isfinite(self.down_scale) and self.down_scale > 0):
+            raise ConfigurationError(f"down_scale is {self.down_scale!r}; allowed are numbers above 0")
+
+    def rank_of(self, in_features: int) -> int:
+        """Return the rank r at a layer with ``in_features`` inputs."""
+        return proportional_rank(in_features, self.slots) if self.rank == "proportional" else self.rank
+
+    def slot_of(self, concept_id: str) -> int | None:
+        """Return the slot that the concept takes, or None where the method and basis use no slots."""
+        if self.method != "orthogonal" or self.basis != "slot":
+            return None
+        return slot_from_id(concept_id, self.slots) if self.slot is None else self.slot
+
+
+@dataclass(frozen=True)
+class Site:
+    """The one weight that an adapter changes, and for whom.
+
+    Args:
+        layer: the layer's full name, component first; errors name it.
+        out_features: rows of the weight.
+        in_features: columns of the weight.
+        concept_id: the concept's id; it decides random directions and derived slots.
+        seed: the training seed; with the layer's name it decides every random starting value.
+    """
+
+    layer: str
+    out_features: int
+    in_features: int
+    concept_id: str
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        """Return a generator seeded by SHA-256 of (seed, layer): construction order does not matter."""
+        digest = hashlib.sha256(f"{self.seed}\n{self.layer}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class Adapter(nn.Module, ABC):
+    """A change ``ΔW = (alpha / rank) · up · down`` of one weight; ``up`` starts at zero, so it starts as no change.
+
+    Attributes:
+        up: ``(out, r)`` parameter.
+        down: ``(r, in)``, a parameter or a frozen buffer.
+        scaling: ``alpha / rank``; 1 after ``load_factors``.
+        rank: the rank r.
+    """
+
+    up: nn.Parameter
+    down: Tensor
+
+    def __init__(self, config: AdapterConfig, site: Site) -> None:
+        """Build the change of the weight at ``site``; subclasses decide about ``down``."""
+        super().__init__()
+        self.site = site
+        self.rank = config.rank_of(site.in_features)
+        self.scaling = 1.0 if config.alpha is None else config.alpha / self.rank
+        self.up = nn.Parameter(torch.zeros(site.out_features, self.rank))
+        self._set_down(self._initial_down(config, site))
+
+    @abstractmethod
+    def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
+        """Return the starting ``down``, ``(r, in)`` float32."""
+
+    @abstractmethod
+    def _set_down(self, down: Tensor) -> None:
+        """Make ``down`` a parameter or a buffer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``ΔW x`` at strength 1, without the base's own output.
+
+        Args:
+            x: ``(..., in)``; the product is made in its dtype (or autocast's).
+
+        Returns:
+            ``(..., out)``.
+        """
+        directions = functional.linear(x, self.down.to(x.dtype))
+        return functional.linear(directions, (self.up * self.scaling).to(directions.dtype))
+
+    def delta(self, strength: float = 1.0) -> Tensor:
+        """Return ``strength · ΔW``, ``(out, in)``, differentiable; strength 0 is the base, 1 the concept."""
+        return (self.up * self.scaling * strength) @ self.down
+
+    @torch.no_grad()
+    def factors(self) -> LowRank:
+        """Return a copy of the factors, apart from the graph, ``alpha / rank`` already in ``up``."""
+        return LowRank((self.up * self.scaling).detach().clone(), self.down.detach().clone())
+
+    @torch.no_grad()
+    def load_factors(self, factors: LowRank) -> None:
+        """Take over factors, so that ``factors()`` then returns them bit for bit; ``scaling`` becomes 1.
+
+        Raises:
+            ConfigurationError: when the shapes or the rank are not this adapter's.
+        """
+        if factors.up.shape != self.up.shape or factors.down.shape != self.down.shape:
+            raise ConfigurationError(
+                f"layer {self.site.layer}: factors have shapes up {tuple(factors.up.shape)} and "
+                f"down {tuple(factors.down.shape)}; allowed are {tuple(self.up.shape)} and {tuple(self.down.shape)}"
+            )
+        self.scaling = 1.0
+        self.up.copy_(factors.up)
+        self.down.copy_(factors.down)

@@ -1,0 +1,100 @@
+"""A low-rank change of one weight, as plain tensors, and the exact addition of such changes to weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orthoplex.errors import ConfigurationError
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """The change ``ΔW = up · down`` of one weight ``W`` of shape ``(out, in)``.
+
+    Args:
+        up: ``(out, r)``; PEFT calls it ``lora_B``.
+        down: ``(r, in)``; PEFT calls it ``lora_A``.
+
+    Raises:
+        ConfigurationError: when the two factors are no matrices or have different ranks.
+    """
+
+    up: Tensor
+    down: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse factors that cannot be multiplied."""
+        if self.up.ndim != 2 or self.down.ndim != 2 or self.up.shape[1] != self.down.shape[0]:
+            raise ConfigurationError(
+                f"low-rank factors have shapes up {tuple(self.up.shape)} and down {tuple(self.down.shape)}; "
+                "allowed are up (out, r) and down (r, in) with the same r"
+            )
+
+    @property
+    def rank(self) -> int:
+        """The number r of directions."""
+        return self.up.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape ``(out, in)`` of the weight that is changed."""
+        return self.up.shape[0], self.down.shape[1]
+
+    def delta(self) -> Tensor:
+        """Return ``ΔW = up · down``, shape ``(out, in)``, float32."""
+        return self.up.float() @ self.down.float()
+
+    def scaled(self, strength: float) -> "LowRank":
+        """Return ``strength · ΔW``; the strength goes into ``up``, so strength 1 changes no bit."""
+        return LowRank(self.up * strength, self.down)
+
+    @staticmethod
+    def stack(parts: Sequence["LowRank"]) -> "LowRank":
+        """Return ``Σ ΔW_i`` without cross terms: the ups side by side, the downs one below the other.
+
+        ``[up_1 … up_k] · [down_1; …; down_k] = Σ up_i · down_i``.
+
+        Args:
+            parts: changes of the same weight; ranks may differ. The order is kept.
+
+        Raises:
+            ConfigurationError: when there is nothing to stack, or the weights' shapes differ.
+        """
+        if not parts:
+            raise ConfigurationError("a stack of 0 low-rank changes was asked for; at least 1 is allowed")
+        if len({part.shape for part in parts}) > 1:
+            shapes = ", ".join(str(part.shape) for part in parts)
+            raise ConfigurationError(f"low-rank changes of weights {shapes} cannot be stacked; all must have one shape")
+        if len(parts) == 1:
+            return parts[0]
+        return LowRank(torch.cat([part.up for part in parts], dim=1), torch.cat([part.down for part in parts], dim=0))
+
+
+def fold_stack(weights: Tensor, ups: Tensor, downs: Tensor) -> Tensor:
+    """Return ``round(W_b + up_b · down_b)`` for a batch of weights of equal shape: one product, one rounding.
+
+    float32 weights take one fused product; half-precision weights are added in float32 and rounded once.
+
+    Args:
+        weights: ``(b, out, in)``, not changed.
+        ups: ``(b, out, R)``.
+        downs: ``(b, R, in)``.
+
+    Returns:
+        ``(b, out, in)`` in the dtype of ``weights``, a new tensor.
+
+    Raises:
+        ConfigurationError: when the shapes do not fit.
+    """
+    batch, out_features, in_features = weights.shape if weights.ndim == 3 else (-1, -1, -1)
+    fits = ups.ndim == 3 and ups.shape[:2] == (batch, out_features)
+    if not fits or downs.shape != (batch, ups.shape[2], in_features):
+        raise ConfigurationError(
+            f"weights {tuple(weights.shape)}, ups {tuple(ups.shape)}, downs {tuple(downs.shape)} do not fit; "
+            "allowed are (b, out, in), (b, out, R), (b, R, in)"
+        )
+    accumulate = torch.float64 if weights.dtype == torch.float64 else torch.float32
+    folded = torch.baddbmm(weights.to(accumulate), ups.to(accumulate), downs.to(accumulate))
+    return folded.to(weights.dtype)

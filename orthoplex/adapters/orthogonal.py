@@ -1,0 +1,41 @@
+"""Orthogonal adaptation: the down factor is frozen to directions that other concepts do not use."""
+
+from typing import final
+
+from torch import Tensor
+
+from orthoplex.adapters.adapter import Adapter, AdapterConfig, Site
+from orthoplex.subspaces import choose_rows, gaussian_rows, shared_basis_rows
+
+
+@final
+class Orthogonal(Adapter):
+    """``ΔW = (alpha / rank) · up · down`` with ``down`` frozen; only ``up`` is trained, from zero.
+
+    ``down = down_scale · S Q``: rows ``S`` of the shared orthonormal basis ``Q`` (bases ``slot`` and ``random``), or
+    Gaussian rows. As ``down`` gets no gradient, the inputs ``x`` need not be kept for the backward pass: only
+    ``down x`` with its r columns is.
+    Reference: Po et al., Orthogonal Adaptation for Modular Customization, arXiv 2312.02432, section 4.
+
+    Raises:
+        CapacityError: when the slot lies beyond the layer's capacity.
+    """
+
+    def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
+        width, rank = site.in_features, config.rank_of(site.in_features)
+        if config.basis == "gaussian":
+            rows = gaussian_rows(width=width, rank=rank, concept_id=site.concept_id, layer=site.layer)
+        else:
+            chosen = choose_rows(
+                config.basis,
+                width=width,
+                rank=rank,
+                concept_id=site.concept_id,
+                layer=site.layer,
+                slot=config.slot_of(site.concept_id),
+            )
+            rows = shared_basis_rows(width, chosen)
+        return rows * config.down_scale
+
+    def _set_down(self, down: Tensor) -> None:
+        self.register_buffer("down", down)

@@ -1,0 +1,33 @@
+"""The errors of Orthoplex.
+
+Every message names the thing, its value, and what was allowed. The command line prints the message on
+standard error without a traceback and exits with code 2.
+"""
+
+
+class OrthoplexError(Exception):
+    """The parent of every error that Orthoplex raises on purpose."""
+
+
+class ConceptFileError(OrthoplexError):
+    """A concept file is missing, damaged, of another base, or not a concept file at all."""
+
+
+class ConfigurationError(OrthoplexError):
+    """An option has a value, or a combination of values, that is not allowed."""
+
+
+class CapacityError(OrthoplexError):
+    """A layer has no room for the slot or the rank that was asked for."""
+
+
+class PromptError(OrthoplexError):
+    """A prompt names a concept that is not there."""
+
+
+class DatasetError(OrthoplexError):
+    """A folder of training pictures is missing, empty, or holds something unreadable."""
+
+
+class BaseModelError(OrthoplexError):
+    """A base model cannot be loaded, or lacks a layer that was asked for."""

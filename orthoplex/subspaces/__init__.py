@@ -1,0 +1,16 @@
+"""Which directions of a layer a concept may use."""
+
+from orthoplex.subspaces.basis import BASIS_ID, shared_basis, shared_basis_rows
+from orthoplex.subspaces.rows import capacity, choose_rows, gaussian_rows, overlap, proportional_rank, slot_from_id
+
+__all__ = [
+    "BASIS_ID",
+    "capacity",
+    "choose_rows",
+    "gaussian_rows",
+    "overlap",
+    "proportional_rank",
+    "shared_basis",
+    "shared_basis_rows",
+    "slot_from_id",
+]
