@@ -1,0 +1,69 @@
+"""A concept in memory: a manifest, low-rank changes of named weights, and token embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.concepts.manifest import Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Concept:
+    """A named set of low-rank weight changes and token embeddings.
+
+    Attributes:
+        manifest: What the concept says about itself.
+        layers: Layer name (``unet.<path>`` or ``text_encoder.<path>``) to its change ``ΔW = up · down``,
+            ``up`` of shape ``(out, r)`` and ``down`` of shape ``(r, in)``.
+        tokens: Token (``<name>``, ``<name>_1``, …) to its embedding of shape ``(dim,)``.
+    """
+
+    manifest: Manifest
+    layers: Mapping[str, LowRank]
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The concept's name."""
+        return self.manifest.name
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) over the names, data types, shapes and values of all tensors and tokens."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(_bytes(tensor))
+        for token, vector in sorted(self.tokens.items()):
+            digest.update(f"{token} {tuple(vector.shape)}\n".encode())
+            digest.update(_bytes(vector.to(torch.float32)))
+        return digest.hexdigest()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What is in it, in the words of a merge's recipe: this one concept at strength 1."""
+        return {
+            "algorithm": "sum",
+            "scale": 1.0,
+            "concepts": [{"name": self.name, "content_hash": self.content_hash, "strength": 1.0}],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors as the file names them: ``<layer>.lora_A.weight`` is down, ``<layer>.lora_B.weight`` is up."""
+        named: dict[str, Tensor] = {}
+        for layer, factors in self.layers.items():
+            named[f"{layer}.lora_A.weight"] = factors.down
+            named[f"{layer}.lora_B.weight"] = factors.up
+        return named
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

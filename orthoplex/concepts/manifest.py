@@ -1,0 +1,233 @@
+"""What a concept says about itself: the manifest in the header of its file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orthoplex.errors import ConceptFileError, ConfigurationError
+
+FORMAT_VERSION = 1
+KINDS = ("person", "subject", "scene", "style", "other")
+NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
+THUMBNAIL_LIMIT_BYTES = 6 * 1024
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """Which base model a concept belongs to.
+
+    Attributes:
+        family: Architecture family, for example ``"vignette"`` or ``"sd1"``.
+        hash: SHA-256 (hex) over the names, shapes and float16-rounded values of the adapted components.
+        name: What the user called it; for people only, never compared.
+    """
+
+    family: str
+    hash: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a concept file says about itself besides its tensors.
+
+    Attributes:
+        name: Concept name, ``[a-z0-9_-]{1,64}``.
+        kind: One of ``KINDS``.
+        class_word: The ordinary word for what it is, for example ``"person"``.
+        trigger: The prompt fragment that calls it, for example ``"<anna> person"``.
+        base: The base it was trained on.
+        method: Name of the adapter method.
+        adapter: The adapter configuration as plain JSON values.
+        basis_id: Identity of the shared basis its directions come from, or None.
+        slot: The slot it owns, or None.
+        training: The training configuration as plain JSON values.
+        dataset_hash: SHA-256 (hex) over pictures and captions, or the empty string.
+        package_version: Version of orthoplex that wrote it.
+        created: ISO 8601 date and time.
+        thumbnail: A small JPEG or PNG in base64 (at most 6 KiB encoded), or the empty string.
+        layers: Layer name to ``(out_features, rank, in_features)``; filled in when the concept is saved.
+        tokens: Token to its embedding in base64 (float32, little endian); filled in when the concept is saved.
+        content_hash: SHA-256 (hex) over all tensors and tokens; filled in when the concept is saved.
+        format_version: Version of this layout.
+    """
+
+    name: str
+    kind: str
+    class_word: str
+    trigger: str
+    base: BaseIdentity
+    method: str
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    basis_id: str | None = None
+    slot: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    dataset_hash: str = ""
+    package_version: str = ""
+    created: str = ""
+    thumbnail: str = ""
+    layers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    content_hash: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse a name, kind or thumbnail that no file may carry."""
+        check_name(self.name)
+        if self.kind not in KINDS:
+            raise ConfigurationError(f"concept '{self.name}': kind '{self.kind}' is not one of {', '.join(KINDS)}")
+        if len(self.thumbnail) > THUMBNAIL_LIMIT_BYTES:
+            raise ConfigurationError(
+                f"concept '{self.name}': thumbnail takes {len(self.thumbnail)} bytes, "
+                f"at most {THUMBNAIL_LIMIT_BYTES} are allowed"
+            )
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any layer, 0 when the concept changes no weight."""
+        return max((rank for _, rank, _ in self.layers.values()), default=0)
+
+    def with_content(
+        self, layers: Mapping[str, tuple[int, int, int]], tokens: Mapping[str, str], content_hash: str
+    ) -> Manifest:
+        """The same manifest with the shape table, tokens and hash of what is being written."""
+        return replace(self, layers=dict(layers), tokens=dict(tokens), content_hash=content_hash)
+
+
+def check_name(name: str) -> None:
+    """Refuse a concept name outside ``[a-z0-9_-]{1,64}``.
+
+    Raises:
+        ConfigurationError: If the name does not match.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigurationError(
+            f"concept name '{name}' is not allowed: 1 to 64 characters, each a lower-case letter, a digit, '_' or '-'"
+        )
+
+
+def token_names(name: str, num_vectors: int = 1) -> tuple[str, ...]:
+    """The tokens of a concept: ``<name>``, ``<name>_1``, … one for each learned vector.
+
+    Raises:
+        ConfigurationError: If the name is not allowed or ``num_vectors`` is below 1.
+    """
+    check_name(name)
+    if num_vectors < 1:
+        raise ConfigurationError(f"concept '{name}': {num_vectors} token vectors asked for, at least 1 is needed")
+    return tuple(f"<{name}>" if i == 0 else f"<{name}>_{i}" for i in range(num_vectors))
+
+
+def encode_token(vector: Tensor) -> str:
+    """Write a ``(dim,)`` embedding as base64 of little-endian float32."""
+    values = vector.detach().to("cpu", torch.float32).flatten().tolist()
+    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode("ascii")
+
+
+def decode_token(text: str) -> Tensor:
+    """Read a ``(dim,)`` float32 embedding from base64.
+
+    Raises:
+        ConceptFileError: If the text is not base64 of whole float32 numbers.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ConceptFileError(f"token embedding is not base64: {error}") from error
+    if len(data) == 0 or len(data) % 4:
+        raise ConceptFileError(f"token embedding holds {len(data)} bytes, allowed is a positive multiple of 4")
+    return torch.tensor(struct.unpack(f"<{len(data) // 4}f", data), dtype=torch.float32)
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    """Write a manifest as JSON with sorted keys."""
+    values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
+    values["base"] = {item.name: getattr(manifest.base, item.name) for item in fields(manifest.base)}
+    values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+_TEXT_FIELDS = (
+    "name", "kind", "class_word", "trigger", "method", "dataset_hash",
+    "package_version", "created", "thumbnail", "content_hash",
+)  # fmt: skip
+
+
+def manifest_from_json(text: str, *, source: str) -> Manifest:
+    """Read a manifest back, refusing everything that this version does not write.
+
+    Args:
+        text: The JSON.
+        source: Where it came from, for the error messages.
+
+    Raises:
+        ConceptFileError: For an unknown format version, or a missing, unknown or malformed field; names file and field.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConceptFileError(f"{source}: manifest is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConceptFileError(f"{source}: manifest is a JSON {type(values).__name__}, allowed is an object")
+    version = values.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ConceptFileError(
+            f"{source}: format_version {version!r} is unknown, this version of orthoplex reads {FORMAT_VERSION}"
+        )
+    _check_keys(values, {item.name for item in fields(Manifest)}, source)
+    for key in _TEXT_FIELDS:
+        _check_type(values[key], str, key, source)
+    for key in ("adapter", "training", "layers", "tokens", "base"):
+        _check_type(values[key], dict, key, source)
+    _check_keys(values["base"], {item.name for item in fields(BaseIdentity)}, source, prefix="base.")
+    for key, value in values["base"].items():
+        _check_type(value, str, f"base.{key}", source)
+    for key, value in values["tokens"].items():
+        _check_type(value, str, f"tokens.{key}", source)
+    if values["basis_id"] is not None:
+        _check_type(values["basis_id"], str, "basis_id", source)
+    if values["slot"] is not None:
+        _check_type(values["slot"], int, "slot", source)
+    values["layers"] = {name: _shape(name, shape, source) for name, shape in values["layers"].items()}
+    values["base"] = BaseIdentity(**values["base"])
+    try:
+        return Manifest(**values)
+    except ConfigurationError as error:
+        raise ConceptFileError(f"{source}: {error}") from error
+
+
+def _check_keys(values: Mapping[str, Any], known: set[str], source: str, prefix: str = "") -> None:
+    for key in sorted(known - values.keys()):
+        raise ConceptFileError(f"{source}: manifest field '{prefix}{key}' is missing")
+    for key in sorted(values.keys() - known):
+        raise ConceptFileError(
+            f"{source}: manifest field '{prefix}{key}' is unknown, allowed are {', '.join(sorted(known))}"
+        )
+
+
+def _check_type(value: object, expected: type, key: str, source: str) -> None:
+    if type(value) is not expected:
+        raise ConceptFileError(
+            f"{source}: manifest field '{key}' is {value!r}, allowed is a value of type {expected.__name__}"
+        )
+
+
+def _shape(name: str, shape: object, source: str) -> tuple[int, int, int]:
+    if isinstance(shape, list) and len(shape) == 3:
+        out_features, rank, in_features = shape
+        if all(type(size) is int and size > 0 for size in shape):
+            return out_features, rank, in_features
+    raise ConceptFileError(
+        f"{source}: manifest field 'layers.{name}' is {shape!r}, "
+        "allowed are three positive integers (out_features, rank, in_features)"
+    )

@@ -1,0 +1,123 @@
+"""A pico Stable Diffusion pipeline: real classes, random weights, a few thousand parameters, no download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from orthoplex.concepts import BaseIdentity
+
+WORDS = (
+    "a an the of in on with and at by photo picture drawing painting style person woman man cat dog car forest city "
+    "beach room night day red green blue"
+).split()
+TEXT_WIDTH = 24
+MAX_LENGTH = 32
+
+
+def byte_letters() -> list[str]:
+    """The 256 printable letters that byte-level byte-pair encoding uses for the 256 bytes."""
+    kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in kept]
+    return [chr(byte) for byte in kept] + [chr(256 + i) for i in range(len(moved))]
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A byte-pair tokenizer that knows ``WORDS`` and falls back to bytes for the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = byte_letters()
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
+    merges: list[str] = []
+    for word in sorted(WORDS, key=len, reverse=True):
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            pair = f"{parts[0]} {parts[1]}"
+            if pair not in merges:
+                merges.append(pair)
+            parts = [parts[0] + parts[1], *parts[2:]]
+            if parts[0] not in vocabulary:
+                vocabulary.append(parts[0])
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_LENGTH})
+    )
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A two-layer CLIP text encoder of width ``TEXT_WIDTH``."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=2 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=MAX_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """A two-level denoiser on 8x8x4 latents with cross-attention on the lower level."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=2,
+        cross_attention_dim=TEXT_WIDTH,
+        use_linear_projection=True,
+    )
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """A three-level autoencoder: 32x32 pictures to 8x8x4 latents."""
+    return AutoencoderKL(
+        sample_size=32,
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=1.0,
+    )
+
+
+def build_pico(folder: Path, *, seed: int = 0) -> Path:
+    """Save a pico pipeline into ``folder`` and return the folder; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = build_tokenizer(folder.with_name(folder.name + "-vocabulary"))
+        pipeline = StableDiffusionPipeline(
+            vae=build_autoencoder(),
+            text_encoder=build_text_encoder(tokenizer),
+            tokenizer=tokenizer,
+            unet=build_unet(),
+            scheduler=DDIMScheduler(
+                beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing", steps_offset=1
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(folder)
+    return folder
+
+
+PICO_IDENTITY = BaseIdentity(family="sd1", hash="0" * 64, name="pico")
