@@ -1,0 +1,36 @@
+"""Pictures to numbers: a frozen encoder, pure formulas on its vectors, and how far they can be trusted."""
+
+from orthoplex.evaluation.encoder import LAYERS, Encoder
+from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, save_head
+from orthoplex.evaluation.intervals import Interval, bootstrap, mean_interval, retention_interval
+from orthoplex.evaluation.metrics import (
+    confusion,
+    identity_rate,
+    identity_threshold,
+    image_alignment,
+    recognised,
+    recognised_rate,
+    retention,
+    scores,
+)
+
+__all__ = [
+    "LAYERS",
+    "Encoder",
+    "Interval",
+    "LinearHead",
+    "bootstrap",
+    "confusion",
+    "fit_linear_head",
+    "identity_rate",
+    "identity_threshold",
+    "image_alignment",
+    "load_head",
+    "mean_interval",
+    "recognised",
+    "recognised_rate",
+    "retention",
+    "retention_interval",
+    "save_head",
+    "scores",
+]

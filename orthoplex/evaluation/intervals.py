@@ -1,0 +1,98 @@
+"""How far a mean over concepts and seeds can be trusted: the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orthoplex.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the bounds its bootstrap draws fall between."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    values: Tensor,
+    statistic: Callable[[Tensor], Tensor],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap over concepts and seeds, both drawn with replacement, independently of each other.
+
+    `values[c, s]` is what was measured for concept c with training seed s. One draw takes `concepts` rows and `seeds`
+    columns with replacement and applies the statistic to the block: the interval covers new concepts and new seeds.
+
+    Args:
+        values: `(concepts, seeds)` or `(concepts, seeds, k)`.
+        statistic: Maps blocks shaped as `values`, `(draws, concepts, seeds, ...)`, to `(draws,)`.
+        level: Share of the draws between the bounds, in (0, 1).
+        draws: Number of draws, at least 1.
+        seed: Of the draws.
+
+    Raises:
+        ConfigurationError: for no values, fewer than two dimensions, or a level or number of draws out of range.
+
+    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007, section 3.
+    """
+    if values.ndim < 2 or values.numel() == 0:
+        raise ConfigurationError(
+            f"bootstrap values have the shape {tuple(values.shape)}; allowed: (concepts, seeds, ...)"
+        )
+    if not 0.0 < level < 1.0 or draws < 1:
+        raise ConfigurationError(f"bootstrap level is {level} and draws {draws}; allowed: 0 < level < 1, draws >= 1")
+    generator = torch.Generator().manual_seed(seed)
+    concepts, seeds = values.shape[:2]
+    rows = torch.randint(concepts, (draws, concepts, 1), generator=generator)
+    columns = torch.randint(seeds, (draws, 1, seeds), generator=generator)
+    drawn = statistic(values.double()[rows, columns])
+    tail = (1.0 - level) / 2.0
+    bounds = torch.quantile(drawn, torch.tensor([tail, 1.0 - tail], dtype=torch.float64))
+    return Interval(float(statistic(values.double()[None])[0]), float(bounds[0]), float(bounds[1]))
+
+
+def mean_interval(values: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """Bootstrap interval of the mean of `(concepts, seeds)` values (see `bootstrap`)."""
+    return bootstrap(values, lambda block: block.mean(dim=(1, 2)), level=level, draws=draws, seed=seed)
+
+
+def retention_interval(
+    single: Tensor, merged: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Bootstrap interval of `mean(merged) / mean(single)`, concept and seed drawn together for both.
+
+    The ratio of means, unlike the mean of ratios, does not let one concept that failed alone decide.
+
+    Args:
+        single: `(concepts, seeds)`, the concept alone.
+        merged: `(concepts, seeds)`, in the merge.
+        level: See `bootstrap`.
+        draws: See `bootstrap`.
+        seed: See `bootstrap`.
+
+    Raises:
+        ConfigurationError: when the shapes differ, or the mean of `single` is not positive.
+    """
+    if single.shape != merged.shape:
+        raise ConfigurationError(
+            f"single is {tuple(single.shape)}, merged {tuple(merged.shape)}; allowed: equal shapes"
+        )
+    if not float(single.double().mean()) > 0.0:
+        raise ConfigurationError(f"the mean of single is {float(single.double().mean())}; allowed: larger than 0")
+    pairs = torch.stack([single.double(), merged.double()], dim=-1)
+
+    def ratio(block: Tensor) -> Tensor:
+        means = block.mean(dim=(1, 2))
+        return means[:, 1] / means[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
+
+    return bootstrap(pairs, ratio, level=level, draws=draws, seed=seed)

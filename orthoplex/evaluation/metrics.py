@@ -1,0 +1,167 @@
+"""Vectors to numbers: pure functions on unit feature rows; no model, no file.
+
+Throughout, a matrix of features is `(n, d)` with rows of length 1, as `Encoder.encode` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from orthoplex.errors import ConfigurationError
+
+
+def image_alignment(pictures: Tensor, references: Tensor) -> float:
+    """Mean pairwise cosine between pictures and references: `1/(nm) * sum_ij <p_i, q_j>`.
+
+    Args:
+        pictures: `(n, d)` unit rows.
+        references: `(m, d)` unit rows.
+
+    Returns:
+        A number in [-1, 1].
+
+    Raises:
+        ConfigurationError: when either is empty or the widths differ.
+
+    Source: Gu et al., "Mix-of-Show", NeurIPS 2023, section 4 (with CLIP features there).
+    """
+    _check_pair(pictures, references)
+    return float((pictures.double() @ references.double().T).mean())
+
+
+def scores(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int | None = None) -> Tensor:
+    """How much each picture looks like each concept of a gallery.
+
+    With `neighbours=None` the score is the cosine to the unit centroid of the concept's references,
+    `<p, c/|c|>`, `c = mean_j q_j`; with `neighbours=k` it is the mean of the k largest cosines.
+
+    Args:
+        pictures: `(n, d)` unit rows.
+        gallery: Name -> `(m, d)` unit rows, in the order of the columns.
+        neighbours: k, at least 1; concepts with fewer references use all they have.
+
+    Returns:
+        `(n, len(gallery))` float64.
+
+    Raises:
+        ConfigurationError: for an empty gallery, an empty entry, different widths or `neighbours < 1`.
+    """
+    if not gallery:
+        raise ConfigurationError("the gallery is empty; allowed: one concept or more")
+    if neighbours is not None and neighbours < 1:
+        raise ConfigurationError(f"neighbours is {neighbours}; allowed: 1 or more, or None for the centroid")
+    columns = []
+    for references in gallery.values():
+        _check_pair(pictures, references)
+        if neighbours is None:
+            centroid = normalize(references.double().mean(dim=0), dim=0)
+            columns.append(pictures.double() @ centroid)
+        else:
+            cosines = pictures.double() @ references.double().T
+            columns.append(cosines.topk(min(neighbours, len(references)), dim=1).values.mean(dim=1))
+    return torch.stack(columns, dim=1)
+
+
+def recognised(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int | None = None) -> list[str]:
+    """The gallery's name that each picture looks most like (see `scores`); ties go to the earlier name.
+
+    Args:
+        pictures: `(n, d)` unit rows.
+        gallery: Name -> `(m, d)` unit rows: the concepts of one kind, and impostors under names of their own.
+        neighbours: None for the nearest centroid, k for the mean of the k nearest references.
+
+    Returns:
+        n names.
+    """
+    names = list(gallery)
+    return [names[int(index)] for index in scores(pictures, gallery, neighbours=neighbours).argmax(dim=1)]
+
+
+def recognised_rate(
+    pictures: Tensor, gallery: Mapping[str, Tensor], concept: str, *, neighbours: int | None = None
+) -> float:
+    """Share of pictures that are recognised as `concept` (see `recognised`).
+
+    Raises:
+        ConfigurationError: when `concept` is not in the gallery, or there are no pictures.
+    """
+    if concept not in gallery:
+        raise ConfigurationError(f"concept {concept!r} is not in the gallery; allowed: {', '.join(gallery)}")
+    winners = recognised(pictures, gallery, neighbours=neighbours)
+    return winners.count(concept) / len(winners)
+
+
+def confusion(winners: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Tensor:
+    """Prompted against recognised: entry (i, j) is the share of pictures prompted with i that look most like j.
+
+    Args:
+        winners: Prompted concept -> the names `recognised` gave for its pictures.
+        columns: The names of the columns.
+
+    Returns:
+        `(len(winners), len(columns))` float64; every row sums to 1.
+
+    Raises:
+        ConfigurationError: for a winner that is no column, or a concept without pictures.
+    """
+    position = {name: index for index, name in enumerate(columns)}
+    matrix = torch.zeros(len(winners), len(columns), dtype=torch.float64)
+    for row, (prompted, names) in enumerate(winners.items()):
+        if not names:
+            raise ConfigurationError(f"concept {prompted!r} has 0 pictures; allowed: 1 or more")
+        for name in names:
+            if name not in position:
+                raise ConfigurationError(f"{name!r} was recognised; allowed columns: {', '.join(columns)}")
+            matrix[row, position[name]] += 1 / len(names)
+    return matrix
+
+
+def identity_threshold(impostors: Tensor, *, false_positive_rate: float = 0.05) -> float:
+    """The score above which a picture counts as the concept: at most `false_positive_rate` of the impostors exceed it.
+
+    With the impostors' scores sorted descending `s_1 >= s_2 >= ...` and `k = floor(rate * n)`, the threshold is
+    `s_{k+1}`: a picture passes when its score is strictly larger, which k impostors do at most.
+
+    Args:
+        impostors: `(n,)` scores of pictures that do not show the concept.
+        false_positive_rate: In [0, 1).
+
+    Raises:
+        ConfigurationError: for no impostors or a rate outside [0, 1).
+    """
+    if impostors.numel() == 0:
+        raise ConfigurationError("there are 0 impostor scores; allowed: 1 or more")
+    if not 0.0 <= false_positive_rate < 1.0:
+        raise ConfigurationError(f"false_positive_rate is {false_positive_rate}; allowed: 0 <= rate < 1")
+    descending = impostors.double().flatten().sort(descending=True).values
+    return float(descending[int(false_positive_rate * len(descending) + 1e-9)])
+
+
+def identity_rate(pictures: Tensor, references: Tensor, threshold: float) -> float:
+    """Share of pictures whose cosine to the references' unit centroid is larger than `threshold`."""
+    return float((scores(pictures, {"": references})[:, 0] > threshold).double().mean())
+
+
+def retention(single: float, merged: float) -> float:
+    """What of a number is left in a merge: `merged / single`.
+
+    Raises:
+        ConfigurationError: when `single` is not positive, where a ratio means nothing.
+    """
+    if not single > 0.0:
+        raise ConfigurationError(f"retention of a single-concept value of {single}; allowed: larger than 0")
+    return merged / single
+
+
+def _check_pair(pictures: Tensor, references: Tensor) -> None:
+    for what, rows in (("pictures", pictures), ("references", references)):
+        if rows.ndim != 2 or len(rows) == 0:
+            raise ConfigurationError(f"{what} have the shape {tuple(rows.shape)}; allowed: (n, d) with n of 1 or more")
+    if pictures.shape[1] != references.shape[1]:
+        raise ConfigurationError(
+            f"pictures have {pictures.shape[1]} features and references {references.shape[1]}; allowed: the same number"
+        )

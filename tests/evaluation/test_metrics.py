@@ -1,0 +1,123 @@
+"""Formulas on small matrices, with the answers written out."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+
+from orthoplex.errors import ConfigurationError
+from orthoplex.evaluation import (
+    confusion,
+    identity_rate,
+    identity_threshold,
+    image_alignment,
+    recognised,
+    recognised_rate,
+    retention,
+    scores,
+)
+
+HALF = math.sqrt(0.5)
+EAST, NORTH, NORTH_EAST = [1.0, 0.0], [0.0, 1.0], [HALF, HALF]
+
+
+def test_image_alignment_is_the_mean_of_all_pairs():
+    # cosines: east-east 1, east-north 0, diagonal-east .7071, diagonal-north .7071
+    pictures, references = tensor([EAST, NORTH_EAST]), tensor([EAST, NORTH])
+    assert image_alignment(pictures, references) == pytest.approx((1 + 0 + HALF + HALF) / 4)
+
+
+def test_image_alignment_of_opposites_is_minus_one():
+    assert image_alignment(tensor([EAST]), tensor([[-1.0, 0.0]])) == pytest.approx(-1.0)
+
+
+def test_scores_against_the_unit_centroid():
+    # the centroid of east and north points north-east, whatever its length
+    result = scores(tensor([EAST, NORTH_EAST]), {"a": tensor([EAST, NORTH]), "b": tensor([EAST])})
+    torch.testing.assert_close(result, tensor([[HALF, 1.0], [1.0, HALF]], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_scores_of_the_nearest_neighbours():
+    gallery = {"a": tensor([EAST, NORTH, NORTH_EAST])}
+    one = scores(tensor([EAST]), gallery, neighbours=1)
+    two = scores(tensor([EAST]), gallery, neighbours=2)
+    all_of_them = scores(tensor([EAST]), gallery, neighbours=9)
+    assert [float(one), float(two), float(all_of_them)] == pytest.approx([1.0, (1 + HALF) / 2, (1 + HALF) / 3])
+
+
+def test_recognised_names_the_nearest_and_can_depend_on_the_rule():
+    gallery = {"mixed": tensor([EAST, NORTH]), "diagonal": tensor([[0.8, 0.6]])}
+    picture = tensor([EAST])
+    assert recognised(picture, gallery) == ["diagonal"]  # centroid: .7071 against .8
+    assert recognised(picture, gallery, neighbours=1) == ["mixed"]  # nearest: 1 against .8
+
+
+def test_recognised_gives_a_tie_to_the_earlier_name():
+    assert recognised(tensor([EAST]), {"first": tensor([EAST]), "second": tensor([EAST])}) == ["first"]
+
+
+def test_recognised_rate_counts_pictures():
+    gallery = {"anna": tensor([EAST]), "rex": tensor([NORTH])}
+    pictures = tensor([EAST, EAST, [0.6, 0.8], EAST])
+    assert recognised_rate(pictures, gallery, "anna") == 0.75
+    assert recognised_rate(pictures, gallery, "rex") == 0.25
+
+
+def test_an_impostor_in_the_gallery_takes_pictures_away():
+    pictures, anna = tensor([EAST, NORTH]), {"anna": tensor([NORTH_EAST])}
+    assert recognised_rate(pictures, anna, "anna") == 1.0
+    assert recognised_rate(pictures, anna | {"(base)": tensor([NORTH])}, "anna") == 0.5
+
+
+def test_confusion_rows_are_shares():
+    matrix = confusion({"a": ["a", "b", "a", "a"], "b": ["other", "b"]}, ["a", "b", "other"])
+    assert matrix.tolist() == [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5]]
+
+
+def test_threshold_lets_five_of_a_hundred_impostors_pass():
+    impostors = torch.arange(100) / 100
+    threshold = identity_threshold(impostors[torch.randperm(100)])
+    assert threshold == pytest.approx(0.94)
+    assert int((impostors.double() > threshold).sum()) == 5
+
+
+def test_threshold_of_few_impostors_lets_none_pass():
+    assert identity_threshold(tensor([0.1, 0.7, 0.3])) == pytest.approx(0.7)
+
+
+def test_threshold_at_half():
+    assert identity_threshold(tensor([0.1, 0.2, 0.3, 0.4]), false_positive_rate=0.5) == pytest.approx(0.2)
+
+
+def test_identity_rate_is_strict():
+    pictures = tensor([EAST, NORTH_EAST, NORTH])
+    assert identity_rate(pictures, tensor([EAST]), 0.5) == pytest.approx(2 / 3)
+    assert identity_rate(pictures, tensor([EAST]), 1.0) == 0.0
+
+
+def test_retention_is_a_ratio():
+    assert retention(0.8, 0.6) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: image_alignment(torch.zeros(0, 2), tensor([EAST])), r"pictures have the shape \(0, 2\)"),
+        (lambda: image_alignment(tensor([EAST]), tensor(EAST)), r"references have the shape \(2,\)"),
+        (lambda: image_alignment(tensor([EAST]), torch.ones(1, 3)), "2 features and references 3"),
+        (lambda: scores(tensor([EAST]), {}), "the gallery is empty"),
+        (lambda: scores(tensor([EAST]), {"a": tensor([EAST])}, neighbours=0), "neighbours is 0"),
+        (lambda: recognised_rate(tensor([EAST]), {"a": tensor([EAST])}, "b"), "'b' is not in the gallery; allowed: a"),
+        (lambda: confusion({"a": []}, ["a"]), "'a' has 0 pictures"),
+        (lambda: confusion({"a": ["z"]}, ["a", "b"]), "'z' was recognised; allowed columns: a, b"),
+        (lambda: identity_threshold(torch.zeros(0)), "0 impostor scores"),
+        (lambda: identity_threshold(torch.zeros(3), false_positive_rate=1.0), "false_positive_rate is 1.0"),
+        (lambda: retention(0.0, 0.5), "single-concept value of 0.0"),
+        (lambda: retention(math.nan, 0.5), "single-concept value of nan"),
+    ],
+)
+def test_errors_name_the_value_and_what_is_allowed(call, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        call()
+    assert "allowed" in str(caught.value)
