@@ -1,0 +1,128 @@
+"""Many concepts become one change per weight, without any model at hand."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from orthoplex import __version__
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import Concept
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.algorithms import Algorithm, mean_of_changes, sum_of_changes
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "sum": sum_of_changes,
+    "mean": mean_of_changes,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """What a set of concepts changes, ready to be folded into their base.
+
+    Args:
+        layers: layer name to its one stacked change; strengths are already in ``up``. float32.
+        tokens: token to its embedding ``(dim,)``.
+        recipe: what was merged, as plain JSON values: ``algorithm``, ``scale``, ``concepts`` (``name``, ``kind``,
+            ``strength``, ``content_hash``, ``slot``), ``base`` (``family``, ``hash``, ``name``), ``package_version``.
+    """
+
+    layers: Mapping[str, LowRank]
+    tokens: Mapping[str, Tensor]
+    recipe: Mapping[str, Any]
+
+
+def merge(concepts: Sequence[tuple[Concept, float]], *, algorithm: str = "sum", scale: float = 1.0) -> Merge:
+    """Bring concepts of one base together: ``ΔW = λ Σ_i s_i ΔW_i`` for every weight (algorithm ``sum``).
+
+    Concepts are stacked in the order of (name, content hash), so the order given changes no bit of the result. There
+    are no cross terms, and one concept at strength 1 and scale 1 comes back exactly.
+
+    Args:
+        concepts: the concepts with their strengths ``s_i``; strength 0 leaves a concept's weights out of the sum.
+        algorithm: a name in ``ALGORITHMS``.
+        scale: λ, the strength of the whole.
+
+    Raises:
+        ConfigurationError: when there is no concept, the algorithm is unknown, a strength is not finite, the bases
+            differ, two concepts claim one token, or a weight has different shapes in two concepts.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ConfigurationError(f"merging algorithm is {algorithm!r}; allowed are {', '.join(ALGORITHMS)}")
+    if not concepts:
+        raise ConfigurationError("a merge of 0 concepts was asked for; at least 1 is allowed")
+    if not math.isfinite(scale):
+        raise ConfigurationError(f"scale is {scale}; allowed are finite numbers")
+    for concept, strength in concepts:
+        if not math.isfinite(strength):
+            raise ConfigurationError(f"concept {concept.name}: strength is {strength}; allowed are finite numbers")
+    ordered = sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
+    _check_bases([concept for concept, _ in ordered])
+    tokens = _collect_tokens([concept for concept, _ in ordered])
+    layers: dict[str, LowRank] = {}
+    for layer, parts in _collect_layers(ordered, scale).items():
+        layers[layer] = ALGORITHMS[algorithm](parts, len(ordered))
+    return Merge(layers, tokens, _recipe(ordered, algorithm, scale))
+
+
+def _check_bases(concepts: Sequence[Concept]) -> None:
+    first = concepts[0]
+    for concept in concepts[1:]:
+        ours, theirs = first.manifest.base, concept.manifest.base
+        if (ours.family, ours.hash) != (theirs.family, theirs.hash):
+            raise ConfigurationError(
+                f"concept {first.name} belongs to base {ours.name} ({ours.family}, {ours.hash[:12]}) and "
+                f"concept {concept.name} to {theirs.name} ({theirs.family}, {theirs.hash[:12]}); one base is allowed"
+            )
+
+
+def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Tensor]:
+    owners: dict[str, str] = {}
+    tokens: dict[str, Tensor] = {}
+    for concept in concepts:
+        for token, embedding in concept.tokens.items():
+            if token in owners:
+                raise ConfigurationError(
+                    f"token {token} is claimed by concepts {owners[token]} and {concept.name}; one is allowed: "
+                    "merge it once, or train one of the two under another name"
+                )
+            owners[token] = concept.name
+            tokens[token] = embedding
+    return tokens
+
+
+def _collect_layers(ordered: Sequence[tuple[Concept, float]], scale: float) -> dict[str, list[tuple[LowRank, float]]]:
+    layers: dict[str, list[tuple[LowRank, float]]] = {}
+    for concept, strength in ordered:
+        for layer, change in concept.layers.items():
+            parts = layers.setdefault(layer, [])
+            if parts and parts[0][0].shape != change.shape:
+                raise ConfigurationError(
+                    f"layer {layer} has shape {change.shape} in concept {concept.name} but {parts[0][0].shape} in an "
+                    "earlier one; one shape is allowed"
+                )
+            parts.append((change, strength * scale))
+    return {layer: layers[layer] for layer in sorted(layers)}
+
+
+def _recipe(ordered: Sequence[tuple[Concept, float]], algorithm: str, scale: float) -> dict[str, Any]:
+    base = ordered[0][0].manifest.base
+    return {
+        "algorithm": algorithm,
+        "scale": float(scale),
+        "concepts": [
+            {
+                "name": concept.name,
+                "kind": concept.manifest.kind,
+                "strength": float(strength),
+                "content_hash": concept.content_hash,
+                "slot": concept.manifest.slot,
+            }
+            for concept, strength in ordered
+        ],
+        "base": {"family": base.family, "hash": base.hash, "name": base.name},
+        "package_version": __version__,
+    }
