@@ -1,6 +1,8 @@
 """A named set of adapters and tokens, and its file."""
 
+from orthoplex.concepts.atomic import written_atomically
 from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.file import load_concept, read_manifest, save_concept
 from orthoplex.concepts.manifest import (
     FORMAT_VERSION,
     KINDS,
@@ -9,6 +11,7 @@ from orthoplex.concepts.manifest import (
     check_name,
     token_names,
 )
+from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
 
 __all__ = [
     "FORMAT_VERSION",
@@ -17,5 +20,11 @@ __all__ = [
     "Concept",
     "Manifest",
     "check_name",
+    "decode_thumbnail",
+    "encode_thumbnail",
+    "load_concept",
+    "read_manifest",
+    "save_concept",
     "token_names",
+    "written_atomically",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts.header import tensor_bytes
 from orthoplex.concepts.manifest import Manifest
 
 
@@ -41,10 +42,10 @@ class Concept:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(_bytes(tensor))
+            digest.update(tensor_bytes(tensor))
         for token, vector in sorted(self.tokens.items()):
             digest.update(f"{token} {tuple(vector.shape)}\n".encode())
-            digest.update(_bytes(vector.to(torch.float32)))
+            digest.update(tensor_bytes(vector.to(torch.float32)))
         return digest.hexdigest()
 
     @property
@@ -63,7 +64,3 @@ class Concept:
             named[f"{layer}.lora_A.weight"] = factors.down
             named[f"{layer}.lora_B.weight"] = factors.up
         return named
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -1,0 +1,219 @@
+"""A concept on disk: one safetensors file that diffusers can load, with the manifest in its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from orthoplex import __version__
+from orthoplex.adapters import LowRank
+from orthoplex.concepts.atomic import written_atomically
+from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.header import DTYPES, Header, read_header, write_tensors
+from orthoplex.concepts.manifest import (
+    BaseIdentity,
+    Manifest,
+    decode_token,
+    encode_token,
+    manifest_from_json,
+    manifest_to_json,
+)
+from orthoplex.errors import ConceptFileError
+
+MANIFEST_KEY = "orthoplex"
+COMPONENTS = ("unet", "text_encoder")
+_ARCHITECTURES = {"sd1": "stable-diffusion-v1", "vignette": "stable-diffusion-v1"}
+
+
+def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | None = None) -> Manifest:
+    """Write a concept file; it is there whole or not at all.
+
+    Args:
+        concept: The concept. Its manifest's ``layers``, ``tokens`` and ``content_hash`` are filled in, and
+            ``package_version`` and ``created`` where they are empty.
+        path: A name that ends in ``.safetensors``; an existing file is replaced.
+        dtype: Store the factors as float16, bfloat16 or float32; None keeps each tensor's own. Tokens are float32.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
+            or a number is not finite.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ConceptFileError(f"{path}: a concept file is named '*.safetensors', not '*{path.suffix}'")
+    stored = _as_stored(concept, dtype)
+    tensors = stored.tensors()
+    for name, tensor in tensors.items():
+        if name.split(".")[0] not in COMPONENTS:
+            raise ConceptFileError(f"{path}: layer of '{name}' must start with one of {', '.join(COMPONENTS)}")
+        if tensor.dtype not in DTYPES.values():
+            raise ConceptFileError(f"{path}: tensor '{name}' is {tensor.dtype}, allowed are {', '.join(DTYPES)}")
+    _check_finite(tensors, stored.tokens, path)
+    manifest = replace(
+        concept.manifest.with_content(
+            layers={name: (*factors.up.shape, factors.shape[1]) for name, factors in stored.layers.items()},
+            tokens={token: encode_token(vector) for token, vector in stored.tokens.items()},
+            content_hash=stored.content_hash,
+        ),
+        package_version=concept.manifest.package_version or __version__,
+        created=concept.manifest.created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    with written_atomically(path) as temporary:
+        write_tensors(tensors, _metadata(manifest), temporary)
+    return manifest
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read what a concept says about itself from the header alone; no tensor is touched.
+
+    Raises:
+        ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.
+    """
+    return _manifest(read_header(Path(path)), Path(path))
+
+
+def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Concept:
+    """Read a concept file and check everything that can be checked.
+
+    Args:
+        path: The file.
+        base: The base it must belong to, compared by hash; None skips this one check.
+
+    Returns:
+        The concept, factors in the data type they are stored in, on the CPU.
+
+    Raises:
+        ConceptFileError: If the file is missing, truncated, a pickle, of an unknown format version or another base,
+            if a tensor is missing, unknown, of another shape or not finite, or if the content hash differs.
+            The message names the file, the tensor or field, its value, and what was allowed.
+    """
+    path = Path(path)
+    header = read_header(path)
+    manifest = _manifest(header, path)
+    if base is not None and manifest.base.hash != base.hash:
+        raise ConceptFileError(
+            f"{path}: was trained on base '{manifest.base.name}' (family {manifest.base.family}, hash "
+            f"{manifest.base.hash[:12]}), allowed is '{base.name}' (family {base.family}, hash {base.hash[:12]})"
+        )
+    _check_tensor_table(header, manifest, path)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ConceptFileError(f"{path}: is not a whole safetensors file: {error}") from error
+    tokens = {token: _decoded(token, text, path) for token, text in manifest.tokens.items()}
+    _check_finite(tensors, tokens, path)
+    layers = {
+        name: LowRank(up=tensors[f"{name}.lora_B.weight"], down=tensors[f"{name}.lora_A.weight"])
+        for name in manifest.layers
+    }
+    concept = Concept(manifest, layers, tokens)
+    if concept.content_hash != manifest.content_hash:
+        raise ConceptFileError(
+            f"{path}: manifest field 'content_hash' is {manifest.content_hash[:12]}, "
+            f"the tensors and tokens hash to {concept.content_hash[:12]}: the content was changed"
+        )
+    return concept
+
+
+def _as_stored(concept: Concept, dtype: torch.dtype | None) -> Concept:
+    if dtype is None:
+        return concept
+    layers = {name: LowRank(up=item.up.to(dtype), down=item.down.to(dtype)) for name, item in concept.layers.items()}
+    return replace(concept, layers=layers)
+
+
+def _manifest(header: Header, path: Path) -> Manifest:
+    if MANIFEST_KEY not in header.metadata:
+        raise ConceptFileError(
+            f"{path}: is not a concept file: header key '{MANIFEST_KEY}' is missing, "
+            f"found {', '.join(sorted(header.metadata)) or 'none'}"
+        )
+    return manifest_from_json(header.metadata[MANIFEST_KEY], source=str(path))
+
+
+def _check_tensor_table(header: Header, manifest: Manifest, path: Path) -> None:
+    shapes: dict[str, tuple[int, int]] = {}
+    for layer, (out_features, rank, in_features) in manifest.layers.items():
+        shapes[f"{layer}.lora_A.weight"] = (rank, in_features)
+        shapes[f"{layer}.lora_B.weight"] = (out_features, rank)
+    unknown = sorted(header.entries.keys() - shapes.keys())
+    for name in sorted(shapes.keys() - header.entries.keys()):
+        found = f", found instead the unknown tensor '{unknown[0]}'" if unknown else ""
+        raise ConceptFileError(f"{path}: tensor '{name}' of shape {shapes[name]} is missing{found}")
+    if unknown:
+        raise ConceptFileError(f"{path}: tensor '{unknown[0]}' is unknown: the manifest lists {len(shapes)} tensors")
+    for name, entry in header.entries.items():
+        if entry.shape != shapes[name]:
+            raise ConceptFileError(f"{path}: tensor '{name}' has shape {entry.shape}, allowed is {shapes[name]}")
+    end = max((entry.end for entry in header.entries.values()), default=0)
+    held = header.file_bytes - header.data_start
+    if held != end:
+        damage = "truncated" if held < end else "has bytes after its end"
+        raise ConceptFileError(f"{path}: {damage}: holds {held} bytes of tensors, the header announces {end}")
+
+
+def _check_finite(tensors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in {**tensors, **tokens}.items():
+        count = int((~torch.isfinite(tensor)).sum())
+        if count:
+            what = "token" if name in tokens else "tensor"
+            raise ConceptFileError(f"{path}: {what} '{name}' holds {count} numbers that are not finite, allowed: none")
+
+
+def _decoded(token: str, text: str, path: Path) -> Tensor:
+    try:
+        return decode_token(text)
+    except ConceptFileError as error:
+        raise ConceptFileError(f"{path}: manifest field 'tokens.{token}': {error}") from error
+
+
+def _metadata(manifest: Manifest) -> dict[str, str]:
+    architecture = _ARCHITECTURES.get(manifest.base.family, manifest.base.family)
+    return {
+        MANIFEST_KEY: manifest_to_json(manifest),
+        "format": "pt",
+        "lora_adapter_metadata": json.dumps(_peft_settings(manifest), sort_keys=True),
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": manifest.name,
+        "modelspec.trigger_phrase": manifest.trigger,
+        "modelspec.date": manifest.created,
+    }
+
+
+def _peft_settings(manifest: Manifest) -> dict[str, object]:
+    """PEFT's settings for each component, as diffusers reads them: alpha is the rank, so the scale is one everywhere.
+
+    A loader that guesses them from the tensors may take one rank's alpha for all layers. Text encoder paths are given
+    without ``text_model.``, which newer text encoders no longer have; PEFT compares the ends of names.
+    """
+    settings: dict[str, object] = {}
+    for component in COMPONENTS:
+        ranks = {
+            name.removeprefix(f"{component}.").removeprefix("text_model."): rank
+            for name, (_, rank, _) in sorted(manifest.layers.items())
+            if name.startswith(f"{component}.")
+        }
+        if not ranks:
+            continue
+        largest = max(ranks.values())
+        others = {name: rank for name, rank in ranks.items() if rank != largest}
+        settings[f"{component}.r"] = largest
+        settings[f"{component}.lora_alpha"] = largest
+        settings[f"{component}.rank_pattern"] = others
+        settings[f"{component}.alpha_pattern"] = others
+        settings[f"{component}.target_modules"] = list(ranks)
+    return settings
+

@@ -1,0 +1,140 @@
+"""The header of a safetensors file, read and written byte by byte.
+
+Layout: 8 bytes little-endian length N, then N bytes of JSON, then the tensors' bytes. Reading the header by hand
+lets a manifest be shown without touching a tensor, and lets every damage be named. Writing it by hand makes equal
+concepts equal files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orthoplex.errors import ConceptFileError
+
+HEADER_LIMIT_BYTES = 32 * 1024 * 1024
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: data type name, shape, and ``[start, end)`` in the tensors' bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed header.
+
+    Attributes:
+        metadata: The text pairs of ``__metadata__``.
+        entries: Tensor name to its entry.
+        data_start: Offset of the tensors' bytes in the file.
+        file_bytes: Size of the whole file.
+    """
+
+    metadata: Mapping[str, str]
+    entries: Mapping[str, TensorEntry]
+    data_start: int
+    file_bytes: int
+
+
+def read_header(path: Path) -> Header:
+    """Read the header and nothing else.
+
+    Raises:
+        ConceptFileError: If the file is missing, is a pickle, is cut off inside the header, or is no safetensors file.
+    """
+    if not path.is_file():
+        raise ConceptFileError(f"{path}: there is no such file")
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise ConceptFileError(f"{path}: '{path.suffix}' is a pickle format and is never opened, allowed: .safetensors")
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
+            raise ConceptFileError(f"{path}: holds a pickle and is never opened, allowed is a safetensors file")
+        if len(start) < 8:
+            raise ConceptFileError(f"{path}: holds {size} bytes, a safetensors file starts with 8 bytes of length")
+        length = int.from_bytes(start, "little")
+        if not 2 <= length <= HEADER_LIMIT_BYTES:
+            raise ConceptFileError(
+                f"{path}: is not a safetensors file: header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
+            )
+        if 8 + length > size:
+            raise ConceptFileError(f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}")
+        text = file.read(length)
+    return _parse(text, path, data_start=8 + length, file_bytes=size)
+
+
+def _parse(text: bytes, path: Path, *, data_start: int, file_bytes: int) -> Header:
+    try:
+        values = json.loads(text.decode("utf-8"))
+    except ValueError as error:
+        raise ConceptFileError(f"{path}: is not a safetensors file: header is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConceptFileError(f"{path}: is not a safetensors file: header is a JSON {type(values).__name__}")
+    metadata = values.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ConceptFileError(f"{path}: header key '__metadata__' must map text to text")
+    entries = {name: _entry(name, value, path) for name, value in values.items()}
+    return Header(metadata, entries, data_start, file_bytes)
+
+
+def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - any JSON value
+    try:
+        dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}") from error
+    if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
+        raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
+    if dtype not in DTYPES:
+        raise ConceptFileError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {', '.join(DTYPES)}")
+    return TensorEntry(dtype, tuple(shape), start, end)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
+    """Write a safetensors file; equal content gives equal bytes.
+
+    Args:
+        tensors: Name to tensor of data type float16, bfloat16 or float32.
+        metadata: Text pairs for the header.
+        path: The file to write.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    position = 0
+    names = sorted(tensors)
+    for name in names:
+        tensor = tensors[name]
+        end = position + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in names:
+            file.write(tensor_bytes(tensors[name]))
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The values of a tensor as raw bytes in row-major order."""
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
