@@ -1,6 +1,6 @@
 """Many concepts -> one change per weight. A new algorithm is one function and one line in ``ALGORITHMS``."""
 
-from orthoplex.merging.algorithms import Algorithm, Parts
-from orthoplex.merging.merge import ALGORITHMS, Merge, merge
+from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Parts
+from orthoplex.merging.merge import Merge, merge
 
 __all__ = ["ALGORITHMS", "Algorithm", "Merge", "Parts", "merge"]

@@ -37,3 +37,9 @@ def mean_of_changes(parts: Parts, num_concepts: int) -> LowRank:
 
 def _float32(change: LowRank) -> LowRank:
     return LowRank(change.up.float(), change.down.float())
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "sum": sum_of_changes,
+    "mean": mean_of_changes,
+}

@@ -11,13 +11,7 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.algorithms import Algorithm, mean_of_changes, sum_of_changes
-
-ALGORITHMS: dict[str, Algorithm] = {
-    "sum": sum_of_changes,
-    "mean": mean_of_changes,
-}
-
+from orthoplex.merging.algorithms import ALGORITHMS
 
 @dataclass(frozen=True, eq=False)
 class Merge:

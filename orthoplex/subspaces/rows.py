@@ -108,8 +108,8 @@ def overlap(down_a: Tensor, down_b: Tensor) -> float:
     """
     if down_a.shape[1] != down_b.shape[1]:
         raise ConfigurationError(f"directions of widths {down_a.shape[1]} and {down_b.shape[1]}; one width is allowed")
-    a, b = (functional.normalize(down.double(), dim=1) for down in (down_a, down_b))
-    return float(torch.linalg.matrix_norm(a @ b.T)) / math.sqrt(min(len(a), len(b)))
+    a, b = (functional.normalize(down.detach().double(), dim=1) for down in (down_a, down_b))
+    return math.sqrt(float((a @ b.T).square().sum()) / min(len(a), len(b)))
 
 
 def slot_from_id(concept_id: str, slots: int) -> int:

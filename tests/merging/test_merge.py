@@ -1,0 +1,171 @@
+"""Merging concepts: the exact sum, in any order, with a recipe; and what is refused."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from orthoplex import __version__
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import BaseIdentity, Concept, Manifest
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging import ALGORITHMS, merge
+
+BASE = BaseIdentity(family="vignette", hash="ab" * 32, name="vignette")
+KEY, VALUE = "unet.attn2.to_k", "unet.attn2.to_v"
+
+
+def concept(name: str, layers: dict, *, tokens=None, base: BaseIdentity = BASE, slot: int | None = None) -> Concept:
+    manifest = Manifest(
+        name=name, kind="person", class_word="person", trigger=f"<{name}> person", base=base, method="lora", slot=slot
+    )
+    return Concept(manifest, layers, {f"<{name}>": torch.ones(4)} if tokens is None else tokens)
+
+
+def random_concept(name: str, seed: int, rank: int = 4) -> Concept:
+    generator = torch.Generator().manual_seed(seed)
+    layers = {
+        layer: LowRank(
+            torch.randn(24, rank, generator=generator) / 10, torch.randn(rank, width, generator=generator) / 8
+        )
+        for layer, width in ((KEY, 64), (VALUE, 48))
+    }
+    return concept(name, layers)
+
+
+ANNA = concept("anna", {KEY: LowRank(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 0.0]]))}, slot=3)
+REX = concept(
+    "rex",
+    {
+        KEY: LowRank(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0, 1.0]])),
+        VALUE: LowRank(torch.tensor([[2.0]]), torch.tensor([[5.0]])),
+    },
+)
+
+
+def test_sum_written_out():
+    merged = merge([(ANNA, 1.0), (REX, 0.5)])
+    assert merged.layers[KEY].up.tolist() == [[1, 0], [2, 2]]
+    assert merged.layers[KEY].down.tolist() == [[3, 0], [1, 1]]
+    assert merged.layers[KEY].delta().tolist() == [[3, 0], [8, 2]]
+    assert merged.layers[VALUE].delta().tolist() == [[5]]
+    assert list(merged.tokens) == ["<anna>", "<rex>"]
+
+
+def test_mean_written_out_counts_every_concept():
+    merged = merge([(ANNA, 1.0), (REX, 0.5)], algorithm="mean")
+    assert merged.layers[KEY].delta().tolist() == [[1.5, 0], [4, 1]]
+    assert merged.layers[VALUE].delta().tolist() == [[2.5]]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_scale_multiplies_the_whole(algorithm):
+    whole = merge([(ANNA, 1.0), (REX, 0.5)], algorithm=algorithm)
+    half = merge([(ANNA, 1.0), (REX, 0.5)], algorithm=algorithm, scale=0.5)
+    for layer in (KEY, VALUE):
+        assert torch.equal(half.layers[layer].delta(), 0.5 * whole.layers[layer].delta())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_order_changes_no_bit(algorithm):
+    pairs = [(random_concept(name, seed), 0.1 * (seed + 3)) for seed, name in enumerate(("rex", "anna", "beach"))]
+    results = [merge(order, algorithm=algorithm) for order in itertools.permutations(pairs)]
+    for other in results[1:]:
+        assert other.recipe == results[0].recipe
+        for layer, change in results[0].layers.items():
+            assert torch.equal(other.layers[layer].up, change.up)
+            assert torch.equal(other.layers[layer].down, change.down)
+
+
+def test_concepts_of_one_name_are_ordered_by_content():
+    twins = [(concept("anna", random_concept("anna", seed).layers, tokens={}), 1.0) for seed in (0, 1)]
+    first, second = merge(twins), merge(twins[::-1])
+    assert torch.equal(first.layers[KEY].up, second.layers[KEY].up)
+
+
+def test_one_concept_comes_back_exactly():
+    rex = random_concept("rex", 5)
+    merged = merge([(rex, 1.0)])
+    assert set(merged.layers) == set(rex.layers)
+    for layer, change in rex.layers.items():
+        assert torch.equal(merged.layers[layer].up, change.up)
+        assert torch.equal(merged.layers[layer].delta(), change.delta())
+    assert torch.equal(merged.tokens["<rex>"], rex.tokens["<rex>"])
+
+
+def test_strength_zero_changes_nothing():
+    assert merge([(REX, 0.0)]).layers[KEY].delta().tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
+def test_fifteen_concepts_equal_the_float64_sum(dtype):
+    """No cross terms, strengths neither squared nor shared; half-precision factors are scaled in float32."""
+    concepts = []
+    for seed in range(15):
+        layers = random_concept("x", seed).layers.items()
+        halved = {name: LowRank(change.up.to(dtype), change.down.to(dtype)) for name, change in layers}
+        concepts.append((concept(f"concept-{seed}", halved), 0.3 + 0.07 * seed))
+    merged = merge(concepts, scale=0.6)
+    for layer in (KEY, VALUE):
+        exact = sum(
+            0.6 * strength * part.layers[layer].up.double() @ part.layers[layer].down.double()
+            for part, strength in concepts
+        )
+        assert merged.layers[layer].up.dtype == torch.float32
+        assert merged.layers[layer].rank == 60
+        assert (merged.layers[layer].delta() - exact).norm() < 1e-6 * exact.norm()
+
+
+def test_recipe_says_what_was_merged():
+    recipe = merge([(REX, 0.5), (ANNA, 1)], scale=0.9).recipe
+    assert json.loads(json.dumps(recipe)) == {
+        "algorithm": "sum",
+        "scale": 0.9,
+        "concepts": [
+            {"name": "anna", "kind": "person", "strength": 1.0, "content_hash": ANNA.content_hash, "slot": 3},
+            {"name": "rex", "kind": "person", "strength": 0.5, "content_hash": REX.content_hash, "slot": None},
+        ],
+        "base": {"family": "vignette", "hash": "ab" * 32, "name": "vignette"},
+        "package_version": __version__,
+    }
+
+
+def test_a_base_may_have_two_names():
+    renamed = concept("rex", {}, base=BaseIdentity(BASE.family, BASE.hash, "a copy"))
+    assert set(merge([(ANNA, 1.0), (renamed, 1.0)]).tokens) == {"<anna>", "<rex>"}
+
+
+OTHER_BASE = BaseIdentity("sd1", "cd" * 32, "some model")
+NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "message"),
+    [
+        ([], {}, "a merge of 0 concepts was asked for; at least 1"),
+        ([(ANNA, 1.0)], {"algorithm": "ties"}, "merging algorithm is 'ties'; allowed are sum, mean"),
+        ([(ANNA, math.nan)], {}, "concept anna: strength is nan; allowed are finite numbers"),
+        ([(ANNA, 1.0)], {"scale": math.inf}, "scale is inf; allowed are finite numbers"),
+        ([(ANNA, 1.0), (ANNA, 0.5)], {}, "token <anna> is claimed by concepts anna and anna"),
+        (
+            [(REX, 1.0), (concept("bob", {}, tokens={"<rex>": torch.ones(4)}), 1.0)],
+            {},
+            "token <rex> is claimed by concepts bob and rex; one is allowed",
+        ),
+        (
+            [(ANNA, 1.0), (concept("bob", {}, base=OTHER_BASE), 1.0)],
+            {},
+            r"anna belongs to base vignette \(vignette, abababababab\) and concept bob to some model \(sd1, cdcdcdcdcdcd",
+        ),
+        (
+            [(ANNA, 1.0), (concept("bob", {KEY: NARROW}), 1.0)],
+            {},
+            r"layer unet.attn2.to_k has shape \(2, 5\) in concept bob but \(2, 2\)",
+        ),
+    ],
+)
+def test_what_is_refused_is_named(pairs, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        merge(pairs, **options)
