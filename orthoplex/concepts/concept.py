@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.header import tensor_bytes
 from orthoplex.concepts.manifest import Manifest
@@ -51,10 +52,20 @@ class Concept:
     @property
     def recipe(self) -> dict[str, Any]:
         """What is in it, in the words of a merge's recipe: this one concept at strength 1."""
+        base = self.manifest.base
+        concept = {
+            "name": self.name,
+            "kind": self.manifest.kind,
+            "strength": 1.0,
+            "content_hash": self.content_hash,
+            "slot": self.manifest.slot,
+        }
         return {
             "algorithm": "sum",
             "scale": 1.0,
-            "concepts": [{"name": self.name, "content_hash": self.content_hash, "strength": 1.0}],
+            "concepts": [concept],
+            "base": {"family": base.family, "hash": base.hash, "name": base.name},
+            "package_version": __version__,
         }
 
     def tensors(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import safetensors
@@ -62,12 +62,12 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
     _check_finite(tensors, stored.tokens, path)
     manifest = replace(
         concept.manifest.with_content(
-            layers={name: (*factors.up.shape, factors.shape[1]) for name, factors in stored.layers.items()},
+            layers={name: (item.shape[0], item.rank, item.shape[1]) for name, item in stored.layers.items()},
             tokens={token: encode_token(vector) for token, vector in stored.tokens.items()},
             content_hash=stored.content_hash,
         ),
         package_version=concept.manifest.package_version or __version__,
-        created=concept.manifest.created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=concept.manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with written_atomically(path) as temporary:
         write_tensors(tensors, _metadata(manifest), temporary)
@@ -216,4 +216,3 @@ def _peft_settings(manifest: Manifest) -> dict[str, object]:
         settings[f"{component}.alpha_pattern"] = others
         settings[f"{component}.target_modules"] = list(ranks)
     return settings
-

@@ -137,4 +137,4 @@ def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], pa
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """The values of a tensor as raw bytes in row-major order."""
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

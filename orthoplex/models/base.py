@@ -1,0 +1,210 @@
+"""A base model: an ordinary diffusers pipeline, with concepts put in and taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor, nn
+
+from orthoplex.adapters import Adapter
+from orthoplex.concepts import BaseIdentity
+from orthoplex.errors import BaseModelError
+from orthoplex.models.folding import Foldable, FoldedWeights, check_layer
+from orthoplex.models.layers import all_linear_layers, select_linear_layers
+from orthoplex.models.saving import save_pipeline
+from orthoplex.models.tokens import TokenExtension, concept_tokens
+
+COMPONENTS = ("unet", "text_encoder")
+
+
+@final
+class Base:
+    """A diffusion model that concepts are trained on and folded into.
+
+    Attributes:
+        pipeline: The diffusers pipeline itself; use it for anything.
+        identity: Which base it is; taken before anything was folded.
+    """
+
+    pipeline: DiffusionPipeline
+    identity: BaseIdentity
+
+    def __init__(self, pipeline: DiffusionPipeline, identity: BaseIdentity) -> None:
+        """Wrap a pipeline; ``load_base`` is the usual way."""
+        self.pipeline = pipeline
+        self.identity = identity
+        self._undo: Undo | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser's weights are."""
+        return next(self.pipeline.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The data type of the denoiser's weights."""
+        return next(self.pipeline.unet.parameters()).dtype
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The concept tokens that a prompt may use now, sorted."""
+        return concept_tokens(self.pipeline)
+
+    @property
+    def recipe(self) -> Mapping[str, Any] | None:
+        """The recipe of what is folded in now, or None."""
+        return None if self._undo is None else self._undo.recipe
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The components that concepts change: ``unet`` and ``text_encoder``."""
+        return {component: self.pipeline.components[component] for component in COMPONENTS}
+
+    def linear_layers(self, selection: str, text_encoder: bool = False) -> dict[str, nn.Linear]:
+        """The linear layers of a selection, by name.
+
+        Args:
+            selection: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``.
+            text_encoder: Also the text encoder's layers of the same kind.
+
+        Raises:
+            ConfigurationError: For an unknown selection.
+        """
+        return select_linear_layers(self.modules(), selection, text_encoder=text_encoder)
+
+    @contextmanager
+    def attached(self, adapters: Mapping[str, Adapter]) -> Iterator[Base]:
+        """Inside, every named layer returns ``W x + ΔW x`` with a trainable ΔW; leaving removes it.
+
+        Raises:
+            BaseModelError: If a layer is missing or of another shape.
+        """
+        layers = all_linear_layers(self.modules())
+        for name, adapter in adapters.items():
+            check_layer(name, (adapter.up.shape[0], adapter.down.shape[1]), layers)
+        handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def with_tokens(self, tokens: Mapping[str, Tensor]) -> Iterator[dict[str, int]]:
+        """Inside, the tokenizer knows the tokens and the embedding has their rows; yields token to its number.
+
+        Leaving puts the original tokenizer and the original embedding parameter back.
+
+        Raises:
+            ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
+        """
+        extension = TokenExtension(self.pipeline, tokens)
+        try:
+            yield extension.ids
+        finally:
+            extension.restore()
+
+    def fold(self, change: Foldable) -> Undo:
+        """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
+
+        ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding to the base's data type.
+
+        Raises:
+            BaseModelError: If something is folded in already, the change belongs to another base, or a layer is
+                missing or of another shape. Then nothing was changed.
+            ConfigurationError: If a token is in the vocabulary already. Then nothing was changed.
+        """
+        if self._undo is not None:
+            names = ", ".join(_concept_names(self._undo.recipe)) or "a change"
+            raise BaseModelError(f"base '{self.identity.name}' has {names} folded in; restore it before the next fold")
+        theirs = change.recipe.get("base", {}).get("hash", self.identity.hash)
+        if theirs != self.identity.hash:
+            names = ", ".join(_concept_names(change.recipe))
+            raise BaseModelError(
+                f"{names}: trained on base '{change.recipe['base'].get('name', '')}' (hash {theirs[:12]}), "
+                f"this is '{self.identity.name}' (hash {self.identity.hash[:12]})"
+            )
+        self._undo = Undo(self, change)
+        return self._undo
+
+    @contextmanager
+    def folded(self, change: Foldable) -> Iterator[Base]:
+        """Inside, the merge or concept is part of the base; leaving restores every bit, also after an error.
+
+        Raises:
+            BaseModelError: See ``fold``.
+            ConfigurationError: See ``fold``.
+        """
+        with self.fold(change):
+            yield self
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write an ordinary pipeline folder with what is folded in, and ``recipe.json`` if something is.
+
+        Args:
+            folder: A new or empty folder; it is there whole or not at all.
+            overwrite: Replace a folder that holds something.
+
+        Raises:
+            ConfigurationError: If the folder holds something and ``overwrite`` is False.
+        """
+        return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
+
+
+@final
+class Undo:
+    """What takes a fold out again. ``restore()`` may be called twice; a ``with`` block calls it on leaving.
+
+    Attributes:
+        recipe: What is folded in.
+    """
+
+    recipe: Mapping[str, Any]
+
+    def __init__(self, base: Base, change: Foldable) -> None:
+        """Fold ``change`` into ``base``; see ``Base.fold``."""
+        self._base = base
+        self.recipe = change.recipe
+        self._weights = FoldedWeights(all_linear_layers(base.modules()), change.layers)
+        try:
+            self._tokens = TokenExtension(base.pipeline, change.tokens) if change.tokens else None
+        except BaseException:
+            self._weights.restore()
+            raise
+
+    def restore(self) -> None:
+        """Put the base's weights and tokens back, bit for bit.
+
+        Raises:
+            BaseModelError: If tokens that were added after the fold are still in.
+        """
+        if self._tokens is not None:
+            self._tokens.restore()
+            self._tokens = None
+        self._weights.restore()
+        if self._base._undo is self:
+            self._base._undo = None
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.restore()
+
+
+def _adding(adapter: Adapter):  # noqa: ANN202 - a forward hook
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + adapter(inputs[0]).to(output.dtype)
+
+    return hook
+
+
+def _concept_names(recipe: Mapping[str, Any]) -> list[str]:
+    return [concept["name"] for concept in recipe.get("concepts", ())]

@@ -1,0 +1,81 @@
+"""Which pipelines can be a base, and how one is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from orthoplex.concepts import BaseIdentity
+from orthoplex.errors import BaseModelError
+from orthoplex.models.base import COMPONENTS, Base
+from orthoplex.models.identity import weights_hash
+from orthoplex.models.quiet import quiet
+
+with quiet():  # the import itself logs notices about optional packages
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+EMBEDDED = "vignette"
+FAMILIES = {"StableDiffusionPipeline": "sd1"}
+"""Pipeline class, as ``model_index.json`` names it, to family."""
+
+
+def load_base(
+    name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Base:
+    """Load a base model from a pipeline folder, or the embedded one by the name ``"vignette"``.
+
+    Args:
+        name_or_path: ``"vignette"`` or a folder with ``model_index.json``.
+        dtype: Data type of the weights.
+        device: Where the weights go.
+
+    Raises:
+        BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged.
+    """
+    embedded = str(name_or_path) == EMBEDDED
+    folder = _embedded_folder() if embedded else Path(name_or_path)
+    family = _family(folder)
+    # bfloat16 rounds more coarsely than the float16 that the hash sees, so it comes after the hash.
+    first_dtype = torch.float16 if dtype == torch.float16 else torch.float32
+    try:
+        with quiet():
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder,
+                dtype=first_dtype,
+                safety_checker=None,
+                requires_safety_checker=False,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    name = EMBEDDED if embedded else folder.resolve().name
+    weights = weights_hash({component: pipeline.components[component] for component in COMPONENTS})
+    with quiet():
+        pipeline.to(torch.device(device))
+        if dtype != first_dtype:
+            pipeline.to(dtype)
+    for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        component.requires_grad_(False).eval()
+    return Base(pipeline, BaseIdentity(family=EMBEDDED if embedded else family, hash=weights, name=name))
+
+
+def _embedded_folder() -> Path:
+    from orthoplex import vignette
+
+    return vignette.folder()
+
+
+def _family(folder: Path) -> str:
+    index = folder / "model_index.json"
+    if not folder.is_dir():
+        raise BaseModelError(f"base '{folder}' is no folder, allowed are '{EMBEDDED}' and pipeline folders")
+    try:
+        name = json.loads(index.read_text("utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaseModelError(f"base '{folder}' is no pipeline folder: no class name in {index.name}") from error
+    if name not in FAMILIES:
+        raise BaseModelError(f"base '{folder}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[name]

@@ -1,0 +1,92 @@
+"""Changes of many weights at once, and their exact undoing.
+
+``W' = round(W + up · down)``: one stacked product per distinct shape, float32 accumulation, one rounding. The weights
+that were there are kept, not recomputed: undoing puts the same tensors back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.adapters import LowRank, fold_stack
+from orthoplex.errors import BaseModelError
+
+
+class Foldable(Protocol):
+    """What can be folded into a base: a concept, or a merge of several."""
+
+    @property
+    def layers(self) -> Mapping[str, LowRank]:
+        """Layer name to its change at strength 1."""
+        ...
+
+    @property
+    def tokens(self) -> Mapping[str, Tensor]:
+        """Token to its embedding ``(dim,)``."""
+        ...
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """What is in it, as JSON values; ``base.hash`` names the base it belongs to."""
+        ...
+
+
+class FoldedWeights:
+    """The weights of some layers with changes folded in; holds the originals."""
+
+    def __init__(self, layers: Mapping[str, nn.Linear], changes: Mapping[str, LowRank]) -> None:
+        """Fold ``changes[name]`` into ``layers[name].weight`` for every name of ``changes``.
+
+        Raises:
+            BaseModelError: If a layer is missing in the base or has another shape; then no weight is changed.
+        """
+        for name, change in changes.items():
+            check_layer(name, change.shape, layers)
+        self._originals: list[tuple[Tensor, Tensor]] = []
+        groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        for name, change in changes.items():
+            weight = layers[name].weight
+            groups[(weight.shape, weight.dtype, weight.device, change.rank)].append(name)
+        try:
+            for names in groups.values():
+                self._fold_group([layers[name] for name in names], [changes[name] for name in names])
+        except BaseException:
+            self.restore()
+            raise
+
+    @torch.no_grad()
+    def _fold_group(self, layers: list[nn.Linear], changes: list[LowRank]) -> None:
+        """Fold the changes of layers of one shape and rank by one product."""
+        device = layers[0].weight.device
+        folded = fold_stack(
+            torch.stack([layer.weight.detach() for layer in layers]),
+            torch.stack([change.up for change in changes]).to(device),
+            torch.stack([change.down for change in changes]).to(device),
+        )
+        for layer, new in zip(layers, folded, strict=True):
+            self._originals.append((layer.weight, layer.weight.data))
+            layer.weight.data = new
+
+    def restore(self) -> None:
+        """Put the original tensors back, bit for bit; on the device where the weights are by now."""
+        for weight, original in reversed(self._originals):
+            weight.data = original if original.device == weight.device else original.to(weight.device)
+        self._originals.clear()
+
+
+def check_layer(name: str, shape: tuple[int, int], layers: Mapping[str, nn.Linear]) -> None:
+    """Refuse a change of a layer that the base lacks, or of another shape.
+
+    Raises:
+        BaseModelError: Names the layer, the shape, and what the base has.
+    """
+    if name not in layers:
+        raise BaseModelError(f"layer '{name}' is not in the base, which has {len(layers)} linear layers")
+    weight_shape = tuple(layers[name].weight.shape)
+    if shape != weight_shape:
+        raise BaseModelError(f"layer '{name}': the change has shape {shape}, the base's weight has {weight_shape}")

@@ -1,0 +1,38 @@
+"""The hash that tells one base model from another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from orthoplex.concepts.header import tensor_bytes
+from orthoplex.models.layers import component_name
+
+
+def weights_hash(modules: Mapping[str, nn.Module]) -> str:
+    """SHA-256 over the names, shapes and float16-rounded values of the adapted components' parameters.
+
+    float16 rounding makes the hash the same whether weights stored in float16 were loaded in float16 or float32. The
+    token embedding is left out, so tokens that a merge added do not change it.
+
+    Args:
+        modules: Component (``unet``, ``text_encoder``) to module.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    parameters = {
+        component_name(component, path): parameter
+        for component, module in modules.items()
+        for path, parameter in module.named_parameters()
+        if not path.endswith("token_embedding.weight")
+    }
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        values = parameters[name].detach()
+        digest.update(f"{name} {tuple(values.shape)}\n".encode())
+        digest.update(tensor_bytes(values.to(torch.float16)))
+    return digest.hexdigest()

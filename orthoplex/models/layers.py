@@ -1,0 +1,73 @@
+"""Which weights of a pipeline a concept may change, and what they are called.
+
+A layer's name is its component and its diffusers path: ``unet.<path>`` or ``text_encoder.text_model.<path>``. Newer
+CLIP text encoders dropped the inner ``text_model``; the name keeps it, so that one file fits all versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from orthoplex.errors import ConfigurationError
+
+SELECTIONS = ("cross-attention-kv", "cross-attention", "attention", "linear")
+
+_UNET_ENDS = {
+    "cross-attention-kv": ("attn2.to_k", "attn2.to_v"),
+    "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
+    "attention": tuple(f"{attention}.{part}" for attention in ("attn1", "attn2") for part in
+                       ("to_q", "to_k", "to_v", "to_out.0")),
+}  # fmt: skip
+_TEXT_ATTENTION_ENDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
+_TEXT_MLP_ENDS = ("mlp.fc1", "mlp.fc2")
+
+
+def component_name(component: str, path: str) -> str:
+    """The name of a module from its component and its path inside the component."""
+    if component == "text_encoder" and not path.startswith("text_model."):
+        path = f"text_model.{path}"
+    return f"{component}.{path}"
+
+
+def select_linear_layers(
+    modules: Mapping[str, nn.Module], selection: str, *, text_encoder: bool = False
+) -> dict[str, nn.Linear]:
+    """The linear layers of a selection, by name, in the order of the model.
+
+    Args:
+        modules: Component to module, with ``unet`` and ``text_encoder``.
+        selection: ``cross-attention-kv`` (keys and values of the text), ``cross-attention`` (with queries and output),
+            ``attention`` (self-attention too), ``linear`` (every linear layer of the transformer blocks, with their
+            input and output projections; time-embedding projections are left out).
+        text_encoder: Also the text encoder's attention projections, and its feed-forward layers for ``linear``.
+
+    Raises:
+        ConfigurationError: For an unknown selection.
+    """
+    if selection not in SELECTIONS:
+        raise ConfigurationError(f"layer selection '{selection}' is unknown, allowed are {', '.join(SELECTIONS)}")
+    chosen: dict[str, nn.Linear] = {}
+    for path, module in _linear_modules(modules["unet"]).items():
+        if ".attentions." in f".{path}" and (selection == "linear" or path.endswith(_UNET_ENDS[selection])):
+            chosen[component_name("unet", path)] = module
+    if text_encoder:
+        ends = _TEXT_ATTENTION_ENDS + (_TEXT_MLP_ENDS if selection == "linear" else ())
+        for path, module in _linear_modules(modules["text_encoder"]).items():
+            if path.endswith(ends):
+                chosen[component_name("text_encoder", path)] = module
+    return chosen
+
+
+def all_linear_layers(modules: Mapping[str, nn.Module]) -> dict[str, nn.Linear]:
+    """Every linear layer of every component, by name."""
+    return {
+        component_name(component, path): layer
+        for component, module in modules.items()
+        for path, layer in _linear_modules(module).items()
+    }
+
+
+def _linear_modules(module: nn.Module) -> dict[str, nn.Linear]:
+    return {path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear)}

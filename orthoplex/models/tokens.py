@@ -1,0 +1,101 @@
+"""New words for a text encoder, put in and taken out without a trace."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from tokenizers import AddedToken
+from torch import Tensor, nn
+
+from orthoplex.errors import BaseModelError, ConfigurationError
+
+CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
+
+
+class TokenExtension:
+    """Tokens added to a pipeline's tokenizer, and their rows to its text encoder's embedding.
+
+    Attributes:
+        ids: Token to its number.
+    """
+
+    ids: dict[str, int]
+
+    def __init__(self, pipeline: DiffusionPipeline, tokens: Mapping[str, Tensor]) -> None:
+        """Add the tokens.
+
+        Args:
+            pipeline: A pipeline with ``tokenizer`` and ``text_encoder``.
+            tokens: Token to its embedding ``(dim,)``.
+
+        Raises:
+            ConfigurationError: If a token is in the vocabulary already, or an embedding has another shape than
+                ``(dim,)`` of the text encoder.
+        """
+        self._pipeline = pipeline
+        self._original_tokenizer = pipeline.tokenizer
+        self._text_encoder = pipeline.text_encoder
+        self._embedding: nn.Embedding = self._text_encoder.get_input_embeddings()
+        self._original_weight = cast(nn.Parameter, self._embedding.weight)
+        self._original_vocab_size = self._text_encoder.config.vocab_size
+        self._check(tokens)
+        tokenizer = copy.deepcopy(self._original_tokenizer)
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+        self.ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokens}
+        weight = self._extended_weight(tokens)
+        pipeline.tokenizer = self._tokenizer = tokenizer
+        self._set_weight(nn.Parameter(weight, requires_grad=self._original_weight.requires_grad), weight.shape[0])
+
+    def restore(self) -> None:
+        """Put the original tokenizer and the original embedding parameter back.
+
+        Raises:
+            BaseModelError: If tokens that were added later are still in.
+        """
+        if self._pipeline.tokenizer is not self._tokenizer:
+            raise BaseModelError(
+                f"tokens {', '.join(self.ids)} cannot be taken out before the tokens that were added after them"
+            )
+        device = self._embedding.weight.device
+        if self._original_weight.device != device:
+            self._original_weight.data = self._original_weight.data.to(device)
+        self._pipeline.tokenizer = self._original_tokenizer
+        self._set_weight(self._original_weight, self._original_vocab_size)
+
+    def _check(self, tokens: Mapping[str, Tensor]) -> None:
+        vocabulary = self._original_tokenizer.get_vocab()
+        dim = self._embedding.embedding_dim
+        for token, vector in tokens.items():
+            if not CONCEPT_TOKEN.fullmatch(token):
+                raise ConfigurationError(
+                    f"token '{token}' is not allowed: '<name>' or '<name>_1' with a name of [a-z0-9_-]"
+                )
+            if token in vocabulary:
+                raise ConfigurationError(f"token '{token}' is in the vocabulary already, allowed are new tokens")
+            if tuple(vector.shape) != (dim,):
+                raise ConfigurationError(
+                    f"token '{token}': embedding has shape {tuple(vector.shape)}, allowed is ({dim},)"
+                )
+
+    def _extended_weight(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        old = self._original_weight.detach()
+        num_rows = max(old.shape[0], *(number + 1 for number in self.ids.values())) if tokens else old.shape[0]
+        weight = torch.cat([old, old.new_zeros(num_rows - old.shape[0], old.shape[1])])
+        for token, vector in tokens.items():
+            weight[self.ids[token]] = vector.detach().to(weight)
+        return weight
+
+    def _set_weight(self, weight: nn.Parameter, vocab_size: int) -> None:
+        self._embedding.weight = weight
+        self._embedding.num_embeddings = weight.shape[0]
+        self._text_encoder.config.vocab_size = vocab_size
+
+
+def concept_tokens(pipeline: DiffusionPipeline) -> tuple[str, ...]:
+    """The concept tokens that a pipeline's tokenizer knows (``<name>``, ``<name>_1`` and so on), sorted."""
+    return tuple(sorted(token for token in pipeline.tokenizer.get_added_vocab() if CONCEPT_TOKEN.fullmatch(token)))
