@@ -1,0 +1,15 @@
+"""Prompt and concepts become pictures."""
+
+from orthoplex.generation.generate import GenerationProgress, generate, picture_recipe
+from orthoplex.generation.png import read_recipe, save_png
+from orthoplex.generation.prompts import concept_names, expand_prompt
+
+__all__ = [
+    "GenerationProgress",
+    "concept_names",
+    "expand_prompt",
+    "generate",
+    "picture_recipe",
+    "read_recipe",
+    "save_png",
+]

@@ -1,0 +1,152 @@
+"""A prompt becomes pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from orthoplex.errors import ConfigurationError, PromptError
+from orthoplex.generation.prompts import expand_prompt
+from orthoplex.models import Base, Foldable
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class GenerationProgress:
+    """How far a call of ``generate`` is.
+
+    Attributes:
+        step: Denoising steps done, over all batches.
+        steps: Denoising steps in all.
+    """
+
+    step: int
+    steps: int
+
+
+def generate(
+    base: Base,
+    prompt: str,
+    *,
+    merge: Foldable | None = None,
+    num_images: int = 1,
+    seed: int = 0,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.0,
+    negative_prompt: str = "",
+    progress: Callable[[GenerationProgress], None] | None = None,
+) -> list[Image.Image]:
+    """Make pictures of a prompt.
+
+    Picture ``i`` starts from noise of its own generator, seeded ``seed + i``: it does not depend on ``num_images``.
+
+    Args:
+        base: The base, with or without something folded in.
+        prompt: Text; ``<name>`` calls a concept that is folded in, with all its token vectors.
+        merge: A merge or concept to fold in for this call only.
+        num_images: How many pictures.
+        seed: Seed of the first picture.
+        num_inference_steps: Denoising steps per picture.
+        guidance_scale: Strength of classifier-free guidance; 1 is none.
+        negative_prompt: What guidance leads away from.
+        progress: Called after every denoising step.
+
+    Raises:
+        PromptError: For a ``<name>`` that is not folded in, or a prompt longer than the text encoder reads.
+        ConfigurationError: For a number outside its range.
+        BaseModelError: If ``merge`` does not fit the base.
+    """
+    _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
+    with base.folded(merge) if merge is not None else nullcontext():
+        texts = {}
+        for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            texts[key] = expand_prompt(text, base.tokens)
+            _check_length(base, texts[key], key)
+        batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
+        pictures: list[Image.Image] = []
+        for number, batch in enumerate(batches):
+            generators = [torch.Generator(base.device).manual_seed(seed + i) for i in batch]
+            result = base.pipeline(
+                prompt=texts["prompt"],
+                negative_prompt=texts["negative_prompt"],
+                num_images_per_prompt=len(batch),
+                generator=generators,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),
+            )
+            pictures.extend(result.images)
+    return pictures
+
+
+def picture_recipe(
+    prompt: str,
+    *,
+    base: Base,
+    merge: Foldable | None = None,
+    seed: int = 0,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.0,
+    negative_prompt: str = "",
+) -> dict[str, Any]:
+    """What made one picture, as JSON values for ``save_png``.
+
+    Args:
+        prompt: As given to ``generate``.
+        base: The base.
+        merge: As given to ``generate``; None takes what is folded into the base now.
+        seed: The seed of this one picture (``seed + i`` of ``generate``).
+        num_inference_steps: As given to ``generate``.
+        guidance_scale: As given to ``generate``.
+        negative_prompt: As given to ``generate``.
+    """
+    identity = base.identity
+    folded = merge.recipe if merge is not None else base.recipe
+    return {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "base": {"family": identity.family, "hash": identity.hash, "name": identity.name},
+        "merge": dict(folded) if folded is not None else None,
+    }
+
+
+def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidance_scale: float) -> None:
+    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
+        if value < 1:
+            raise ConfigurationError(f"{name} is {value}, allowed are numbers from 1")
+    if not 0 <= seed < 2**63:
+        raise ConfigurationError(f"seed is {seed}, allowed are 0 to 2^63 - 1")
+    if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+        raise ConfigurationError(f"guidance_scale is {guidance_scale}, allowed are finite numbers from 0")
+
+
+def _check_length(base: Base, text: str, key: str) -> None:
+    tokenizer = base.pipeline.tokenizer
+    length, limit = len(tokenizer(text, truncation=False, verbose=False).input_ids), tokenizer.model_max_length
+    if length > limit:
+        raise PromptError(
+            f"{key} '{text}' has {length - 2} tokens, base '{base.identity.name}' reads at most {limit - 2}"
+        )
+
+
+def _reporting(
+    progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int, steps: int
+) -> Callable[[object, int, object, dict[str, Any]], dict[str, Any]] | None:
+    if progress is None:
+        return None
+
+    def report(pipeline: object, step: int, timestep: object, values: dict[str, Any]) -> dict[str, Any]:
+        progress(GenerationProgress(step=batch * steps + step + 1, steps=num_batches * steps))
+        return values
+
+    return report

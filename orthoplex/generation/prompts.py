@@ -1,0 +1,54 @@
+"""What a prompt may say: concept tokens are checked and spelled out in all their vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from orthoplex.errors import PromptError
+
+_TOKEN = re.compile(r"<([^<>\s]*)>(_[1-9][0-9]*)?")
+_LORA_TAG = re.compile(r"<(?:lora|lyco):([^:<>]*)(?::([^<>]*))?>")
+
+
+def concept_names(tokens: Sequence[str]) -> tuple[str, ...]:
+    """The names in a list of tokens: ``<anna>`` and ``<anna>_1`` are both ``anna``; sorted."""
+    return tuple(sorted({token[1 : token.index(">")] for token in tokens}))
+
+
+def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
+    """Replace every ``<name>`` by all tokens of that concept: ``<name> <name>_1 …``.
+
+    A token that is spelled out with its number (``<name>_1``) stays as it is.
+
+    Args:
+        prompt: What the user wrote.
+        tokens: The concept tokens that the base knows now.
+
+    Raises:
+        PromptError: For a ``<name>`` that is not known, and for ``<lora:name:0.8>``; says what to write instead.
+    """
+    tag = _LORA_TAG.search(prompt)
+    if tag:
+        strength = f"@{tag[2]}" if tag[2] else ""
+        raise PromptError(
+            f"prompt holds '{tag[0]}': strengths do not stand in prompts; "
+            f"pass --concept {tag[1]}{strength} and write <{tag[1]}>"
+        )
+
+    def spelled_out(match: re.Match[str]) -> str:
+        name, number = match[1], match[2]
+        if number is not None and match[0] in tokens:
+            return match[0]
+        if f"<{name}>" not in tokens or number is not None:
+            known = ", ".join(f"<{known}>" for known in concept_names(tokens)) or "none"
+            raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {known}")
+        return " ".join(_vectors(name, tokens))
+
+    return _TOKEN.sub(spelled_out, prompt)
+
+
+def _vectors(name: str, tokens: Sequence[str]) -> list[str]:
+    """The tokens of one concept in the order of their numbers."""
+    more = [token for token in tokens if token.startswith(f"<{name}>_")]
+    return [f"<{name}>", *sorted(more, key=lambda token: int(token.rpartition("_")[2]))]
