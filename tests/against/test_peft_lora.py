@@ -59,7 +59,7 @@ def test_starting_values_follow_the_same_law():
 
 
 def test_adding_factors_is_not_adding_changes():
-    """PEFT's ``linear`` combination adds ups and downs apart and gains cross terms ``up_i down_j``; a stack does not."""
+    """PEFT combines ups and downs apart (``linear``) and gains cross terms ``up_i down_j``; a stack has none."""
     model = peft_model(2)
     wrapped = model.base_model.model.layer
     model.add_weighted_adapter(["a0", "a1"], [1.0, 1.0], "both", combination_type="linear")

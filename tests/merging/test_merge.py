@@ -157,7 +157,7 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
         (
             [(ANNA, 1.0), (concept("bob", {}, base=OTHER_BASE), 1.0)],
             {},
-            r"anna belongs to base vignette \(vignette, abababababab\) and concept bob to some model \(sd1, cdcdcdcdcdcd",
+            r"anna belongs to base vignette \(vignette, abababababab\) and concept bob to some model \(sd1, cdcdcd",
         ),
         (
             [(ANNA, 1.0), (concept("bob", {KEY: NARROW}), 1.0)],
