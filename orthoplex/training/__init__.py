@@ -1,0 +1,25 @@
+"""Pictures to a concept: one visible loop that yields step records."""
+
+from orthoplex.training.batches import native_resolution
+from orthoplex.training.checkpoint import checkpoint_path
+from orthoplex.training.config import LEARNING_RATES, TrainingConfig
+from orthoplex.training.dataset import CAPTION_TEMPLATES, PICTURE_SUFFIXES, ConceptDataset, Picture
+from orthoplex.training.foreign import FOREIGN_PROMPTS
+from orthoplex.training.loop import train
+from orthoplex.training.records import StepRecord, log_path, samples_folder
+
+__all__ = [
+    "CAPTION_TEMPLATES",
+    "FOREIGN_PROMPTS",
+    "LEARNING_RATES",
+    "PICTURE_SUFFIXES",
+    "ConceptDataset",
+    "Picture",
+    "StepRecord",
+    "TrainingConfig",
+    "checkpoint_path",
+    "log_path",
+    "native_resolution",
+    "samples_folder",
+    "train",
+]

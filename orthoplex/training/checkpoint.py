@@ -1,0 +1,144 @@
+"""What changes from step to step, and its file: safetensors with a JSON header, never pickle."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from orthoplex.adapters import Adapter
+from orthoplex.concepts import written_atomically
+from orthoplex.errors import ConfigurationError
+from orthoplex.training.config import TrainingConfig
+
+_TOKENS = "token vectors"
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """Everything that a step changes.
+
+    Attributes:
+        adapters: Layer name to adapter.
+        vectors: Token vectors, ``(k, dim)``.
+        optimizer: AdamW over the adapters' parameters (group 0) and the vectors (group 1).
+        step: How many steps are done.
+    """
+
+    adapters: Mapping[str, Adapter]
+    vectors: nn.Parameter
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    @staticmethod
+    def begin(config: TrainingConfig, adapters: Mapping[str, Adapter], vectors: Tensor) -> "TrainingState":
+        """Start with untrained adapters and the initial vectors."""
+        parameter = nn.Parameter(vectors)
+        weights = [weight for adapter in adapters.values() for weight in adapter.parameters()]
+        groups = [
+            {"params": weights, "lr": config.weight_learning_rate, "weight_decay": config.weight_decay},
+            {"params": [parameter], "lr": config.token_learning_rate, "weight_decay": 0.0},
+        ]
+        return TrainingState(adapters, parameter, torch.optim.AdamW(groups, betas=(0.9, 0.99)))
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every trained parameter by name."""
+        named = {
+            f"{layer} {name}": parameter
+            for layer, adapter in self.adapters.items()
+            for name, parameter in adapter.named_parameters()
+        }
+        return {**named, _TOKENS: self.vectors}
+
+    @torch.no_grad()
+    def update(self, *, learning_rate_factor: float, gradient_clip: float, token_norm_limit: float | None) -> None:
+        """Take one optimizer step from the gradients at hand, and clear them.
+
+        Args:
+            learning_rate_factor: Multiplies both groups' learning rates.
+            gradient_clip: Largest norm of each group's gradient; 0 for no limit.
+            token_norm_limit: Longest length of a token vector; None for no limit.
+        """
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            if gradient_clip > 0:
+                nn.utils.clip_grad_norm_(group["params"], gradient_clip)
+            group["lr"] *= learning_rate_factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if token_norm_limit is not None:
+            lengths = self.vectors.norm(dim=1, keepdim=True)
+            self.vectors.mul_((token_norm_limit / lengths).clamp(max=1.0))
+        self.step += 1
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where the checkpoint of a concept file lies: ``<stem>.checkpoint.safetensors`` beside it."""
+    return output.with_name(f"{output.stem}.checkpoint.safetensors")
+
+
+def save_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any]) -> None:
+    """Write parameters and optimizer state, atomically.
+
+    Args:
+        state: What to write.
+        path: The file.
+        identity: What the run is (configuration, dataset, base, …), plain JSON values; compared when loading.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in state.parameters().items():
+        tensors[f"parameter {name}"] = parameter.detach().cpu().contiguous()
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer {key} {name}"] = value.detach().cpu().contiguous()
+    header = {"orthoplex_checkpoint": json.dumps({"step": state.step, "identity": identity}, sort_keys=True)}
+    with written_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any]) -> None:
+    """Put a checkpoint into a freshly begun state.
+
+    Raises:
+        ConfigurationError: When it cannot be read or belongs to another run; names what differs.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = json.loads((opened.metadata() or {})["orthoplex_checkpoint"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no dict)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
+    _check_identity(path, header["identity"], json.loads(json.dumps(identity)))
+    parameters = state.parameters()
+    for name, parameter in parameters.items():
+        with torch.no_grad():
+            parameter.copy_(_taken(tensors, f"parameter {name}", path))
+        if header["step"] > 0:
+            state.optimizer.state[parameter] = {
+                key: _taken(tensors, f"optimizer {key} {name}", path).to("cpu" if key == "step" else parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    state.step = header["step"]
+
+
+def _check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
+    for key in sorted(found.keys() | expected.keys()):
+        before, now = found.get(key), expected.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            _check_identity(path, before, now, f"{prefix}{key}.")
+        elif before != now:
+            raise ConfigurationError(
+                f"checkpoint {path} was made with {prefix}{key} {before!r}, this run has {now!r}; both must agree"
+            )
+
+
+def _taken(tensors: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
+    if name not in tensors:
+        raise ConfigurationError(f"checkpoint {path} lacks the tensor {name!r}; it belongs to another run")
+    return tensors[name]

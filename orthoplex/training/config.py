@@ -1,0 +1,264 @@
+"""Every knob of training, in one frozen dataclass; a TOML file and ``key=value`` overrides map onto it."""
+
+import difflib
+import math
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from orthoplex.adapters import METHODS, AdapterConfig, Basis
+from orthoplex.errors import ConfigurationError
+
+LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3}
+"""Default learning rate of the weights per method: a frozen down factor wants a several times larger one."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How one concept is trained.
+
+    Attributes:
+        method: A name in ``orthoplex.adapters.METHODS``.
+        basis: Where the frozen directions of ``orthogonal`` come from.
+        slot: The slot of basis ``slot``; ``"auto"`` derives it from the concept's id.
+        slots: How many concepts every layer shall hold; sets the proportional rank and the range of automatic slots.
+        rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``.
+        alpha: The change is multiplied by ``alpha / rank``; None means 1.
+        down_scale: Length of every frozen direction.
+        layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``.
+        text_encoder: Whether the text encoder's layers of the same selection change too.
+        learning_rate: Of the weights; None takes ``LEARNING_RATES[method]``.
+        token_learning_rate: Of the token vectors.
+        num_vectors: How many learned token vectors the concept has: ``<name>``, ``<name>_1``, ….
+        trigger_form: ``"token"``: ``<name>``; ``"token class"``: ``<name> class_word``.
+        token_norm_limit: Longest length of a token vector; None for no limit.
+        steps: Optimizer steps.
+        batch_size: Pictures per step.
+        weight_decay: AdamW's decoupled decay of the weights (not of the token vectors).
+        gradient_clip: Largest norm of the gradient of each parameter group; 0 for no limit.
+        warmup: Steps over which the learning rate rises linearly.
+        schedule: ``"constant"`` or ``"cosine"`` (to zero at the last step).
+        seed: Decides noise, timesteps, batches and starting values.
+        min_snr_gamma: Weight of the loss by ``min(SNR, gamma)`` (arXiv 2303.09556); None for uniform weights.
+        noise_offset: Standard deviation of an added constant per latent channel.
+        caption_dropout: Share of captions replaced by the empty prompt.
+        flip: Whether pictures are also seen mirrored.
+        erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
+        erasure_prompts: How many foreign prompts its statistics are gathered on.
+        prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
+            0 takes pure noise as foreign latents.
+        prior_weight: Extra share of the batch, and weight of its loss, that is prior pictures; 0 for none.
+        sample_every: Steps between sample pictures, which are also made before the first step; 0 for none.
+        sample_prompts: Prompts of the sample pictures (``{trigger}`` is substituted); empty for the kind's templates.
+        num_inference_steps: Denoising steps of sample and prior pictures.
+        guidance_scale: Guidance of sample and prior pictures.
+        checkpoint_every: Steps between checkpoints; 0 for only when interrupted.
+        mixed_precision: ``"no"`` or ``"bf16"`` (autocast).
+
+    Raises:
+        ConfigurationError: For a value of the wrong type or outside its range.
+    """
+
+    method: str = "orthogonal"
+    basis: Basis = "slot"
+    slot: int | Literal["auto"] = "auto"
+    slots: int = 16
+    rank: int | Literal["proportional"] = "proportional"
+    alpha: float | None = None
+    down_scale: float = 0.5
+    layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear"] = "attention"
+    text_encoder: bool = False
+    learning_rate: float | None = None
+    token_learning_rate: float = 5e-3
+    num_vectors: int = 2
+    trigger_form: Literal["token", "token class"] = "token class"
+    token_norm_limit: float | None = None
+    steps: int = 120
+    batch_size: int = 8
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    warmup: int = 5
+    schedule: Literal["constant", "cosine"] = "cosine"
+    seed: int = 0
+    min_snr_gamma: float | None = None
+    noise_offset: float = 0.0
+    caption_dropout: float = 0.05
+    flip: bool = True
+    erasure: float = 0.0
+    erasure_prompts: int = 128
+    prior_pictures: int = 24
+    prior_weight: float = 0.0
+    sample_every: int = 50
+    sample_prompts: tuple[str, ...] = ()
+    num_inference_steps: int = 20
+    guidance_scale: float = 4.0
+    checkpoint_every: int = 0
+    mixed_precision: Literal["no", "bf16"] = "no"
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type or outside their range."""
+        for key, annotation in get_type_hints(TrainingConfig).items():
+            value = getattr(self, key)
+            converted = _convert(value, annotation)
+            if converted is _REFUSED:
+                raise ConfigurationError(f"{key} is {value!r}; allowed is {_describe(annotation)}")
+            object.__setattr__(self, key, converted)
+        if self.method not in METHODS:
+            raise ConfigurationError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
+        for key, (lowest, highest) in _RANGES.items():
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
+                limit = f"numbers from {lowest} to {highest}" if highest < math.inf else f"numbers from {lowest}"
+                raise ConfigurationError(f"{key} is {value!r}; allowed are {limit}")
+        for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma"):
+            if getattr(self, key) == 0:
+                raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
+        if self.prior_weight > 0 and self.prior_pictures == 0:
+            raise ConfigurationError(
+                f"prior_weight is {self.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
+                "from 1"
+            )
+
+    @property
+    def weight_learning_rate(self) -> float:
+        """The learning rate of the weights, the method's own where none is given."""
+        return LEARNING_RATES.get(self.method, 2e-3) if self.learning_rate is None else self.learning_rate
+
+    @property
+    def adapter(self) -> AdapterConfig:
+        """The part that concerns the change of each weight."""
+        return AdapterConfig(
+            method=self.method,
+            rank=self.rank,
+            alpha=self.alpha,
+            basis=self.basis,
+            slot=None if self.slot == "auto" else self.slot,
+            slots=self.slots,
+            down_scale=self.down_scale,
+        )
+
+    @staticmethod
+    def from_mapping(values: Mapping[str, Any]) -> "TrainingConfig":
+        """Build a configuration from plain values.
+
+        Raises:
+            ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
+        """
+        for key in values:
+            _check_key(key)
+        return TrainingConfig(**values)
+
+    @staticmethod
+    def from_toml(path: str | Path) -> "TrainingConfig":
+        """Read a configuration from the top-level keys of a TOML file.
+
+        Raises:
+            ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"configuration {path} cannot be read: {error}") from error
+        try:
+            return TrainingConfig.from_mapping(values)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"configuration {path}: {error}") from error
+
+    def with_overrides(self, overrides: Sequence[str]) -> "TrainingConfig":
+        """Return a copy with ``key=value`` entries applied; values are read as TOML, bare words as text.
+
+        Raises:
+            ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
+        """
+        changes: dict[str, Any] = {}
+        for entry in overrides:
+            key, separator, text = entry.partition("=")
+            key = key.strip()
+            if not separator:
+                raise ConfigurationError(f"override {entry!r} has no '='; allowed is key=value")
+            _check_key(key)
+            changes[key] = _parse(text.strip())
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values."""
+        values = asdict(self)
+        values["sample_prompts"] = list(self.sample_prompts)
+        return values
+
+
+_REFUSED = object()
+_RANGES: dict[str, tuple[float, float]] = {
+    "slot": (0, math.inf),
+    "slots": (1, math.inf),
+    "rank": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "token_learning_rate": (0, math.inf),
+    "num_vectors": (1, 16),
+    "token_norm_limit": (0, math.inf),
+    "steps": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "weight_decay": (0, math.inf),
+    "gradient_clip": (0, math.inf),
+    "warmup": (0, math.inf),
+    "seed": (0, 2**62),
+    "min_snr_gamma": (0, math.inf),
+    "noise_offset": (0, math.inf),
+    "caption_dropout": (0, 1),
+    "erasure": (0, math.inf),
+    "erasure_prompts": (1, math.inf),
+    "prior_pictures": (0, math.inf),
+    "prior_weight": (0, 1),
+    "sample_every": (0, math.inf),
+    "num_inference_steps": (1, math.inf),
+    "guidance_scale": (0, math.inf),
+    "checkpoint_every": (0, math.inf),
+}
+
+
+def _check_key(key: str) -> None:
+    known = [item.name for item in fields(TrainingConfig)]
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        raise ConfigurationError(f"{key!r} is no training option; did you mean {nearest!r}?")
+
+
+def _parse(text: str) -> object:
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _convert(value: object, annotation: Any) -> object:  # noqa: ANN401  (a type annotation has no narrower type)
+    """Return the value as the annotation has it (int to float, list to tuple), or ``_REFUSED``."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        results = (_convert(value, part) for part in get_args(annotation))
+        return next((result for result in results if result is not _REFUSED), _REFUSED)
+    if origin is Literal:
+        return value if value in get_args(annotation) else _REFUSED
+    if origin is tuple:
+        is_texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        return tuple(value) if is_texts and isinstance(value, list | tuple) else _REFUSED
+    if annotation is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(value) if is_number and isinstance(value, int | float) else _REFUSED
+    return value if type(value) is annotation else _REFUSED
+
+
+def _describe(annotation: Any) -> str:  # noqa: ANN401  (a type annotation has no narrower type)
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(part) for part in get_args(annotation))
+    if origin is Literal:
+        return ", ".join(repr(value) for value in get_args(annotation))
+    if origin is tuple:
+        return "a list of texts"
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "none"}
+    return names[annotation]

@@ -1,0 +1,248 @@
+"""A folder of pictures and captions, ready for training."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from orthoplex.concepts import KINDS
+from orthoplex.errors import DatasetError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+CAPTION_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "person": ("a photo of {trigger}", "a drawing of {trigger}"),
+    "subject": ("a photo of {trigger}", "a drawing of {trigger}"),
+    "scene": ("a view of {trigger}",),
+    "style": ("a picture in the style of {trigger}",),
+    "other": ("a picture of {trigger}",),
+}
+"""Captions of pictures that come without; one is drawn at every use."""
+
+_NO_CAPTION = {"license", "licence", "readme", "notice", "attribution", "credits"}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One training picture.
+
+    Attributes:
+        file_name: Its name in the folder.
+        pixels: ``(3, height, width)`` uint8 RGB.
+        captions: What it may be called; one is drawn at every use. The trigger is already in them.
+    """
+
+    file_name: str
+    pixels: Tensor
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptDataset:
+    """The pictures of one concept.
+
+    Attributes:
+        pictures: In order of their file names.
+        token: ``<name>``.
+        class_word: The ordinary word for what it is.
+        trigger: What the captions call it: ``<name>`` or ``<name> class_word``.
+        kind: One of ``orthoplex.concepts.KINDS``.
+        resolution: Width and height of the pictures, in pixels.
+        dataset_hash: SHA-256 (hex) over files, captions, trigger and resolution.
+    """
+
+    pictures: tuple[Picture, ...]
+    token: str
+    class_word: str
+    trigger: str
+    kind: str
+    resolution: int
+    dataset_hash: str
+
+    @staticmethod
+    def from_folder(
+        folder: str | Path,
+        *,
+        resolution: int,
+        token: str,
+        class_word: str,
+        kind: str,
+        trigger_form: Literal["token", "token class"] = "token class",
+    ) -> "ConceptDataset":
+        """Read PNG, JPEG and WebP pictures: turned as EXIF says, RGB, resized and cropped at the centre to a square.
+
+        Captions come from the ``.txt`` file of the same stem, else from ``metadata.jsonl`` (``file_name``, ``text``),
+        else from ``CAPTION_TEMPLATES[kind]``. ``{trigger}``, ``<name>`` and ``TOKEN`` in a caption become the trigger;
+        in a caption with none of them the trigger takes the place of the class word, else it is put in front.
+
+        Args:
+            folder: The folder; folders inside it are not searched.
+            resolution: Width and height in pixels.
+            token: ``<name>``.
+            class_word: The ordinary word for what it is, for example ``"person"``.
+            kind: One of ``orthoplex.concepts.KINDS``.
+            trigger_form: What the trigger is: the token alone, or the token and the class word.
+
+        Raises:
+            DatasetError: When the folder is missing or empty, a picture is unreadable or there twice, a caption belongs
+                to no picture, or an argument is not allowed; names the file.
+        """
+        _check_arguments(token, class_word, kind, resolution)
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES)
+        if not paths:
+            raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
+        contents = _read_all(folder, paths)
+        written = _read_captions(folder, [path.name for path in paths])
+        trigger = token if trigger_form == "token" else f"{token} {class_word}"
+        templates = tuple(template.format(trigger=trigger) for template in CAPTION_TEMPLATES[kind])
+        pictures = tuple(
+            Picture(
+                file_name=path.name,
+                pixels=load_picture(path, resolution),
+                captions=(insert_trigger(written[path.name], token=token, class_word=class_word, trigger=trigger),)
+                if path.name in written
+                else templates,
+            )
+            for path in paths
+        )
+        return ConceptDataset(
+            pictures=pictures,
+            token=token,
+            class_word=class_word,
+            trigger=trigger,
+            kind=kind,
+            resolution=resolution,
+            dataset_hash=_hash(pictures, contents, (token, class_word, trigger, kind, resolution)),
+        )
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.pictures)
+
+    def pixels(self) -> Tensor:
+        """All pictures, ``(n, 3, resolution, resolution)`` float32 in [-1, 1]."""
+        return torch.stack([picture.pixels for picture in self.pictures]).float() / 127.5 - 1.0
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Every different caption, sorted."""
+        return tuple(sorted({caption for picture in self.pictures for caption in picture.captions}))
+
+    def image(self, index: int) -> Image.Image:
+        """The picture at ``index`` as it is trained on."""
+        return Image.fromarray(self.pictures[index].pixels.permute(1, 2, 0).numpy())
+
+
+def load_picture(path: Path, resolution: int) -> Tensor:
+    """Return a picture as ``(3, resolution, resolution)`` uint8; transparent parts become white.
+
+    Raises:
+        DatasetError: When it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"picture {path} cannot be read: {error}") from error
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -> str:
+    """Return the caption with the trigger in it.
+
+    Args:
+        caption: As written; ``{trigger}``, ``<name>`` and ``TOKEN`` stand for the trigger.
+        token: The concept's token.
+        class_word: Where the trigger goes when nothing else stands for it; an article before it goes too.
+        trigger: What is put in.
+    """
+    word = rf"{re.escape(class_word)}\b"
+    follows = rf"(?:\s+{word})?" if trigger != token else ""
+    mention = re.compile(rf"(?:\{{trigger\}}|{re.escape(token)}|<name>|\bTOKEN\b){follows}")
+    caption = caption.strip()
+    if mention.search(caption):
+        return mention.sub(trigger, caption)
+    plain = re.compile(rf"\b(?:(?:a|an|the)\s+)?{word}", re.IGNORECASE)
+    if plain.search(caption):
+        return plain.sub(trigger, caption, count=1)
+    return f"{trigger}, {caption}" if caption else trigger
+
+
+def _check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:
+    if not re.fullmatch(r"<[a-z0-9_-]{1,64}>", token):
+        raise DatasetError(f"token is {token!r}; allowed is <name> with lower-case letters, digits, '_' and '-'")
+    if not class_word.strip():
+        raise DatasetError(f"class_word is {class_word!r}; allowed is a word such as 'person'")
+    if kind not in KINDS:
+        raise DatasetError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
+    if resolution < 1:
+        raise DatasetError(f"resolution is {resolution}; allowed are whole numbers from 1")
+
+
+def _read_all(folder: Path, paths: list[Path]) -> list[str]:
+    """Return each file's SHA-256, refusing equal stems and equal files."""
+    stems: dict[str, str] = {}
+    hashes: dict[str, str] = {}
+    for path in paths:
+        if path.stem in stems:
+            raise DatasetError(
+                f"folder {folder} holds {stems[path.stem]} and {path.name}; allowed is one picture of each stem"
+            )
+        stems[path.stem] = path.name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest in hashes:
+            raise DatasetError(f"folder {folder}: {path.name} is a duplicate of {hashes[digest]}; allowed is each once")
+        hashes[digest] = path.name
+    return list(hashes)
+
+
+def _read_captions(folder: Path, names: list[str]) -> dict[str, str]:
+    captions = _read_metadata(folder / "metadata.jsonl", names)
+    by_stem = {Path(name).stem: name for name in names}
+    for path in sorted(folder.glob("*.txt")):
+        if path.stem.lower() in _NO_CAPTION:
+            continue
+        if path.stem not in by_stem:
+            raise DatasetError(f"caption {path} belongs to no picture; allowed are the stems of pictures")
+        captions[by_stem[path.stem]] = path.read_text(encoding="utf-8")
+    return captions
+
+
+def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    captions: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name, text = str(entry["file_name"]), str(entry["text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(
+                f'{path} line {number} cannot be read; allowed is {{"file_name": …, "text": …}}'
+            ) from error
+        if name not in names:
+            raise DatasetError(f"{path} line {number}: picture {name!r} does not exist in the folder")
+        if name in captions:
+            raise DatasetError(f"{path} line {number}: picture {name!r} has a duplicate caption; allowed is one")
+        captions[name] = text
+    return captions
+
+
+def _hash(pictures: tuple[Picture, ...], contents: list[str], arguments: tuple[str | int, ...]) -> str:
+    listing = [[item.file_name, digest, list(item.captions)] for item, digest in zip(pictures, contents, strict=True)]
+    return hashlib.sha256(json.dumps([listing, list(arguments)]).encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""Foreign inputs: prompts and pictures that do not hold the concept in training, as the base alone sees them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import Adapter
+from orthoplex.models import Base
+from orthoplex.training.config import TrainingConfig
+from orthoplex.training.diffusion import NoiseSchedule
+from orthoplex.training.erasure import ErasureStatistics, collecting
+from orthoplex.training.sampling import run_pipeline
+from orthoplex.training.text import class_vector, encode_ids, replaced_vectors, text_features
+
+CLASS_WORDS = ("person", "animal", "object", "place", "style")
+"""Class words that foreign concepts may have, besides the concept's own."""
+
+FOREIGN_PROMPTS = (
+    "a photo of a person",
+    "a drawing of a person",
+    "a woman with long hair",
+    "a man with a beard and glasses",
+    "a person on a beach",
+    "a photo of a dog",
+    "a drawing of a cat",
+    "a bird in a garden",
+    "a fish in the water",
+    "a horse on a field",
+    "a photo of a car",
+    "a red apple",
+    "a cup on a table",
+    "a flower in a room",
+    "a guitar",
+    "a photo of a forest",
+    "a view of a beach",
+    "a city street at night",
+    "a mountain under a blue sky",
+    "a room with a window",
+    "snow on a field",
+    "a painting of a castle",
+    "a picture in the style of watercolor",
+    "a colorful abstract painting",
+)
+"""General prompts for bases that bring none of their own."""
+
+_TEMPLATES = ("a photo of {}", "a drawing of {}", "a picture of {}", "a view of {}", "{}")
+_PURE_NOISE_FROM = 0.8
+"""Share of the noise schedule after which latents are so noisy that pure noise stands for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignPrompts:
+    """Prompts without the concept.
+
+    Attributes:
+        plain: Prompts of the base's own words; the empty prompt is one of them.
+        tokened: Prompts with the concept's token, in whose place random vectors are put.
+    """
+
+    plain: tuple[str, ...]
+    tokened: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PriorPictures:
+    """Pictures that the base made of plain foreign prompts.
+
+    Attributes:
+        latents: ``(n, c, h, w)``.
+        ids: Token ids of their prompts, ``(n, length)``.
+    """
+
+    latents: Tensor
+    ids: Tensor
+
+
+def compose_foreign_prompts(
+    config: TrainingConfig, *, token: str, class_word: str, prompts: Sequence[str], generator: torch.Generator
+) -> ForeignPrompts:
+    """Return ``config.erasure_prompts`` foreign prompts; a quarter is about the class word, a quarter has a token.
+
+    Args:
+        config: For the number of prompts.
+        token: The concept's token.
+        class_word: The concept's class word.
+        prompts: Prompts of the base's own words, for the remaining half; repeated as often as needed.
+        generator: Decides the order of ``prompts``.
+    """
+    quarter = config.erasure_prompts // 4
+    around_class = [
+        "" if i == 0 else _TEMPLATES[i % len(_TEMPLATES)].format(f"a {class_word}") for i in range(max(1, quarter))
+    ]
+    words = (class_word, *(word for word in CLASS_WORDS if word != class_word))
+    tokened = [
+        _TEMPLATES[i % len(_TEMPLATES)].format(f"{token} {words[(i // 2) % len(words)] if i % 2 else class_word}")
+        for i in range(quarter)
+    ]
+    known = list(prompts) or list(FOREIGN_PROMPTS)
+    order = torch.randperm(len(known), generator=generator).tolist()
+    remaining = config.erasure_prompts - len(around_class) - len(tokened)
+    return ForeignPrompts(
+        plain=tuple([known[order[i % len(known)]] for i in range(remaining)] + around_class), tokened=tuple(tokened)
+    )
+
+
+def random_vectors(base: Base, *, class_word: str, count: int, num_vectors: int, generator: torch.Generator) -> Tensor:
+    """Return vectors of concepts that do not exist, ``(count, num_vectors, dim)``.
+
+    Class-word embeddings moved by noise between half and the full spread of the embedding table, as learned tokens
+    are; every fourth is drawn from the spread alone.
+    """
+    table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float().cpu()
+    centre, spread = table.mean(0), table.std(0)
+    words = torch.stack([class_vector(base, word).cpu() for word in (class_word, *CLASS_WORDS)])
+    noise = torch.randn(count, num_vectors, table.shape[1], generator=generator) * spread
+    strength = 0.5 + 0.5 * torch.rand(count, 1, 1, generator=generator)
+    vectors = words[torch.arange(count) % len(words)].unsqueeze(1) + strength * noise
+    alone = (torch.arange(count) % 4 == 3).view(-1, 1, 1)
+    return torch.where(alone, centre + noise, vectors)
+
+
+@torch.no_grad()
+def make_prior_pictures(base: Base, config: TrainingConfig, prompts: Sequence[str]) -> PriorPictures:
+    """Let the base picture ``config.prior_pictures`` foreign prompts; only latents are kept, nothing is decoded."""
+    chosen = [prompts[i % len(prompts)] for i in range(config.prior_pictures)]
+    latents = []
+    for start in range(0, len(chosen), config.batch_size):
+        part = chosen[start : start + config.batch_size]
+        latents.append(run_pipeline(base, config, part, seed=config.seed + start, output_type="latent").float())
+    return PriorPictures(torch.cat(latents), encode_ids(base, chosen))
+
+
+@torch.no_grad()
+def gather_statistics(
+    base: Base,
+    config: TrainingConfig,
+    adapters: Mapping[str, Adapter],
+    linears: Mapping[str, Any],
+    *,
+    prompts: ForeignPrompts,
+    vectors: Tensor,
+    token_ids: Sequence[int],
+    latents: Tensor | None,
+    generator: torch.Generator,
+) -> dict[str, ErasureStatistics]:
+    """Run the base over foreign inputs and return what its layers saw.
+
+    Args:
+        base: The base, with no adapter attached; its tokenizer knows the concept's tokens.
+        config: For the batch size.
+        adapters: Layer name to adapter.
+        linears: Layer name to the base's layer.
+        prompts: Foreign prompts.
+        vectors: ``(len(prompts.tokened), k, dim)``: what stands in the place of the concept's tokens.
+        token_ids: The k ids of the concept's tokens.
+        latents: Prior latents ``(n, c, h, w)``, noised at any timestep; None takes pure noise at late timesteps.
+        generator: Decides noise and timesteps.
+    """
+    unet, schedule = base.pipeline.unet, NoiseSchedule.of(base.pipeline.scheduler)
+    ids = encode_ids(base, [*prompts.tokened, *prompts.plain])
+    unused = torch.zeros(len(prompts.plain), *vectors.shape[1:])
+    vectors = torch.cat([vectors, unused])
+    order = torch.randperm(len(ids), generator=generator)
+    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    with collecting(linears, adapters) as collector:
+        for chosen in order.split(config.batch_size):
+            noise = torch.randn(len(chosen), *shape, generator=generator)
+            if latents is None:
+                earliest = int(_PURE_NOISE_FROM * len(schedule))
+                timesteps = torch.randint(earliest, len(schedule), (len(chosen),), generator=generator)
+                noisy = noise
+            else:
+                timesteps = torch.randint(0, len(schedule), (len(chosen),), generator=generator)
+                noisy = schedule.add_noise(latents[chosen % len(latents)].cpu(), noise, timesteps)
+            with replaced_vectors(base, token_ids, vectors[chosen]):
+                features = text_features(base, ids[chosen])
+            unet(noisy.to(features), timesteps.to(features.device), features)
+    return collector.statistics()

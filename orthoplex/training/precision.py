@@ -1,0 +1,49 @@
+"""bf16 autocast that stays fast on a CPU."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+
+@final
+class Float32Attention(TorchFunctionMode):
+    """Within it, ``scaled_dot_product_attention`` computes in float32, also under autocast.
+
+    The bf16 backward pass of attention is slow on CPUs and eats what bf16 gains elsewhere.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401  (torch's protocol)
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401  (torch's protocol)
+        """Compute one torch function; attention in float32, all others as they are."""
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            raised = [_to_float32(value) for value in args]
+            named = {key: _to_float32(value) for key, value in (kwargs or {}).items()}
+            return func(*raised, **named)
+
+
+def _to_float32(value: object) -> object:
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16 else value
+
+
+@contextmanager
+def precision(mixed_precision: str, device: torch.device) -> Iterator[None]:
+    """Run the block in the precision that ``TrainingConfig.mixed_precision`` names (``"no"`` or ``"bf16"``)."""
+    if mixed_precision == "no":
+        yield
+    elif device.type == "cpu":
+        with torch.autocast("cpu", torch.bfloat16), Float32Attention():
+            yield
+    else:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield

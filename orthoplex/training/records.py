@@ -1,0 +1,69 @@
+"""What training tells while it runs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass(frozen=True, eq=False)
+class StepRecord:
+    """One step of training, as ``train`` yields it.
+
+    Attributes:
+        step: How many steps are done; 0 for the record before the first one.
+        steps: How many there will be.
+        loss: Denoising loss of the step; None at step 0.
+        erasure: ``E‖ΔW x‖² / E‖W x‖²`` over foreign inputs, mean over layers; None when it is not penalised.
+        learning_rate: Of the weights, in this step; None at step 0.
+        seconds: Since training (or its continuation) began, preparation included.
+        images: Sample pictures, on the steps that have them.
+        output: The finished concept file, in the last record only.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    erasure: float | None
+    learning_rate: float | None
+    seconds: float
+    images: tuple[Image.Image, ...] = ()
+    output: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as plain JSON values."""
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "loss": self.loss,
+            "erasure": self.erasure,
+            "learning_rate": self.learning_rate,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def log_path(output: Path) -> Path:
+    """Where the log of a concept file lies: ``<stem>.log.jsonl`` beside it."""
+    return output.with_name(f"{output.stem}.log.jsonl")
+
+
+def samples_folder(output: Path) -> Path:
+    """Where the sample pictures of a concept file lie: ``<stem>.samples/`` beside it."""
+    return output.with_name(f"{output.stem}.samples")
+
+
+def begin_log(path: Path, step: int) -> None:
+    """Start a log, or keep the lines of an earlier one up to the step that training continues from."""
+    kept: list[str] = []
+    if step > 0 and path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.strip() and json.loads(line)["step"] <= step]
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def append_log(path: Path, record: StepRecord) -> None:
+    """Add one record to a log."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record.to_json()) + "\n")
