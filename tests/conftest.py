@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from orthoplex.models import Base, load_base
 from tests.pico import build_pico
 
 
@@ -20,3 +22,17 @@ def one_thread() -> None:
 def pico_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ordinary pipeline folder with random weights; read only."""
     return build_pico(tmp_path_factory.mktemp("pico") / "pipeline")
+
+
+@pytest.fixture(scope="session")
+def shared_pico(pico_folder: Path) -> Base:
+    """The pico base, loaded once; use ``pico``."""
+    return load_base(pico_folder)
+
+
+@pytest.fixture
+def pico(shared_pico: Base) -> Iterator[Base]:
+    """The pico base in float32; whatever a test puts in must be out again when it ends."""
+    yield shared_pico
+    assert shared_pico.recipe is None, "a test left something folded in"
+    assert shared_pico.tokens == (), "a test left tokens in"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from orthoplex.concepts import BaseIdentity
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import BaseIdentity, Concept, Manifest, token_names
+from orthoplex.models import Base
 
 WORDS = (
     "a an the of in on with and at by photo picture drawing painting style person woman man cat dog car forest city "
@@ -121,3 +124,47 @@ def build_pico(folder: Path, *, seed: int = 0) -> Path:
 
 
 PICO_IDENTITY = BaseIdentity(family="sd1", hash="0" * 64, name="pico")
+
+
+def make_manifest(name: str = "anna", *, base: BaseIdentity = PICO_IDENTITY, kind: str = "person") -> Manifest:
+    """A manifest with plain values; its content is filled in on saving."""
+    return Manifest(
+        name=name,
+        kind=kind,
+        class_word="person",
+        trigger=f"<{name}> person",
+        base=base,
+        method="lora",
+        adapter={"method": "lora", "rank": 2},
+        training={"steps": 5},
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def make_concept(
+    base: Base,
+    name: str = "anna",
+    *,
+    selection: str = "attention",
+    text_encoder: bool = False,
+    ranks: Sequence[int] = (2,),
+    scale: float = 0.1,
+    num_vectors: int = 1,
+    seed: int = 0,
+) -> Concept:
+    """A concept of a base with random factors; layers take the ranks in turn.
+
+    Entries of each change are of size ``scale``, token vectors of the size of the base's own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers = {}
+    for i, (layer, linear) in enumerate(base.linear_layers(selection, text_encoder=text_encoder).items()):
+        rank = ranks[i % len(ranks)]
+        layers[layer] = LowRank(
+            up=torch.randn(linear.out_features, rank, generator=generator) * scale / rank**0.5,
+            down=torch.randn(rank, linear.in_features, generator=generator),
+        )
+    size = base.pipeline.text_encoder.get_input_embeddings().weight.std().float()
+    names = token_names(name, num_vectors) if num_vectors else ()
+    tokens = {token: torch.randn(TEXT_WIDTH, generator=generator) * size for token in names}
+    return Concept(make_manifest(name, base=base.identity), layers, tokens)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -45,7 +45,8 @@ def generate(
 ) -> list[Image.Image]:
     """Make pictures of a prompt.
 
-    Picture ``i`` starts from noise of its own generator, seeded ``seed + i``: it does not depend on ``num_images``.
+    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
+    nor on the device.
 
     Args:
         base: The base, with or without something folded in.
@@ -71,9 +72,10 @@ def generate(
             _check_length(base, texts[key], key)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
+        run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly
         for number, batch in enumerate(batches):
-            generators = [torch.Generator(base.device).manual_seed(seed + i) for i in batch]
-            result = base.pipeline(
+            generators = [torch.Generator().manual_seed(seed + i) for i in batch]
+            result = run(
                 prompt=texts["prompt"],
                 negative_prompt=texts["negative_prompt"],
                 num_images_per_prompt=len(batch),

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, final
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
@@ -17,6 +16,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.models.folding import Foldable, FoldedWeights, check_layer
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
+from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.saving import save_pipeline
 from orthoplex.models.tokens import TokenExtension, concept_tokens
 
@@ -32,10 +32,10 @@ class Base:
         identity: Which base it is; taken before anything was folded.
     """
 
-    pipeline: DiffusionPipeline
+    pipeline: StableDiffusionPipeline
     identity: BaseIdentity
 
-    def __init__(self, pipeline: DiffusionPipeline, identity: BaseIdentity) -> None:
+    def __init__(self, pipeline: StableDiffusionPipeline, identity: BaseIdentity) -> None:
         """Wrap a pipeline; ``load_base`` is the usual way."""
         self.pipeline = pipeline
         self.identity = identity

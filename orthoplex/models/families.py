@@ -11,10 +11,8 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.models.base import COMPONENTS, Base
 from orthoplex.models.identity import weights_hash
+from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
-
-with quiet():  # the import itself logs notices about optional packages
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
 EMBEDDED = "vignette"
 FAMILIES = {"StableDiffusionPipeline": "sd1"}

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
 from orthoplex.errors import ConfigurationError
+from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
 
 RECIPE_NAME = "recipe.json"
 
 
 def save_pipeline(
-    pipeline: DiffusionPipeline, folder: Path, *, recipe: Mapping[str, Any] | None, overwrite: bool = False
+    pipeline: StableDiffusionPipeline, folder: Path, *, recipe: Mapping[str, Any] | None, overwrite: bool = False
 ) -> Path:
     """Write the pipeline as safetensors, and the recipe beside ``model_index.json``.
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.pipelines import StableDiffusionPipeline
 
 CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
 
@@ -26,7 +26,7 @@ class TokenExtension:
 
     ids: dict[str, int]
 
-    def __init__(self, pipeline: DiffusionPipeline, tokens: Mapping[str, Tensor]) -> None:
+    def __init__(self, pipeline: StableDiffusionPipeline, tokens: Mapping[str, Tensor]) -> None:
         """Add the tokens.
 
         Args:
@@ -96,6 +96,6 @@ class TokenExtension:
         self._text_encoder.config.vocab_size = vocab_size
 
 
-def concept_tokens(pipeline: DiffusionPipeline) -> tuple[str, ...]:
+def concept_tokens(pipeline: StableDiffusionPipeline) -> tuple[str, ...]:
     """The concept tokens that a pipeline's tokenizer knows (``<name>``, ``<name>_1`` and so on), sorted."""
     return tuple(sorted(token for token in pipeline.tokenizer.get_added_vocab() if CONCEPT_TOKEN.fullmatch(token)))
