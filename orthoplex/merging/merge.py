@@ -13,6 +13,7 @@ from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS
 
+
 @dataclass(frozen=True, eq=False)
 class Merge:
     """What a set of concepts changes, ready to be folded into their base.
