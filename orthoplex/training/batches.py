@@ -111,7 +111,7 @@ class TrainingData:
         )
 
     def features(self, base: Base, batch: Batch) -> Tensor:
-        """Return the text features of all items, ``(b, length, dim)``, from the cache where nothing in them is learned."""
+        """Return the text features of all items, ``(b, length, dim)``; those in which nothing is learned are cached."""
         own = text_features(base, batch.ids)
         if self.prior is None:
             return own

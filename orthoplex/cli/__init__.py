@@ -1,0 +1,45 @@
+"""The door: one file per verb. Errors go to standard error without a traceback, with exit code 2."""
+
+import importlib.metadata
+
+import typer
+
+from orthoplex import __version__
+from orthoplex.cli.demo import demo
+from orthoplex.cli.generate import generate
+from orthoplex.cli.inspect import inspect
+from orthoplex.cli.merge import merge
+from orthoplex.cli.train import train
+
+app = typer.Typer(
+    name="orthoplex",
+    help="Concepts of a diffusion model that are trained apart and added together in an instant.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (train, merge, generate, inspect, demo):
+    app.command()(verb)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
+        others = ", ".join(f"{name} {version}" for name, version in versions.items())
+        typer.echo(f"orthoplex {__version__} ({others})")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_print_version, is_eager=True),
+) -> None:
+    """Concepts of a diffusion model that are trained apart and added together in an instant."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+__all__ = ["app", "main"]

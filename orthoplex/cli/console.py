@@ -1,0 +1,90 @@
+"""What all verbs share: how errors, progress and named files are handled."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from orthoplex.concepts import Concept, load_concept
+from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.models import Base
+
+ERROR_EXIT = 2
+INTERRUPTED_EXIT = 130
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Print an error of ours on standard error, without a traceback, and exit with code 2; Ctrl-C exits with 130."""
+    try:
+        yield
+    except OrthoplexError as error:
+        _leave(f"Error: {error}", ERROR_EXIT, error)
+    except KeyboardInterrupt as error:
+        _leave("Interrupted", INTERRUPTED_EXIT, error)
+
+
+def _leave(message: str, code: int, cause: BaseException) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code) from cause
+
+
+def progress_bar(*texts: str) -> Progress:
+    """Return a bar on standard error.
+
+    Args:
+        texts: Names of fields, shown between the count and the time left; ``update`` sets them.
+    """
+    fields = [TextColumn("{task.fields[" + text + "]}") for text in texts]
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *fields,
+        TimeElapsedColumn(),
+        TextColumn("<"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        ConfigurationError: When the path exists (and, for a folder, is not empty) and ``overwrite`` is False.
+    """
+    occupied = any(path.iterdir()) if path.is_dir() else path.exists()
+    if occupied and not overwrite:
+        raise ConfigurationError(f"output {path} exists; give another name, or --overwrite to replace it")
+
+
+def parse_strength(text: str) -> tuple[Path, float]:
+    """Read ``FILE`` or ``FILE@STRENGTH``; the suffix ``.safetensors`` may be left out.
+
+    Raises:
+        ConfigurationError: When the strength is no finite number.
+    """
+    name, separator, number = text.rpartition("@")
+    if not separator or Path(text).is_file():
+        name, number = text, "1"
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise ConfigurationError(f"strength of {name} is {number!r}; allowed are finite numbers, as in {name}@0.8")
+    path = Path(name)
+    full = path.with_name(path.name + ".safetensors")
+    return (full if path.suffix != ".safetensors" and not path.exists() else path), strength
+
+
+def load_concepts(texts: Sequence[str], base: Base) -> list[tuple[Concept, float]]:
+    """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, and check that they fit the base."""
+    named = [parse_strength(text) for text in texts]
+    return [(load_concept(path, base=base.identity), strength) for path, strength in named]

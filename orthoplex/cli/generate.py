@@ -1,0 +1,75 @@
+"""``orthoplex generate``: a prompt becomes pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orthoplex.cli.console import errors_shown, load_concepts, progress_bar, refuse_existing
+from orthoplex.generation import GenerationProgress, picture_recipe, save_png
+from orthoplex.generation import generate as generate_pictures
+from orthoplex.merging import merge
+from orthoplex.models import load_base
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to picture; <name> is a concept.")],
+    output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
+    concept: Annotated[
+        list[str] | None, typer.Option(help="Concept file, with @STRENGTH if it is not 1; may be repeated.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
+    scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
+    algorithm: Annotated[str, typer.Option(help="How changes of one weight come together.")] = "sum",
+    seed: Annotated[int, typer.Option(help="Noise of the first picture; the next ones count up.")] = 0,
+    num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
+    guidance_scale: Annotated[float, typer.Option(help="How strictly the prompt is followed.")] = 4.0,
+    negative_prompt: Annotated[str, typer.Option(help="What the pictures shall not hold.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+) -> None:
+    """Make pictures of a prompt, with any set of concepts."""
+    with errors_shown():
+        paths = picture_paths(output, num_images)
+        for path in paths:
+            refuse_existing(path, overwrite)
+        model = load_base(base, device=device)
+        loaded = load_concepts(concept or [], model)
+        merged = merge(loaded, algorithm=algorithm, scale=scale) if loaded else None
+        with progress_bar() as bar:
+            task = bar.add_task("picturing", total=None)
+
+            def advance(progress: GenerationProgress) -> None:
+                bar.update(task, completed=progress.step, total=progress.steps)
+
+            images = generate_pictures(
+                model,
+                prompt,
+                merge=merged,
+                num_images=num_images,
+                seed=seed,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+                progress=advance,
+            )
+        for number, (path, image) in enumerate(zip(paths, images, strict=True)):
+            recipe = picture_recipe(
+                prompt,
+                base=model,
+                merge=merged,
+                seed=seed + number,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+            )
+            save_png(image, path, recipe)
+            typer.echo(str(path))
+
+
+def picture_paths(output: Path, num_images: int) -> list[Path]:
+    """Return the file of each picture: ``out.png``, or ``out_0.png``, ``out_1.png``, … for several."""
+    if num_images == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}_{number}{output.suffix}") for number in range(num_images)]

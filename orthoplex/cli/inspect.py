@@ -1,0 +1,61 @@
+"""``orthoplex inspect``: what a concept file says about itself, without reading a tensor."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orthoplex.cli.console import errors_shown
+from orthoplex.concepts import Manifest, read_manifest
+from orthoplex.concepts.manifest import manifest_to_json
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Concept file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
+) -> None:
+    """Print what a concept file says about itself; only its header is read."""
+    with errors_shown():
+        manifest = read_manifest(file)
+        if as_json:
+            typer.echo(json.dumps(json.loads(manifest_to_json(manifest)), indent=2, ensure_ascii=False))
+        else:
+            table = Table(title=str(file), show_header=False, title_justify="left")
+            for key, value in _rows(manifest):
+                table.add_row(key, escape(value))
+            Console(soft_wrap=False).print(table)
+
+
+def _rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """The manifest in lines for people; layers and configurations are summed up."""
+    components = Counter(layer.split(".")[0] for layer in manifest.layers)
+    ranks = sorted({rank for _, rank, _ in manifest.layers.values()})
+    layers = ", ".join(f"{count} in {component}" for component, count in sorted(components.items())) or "none"
+    return [
+        ("name", manifest.name),
+        ("kind", manifest.kind),
+        ("class word", manifest.class_word),
+        ("trigger", manifest.trigger),
+        ("base", f"{manifest.base.name} ({manifest.base.family}, {manifest.base.hash[:12]})"),
+        ("method", manifest.method),
+        ("adapter", _options(manifest.adapter)),
+        ("basis", manifest.basis_id or "none"),
+        ("slot", "none" if manifest.slot is None else str(manifest.slot)),
+        ("layers", layers),
+        ("ranks", ", ".join(map(str, ranks)) or "none"),
+        ("tokens", " ".join(manifest.tokens) or "none"),
+        ("training", _options(manifest.training)),
+        ("data set", manifest.dataset_hash[:12] or "unknown"),
+        ("content", manifest.content_hash[:12] or "unknown"),
+        ("created", manifest.created),
+        ("written by", f"orthoplex {manifest.package_version}, format {manifest.format_version}"),
+    ]
+
+
+def _options(values: Any) -> str:  # noqa: ANN401  (JSON values)
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None) or "none"

@@ -1,0 +1,32 @@
+"""``orthoplex merge``: concepts and a base become an ordinary pipeline folder."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
+from orthoplex.merging import merge as merge_concepts
+from orthoplex.models import load_base
+
+
+def merge(
+    concepts: Annotated[list[str], typer.Argument(help="Concept files, each with @STRENGTH if it is not 1.")],
+    output: Annotated[Path, typer.Option(help="Folder of the merged pipeline.")],
+    scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
+    algorithm: Annotated[str, typer.Option(help="How changes of one weight come together.")] = "sum",
+    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+) -> None:
+    """Merge concepts into a base and write an ordinary pipeline folder, with the recipe in it."""
+    with errors_shown():
+        refuse_existing(output, overwrite)
+        model = load_base(base)
+        loaded = load_concepts(concepts, model)
+        began = time.monotonic()
+        with model.folded(merge_concepts(loaded, algorithm=algorithm, scale=scale)):
+            seconds = time.monotonic() - began
+            model.save(output, overwrite=overwrite)
+        noun = "concept" if len(loaded) == 1 else "concepts"
+        typer.echo(f"{output}: {len(loaded)} {noun} merged in {seconds:.2f} s")

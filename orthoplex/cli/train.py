@@ -1,0 +1,101 @@
+"""``orthoplex train``: a folder of pictures becomes a concept file."""
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orthoplex.cli.console import INTERRUPTED_EXIT, errors_shown, progress_bar, refuse_existing
+from orthoplex.concepts import KINDS, token_names
+from orthoplex.models import load_base
+from orthoplex.training import ConceptDataset, StepRecord, TrainingConfig, log_path, native_resolution, samples_folder
+from orthoplex.training import train as train_concept
+
+
+def train(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures, with captions or without.")],
+    name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
+    class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
+    kind: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(KINDS)}; by default the class word, else subject.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
+    method: Annotated[str | None, typer.Option(help="orthogonal or lora.")] = None,
+    basis: Annotated[str | None, typer.Option(help="slot, random or gaussian.")] = None,
+    slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
+    rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
+    erasure: Annotated[float | None, typer.Option(help="Weight of randomized output erasure.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of training options; flags override it.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+) -> None:
+    """Train a concept from a folder of pictures."""
+    flags = {
+        "method": method,
+        "basis": basis,
+        "slot": slot,
+        "rank": rank,
+        "erasure": erasure,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    with errors_shown():
+        output = output or Path(f"{name}.safetensors")
+        refuse_existing(output, overwrite)
+        settings = TrainingConfig() if config is None else TrainingConfig.from_toml(config)
+        settings = settings.with_overrides([f"{key}={value}" for key, value in flags.items() if value is not None])
+        settings = settings.with_overrides(set_ or [])
+        token = token_names(name)[0]
+        model = load_base(base, device=device)
+        dataset = ConceptDataset.from_folder(
+            folder,
+            resolution=native_resolution(model),
+            token=token,
+            class_word=class_word,
+            kind=kind or (class_word if class_word in KINDS else "subject"),
+            trigger_form=settings.trigger_form,
+        )
+        typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
+        with closing(train_concept(model, dataset, settings, output=output, resume=resume)) as records:
+            last = _show(records, output)
+        if last is None or last.output is None:
+            done = 0 if last is None else last.step
+            typer.echo(f"Stopped after step {done} of {settings.steps}; --resume continues", err=True)
+            raise typer.Exit(INTERRUPTED_EXIT)
+        typer.echo(f"{last.output} in {last.seconds:.1f} s")
+
+
+def _show(records: Iterable[StepRecord], output: Path) -> StepRecord | None:
+    """Draw the records and return the last one; Ctrl-C ends the drawing, whoever is at work when it comes."""
+    first = last = None
+    with progress_bar("loss", "speed") as bar:
+        task = bar.add_task("preparing", total=None, loss="", speed="")
+        try:
+            for record in records:
+                if first is None:
+                    first = record
+                    bar.console.print(f"Log and sample pictures: {log_path(output)}, {samples_folder(output)}/")
+                last = record
+                gone, taken = record.step - first.step, record.seconds - first.seconds
+                bar.update(
+                    task,
+                    description="training",
+                    completed=record.step,
+                    total=record.steps,
+                    loss="" if record.loss is None else f"loss {record.loss:.4f}",
+                    speed=f"{gone / taken:.1f} steps/s" if gone and taken > 0 else "",
+                )
+        except KeyboardInterrupt:
+            return last
+    return last
