@@ -1,0 +1,115 @@
+"""The autoencoder: a stock `AutoencoderKL` whose encoder *is* patch PCA, and a trained convolutional decoder.
+
+A convolutional autoencoder of this size trained from scratch stays below patch PCA for a long time, so its encoder is
+set, not trained: with 3 × 3 stride-2 convolutions a stock encoder holds space-to-depth exactly, and the final
+GroupNorm and SiLU are made linear by carrying every component with both signs next to a large constant
+(`silu(a) − silu(−a) = a`). Latents are therefore known before any training, and the denoiser can start at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+CHANNELS, LATENTS, GROUPS, PATCH = (16, 48, 96, 128), 12, 8, 8
+CONSTANT = 64.0
+
+
+@dataclass(frozen=True)
+class PatchPca:
+    """mean (3, 8, 8) and components (12, 3, 8, 8) of picture patches in [−1, 1]; latents = components · (x − mean)."""
+
+    mean: Tensor
+    components: Tensor
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(n, 3, h, w) in [−1, 1] -> (n, 12, h/8, w/8)."""
+        bias = -(self.components * self.mean).sum((1, 2, 3))
+        return nn.functional.conv2d(pictures, self.components, bias, stride=PATCH)
+
+
+def fit_pca(pictures: np.ndarray, balance: float = 0.5) -> PatchPca:
+    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, then all by one scalar."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    n, c, h, w = x.shape
+    patches = x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * PATCH * PATCH)
+    mean = patches.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T.double()))
+    order = values.argsort(descending=True)[:LATENTS]
+    sigma = values[order].clamp_min(1e-12).sqrt()
+    scaled = vectors[:, order].T / sigma[:, None] ** balance
+    total = ((sigma ** (1 - balance)) ** 2).mean().sqrt()
+    return PatchPca(mean.reshape(c, PATCH, PATCH).float(), (scaled / total).reshape(LATENTS, c, PATCH, PATCH).float())
+
+
+def build(pca: PatchPca) -> AutoencoderKL:
+    """A stock autoencoder whose encoder computes `pca.encode` and whose decoder is freshly initialised."""
+    vae = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        latent_channels=LATENTS,
+        norm_num_groups=GROUPS,
+        sample_size=128,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    _set_encoder(vae, pca)
+    return vae
+
+
+@torch.no_grad()
+def _set_encoder(vae: AutoencoderKL, pca: PatchPca) -> None:
+    encoder = vae.encoder
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
+        if name.endswith("conv_shortcut"):
+            for channel in range(min(module.weight.shape[:2])):  # pass channels through
+                module.weight[channel, channel, 0, 0] = 1
+    for channel in range(3):
+        encoder.conv_in.weight[channel, channel, 1, 1] = 1
+    for block, width in ((0, 3), (1, 12)):  # space-to-depth: channel (c, i, j) -> (i · 2 + j) · width + c
+        conv = encoder.down_blocks[block].downsamplers[0].conv
+        for c in range(width):
+            for i in range(2):
+                for j in range(2):
+                    conv.weight[(i * 2 + j) * width + c, c, i, j] = 1
+    last = encoder.down_blocks[2].downsamplers[0].conv
+    bias = -(pca.components * pca.mean).sum((1, 2, 3))
+    for i in range(2):
+        for j in range(2):
+            for inner in range(48):
+                second, rest = divmod(inner, 12)
+                first, colour = divmod(rest, 3)
+                row = i * 4 + (second // 2) * 2 + first // 2
+                column = j * 4 + (second % 2) * 2 + first % 2
+                last.weight[:LATENTS, inner, i, j] = pca.components[:, colour, row, column]
+    last.bias[:LATENTS] = bias
+    _make_head_linear(encoder)
+
+
+def _make_head_linear(encoder: nn.Module) -> None:
+    shortcut = encoder.down_blocks[3].resnets[0].conv_shortcut
+    shortcut.weight.zero_()
+    per_group = CHANNELS[3] // GROUPS
+    encoder.conv_norm_out.weight.fill_(CONSTANT * (2 / per_group) ** 0.5)
+    encoder.conv_norm_out.bias.zero_()
+    for component in range(LATENTS):
+        start = (component // 2) * per_group + (component % 2) * 2
+        constant = (component // 2) * per_group + 4
+        shortcut.weight[start, component, 0, 0], shortcut.weight[start + 1, component, 0, 0] = 1, -1
+        shortcut.bias[constant], shortcut.bias[constant + 1] = CONSTANT, -CONSTANT
+        encoder.conv_out.weight[component, start, 1, 1], encoder.conv_out.weight[component, start + 1, 1, 1] = 1, -1
+    encoder.conv_out.bias[LATENTS:] = -30.0

@@ -1,0 +1,73 @@
+"""Write the trained base as an ordinary diffusers pipeline folder, and draw sheets of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageDraw
+from transformers import CLIPTokenizer
+
+from pretraining.autoencoder import PatchPca, build
+from pretraining.denoiser import build_text_encoder, build_unet, scheduler
+
+PROMPTS = (
+    "a fox in a snowy forest", "a person with red hair in a forest", "a photo of a panda in outer space",
+    "a castle", "a person with glasses and black hair wearing a yellow shirt in a city street", "a beach",
+    "starry blue oil painting of a horse in a meadow", "a guitar in a warehouse", "a robot in deep water",
+    "a person with a beard and brown hair in a winter night", "red ink painting of an owl in a cave", "a person",
+    "a strawberry in a desert", "stained glass painting of a person with blond hair in green hills",
+    "a pale watercolor of a sailboat in the sea", "an animal",
+)  # fmt: skip
+
+
+def pipeline(work: Path) -> StableDiffusionPipeline:
+    """The pipeline of the checkpoints under `work` (averaged weights), float32."""
+    state = torch.load(work / "latents.pt", weights_only=True, mmap=True)
+    vae = build(PatchPca(state["mean"].clone(), state["components"].clone()))
+    if (work / "decoder.pt").exists():
+        vae.decoder.load_state_dict(torch.load(work / "decoder.pt", weights_only=True)["average"])
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
+    unet, text_encoder = build_unet(), build_text_encoder(len(tokenizer))
+    for name, module in (("unet", unet), ("text_encoder", text_encoder)):
+        module.load_state_dict({k[len(name) + 1 :]: v for k, v in average.items() if k.startswith(name + ".")})
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def export(work: Path, folder: Path) -> None:
+    """Save the pipeline as fp16 safetensors under `folder`."""
+    pipeline(work).to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+
+
+def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: Path) -> None:
+    """A contact sheet with a caption under every picture."""
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * width, rows * (height + 26)), "white")
+    draw = ImageDraw.Draw(page)
+    for index, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = (index % columns) * width, (index // columns) * (height + 26)
+        page.paste(picture, (x, y))
+        draw.text((x + 2, y + height), f"{text[:21]}\n{text[21:42]}", fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path)
+
+
+def sample_sheet(folder: Path, path: Path, *, steps: int = 20, guidance: float = 4.0) -> None:
+    """Draw PROMPTS with the pipeline in `folder`."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(n) for n in range(len(PROMPTS))]
+    images = pipe(list(PROMPTS), num_inference_steps=steps, guidance_scale=guidance, generator=generators).images
+    sheet(images, list(PROMPTS), 8, path)

@@ -1,0 +1,105 @@
+"""Train the embedded base: `python -m pretraining.train denoiser|decoder|export`, on CPU or GPU, resumable.
+
+    denoiser   the U-Net and text encoder, on latents that are known before any training (see autoencoder.py)
+    decoder    the convolutional half of the autoencoder
+    export     write the pipeline folder that the package ships (fp16 safetensors)
+
+Everything it keeps lies in `--work` (pictures, checkpoints); the record goes to `results/vignette/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pretraining import autoencoder, pictures, tokenizer
+from pretraining.decoder import DecoderConfig, train_decoder
+from pretraining.denoiser import DenoiserConfig, train
+from pretraining.export import export, sample_sheet
+
+CAPTIONS_PER_PICTURE = 8
+
+
+def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
+    """PCA, latents (2n, 12, 16, 16) half (pictures, then mirrored pictures) and ids (2n, 8, 32); made once, then read."""
+    cache = work / "latents.pt"
+    if cache.exists():
+        state = torch.load(cache, weights_only=True)
+        return autoencoder.PatchPca(state["mean"], state["components"]), state["latents"], state["ids"]
+    data, factors = pictures.load(work / "pictures")
+    pca = autoencoder.fit_pca(data[:4000])
+    words = tokenizer.build(work / "tokenizer")
+    latents = []
+    for start in range(0, len(data), 500):
+        batch = torch.from_numpy(data[start : start + 500]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        latents.append(torch.stack([pca.encode(batch), pca.encode(batch.flip(-1))]).half())
+    rng = random.Random(0)
+    texts = [pictures.caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]
+    ids = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    ids = ids.reshape(len(factors), CAPTIONS_PER_PICTURE, -1)
+    both = torch.cat(latents, dim=1).reshape(-1, *latents[0].shape[2:])
+    torch.save({"mean": pca.mean, "components": pca.components, "latents": both, "ids": torch.cat([ids, ids])}, cache)
+    return pca, both, torch.cat([ids, ids])
+
+
+def denoiser_command(options: argparse.Namespace) -> None:
+    """Train the denoiser, print a line per interval, append the loss curve."""
+    _, latents, ids = prepare(options.work)
+    config = DenoiserConfig()
+    if options.samples:
+        config = replace(config, samples=options.samples)
+    log = options.results / "denoiser.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    (options.results / "denoiser.json").write_text(json.dumps({**asdict(config), "pictures": len(latents) // 2}, indent=1) + "\n")
+    for record in train(config, latents, ids, options.work / "denoiser.pt", options.device):
+        with log.open("a") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+        left = (config.samples - record.samples) / record.samples_per_second / 60
+        print(f"{record.samples} samples  loss {record.loss:.4f}  {record.samples_per_second:.0f}/s  {left:.0f} min left", flush=True)
+
+
+def decoder_command(options: argparse.Namespace) -> None:
+    """Train the decoder, print a line per interval."""
+    pca, _, _ = prepare(options.work)
+    config = DecoderConfig()
+    if options.samples:
+        config = replace(config, samples=options.samples)
+    data, _ = pictures.load(options.work / "pictures")
+    log = options.results / "decoder.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for record in train_decoder(config, data, pca, options.work / "decoder.pt", options.device):
+        with log.open("a") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+        print(f"{record.samples} crops  loss {record.loss:.4f}  PSNR {record.psnr:.2f} dB  {record.samples_per_second:.0f}/s", flush=True)
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write the pipeline folder and a sheet of samples."""
+    export(options.work, options.output)
+    sample_sheet(options.output, options.results / "samples.png")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("denoiser", "decoder", "export"))
+    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--results", type=Path, default=Path("results/vignette"))
+    parser.add_argument("--output", type=Path, default=Path("orthoplex/vignette/base"))
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    {"denoiser": denoiser_command, "decoder": decoder_command, "export": export_command}[options.stage](options)
+
+
+if __name__ == "__main__":
+    main()
