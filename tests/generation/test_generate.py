@@ -1,0 +1,144 @@
+"""Pictures from prompts."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+
+from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
+from orthoplex.generation import GenerationProgress, generate, picture_recipe
+from orthoplex.generation import generate as generate_function
+from orthoplex.merging import merge
+from tests.pico import make_concept
+
+
+def pixels(image):
+    return numpy.asarray(image, numpy.int16)
+
+
+def close(first, second):
+    """Equal up to one grey level: products of other batch sizes may round otherwise."""
+    return numpy.abs(pixels(first) - pixels(second)).max() <= 1
+
+
+def test_the_same_seed_is_the_same_picture_and_another_is_not(pico):
+    first, again = (generate(pico, "a cat", seed=1, num_inference_steps=2)[0] for _ in range(2))
+    assert first.size == (32, 32) and first.mode == "RGB"
+    assert close(first, again)
+    assert not close(first, generate(pico, "a cat", seed=2, num_inference_steps=2)[0])
+
+
+def test_picture_i_has_seed_plus_i_whatever_the_number_of_pictures(pico):
+    many = generate(pico, "a cat", num_images=10, seed=5, num_inference_steps=1)
+    assert len(many) == 10
+    for i in (0, 3, 7, 8, 9):
+        assert close(many[i], generate(pico, "a cat", seed=5 + i, num_inference_steps=1)[0])
+    assert not close(many[0], many[1])
+
+
+def test_a_merge_is_folded_for_the_call_only(pico):
+    anna = make_concept(pico, scale=0.3)
+    plain = generate(pico, "a person", num_inference_steps=2)[0]
+    inside = generate(pico, "a person", merge=merge([(anna, 1.0)]), num_inference_steps=2)[0]
+    assert not close(plain, inside)
+    assert pico.recipe is None
+    assert close(plain, generate(pico, "a person", num_inference_steps=2)[0])
+    with pico.folded(anna):
+        assert close(inside, generate(pico, "a person", num_inference_steps=2)[0])
+        with pytest.raises(BaseModelError, match="has anna folded in"):
+            generate(pico, "a person", merge=anna)
+
+
+def test_every_vector_of_a_concept_reaches_the_text_encoder(pico, monkeypatch):
+    anna = make_concept(pico, num_vectors=3)
+    seen = []
+    encode = pico.pipeline.encode_prompt
+
+    def recording(prompt, *arguments, **options):
+        seen.append(prompt)
+        return encode(prompt, *arguments, **options)
+
+    monkeypatch.setattr(pico.pipeline, "encode_prompt", recording)
+    generate(pico, "a photo of <anna>", merge=anna, num_inference_steps=1)
+    assert seen == ["a photo of <anna> <anna>_1 <anna>_2"]
+
+
+def test_an_unknown_concept_in_either_prompt_is_refused(pico):
+    anna = make_concept(pico)
+    with pytest.raises(PromptError, match="'<rex>', which is not loaded; known concepts: <anna>"):
+        generate(pico, "a photo of <rex>", merge=anna)
+    with pytest.raises(PromptError, match="'<anna>', which is not loaded; known concepts: none"):
+        generate(pico, "a photo", negative_prompt="<anna>")
+
+
+def test_a_prompt_longer_than_the_text_encoder_reads_is_refused(pico):
+    generate(pico, "cat " * 30, num_inference_steps=1)
+    with pytest.raises(PromptError, match="has 31 tokens, base 'pipeline' reads at most 30"):
+        generate(pico, "cat " * 31)
+    with pytest.raises(PromptError, match="^negative_prompt 'dog"):
+        generate(pico, "cat", negative_prompt="dog " * 31)
+
+
+def test_guidance_and_the_negative_prompt_matter(pico):
+    settings = {"seed": 1, "num_inference_steps": 3}
+    guided = generate(pico, "a cat", guidance_scale=30.0, **settings)[0]
+    assert numpy.abs(pixels(guided) - pixels(generate(pico, "a cat", guidance_scale=1.0, **settings)[0])).max() > 0
+    away = generate(pico, "a cat", guidance_scale=30.0, negative_prompt="night forest", **settings)[0]
+    assert numpy.abs(pixels(guided) - pixels(away)).max() > 0
+
+
+def test_progress_counts_the_steps_of_all_batches(pico, capfd):
+    seen: list[GenerationProgress] = []
+    generate(pico, "a cat", num_images=9, num_inference_steps=2, progress=seen.append)
+    assert seen == [GenerationProgress(step, 4) for step in (1, 2, 3, 4)]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("num_images", 0, "num_images is 0, allowed are numbers from 1"),
+        ("num_inference_steps", 0, "num_inference_steps is 0, allowed are numbers from 1"),
+        ("seed", -1, "seed is -1, allowed are 0 to"),
+        ("guidance_scale", float("nan"), "guidance_scale is nan, allowed are finite numbers from 0"),
+        ("guidance_scale", -1.0, "guidance_scale is -1.0"),
+    ],
+)
+def test_numbers_outside_their_range_are_refused(pico, option, value, message):
+    with pytest.raises(ConfigurationError, match=message):
+        generate_function(pico, "a cat", **{option: value})
+
+
+def test_an_error_in_the_callback_leaves_the_base_clean(pico):
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(pico, "a cat", merge=make_concept(pico), progress=interrupt)
+    assert pico.recipe is None and pico.tokens == ()
+
+
+def test_the_recipe_of_a_picture(pico):
+    both = merge([(make_concept(pico), 1.0), (make_concept(pico, "rex", seed=1), 0.8)])
+    recipe = picture_recipe("a cat", base=pico, merge=both, seed=7, negative_prompt="night")
+    assert recipe["prompt"] == "a cat" and recipe["seed"] == 7 and recipe["negative_prompt"] == "night"
+    assert recipe["base"]["hash"] == pico.identity.hash
+    assert [concept["strength"] for concept in recipe["merge"]["concepts"]] == [1.0, 0.8]
+    assert picture_recipe("a cat", base=pico)["merge"] is None
+    with pico.folded(both):
+        assert picture_recipe("a cat", base=pico)["merge"] == both.recipe
+
+
+def test_noise_comes_from_the_cpu_generator_of_each_seed(pico, monkeypatch):
+    seeds = []
+    run = type(pico.pipeline).__call__
+
+    def recording(self, *arguments, **options):
+        seeds.extend((generator.device.type, generator.initial_seed()) for generator in options["generator"])
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(type(pico.pipeline), "__call__", recording)
+    with torch.random.fork_rng(devices=[]):
+        generate(pico, "a cat", num_images=3, seed=4, num_inference_steps=1)
+    assert seeds == [("cpu", 4), ("cpu", 5), ("cpu", 6)]
