@@ -9,6 +9,7 @@ from orthoplex.concepts.manifest import (
     BaseIdentity,
     Manifest,
     check_name,
+    manifest_to_json,
     token_names,
 )
 from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
@@ -23,6 +24,7 @@ __all__ = [
     "decode_thumbnail",
     "encode_thumbnail",
     "load_concept",
+    "manifest_to_json",
     "read_manifest",
     "save_concept",
     "token_names",
