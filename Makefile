@@ -52,7 +52,11 @@ demo: env
 	$(BIN)/orthoplex demo
 
 bench: env
-	$(BIN)/orthoplex bench
+	$(BIN)/python -m orthoplex.benchmark.merge_cost
+	$(BIN)/python -m orthoplex.benchmark.training_cost
+	set -e; for experiment in $(sort $(wildcard experiments/*.toml)); do \
+		$(BIN)/python -c 'import sys; from orthoplex.benchmark import run; [print(event) for event in run(sys.argv[1], results="results", work=".cache/benchmark")]' $$experiment; \
+	done
 
 clean:
 	rm -rf build demo .pytest_cache .ruff_cache .import_linter_cache
