@@ -1,0 +1,65 @@
+"""The embedded base `vignette` and the sample concepts that come with it: data, and the few lines that find it.
+
+`folder()` is an ordinary diffusers pipeline folder; `sample_concepts()` are pictures with captions;
+`concept_file(name, method=…)` are concepts trained on them by `orthoplex train`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from orthoplex.errors import ConfigurationError
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class SampleConcept:
+    """A concept's pictures, shipped with the package.
+
+    Attributes:
+        name: Concept name.
+        kind: person, subject, scene or style.
+        class_word: The ordinary word for what it is.
+        licence: Author and licence of the art.
+        folder: Sixteen pictures and their captions in `metadata.jsonl`.
+    """
+
+    name: str
+    kind: str
+    class_word: str
+    licence: str
+    folder: Path
+
+
+def folder() -> Path:
+    """The pipeline folder of the embedded base."""
+    return _HERE / "base"
+
+
+def sample_concepts() -> list[SampleConcept]:
+    """The twelve sample concepts, three each of person, subject, scene and style."""
+    rows = json.loads((_HERE / "samples" / "samples.json").read_text())
+    return [SampleConcept(**row, folder=_HERE / "samples" / row["name"]) for row in rows]
+
+
+def concept_file(name: str, *, method: str) -> Path:
+    """The shipped concept file of a sample concept.
+
+    Args:
+        name: Name of a sample concept.
+        method: `orthogonal` or `lora`.
+
+    Raises:
+        ConfigurationError: When no such file is shipped.
+    """
+    path = _HERE / "concepts" / method / f"{name}.safetensors"
+    if not path.is_file():
+        shipped = sorted(f"{p.parent.name}/{p.stem}" for p in (_HERE / "concepts").glob("*/*.safetensors"))
+        raise ConfigurationError(f"no concept file is shipped for {method}/{name}; shipped: {', '.join(shipped) or 'none'}")
+    return path
+
+
+def foreign_prompts() -> list[str]:
+    """Prompts over the base's vocabulary (subjects, people, scenes, styles), for erasure and prior pictures."""
+    return (_HERE / "foreign_prompts.txt").read_text().splitlines()
