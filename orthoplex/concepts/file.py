@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from orthoplex.concepts.manifest import (
     encode_token,
     manifest_from_json,
     manifest_to_json,
+    token_names,
 )
 from orthoplex.errors import ConceptFileError
 
@@ -47,7 +48,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
 
     Raises:
         ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
-            or a number is not finite.
+            a token is not named after the concept, or a number is not finite.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -59,6 +60,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
             raise ConceptFileError(f"{path}: layer of '{name}' must start with one of {', '.join(COMPONENTS)}")
         if tensor.dtype not in DTYPES.values():
             raise ConceptFileError(f"{path}: tensor '{name}' is {tensor.dtype}, allowed are {', '.join(DTYPES)}")
+    _check_token_names(stored.tokens, stored.name, path)
     _check_finite(tensors, stored.tokens, path)
     manifest = replace(
         concept.manifest.with_content(
@@ -95,7 +97,8 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
 
     Raises:
         ConceptFileError: If the file is missing, truncated, a pickle, of an unknown format version or another base,
-            if a tensor is missing, unknown, of another shape or not finite, or if the content hash differs.
+            if a tensor is missing, unknown, of another shape or not finite, if a token is not named after the
+            concept, or if the content hash differs.
             The message names the file, the tensor or field, its value, and what was allowed.
     """
     path = Path(path)
@@ -107,6 +110,7 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
             f"{manifest.base.hash[:12]}), allowed is '{base.name}' (family {base.family}, hash {base.hash[:12]})"
         )
     _check_tensor_table(header, manifest, path)
+    _check_token_names(manifest.tokens, manifest.name, path)
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
@@ -161,6 +165,15 @@ def _check_tensor_table(header: Header, manifest: Manifest, path: Path) -> None:
     if held != end:
         damage = "truncated" if held < end else "has bytes after its end"
         raise ConceptFileError(f"{path}: {damage}: holds {held} bytes of tensors, the header announces {end}")
+
+
+def _check_token_names(tokens: Iterable[str], name: str, path: Path) -> None:
+    given = sorted(tokens)
+    allowed = sorted(token_names(name, len(given))) if given else []
+    if given != allowed:
+        raise ConceptFileError(
+            f"{path}: tokens of concept '{name}' are {', '.join(given)}, allowed are {', '.join(allowed)}"
+        )
 
 
 def _check_finite(tensors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -199,7 +199,9 @@ class Undo:
         self.restore()
 
 
-def _adding(adapter: Adapter):  # noqa: ANN202 - a forward hook
+def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """A forward hook that adds the adapter's output to the layer's."""
+
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + adapter(inputs[0]).to(output.dtype)
 

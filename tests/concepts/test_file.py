@@ -314,6 +314,15 @@ def test_a_changed_token_is_noticed_and_a_broken_one_named(path):
     refused(path, "manifest field 'tokens.<anna>'", "not base64")
 
 
+def test_tokens_that_are_not_named_after_the_concept_are_refused(concept, path):
+    with pytest.raises(
+        ConceptFileError, match="tokens of concept 'rex' are <anna>, <anna>_1, allowed are <rex>, <rex>_1"
+    ):
+        save_concept(replace(concept, manifest=make_manifest("rex")), path)
+    rewrite_manifest(path, lambda manifest: manifest["tokens"].update({"<max>": manifest["tokens"].pop("<anna>")}))
+    refused(path, "tokens of concept 'anna' are <anna>_1, <max>, allowed are <anna>, <anna>_1")
+
+
 def test_a_name_without_the_suffix_is_refused(concept, tmp_path):
     with pytest.raises(ConceptFileError, match=r"anna.pt: a concept file is named '\*.safetensors', not '\*.pt'"):
         save_concept(concept, tmp_path / "anna.pt")
