@@ -1,0 +1,24 @@
+"""Experiments to results, the demo's gallery, and what training and merging cost."""
+
+from orthoplex.benchmark.demo import DemoMaterial, run_demo
+from orthoplex.benchmark.events import BenchmarkEvent
+from orthoplex.benchmark.experiment import Experiment, PictureSettings, Variant, load_experiment
+from orthoplex.benchmark.runner import run
+from orthoplex.benchmark.sources import ConceptSource, Split, sample_sources, split_pictures
+from orthoplex.benchmark.stand import DemoSettings
+
+__all__ = [
+    "BenchmarkEvent",
+    "ConceptSource",
+    "DemoMaterial",
+    "DemoSettings",
+    "Experiment",
+    "PictureSettings",
+    "Split",
+    "Variant",
+    "load_experiment",
+    "run",
+    "run_demo",
+    "sample_sources",
+    "split_pictures",
+]

@@ -1,0 +1,217 @@
+"""From features to the numbers of one concept: alone, in the merge, and the base without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from orthoplex.benchmark.sources import ConceptSource, open_pictures, split_pictures
+from orthoplex.errors import ConfigurationError
+from orthoplex.evaluation import (
+    Encoder,
+    Interval,
+    identity_rate,
+    identity_threshold,
+    image_alignment,
+    mean_interval,
+    recognised_rate,
+    retention_interval,
+    scores,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Features of a concept's real pictures.
+
+    Attributes:
+        kind: The concept's kind; it is told apart from concepts of the same kind only.
+        training: `(n, d)` of the pictures it was trained on: what recognising compares with.
+        held_out: `(m, d)` of pictures it never saw: what alignment compares with.
+    """
+
+    kind: str
+    training: Tensor
+    held_out: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Features of a concept's generated pictures, all from the same prompts and noise.
+
+    Attributes:
+        base: `(n, d)` of the base alone, the class word in the concept's place.
+        single: `(n, d)` of the concept alone.
+        merged: `(n, d)` of the merge of all concepts.
+    """
+
+    base: Tensor
+    single: Tensor
+    merged: Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The numbers of one concept, one variant and one seed; `base`, `single` and `merged` as in `Shown`.
+
+    Attributes:
+        variant: The variant's name.
+        seed: The training seed.
+        concept: The concept's name.
+        kind: The concept's kind.
+        base_alignment: Mean pairwise cosine to the held-out pictures.
+        single_alignment: The same, concept alone.
+        merged_alignment: The same, in the merge.
+        base_recognised: Share recognised as the concept among the concepts of its kind.
+        single_recognised: The same, concept alone.
+        merged_recognised: The same, in the merge.
+        single_identity: Share above the identity threshold, which at most 5 % of impostors pass.
+        merged_identity: The same, in the merge.
+    """
+
+    variant: str
+    seed: int
+    concept: str
+    kind: str
+    base_alignment: float
+    single_alignment: float
+    merged_alignment: float
+    base_recognised: float
+    single_recognised: float
+    merged_recognised: float
+    single_identity: float
+    merged_identity: float
+
+
+def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict[str, References]:
+    """Encode the real pictures of concepts, split as everywhere (`split_pictures`)."""
+    references = {}
+    for concept in concepts:
+        split = split_pictures(concept.folder)
+        training, held_out = (encoder.encode(open_pictures(files)) for files in (split.training, split.held_out))
+        references[concept.name] = References(concept.kind, training, held_out)
+    return references
+
+
+def gallery_of(concept: str, references: Mapping[str, References]) -> dict[str, Tensor]:
+    """The training pictures of all concepts of the concept's kind, by name."""
+    kind = references[concept].kind
+    return {name: entry.training for name, entry in references.items() if entry.kind == kind}
+
+
+def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float]]:
+    """What real held-out pictures reach: alignment to the training pictures, and how often they are recognised."""
+    return {
+        name: {
+            "alignment": image_alignment(entry.held_out, entry.training),
+            "recognised": recognised_rate(entry.held_out, gallery_of(name, references), name),
+        }
+        for name, entry in references.items()
+    }
+
+
+def measure(
+    variant: str, seed: int, shown: Mapping[str, Shown], references: Mapping[str, References]
+) -> list[Measurement]:
+    """Measure every concept of one variant and seed.
+
+    The identity threshold of a concept is set on impostors: the base's class-word pictures and the other concepts of
+    its kind, each alone, all from the same prompts; the same threshold judges the concept alone and in the merge.
+
+    Args:
+        variant: The variant's name.
+        seed: The training seed.
+        shown: Concept -> features of its generated pictures.
+        references: Concept -> features of its real pictures.
+    """
+    rows = []
+    for name, pictures in shown.items():
+        own, gallery = references[name], gallery_of(name, references)
+        others = [shown[other].single for other in gallery if other != name and other in shown]
+        impostors = torch.cat([pictures.base, *others])
+        threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
+        rows.append(
+            Measurement(
+                variant=variant,
+                seed=seed,
+                concept=name,
+                kind=own.kind,
+                base_alignment=image_alignment(pictures.base, own.held_out),
+                single_alignment=image_alignment(pictures.single, own.held_out),
+                merged_alignment=image_alignment(pictures.merged, own.held_out),
+                base_recognised=recognised_rate(pictures.base, gallery, name),
+                single_recognised=recognised_rate(pictures.single, gallery, name),
+                merged_recognised=recognised_rate(pictures.merged, gallery, name),
+                single_identity=identity_rate(pictures.single, own.training, threshold),
+                merged_identity=identity_rate(pictures.merged, own.training, threshold),
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One variant over all concepts and seeds; every number with its 95 % bootstrap interval.
+
+    A retention is `mean(merged)/mean(single)`, None where the single value is 0. `gain_retention` is the stricter
+    `(merged - base)/(single - base)` of alignment: what is left of what the concept added to the base.
+    `seed_deviation` is the standard deviation over seeds of the retention of alignment, 0 for one seed.
+    """
+
+    variant: str
+    base_alignment: Interval
+    single_alignment: Interval
+    merged_alignment: Interval
+    alignment_retention: Interval | None
+    gain_retention: Interval | None
+    single_recognised: Interval
+    merged_recognised: Interval
+    recognised_retention: Interval | None
+    single_identity: Interval
+    merged_identity: Interval
+    identity_retention: Interval | None
+    seed_deviation: float
+
+
+_LABELS = ("variant", "seed", "concept", "kind")
+
+
+def summarise(rows: Sequence[Measurement]) -> Summary:
+    """Bring together the measurements of one variant: every concept once for every seed.
+
+    Raises:
+        ConfigurationError: when rows are missing or belong to more than one variant.
+    """
+    variants = sorted({row.variant for row in rows})
+    if len(variants) != 1:
+        raise ConfigurationError(f"a summary of {len(variants)} variants {variants} was asked for; allowed: 1")
+    values = {item.name: _table(rows, item.name) for item in fields(Measurement) if item.name not in _LABELS}
+    base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
+    by_seed = merged.mean(dim=0) / single.mean(dim=0)
+    return Summary(
+        variant=variants[0],
+        **{name: mean_interval(table) for name, table in values.items() if name != "base_recognised"},
+        alignment_retention=_retention(single, merged),
+        gain_retention=_retention(single - base, merged - base),
+        recognised_retention=_retention(values["single_recognised"], values["merged_recognised"]),
+        identity_retention=_retention(values["single_identity"], values["merged_identity"]),
+        seed_deviation=float(by_seed.std()) if len(by_seed) > 1 else 0.0,
+    )
+
+
+def _table(rows: Sequence[Measurement], what: str) -> Tensor:
+    """`(concepts, seeds)` of one number."""
+    cells = {(row.concept, row.seed): float(getattr(row, what)) for row in rows}
+    concepts, seeds = sorted({row.concept for row in rows}), sorted({row.seed for row in rows})
+    if len(cells) != len(rows) or len(rows) != len(concepts) * len(seeds):
+        raise ConfigurationError(
+            f"{len(rows)} measurements of {len(concepts)} concepts and {len(seeds)} seeds; allowed: one for each pair"
+        )
+    return torch.tensor([[cells[concept, seed] for seed in seeds] for concept in concepts], dtype=torch.float64)
+
+
+def _retention(single: Tensor, merged: Tensor) -> Interval | None:
+    return retention_interval(single, merged) if float(single.mean()) > 0.0 else None

@@ -1,0 +1,191 @@
+"""Results as files: JSON for machines, Markdown for people, a bar chart for a glance."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orthoplex import __version__
+from orthoplex.benchmark.chart import Bar, bar_chart
+from orthoplex.benchmark.experiment import Experiment
+from orthoplex.benchmark.measurement import Measurement, References, Summary, ceilings, summarise
+from orthoplex.concepts import BaseIdentity, written_atomically
+from orthoplex.evaluation import Interval
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time of one variant and seed.
+
+    Attributes:
+        variant: The variant's name.
+        seed: The training seed.
+        training: Seconds of training all its concepts.
+        generation: Seconds of making its pictures, alone and merged.
+    """
+
+    variant: str
+    seed: int
+    training: float
+    generation: float
+
+
+@dataclass(frozen=True, eq=False)
+class ExperimentResult:
+    """Everything that the result files tell.
+
+    Attributes:
+        experiment: What was computed.
+        base: On which base.
+        encoder: Name of the features.
+        references: Concept -> features of its real pictures.
+        measurements: One for every variant, seed and concept.
+        seconds: One for every variant and seed.
+    """
+
+    experiment: Experiment
+    base: BaseIdentity
+    encoder: str
+    references: Mapping[str, References]
+    measurements: Sequence[Measurement]
+    seconds: Sequence[Seconds]
+
+    def summaries(self) -> list[Summary]:
+        """One summary for every variant, in the experiment's order."""
+        return [
+            summarise([row for row in self.measurements if row.variant == variant.name])
+            for variant in self.experiment.variants
+        ]
+
+
+def machine() -> dict[str, Any]:
+    """On what a result was computed."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "orthoplex": __version__,
+    }
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, atomically."""
+    with written_atomically(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_result(result: ExperimentResult, folder: Path) -> None:
+    """Write `NAME.json`, `NAME.md` and `NAME.svg`; every number of the other two is in the first."""
+    summaries = result.summaries()
+    name = result.experiment.name
+    values = {
+        "experiment": result.experiment.to_json(),
+        "base": asdict(result.base),
+        "encoder": result.encoder,
+        "machine": machine(),
+        "ceilings": ceilings(result.references),
+        "summary": [asdict(summary) for summary in summaries],
+        "measurements": [asdict(row) for row in result.measurements],
+        "seconds": [asdict(row) for row in result.seconds],
+    }
+    write_json(folder / f"{name}.json", values)
+    texts = {".md": _markdown(result, summaries), ".svg": _chart(summaries, len(result.experiment.concepts))}
+    for suffix, text in texts.items():
+        with written_atomically(folder / f"{name}{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
+    experiment = result.experiment
+    chunks = [
+        f"# {experiment.name}\n\n"
+        f"{len(experiment.concepts)} concepts on `{experiment.base}`, seeds {', '.join(map(str, experiment.seeds))}; "
+        f"features: {result.encoder}. Every number is a mean over concepts and seeds with its 95 % bootstrap interval; "
+        "retention is merged / alone.\n\n",
+        markdown_table(
+            ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation over seeds"],
+            [
+                [
+                    row.variant,
+                    *map(_number, (row.base_alignment, row.single_alignment, row.merged_alignment)),
+                    *map(_number, (row.alignment_retention, row.gain_retention)),
+                    f"{row.seed_deviation:.3f}",
+                ]
+                for row in summaries
+            ],
+        ),
+        "\n",
+        markdown_table(
+            ["variant", "recognised alone", "merged", "retention", "identity alone", "merged", "retention"],
+            [
+                [
+                    row.variant,
+                    *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention)),
+                    *map(_number, (row.single_identity, row.merged_identity, row.identity_retention)),
+                ]
+                for row in summaries
+            ],
+        ),
+        f"\nEvery concept, {experiment.variants[0].name}, means over seeds:\n\n",
+        _concept_table(result),
+        "\nWall time in seconds:\n\n",
+        markdown_table(
+            ["variant", "seed", "training", "generation"],
+            [[row.variant, str(row.seed), f"{row.training:.0f}", f"{row.generation:.0f}"] for row in result.seconds],
+        ),
+    ]
+    return "".join(chunks)
+
+
+def _concept_table(result: ExperimentResult) -> str:
+    variant, limits = result.experiment.variants[0].name, ceilings(result.references)
+    rows = []
+    for concept in result.experiment.concepts:
+        own = [row for row in result.measurements if row.variant == variant and row.concept == concept.name]
+        states = [
+            [row.base_alignment for row in own],
+            [row.single_alignment for row in own],
+            [row.merged_alignment for row in own],
+            [row.single_recognised for row in own],
+            [row.merged_recognised for row in own],
+        ]
+        means = [f"{sum(values) / len(values):.3f}" for values in states]
+        real = [f"{limits[concept.name][what]:.3f}" for what in ("alignment", "recognised")]
+        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:], real[1]])
+    header = ["concept", "kind", "alignment base", "alone", "merged", "real", "recognised alone", "merged", "real"]
+    return markdown_table(header, rows)
+
+
+def _number(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
+
+
+def _chart(summaries: Sequence[Summary], num_concepts: int) -> str:
+    groups = {
+        "alignment": lambda row: row.alignment_retention,
+        "recognised": lambda row: row.recognised_retention,
+        "identity": lambda row: row.identity_retention,
+    }
+    bars = {
+        row.variant: [
+            Bar(name, interval.value, interval.low, interval.high)
+            for name, pick in groups.items()
+            if (interval := pick(row)) is not None
+        ]
+        for row in summaries
+    }
+    return bar_chart(bars, title=f"Retention in the merge of {num_concepts} (merged / alone)", reference=1.0)

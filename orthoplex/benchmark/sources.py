@@ -1,0 +1,137 @@
+"""Folders of pictures that concepts are made of, and the one place that splits them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from orthoplex import vignette
+from orthoplex.concepts import KINDS, check_name
+from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.training import PICTURE_SUFFIXES
+
+MINIMUM_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class ConceptSource:
+    """The pictures of one concept and what it is called.
+
+    Attributes:
+        name: Concept name.
+        kind: One of `orthoplex.concepts.KINDS`.
+        class_word: The ordinary word for what it is.
+        folder: Pictures, with captions beside them.
+    """
+
+    name: str
+    kind: str
+    class_word: str
+    folder: Path
+
+    def __post_init__(self) -> None:
+        """Refuse names and kinds that no concept may have."""
+        check_name(self.name)
+        if self.kind not in KINDS:
+            raise ConfigurationError(f"concept {self.name!r} has kind {self.kind!r}; allowed: {', '.join(KINDS)}")
+
+    @property
+    def token(self) -> str:
+        """`<name>`."""
+        return f"<{self.name}>"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Files of one folder: what a concept is trained on, and what it is measured against."""
+
+    training: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+
+
+def split_pictures(folder: Path) -> Split:
+    """The first three quarters of a folder's pictures, by file name, are for training, the rest is held out.
+
+    With n pictures `floor(n/4)` are held out: 4 of 16, 3 of 12.
+
+    Raises:
+        DatasetError: when the folder is missing or holds fewer than four pictures.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"folder {folder} does not exist; allowed: a folder of pictures")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if len(files) < MINIMUM_PICTURES:
+        raise DatasetError(f"folder {folder} holds {len(files)} pictures; allowed: {MINIMUM_PICTURES} or more")
+    cut = len(files) - len(files) // 4
+    return Split(tuple(files[:cut]), tuple(files[cut:]))
+
+
+def training_folder(source: ConceptSource, work: Path) -> Path:
+    """A folder with only the training pictures of a source and their captions, made under `work` if missing.
+
+    Its name holds the hash of its files, so that changed pictures get a folder of their own.
+    """
+    split = split_pictures(source.folder)
+    captions = [path.with_suffix(".txt") for path in split.training if path.with_suffix(".txt").is_file()]
+    table = _caption_table(source.folder, {path.name for path in split.training})
+    digest = hashlib.sha256(table.encode())
+    for path in (*split.training, *captions):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    folder = work / "pictures-of-concepts" / f"{source.name}-{digest.hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in (*split.training, *captions):
+        shutil.copyfile(path, partial / path.name)
+    if table:
+        (partial / "metadata.jsonl").write_text(table, encoding="utf-8")
+    partial.rename(folder)
+    return folder
+
+
+def open_pictures(paths: Sequence[Path]) -> list[Image.Image]:
+    """Read pictures as RGB."""
+    pictures = []
+    for path in paths:
+        with Image.open(path) as picture:
+            pictures.append(picture.convert("RGB"))
+    return pictures
+
+
+def sample_sources(names: Sequence[str] = ()) -> tuple[ConceptSource, ...]:
+    """The sample concepts that ship with the package, all of them or the named ones, in their own order.
+
+    Raises:
+        ConfigurationError: for a name that is no sample concept.
+    """
+    samples = [
+        ConceptSource(sample.name, sample.kind, sample.class_word, Path(sample.folder))
+        for sample in vignette.sample_concepts()
+    ]
+    known = {source.name for source in samples}
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(f"{name!r} is no sample concept; allowed: {', '.join(sorted(known))}")
+    return tuple(source for source in samples if not names or source.name in names)
+
+
+def shipped_concept(name: str, method: str) -> Path:
+    """The file of a sample concept that ships trained."""
+    return Path(vignette.concept_file(name, method=method))
+
+
+def _caption_table(folder: Path, names: set[str]) -> str:
+    """The lines of `metadata.jsonl` that are about the given files."""
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return ""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return "".join(f"{line}\n" for line in lines if json.loads(line).get("file_name") in names)

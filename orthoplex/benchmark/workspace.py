@@ -1,0 +1,217 @@
+"""A work folder that remembers: what was trained, pictured or encoded once is never computed again.
+
+Everything lies under a name that is the SHA-256 of what decides it, and appears there whole or not at all. So a run
+that was stopped goes on where it was, and a changed option computes only what depends on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from orthoplex.benchmark.events import BenchmarkEvent
+from orthoplex.benchmark.experiment import PictureSettings
+from orthoplex.benchmark.sources import ConceptSource, open_pictures, training_folder
+from orthoplex.concepts import written_atomically
+from orthoplex.evaluation import Encoder
+from orthoplex.generation import generate
+from orthoplex.merging import Merge
+from orthoplex.models import Base
+from orthoplex.training import ConceptDataset, TrainingConfig, train
+
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainedConcept:
+    """A concept file in the work folder.
+
+    Attributes:
+        path: The file.
+        seconds: Wall time of its training, over all sessions.
+    """
+
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """The pictures of one prompt.
+
+    Attributes:
+        prompt: The prompt.
+        folder: Where they lie, `000.png`, `001.png`, ...
+        files: The pictures.
+        seconds: Wall time of making them.
+    """
+
+    prompt: str
+    folder: Path
+    files: tuple[Path, ...]
+    seconds: float
+
+    def open(self) -> list[Image.Image]:
+        """Read the pictures."""
+        return open_pictures(self.files)
+
+
+class Workspace:
+    """One base model and the folder of everything made with it.
+
+    Args:
+        base: The base model; folded and restored, never changed for good.
+        folder: The work folder; made when missing.
+    """
+
+    def __init__(self, base: Base, folder: Path) -> None:
+        self.base, self.folder = base, folder
+
+    def concept(
+        self, source: ConceptSource, config: TrainingConfig, *, resolution: int, message: str
+    ) -> Generator[BenchmarkEvent, None, TrainedConcept]:
+        """Train a concept, go on with its interrupted training, or find it done; yields its steps.
+
+        Args:
+            source: Whose training pictures are used; the held-out ones are never seen.
+            config: How it is trained.
+            resolution: Side of the pictures in pixels.
+            message: What the events say.
+
+        Returns:
+            The file, and how long training took.
+
+        Raises:
+            KeyboardInterrupt: when the training was interrupted; the next call goes on from its checkpoint.
+        """
+        dataset = ConceptDataset.from_folder(
+            training_folder(source, self.folder),
+            resolution=resolution,
+            token=source.token,
+            class_word=source.class_word,
+            kind=source.kind,
+            trigger_form=config.trigger_form,
+        )
+        request = {"training": config.to_json(), "dataset": dataset.dataset_hash, "name": source.name}
+        folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
+        output, clock = folder / f"{source.name}.safetensors", _Clock(folder / "seconds.json")
+        if not output.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / "request.json", request)
+            with clock, closing(train(self.base, dataset, config, output=output, resume=True)) as records:
+                for record in records:
+                    yield BenchmarkEvent("train", record.step, record.steps, message)
+            if not output.is_file():  # Ctrl-C: the training kept its checkpoint and ended in good order
+                raise KeyboardInterrupt
+        return TrainedConcept(output, clock.seconds)
+
+    def pictures(
+        self, merge: Merge | None, prompts: Sequence[str], settings: PictureSettings, *, message: str
+    ) -> Generator[BenchmarkEvent, None, tuple[PictureSet, ...]]:
+        """Make or find the pictures of prompts; yields one event for each prompt that was made.
+
+        The merge is folded once for all prompts that are missing, and not at all when none is.
+
+        Args:
+            merge: What is folded into the base; None for the base alone.
+            prompts: The prompts.
+            settings: How pictures are made.
+            message: What the events say.
+
+        Returns:
+            One set for each prompt, in their order.
+        """
+        folders = [self._picture_folder(merge, prompt, settings) for prompt in prompts]
+        missing = {folder: prompt for folder, prompt in zip(folders, prompts, strict=True) if not folder.is_dir()}
+        if missing:
+            with self._folded(merge):
+                for done, (folder, prompt) in enumerate(missing.items(), start=1):
+                    self._make_pictures(folder, prompt, settings, merge)
+                    yield BenchmarkEvent("pictures", done, len(missing), message)
+        return tuple(_read_set(folder) for folder in folders)
+
+    def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
+        """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
+        path = pictures.folder / f"{encoder.name}.safetensors"
+        if not path.is_file():
+            with written_atomically(path) as temporary:
+                save_file({"features": encoder.encode(pictures.open())}, temporary)
+        return load_file(path)["features"]
+
+    def _folded(self, merge: Merge | None) -> AbstractContextManager[object]:
+        return nullcontext() if merge is None else self.base.folded(merge)
+
+    def _key(self, request: Mapping[str, Any]) -> str:
+        return content_key({**request, "base": self.base.identity.hash, "version": CACHE_VERSION})
+
+    def _picture_folder(self, merge: Merge | None, prompt: str, settings: PictureSettings) -> Path:
+        key = self._key({"merge": _decisive(merge), "prompt": prompt, **asdict(settings)})
+        return self.folder / "pictures" / key[:2] / key
+
+    def _make_pictures(self, folder: Path, prompt: str, settings: PictureSettings, merge: Merge | None) -> None:
+        started = time.perf_counter()
+        pictures = generate(
+            self.base,
+            prompt,
+            num_images=settings.num_images,
+            seed=settings.seed,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            negative_prompt=settings.negative_prompt,
+        )
+        seconds = time.perf_counter() - started
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for index, picture in enumerate(pictures):
+            picture.save(partial / f"{index:03d}.png")
+        _write_json(partial / "set.json", {"prompt": prompt, "seconds": seconds, "merge": _decisive(merge)})
+        partial.rename(folder)
+
+
+def content_key(values: Mapping[str, Any]) -> str:
+    """SHA-256 of plain JSON values, 24 hexadecimal digits of it; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _decisive(merge: Merge | None) -> dict[str, Any] | None:
+    """What of a merge's recipe decides its pictures: not the version of the package that wrote it."""
+    if merge is None:
+        return None
+    return {key: merge.recipe[key] for key in ("algorithm", "scale", "concepts")}
+
+
+def _read_set(folder: Path) -> PictureSet:
+    values = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+    return PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    with written_atomically(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+class _Clock:
+    """Wall time of a task over all its sessions, kept in a file, also when a session is interrupted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds: float = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._started
+        _write_json(self._path, {"seconds": self.seconds})

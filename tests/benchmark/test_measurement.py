@@ -1,0 +1,104 @@
+"""Measurements and summaries on features whose answers can be read off."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+
+from orthoplex.benchmark.measurement import Measurement, References, Shown, ceilings, gallery_of, measure, summarise
+from orthoplex.errors import ConfigurationError
+
+EAST, NORTH, UP = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+HALF = math.sqrt(0.5)
+DIAGONAL = [HALF, HALF, 0.0]
+
+
+def references():
+    return {
+        "anna": References("person", tensor([EAST, EAST]), tensor([EAST])),
+        "rex": References("person", tensor([NORTH, NORTH]), tensor([NORTH])),
+        "boro": References("subject", tensor([DIAGONAL]), tensor([UP])),
+    }
+
+
+def shown():
+    return {
+        "anna": Shown(base=tensor([UP, UP]), single=tensor([EAST, EAST]), merged=tensor([EAST, NORTH])),
+        "rex": Shown(base=tensor([UP, UP]), single=tensor([NORTH, NORTH]), merged=tensor([NORTH, NORTH])),
+    }
+
+
+def test_concepts_are_told_apart_within_their_kind():
+    assert list(gallery_of("anna", references())) == ["anna", "rex"]
+    assert list(gallery_of("boro", references())) == ["boro"]
+
+
+def test_measure():
+    anna, rex = measure("slots", 3, shown(), references())
+    assert anna == Measurement(
+        variant="slots", seed=3, concept="anna", kind="person",
+        base_alignment=0.0, single_alignment=1.0, merged_alignment=0.5,
+        base_recognised=1.0,  # looks like neither: the tie goes to the first name
+        single_recognised=1.0, merged_recognised=0.5,
+        single_identity=1.0, merged_identity=0.5,  # impostors score 0 (base) and 0 (rex), so the threshold is 0
+    )  # fmt: skip
+    assert (rex.merged_alignment, rex.merged_recognised, rex.merged_identity) == (1.0, 1.0, 1.0)
+
+
+def test_an_impostor_as_good_as_the_concept_leaves_no_identity():
+    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST]), merged=tensor([EAST]))}
+    assert measure("v", 0, pictures, references())[0].single_identity == 0.0
+
+
+def test_ceilings_are_what_real_pictures_reach():
+    limits = ceilings(references())
+    assert limits["anna"] == {"alignment": 1.0, "recognised": 1.0}
+    assert limits["boro"] == {"alignment": 0.0, "recognised": 1.0}
+
+
+def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", recognised=(1.0, 0.5)):
+    return Measurement(variant, seed, concept, "person", base, single, merged, 0.0, *recognised, 0.5, 0.25)
+
+
+def test_summary_of_means_and_ratios():
+    rows = [row("a", 0), row("a", 1, merged=0.4), row("b", 0, single=0.4, merged=0.4), row("b", 1, single=0.4, merged=0.2)]
+    summary = summarise(rows)
+    assert summary.variant == "v"
+    assert summary.single_alignment.value == pytest.approx(0.6)
+    assert summary.merged_alignment.value == pytest.approx(0.4)
+    assert summary.alignment_retention is not None
+    assert summary.alignment_retention.value == pytest.approx(0.4 / 0.6)
+    assert summary.gain_retention is not None
+    assert summary.gain_retention.value == pytest.approx(0.2 / 0.4)
+    assert summary.recognised_retention is not None
+    assert summary.recognised_retention.value == pytest.approx(0.5)
+    # retention is .5/.6 with seed 0 and .3/.6 with seed 1; two numbers deviate by |difference|/sqrt(2)
+    assert summary.seed_deviation == pytest.approx((0.5 / 0.6 - 0.3 / 0.6) / math.sqrt(2))
+
+
+def test_a_ratio_without_a_base_is_left_out():
+    summary = summarise([row("a", 0, base=0.9, recognised=(0.0, 0.0))])
+    assert summary.recognised_retention is None
+    assert summary.gain_retention is None
+    assert summary.seed_deviation == 0.0
+
+
+def test_a_summary_needs_every_concept_with_every_seed_once():
+    with pytest.raises(ConfigurationError, match="3 measurements of 2 concepts and 2 seeds"):
+        summarise([row("a", 0), row("a", 1), row("b", 0)])
+    with pytest.raises(ConfigurationError, match="2 measurements of 1 concepts"):
+        summarise([row("a", 0), row("a", 0)])
+    with pytest.raises(ConfigurationError, match=r"2 variants \['v', 'w'\]"):
+        summarise([row("a", 0), row("a", 0, variant="w")])
+    with pytest.raises(ConfigurationError, match="0 variants"):
+        summarise([])
+
+
+def test_impostors_are_the_base_and_the_others_of_the_kind():
+    pictures = shown()
+    # rex alone now looks like anna: it is an impostor that anna's pictures do not beat
+    pictures["rex"] = Shown(base=pictures["rex"].base, single=tensor([EAST, EAST]), merged=tensor([NORTH, NORTH]))
+    anna = measure("v", 0, pictures, references())[0]
+    assert anna.single_identity == 0.0
+    assert torch.equal(pictures["anna"].single, tensor([EAST, EAST]))

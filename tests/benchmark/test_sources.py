@@ -1,0 +1,78 @@
+"""The split of a concept's pictures: in one place, and the held-out ones never reach training."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from orthoplex.benchmark import ConceptSource, split_pictures
+from orthoplex.benchmark.sources import open_pictures, training_folder
+from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.training import ConceptDataset
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(4, 1), (7, 1), (12, 3), (13, 3), (16, 4)])
+def test_the_last_quarter_is_held_out(tmp_path, count, held_out):
+    for number in range(count):
+        (tmp_path / f"{number:02d}.png").touch()
+    (tmp_path / "00.txt").touch()
+    split = split_pictures(tmp_path)
+    assert [path.name for path in split.held_out] == [f"{n:02d}.png" for n in range(count - held_out, count)]
+    assert [path.name for path in split.training] == [f"{n:02d}.png" for n in range(count - held_out)]
+
+
+def test_too_few_pictures_and_no_folder_are_refused(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DatasetError, match=r"holds 1 pictures; allowed: 4 or more"):
+        split_pictures(tmp_path)
+    with pytest.raises(DatasetError, match=r"none does not exist"):
+        split_pictures(tmp_path / "none")
+
+
+def test_the_training_folder_holds_the_training_pictures_only(sources, tmp_path):
+    folder = training_folder(sources[0], tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{number:02d}.{ending}" for number in range(6) for ending in ("png", "txt")
+    )
+    dataset = ConceptDataset.from_folder(folder, resolution=32, token="<anna>", class_word="person", kind="person")
+    assert len(dataset) == 6
+    assert dataset.captions == ("a photo of <anna> person",)
+
+
+def test_the_training_folder_is_made_once_and_anew_for_other_pictures(sources, tmp_path):
+    first = training_folder(sources[0], tmp_path)
+    stamp = (first / "00.png").stat().st_mtime_ns
+    assert training_folder(sources[0], tmp_path) == first
+    assert (first / "00.png").stat().st_mtime_ns == stamp
+    changed = tmp_path / "changed"
+    shutil.copytree(sources[0].folder, changed)
+    (changed / "00.txt").write_text("a drawing of {trigger}")
+    assert training_folder(ConceptSource("anna", "person", "person", changed), tmp_path) != first
+
+
+def test_captions_in_one_table_are_cut_to_the_training_pictures(sources, tmp_path):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    lines = []
+    for path in sorted(sources[0].folder.glob("*.png")):
+        shutil.copyfile(path, folder / path.name)
+        lines.append(json.dumps({"file_name": path.name, "text": f"{{trigger}} {path.stem}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    copied = training_folder(ConceptSource("anna", "person", "person", folder), tmp_path)
+    names = [json.loads(line)["file_name"] for line in (copied / "metadata.jsonl").read_text().splitlines()]
+    assert names == [f"{number:02d}.png" for number in range(6)]
+
+
+def test_pictures_are_read_as_rgb(tmp_path):
+    Image.new("L", (5, 4), 7).save(tmp_path / "grey.png")
+    (picture,) = open_pictures([tmp_path / "grey.png"])
+    assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (5, 4), (7, 7, 7))
+
+
+def test_names_and_kinds_are_checked(tmp_path):
+    with pytest.raises(ConfigurationError, match="Anna"):
+        ConceptSource("Anna", "person", "person", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"kind 'hero'; allowed: person"):
+        ConceptSource("anna", "hero", "person", tmp_path)
+    assert ConceptSource("anna", "person", "person", tmp_path).token == "<anna>"
