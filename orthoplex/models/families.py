@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.models.base import COMPONENTS, Base
@@ -33,7 +34,7 @@ def load_base(
         BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged.
     """
     embedded = str(name_or_path) == EMBEDDED
-    folder = _embedded_folder() if embedded else Path(name_or_path)
+    folder = vignette.folder() if embedded else Path(name_or_path)
     family = _family(folder)
     # bfloat16 rounds more coarsely than the float16 that the hash sees, so it comes after the hash.
     first_dtype = torch.float16 if dtype == torch.float16 else torch.float32
@@ -58,12 +59,6 @@ def load_base(
     for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         component.requires_grad_(False).eval()
     return Base(pipeline, BaseIdentity(family=EMBEDDED if embedded else family, hash=weights, name=name))
-
-
-def _embedded_folder() -> Path:
-    from orthoplex import vignette
-
-    return vignette.folder()
 
 
 def _family(folder: Path) -> str:

@@ -40,7 +40,7 @@ def test_the_libraries_may_speak_again_afterwards(pico_folder):
 
 
 def test_vignette_is_found_by_name(pico_folder, monkeypatch):
-    monkeypatch.setattr(families, "_embedded_folder", lambda: pico_folder)
+    monkeypatch.setattr(families.vignette, "folder", lambda: pico_folder)
     identity = load_base("vignette").identity
     assert (identity.family, identity.name) == ("vignette", "vignette")
     assert identity.hash == load_base(pico_folder).identity.hash
