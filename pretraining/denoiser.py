@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class DenoiserConfig:
     samples: int = 400_000
     batch_size: int = 32
     learning_rate: float = 6e-4
-    warmup_steps: int = 300
+    warmup_samples: int = 10_000
     decay_share: float = 0.33
     ema: float = 0.999
     seed: int = 0
@@ -136,20 +137,49 @@ class Denoiser(nn.Module):
         return nn.functional.mse_loss(predicted.float(), signal * epsilon - noise * latents)
 
 
-def rate(config: DenoiserConfig, step: int) -> float:
+def rate(config: DenoiserConfig, seen: int) -> float:
     """Warm-up, constant, then a cosine decay to 2 % over the last `decay_share` of the samples."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = step * config.batch_size / config.samples
+    if seen < config.warmup_samples:
+        return config.learning_rate * (seen + 1) / config.warmup_samples
+    done = seen / config.samples
     tail = max(0.0, (done - (1 - config.decay_share)) / config.decay_share)
     return config.learning_rate * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, tail))))
+
+
+class GradientAverage:
+    """Averages gradients over processes through shared memory: on a CPU two processes beat one with two threads.
+
+    Args:
+        rank: Which process this is.
+        buffer: (processes, parameters) float32 in shared memory.
+        barrier: Passed by all processes together.
+    """
+
+    def __init__(self, rank: int, buffer: Tensor, barrier: Barrier) -> None:
+        self.rank, self.buffer, self.barrier = rank, buffer, barrier
+
+    @property
+    def processes(self) -> int:
+        """How many processes share a step."""
+        return len(self.buffer)
+
+    @torch.no_grad()
+    def __call__(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the processes (a parameter without one counts as 0)."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        torch.cat([gradient.flatten() for gradient in gradients], out=self.buffer[self.rank])
+        self.barrier.wait()
+        mean, start = self.buffer.mean(0), 0
+        self.barrier.wait()
+        for parameter in parameters:
+            parameter.grad = mean[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
 
 
 @dataclass(frozen=True)
 class Progress:
     """One log line."""
 
-    step: int
     samples: int
     loss: float
     learning_rate: float
@@ -157,47 +187,65 @@ class Progress:
 
 
 def train(
-    config: DenoiserConfig, latents: Tensor, ids: Tensor, checkpoint: Path, device: str, *, compiled: bool = True, log_every: int = 50
+    config: DenoiserConfig,
+    latents: Tensor,
+    ids: Tensor,
+    checkpoint: Path,
+    device: str,
+    *,
+    average_gradients: GradientAverage | None = None,
+    compiled: bool = True,
+    log_every: int = 50,
 ) -> Iterator[Progress]:
     """Train from scratch or from `checkpoint`; latents (n, c, 16, 16), ids (n, captions, 32), both on any device.
 
     Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 500 steps and at the end.
+    With `average_gradients`, several processes run this together, each on its share of every batch.
     """
+    rank, processes = (average_gradients.rank, average_gradients.processes) if average_gradients else (0, 1)
     torch.manual_seed(config.seed)
     model = Denoiser(int(ids.max()) + 1).to(device)
     model.unet.set_attn_processor(Float32Attention())
     network = torch.compile(model.unet) if compiled else model.unet  # shares the parameters; about 1.4 × on a CPU
+    parameters = list(model.parameters())
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    start = 0
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    seen = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        average, start = state["average"], state["step"]
-    total, seen, window, clock = config.samples // config.batch_size, 0, 0.0, time.perf_counter()
-    for step in range(start, total):
-        generator = torch.Generator().manual_seed(config.seed * 10_000_019 + step)
-        rows = torch.randint(len(latents), (config.batch_size,), generator=generator)
-        variant = torch.randint(ids.shape[1], (config.batch_size,), generator=generator)
+        average, seen = state["average"], int(state["samples"])
+    losses, clock, local = [], time.perf_counter(), config.batch_size // processes
+    while seen < config.samples:
+        generator = torch.Generator().manual_seed((config.seed * 1009 + rank) * 100_000_007 + seen)
+        rows = torch.randint(len(latents), (local,), generator=generator)
+        variant = torch.randint(ids.shape[1], (local,), generator=generator)
         for group in optimizer.param_groups:
-            group["lr"] = rate(config, step)
+            group["lr"] = rate(config, seen)
         loss = model.loss(network, latents[rows].float().to(device), ids[rows, variant].to(device), generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if average_gradients:
+            average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        decay = min(config.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            names, values = zip(*model.state_dict().items(), strict=True)
-            floating = [i for i, value in enumerate(values) if value.is_floating_point()]
-            torch._foreach_lerp_([average[names[i]] for i in floating], [values[i] for i in floating], 1 - decay)
-        window, seen = window + loss.item(), seen + 1
-        if (step + 1) % log_every == 0:
+        seen, step = seen + config.batch_size, seen // config.batch_size + 1
+        if rank == 0:
+            _update_average(average, model, min(config.ema, step / (step + 9)))
+        losses.append(loss.item())
+        if step % log_every == 0:
             now = time.perf_counter()
-            yield Progress(step + 1, (step + 1) * config.batch_size, window / seen, rate(config, step), seen * config.batch_size / (now - clock))
-            window, seen, clock = 0.0, 0, now
-        if (step + 1) % 500 == 0 or step + 1 == total:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step + 1}
+            speed = len(losses) * config.batch_size / (now - clock)
+            yield Progress(seen, sum(losses) / len(losses), rate(config, seen), speed)
+            losses, clock = [], now
+        if rank == 0 and (step % 500 == 0 or seen >= config.samples):
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "samples": seen}
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").rename(checkpoint)
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    torch._foreach_lerp_([average[name] for name in state], list(state.values()), 1 - decay)

@@ -120,13 +120,19 @@ def person_phrase(words: dict, rng: random.Random) -> str:
     return phrase + (f" wearing a {words['shirt']} shirt" if rng.random() < 0.6 else "")
 
 
+def subject_phrase(subject: str) -> str:
+    """ "a fox", "an owl", "grapes"."""
+    if subject in ("grapes", "cherries"):
+        return subject
+    return f"{'an' if subject[0] in 'aeiou' else 'a'} {subject}"
+
+
 def caption(factors: Factors, rng: random.Random) -> str:
     """Draw a caption: 10 % empty, 15 % class word only, else the factors in a shuffled paraphrase."""
     draw = rng.random()
     if draw < 0.10:
         return ""
     plain = draw < 0.25
-    article = "an" if (factors.subject or "")[:1] in "aeiou" else "a"
     if factors.foreground == "none":
         thing = ""
     elif plain:
@@ -134,8 +140,7 @@ def caption(factors: Factors, rng: random.Random) -> str:
     elif factors.foreground == "person":
         thing = person_phrase(factors.person or {}, rng)
     else:
-        bare = factors.subject in ("grapes", "cherries")
-        thing = str(factors.subject) if bare else f"{article} {factors.subject}"
+        thing = subject_phrase(factors.subject or "")
     if plain:
         scene, painting = ("a place" if not thing else ""), ("painting" if factors.style and rng.random() < 0.5 else "")
     else:
@@ -174,9 +179,14 @@ def build(output: Path, count: int, seed: int, workers: int) -> None:
 def load(folder: Path) -> tuple[np.ndarray, list[Factors]]:
     """All pictures (n, 128, 128, 3) uint8 and their factors."""
     shards = sorted(folder.glob("pictures-????.npy"))
-    pictures = np.concatenate([np.load(path) for path in shards])
+    return np.concatenate([np.load(path) for path in shards]), load_factors(folder)
+
+
+def load_factors(folder: Path) -> list[Factors]:
+    """The factors of all pictures, in order."""
+    shards = sorted(folder.glob("pictures-????.npy"))
     rows = [json.loads(line) for path in shards for line in path.with_suffix(".jsonl").read_text().splitlines()]
-    return pictures, [Factors(**{key: value for key, value in row.items() if key != "index"}) for row in rows]
+    return [Factors(**{key: value for key, value in row.items() if key != "index"}) for row in rows]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 from dataclasses import asdict, replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from pretraining import autoencoder, pictures, tokenizer
 from pretraining.decoder import DecoderConfig, train_decoder
-from pretraining.denoiser import DenoiserConfig, train
+from pretraining.denoiser import Denoiser, DenoiserConfig, GradientAverage, train
 from pretraining.export import export, sample_sheet
 
 CAPTIONS_PER_PICTURE = 8
@@ -51,14 +52,39 @@ def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
 def denoiser_command(options: argparse.Namespace) -> None:
     """Train the denoiser, print a line per interval, append the loss curve."""
     _, latents, ids = prepare(options.work)
-    config = DenoiserConfig()
+    config = DenoiserConfig(batch_size=options.batch_size)
     if options.samples:
         config = replace(config, samples=options.samples)
-    log = options.results / "denoiser.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "denoiser.json").write_text(json.dumps({**asdict(config), "pictures": len(latents) // 2}, indent=1) + "\n")
-    for record in train(config, latents, ids, options.work / "denoiser.pt", options.device):
-        with log.open("a") as file:
+    if options.processes == 1:
+        _run_denoiser(0, config, latents, ids, options, None, None)
+        return
+    parameters = sum(p.numel() for p in Denoiser(int(ids.max()) + 1).parameters())
+    buffer = torch.zeros(options.processes, parameters).share_memory_()
+    barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
+    shared = (config, latents.share_memory_(), ids.share_memory_(), options, buffer, barrier)
+    torch.multiprocessing.spawn(_run_denoiser, shared, nprocs=options.processes)
+
+
+def _run_denoiser(
+    rank: int,
+    config: DenoiserConfig,
+    latents: Tensor,
+    ids: Tensor,
+    options: argparse.Namespace,
+    buffer: Tensor | None,
+    barrier: Barrier | None,
+) -> None:
+    together = None
+    if buffer is not None and barrier is not None:
+        torch.set_num_threads(1)
+        together = GradientAverage(rank, buffer, barrier)
+    checkpoint = options.work / "denoiser.pt"
+    for record in train(config, latents, ids, checkpoint, options.device, average_gradients=together):
+        if rank:
+            continue
+        with (options.results / "denoiser.jsonl").open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
         left = (config.samples - record.samples) / record.samples_per_second / 60
         print(f"{record.samples} samples  loss {record.loss:.4f}  {record.samples_per_second:.0f}/s  {left:.0f} min left", flush=True)
@@ -94,6 +120,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("orthoplex/vignette/base"))
     parser.add_argument("--samples", type=int)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--processes", type=int, default=1, help="of the denoiser, on a CPU; one thread each")
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.threads:

@@ -1,0 +1,141 @@
+"""How well the base follows prompts, read by linear heads on a frozen encoder that no training ever saw.
+
+`python -m pretraining.measure` fits the heads on real composites (`work/pictures`), takes their accuracy on unseen
+real composites as the ceiling, lets the base draw 500 held-in prompts and reads the pictures.
+Writes `results/vignette/prompt-following.json` and a table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head
+from pretraining import pictures
+from pretraining.pictures import Factors, compose
+from pretraining.vocabulary import STYLES
+
+#: what is read off a picture, and the share of the ceiling the first version must reach
+TARGETS = {"class": None, "subject": 0.50, "scene": 0.75, "style": 0.75}
+PLAIN = "no style"
+
+
+def truth(factors: Factors) -> dict[str, str | None]:
+    """The names the heads should read; None where a picture has no such factor."""
+    return {
+        "class": factors.foreground if factors.foreground != "none" else None,
+        "subject": factors.subject,
+        "scene": factors.scene,
+        "style": factors.style or PLAIN,
+    }
+
+
+def held_in_prompt(factors: Factors) -> str:
+    """The full prompt of a picture's factors: every factor named once, in one fixed order."""
+    if factors.foreground == "person":
+        words = factors.person or {}
+        thing = f"a person with {words['hair']} hair wearing a {words['shirt']} shirt"
+    elif factors.foreground == "subject":
+        thing = pictures.subject_phrase(factors.subject or "")
+    else:
+        thing = ""
+    body = f"{thing} in {factors.scene}" if thing else factors.scene
+    return f"{body}, {factors.style}" if factors.style else f"a photo of {body}"
+
+
+def fit_heads(features: Tensor, rows: Sequence[Factors], encoder: str) -> dict[str, LinearHead]:
+    """One linear head per factor, on the pictures that have it."""
+    heads = {}
+    for name in TARGETS:
+        names = [truth(row)[name] for row in rows]
+        keep = [i for i, value in enumerate(names) if value is not None]
+        heads[name] = fit_linear_head(features[keep], [str(names[i]) for i in keep], encoder=encoder, weight_decay=1e-4)
+    return heads
+
+
+def read(heads: dict[str, LinearHead], features: Tensor, rows: Sequence[Factors]) -> dict[str, dict[str, float]]:
+    """Accuracy of every head, with its number of pictures and a 95 % bootstrap interval."""
+    out = {}
+    rng = np.random.default_rng(0)
+    for name, head in heads.items():
+        names = [truth(row)[name] for row in rows]
+        keep = [i for i, value in enumerate(names) if value is not None]
+        guesses = head.predict(features[keep])
+        right = np.array([guess == names[i] for guess, i in zip(guesses, keep, strict=True)], dtype=float)
+        draws = rng.choice(right, (2000, len(right))).mean(1)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        out[name] = {"accuracy": right.mean(), "low": low, "high": high, "pictures": len(right)}
+    return out
+
+
+def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: float, batch: int) -> list[Image.Image]:
+    """The base's own pictures of prompts, one seed each."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    images: list[Image.Image] = []
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]
+        images += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
+    return images
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--base", type=Path, default=Path("orthoplex/vignette/base"))
+    parser.add_argument("--results", type=Path, default=Path("results/vignette"))
+    parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument("--fit", type=int, default=4000, help="real composites the heads are fitted on")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    options = parser.parse_args()
+    encoder = Encoder(picture_size=160)
+    cache = options.work / f"heads-{options.fit}.pt"
+    unseen = [compose(2, index) for index in range(options.prompts)]
+    if cache.exists():
+        real, ceiling_features = torch.load(cache, weights_only=True)
+        rows = pictures.load_factors(options.work / "pictures")[: options.fit]
+    else:
+        data, rows = pictures.load(options.work / "pictures")
+        data, rows = data[: options.fit], rows[: options.fit]
+        real = encoder.encode([Image.fromarray(picture) for picture in data])
+        ceiling_features = encoder.encode([picture for picture, _ in unseen])
+        torch.save((real, ceiling_features), cache)
+    heads = fit_heads(real, rows, encoder.name)
+    ceiling = read(heads, ceiling_features, [factors for _, factors in unseen])
+    rng = random.Random(3)
+    wanted = [compose_factors for _, compose_factors in unseen]
+    wanted = [Factors(f.foreground, f.subject, f.family, f.person, f.scene, rng.choice(list(STYLES)) if rng.random() < 0.5 else None) for f in wanted]
+    drawn = generate(options.base, [held_in_prompt(f) for f in wanted], steps=options.steps, guidance=options.guidance, batch=50)
+    base = read(heads, encoder.encode(drawn), wanted)
+    report = {
+        "prompts": options.prompts, "steps": options.steps, "guidance": options.guidance, "encoder": encoder.name,
+        "factors": {
+            name: {"base": base[name], "real": ceiling[name], "share": base[name]["accuracy"] / ceiling[name]["accuracy"], "goal": goal}
+            for name, goal in TARGETS.items()
+        },
+    }  # fmt: skip
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "prompt-following.json").write_text(json.dumps(report, indent=1) + "\n")
+    lines = ["| factor | base's pictures | real composites (ceiling) | share | goal |", "|---|---|---|---|---|"]
+    for name, row in report["factors"].items():
+        b, r = row["base"], row["real"]
+        goal = f"{row['goal']:.0%}" if row["goal"] else ""
+        lines.append(f"| {name} | {b['accuracy']:.3f} [{b['low']:.3f}, {b['high']:.3f}] | {r['accuracy']:.3f} | {row['share']:.0%} | {goal} |")
+    (options.results / "prompt-following.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
