@@ -25,7 +25,8 @@ from dicebear import Avatar, Style
 from PIL import Image
 from resvg_py import svg_to_bytes
 
-ROOT = Path("work/assets")
+from pretraining.vocabulary import ASSETS
+
 NPM = {
     "noto": "@iconify-json/noto@1.2.9",
     "twemoji": "@iconify-json/twemoji@1.2.5",
@@ -38,7 +39,7 @@ WHEELS = {
 }
 
 
-def fetch(root: Path = ROOT) -> None:
+def fetch(root: Path = ASSETS) -> None:
     """Download and unpack every package that is missing under `root`."""
     root.mkdir(parents=True, exist_ok=True)
     for name, package in NPM.items():
@@ -63,7 +64,7 @@ def fetch(root: Path = ROOT) -> None:
 
 @lru_cache(maxsize=None)
 def _icons(family: str) -> dict:
-    return json.loads((ROOT / family / "package" / "icons.json").read_text())
+    return json.loads((ASSETS / family / "package" / "icons.json").read_text())
 
 
 @lru_cache(maxsize=1024)
@@ -99,7 +100,7 @@ def panorama(name: str) -> np.ndarray:
     """A tone-mapped panorama, (256, 512, 3) float32 in [0, 1]; sun pixels that are not finite or absurd are mended."""
     import OpenEXR
 
-    text = (ROOT / "panoramas" / "package" / "hdri" / f"{name}.exr.js").read_text()
+    text = (ASSETS / "panoramas" / "package" / "hdri" / f"{name}.exr.js").read_text()
     raw = base64.b64decode(text.split("base64,", 1)[1].split("'", 1)[0].split('"', 1)[0])
     with tempfile.NamedTemporaryFile(suffix=".exr") as file:
         file.write(raw)
@@ -144,7 +145,7 @@ def panorama_view(name: str, yaw: float, field_of_view: float, size: int = 256) 
 @lru_cache(maxsize=None)
 def background(path: str) -> Image.Image:
     """A drawn background by its path under procgen's assets, RGB, shorter side 288 pixels."""
-    picture = Image.open(ROOT / "procgen" / "procgen" / "data" / "assets" / path).convert("RGBA")
+    picture = Image.open(ASSETS / "procgen" / "procgen" / "data" / "assets" / path).convert("RGBA")
     flat = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     flat.alpha_composite(picture)
     scale = 288 / min(flat.size)

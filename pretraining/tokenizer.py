@@ -12,8 +12,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from pretraining.assets import ROOT
-from pretraining.vocabulary import CLASS_WORDS, HAIR_COLOURS, SCENES, SHIRT_COLOURS, STYLES, SUBJECTS
+from pretraining.vocabulary import ASSETS, CLASS_WORDS, HAIR_COLOURS, SCENES, SHIRT_COLOURS, STYLES, SUBJECTS
 
 MAX_LENGTH = 32
 EXTRA = (
@@ -58,7 +57,7 @@ def merges_needed(table: list[tuple[str, str]], vocabulary: list[str]) -> list[t
 
 def build(folder: Path) -> CLIPTokenizer:
     """Write the cut tokenizer to `folder` and load it again."""
-    path = next((ROOT / "clip").rglob("bpe_simple_vocab_16e6.txt.gz"))
+    path = next((ASSETS / "clip").rglob("bpe_simple_vocab_16e6.txt.gz"))
     lines = gzip.open(path, "rt", encoding="utf-8").read().split("\n")[1 : 49152 - 256 - 2 + 1]
     table = [(a, b) for a, b in (line.split() for line in lines)]
     merges = merges_needed(table, words())

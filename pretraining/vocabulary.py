@@ -5,6 +5,10 @@ A factor's value is a row here; the caption grammar and the readers of prompt-fo
 
 from __future__ import annotations
 
+from pathlib import Path
+
+ASSETS = Path("work/assets")
+
 FAMILIES = ("noto", "twemoji", "fluent")
 
 #: subject word -> (emoji name, class word)

@@ -1,0 +1,80 @@
+"""The autoencoder's encoder is patch PCA, and the denoiser's loop resumes and averages as it says."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretraining import tokenizer
+from pretraining.autoencoder import LATENTS, build, fit_pca
+from pretraining.denoiser import DenoiserConfig, GradientAverage, rate, scheduler, train
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (24, 9, 9, 3)).astype(np.float32)
+    return np.kron(coarse, np.ones((1, 15, 15, 1)))[:, :128, :128].astype(np.uint8)
+
+
+def test_the_stock_encoder_computes_patch_pca(pictures: np.ndarray) -> None:
+    pca = fit_pca(pictures)
+    x = torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        posterior = build(pca).encode(x).latent_dist
+    torch.testing.assert_close(posterior.mean, pca.encode(x), atol=0.02, rtol=2e-3)
+    assert posterior.std.max() < 1e-5
+
+
+def test_latents_have_one_scale_and_components_are_orthogonal(pictures: np.ndarray) -> None:
+    pca = fit_pca(pictures, balance=0.5)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = pca.encode(x)
+    assert latents.var((0, 2, 3)).mean() == pytest.approx(1.0, abs=0.05)
+    rows = torch.nn.functional.normalize(pca.components.reshape(LATENTS, -1), dim=1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(LATENTS), atol=1e-4, rtol=0)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    config = DenoiserConfig(samples=1000, learning_rate=1.0, warmup_samples=100, decay_share=0.5)
+    assert rate(config, 49) == pytest.approx(0.5)
+    assert rate(config, 400) == pytest.approx(1.0)
+    assert rate(config, 750) == pytest.approx(0.51)
+    assert rate(config, 1000) == pytest.approx(0.02)
+
+
+def test_the_last_timestep_holds_no_signal() -> None:
+    assert scheduler().alphas_cumprod[-1] == 0
+
+
+def test_gradients_are_averaged_over_processes() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))]
+    buffer = torch.zeros(2, 3)
+    buffer[1] = torch.tensor([3.0, 5.0, 7.0])
+    parameters[0].grad = torch.tensor([1.0, 1.0])
+    GradientAverage(0, buffer, multiprocessing.get_context("spawn").Barrier(1))(parameters)
+    assert parameters[0].grad.tolist() == [2.0, 3.0]
+    assert parameters[1].grad is not None
+    assert parameters[1].grad.tolist() == [3.5]
+
+
+def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
+    latents, ids = torch.randn(6, LATENTS, 16, 16), torch.randint(0, 50, (6, 2, 8))
+    short = DenoiserConfig(samples=4, batch_size=2, warmup_samples=1, decay_share=1e-9)
+    whole = DenoiserConfig(samples=8, batch_size=2, warmup_samples=1, decay_share=1e-9)
+    list(train(short, latents, ids, tmp_path / "a.pt", "cpu", compiled=False))
+    list(train(whole, latents, ids, tmp_path / "a.pt", "cpu", compiled=False))
+    list(train(whole, latents, ids, tmp_path / "b.pt", "cpu", compiled=False))
+    resumed, unbroken = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
+    assert resumed["samples"] == unbroken["samples"] == 8
+    for name, value in unbroken["model"].items():
+        torch.testing.assert_close(resumed["model"][name], value, rtol=0, atol=0)
+
+
+def test_only_merges_that_a_word_needs_are_kept() -> None:
+    table = [("a", "t</w>"), ("c", "at</w>"), ("d", "o"), ("do", "g</w>")]
+    assert tokenizer.merges_needed(table, ["cat"]) == [("a", "t</w>"), ("c", "at</w>")]
+    assert tokenizer.merges_needed(table, ["do"]) == []
+    assert len(set(tokenizer.byte_alphabet())) == 256
