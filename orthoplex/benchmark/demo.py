@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class DemoMaterial:
 
 def run_demo(
     folder: Path, *, work: Path, settings: DemoSettings | None = None, material: DemoMaterial | None = None
-) -> Iterator[BenchmarkEvent]:
+) -> Generator[BenchmarkEvent, None, None]:
     """Train live concepts, merge them with the shipped ones, and write `index.html`, `demo.json` and a sheet.
 
     Live concepts are trained with the very configuration that their shipped file names. What is in the work folder

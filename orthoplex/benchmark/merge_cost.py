@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from orthoplex.concepts import Concept, Manifest, load_concept, save_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import Base
+from orthoplex.models.quiet import quiet
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -141,6 +143,11 @@ class Contest:
 
     def diffusers(self, inspect: Callable[[], None]) -> Turn:
         """`load_lora_weights` for every file, `set_adapters` and `fuse_lora`; `unfuse_lora` is the undo."""
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT warns of every second adapter, which is what is wanted here
+            return self._diffusers(inspect)
+
+    def _diffusers(self, inspect: Callable[[], None]) -> Turn:
         pipeline: Any = self.base.pipeline
         names = [file.stem for file in self.files]
         started = time.perf_counter()

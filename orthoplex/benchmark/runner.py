@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from orthoplex.merging import Merge, merge
 from orthoplex.models import load_base
 
 
-def run(path: str | Path, *, results: str | Path, work: str | Path) -> Iterator[BenchmarkEvent]:
+def run(path: str | Path, *, results: str | Path, work: str | Path) -> Generator[BenchmarkEvent, None, None]:
     """Compute the experiment of a TOML file and write `NAME.json`, `NAME.md` and `NAME.svg` into a results folder.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.

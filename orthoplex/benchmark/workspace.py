@@ -1,7 +1,8 @@
 """A work folder that remembers: what was trained, pictured or encoded once is never computed again.
 
 Everything lies under a name that is the SHA-256 of what decides it, and appears there whole or not at all. So a run
-that was stopped goes on where it was, and a changed option computes only what depends on it.
+that was stopped goes on where it was, and a changed option computes only what depends on it. Changed code is not seen:
+after one, count up `CACHE_VERSION` or use another folder.
 """
 
 from __future__ import annotations

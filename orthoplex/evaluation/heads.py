@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from orthoplex.concepts import written_atomically
 from orthoplex.errors import ConfigurationError
 
 _HEADER = "orthoplex-head"
@@ -135,9 +135,8 @@ def save_head(head: LinearHead, path: Path) -> None:
     """Write a head as fp16 safetensors, names in the header; atomic (temporary file, then rename)."""
     header = {"version": _VERSION, "classes": list(head.classes), "encoder": head.encoder}
     tensors = {"weight": head.weight.half().contiguous(), "bias": head.bias.half().contiguous()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
-    temporary.replace(path)
+    with written_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
 
 
 def load_head(path: Path) -> LinearHead:

@@ -32,6 +32,7 @@ def bootstrap(
 
     `values[c, s]` is what was measured for concept c with training seed s. One draw takes `concepts` rows and `seeds`
     columns with replacement and applies the statistic to the block: the interval covers new concepts and new seeds.
+    Draws for which the statistic is not a number are left out.
 
     Args:
         values: `(concepts, seeds)` or `(concepts, seeds, k)`.
@@ -57,7 +58,7 @@ def bootstrap(
     columns = torch.randint(seeds, (draws, 1, seeds), generator=generator)
     drawn = statistic(values.double()[rows, columns])
     tail = (1.0 - level) / 2.0
-    bounds = torch.quantile(drawn, torch.tensor([tail, 1.0 - tail], dtype=torch.float64))
+    bounds = torch.nanquantile(drawn, torch.tensor([tail, 1.0 - tail], dtype=torch.float64))
     return Interval(float(statistic(values.double()[None])[0]), float(bounds[0]), float(bounds[1]))
 
 
@@ -72,6 +73,8 @@ def retention_interval(
     """Bootstrap interval of `mean(merged) / mean(single)`, concept and seed drawn together for both.
 
     The ratio of means, unlike the mean of ratios, does not let one concept that failed alone decide.
+
+    Draws whose mean of `single` is not positive have no ratio and are left out.
 
     Args:
         single: `(concepts, seeds)`, the concept alone.
@@ -93,6 +96,6 @@ def retention_interval(
 
     def ratio(block: Tensor) -> Tensor:
         means = block.mean(dim=(1, 2))
-        return means[:, 1] / means[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
+        return torch.where(means[:, 0] > 0.0, means[:, 1] / means[:, 0], torch.nan)
 
     return bootstrap(pairs, ratio, level=level, draws=draws, seed=seed)

@@ -132,4 +132,6 @@ def test_a_missing_file_is_named(tmp_path):
 def test_no_variants_are_refused():
     source = ConceptSource("anna", "person", "person", Path("anna"))
     with pytest.raises(ConfigurationError, match="0 variants"):
-        Experiment("e", "b", 32, (0,), (source,), {}, {"person": ("{trigger}",)}, PictureSettings(), EncoderSettings(), ())
+        Experiment(
+            "e", "b", 32, (0,), (source,), {}, {"person": ("{trigger}",)}, PictureSettings(), EncoderSettings(), ()
+        )

@@ -58,11 +58,17 @@ def test_ceilings_are_what_real_pictures_reach():
 
 
 def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", recognised=(1.0, 0.5)):
-    return Measurement(variant, seed, concept, "person", base, single, merged, 0.0, *recognised, 0.5, 0.25)
+    alone, together = recognised
+    return Measurement(variant, seed, concept, "person", base, single, merged, 0.0, alone, together, 0.5, 0.25)
 
 
 def test_summary_of_means_and_ratios():
-    rows = [row("a", 0), row("a", 1, merged=0.4), row("b", 0, single=0.4, merged=0.4), row("b", 1, single=0.4, merged=0.2)]
+    rows = [
+        row("a", 0),
+        row("a", 1, merged=0.4),
+        row("b", 0, single=0.4, merged=0.4),
+        row("b", 1, single=0.4, merged=0.2),
+    ]
     summary = summarise(rows)
     assert summary.variant == "v"
     assert summary.single_alignment.value == pytest.approx(0.6)

@@ -1,0 +1,149 @@
+"""A whole experiment on a pico pipeline: computed once, resumable, shared between variants."""
+
+import json
+import os
+from itertools import pairwise
+
+import pytest
+
+from orthoplex.benchmark import run
+from orthoplex.benchmark.runner import fill_prompts, with_article
+
+TEXT = """
+base = "{base}"
+resolution = 32
+seeds = [0]
+
+[training]
+steps = 2
+batch_size = 2
+rank = 2
+layers = "cross-attention-kv"
+num_vectors = 1
+
+[prompts]
+person = ["{{trigger}}", "{{trigger}} in a forest"]
+subject = ["a {{trigger}}"]
+
+[pictures]
+num_images = 1
+num_inference_steps = 1
+
+[encoder]
+layer = "block-3"
+picture_size = 32
+
+{concepts}
+
+[[variants]]
+name = "slots"
+
+[[variants]]
+name = "lora sum"
+training = {{ method = "lora" }}
+
+[[variants]]
+name = "lora mean"
+training = {{ method = "lora" }}
+algorithm = "mean"
+"""
+
+
+def experiment_file(folder, base, sources):
+    concepts = "".join(
+        f'[[concepts]]\nname = "{s.name}"\nkind = "{s.kind}"\nclass_word = "{s.class_word}"\nfolder = "{s.folder}"\n'
+        for s in sources
+    )
+    path = folder / "tiny.toml"
+    path.write_text(TEXT.format(base=base, concepts=concepts))
+    return path
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(pico_folder, sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment")
+    path = experiment_file(folder, pico_folder, sources)
+    return path, folder, list(run(path, results=folder / "results", work=folder / "work"))
+
+
+def test_events_tell_every_stage(finished, sources):
+    _, folder, events = finished
+    stages = [event.stage for event in events]
+    assert [stage for before, stage in pairwise(["", *stages]) if stage != before][0] == "train"
+    assert stages[-1] == "report"
+    assert all(0 <= event.done <= event.total for event in events)
+    last_steps = [event for event in events if event.stage == "train" and event.done == event.total]
+    assert len({event.message for event in last_steps}) == 2 * len(sources)  # the two lora variants share theirs
+    assert events[-1].message == str(folder / "results" / "tiny.json")
+
+
+def test_the_result_holds_every_measurement(finished, sources):
+    values = json.loads((finished[1] / "results" / "tiny.json").read_text())
+    rows = values["measurements"]
+    assert [(row["variant"], row["concept"]) for row in rows] == [
+        (variant, source.name) for variant in ("slots", "lora sum", "lora mean") for source in sources
+    ]
+    assert [summary["variant"] for summary in values["summary"]] == ["slots", "lora sum", "lora mean"]
+    assert set(values["ceilings"]) == {"anna", "rex", "boro"}
+    assert values["encoder"] == "mobilenetv2-block-3-32px-grid1"
+    # what does not depend on the merge is the same for both lora variants
+    sums, means = ([row for row in rows if row["variant"] == name] for name in ("lora sum", "lora mean"))
+    for one, other in zip(sums, means, strict=True):
+        assert one["single_alignment"] == other["single_alignment"]
+        assert one["base_alignment"] == other["base_alignment"]
+    assert all(row["training"] > 0 for row in values["seconds"])
+
+
+def test_tables_and_chart_are_written(finished):
+    text = (finished[1] / "results" / "tiny.md").read_text()
+    assert text.count("| slots |") == 3
+    assert "| boro | subject |" in text
+    chart = (finished[1] / "results" / "tiny.svg").read_text()
+    assert chart.startswith("<svg") and "lora mean" in chart
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(finished):
+    path, folder, _ = finished
+    before, result = times(folder / "work"), (folder / "results" / "tiny.json").read_text()
+    stages = {event.stage for event in run(path, results=folder / "results", work=folder / "work")}
+    assert stages == {"measure", "report"}
+    assert times(folder / "work") == before
+    assert (folder / "results" / "tiny.json").read_text() == result
+
+
+def test_only_what_changed_is_computed(finished):
+    path, folder, _ = finished
+    changed = path.with_name("changed.toml")
+    changed.write_text(path.read_text().replace('algorithm = "mean"', 'algorithm = "mean"\nscale = 2.0'))
+    events = [event for event in run(changed, results=folder / "results", work=folder / "work")]
+    pictures = [event for event in events if event.stage == "pictures"]
+    assert "train" not in {event.stage for event in events}
+    assert {event.message for event in pictures} == {"merge of 3, lora mean, seed 0"}
+    assert len(pictures) == 5  # two prompts for each person, one for the subject
+
+
+def test_a_stopped_run_goes_on(pico_folder, sources, tmp_path):
+    path = experiment_file(tmp_path, pico_folder, sources[:2])
+    events = run(path, results=tmp_path / "results", work=tmp_path / "work")
+    for event in events:
+        if event.message.startswith("rex, slots") and event.done == 1:
+            break
+    events.close()
+    (anna,) = (tmp_path / "work").rglob("anna.safetensors")
+    stamp = os.stat(anna).st_mtime_ns
+    rest = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
+    assert os.stat(anna).st_mtime_ns == stamp
+    assert rest[0].message.startswith("rex, slots")
+    assert (tmp_path / "results" / "tiny.json").is_file()
+
+
+def test_prompts_are_filled():
+    assert fill_prompts(["{trigger}", "a photo of {trigger} in a {x}"], "<a> cat") == (
+        "<a> cat",
+        "a photo of <a> cat in a {x}",
+    )
+    assert [with_article(word) for word in ("person", "animal", "object")] == ["a person", "an animal", "an object"]
