@@ -53,7 +53,8 @@ class TrainingConfig:
         prior_weight: Extra share of the batch, and weight of its loss, that is prior pictures; 0 for none.
         sample_every: Steps between sample pictures, which are also made before the first step; 0 for none.
         sample_prompts: Prompts of the sample pictures (``{trigger}`` is substituted); empty for the kind's templates.
-        num_inference_steps: Denoising steps of sample and prior pictures.
+        num_inference_steps: Denoising steps of sample pictures.
+        prior_inference_steps: Denoising steps of prior pictures; few are enough for what layers see.
         guidance_scale: Guidance of sample and prior pictures.
         checkpoint_every: Steps between checkpoints; 0 for only when interrupted.
         mixed_precision: ``"no"`` or ``"bf16"`` (autocast).
@@ -94,6 +95,7 @@ class TrainingConfig:
     sample_every: int = 50
     sample_prompts: tuple[str, ...] = ()
     num_inference_steps: int = 20
+    prior_inference_steps: int = 10
     guidance_scale: float = 4.0
     checkpoint_every: int = 0
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -214,6 +216,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "prior_weight": (0, 1),
     "sample_every": (0, math.inf),
     "num_inference_steps": (1, math.inf),
+    "prior_inference_steps": (1, math.inf),
     "guidance_scale": (0, math.inf),
     "checkpoint_every": (0, math.inf),
 }

@@ -1,21 +1,25 @@
 """Foreign inputs: prompts and pictures that do not hold the concept in training, as the base alone sees them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from orthoplex import vignette
 from orthoplex.adapters import Adapter
-from orthoplex.models import Base
+from orthoplex.errors import ConfigurationError
+from orthoplex.models import EMBEDDED, Base
 from orthoplex.training.config import TrainingConfig
+from orthoplex.training.dataset import insert_trigger
 from orthoplex.training.diffusion import NoiseSchedule
 from orthoplex.training.erasure import ErasureStatistics, collecting
 from orthoplex.training.sampling import run_pipeline
 from orthoplex.training.text import class_vector, encode_ids, replaced_vectors, text_features
 
-CLASS_WORDS = ("person", "animal", "object", "place", "style")
+CLASS_WORDS = ("person", "animal", "object", "vehicle", "place", "painting")
 """Class words that foreign concepts may have, besides the concept's own."""
 
 FOREIGN_PROMPTS = (
@@ -77,6 +81,11 @@ class PriorPictures:
     ids: Tensor
 
 
+def default_foreign_prompts(base: Base) -> tuple[str, ...]:
+    """Return the prompts that come with the embedded base, or ``FOREIGN_PROMPTS`` for any other."""
+    return tuple(vignette.foreign_prompts()) if base.identity.family == EMBEDDED else FOREIGN_PROMPTS
+
+
 def compose_foreign_prompts(
     config: TrainingConfig, *, token: str, class_word: str, prompts: Sequence[str], generator: torch.Generator
 ) -> ForeignPrompts:
@@ -88,22 +97,36 @@ def compose_foreign_prompts(
         class_word: The concept's class word.
         prompts: Prompts of the base's own words, for the remaining half; repeated as often as needed.
         generator: Decides the order of ``prompts``.
+
+    Raises:
+        ConfigurationError: When there are no prompts.
     """
+    if not prompts:
+        raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
     quarter = config.erasure_prompts // 4
     around_class = [
         "" if i == 0 else _TEMPLATES[i % len(_TEMPLATES)].format(f"a {class_word}") for i in range(max(1, quarter))
     ]
-    words = (class_word, *(word for word in CLASS_WORDS if word != class_word))
-    tokened = [
-        _TEMPLATES[i % len(_TEMPLATES)].format(f"{token} {words[(i // 2) % len(words)] if i % 2 else class_word}")
-        for i in range(quarter)
-    ]
-    known = list(prompts) or list(FOREIGN_PROMPTS)
-    order = torch.randperm(len(known), generator=generator).tolist()
+    order = torch.randperm(len(prompts), generator=generator).tolist()
+    shuffled = [prompts[i] for i in order]
+    tokened = _with_token(shuffled, token, class_word)[:quarter]
     remaining = config.erasure_prompts - len(around_class) - len(tokened)
-    return ForeignPrompts(
-        plain=tuple([known[order[i % len(known)]] for i in range(remaining)] + around_class), tokened=tuple(tokened)
-    )
+    plain = [shuffled[i % len(shuffled)] for i in range(remaining)]
+    return ForeignPrompts(plain=(*plain, *around_class), tokened=tuple(tokened))
+
+
+def _with_token(prompts: Sequence[str], token: str, class_word: str) -> list[str]:
+    """Prompts with the token before a class word: in turn templates, and prompts that name a class word."""
+    words = (class_word, *(word for word in CLASS_WORDS if word != class_word))
+    templates = [template.format(f"{token} {word}") for word in words for template in _TEMPLATES]
+    named = [
+        insert_trigger(prompt, token=token, class_word=word, trigger=f"{token} {word}")
+        for prompt in prompts
+        for word in words
+        if word in prompt.split()
+    ]
+    pairs = zip_longest(templates, named)
+    return [prompt for pair in pairs for prompt in pair if prompt is not None]
 
 
 def random_vectors(base: Base, *, class_word: str, count: int, num_vectors: int, generator: torch.Generator) -> Tensor:
@@ -126,10 +149,11 @@ def random_vectors(base: Base, *, class_word: str, count: int, num_vectors: int,
 def make_prior_pictures(base: Base, config: TrainingConfig, prompts: Sequence[str]) -> PriorPictures:
     """Let the base picture ``config.prior_pictures`` foreign prompts; only latents are kept, nothing is decoded."""
     chosen = [prompts[i % len(prompts)] for i in range(config.prior_pictures)]
+    quick = replace(config, num_inference_steps=config.prior_inference_steps)
     latents = []
     for start in range(0, len(chosen), config.batch_size):
         part = chosen[start : start + config.batch_size]
-        latents.append(run_pipeline(base, config, part, seed=config.seed + start, output_type="latent").float())
+        latents.append(run_pipeline(base, quick, part, seed=config.seed + start, output_type="latent").float())
     return PriorPictures(torch.cat(latents), encode_ids(base, chosen))
 
 

@@ -22,9 +22,9 @@ from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
 from orthoplex.training.erasure import ErasureStatistics, erasure_penalty
 from orthoplex.training.foreign import (
-    FOREIGN_PROMPTS,
     PriorPictures,
     compose_foreign_prompts,
+    default_foreign_prompts,
     gather_statistics,
     make_prior_pictures,
     random_vectors,
@@ -43,7 +43,7 @@ def train(
     *,
     output: str | Path,
     resume: bool = False,
-    foreign_prompts: Sequence[str] = FOREIGN_PROMPTS,
+    foreign_prompts: Sequence[str] | None = None,
 ) -> Generator[StepRecord, None, None]:
     """Train a concept, yield a record for every step, and write the concept file at the end.
 
@@ -62,7 +62,8 @@ def train(
         config: All knobs.
         output: The concept file to write, ``*.safetensors``.
         resume: Continue from the checkpoint if there is one.
-        foreign_prompts: Prompts of the base's own words, for erasure and prior pictures.
+        foreign_prompts: Prompts of the base's own words, for erasure and prior pictures; None takes those that
+            come with the base, or general ones.
 
     Raises:
         ConfigurationError: When an option does not fit the base, or the checkpoint belongs to another run.
@@ -74,8 +75,9 @@ def train(
         raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
     if base.recipe is not None:
         raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
+    foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     run = _Run.of(base, dataset, config)
-    return _steps(base, dataset, run, output=output, resume=resume, foreign_prompts=tuple(foreign_prompts))
+    return _steps(base, dataset, run, output=output, resume=resume, foreign_prompts=foreign)
 
 
 @dataclass(frozen=True, eq=False)
