@@ -108,7 +108,8 @@ def compose_foreign_prompts(
         "" if i == 0 else _TEMPLATES[i % len(_TEMPLATES)].format(f"a {class_word}") for i in range(max(1, quarter))
     ]
     order = torch.randperm(len(prompts), generator=generator).tolist()
-    shuffled = [prompts[i] for i in order]
+    known = list(prompts)
+    shuffled = [known[i] for i in order]
     tokened = _with_token(shuffled, token, class_word)[:quarter]
     remaining = config.erasure_prompts - len(around_class) - len(tokened)
     plain = [shuffled[i % len(shuffled)] for i in range(remaining)]

@@ -1,0 +1,162 @@
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from orthoplex.errors import ConfigurationError
+from orthoplex.training import LEARNING_RATES, TrainingConfig
+
+
+def test_defaults_are_the_documented_ones():
+    config = TrainingConfig()
+    assert (config.method, config.basis, config.slot, config.slots) == ("orthogonal", "slot", "auto", 16)
+    assert (config.rank, config.layers, config.text_encoder) == ("proportional", "attention", False)
+    assert (config.num_vectors, config.erasure, config.prior_weight) == (2, 0.0, 0.0)
+
+
+def test_every_field_is_documented():
+    for item in fields(TrainingConfig):
+        assert f"        {item.name}: " in (TrainingConfig.__doc__ or ""), item.name
+
+
+def test_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        TrainingConfig().steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("method", "rate"), LEARNING_RATES.items())
+def test_each_method_has_its_own_learning_rate(method, rate):
+    assert TrainingConfig(method=method).weight_learning_rate == rate
+    assert TrainingConfig(method=method, learning_rate=0.5).weight_learning_rate == 0.5
+
+
+def test_a_frozen_down_factor_learns_faster():
+    assert LEARNING_RATES["orthogonal"] > 2 * LEARNING_RATES["lora"]
+
+
+def test_adapter_part():
+    adapter = TrainingConfig(method="lora", rank=5, alpha=2.0, slot=3, slots=8, down_scale=0.25).adapter
+    assert (adapter.method, adapter.rank, adapter.alpha) == ("lora", 5, 2.0)
+    assert (adapter.slot, adapter.slots, adapter.down_scale) == (3, 8, 0.25)
+    assert TrainingConfig().adapter.slot is None
+
+
+def test_overrides_are_read_as_toml():
+    config = TrainingConfig().with_overrides(
+        [
+            "steps=7",
+            "learning_rate = 1e-3",
+            "slot=3",
+            "rank=proportional",
+            "text_encoder=true",
+            "basis=random",
+            'trigger_form="token"',
+            "min_snr_gamma=5",
+            'sample_prompts=["a {trigger}", "b"]',
+        ]
+    )
+    assert (config.steps, config.learning_rate, config.slot, config.rank) == (7, 1e-3, 3, "proportional")
+    assert (config.text_encoder, config.basis, config.trigger_form) == (True, "random", "token")
+    assert config.min_snr_gamma == 5.0 and isinstance(config.min_snr_gamma, float)
+    assert config.sample_prompts == ("a {trigger}", "b")
+
+
+def test_overrides_can_say_none():
+    assert TrainingConfig(learning_rate=0.1).with_overrides(["learning_rate=none"]).learning_rate is None
+
+
+def test_later_overrides_win_and_the_original_stays():
+    config = TrainingConfig()
+    assert config.with_overrides(["steps=1", "steps=2"]).steps == 2
+    assert config.steps == 120
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"), [("stepz", "steps"), ("learning_rat", "learning_rate"), ("erase", "erasure"), ("seeds", "seed")]
+)
+def test_unknown_key_names_the_nearest(key, nearest):
+    with pytest.raises(ConfigurationError, match=f"'{key}' is no training option; did you mean '{nearest}'"):
+        TrainingConfig().with_overrides([f"{key}=1"])
+
+
+def test_override_without_equals_sign():
+    with pytest.raises(ConfigurationError, match="override 'steps' has no '='; allowed is key=value"):
+        TrainingConfig().with_overrides(["steps"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("steps=many", "steps is 'many'; allowed is a whole number"),
+        ("steps=1.5", "steps is 1.5; allowed is a whole number"),
+        ("steps=true", "steps is True; allowed is a whole number"),
+        ("learning_rate=fast", "learning_rate is 'fast'; allowed is a finite number or none"),
+        ("learning_rate=nan", "learning_rate is nan; allowed is a finite number or none"),
+        ("text_encoder=1", "text_encoder is 1; allowed is true or false"),
+        ("method=3", "method is 3; allowed is a text"),
+        ("slot=first", "slot is 'first'; allowed is a whole number or 'auto'"),
+        ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian'"),
+        ("layers=all", "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear'"),
+        ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16'"),
+        ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed is a list of texts"),
+    ],
+)
+def test_wrong_types_are_named(entry, message):
+    with pytest.raises(ConfigurationError, match=message):
+        TrainingConfig().with_overrides([entry])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("steps=0", "steps is 0; allowed are numbers from 1"),
+        ("batch_size=-1", "batch_size is -1; allowed are numbers from 1"),
+        ("caption_dropout=1.5", "caption_dropout is 1.5; allowed are numbers from 0 to 1"),
+        ("slot=-1", "slot is -1; allowed are numbers from 0"),
+        ("rank=0", "rank is 0; allowed are numbers from 1"),
+        ("num_vectors=17", "num_vectors is 17; allowed are numbers from 1 to 16"),
+        ("erasure=-0.1", "erasure is -0.1; allowed are numbers from 0"),
+        ("learning_rate=0", "learning_rate is 0; allowed are numbers above 0"),
+        ("min_snr_gamma=0", "min_snr_gamma is 0; allowed are numbers above 0"),
+        ("method=full", "method is 'full'; allowed are lora, orthogonal"),
+    ],
+)
+def test_values_out_of_range_are_named(entry, message):
+    with pytest.raises(ConfigurationError, match=message):
+        TrainingConfig().with_overrides([entry])
+
+
+def test_prior_preservation_needs_pictures():
+    with pytest.raises(ConfigurationError, match="prior_weight is 0.5 and prior_pictures is 0"):
+        TrainingConfig(prior_weight=0.5, prior_pictures=0)
+
+
+def test_toml_file(tmp_path):
+    path = tmp_path / "anna.toml"
+    path.write_text('method = "lora"\nsteps = 9\nerasure = 1\nsample_prompts = ["x"]\n')
+    config = TrainingConfig.from_toml(path)
+    assert (config.method, config.steps, config.erasure, config.sample_prompts) == ("lora", 9, 1.0, ("x",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = ", "cannot be read"),
+        ("step = 3", "'step' is no training option; did you mean 'steps'"),
+        ("steps = 'x'", "steps is 'x'"),
+    ],
+)
+def test_toml_errors_name_the_file(tmp_path, text, message):
+    path = tmp_path / "anna.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=f"configuration .*anna.toml.*{message}"):
+        TrainingConfig.from_toml(path)
+
+
+def test_missing_toml_file(tmp_path):
+    with pytest.raises(ConfigurationError, match="nowhere.toml cannot be read"):
+        TrainingConfig.from_toml(tmp_path / "nowhere.toml")
+
+
+def test_json_round_trip():
+    config = TrainingConfig(sample_prompts=("a", "b"), rank=3, slot=2, learning_rate=0.1)
+    assert TrainingConfig.from_mapping(config.to_json()) == config

@@ -1,0 +1,218 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from orthoplex.errors import DatasetError
+from orthoplex.training import CAPTION_TEMPLATES, ConceptDataset
+from orthoplex.training.dataset import insert_trigger, load_picture
+
+
+def read(folder, **changes):
+    options = {"resolution": 32, "token": "<anna>", "class_word": "person", "kind": "person"}
+    return ConceptDataset.from_folder(folder, **(options | changes))
+
+
+def test_pictures_are_square_and_in_order(folder):
+    dataset = read(folder, resolution=16)
+    assert len(dataset) == 4
+    assert [picture.file_name for picture in dataset.pictures] == ["00.png", "01.png", "02.png", "03.png"]
+    assert dataset.pixels().shape == (4, 3, 16, 16)
+    assert dataset.pixels().min() >= -1.0 and dataset.pixels().max() <= 1.0
+    assert dataset.image(2).size == (16, 16)
+
+
+def test_pixels_are_scaled_to_one(tmp_path):
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
+    pixels = read(tmp_path, resolution=4).pixels()[0]
+    assert torch.equal(pixels[0], torch.ones(4, 4))
+    assert torch.equal(pixels[1:], -torch.ones(2, 4, 4))
+
+
+def test_crop_is_at_the_centre(tmp_path):
+    image = Image.new("RGB", (30, 10), "blue")
+    image.paste("red", (10, 0, 20, 10))
+    image.save(tmp_path / "wide.png")
+    pixels = load_picture(tmp_path / "wide.png", 10)
+    assert pixels[0].float().mean() == 255 and pixels[2].float().mean() == 0
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = Image.new("RGB", (10, 20), "red")
+    image.paste("blue", (0, 10, 10, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image.save(tmp_path / "turned.png", exif=exif)
+    pixels = load_picture(tmp_path / "turned.png", 8)
+    assert pixels[2, 0, 0] > 200 and pixels[0, 0, 0] < 50
+
+
+def test_transparency_becomes_white(tmp_path):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert load_picture(tmp_path / "clear.png", 8).min() == 255
+
+
+def test_jpeg_and_webp_are_read(tmp_path):
+    for name, color in (("a.jpg", "red"), ("b.jpeg", "green"), ("c.webp", "blue"), ("d.PNG", "white")):
+        Image.new("RGB", (8, 8), color).save(tmp_path / name)
+    (tmp_path / "notes.md").write_text("not a picture")
+    assert len(read(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("kind", CAPTION_TEMPLATES)
+def test_templates_hold_the_trigger(folder, kind):
+    for caption in read(folder, kind=kind).captions:
+        assert "<anna> person" in caption and "{" not in caption
+
+
+def test_template_texts(folder):
+    assert read(folder).captions == ("a drawing of <anna> person", "a photo of <anna> person")
+    assert read(folder, kind="style", class_word="painting").captions == ("a picture in the style of <anna> painting",)
+    assert read(folder, kind="scene", class_word="place").captions == ("a view of <anna> place",)
+
+
+def test_token_form_leaves_the_class_word_out(folder):
+    dataset = read(folder, trigger_form="token")
+    assert dataset.trigger == "<anna>"
+    assert dataset.captions == ("a drawing of <anna>", "a photo of <anna>")
+
+
+def test_text_files_go_before_metadata(folder):
+    (folder / "00.txt").write_text("{trigger} at night\n")
+    lines = [{"file_name": "00.png", "text": "unused"}, {"file_name": "01.png", "text": "TOKEN by day"}]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    captions = [picture.captions for picture in read(folder).pictures]
+    assert captions[0] == ("<anna> person at night",)
+    assert captions[1] == ("<anna> person by day",)
+    assert captions[2] == ("a photo of <anna> person", "a drawing of <anna> person")
+
+
+@pytest.mark.parametrize("name", ["LICENSE.txt", "README.txt", "notice.txt"])
+def test_licences_are_no_captions(folder, name):
+    (folder / name).write_text("CC BY 4.0")
+    assert len(read(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("{trigger} on a beach", "<anna> person on a beach"),
+        ("TOKEN on a beach", "<anna> person on a beach"),
+        ("<anna> on a beach", "<anna> person on a beach"),
+        ("<name> on a beach", "<anna> person on a beach"),
+        ("<anna> person on a beach", "<anna> person on a beach"),
+        ("TOKEN person, TOKEN", "<anna> person, <anna> person"),
+        ("a photo of a person on a beach", "a photo of <anna> person on a beach"),
+        ("The Person smiles at a person", "<anna> person smiles at a person"),
+        ("a personal note", "<anna> person, a personal note"),
+        ("smiling on a beach", "<anna> person, smiling on a beach"),
+        ("TOKENS on a beach", "<anna> person, TOKENS on a beach"),
+        ("  ", "<anna> person"),
+    ],
+)
+def test_trigger_in_captions(caption, expected):
+    assert insert_trigger(caption, token="<anna>", class_word="person", trigger="<anna> person") == expected
+
+
+def test_bare_token_in_captions():
+    def insert(caption):
+        return insert_trigger(caption, token="<anna>", class_word="person", trigger="<anna>")
+
+    assert insert("<anna> person smiles") == "<anna> person smiles"
+    assert insert("a person smiles") == "<anna> smiles"
+
+
+def test_class_words_are_no_patterns():
+    trigger = "<anna> c++"
+    assert insert_trigger("a cpp book", token="<anna>", class_word="c++", trigger=trigger) == "<anna> c++, a cpp book"
+
+
+def test_hash_depends_on_everything_and_on_nothing_else(folder):
+    first = read(folder).dataset_hash
+    assert len(first) == 64 and first == read(folder).dataset_hash
+    others = [
+        read(folder, token="<bob>"),
+        read(folder, class_word="woman"),
+        read(folder, kind="subject"),
+        read(folder, resolution=16),
+        read(folder, trigger_form="token"),
+    ]
+    (folder / "00.txt").write_text("TOKEN")
+    others.append(read(folder))
+    (folder / "00.txt").unlink()
+    Image.new("RGB", (8, 8)).save(folder / "00.png")
+    others.append(read(folder))
+    assert len({first, *(dataset.dataset_hash for dataset in others)}) == 8
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(DatasetError, match="folder .*nowhere does not exist"):
+        read(tmp_path / "nowhere")
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(DatasetError, match="holds no pictures; allowed are .png, .jpg, .jpeg, .webp"):
+        read(tmp_path)
+
+
+def test_unreadable_picture_is_named(folder):
+    (folder / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(DatasetError, match=r"picture .*broken.png cannot be read"):
+        read(folder)
+
+
+def test_truncated_picture_is_named(folder):
+    whole = (folder / "00.png").read_bytes()
+    (folder / "04.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match=r"picture .*04.png cannot be read"):
+        read(folder)
+
+
+def test_caption_without_a_picture(folder):
+    (folder / "99.txt").write_text("TOKEN")
+    with pytest.raises(DatasetError, match=r"caption .*99.txt belongs to no picture"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"file_name": "99.png", "text": "x"}'], "line 1: picture '99.png' does not exist"),
+        (['{"file_name": "00.png", "text": "x"}'] * 2, "line 2: picture '00.png' has a duplicate caption"),
+        (["", '{"file_name": "00.png"}'], "line 2 cannot be read"),
+        (["nonsense"], "line 1 cannot be read"),
+        (["[]"], "line 1 cannot be read"),
+    ],
+)
+def test_metadata_errors_name_the_line(folder, lines, message):
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DatasetError, match=f"metadata.jsonl {message}"):
+        read(folder)
+
+
+def test_equal_stems_are_refused(folder):
+    Image.new("RGB", (8, 8)).save(folder / "00.jpg")
+    with pytest.raises(DatasetError, match="holds 00.jpg and 00.png; allowed is one picture of each stem"):
+        read(folder)
+
+
+def test_equal_files_are_refused(folder):
+    (folder / "copy.png").write_bytes((folder / "01.png").read_bytes())
+    with pytest.raises(DatasetError, match="copy.png is a duplicate of 01.png"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"token": "anna"}, "token is 'anna'; allowed is <name>"),
+        ({"token": "<Anna B>"}, "token is '<Anna B>'; allowed is <name>"),
+        ({"class_word": " "}, "class_word is ' '; allowed is a word"),
+        ({"kind": "animal"}, "kind is 'animal'; allowed are person, subject, scene, style"),
+        ({"resolution": 0}, "resolution is 0; allowed are whole numbers from 1"),
+    ],
+)
+def test_arguments_are_checked(folder, changes, message):
+    with pytest.raises(DatasetError, match=message):
+        read(folder, **changes)
