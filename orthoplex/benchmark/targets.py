@@ -46,7 +46,14 @@ def random_sd15(dtype: torch.dtype = torch.float32) -> Base:
     torch.nn.Module.to(unet, dtype)
     _fill(unet)
     text = CLIPTextConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=62,
+        eos_token_id=63,
+        pad_token_id=63,
     )
     pipeline = StableDiffusionPipeline(
         vae=None,  # pyright: ignore[reportArgumentType]  # no picture is ever made

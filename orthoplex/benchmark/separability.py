@@ -1,0 +1,93 @@
+"""How well an encoder tells the sample concepts apart, on their real pictures: the choice of features, measured.
+
+python -m orthoplex.benchmark.separability --output results/encoder.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from torch import cat
+
+from orthoplex.benchmark.experiment import EncoderSettings
+from orthoplex.benchmark.measurement import References, gallery_of, read_references
+from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.sources import ConceptSource, sample_sources
+from orthoplex.evaluation import identity_rate, identity_threshold, image_alignment, recognised_rate, scores
+
+_CHOICES = (
+    EncoderSettings("bottleneck", 96),
+    EncoderSettings("bottleneck", 128),
+    EncoderSettings("bottleneck", 224),
+    EncoderSettings("block-13", 128),
+    EncoderSettings("block-10", 128),
+)
+
+
+@dataclass(frozen=True)
+class Separability:
+    """One kind of concepts; held-out pictures against training pictures, means over the kind's concepts.
+
+    Attributes:
+        recognised: Share recognised as their own concept among those of the kind.
+        identity: Share above the threshold that at most 5 % of the other concepts' pictures pass.
+        own: Alignment to their own concept.
+        others: Alignment to the other concepts of the kind.
+    """
+
+    recognised: float
+    identity: float
+    own: float
+    others: float
+
+
+def separability(references: Mapping[str, References], kind: str) -> Separability:
+    """Measure one kind, which needs two concepts or more."""
+    rows = []
+    for name, entry in references.items():
+        if entry.kind != kind:
+            continue
+        gallery = gallery_of(name, references)
+        others = [references[other] for other in gallery if other != name]
+        impostors = cat([cat([other.training, other.held_out]) for other in others])
+        threshold = identity_threshold(scores(impostors, {name: entry.training})[:, 0])
+        rows.append(
+            Separability(
+                recognised=recognised_rate(entry.held_out, gallery, name),
+                identity=identity_rate(entry.held_out, entry.training, threshold),
+                own=image_alignment(entry.held_out, entry.training),
+                others=image_alignment(entry.held_out, cat([other.training for other in others])),
+            )
+        )
+    return Separability(*(mean(getattr(row, number) for row in rows) for number in asdict(rows[0])))
+
+
+def compare_encoders(concepts: Sequence[ConceptSource], choices: Sequence[EncoderSettings]) -> list[dict[str, object]]:
+    """One row for each choice of features: every kind's numbers, and processor milliseconds a picture."""
+    rows = []
+    for choice in choices:
+        encoder = choice.build()
+        started = time.process_time()
+        references = read_references(concepts, encoder)
+        pictures = sum(len(entry.training) + len(entry.held_out) for entry in references.values())
+        milliseconds = 1000 * (time.process_time() - started) / pictures
+        kinds = {kind: asdict(separability(references, kind)) for kind in dict.fromkeys(c.kind for c in concepts)}
+        rows.append({"encoder": encoder.name, "kinds": kinds, "milliseconds_per_picture": milliseconds})
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("results/encoder.json"))
+    options = parser.parse_args(arguments)
+    write_json(options.output, {"machine": machine(), "encoders": compare_encoders(sample_sources(), _CHOICES)})
+
+
+if __name__ == "__main__":
+    main()
