@@ -61,13 +61,21 @@ def split_pictures(folder: Path) -> Split:
     With n pictures `floor(n/4)` are held out: 4 of 16, 3 of 12.
 
     Raises:
-        DatasetError: when the folder is missing or holds fewer than four pictures.
+        DatasetError: when the folder is missing, holds fewer than four pictures, or one of its pictures twice, which
+            could put the same picture on both sides.
     """
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed: a folder of pictures")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if len(files) < MINIMUM_PICTURES:
         raise DatasetError(f"folder {folder} holds {len(files)} pictures; allowed: {MINIMUM_PICTURES} or more")
+    contents: dict[bytes, Path] = {}
+    for path in files:
+        twin = contents.setdefault(path.read_bytes(), path)
+        if twin is not path:
+            raise DatasetError(
+                f"folder {folder}: {path.name} is a duplicate of {twin.name}; allowed: each picture once"
+            )
     cut = len(files) - len(files) // 4
     return Split(tuple(files[:cut]), tuple(files[cut:]))
 

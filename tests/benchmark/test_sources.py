@@ -15,7 +15,7 @@ from orthoplex.training import ConceptDataset
 @pytest.mark.parametrize(("count", "held_out"), [(4, 1), (7, 1), (12, 3), (13, 3), (16, 4)])
 def test_the_last_quarter_is_held_out(tmp_path, count, held_out):
     for number in range(count):
-        (tmp_path / f"{number:02d}.png").touch()
+        (tmp_path / f"{number:02d}.png").write_bytes(bytes([number]))
     (tmp_path / "00.txt").touch()
     split = split_pictures(tmp_path)
     assert [path.name for path in split.held_out] == [f"{n:02d}.png" for n in range(count - held_out, count)]
@@ -28,6 +28,14 @@ def test_too_few_pictures_and_no_folder_are_refused(tmp_path):
         split_pictures(tmp_path)
     with pytest.raises(DatasetError, match=r"none does not exist"):
         split_pictures(tmp_path / "none")
+
+
+def test_no_picture_can_be_on_both_sides(sources, tmp_path):
+    folder = tmp_path / "twice"
+    shutil.copytree(sources[0].folder, folder)
+    shutil.copyfile(folder / "01.png", folder / "07.png")
+    with pytest.raises(DatasetError, match=r"07.png is a duplicate of 01.png; allowed: each picture once"):
+        split_pictures(folder)
 
 
 def test_the_training_folder_holds_the_training_pictures_only(sources, tmp_path):
