@@ -38,7 +38,7 @@ class TrainingState:
     @staticmethod
     def begin(config: TrainingConfig, adapters: Mapping[str, Adapter], vectors: Tensor) -> "TrainingState":
         """Start with untrained adapters and the initial vectors."""
-        parameter = nn.Parameter(vectors)
+        parameter = nn.Parameter(vectors.clone())
         weights = [weight for adapter in adapters.values() for weight in adapter.parameters()]
         groups = [
             {"params": weights, "lr": config.weight_learning_rate, "weight_decay": config.weight_decay},

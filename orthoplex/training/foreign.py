@@ -110,7 +110,8 @@ def compose_foreign_prompts(
     order = torch.randperm(len(prompts), generator=generator).tolist()
     known = list(prompts)
     shuffled = [known[i] for i in order]
-    tokened = _with_token(shuffled, token, class_word)[:quarter]
+    holding = _with_token(shuffled, token, class_word)
+    tokened = [holding[i % len(holding)] for i in range(quarter)]
     remaining = config.erasure_prompts - len(around_class) - len(tokened)
     plain = [shuffled[i % len(shuffled)] for i in range(remaining)]
     return ForeignPrompts(plain=(*plain, *around_class), tokened=tuple(tokened))

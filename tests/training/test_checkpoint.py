@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from orthoplex.adapters import create_adapter
+from orthoplex.errors import ConfigurationError
+from orthoplex.training.checkpoint import TrainingState, checkpoint_path, load_checkpoint, save_checkpoint
+
+IDENTITY = {"name": "anna", "config": {"steps": 6}}
+
+
+def begin(config, seed=0):
+    config = replace(config, method="lora", rank=2, weight_decay=0.5)
+    adapters = {
+        layer: create_adapter(
+            config.adapter, layer=layer, out_features=3, in_features=4, concept_id="x", seed=seed
+        )
+        for layer in ("unet.a", "unet.b")
+    }
+    return TrainingState.begin(config, adapters, torch.ones(2, 5))
+
+
+def step(state, value, **changes):
+    for parameter in state.parameters().values():
+        parameter.grad = torch.full_like(parameter, value)
+    options = {"learning_rate_factor": 1.0, "gradient_clip": 0.0, "token_norm_limit": None}
+    state.update(**(options | changes))
+
+
+def values(state):
+    return {name: parameter.detach().clone() for name, parameter in state.parameters().items()}
+
+
+def test_path_lies_beside_the_output(tmp_path):
+    assert checkpoint_path(tmp_path / "anna.safetensors") == tmp_path / "anna.checkpoint.safetensors"
+
+
+def test_parameters_are_named(config):
+    names = {"unet.a up", "unet.a down", "unet.b up", "unet.b down", "token vectors"}
+    assert set(begin(config).parameters()) == names
+
+
+def test_a_step_counts_and_clears(config):
+    state = begin(config)
+    before = values(state)
+    step(state, 1.0)
+    assert state.step == 1
+    assert all(parameter.grad is None for parameter in state.parameters().values())
+    assert all(not torch.equal(before[name], now) for name, now in values(state).items())
+
+
+def test_learning_rates_of_the_groups(config):
+    state = begin(replace(config, learning_rate=0.25, token_learning_rate=0.125))
+    before = values(state)
+    step(state, 1.0, learning_rate_factor=0.5)
+    # Adam's first step is the learning rate itself; up starts at zero, so its decay is zero
+    moved = {name: (before[name] - now).abs().max().item() for name, now in values(state).items()}
+    assert moved["unet.a up"] == pytest.approx(0.125, rel=1e-4)
+    assert moved["token vectors"] == pytest.approx(0.0625, rel=1e-4)
+    assert [group["lr"] for group in state.optimizer.param_groups] == [0.25, 0.125]
+
+
+def test_gradients_are_clipped_per_group(config):
+    state = begin(config)
+    step(state, 100.0, gradient_clip=1.0)
+    weights = [state.parameters()[name] for name in state.parameters() if name != "token vectors"]
+    first_moments = [state.optimizer.state[weight]["exp_avg"] / 0.1 for weight in weights]
+    assert torch.cat([moment.flatten() for moment in first_moments]).norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_token_vectors_are_held_to_their_limit(config):
+    state = begin(config)
+    step(state, 0.0, token_norm_limit=0.5)
+    assert state.vectors.norm(dim=1).tolist() == pytest.approx([0.5, 0.5])
+    step(state, 0.0, token_norm_limit=9.0)
+    assert state.vectors.norm(dim=1).tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_loaded_state_goes_on_bit_for_bit(config, tmp_path, steps):
+    path = tmp_path / "x.checkpoint.safetensors"
+    state = begin(config)
+    for i in range(steps):
+        step(state, 1.0 + i)
+    save_checkpoint(state, path, IDENTITY)
+    other = begin(config, seed=1)
+    load_checkpoint(other, path, IDENTITY)
+    assert other.step == steps
+    for this in (state, other):
+        step(this, 0.5)
+    for name, value in values(state).items():
+        assert torch.equal(value, values(other)[name]), name
+
+
+def test_saving_leaves_one_file(config, tmp_path):
+    path = tmp_path / "x.checkpoint.safetensors"
+    save_checkpoint(begin(config), path, IDENTITY)
+    save_checkpoint(begin(config), path, IDENTITY)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("identity", "message"),
+    [
+        ({"name": "bob", "config": {"steps": 6}}, "made with name 'anna', this run has 'bob'"),
+        ({"name": "anna", "config": {"steps": 7}}, "made with config.steps 6, this run has 7"),
+        ({"name": "anna", "config": {"steps": 6}, "x": 1}, "made with x None, this run has 1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(config, tmp_path, identity, message):
+    path = tmp_path / "x.checkpoint.safetensors"
+    save_checkpoint(begin(config), path, IDENTITY)
+    with pytest.raises(ConfigurationError, match=message):
+        load_checkpoint(begin(config), path, identity)
+
+
+def test_a_damaged_checkpoint_is_named(config, tmp_path):
+    path = tmp_path / "x.checkpoint.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ConfigurationError, match="x.checkpoint.safetensors cannot be read"):
+        load_checkpoint(begin(config), path, IDENTITY)
+
+
+def test_a_checkpoint_of_other_layers_is_refused(config, tmp_path):
+    path = tmp_path / "x.checkpoint.safetensors"
+    state = begin(config)
+    save_checkpoint(TrainingState(dict(list(state.adapters.items())[:1]), state.vectors, state.optimizer), path, IDENTITY)
+    with pytest.raises(ConfigurationError, match="lacks the tensor 'parameter unet.b up'"):
+        load_checkpoint(begin(config), path, IDENTITY)

@@ -1,0 +1,143 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
+from orthoplex.errors import OrthoplexError
+from orthoplex.training.erasure import ErasureStatistics, collecting, erasure_penalty
+
+LAYER = "unet.a"
+
+
+def make_adapter(method="orthogonal", *, out_features=3, in_features=4, rank=2, layer=LAYER, **options):
+    config = AdapterConfig(method=method, rank=rank, slot=0, **options)
+    return create_adapter(
+        config, layer=layer, out_features=out_features, in_features=in_features, concept_id="x", seed=0
+    )
+
+
+def gathered(linear, adapter, *inputs):
+    with collecting({LAYER: linear}, {LAYER: adapter}) as collector:
+        for x in inputs:
+            linear(x)
+    return collector.statistics()
+
+
+def direct(linear, adapter, x):
+    """``E‖ΔW x‖² / E‖W x‖²`` straight from the inputs."""
+    change, output = adapter(x), functional.linear(x, linear.weight)
+    return change.square().sum(-1).mean() / output.square().sum(-1).mean()
+
+
+def test_numbers_written_out():
+    linear = nn.Linear(2, 2, bias=False)
+    linear.weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    adapter = make_adapter(out_features=2, in_features=2, rank=1)
+    adapter.down.copy_(torch.tensor([[1.0, 1.0]]))
+    adapter.up.data = torch.tensor([[1.0], [3.0]])
+    # x = (1, 0) and (1, 1): z = 1, 2; mean z² = 2.5; ‖up‖² = 10; E‖ΔW x‖² = 25; E‖W x‖² = (1 + 5) / 2 = 3
+    statistics = gathered(linear, adapter, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    assert statistics[LAYER].frozen
+    assert statistics[LAYER].gram.item() == pytest.approx(2.5 / 3)
+    assert erasure_penalty({LAYER: adapter}, statistics).item() == pytest.approx(25 / 3)
+
+
+def test_trained_down_keeps_the_whole_matrix():
+    linear = nn.Linear(2, 2, bias=False)
+    linear.weight.data = torch.eye(2)
+    adapter = make_adapter("lora", out_features=2, in_features=2, rank=1)
+    statistics = gathered(linear, adapter, torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    # Σ x xᵀ = [[10, 2], [2, 4]] and Σ ‖W x‖² = 14
+    assert not statistics[LAYER].frozen
+    torch.testing.assert_close(statistics[LAYER].gram, torch.tensor([[10.0, 2.0], [2.0, 4.0]]) / 14)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("alpha", [None, 5.0])
+def test_equals_the_direct_estimate(method, alpha):
+    torch.manual_seed(0)
+    linear, adapter = nn.Linear(4, 3), make_adapter(method, alpha=alpha)
+    adapter.up.data.normal_()
+    x = torch.randn(2, 5, 4)
+    statistics = gathered(linear, adapter, x[0], x[1:])
+    torch.testing.assert_close(erasure_penalty({LAYER: adapter}, statistics), direct(linear, adapter, x))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_equals_the_direct_one(method):
+    torch.manual_seed(0)
+    linear, adapter = nn.Linear(4, 3), make_adapter(method)
+    adapter.up.data.normal_()
+    x = torch.randn(7, 4)
+    erasure_penalty({LAYER: adapter}, gathered(linear, adapter, x)).backward()
+    ours = {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
+    adapter.zero_grad()
+    direct(linear, adapter, x).backward()
+    assert set(ours) == ({"up", "down"} if method == "lora" else {"up"})
+    for name, parameter in adapter.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad)
+
+
+def test_statistics_hold_while_the_adapter_learns():
+    torch.manual_seed(0)
+    linear, adapter, x = nn.Linear(4, 3), make_adapter("lora"), torch.randn(6, 4)
+    statistics = gathered(linear, adapter, x)
+    for parameter in adapter.parameters():
+        parameter.data.normal_()
+    torch.testing.assert_close(erasure_penalty({LAYER: adapter}, statistics), direct(linear, adapter, x))
+
+
+def test_an_untrained_adapter_is_silent():
+    adapter = make_adapter()
+    assert erasure_penalty({LAYER: adapter}, gathered(nn.Linear(4, 3), adapter, torch.randn(5, 4))).item() == 0.0
+
+
+def test_the_bias_is_no_part_of_the_output_energy():
+    linear = nn.Linear(4, 3)
+    adapter, x = make_adapter(), torch.randn(5, 4)
+    before = gathered(linear, adapter, x)[LAYER].gram
+    linear.bias.data += 100.0
+    assert torch.equal(before, gathered(linear, adapter, x)[LAYER].gram)
+
+
+def test_penalty_is_the_mean_over_layers():
+    adapters = {"unet.a": make_adapter(layer="unet.a"), "unet.b": make_adapter(layer="unet.b")}
+    for adapter, value in zip(adapters.values(), (1.0, 2.0), strict=True):
+        adapter.up.data.fill_(value)
+    unit = ErasureStatistics(torch.eye(2), frozen=True)
+    # ‖up‖² of a 3 x 2 matrix: 6 and 24
+    assert erasure_penalty(adapters, {"unet.a": unit, "unet.b": unit}).item() == 15.0
+
+
+def test_minimising_it_makes_the_update_silent_there_only():
+    torch.manual_seed(0)
+    linear, adapter = nn.Linear(4, 3), make_adapter("orthogonal", rank=4, down_scale=1.0)
+    foreign = torch.randn(50, 4) * torch.tensor([1.0, 1.0, 0.0, 0.0])
+    statistics = gathered(linear, adapter, foreign)
+    adapter.up.data.normal_()
+    own = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    before = adapter(own).detach()
+    optimizer = torch.optim.SGD([adapter.up], lr=0.02)
+    for _ in range(400):
+        optimizer.zero_grad()
+        erasure_penalty({LAYER: adapter}, statistics).backward()
+        optimizer.step()
+    assert adapter(foreign).abs().max() < 1e-3
+    torch.testing.assert_close(adapter(own), before, atol=1e-4, rtol=0)
+
+
+def test_hooks_are_gone_afterwards_also_after_an_error():
+    linear, adapter = nn.Linear(4, 3), make_adapter()
+    with pytest.raises(RuntimeError, match="stop"), collecting({LAYER: linear}, {LAYER: adapter}) as collector:
+        raise RuntimeError("stop")
+    linear(torch.randn(1, 4))
+    with pytest.raises(OrthoplexError, match=f"layer {LAYER}: foreign prompts gave output energy 0.0"):
+        collector.statistics()
+
+
+def test_a_layer_without_energy_is_named():
+    linear = nn.Linear(4, 3)
+    linear.weight.data.zero_()
+    with pytest.raises(OrthoplexError, match=f"layer {LAYER}: foreign prompts gave output energy 0.0"):
+        gathered(linear, make_adapter(), torch.randn(2, 4))

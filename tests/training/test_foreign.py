@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from orthoplex.adapters import create_adapter
+from orthoplex.concepts import BaseIdentity
+from orthoplex.errors import ConfigurationError
+from orthoplex.models import Base
+from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig
+from orthoplex.training.foreign import (
+    compose_foreign_prompts,
+    default_foreign_prompts,
+    gather_statistics,
+    make_prior_pictures,
+    random_vectors,
+)
+
+DIM = 24
+
+
+def compose(count, prompts=FOREIGN_PROMPTS, seed=0):
+    config = TrainingConfig(erasure_prompts=count)
+    generator = torch.Generator().manual_seed(seed)
+    return compose_foreign_prompts(config, token="<anna>", class_word="person", prompts=prompts, generator=generator)
+
+
+def adapters_of(base, config, layers="cross-attention"):
+    return {
+        layer: create_adapter(
+            config.adapter,
+            layer=layer,
+            out_features=linear.out_features,
+            in_features=linear.in_features,
+            concept_id="x",
+            seed=0,
+        )
+        for layer, linear in base.linear_layers(layers).items()
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 64, 300])
+def test_number_of_prompts(count):
+    prompts = compose(count)
+    assert len(prompts.plain) + len(prompts.tokened) == count
+    assert len(prompts.tokened) == count // 4
+    assert "" in prompts.plain
+
+
+def test_only_tokened_prompts_hold_the_token():
+    prompts = compose(64)
+    assert all("<anna>" in prompt for prompt in prompts.tokened)
+    assert not any("<anna>" in prompt for prompt in prompts.plain)
+
+
+def test_class_word_and_other_words_are_there():
+    prompts = compose(64)
+    assert "a photo of a person" in prompts.plain
+    assert "a photo of <anna> person" in prompts.tokened
+    assert any("<anna> animal" in prompt for prompt in prompts.tokened)
+
+
+def test_prompts_that_name_a_class_word_get_the_token_in_its_place():
+    prompts = compose(8, prompts=["a person on a beach", "a tree"])
+    assert "<anna> person on a beach" in prompts.tokened
+
+
+def test_order_is_decided_by_the_generator():
+    assert compose(64, seed=1).plain == compose(64, seed=1).plain != compose(64, seed=2).plain
+
+
+def test_no_prompts_are_refused():
+    with pytest.raises(ConfigurationError, match="foreign_prompts holds 0 prompts"):
+        compose(8, prompts=())
+
+
+def test_default_prompts_depend_on_the_base(base):
+    embedded = Base(base.pipeline, BaseIdentity(family="vignette", hash="0", name="vignette"))
+    assert default_foreign_prompts(base) == FOREIGN_PROMPTS
+    assert default_foreign_prompts(embedded) != FOREIGN_PROMPTS
+    assert "a person" in default_foreign_prompts(embedded)
+
+
+def test_random_vectors_have_the_scale_of_the_table(base):
+    generator = torch.Generator().manual_seed(0)
+    vectors = random_vectors(base, class_word="person", count=200, num_vectors=2, generator=generator)
+    spread = base.pipeline.text_encoder.get_input_embeddings().weight.std()
+    assert vectors.shape == (200, 2, DIM)
+    assert 0.5 * spread < vectors.std() < 2.5 * spread
+    assert not torch.equal(vectors[0], vectors[7])
+
+
+def test_prior_pictures_are_latents_of_plain_prompts(base, config):
+    config = replace(config, prior_pictures=5, batch_size=2)
+    prior = make_prior_pictures(base, config, ("a dog", "a cat"))
+    assert prior.latents.shape == (5, 4, 8, 8)
+    assert prior.ids.shape[0] == 5 and torch.equal(prior.ids[0], prior.ids[2])
+    assert not torch.equal(prior.latents[0], prior.latents[1])
+    assert torch.equal(prior.latents, make_prior_pictures(base, config, ("a dog", "a cat")).latents)
+
+
+@pytest.mark.parametrize("with_latents", [False, True])
+def test_statistics_of_every_layer(base, config, with_latents):
+    adapters = adapters_of(base, config)
+    prompts = compose(8)
+    latents = torch.randn(3, 4, 8, 8) if with_latents else None
+
+    def gather():
+        with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+            return gather_statistics(
+                base,
+                config,
+                adapters,
+                base.linear_layers("cross-attention"),
+                prompts=prompts,
+                vectors=torch.ones(len(prompts.tokened), 2, DIM),
+                token_ids=list(ids.values()),
+                latents=latents,
+                generator=torch.Generator().manual_seed(3),
+            )
+
+    statistics, again = gather(), gather()
+    assert statistics.keys() == adapters.keys()
+    for layer, adapter in adapters.items():
+        gram = statistics[layer].gram
+        assert gram.shape == (adapter.rank, adapter.rank)
+        assert torch.linalg.eigvalsh(gram).min() > -1e-6 and gram.trace() > 0
+        assert torch.equal(gram, again[layer].gram)
+        assert not adapter.up.any()

@@ -1,0 +1,315 @@
+import json
+import math
+import signal
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from orthoplex.adapters import METHODS
+from orthoplex.concepts import decode_thumbnail, load_concept, read_manifest
+from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
+from orthoplex.merging import merge
+from orthoplex.subspaces import BASIS_ID, slot_from_id
+from orthoplex.training import checkpoint_path, log_path, loop, samples_folder, train
+from orthoplex.training.records import StepRecord, begin_log
+from orthoplex.training.text import encode_ids, text_features
+
+
+def snapshot(base):
+    return {
+        f"{component} {name}": value.clone()
+        for component, module in base.modules().items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def last_of(records):
+    *_, last = records
+    return last
+
+
+def log_lines(output):
+    return [json.loads(line) for line in log_path(output).read_text().splitlines()]
+
+
+def assert_same_concept(first, second):
+    ours, theirs = load_file(first), load_file(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert replace(read_manifest(first), created="") == replace(read_manifest(second), created="")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_a_training_ends_with_a_concept(base, dataset, config, tmp_path, method, text_encoder):
+    config = replace(config, method=method, text_encoder=text_encoder, steps=3)
+    output = tmp_path / "anna.safetensors"
+    before = snapshot(base)
+    records = list(train(base, dataset, config, output=output))
+    assert [record.step for record in records] == [0, 1, 2, 3]
+    assert [record.output for record in records] == [None, None, None, output]
+    assert records[0].loss is None and all(math.isfinite(record.loss) for record in records[1:])
+    assert records[1].erasure == 0.0 and records[3].erasure > 0.0
+    assert not checkpoint_path(output).exists()
+    concept = load_concept(output, base=base.identity)
+    assert set(concept.layers) == set(base.linear_layers("attention", text_encoder))
+    assert all(factors.up.any() for factors in concept.layers.values())
+    assert list(concept.tokens) == ["<anna>", "<anna>_1"]
+    after = snapshot(base)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert base.tokens == ()
+
+
+def test_manifest(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, steps=1), output=output))
+    manifest = read_manifest(output)
+    concept_id = f"anna-{dataset.dataset_hash[:16]}"
+    assert (manifest.name, manifest.kind, manifest.class_word) == ("anna", "person", "person")
+    assert (manifest.trigger, manifest.base, manifest.method) == ("<anna> person", base.identity, "orthogonal")
+    assert (manifest.basis_id, manifest.dataset_hash) == (BASIS_ID, dataset.dataset_hash)
+    assert manifest.slot == manifest.adapter["slot"] == slot_from_id(concept_id, 4)
+    assert manifest.training["concept_id"] == concept_id
+    assert (manifest.training["steps"], manifest.training["slot"]) == (1, "auto")
+    thumbnail = decode_thumbnail(manifest.thumbnail)
+    assert thumbnail is not None and thumbnail.size == (32, 32)
+
+
+@pytest.mark.parametrize(("changes", "slot"), [({"slot": 2}, 2), ({"basis": "random"}, None), ({"method": "lora"}, None)])
+def test_slot_in_the_manifest(base, dataset, config, tmp_path, changes, slot):
+    config = replace(config, steps=1, erasure=0.0, **changes)
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, config, output=output))
+    assert read_manifest(output).slot == slot
+
+
+def test_slots_beyond_capacity_are_refused_at_once(base, dataset, config, tmp_path):
+    with pytest.raises(CapacityError, match="slot"):
+        next(train(base, dataset, replace(config, slot=99), output=tmp_path / "anna.safetensors"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_falls_when_every_step_is_the_same(base, dataset, config, tmp_path, monkeypatch, method):
+    drawn = loop.TrainingData.batch
+    monkeypatch.setattr(loop.TrainingData, "batch", lambda data, config, step: drawn(data, config, 0))
+    config = replace(config, method=method, steps=12, erasure=0.0, warmup=1, caption_dropout=0.0, schedule="constant")
+    records = list(train(base, dataset, config, output=tmp_path / "anna.safetensors"))
+    losses = [record.loss for record in records[1:]]
+    assert losses[-1] < 0.98 * losses[0]
+    assert all(later < earlier for earlier, later in zip(losses[::4], losses[4::4], strict=False))
+
+
+def test_erasure_keeps_the_update_silent(base, dataset, config, tmp_path):
+    config = replace(config, steps=25, warmup=1)
+    energies = {}
+    for weight in (1e-6, 100.0):
+        records = train(base, dataset, replace(config, erasure=weight), output=tmp_path / "anna.safetensors")
+        energies[weight] = last_of(records).erasure
+    assert energies[100.0] < 0.2 * energies[1e-6]
+
+
+def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, steps=2, sample_every=1)
+    records = list(train(base, dataset, config, output=output))
+    concept = load_concept(output, base=base.identity)
+    with base.folded(merge([(concept, 1.0)])):
+        images = loop.run_pipeline(base, config, ["a photo of <anna> person"], seed=0, output_type="pil")
+    trained, folded, before = (
+        np.asarray(image).astype(int) for image in (records[-1].images[0], images[0], records[0].images[0])
+    )
+    assert np.abs(trained - folded).max() <= 1
+    assert np.abs(trained - before).max() > 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("checkpoint_every", [0, 2])
+def test_resumed_equals_unbroken(base, dataset, config, tmp_path, method, checkpoint_every):
+    config = replace(config, method=method, prior_weight=0.5, checkpoint_every=checkpoint_every)
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    whole = list(train(base, dataset, config, output=straight))
+    with closing(train(base, dataset, config, output=broken)) as records:
+        first = list(islice(records, 4))
+    assert first[-1].step == 3 and not broken.exists()
+    assert checkpoint_path(broken).is_file()
+    rest = list(train(base, dataset, config, output=broken, resume=True))
+    assert [record.step for record in rest] == [4, 5, 6]
+    assert [record.loss for record in first + rest] == [record.loss for record in whole]
+    assert_same_concept(straight, broken)
+    assert not checkpoint_path(broken).exists()
+    assert [line["step"] for line in log_lines(broken)] == list(range(7))
+
+
+@pytest.mark.parametrize("where", ["_denoising_loss", "erasure_penalty", "append_log", "_learning_rate_factor"])
+def test_ctrl_c_anywhere_keeps_a_checkpoint(base, dataset, config, tmp_path, monkeypatch, where):
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    last_of(train(base, dataset, config, output=straight))
+    calls, original = [], getattr(loop, where)
+
+    def interrupting(*arguments):
+        calls.append(where)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, where, interrupting)
+        stopped = list(train(base, dataset, config, output=broken))
+    assert stopped[-1].output is None and checkpoint_path(broken).is_file()
+    last_of(train(base, dataset, config, output=broken, resume=True))
+    assert_same_concept(straight, broken)
+
+
+def test_ctrl_c_within_an_update_waits_for_its_end(base, dataset, config, tmp_path, monkeypatch):
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    last_of(train(base, dataset, config, output=straight))
+    original = torch.optim.AdamW.step
+
+    def interrupting(optimizer):
+        signal.raise_signal(signal.SIGINT)
+        return original(optimizer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", interrupting)
+        list(train(base, dataset, config, output=broken))
+    rest = list(train(base, dataset, config, output=broken, resume=True))
+    assert rest[0].step == 2
+    assert_same_concept(straight, broken)
+
+
+def test_a_break_before_the_first_step_can_be_resumed(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    with closing(train(base, dataset, config, output=output)) as records:
+        assert next(records).step == 0
+    assert [record.step for record in train(base, dataset, config, output=output, resume=True)] == list(range(7))
+
+
+def test_resume_without_a_checkpoint_begins(base, dataset, config, tmp_path):
+    records = train(base, dataset, replace(config, steps=1), output=tmp_path / "anna.safetensors", resume=True)
+    assert [record.step for record in records] == [0, 1]
+
+
+def test_resume_with_other_options_is_refused(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    with closing(train(base, dataset, config, output=output)) as records:
+        next(records)
+    with pytest.raises(ConfigurationError, match="made with config.seed 0, this run has 1; both must agree"):
+        next(train(base, dataset, replace(config, seed=1), output=output, resume=True))
+    next(train(base, dataset, replace(config, sample_every=3, checkpoint_every=1), output=output, resume=True))
+
+
+def test_sample_pictures_come_first_and_on_schedule(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, steps=5, sample_every=2, sample_prompts=("a photo of {trigger}", "a dog"))
+    records = list(train(base, dataset, config, output=output))
+    assert [record.step for record in records if record.images] == [0, 2, 4, 5]
+    assert all(len(record.images) == 2 for record in records if record.images)
+    names = sorted(path.name for path in samples_folder(output).iterdir())
+    assert names[:3] == ["step-00000-0.png", "step-00000-1.png", "step-00002-0.png"] and len(names) == 8
+    with Image.open(samples_folder(output) / names[0]) as image:
+        assert image.size == (32, 32)
+
+
+def test_samples_do_not_change_the_result(base, dataset, config, tmp_path):
+    outputs = [tmp_path / f"{i}.safetensors" for i in (0, 1)]
+    for output, every in zip(outputs, (0, 1), strict=True):
+        last_of(train(base, dataset, replace(config, steps=2, sample_every=every), output=output))
+    first, second = (load_concept(output).content_hash for output in outputs)
+    assert first == second
+
+
+def test_log(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    records = list(train(base, dataset, replace(config, steps=2), output=output))
+    lines = log_lines(output)
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert lines[2]["loss"] == records[2].loss and lines[2]["erasure"] == records[2].erasure
+    assert lines[0]["loss"] is None and lines[1]["learning_rate"] > 0
+
+
+def test_log_of_a_continued_run_drops_what_is_done_again(tmp_path):
+    path = tmp_path / "anna.log.jsonl"
+    path.write_text("".join(json.dumps(StepRecord(i, 9, 1.0, None, 0.1, 2.0).to_json()) + "\n" for i in range(5)))
+    begin_log(path, 3)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
+    begin_log(path, 0)
+    assert path.read_text() == ""
+
+
+def test_without_erasure_nothing_foreign_is_made(base, dataset, config, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("not asked for")
+
+    monkeypatch.setattr(loop, "make_prior_pictures", refuse)
+    records = list(train(base, dataset, replace(config, steps=1, erasure=0.0), output=tmp_path / "a.safetensors"))
+    assert records[-1].erasure is None
+
+
+@pytest.mark.parametrize("changes", [{"mixed_precision": "bf16"}, {"prior_pictures": 0}, {"min_snr_gamma": 5.0}])
+def test_other_options_train(base, dataset, config, tmp_path, changes):
+    record = last_of(train(base, dataset, replace(config, steps=2, **changes), output=tmp_path / "a.safetensors"))
+    assert record.output is not None and record.erasure > 0
+
+
+@pytest.mark.parametrize("num_vectors", [1, 3])
+def test_number_of_token_vectors(base, dataset, config, tmp_path, num_vectors):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, steps=2, num_vectors=num_vectors, token_norm_limit=0.01)
+    last_of(train(base, dataset, config, output=output))
+    tokens = load_concept(output).tokens
+    assert list(tokens) == ["<anna>", "<anna>_1", "<anna>_2"][:num_vectors]
+    assert all(vector.norm() <= 0.01001 for vector in tokens.values())
+
+
+def test_token_vectors_learn(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, erasure=0.0), output=output))
+    tokens = load_concept(output).tokens
+    with base.with_tokens(tokens):
+        with torch.no_grad():
+            learned = text_features(base, encode_ids(base, ["a photo of <anna> person"]))
+            plain = text_features(base, encode_ids(base, ["a photo of person person person"]))
+    assert not torch.allclose(learned, plain, atol=1e-4)
+
+
+def test_learning_rate_schedule(config):
+    config = replace(config, steps=10, warmup=4, schedule="constant")
+    factors = [loop._learning_rate_factor(config, step) for step in range(10)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    cosine = replace(config, schedule="cosine", warmup=0)
+    assert loop._learning_rate_factor(cosine, 0) == 1.0
+    assert loop._learning_rate_factor(cosine, 5) == pytest.approx(0.5)
+    assert loop._learning_rate_factor(cosine, 9) < 0.03
+
+
+def test_a_loss_that_is_not_finite_names_the_step(base, dataset, config, tmp_path, monkeypatch):
+    original, calls = loop._denoising_loss, []
+
+    def exploding(*arguments):
+        calls.append(1)
+        return original(*arguments) * (math.nan if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(loop, "_denoising_loss", exploding)
+    with pytest.raises(OrthoplexError, match=r"step 2 of 'anna': the loss is nan; .*learning_rate is 0.012"):
+        list(train(base, dataset, config, output=tmp_path / "anna.safetensors"))
+    assert base.tokens == ()
+
+
+def test_output_must_be_a_concept_file(base, dataset, config, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"anna.bin; allowed are names that end in .safetensors"):
+        train(base, dataset, config, output=tmp_path / "anna.bin")
+
+
+def test_a_base_with_concepts_is_refused(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, steps=1), output=output))
+    with base.folded(load_concept(output)), pytest.raises(ConfigurationError, match="concepts folded in"):
+        train(base, dataset, config, output=tmp_path / "bob.safetensors")
