@@ -92,7 +92,8 @@ its weights at once. {_live_sentence(live)}</p>
 <p class="note">Measured with a frozen image encoder that took no part in training. <em>Alignment</em>: mean cosine to
 real pictures the concept never saw. <em>Recognised</em>: share of pictures nearest to their own concept among those of
 its kind. <em>Identity</em>: share above a threshold that one impostor in twenty passes. Each cell: alone → in the
-merge, and the retention, merged / alone, with its 95 % interval over concepts.</p>
+merge, and the retention, merged / alone, with its 95 % interval over concepts. The base's own pictures, with the class
+word in the concept's place, show where alignment starts.</p>
 {_seconds_table(gallery.seconds)}
 </section>
 <section>
@@ -130,10 +131,10 @@ _NUMBERS: dict[str, Callable[[Summary], tuple[Interval, Interval, Interval | Non
 
 
 def _retention_table(summaries: Iterable[Summary]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in _NUMBERS)
+    head = "<th>alignment of the base</th>" + "".join(f"<th>{name}</th>" for name in _NUMBERS)
     lines = []
     for summary in summaries:
-        cells = []
+        cells = [f"<td>{summary.base_alignment.value:.2f}</td>"]
         for pick in _NUMBERS.values():
             single, merged, kept = pick(summary)
             share = "–" if kept is None else f"{kept.value:.2f} <small>({kept.low:.2f}–{kept.high:.2f})</small>"

@@ -1,0 +1,157 @@
+"""The work folder: what decides a name, what is kept, what an interruption leaves behind."""
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from orthoplex.benchmark import PictureSettings
+from orthoplex.benchmark.experiment import EncoderSettings
+from orthoplex.benchmark.workspace import Workspace, _Clock, content_key
+from orthoplex.concepts import load_concept
+from orthoplex.errors import PromptError
+from orthoplex.merging import merge
+from orthoplex.models import load_base
+from orthoplex.training import TrainingConfig
+
+CONFIG = TrainingConfig(
+    rank=2, slot=0, steps=3, batch_size=2, sample_every=0, layers="cross-attention-kv", num_vectors=1
+)
+ONE_STEP = PictureSettings(num_images=2, num_inference_steps=1)
+
+
+def finish(generator):
+    """Run a generator to its end: its events, and what it returns."""
+    events = []
+    while True:
+        try:
+            events.append(next(generator))
+        except StopIteration as end:
+            return events, end.value
+
+
+@pytest.fixture
+def workspace(pico_folder, tmp_path):
+    return Workspace(load_base(pico_folder), tmp_path)
+
+
+def trained(workspace, source, config=CONFIG):
+    return finish(workspace.concept(source, config, resolution=32, message="m"))
+
+
+def pictured(workspace, merged, *prompts, settings=ONE_STEP):
+    return finish(workspace.pictures(merged, prompts, settings, message="m"))
+
+
+def test_keys_do_not_depend_on_the_order_of_names():
+    assert content_key({"a": 1, "b": [2]}) == content_key({"b": [2], "a": 1})
+    assert content_key({"a": 1}) != content_key({"a": 2})
+    assert len(content_key({})) == 24
+
+
+def test_a_concept_is_trained_once(workspace, sources):
+    events, first = trained(workspace, sources[0])
+    assert [event.done for event in events] == [0, 1, 2, 3]
+    assert first.seconds > 0
+    assert load_concept(first.path).manifest.name == "anna"
+    assert trained(workspace, sources[0]) == ([], first)
+
+
+def test_what_decides_a_concept_is_in_its_name_and_written_beside_it(workspace, sources):
+    _, first = trained(workspace, sources[0])
+    _, other_seed = trained(workspace, sources[0], replace(CONFIG, seed=1))
+    _, other_pictures = trained(workspace, sources[1])
+    assert len({one.path.parent.name for one in (first, other_seed, other_pictures)}) == 3
+    request = json.loads((first.path.parent / "request.json").read_text())
+    assert request["name"] == "anna"
+    assert request["training"]["steps"] == 3
+
+
+def test_another_base_has_another_name(workspace, sources):
+    name = workspace._key({"x": 1})
+    workspace.base.identity = replace(workspace.base.identity, hash="1" * 64)
+    assert workspace._key({"x": 1}) != name
+
+
+def test_an_interrupted_training_gives_the_same_concept(workspace, sources):
+    _, whole = trained(workspace, sources[0])
+    expected = load_concept(whole.path).content_hash
+    other = Workspace(workspace.base, workspace.folder / "other")
+    training = other.concept(sources[0], CONFIG, resolution=32, message="m")
+    next(training), next(training)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        list(training)
+    training.close()
+    events, resumed = trained(other, sources[0])
+    assert events[-1].done == 3
+    assert load_concept(resumed.path).content_hash == expected
+
+
+def test_ctrl_c_inside_a_step_stops_the_whole_run(workspace, sources, monkeypatch):
+    def interrupted(*arguments, **options):
+        yield from ()  # what `train` does after it has written its checkpoint
+
+    monkeypatch.setattr("orthoplex.benchmark.workspace.train", lambda *a, **o: interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        trained(workspace, sources[0])
+
+
+def test_time_adds_up_over_sessions(tmp_path):
+    path = tmp_path / "seconds.json"
+    first = _Clock(path)
+    with pytest.raises(ZeroDivisionError), first:
+        raise ZeroDivisionError
+    assert first.seconds > 0
+    second = _Clock(path)
+    assert second.seconds == first.seconds
+    with second:
+        pass
+    assert second.seconds > first.seconds
+
+
+def test_pictures_are_made_once_for_each_prompt(workspace):
+    events, sets = pictured(workspace, None, "a cat", "a dog")
+    assert [(event.done, event.total) for event in events] == [(1, 2), (2, 2)]
+    assert [one.prompt for one in sets] == ["a cat", "a dog"]
+    assert [[file.name for file in one.files] for one in sets] == [["000.png", "001.png"]] * 2
+    events, again = pictured(workspace, None, "a dog", "a fox", "a cat")
+    assert [(event.done, event.total) for event in events] == [(1, 1)]
+    assert (again[0], again[2]) == (sets[1], sets[0])
+
+
+def test_settings_and_merges_have_pictures_of_their_own(workspace, sources):
+    _, file = trained(workspace, sources[0])
+    concept = load_concept(file.path)
+    alone, half = merge([(concept, 1.0)]), merge([(concept, 0.5)])
+    prompt = concept.manifest.trigger
+    found = [
+        pictured(workspace, alone, prompt)[1],
+        pictured(workspace, half, prompt)[1],
+        pictured(workspace, alone, prompt, settings=replace(ONE_STEP, seed=7))[1],
+        pictured(workspace, alone, prompt, settings=replace(ONE_STEP, guidance_scale=2.0))[1],
+    ]
+    assert len({one[0].folder for one in found}) == 4
+    assert workspace.base.recipe is None  # all that was folded in is out again
+    assert json.loads((found[1][0].folder / "set.json").read_text())["merge"]["concepts"][0]["strength"] == 0.5
+
+
+def test_a_prompt_that_is_refused_leaves_nothing_behind(workspace):
+    with pytest.raises(PromptError, match="<bob>"):
+        pictured(workspace, None, "<bob> person")
+    assert not list(workspace.folder.rglob("*.png"))
+    assert workspace.base.recipe is None
+
+
+def test_features_are_kept_beside_their_pictures(workspace):
+    (pictures,) = pictured(workspace, None, "a cat")[1]
+    encoder = EncoderSettings("block-3", 32).build()
+    features = workspace.features(pictures, encoder)
+    torch.testing.assert_close(features, encoder.encode(pictures.open()))
+    path = pictures.folder / "mobilenetv2-block-3-32px-grid1.safetensors"
+    stamp = path.stat().st_mtime_ns
+    assert torch.equal(workspace.features(pictures, encoder), features)
+    assert path.stat().st_mtime_ns == stamp
+    assert pictured(workspace, None, "a cat")[1] == (pictures,)
