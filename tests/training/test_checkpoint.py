@@ -13,9 +13,7 @@ IDENTITY = {"name": "anna", "config": {"steps": 6}}
 def begin(config, seed=0):
     config = replace(config, method="lora", rank=2, weight_decay=0.5)
     adapters = {
-        layer: create_adapter(
-            config.adapter, layer=layer, out_features=3, in_features=4, concept_id="x", seed=seed
-        )
+        layer: create_adapter(config.adapter, layer=layer, out_features=3, in_features=4, concept_id="x", seed=seed)
         for layer in ("unet.a", "unet.b")
     }
     return TrainingState.begin(config, adapters, torch.ones(2, 5))
@@ -125,6 +123,8 @@ def test_a_damaged_checkpoint_is_named(config, tmp_path):
 def test_a_checkpoint_of_other_layers_is_refused(config, tmp_path):
     path = tmp_path / "x.checkpoint.safetensors"
     state = begin(config)
-    save_checkpoint(TrainingState(dict(list(state.adapters.items())[:1]), state.vectors, state.optimizer), path, IDENTITY)
+    save_checkpoint(
+        TrainingState(dict(list(state.adapters.items())[:1]), state.vectors, state.optimizer), path, IDENTITY
+    )
     with pytest.raises(ConfigurationError, match="lacks the tensor 'parameter unet.b up'"):
         load_checkpoint(begin(config), path, IDENTITY)

@@ -83,7 +83,9 @@ def test_manifest(base, dataset, config, tmp_path):
     assert thumbnail is not None and thumbnail.size == (32, 32)
 
 
-@pytest.mark.parametrize(("changes", "slot"), [({"slot": 2}, 2), ({"basis": "random"}, None), ({"method": "lora"}, None)])
+@pytest.mark.parametrize(
+    ("changes", "slot"), [({"slot": 2}, 2), ({"basis": "random"}, None), ({"method": "lora"}, None)]
+)
 def test_slot_in_the_manifest(base, dataset, config, tmp_path, changes, slot):
     config = replace(config, steps=1, erasure=0.0, **changes)
     output = tmp_path / "anna.safetensors"

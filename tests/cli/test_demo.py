@@ -1,0 +1,48 @@
+from importlib import import_module
+
+import pytest
+
+from orthoplex.benchmark.events import BenchmarkEvent
+from orthoplex.errors import ConfigurationError
+
+
+@pytest.fixture
+def demo(run, monkeypatch):
+    """``orthoplex demo`` with the given events in the place of the real one; also returns its arguments."""
+
+    def call(events, *arguments):
+        seen = {}
+
+        def stand_in(folder, *, work):
+            seen.update(folder=folder, work=work)
+            for event in events:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+
+        monkeypatch.setattr(import_module("orthoplex.cli.demo"), "run_demo", stand_in)
+        return run("demo", *arguments), seen
+
+    return call
+
+
+def test_events_are_drawn_and_the_gallery_is_named(demo, tmp_path):
+    events = [
+        BenchmarkEvent("train", 1, 2, "anna"),
+        BenchmarkEvent("train", 2, 2, "anna"),
+        BenchmarkEvent("merge", 1, 1, "twelve concepts merged in 0.1 s"),
+    ]
+    result, seen = demo(events, "--output", tmp_path / "gallery")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{tmp_path / 'gallery' / 'index.html'}\n"
+    assert "train: anna" in result.stderr and "twelve concepts merged" in result.stderr and "2/2" in result.stderr
+    assert seen == {"folder": tmp_path / "gallery", "work": tmp_path / "gallery" / "work"}
+
+
+def test_work_folder(demo, tmp_path):
+    assert demo([], "--output", tmp_path, "--work", tmp_path / "kept")[1]["work"] == tmp_path / "kept"
+
+
+def test_errors_are_one_line(demo, tmp_path):
+    result, _ = demo([ConfigurationError("no concept is shipped")], "--output", tmp_path)
+    assert result.exit_code == 2 and "Error: no concept is shipped" in result.stderr and result.stdout == ""

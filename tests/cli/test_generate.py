@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orthoplex.cli.generate import picture_paths
+from orthoplex.generation import read_recipe
+
+
+@pytest.fixture
+def generate(run, pico_folder):
+    return lambda prompt, *arguments: run("generate", prompt, "--base", pico_folder, "--steps", 1, *arguments)
+
+
+def test_file_names():
+    assert picture_paths(Path("a/out.png"), 1) == [Path("a/out.png")]
+    assert picture_paths(Path("a/out.png"), 2) == [Path("a/out_0.png"), Path("a/out_1.png")]
+
+
+def test_one_picture_with_its_recipe(generate, concepts, tmp_path):
+    output = tmp_path / "out.png"
+    options = ["--concept", concepts["anna"], "--concept", f"{concepts['rex']}@0.8", "--scale", 0.5]
+    settings = ["--seed", 3, "--guidance-scale", 2.5, "--negative-prompt", "night"]
+    result = generate("<anna> and <rex>", *options, *settings, "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{output}\n"
+    with Image.open(output) as image:
+        assert image.size == (32, 32)
+    recipe = read_recipe(output)
+    assert (recipe["prompt"], recipe["negative_prompt"]) == ("<anna> and <rex>", "night")
+    assert (recipe["seed"], recipe["num_inference_steps"], recipe["guidance_scale"]) == (3, 1, 2.5)
+    assert [item["name"] for item in recipe["merge"]["concepts"]] == ["anna", "rex"]
+
+
+def test_several_pictures_count_their_seeds_up(generate, tmp_path):
+    result = generate("a dog", "--num-images", 2, "--seed", 5, "--output", tmp_path / "out.png")
+    assert result.exit_code == 0, result.stderr
+    paths = [tmp_path / "out_0.png", tmp_path / "out_1.png"]
+    assert result.stdout.split() == [str(path) for path in paths]
+    assert [read_recipe(path)["seed"] for path in paths] == [5, 6]
+    assert read_recipe(paths[0])["merge"] is None
+
+
+def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
+    output = tmp_path / "out.png"
+    output.write_text("mine")
+    refused = generate("a dog", "--output", output)
+    assert refused.exit_code == 2 and "exists" in refused.stderr and output.read_text() == "mine"
+    assert generate("a dog", "--output", output, "--overwrite").exit_code == 0
+    assert read_recipe(output)["prompt"] == "a dog"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("<bob> at night", [], "'<bob>', which is not loaded"),
+        ("a dog", ["--num-images", 0], "num_images is 0"),
+        ("a dog", ["--concept", "nowhere"], "nowhere.safetensors"),
+        ("a dog", ["--output", "out.jpg"], "out.jpg"),
+    ],
+)
+def test_errors_are_one_line(generate, tmp_path, monkeypatch, prompt, options, message):
+    monkeypatch.chdir(tmp_path)
+    result = generate(prompt, "--output", "out.png", *options)
+    assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,38 @@
+import json
+
+import pytest
+
+from orthoplex.concepts import read_manifest
+
+
+def test_table_for_people(run, concepts):
+    result = run("inspect", concepts["anna"])
+    assert result.exit_code == 0, result.stderr
+    count = len(read_manifest(concepts["anna"]).layers)
+    for text in ("<anna> person", "orthogonal", f"{count} in unet", "slot 0", "dct2-sha256-v1", "<anna>_1", "pipeline"):
+        assert text in " ".join(result.stdout.split()).replace("│", " "), text
+    assert read_manifest(concepts["anna"]).thumbnail[:40] not in result.stdout
+
+
+def test_json_is_the_whole_manifest(run, concepts):
+    result = run("inspect", concepts["anna"], "--json")
+    values, manifest = json.loads(result.stdout), read_manifest(concepts["anna"])
+    assert (values["name"], values["content_hash"]) == ("anna", manifest.content_hash)
+    assert values["thumbnail"] == manifest.thumbnail and len(values["layers"]) == len(manifest.layers)
+
+
+def test_tensors_are_not_read(run, concepts, tmp_path):
+    """A file cut off behind its header is still inspected: only the header is looked at."""
+    whole = concepts["anna"].read_bytes()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(whole[:-100] + b"\xff" * 100)
+    assert run("inspect", damaged).exit_code == 0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a concept file at all"])
+def test_errors_are_one_line(run, tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    result = run("inspect", path)
+    assert result.exit_code == 2 and "x.safetensors" in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from orthoplex.models import load_base
+from tests.pico import build_pico
+
+
+def test_writes_a_pipeline_folder(run, concepts, pico_folder, tmp_path):
+    output = tmp_path / "merged"
+    result = run("merge", concepts["anna"], f"{concepts['rex']}@0.8", "--output", output, "--base", pico_folder)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{output}: 2 concepts merged in ")
+    assert (output / "model_index.json").is_file()
+    recipe = json.loads((output / "recipe.json").read_text())
+    assert {item["name"]: item["strength"] for item in recipe["concepts"]} == {"anna": 1.0, "rex": 0.8}
+    assert {"<anna>", "<rex>"} <= set(load_base(output).tokens)
+
+
+def test_scale_and_algorithm_are_in_the_recipe(run, concepts, pico_folder, tmp_path):
+    output = tmp_path / "merged"
+    options = ["--output", output, "--base", pico_folder, "--scale", 0.6, "--algorithm", "mean"]
+    result = run("merge", concepts["anna"], *options)
+    assert result.exit_code == 0 and "1 concept merged" in result.stdout
+    recipe = json.loads((output / "recipe.json").read_text())
+    assert (recipe["scale"], recipe["algorithm"]) == (0.6, "mean")
+
+
+def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folder, tmp_path):
+    output = tmp_path / "merged"
+    output.mkdir()
+    (output / "mine.txt").write_text("keep")
+    arguments = ["merge", concepts["anna"], "--output", output, "--base", pico_folder]
+    refused = run(*arguments)
+    assert refused.exit_code == 2 and "exists" in refused.stderr and (output / "mine.txt").is_file()
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert (output / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("concept", "options", "message"),
+    [
+        ("{anna}@loud", [], "strength of"),
+        ("nowhere", [], "nowhere.safetensors"),
+        ("{anna}", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
+        ("{anna}", ["--base", "nowhere"], "base 'nowhere'"),
+    ],
+)
+def test_errors_are_one_line(run, concepts, pico_folder, tmp_path, concept, options, message):
+    text = concept.format(anna=concepts["anna"])
+    result = run("merge", text, "--output", tmp_path / "merged", "--base", pico_folder, *options)
+    assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_concept_twice_is_refused(run, concepts, pico_folder, tmp_path):
+    result = run("merge", concepts["anna"], concepts["anna"], "--output", tmp_path / "m", "--base", pico_folder)
+    assert result.exit_code == 2 and "anna" in result.stderr
+
+
+def test_another_base_is_refused(run, concepts, tmp_path):
+    other = build_pico(tmp_path / "other", seed=1)
+    result = run("merge", concepts["anna"], "--output", tmp_path / "merged", "--base", other)
+    assert result.exit_code == 2 and "anna.safetensors: was trained on base" in result.stderr

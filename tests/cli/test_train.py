@@ -1,0 +1,138 @@
+import json
+import signal
+from importlib import import_module
+
+import pytest
+
+from orthoplex.concepts import read_manifest
+from orthoplex.training import checkpoint_path, log_path, loop, samples_folder
+from tests.cli.conftest import quick_options
+
+
+@pytest.fixture
+def train(run, pictures, pico_folder):
+    """``orthoplex train`` on the pico base with quick options; later arguments win."""
+
+    def call(*arguments):
+        named = ["--name", "anna", "--class-word", "person", "--base", pico_folder]
+        return run("train", pictures, *named, *quick_options(), *arguments)
+
+    return call
+
+
+def test_writes_a_concept_file(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    result = train("--output", output, "--set", "sample_every=2")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"{output} in ")
+    assert "Training <anna> person (person) on 3 pictures" in result.stderr
+    assert (read_manifest(output).name, read_manifest(output).kind) == ("anna", "person")
+    assert log_path(output).is_file() and len(list(samples_folder(output).iterdir())) == 2
+
+
+def test_default_output_is_named_after_the_concept(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train().exit_code == 0
+    assert (tmp_path / "anna.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"), [(["--class-word", "dog"], "subject"), (["--class-word", "dog", "--kind", "other"], "other")]
+)
+def test_kind(train, tmp_path, options, kind):
+    output = tmp_path / "anna.safetensors"
+    assert train("--output", output, *options).exit_code == 0
+    assert read_manifest(output).kind == kind
+
+
+def test_flags_override_the_file_and_set_overrides_flags(train, tmp_path):
+    config, output = tmp_path / "config.toml", tmp_path / "anna.safetensors"
+    config.write_text('method = "lora"\nseed = 5\nerasure = 0.5\nweight_decay = 0.25\n')
+    flags = ["--config", config, "--seed", 6, "--erasure", 0.25, "--rank", 2, "--learning-rate", 0.001]
+    result = train(
+        "--output", output, *flags, "--set", "seed=7", "--set", "erasure_prompts=4", "--set", "prior_pictures=0"
+    )
+    assert result.exit_code == 0, result.stderr
+    training = read_manifest(output).training
+    assert (training["method"], training["weight_decay"]) == ("lora", 0.25)
+    assert (training["erasure"], training["rank"], training["learning_rate"]) == (0.25, 2, 0.001)
+    assert training["seed"] == 7
+
+
+def test_basis_slot_and_method_flags(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    result = train(
+        "--output", output, "--method", "orthogonal", "--basis", "slot", "--slot", 3, "--rank", "proportional"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert read_manifest(output).slot == 3
+
+
+def test_existing_output_is_refused(train, concepts):
+    before = concepts["anna"].read_bytes()
+    result = train("--output", concepts["anna"])
+    assert result.exit_code == 2
+    assert "exists; give another name, or --overwrite" in result.stderr and "Traceback" not in result.stderr
+    assert concepts["anna"].read_bytes() == before
+
+
+def test_overwrite(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    output.write_text("old")
+    assert train("--output", output, "--overwrite").exit_code == 0
+    assert read_manifest(output).name == "anna"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "stepz=1"], "'stepz' is no training option; did you mean 'steps'"),
+        (["--name", "Anna"], "concept name 'Anna' is not allowed"),
+        (["--kind", "beast"], "kind is 'beast'; allowed are person"),
+        (["--base", "nowhere"], "base 'nowhere'"),
+        (["--slot", "99"], "slot"),
+        (["--output", "anna.bin"], "allowed are names that end in .safetensors"),
+    ],
+)
+def test_errors_are_one_line(train, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    result = train(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_missing_folder(run, tmp_path, pico_folder):
+    options = ["--name", "x", "--class-word", "dog", "--base", pico_folder, "--output", tmp_path / "x.safetensors"]
+    result = run("train", tmp_path / "nowhere", *options)
+    assert result.exit_code == 2 and "does not exist" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "function"), [("orthoplex.training.loop", "_learning_rate_factor"), ("orthoplex.cli.train", "log_path")]
+)
+def test_ctrl_c_then_resume(train, tmp_path, monkeypatch, module, function):
+    """Whoever is at work when Ctrl-C comes, the loop or the drawing, a checkpoint is kept."""
+    output = tmp_path / "anna.safetensors"
+
+    def interrupting(*arguments):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module(module), function, interrupting)
+        stopped = train("--output", output)
+    assert stopped.exit_code == 130
+    assert "Stopped after step 0 of 2; --resume continues" in stopped.stderr
+    assert checkpoint_path(output).is_file() and not output.exists()
+    resumed = train("--output", output, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert output.is_file() and not checkpoint_path(output).exists()
+    steps = [json.loads(line)["step"] for line in log_path(output).read_text().splitlines()]
+    assert steps[-2:] == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_is_one_line(train, tmp_path, monkeypatch):
+    original = loop._denoising_loss
+    monkeypatch.setattr(loop, "_denoising_loss", lambda *arguments: original(*arguments) * float("nan"))
+    result = train("--output", tmp_path / "anna.safetensors")
+    assert result.exit_code == 2 and "step 1 of 'anna': the loss is nan" in result.stderr
