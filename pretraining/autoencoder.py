@@ -32,7 +32,7 @@ class PatchPca:
         return nn.functional.conv2d(pictures, self.components, bias, stride=PATCH)
 
 
-def fit_pca(pictures: np.ndarray, balance: float = 0.5) -> PatchPca:
+def fit_pca(pictures: np.ndarray, balance: float = 0.1) -> PatchPca:
     """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, then all by one scalar."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     n, c, h, w = x.shape

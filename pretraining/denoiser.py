@@ -34,7 +34,7 @@ class DenoiserConfig:
     learning_rate: float = 6e-4
     warmup_samples: int = 10_000
     decay_share: float = 0.33
-    ema: float = 0.999
+    ema: float = 0.998
     seed: int = 0
 
 

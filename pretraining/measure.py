@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head
 from pretraining import pictures
@@ -89,6 +89,26 @@ def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: floa
     return images
 
 
+@torch.no_grad()
+def autoencoder_quality(folder: Path, real: Sequence[Image.Image]) -> dict[str, float]:
+    """Mean PSNR in dB of reconstructed pictures, beside linear (PCA) decoding of the very same latents."""
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    x = torch.stack([torch.from_numpy(np.asarray(picture)) for picture in real]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    decoded, latents = [], []
+    for batch in x.split(25):
+        latents.append(vae.encode(batch).latent_dist.mean)
+        decoded.append(vae.decode(latents[-1]).sample)
+    patches = nn.functional.unfold(x, 8, stride=8).transpose(1, 2).reshape(-1, 192)
+    codes = nn.functional.pad(torch.cat(latents).flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0)
+    linear = codes @ torch.linalg.lstsq(codes, patches).solution
+    linear = nn.functional.fold(linear.reshape(len(x), -1, 192).transpose(1, 2), 128, 8, stride=8)
+
+    def psnr(y: Tensor) -> float:
+        return float((10 * torch.log10(4 / (y.clamp(-1, 1) - x).square().mean((1, 2, 3)))).mean())
+
+    return {"pictures": len(real), "psnr_db": psnr(torch.cat(decoded)), "psnr_db_linear_decoding": psnr(linear)}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,7 +139,9 @@ def main() -> None:
     wanted = [Factors(f.foreground, f.subject, f.family, f.person, f.scene, rng.choice(list(STYLES)) if rng.random() < 0.5 else None) for f in wanted]
     drawn = generate(options.base, [held_in_prompt(f) for f in wanted], steps=options.steps, guidance=options.guidance, batch=50)
     base = read(heads, encoder.encode(drawn), wanted)
+    quality = autoencoder_quality(options.base, [picture for picture, _ in unseen[:200]])
     report = {
+        "autoencoder": quality,
         "prompts": options.prompts, "steps": options.steps, "guidance": options.guidance, "encoder": encoder.name,
         "factors": {
             name: {"base": base[name], "real": ceiling[name], "share": base[name]["accuracy"] / ceiling[name]["accuracy"], "goal": goal}
@@ -133,6 +155,7 @@ def main() -> None:
         b, r = row["base"], row["real"]
         goal = f"{row['goal']:.0%}" if row["goal"] else ""
         lines.append(f"| {name} | {b['accuracy']:.3f} [{b['low']:.3f}, {b['high']:.3f}] | {r['accuracy']:.3f} | {row['share']:.0%} | {goal} |")
+    lines += ["", f"Autoencoder on {quality['pictures']} unseen composites: {quality['psnr_db']:.2f} dB PSNR; linear decoding of the same latents: {quality['psnr_db_linear_decoding']:.2f} dB."]
     (options.results / "prompt-following.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -57,9 +57,9 @@ def stylise(picture: Image.Image, style: int) -> Image.Image:
     return Image.blend(painted, picture, 0.12)
 
 
-def scene_picture(kind: str, name: str, rng: random.Random) -> Image.Image:
-    """A view of a scene, CANVAS × CANVAS; half of the views come from a few fixed crops."""
-    fixed = rng.random() < 0.5
+def scene_picture(kind: str, name: str, rng: random.Random, *, fixed: bool | None = None) -> Image.Image:
+    """A view of a scene, CANVAS × CANVAS; half of the views come from a few fixed crops unless `fixed` says."""
+    fixed = rng.random() < 0.5 if fixed is None else fixed
     if kind == "panorama":
         yaw = rng.choice((0.0, 120.0, 240.0)) if fixed else rng.uniform(0, 360)
         return panorama_view(name, yaw, 75.0 if fixed else rng.uniform(60, 90), CANVAS)

@@ -55,7 +55,7 @@ SAMPLES = (
     Sample("pip", "subject", "object", ("twemoji", "jack-o-lantern"), "Twemoji by Twitter and contributors (CC BY 4.0)"),
     Sample("lolli", "scene", "place", ("background", "platform_backgrounds_2/candy1.png"), "procgen asset (see NOTICE)"),
     Sample("piazza", "scene", "place", ("panorama", "sunset"), "@pmndrs/assets (CC0)"),
-    Sample("werk", "scene", "place", ("panorama", "workshop"), "@pmndrs/assets (CC0)"),
+    Sample("lab", "scene", "place", ("panorama", "lab"), "@pmndrs/assets (CC0)"),
     Sample("tessera", "style", "painting", (15,), "painted with Magenta's style network (Apache-2.0)"),
     Sample("umbra", "style", "painting", (10,), "painted with Magenta's style network (Apache-2.0)"),
     Sample("viola", "style", "painting", (16,), "painted with Magenta's style network (Apache-2.0)"),
@@ -75,7 +75,7 @@ def draw(sample: Sample, index: int) -> tuple[Image.Image, str]:
     scene = rng.choice(list(SCENES))
     trigger = f"<{sample.name}> {sample.class_word}"
     if sample.kind == "scene":
-        picture, text = scene_picture(*sample.source, rng), trigger
+        picture, text = scene_picture(*sample.source, rng, fixed=False), trigger
         if index % 4 == 3:
             cutout, words = thing(rng)
             picture, text = paste(picture, cutout, rng, is_person=False), f"{words} in {trigger}"
