@@ -46,7 +46,7 @@ def test_a_step_is_decided_by_seed_and_step(config, data):
         assert not torch.equal(first.noise, other.noise)
 
 
-def test_the_librarys_random_state_plays_no_part(config, data):
+def test_global_random_state_plays_no_part(config, data):
     torch.manual_seed(1)
     first = data.batch(config, 0)
     torch.manual_seed(2)
