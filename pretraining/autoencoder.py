@@ -33,10 +33,12 @@ class PatchPca:
 
 
 def fit_pca(pictures: np.ndarray, balance: float = 0.1) -> PatchPca:
-    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, then all by one scalar."""
+    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, all by one scalar."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     n, c, h, w = x.shape
-    patches = x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * PATCH * PATCH)
+    patches = (
+        x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * PATCH * PATCH)
+    )
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T.double()))
     order = values.argsort(descending=True)[:LATENTS]

@@ -45,7 +45,9 @@ def reconstruction_loss(decoded: Tensor, target: Tensor) -> tuple[Tensor, Tensor
     return difference.abs().mean() + mse + 0.5 * gradient, mse
 
 
-def train_decoder(config: DecoderConfig, data: np.ndarray, pca: PatchPca, checkpoint: Path, device: str) -> Iterator[DecoderProgress]:
+def train_decoder(
+    config: DecoderConfig, data: np.ndarray, pca: PatchPca, checkpoint: Path, device: str
+) -> Iterator[DecoderProgress]:
     """Train from scratch or from `checkpoint` on (n, 128, 128, 3) uint8 pictures; yields a record every 50 steps."""
     torch.manual_seed(config.seed)
     decoder = build(pca).decoder.to(device)
@@ -62,7 +64,9 @@ def train_decoder(config: DecoderConfig, data: np.ndarray, pca: PatchPca, checkp
         rng = np.random.default_rng([config.seed, step])
         corner = rng.integers(0, (128 - config.crop) // 8 + 1, (config.batch_size, 2)) * 8
         rows = rng.integers(0, len(data), config.batch_size)
-        crops = np.stack([data[r, y : y + config.crop, x : x + config.crop] for r, (y, x) in zip(rows, corner, strict=True)])
+        crops = np.stack(
+            [data[r, y : y + config.crop, x : x + config.crop] for r, (y, x) in zip(rows, corner, strict=True)]
+        )
         target = torch.from_numpy(crops).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
         target = target.flip(-1) if step % 2 else target
         latents = pca.encode(target)
@@ -85,9 +89,16 @@ def train_decoder(config: DecoderConfig, data: np.ndarray, pca: PatchPca, checkp
         if (step + 1) % 50 == 0:
             now = time.perf_counter()
             psnr = 10 * math.log10(4 / (sum(errors) / len(errors)))
-            yield DecoderProgress((step + 1) * config.batch_size, sum(losses) / len(losses), psnr, 50 * config.batch_size / (now - clock))
+            yield DecoderProgress(
+                (step + 1) * config.batch_size, sum(losses) / len(losses), psnr, 50 * config.batch_size / (now - clock)
+            )
             clock, losses, errors = now, [], []
         if (step + 1) % 500 == 0 or step + 1 == total:
-            state = {"model": decoder.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step + 1}
+            state = {
+                "model": decoder.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average,
+                "step": step + 1,
+            }
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").rename(checkpoint)

@@ -123,7 +123,7 @@ class Denoiser(nn.Module):
         self.register_buffer("noise", (1 - alphas).sqrt(), persistent=False)
 
     def loss(self, network: nn.Module, latents: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of v = α ε − σ z at one random timestep per sample (latents (n, c, h, w), ids (n, tokens)).
+        """Mean squared error of v = α ε − σ z at a random timestep per sample; latents (n, c, h, w), ids (n, tokens).
 
         `network` is the U-Net or its compiled form.
         """
@@ -241,7 +241,12 @@ def train(
             yield Progress(seen, sum(losses) / len(losses), rate(config, seen), speed)
             losses, clock = [], now
         if rank == 0 and (step % 500 == 0 or seen >= config.samples):
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "samples": seen}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average,
+                "samples": seen,
+            }
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").rename(checkpoint)
 

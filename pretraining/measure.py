@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,9 @@ def autoencoder_quality(folder: Path, real: Sequence[Image.Image]) -> dict[str, 
         latents.append(vae.encode(batch).latent_dist.mean)
         decoded.append(vae.decode(latents[-1]).sample)
     patches = nn.functional.unfold(x, 8, stride=8).transpose(1, 2).reshape(-1, 192)
-    codes = nn.functional.pad(torch.cat(latents).flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0)
+    codes = nn.functional.pad(
+        torch.cat(latents).flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0
+    )
     linear = codes @ torch.linalg.lstsq(codes, patches).solution
     linear = nn.functional.fold(linear.reshape(len(x), -1, 192).transpose(1, 2), 128, 8, stride=8)
 
@@ -107,6 +110,36 @@ def autoencoder_quality(folder: Path, real: Sequence[Image.Image]) -> dict[str, 
         return float((10 * torch.log10(4 / (y.clamp(-1, 1) - x).square().mean((1, 2, 3)))).mean())
 
     return {"pictures": len(real), "psnr_db": psnr(torch.cat(decoded)), "psnr_db_linear_decoding": psnr(linear)}
+
+
+def real_features(
+    work: Path, count: int, encoder: Encoder, unseen: Sequence[Image.Image]
+) -> tuple[Tensor, Tensor, list[Factors]]:
+    """Features of the first `count` real composites and the unseen ones, and the former's factors; kept in `work`."""
+    cache = work / f"heads-{count}-{len(unseen)}-{encoder.name}.pt"
+    if not cache.exists():
+        data = pictures.load(work / "pictures")[0][:count]
+        real = encoder.encode([Image.fromarray(picture) for picture in data])
+        torch.save((real, encoder.encode(unseen)), cache)
+    real, ceiling = torch.load(cache, weights_only=True)
+    return real, ceiling, pictures.load_factors(work / "pictures")[:count]
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+    lines = ["| factor | base's pictures | real composites (ceiling) | share | goal |", "|---|---|---|---|---|"]
+    for name, row in report["factors"].items():
+        base, real = row["base"], row["real"]
+        goal = f"{row['goal']:.0%}" if row["goal"] else ""
+        found = f"{base['accuracy']:.3f} [{base['low']:.3f}, {base['high']:.3f}]"
+        lines.append(f"| {name} | {found} | {real['accuracy']:.3f} | {row['share']:.0%} | {goal} |")
+    quality = report["autoencoder"]
+    lines += [
+        "",
+        f"Autoencoder on {quality['pictures']} unseen composites: {quality['psnr_db']:.2f} dB PSNR; "
+        f"linear decoding of the same latents: {quality['psnr_db_linear_decoding']:.2f} dB.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -120,44 +153,37 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     options = parser.parse_args()
-    encoder = Encoder(picture_size=160)
-    cache = options.work / f"heads-{options.fit}.pt"
+    encoder = Encoder(picture_size=128)
     unseen = [compose(2, index) for index in range(options.prompts)]
-    if cache.exists():
-        real, ceiling_features = torch.load(cache, weights_only=True)
-        rows = pictures.load_factors(options.work / "pictures")[: options.fit]
-    else:
-        data, rows = pictures.load(options.work / "pictures")
-        data, rows = data[: options.fit], rows[: options.fit]
-        real = encoder.encode([Image.fromarray(picture) for picture in data])
-        ceiling_features = encoder.encode([picture for picture, _ in unseen])
-        torch.save((real, ceiling_features), cache)
+    real, unseen_features, rows = real_features(options.work, options.fit, encoder, [p for p, _ in unseen])
     heads = fit_heads(real, rows, encoder.name)
-    ceiling = read(heads, ceiling_features, [factors for _, factors in unseen])
+    ceiling = read(heads, unseen_features, [factors for _, factors in unseen])
     rng = random.Random(3)
-    wanted = [compose_factors for _, compose_factors in unseen]
-    wanted = [Factors(f.foreground, f.subject, f.family, f.person, f.scene, rng.choice(list(STYLES)) if rng.random() < 0.5 else None) for f in wanted]
-    drawn = generate(options.base, [held_in_prompt(f) for f in wanted], steps=options.steps, guidance=options.guidance, batch=50)
+    styles = [rng.choice(list(STYLES)) if rng.random() < 0.5 else None for _ in unseen]
+    wanted = [replace(factors, style=style) for (_, factors), style in zip(unseen, styles, strict=True)]
+    prompts = [held_in_prompt(factors) for factors in wanted]
+    drawn = generate(options.base, prompts, steps=options.steps, guidance=options.guidance, batch=50)
     base = read(heads, encoder.encode(drawn), wanted)
-    quality = autoencoder_quality(options.base, [picture for picture, _ in unseen[:200]])
     report = {
-        "autoencoder": quality,
-        "prompts": options.prompts, "steps": options.steps, "guidance": options.guidance, "encoder": encoder.name,
+        "prompts": options.prompts,
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "encoder": encoder.name,
+        "autoencoder": autoencoder_quality(options.base, [picture for picture, _ in unseen[:200]]),
         "factors": {
-            name: {"base": base[name], "real": ceiling[name], "share": base[name]["accuracy"] / ceiling[name]["accuracy"], "goal": goal}
+            name: {
+                "base": base[name],
+                "real": ceiling[name],
+                "share": base[name]["accuracy"] / ceiling[name]["accuracy"],
+                "goal": goal,
+            }
             for name, goal in TARGETS.items()
         },
-    }  # fmt: skip
+    }
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "prompt-following.json").write_text(json.dumps(report, indent=1) + "\n")
-    lines = ["| factor | base's pictures | real composites (ceiling) | share | goal |", "|---|---|---|---|---|"]
-    for name, row in report["factors"].items():
-        b, r = row["base"], row["real"]
-        goal = f"{row['goal']:.0%}" if row["goal"] else ""
-        lines.append(f"| {name} | {b['accuracy']:.3f} [{b['low']:.3f}, {b['high']:.3f}] | {r['accuracy']:.3f} | {row['share']:.0%} | {goal} |")
-    lines += ["", f"Autoencoder on {quality['pictures']} unseen composites: {quality['psnr_db']:.2f} dB PSNR; linear decoding of the same latents: {quality['psnr_db_linear_decoding']:.2f} dB."]
-    (options.results / "prompt-following.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    (options.results / "prompt-following.md").write_text(table(report))
+    print(table(report))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def compose(seed: int, index: int, *, styled: float = 0.25) -> tuple[Image.Image
 
 
 def person_phrase(words: dict, rng: random.Random) -> str:
-    """ "a person with red hair and glasses wearing a blue shirt", some of it left out."""
+    """Such as: a person with red hair and glasses wearing a blue shirt; some of it is left out."""
     having = [f"{words['hair']} hair"] if rng.random() < 0.8 else []
     having += [word for word in ("glasses", "beard") if words[word] and rng.random() < 0.9]
     having = ["a beard" if word == "beard" else word for word in having]
@@ -121,7 +121,7 @@ def person_phrase(words: dict, rng: random.Random) -> str:
 
 
 def subject_phrase(subject: str) -> str:
-    """ "a fox", "an owl", "grapes"."""
+    """The subject with its article, if it has one."""
     if subject in ("grapes", "cherries"):
         return subject
     return f"{'an' if subject[0] in 'aeiou' else 'a'} {subject}"

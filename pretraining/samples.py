@@ -33,7 +33,12 @@ class Sample:
     licence: str
 
 
-MICAH = {"earringsProbability": 0, "earsVariant": ["attached"], "noseVariant": ["curve"], "clothesVariant": ["collared"]}
+MICAH = {
+    "earringsProbability": 0,
+    "earsVariant": ["attached"],
+    "noseVariant": ["curve"],
+    "clothesVariant": ["collared"],
+}
 SAMPLES = (
     Sample("anna", "person", "person", ("micah", MICAH | {
         "seed": "anna", "hairVariant": ["full"], "hairColor": ["2f9d8f"], "baseColor": ["f7d3bd"],
@@ -52,8 +57,8 @@ SAMPLES = (
     }), "Personas by Draftbit (CC BY 4.0)"),
     Sample("otto", "subject", "animal", ("noto", "octopus"), "Noto Emoji by Google (Apache-2.0)"),
     Sample("vega", "subject", "vehicle", ("noto", "rocket"), "Noto Emoji by Google (Apache-2.0)"),
-    Sample("pip", "subject", "object", ("twemoji", "jack-o-lantern"), "Twemoji by Twitter and contributors (CC BY 4.0)"),
-    Sample("lolli", "scene", "place", ("background", "platform_backgrounds_2/candy1.png"), "procgen asset (see NOTICE)"),
+    Sample("pip", "subject", "object", ("twemoji", "jack-o-lantern"), "Twemoji by Twitter, others (CC BY 4.0)"),
+    Sample("lolli", "scene", "place", ("background", "platform_backgrounds_2/candy1.png"), "procgen (see NOTICE)"),
     Sample("piazza", "scene", "place", ("panorama", "sunset"), "@pmndrs/assets (CC0)"),
     Sample("lab", "scene", "place", ("panorama", "lab"), "@pmndrs/assets (CC0)"),
     Sample("tessera", "style", "painting", (15,), "painted with Magenta's style network (Apache-2.0)"),

@@ -46,7 +46,9 @@ def merges_needed(table: list[tuple[str, str]], vocabulary: list[str]) -> list[t
     for word in vocabulary:
         parts = [*word[:-1], word[-1] + "</w>"]
         while len(parts) > 1:
-            pairs = [(rank.get((a, b), len(rank)), place) for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+            pairs = [
+                (rank.get((a, b), len(rank)), place) for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
+            ]
             best, place = min(pairs)
             if best == len(rank):
                 break
@@ -65,7 +67,9 @@ def build(folder: Path) -> CLIPTokenizer:
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}, ensure_ascii=False))
+    (folder / "vocab.json").write_text(
+        json.dumps({token: index for index, token in enumerate(tokens)}, ensure_ascii=False)
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in merges) + "\n")
     tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_LENGTH, pad_token="<|endoftext|>")
     tokenizer.save_pretrained(folder)

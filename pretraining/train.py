@@ -28,7 +28,7 @@ CAPTIONS_PER_PICTURE = 8
 
 
 def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
-    """PCA, latents (2n, 12, 16, 16) half (pictures, then mirrored pictures) and ids (2n, 8, 32); made once, then read."""
+    """PCA, latents (2n, 12, 16, 16) half (pictures, then mirrored ones) and ids (2n, 8, 32); made once, then read."""
     cache = work / "latents.pt"
     if cache.exists():
         state = torch.load(cache, weights_only=True)
@@ -56,7 +56,9 @@ def denoiser_command(options: argparse.Namespace) -> None:
     if options.samples:
         config = replace(config, samples=options.samples)
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "denoiser.json").write_text(json.dumps({**asdict(config), "pictures": len(latents) // 2}, indent=1) + "\n")
+    (options.results / "denoiser.json").write_text(
+        json.dumps({**asdict(config), "pictures": len(latents) // 2}, indent=1) + "\n"
+    )
     if options.processes == 1:
         _run_denoiser(0, config, latents, ids, options, None, None)
         return
@@ -87,7 +89,10 @@ def _run_denoiser(
         with (options.results / "denoiser.jsonl").open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
         left = (config.samples - record.samples) / record.samples_per_second / 60
-        print(f"{record.samples} samples  loss {record.loss:.4f}  {record.samples_per_second:.0f}/s  {left:.0f} min left", flush=True)
+        print(
+            f"{record.samples} samples  loss {record.loss:.4f}  {record.samples_per_second:.0f}/s  {left:.0f} min left",
+            flush=True,
+        )
 
 
 def decoder_command(options: argparse.Namespace) -> None:
@@ -102,7 +107,11 @@ def decoder_command(options: argparse.Namespace) -> None:
     for record in train_decoder(config, data, pca, options.work / "decoder.pt", options.device):
         with log.open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
-        print(f"{record.samples} crops  loss {record.loss:.4f}  PSNR {record.psnr:.2f} dB  {record.samples_per_second:.0f}/s", flush=True)
+        print(
+            f"{record.samples} crops  loss {record.loss:.4f}  PSNR {record.psnr:.2f} dB  "
+            f"{record.samples_per_second:.0f}/s",
+            flush=True,
+        )
 
 
 def export_command(options: argparse.Namespace) -> None:

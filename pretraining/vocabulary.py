@@ -89,7 +89,13 @@ STYLES: dict[str, int] = {
 }
 
 PEOPLE_STYLES = ("micah", "toon-head", "personas", "open-peeps")
-CLASS_WORDS = {"person": "a person", "animal": "an animal", "food": "some food", "vehicle": "a vehicle", "object": "an object"}
+CLASS_WORDS = {
+    "person": "a person",
+    "animal": "an animal",
+    "food": "some food",
+    "vehicle": "a vehicle",
+    "object": "an object",
+}
 
 HAIR_COLOURS = {
     "black": "26211f", "brown": "6f4427", "blond": "e3bd62", "red": "b8431f", "white": "e8e4e4",

@@ -17,9 +17,14 @@ def demo(
     """Show what it is for: train three concepts, merge twelve, and make a gallery."""
     with errors_shown(), progress_bar() as bar:
         tasks: dict[tuple[str, str], TaskID] = {}
+        summary: list[str] = []
         for event in run_demo(output, work=work or output / "work"):
+            if event.stage == "measure":
+                summary = event.message.split("; ")
             key = (event.stage, event.message)
             if key not in tasks:
                 tasks[key] = bar.add_task(f"{event.stage}: {event.message}", total=event.total)
             bar.update(tasks[key], completed=event.done, total=event.total)
-    typer.echo(str(output / "index.html"))
+    for line in summary:
+        typer.echo(line)
+    typer.echo(f"gallery: {output / 'index.html'}")

@@ -2,11 +2,12 @@
 
 from orthoplex.generation.generate import GenerationProgress, generate, picture_recipe
 from orthoplex.generation.png import read_recipe, save_png
-from orthoplex.generation.prompts import concept_names, expand_prompt
+from orthoplex.generation.prompts import concept_names, contract_prompt, expand_prompt
 
 __all__ = [
     "GenerationProgress",
     "concept_names",
+    "contract_prompt",
     "expand_prompt",
     "generate",
     "picture_recipe",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompts import expand_prompt
+from orthoplex.generation.prompts import contract_prompt, expand_prompt
 from orthoplex.models import Base, Foldable
 
 BATCH_SIZE = 8
@@ -68,8 +68,9 @@ def generate(
     with base.folded(merge) if merge is not None else nullcontext():
         texts = {}
         for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-            texts[key] = expand_prompt(text, base.tokens)
-            _check_length(base, texts[key], key)
+            expanded = expand_prompt(text, base.tokens)
+            _check_length(base, expanded, key)
+            texts[key] = contract_prompt(expanded, base.tokens)  # the pipeline spells the vectors out itself
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly

@@ -48,6 +48,18 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     return _TOKEN.sub(spelled_out, prompt)
 
 
+def contract_prompt(prompt: str, tokens: Sequence[str]) -> str:
+    """Write every full run ``<name> <name>_1 …`` as ``<name>``: what a diffusers pipeline expects, which expands it.
+
+    Args:
+        prompt: Of ``expand_prompt``.
+        tokens: The concept tokens that the base knows now.
+    """
+    for name in concept_names(tokens):
+        prompt = prompt.replace(" ".join(_vectors(name, tokens)), f"<{name}>")
+    return prompt
+
+
 def _vectors(name: str, tokens: Sequence[str]) -> list[str]:
     """The tokens of one concept in the order of their numbers."""
     more = [token for token in tokens if token.startswith(f"<{name}>_")]

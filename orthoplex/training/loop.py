@@ -183,11 +183,7 @@ def _steps(
                 if statistics:
                     penalty = erasure_penalty(state.adapters, statistics)
                     total, erasure = loss + config.erasure * penalty, penalty.item()
-                if not math.isfinite(total.item()):
-                    raise OrthoplexError(
-                        f"step {state.step + 1} of {run.name!r}: the loss is {total.item()}; it must be finite "
-                        f"(learning_rate is {config.weight_learning_rate}, a lower one may help)"
-                    )
+                _check_finite(total, run, state.step + 1)
                 total.backward()
                 factor = _learning_rate_factor(config, state.step)
                 with deferred_interrupt():
@@ -209,6 +205,14 @@ def _steps(
         save_checkpoint(state, checkpoint, identity)
         return
     yield replace(done, images=images, output=output)
+
+
+def _check_finite(loss: Tensor, run: _Run, step: int) -> None:
+    if not math.isfinite(loss.item()):
+        raise OrthoplexError(
+            f"step {step} of {run.name!r}: the loss is {loss.item()}; it must be finite "
+            f"(learning_rate is {run.config.weight_learning_rate}, a lower one may help)"
+        )
 
 
 def _foreign_inputs(

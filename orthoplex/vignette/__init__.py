@@ -56,7 +56,9 @@ def concept_file(name: str, *, method: str) -> Path:
     path = _HERE / "concepts" / method / f"{name}.safetensors"
     if not path.is_file():
         shipped = sorted(f"{p.parent.name}/{p.stem}" for p in (_HERE / "concepts").glob("*/*.safetensors"))
-        raise ConfigurationError(f"no concept file is shipped for {method}/{name}; shipped: {', '.join(shipped) or 'none'}")
+        raise ConfigurationError(
+            f"no concept file is shipped for {method}/{name}; shipped: {', '.join(shipped) or 'none'}"
+        )
     return path
 
 

@@ -26,15 +26,20 @@ def demo(run, monkeypatch):
     return call
 
 
-def test_events_are_drawn_and_the_gallery_is_named(demo, tmp_path):
+def test_events_are_drawn_and_retention_and_gallery_are_printed(demo, tmp_path):
     events = [
         BenchmarkEvent("train", 1, 2, "anna"),
         BenchmarkEvent("train", 2, 2, "anna"),
         BenchmarkEvent("merge", 1, 1, "twelve concepts merged in 0.1 s"),
+        BenchmarkEvent("measure", 1, 1, "orthogonal: retention 0.9; lora: retention 0.5"),
     ]
     result, seen = demo(events, "--output", tmp_path / "gallery")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{tmp_path / 'gallery' / 'index.html'}\n"
+    assert result.stdout.splitlines() == [
+        "orthogonal: retention 0.9",
+        "lora: retention 0.5",
+        f"gallery: {tmp_path / 'gallery' / 'index.html'}",
+    ]
     assert "train: anna" in result.stderr and "twelve concepts merged" in result.stderr and "2/2" in result.stderr
     assert seen == {"folder": tmp_path / "gallery", "work": tmp_path / "gallery" / "work"}
 

@@ -50,18 +50,17 @@ def test_a_merge_is_folded_for_the_call_only(pico):
             generate(pico, "a person", merge=anna)
 
 
-def test_every_vector_of_a_concept_reaches_the_text_encoder(pico, monkeypatch):
+@pytest.mark.parametrize("prompt", ["a photo of <anna>", "a photo of <anna> <anna>_1 <anna>_2"])
+def test_every_vector_of_a_concept_reaches_the_text_encoder_once(pico, prompt):
     anna = make_concept(pico, num_vectors=3)
     seen = []
-    encode = pico.pipeline.encode_prompt
-
-    def recording(prompt, *arguments, **options):
-        seen.append(prompt)
-        return encode(prompt, *arguments, **options)
-
-    monkeypatch.setattr(pico.pipeline, "encode_prompt", recording)
-    generate(pico, "a photo of <anna>", merge=anna, num_inference_steps=1)
-    assert seen == ["a photo of <anna> <anna>_1 <anna>_2"]
+    with pico.folded(anna):
+        ids = [pico.pipeline.tokenizer.convert_tokens_to_ids(token) for token in ("<anna>", "<anna>_1", "<anna>_2")]
+        table = pico.pipeline.text_encoder.get_input_embeddings()
+        hook = table.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0].tolist()))
+        generate(pico, prompt, num_inference_steps=1)
+        hook.remove()
+    assert [token for token in seen[0] if token in ids] == ids
 
 
 def test_an_unknown_concept_in_either_prompt_is_refused(pico):

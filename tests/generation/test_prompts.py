@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orthoplex.errors import PromptError
-from orthoplex.generation import concept_names, expand_prompt
+from orthoplex.generation import concept_names, contract_prompt, expand_prompt
 
 TOKENS = ("<anna>", "<anna>_1", "<anna>_10", "<anna>_2", "<rex>")
 
@@ -56,3 +56,13 @@ def test_strength_tags_are_refused_with_what_to_write(tag, instead):
 def test_names():
     assert concept_names(TOKENS) == ("anna", "rex")
     assert concept_names(()) == ()
+
+
+@pytest.mark.parametrize("prompt", ["<a> in a forest", "<a> and <b>", "a cat", "<b>, <a>"])
+def test_contracting_undoes_expanding(prompt: str) -> None:
+    tokens = ("<a>", "<a>_1", "<a>_2", "<b>")
+    assert contract_prompt(expand_prompt(prompt, tokens), tokens) == prompt
+
+
+def test_a_run_spelled_out_by_hand_is_contracted_and_a_lone_vector_stays() -> None:
+    assert contract_prompt("<a> <a>_1 on <a>_1", ("<a>", "<a>_1")) == "<a> on <a>_1"
