@@ -68,9 +68,8 @@ def generate(
     with base.folded(merge) if merge is not None else nullcontext():
         texts = {}
         for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-            expanded = expand_prompt(text, base.tokens)
-            _check_length(base, expanded, key)
-            texts[key] = contract_prompt(expanded, base.tokens)  # the pipeline spells the vectors out itself
+            texts[key] = contract_prompt(text, base.tokens)  # the pipeline spells the vectors out itself
+            _check_length(base, expand_prompt(texts[key], base.tokens), key)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly

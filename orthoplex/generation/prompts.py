@@ -52,7 +52,7 @@ def contract_prompt(prompt: str, tokens: Sequence[str]) -> str:
     """Write every full run ``<name> <name>_1 …`` as ``<name>``: what a diffusers pipeline expects, which expands it.
 
     Args:
-        prompt: Of ``expand_prompt``.
+        prompt: What the user wrote, or of ``expand_prompt``.
         tokens: The concept tokens that the base knows now.
     """
     for name in concept_names(tokens):
