@@ -80,7 +80,7 @@ class Site:
         out_features: rows of the weight.
         in_features: columns of the weight.
         concept_id: the concept's id; it decides random directions and derived slots.
-        seed: the training seed; with the layer's name it decides every random starting value.
+        seed: the training seed; with the layer's name and the id it decides every random starting value.
     """
 
     layer: str
@@ -90,8 +90,12 @@ class Site:
     seed: int
 
     def generator(self) -> torch.Generator:
-        """Return a generator seeded by SHA-256 of (seed, layer): construction order does not matter."""
-        digest = hashlib.sha256(f"{self.seed}\n{self.layer}".encode()).digest()
+        """Return a generator seeded by SHA-256 of (seed, layer, concept_id): construction order does not matter.
+
+        Concepts trained apart with one seed start apart: equal starting directions would make their sum collide more
+        than independent ones do.
+        """
+        digest = hashlib.sha256(f"{self.seed}\n{self.layer}\n{self.concept_id}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 

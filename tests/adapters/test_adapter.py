@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from orthoplex.adapters import Adapter, AdapterConfig, LowRank, Orthogonal, create_adapter
 from orthoplex.errors import CapacityError, ConfigurationError
-from orthoplex.subspaces import choose_rows, gaussian_rows, shared_basis_rows, slot_from_id
+from orthoplex.subspaces import choose_rows, gaussian_rows, overlap, shared_basis_rows, slot_from_id
 
 LAYER = "unet.mid_block.attentions.0.to_k"
 
@@ -91,7 +91,7 @@ def test_orthogonal_random_and_gaussian_rows_belong_to_concept_and_layer():
         assert not torch.equal(build(config).down, build(config, layer="unet.to_v").down)
 
 
-def test_lora_starts_as_peft_does_and_by_seed_and_layer():
+def test_lora_starts_as_peft_does_and_by_seed_layer_and_concept():
     config = AdapterConfig(method="lora", rank=16)
     down = build(config).down
     bound = 1 / math.sqrt(64)
@@ -103,7 +103,8 @@ def test_lora_starts_as_peft_does_and_by_seed_and_layer():
     assert torch.equal(down, build(config).down)
     assert not torch.equal(down, build(config, seed=1).down)
     assert not torch.equal(down, build(config, layer="unet.to_v").down)
-    assert torch.equal(down, build(config, concept_id="rex").down)
+    # √(16/64) is expected of independent rows, 1 or more of equal ones
+    assert overlap(down, build(config, concept_id="rex").down) < 0.7
 
 
 def test_alpha_over_rank_scales_the_change():
