@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +96,31 @@ def training_folder(source: ConceptSource, work: Path) -> Path:
     folder = work / "pictures-of-concepts" / f"{source.name}-{digest.hexdigest()[:16]}"
     if folder.is_dir():
         return folder
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for path in (*split.training, *captions):
-        shutil.copyfile(path, partial / path.name)
-    if table:
-        (partial / "metadata.jsonl").write_text(table, encoding="utf-8")
-    partial.rename(folder)
+    with folder_made_once(folder) as partial:
+        for path in (*split.training, *captions):
+            shutil.copyfile(path, partial / path.name)
+        if table:
+            (partial / "metadata.jsonl").write_text(table, encoding="utf-8")
     return folder
+
+
+@contextmanager
+def folder_made_once(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``folder`` on leaving; after an error nothing is left of it.
+
+    Processes that share a work folder may make the same folder at a time: each fills its own, the first one stays.
+    """
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def open_pictures(paths: Sequence[Path]) -> list[Image.Image]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -23,15 +22,16 @@ from torch import Tensor
 
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import PictureSettings
-from orthoplex.benchmark.sources import ConceptSource, open_pictures, training_folder
+from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
 from orthoplex.concepts import written_atomically
 from orthoplex.evaluation import Encoder
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import Base
-from orthoplex.training import ConceptDataset, TrainingConfig, train
+from orthoplex.models.identity import weights_hash
+from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Workspace:
 
     def __init__(self, base: Base, folder: Path) -> None:
         self.base, self.folder = base, folder
+        self._pipeline_hash = _pipeline_hash(base)
 
     def concept(
         self, source: ConceptSource, config: TrainingConfig, *, resolution: int, message: str
@@ -104,7 +105,13 @@ class Workspace:
             kind=source.kind,
             trigger_form=config.trigger_form,
         )
-        request = {"training": config.to_json(), "dataset": dataset.dataset_hash, "name": source.name}
+        foreign = list(default_foreign_prompts(self.base)) if config.erasure > 0 or config.prior_weight > 0 else []
+        request = {
+            "training": config.to_json(),
+            "dataset": dataset.dataset_hash,
+            "name": source.name,
+            "foreign_prompts": content_key({"prompts": foreign}),
+        }
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, clock = folder / f"{source.name}.safetensors", _Clock(folder / "seconds.json")
         if not output.is_file():
@@ -154,7 +161,8 @@ class Workspace:
         return nullcontext() if merge is None else self.base.folded(merge)
 
     def _key(self, request: Mapping[str, Any]) -> str:
-        return content_key({**request, "base": self.base.identity.hash, "version": CACHE_VERSION})
+        base = {"base": self.base.identity.hash, "pipeline": self._pipeline_hash}
+        return content_key({**request, **base, "version": CACHE_VERSION})
 
     def _picture_folder(self, merge: Merge | None, prompt: str, settings: PictureSettings) -> Path:
         key = self._key({"merge": _decisive(merge), "prompt": prompt, **asdict(settings)})
@@ -172,18 +180,29 @@ class Workspace:
             negative_prompt=settings.negative_prompt,
         )
         seconds = time.perf_counter() - started
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for index, picture in enumerate(pictures):
-            picture.save(partial / f"{index:03d}.png")
-        _write_json(partial / "set.json", {"prompt": prompt, "seconds": seconds, "merge": _decisive(merge)})
-        partial.rename(folder)
+        with folder_made_once(folder) as partial:
+            for index, picture in enumerate(pictures):
+                picture.save(partial / f"{index:03d}.png")
+            _write_json(partial / "set.json", {"prompt": prompt, "seconds": seconds, "merge": _decisive(merge)})
 
 
 def content_key(values: Mapping[str, Any]) -> str:
     """SHA-256 of plain JSON values, 24 hexadecimal digits of it; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _pipeline_hash(base: Base) -> str:
+    """What decides pictures and latents besides the weights that concepts change, which the base's own hash covers."""
+    pipeline = base.pipeline
+    embedding = pipeline.text_encoder.get_input_embeddings().weight.detach()
+    values = {
+        "autoencoder": weights_hash({"vae": pipeline.vae}),
+        "tokens": hashlib.sha256(embedding.float().cpu().numpy().tobytes()).hexdigest(),
+        "vocabulary": pipeline.tokenizer.get_vocab(),
+        "scheduler": pipeline.scheduler.to_json_string(),
+        "scaling": [pipeline.vae.config.scaling_factor, pipeline.vae.config.get("shift_factor")],
+    }
+    return content_key(values)
 
 
 def _decisive(merge: Merge | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from orthoplex.training.batches import native_resolution
 from orthoplex.training.checkpoint import checkpoint_path
 from orthoplex.training.config import LEARNING_RATES, TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, PICTURE_SUFFIXES, ConceptDataset, Picture
-from orthoplex.training.foreign import FOREIGN_PROMPTS
+from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
 
@@ -18,6 +18,7 @@ __all__ = [
     "StepRecord",
     "TrainingConfig",
     "checkpoint_path",
+    "default_foreign_prompts",
     "log_path",
     "native_resolution",
     "samples_folder",

@@ -75,6 +75,24 @@ def test_another_base_has_another_name(workspace, sources):
     assert workspace._key({"x": 1}) != name
 
 
+def test_another_autoencoder_or_schedule_has_other_names(workspace):
+    names = {workspace._key({})}
+    next(workspace.base.pipeline.vae.decoder.parameters()).data.flatten()[0] += 0.1
+    names.add(Workspace(workspace.base, workspace.folder)._key({}))
+    workspace.base.pipeline.scheduler.register_to_config(timestep_spacing="leading")
+    names.add(Workspace(workspace.base, workspace.folder)._key({}))
+    assert len(names) == 3
+    assert Workspace(workspace.base, workspace.folder)._key({}) in names
+
+
+def test_other_foreign_prompts_are_another_concept_where_they_matter(workspace, sources, monkeypatch):
+    erasing = replace(CONFIG, steps=1, erasure=1.0, erasure_prompts=4, prior_pictures=0)
+    silent, loud = trained(workspace, sources[0])[1], trained(workspace, sources[0], erasing)[1]
+    monkeypatch.setattr("orthoplex.benchmark.workspace.default_foreign_prompts", lambda base: ("a boat",))
+    assert trained(workspace, sources[0])[1] == silent
+    assert trained(workspace, sources[0], erasing)[1].path != loud.path
+
+
 def test_an_interrupted_training_gives_the_same_concept(workspace, sources):
     _, whole = trained(workspace, sources[0])
     expected = load_concept(whole.path).content_hash
