@@ -142,6 +142,10 @@ def _merge_all(workspace: Workspace, paths: Mapping[str, Path]) -> MergedMethod:
 
 
 def _in_words(summary: Summary) -> str:
-    kept = {"alignment": summary.alignment_retention, "recognised": summary.recognised_retention}
+    kept = {
+        "alignment": summary.alignment_retention,
+        "gain over the base": summary.gain_retention,
+        "recognised": summary.recognised_retention,
+    }
     numbers = ", ".join(f"{what} {'-' if one is None else f'{one.value:.2f}'}" for what, one in kept.items())
     return f"retention of {summary.variant}: {numbers}"

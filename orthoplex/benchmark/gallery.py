@@ -93,7 +93,8 @@ its weights at once. {_live_sentence(live)}</p>
 real pictures the concept never saw. <em>Recognised</em>: share of pictures nearest to their own concept among those of
 its kind. <em>Identity</em>: share above a threshold that one impostor in twenty passes. Each cell: alone → in the
 merge, and the retention, merged / alone, with its 95 % interval over concepts. The base's own pictures, with the class
-word in the concept's place, show where alignment starts.</p>
+word in the concept's place, show where both start. <em>Gain kept</em>: (merged − base) / (alone − base) of alignment,
+what is left of what the concept added.</p>
 {_seconds_table(gallery.seconds)}
 </section>
 <section>
@@ -131,16 +132,22 @@ _NUMBERS: dict[str, Callable[[Summary], tuple[Interval, Interval, Interval | Non
 
 
 def _retention_table(summaries: Iterable[Summary]) -> str:
-    head = "<th>alignment of the base</th>" + "".join(f"<th>{name}</th>" for name in _NUMBERS)
+    head = "<th>alignment of the base</th><th>recognised of the base</th><th>gain kept</th>" + "".join(
+        f"<th>{name}</th>" for name in _NUMBERS
+    )
     lines = []
     for summary in summaries:
-        cells = [f"<td>{summary.base_alignment.value:.2f}</td>"]
+        cells = [f"<td>{start.value:.2f}</td>" for start in (summary.base_alignment, summary.base_recognised)]
+        cells.append(f"<td><b>{_share(summary.gain_retention)}</b></td>")
         for pick in _NUMBERS.values():
             single, merged, kept = pick(summary)
-            share = "–" if kept is None else f"{kept.value:.2f} <small>({kept.low:.2f}–{kept.high:.2f})</small>"
-            cells.append(f"<td>{single.value:.2f} → {merged.value:.2f}<br><b>{share}</b></td>")
+            cells.append(f"<td>{single.value:.2f} → {merged.value:.2f}<br><b>{_share(kept)}</b></td>")
         lines.append(f"<tr><th>{escape(summary.variant)}</th>{''.join(cells)}</tr>")
     return f'<table class="numbers"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def _share(kept: Interval | None) -> str:
+    return "–" if kept is None else f"{kept.value:.2f} <small>({kept.low:.2f}–{kept.high:.2f})</small>"
 
 
 def _seconds_table(seconds: Mapping[str, float]) -> str:

@@ -158,6 +158,7 @@ class Summary:
 
     A retention is `mean(merged)/mean(single)`, None where the single value is 0. `gain_retention` is the stricter
     `(merged - base)/(single - base)` of alignment: what is left of what the concept added to the base.
+    `base_recognised` is what the base's class-word pictures reach by chance: with three concepts of a kind a third.
     `seed_deviation` is the standard deviation over seeds of the retention of alignment, 0 for one seed.
     """
 
@@ -167,6 +168,7 @@ class Summary:
     merged_alignment: Interval
     alignment_retention: Interval | None
     gain_retention: Interval | None
+    base_recognised: Interval
     single_recognised: Interval
     merged_recognised: Interval
     recognised_retention: Interval | None
@@ -193,7 +195,7 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
     by_seed = merged.mean(dim=0) / single.mean(dim=0)
     return Summary(
         variant=variants[0],
-        **{name: mean_interval(table) for name, table in values.items() if name != "base_recognised"},
+        **{name: mean_interval(table) for name, table in values.items()},
         alignment_retention=_retention(single, merged),
         gain_retention=_retention(single - base, merged - base),
         recognised_retention=_retention(values["single_recognised"], values["merged_recognised"]),

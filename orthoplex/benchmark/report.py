@@ -130,10 +130,11 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         ),
         "\n",
         markdown_table(
-            ["variant", "recognised alone", "merged", "retention", "identity alone", "merged", "retention"],
+            ["variant", "recognised base", "alone", "merged", "retention", "identity alone", "merged", "retention"],
             [
                 [
                     row.variant,
+                    _number(row.base_recognised),
                     *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention)),
                     *map(_number, (row.single_identity, row.merged_identity, row.identity_retention)),
                 ]

@@ -16,6 +16,8 @@ NUMBERS = {
 SUMMARY = replace(
     Summary(variant="orthogonal", seed_deviation=0.0, **NUMBERS),
     base_alignment=Interval(0.31, 0.3, 0.32),
+    base_recognised=Interval(0.34, 0.3, 0.4),
+    gain_retention=Interval(0.77, 0.7, 0.8),
     single_recognised=Interval(0.9, 0.8, 1.0),
     merged_recognised=Interval(0.81, 0.7, 0.9),
     recognised_retention=Interval(0.9, 0.85, 0.95),
@@ -71,7 +73,7 @@ def test_the_page_says_what_was_trained_here(tmp_path, live, sentence):
 def test_numbers_stand_with_their_interval_and_their_start(tmp_path):
     page = page_of(tmp_path, row(tmp_path))
     assert "<td>0.90 → 0.81<br><b>0.90 <small>(0.85–0.95)</small></b></td>" in page
-    assert "<td>0.31</td>" in page
+    assert "<td>0.31</td><td>0.34</td><td><b>0.77 <small>(0.70–0.80)</small></b></td>" in page
 
 
 def test_a_retention_without_meaning_is_a_dash(tmp_path):

@@ -59,7 +59,7 @@ def test_ceilings_are_what_real_pictures_reach():
 
 def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", recognised=(1.0, 0.5)):
     alone, together = recognised
-    return Measurement(variant, seed, concept, "person", base, single, merged, 0.0, alone, together, 0.5, 0.25)
+    return Measurement(variant, seed, concept, "person", base, single, merged, 0.25, alone, together, 0.5, 0.25)
 
 
 def test_summary_of_means_and_ratios():
@@ -77,6 +77,7 @@ def test_summary_of_means_and_ratios():
     assert summary.alignment_retention.value == pytest.approx(0.4 / 0.6)
     assert summary.gain_retention is not None
     assert summary.gain_retention.value == pytest.approx(0.2 / 0.4)
+    assert summary.base_recognised.value == 0.25
     assert summary.recognised_retention is not None
     assert summary.recognised_retention.value == pytest.approx(0.5)
     # retention is .5/.6 with seed 0 and .3/.6 with seed 1; two numbers deviate by |difference|/sqrt(2)
