@@ -18,6 +18,7 @@ from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, merge
 from orthoplex.models import load_base
+from orthoplex.training import with_article
 
 
 def run(path: str | Path, *, results: str | Path, work: str | Path) -> Generator[BenchmarkEvent, None, None]:
@@ -59,11 +60,6 @@ def run(path: str | Path, *, results: str | Path, work: str | Path) -> Generator
 def fill_prompts(prompts: Sequence[str], trigger: str) -> tuple[str, ...]:
     """Put what a concept is called, or its class word, in the place of `{trigger}`."""
     return tuple(prompt.replace(PLACEHOLDER, trigger) for prompt in prompts)
-
-
-def with_article(class_word: str) -> str:
-    """Return "a person", "an animal": what stands for a concept in the base's own pictures."""
-    return f"{'an' if class_word[:1].lower() in 'aeiou' else 'a'} {class_word}"
 
 
 def _train_all(

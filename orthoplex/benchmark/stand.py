@@ -11,12 +11,13 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import EncoderSettings, PictureSettings
 from orthoplex.benchmark.gallery import Combination, Gallery, Row
 from orthoplex.benchmark.measurement import References, Shown, Summary, measure, summarise
-from orthoplex.benchmark.runner import fill_prompts, with_article
+from orthoplex.benchmark.runner import fill_prompts
 from orthoplex.benchmark.sources import ConceptSource, split_pictures
 from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import Concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, merge
+from orthoplex.training import with_article
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from orthoplex.training.batches import native_resolution
 from orthoplex.training.checkpoint import checkpoint_path
 from orthoplex.training.config import LEARNING_RATES, TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, PICTURE_SUFFIXES, ConceptDataset, Picture
-from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts
+from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts, with_article
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
 
@@ -23,4 +23,5 @@ __all__ = [
     "native_resolution",
     "samples_folder",
     "train",
+    "with_article",
 ]

@@ -217,15 +217,22 @@ def _read_captions(folder: Path, names: list[str]) -> dict[str, str]:
             continue
         if path.stem not in by_stem:
             raise DatasetError(f"caption {path} belongs to no picture; allowed are the stems of pictures")
-        captions[by_stem[path.stem]] = path.read_text(encoding="utf-8")
+        captions[by_stem[path.stem]] = _read_text(path)
     return captions
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; allowed is UTF-8 text") from error
 
 
 def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     captions: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -105,7 +105,8 @@ def compose_foreign_prompts(
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
     quarter = config.erasure_prompts // 4
     around_class = [
-        "" if i == 0 else _TEMPLATES[i % len(_TEMPLATES)].format(f"a {class_word}") for i in range(max(1, quarter))
+        "" if i == 0 else _TEMPLATES[i % len(_TEMPLATES)].format(with_article(class_word))
+        for i in range(max(1, quarter))
     ]
     order = torch.randperm(len(prompts), generator=generator).tolist()
     known = list(prompts)
@@ -115,6 +116,11 @@ def compose_foreign_prompts(
     remaining = config.erasure_prompts - len(around_class) - len(tokened)
     plain = [shuffled[i % len(shuffled)] for i in range(remaining)]
     return ForeignPrompts(plain=(*plain, *around_class), tokened=tuple(tokened))
+
+
+def with_article(class_word: str) -> str:
+    """Return "a person", "an animal": how prompts of the base's own words name a class."""
+    return f"{'an' if class_word[:1].lower() in 'aeiou' else 'a'} {class_word}"
 
 
 def _with_token(prompts: Sequence[str], token: str, class_word: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What training tells while it runs."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,23 @@ def samples_folder(output: Path) -> Path:
 
 
 def begin_log(path: Path, step: int) -> None:
-    """Start a log, or keep the lines of an earlier one up to the step that training continues from."""
+    """Start a log, or keep the lines of an earlier one up to the step that training continues from.
+
+    A line that a crash cut off is dropped.
+    """
     kept: list[str] = []
     if step > 0 and path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.strip() and json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _step_of(line) <= step]
     path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; infinite for one that a crash cut off."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def append_log(path: Path, record: StepRecord) -> None:

@@ -175,6 +175,13 @@ def test_caption_without_a_picture(folder):
         read(folder)
 
 
+@pytest.mark.parametrize("name", ["00.txt", "metadata.jsonl"])
+def test_captions_that_are_no_text_are_named(folder, name):
+    (folder / name).write_bytes(b"caf\xe9")
+    with pytest.raises(DatasetError, match=f"{name} cannot be read: .*allowed is UTF-8 text"):
+        read(folder)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

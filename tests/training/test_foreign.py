@@ -14,6 +14,7 @@ from orthoplex.training.foreign import (
     gather_statistics,
     make_prior_pictures,
     random_vectors,
+    with_article,
 )
 
 DIM = 24
@@ -58,6 +59,15 @@ def test_class_word_and_other_words_are_there():
     assert "a photo of a person" in prompts.plain
     assert "a photo of <anna> person" in prompts.tokened
     assert any("<anna> animal" in prompt for prompt in prompts.tokened)
+
+
+def test_class_words_have_their_article():
+    config, generator = TrainingConfig(erasure_prompts=16), torch.Generator().manual_seed(0)
+    prompts = compose_foreign_prompts(
+        config, token="<otto>", class_word="animal", prompts=["a tree"], generator=generator
+    )
+    assert "a drawing of an animal" in prompts.plain and not any("a animal" in prompt for prompt in prompts.plain)
+    assert [with_article(word) for word in ("person", "animal", "object")] == ["a person", "an animal", "an object"]
 
 
 def test_prompts_that_name_a_class_word_get_the_token_in_its_place():

@@ -240,6 +240,8 @@ def test_log(base, dataset, config, tmp_path):
 def test_log_of_a_continued_run_drops_what_is_done_again(tmp_path):
     path = tmp_path / "anna.log.jsonl"
     path.write_text("".join(json.dumps(StepRecord(i, 9, 1.0, None, 0.1, 2.0).to_json()) + "\n" for i in range(5)))
+    with path.open("a") as stream:
+        stream.write('{"step": 1, "lo')  # the machine went down here
     begin_log(path, 3)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
     begin_log(path, 0)
