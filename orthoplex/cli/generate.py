@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import errors_shown, load_concepts, progress_bar, refuse_existing
-from orthoplex.generation import GenerationProgress, picture_recipe, save_png
+from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
 from orthoplex.generation import generate as generate_pictures
 from orthoplex.merging import merge
 from orthoplex.models import load_base
@@ -33,6 +33,7 @@ def generate(
     with errors_shown():
         paths = picture_paths(output, num_images)
         for path in paths:
+            check_png_name(path)
             refuse_existing(path, overwrite)
         model = load_base(base, device=device)
         loaded = load_concepts(concept or [], model)

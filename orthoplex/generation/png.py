@@ -30,13 +30,22 @@ def save_png(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]) ->
         ConfigurationError: If the name ends otherwise.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ConfigurationError(f"{path}: a picture with its recipe is named '*.png', not '*{path.suffix}'")
+    check_png_name(path)
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt(RECIPE_KEY, json.dumps(dict(recipe), sort_keys=True, ensure_ascii=False))
     chunks.add_itxt(PARAMETERS_KEY, parameters_text(recipe))
     with written_atomically(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def check_png_name(path: Path) -> None:
+    """Refuse a name that does not end in ``.png``; callers check before they make the picture.
+
+    Raises:
+        ConfigurationError: If the name ends otherwise.
+    """
+    if path.suffix.lower() != ".png":
+        raise ConfigurationError(f"{path}: a picture with its recipe is named '*.png', not '*{path.suffix}'")
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

@@ -64,3 +64,8 @@ def test_errors_are_one_line(generate, tmp_path, monkeypatch, prompt, options, m
     result = generate(prompt, "--output", "out.png", *options)
     assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_picture_format_is_refused_before_any_work(run, tmp_path):
+    result = run("generate", "a dog", "--base", tmp_path / "not even looked at", "--output", tmp_path / "out.jpg")
+    assert result.exit_code == 2 and "out.jpg: a picture with its recipe is named '*.png'" in result.stderr
