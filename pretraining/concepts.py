@@ -25,7 +25,10 @@ HERE = Path(vignette.__file__).parent
 
 
 def train_one(job: tuple[str, int, Path]) -> tuple[str, str, float]:
-    """Train sample number `job[1]` by configuration `job[0]` and put its file, fp16, into the package."""
+    """Train sample number `job[1]` by configuration `job[0]` and put its file into the package.
+
+    What was trained becomes fp16; frozen directions stay float32, so that they stay orthogonal to the last bit.
+    """
     method, index, work = job
     torch.set_num_threads(1)
     source = sample_sources()[index]
@@ -41,7 +44,11 @@ def train_one(job: tuple[str, int, Path]) -> tuple[str, str, float]:
             break
     target = HERE / "concepts" / method / f"{source.name}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_concept(load_concept(trained.path), target, dtype=torch.float16)
+    concept = load_concept(trained.path)
+    layers = {layer: replace(factors, up=factors.up.half()) for layer, factors in concept.layers.items()}
+    if method == "lora":
+        layers = {layer: replace(factors, down=factors.down.half()) for layer, factors in layers.items()}
+    save_concept(replace(concept, layers=layers), target)
     return method, source.name, trained.seconds
 
 

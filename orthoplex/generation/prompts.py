@@ -19,14 +19,16 @@ def concept_names(tokens: Sequence[str]) -> tuple[str, ...]:
 def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     """Replace every ``<name>`` by all tokens of that concept: ``<name> <name>_1 …``.
 
-    A token that is spelled out with its number (``<name>_1``) stays as it is.
+    A full run that is spelled out already (``<name> <name>_1 …``) is read as ``<name>``; a part of one is refused,
+    because the concept is all of its vectors.
 
     Args:
         prompt: What the user wrote.
         tokens: The concept tokens that the base knows now.
 
     Raises:
-        PromptError: For a ``<name>`` that is not known, and for ``<lora:name:0.8>``; says what to write instead.
+        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and ``<lora:name:0.8>``; says what
+            to write instead.
     """
     tag = _LORA_TAG.search(prompt)
     if tag:
@@ -39,13 +41,13 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     def spelled_out(match: re.Match[str]) -> str:
         name, number = match[1], match[2]
         if number is not None and match[0] in tokens:
-            return match[0]
+            raise PromptError(f"prompt names '{match[0]}', which is one vector of a concept; write <{name}>")
         if f"<{name}>" not in tokens or number is not None:
             known = ", ".join(f"<{known}>" for known in concept_names(tokens)) or "none"
             raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {known}")
         return " ".join(_vectors(name, tokens))
 
-    return _TOKEN.sub(spelled_out, prompt)
+    return _TOKEN.sub(spelled_out, contract_prompt(prompt, tokens))
 
 
 def contract_prompt(prompt: str, tokens: Sequence[str]) -> str:

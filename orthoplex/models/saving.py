@@ -29,12 +29,15 @@ def save_pipeline(
         overwrite: Replace a folder that holds something.
 
     Raises:
-        ConfigurationError: If ``folder`` is a file, or holds something and ``overwrite`` is False.
+        ConfigurationError: If ``folder`` is a file, holds something and ``overwrite`` is False, or holds no pipeline.
     """
+    folder = folder.resolve()
     if folder.is_file():
         raise ConfigurationError(f"{folder}: is a file, a folder is needed")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ConfigurationError(f"{folder}: the folder is not empty, allowed is a new or empty one, or overwrite=True")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model_index.json").is_file():
+        raise ConfigurationError(f"{folder}: holds no model_index.json, only a pipeline folder may be overwritten")
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     temporary = folder.with_name(f".{folder.name}.{mark}.partial")

@@ -80,6 +80,7 @@ class TrainingData:
         schedule: The base's noise schedule.
         prior: Prior pictures, where prior preservation is on.
         prior_features: Text features of their prompts, where the text encoder does not change.
+        identity: What the draws depend on besides seed and step, so that concepts trained apart share no noise.
     """
 
     latents: Tensor
@@ -89,6 +90,7 @@ class TrainingData:
     schedule: NoiseSchedule
     prior: PriorPictures | None
     prior_features: Tensor | None
+    identity: str
 
     @staticmethod
     @torch.no_grad()
@@ -108,6 +110,7 @@ class TrainingData:
             schedule=NoiseSchedule.of(base.pipeline.scheduler),
             prior=prior,
             prior_features=None if prior is None or config.text_encoder else text_features(base, prior.ids),
+            identity=dataset.dataset_hash,
         )
 
     def features(self, base: Base, batch: Batch) -> Tensor:
@@ -121,7 +124,7 @@ class TrainingData:
 
     def batch(self, config: TrainingConfig, step: int) -> Batch:
         """Draw the batch of a step: pictures, views, captions, noise and timesteps."""
-        generator = seeded("batch", config.seed, step)
+        generator = seeded("batch", self.identity, config.seed, step)
         views, count = self.latents.shape[:2]
         chosen = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-config.batch_size // count))])
         chosen = chosen[: config.batch_size]

@@ -155,7 +155,9 @@ def _steps(
 ) -> Generator[StepRecord, None, None]:
     config, began = run.config, time.monotonic()
     identity, checkpoint = run.identity(base, dataset, foreign_prompts), checkpoint_path(output)
-    vectors = initial_vectors(base, dataset.class_word, config.num_vectors, seeded("token vectors", config.seed))
+    vectors = initial_vectors(
+        base, dataset.class_word, config.num_vectors, seeded("token vectors", run.concept_id, config.seed)
+    )
     state = TrainingState.begin(config, run.adapters(base.device), vectors.to(base.device))
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
@@ -227,7 +229,7 @@ def _foreign_inputs(
     config = run.config
     if config.erasure == 0 and config.prior_weight == 0:
         return None, {}
-    generator = seeded("foreign", config.seed)
+    generator = seeded("foreign", run.concept_id, config.seed)
     prompts = compose_foreign_prompts(
         config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
     )

@@ -18,7 +18,7 @@ TOKENS = ("<anna>", "<anna>_1", "<anna>_10", "<anna>_2", "<rex>")
         ("<rex> in a forest", "<rex> in a forest"),
         ("<anna> person", "<anna> <anna>_1 <anna>_2 <anna>_10 person"),
         ("<anna> and <rex>", "<anna> <anna>_1 <anna>_2 <anna>_10 and <rex>"),
-        ("only <anna>_1", "only <anna>_1"),
+        ("<anna> <anna>_1 <anna>_2 <anna>_10 person", "<anna> <anna>_1 <anna>_2 <anna>_10 person"),
         ("2 < 3 and 4 > 1", "2 < 3 and 4 > 1"),
         ("x<rex>y", "x<rex>y"),
     ],
@@ -32,6 +32,11 @@ def test_an_unknown_name_lists_the_known_ones(name):
     with pytest.raises(PromptError) as error:
         expand_prompt(f"a photo of {name} in a forest", TOKENS)
     assert str(error.value) == f"prompt names '{name}', which is not loaded; known concepts: <anna>, <rex>"
+
+
+def test_a_single_vector_is_refused_with_what_to_write():
+    with pytest.raises(PromptError, match="prompt names '<anna>_2', which is one vector of a concept; write <anna>"):
+        expand_prompt("<anna> beside <anna>_2", TOKENS)
 
 
 def test_an_unknown_name_when_nothing_is_loaded():

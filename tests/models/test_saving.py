@@ -74,3 +74,11 @@ def test_a_failing_write_leaves_the_old_folder_and_nothing_else(pico, tmp_path, 
         pico.save(folder, overwrite=True)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_a_folder_that_is_no_pipeline_is_never_overwritten(pico, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "anna.jpg").write_bytes(b"picture")
+    with pytest.raises(ConfigurationError, match="photos: holds no model_index.json, only a pipeline folder may be"):
+        pico.save(tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "anna.jpg").read_bytes() == b"picture"

@@ -106,3 +106,8 @@ def test_prior_pictures_without_a_weight_are_for_erasure_alone(base, dataset, co
     prior = PriorPictures(torch.zeros(1, 4, 8, 8), encode_ids(base, ["a dog"]))
     data = TrainingData.prepare(base, dataset, config, prior)
     assert data.prior is None and len(data.batch(config, 0).latents) == config.batch_size
+
+
+def test_concepts_trained_apart_share_no_noise(data, config):
+    other = replace(data, identity="another data set")
+    assert not torch.equal(data.batch(config, 0).noise, other.batch(config, 0).noise)

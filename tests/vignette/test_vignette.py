@@ -69,7 +69,7 @@ def test_slots_do_not_meet_in_any_layer():
         rank = len(downs) // len(concepts)
         products = downs @ downs.T
         own = torch.block_diag(*[torch.ones(rank, rank)] * len(concepts)).bool()
-        assert products[~own].abs().max() < 1e-4  # files are fp16; the exact law is in tests/laws
+        assert products[~own].abs().max() < 1e-6
 
 
 def test_the_merge_of_twelve_changes_the_picture_and_leaves_no_trace(base):
