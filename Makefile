@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 SOURCES := orthoplex pretraining tests .ci
 
-.PHONY: help env pretraining-env test test-all gate format demo bench clean
+.PHONY: help env pretraining-env test test-all gate format demo bench concepts clean
 
 help:
 	@echo "make env        create .venv with the pinned dependencies"
@@ -14,6 +14,7 @@ help:
 	@echo "make gate       check format, style, types, imports, spelling, docs"
 	@echo "make demo       train three concepts, merge twelve, write demo/index.html"
 	@echo "make bench      run the experiments and regenerate results/"
+	@echo "make concepts   train the shipped concept files again"
 	@echo "make format     format the code"
 
 env: $(STAMP)
@@ -54,9 +55,14 @@ demo: env
 bench: env
 	$(BIN)/python -m orthoplex.benchmark.merge_cost
 	$(BIN)/python -m orthoplex.benchmark.training_cost
+	$(BIN)/python -m orthoplex.benchmark.separability
 	set -e; for experiment in $(sort $(wildcard experiments/*.toml)); do \
-		$(BIN)/python -c 'import sys; from orthoplex.benchmark import run; [print(event) for event in run(sys.argv[1], results="results", work=".cache/benchmark")]' $$experiment; \
+		$(BIN)/python -c 'import sys; from orthoplex.benchmark import run; [print(event) for event in run(sys.argv[1], results="results", work="work/concepts")]' $$experiment; \
 	done
+
+# The concept files that ship with the package, trained again.
+concepts: env
+	$(BIN)/python -m pretraining.concepts
 
 clean:
 	rm -rf build demo .pytest_cache .ruff_cache .import_linter_cache
