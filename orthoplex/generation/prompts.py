@@ -27,8 +27,8 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
         tokens: The concept tokens that the base knows now.
 
     Raises:
-        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and ``<lora:name:0.8>``; says what
-            to write instead.
+        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and ``<lora:name:0.8>``;
+            says what to write instead.
     """
     tag = _LORA_TAG.search(prompt)
     if tag:

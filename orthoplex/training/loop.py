@@ -109,6 +109,11 @@ class _Run:
             for layer, linear in self.linears.items()
         }
 
+    def vectors(self, base: Base, class_word: str) -> Tensor:
+        """Untrained token vectors, ``(num_vectors, dim)``."""
+        generator = seeded("token vectors", self.concept_id, self.config.seed)
+        return initial_vectors(base, class_word, self.config.num_vectors, generator)
+
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
@@ -155,13 +160,10 @@ def _steps(
 ) -> Generator[StepRecord, None, None]:
     config, began = run.config, time.monotonic()
     identity, checkpoint = run.identity(base, dataset, foreign_prompts), checkpoint_path(output)
-    vectors = initial_vectors(
-        base, dataset.class_word, config.num_vectors, seeded("token vectors", run.concept_id, config.seed)
-    )
+    vectors = run.vectors(base, dataset.class_word)
     state = TrainingState.begin(config, run.adapters(base.device), vectors.to(base.device))
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
-    output.parent.mkdir(parents=True, exist_ok=True)
     begin_log(log_path(output), state.step)
 
     def record(loss: float | None, erasure: float | None, rate: float | None) -> StepRecord:

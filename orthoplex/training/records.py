@@ -60,6 +60,7 @@ def begin_log(path: Path, step: int) -> None:
 
     A line that a crash cut off is dropped.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept: list[str] = []
     if step > 0 and path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines()

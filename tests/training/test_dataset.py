@@ -177,7 +177,7 @@ def test_caption_without_a_picture(folder):
 
 @pytest.mark.parametrize("name", ["00.txt", "metadata.jsonl"])
 def test_captions_that_are_no_text_are_named(folder, name):
-    (folder / name).write_bytes(b"caf\xe9")
+    (folder / name).write_bytes(b"na\xefve")
     with pytest.raises(DatasetError, match=f"{name} cannot be read: .*allowed is UTF-8 text"):
         read(folder)
 
