@@ -66,7 +66,7 @@ def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: 
 
 def sample_sheet(folder: Path, path: Path, *, steps: int = 20, guidance: float = 4.0) -> None:
     """Draw PROMPTS with the pipeline in `folder`."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(n) for n in range(len(PROMPTS))]
     images = pipe(list(PROMPTS), num_inference_steps=steps, guidance_scale=guidance, generator=generators).images

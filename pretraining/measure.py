@@ -80,7 +80,7 @@ def read(heads: dict[str, LinearHead], features: Tensor, rows: Sequence[Factors]
 
 def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: float, batch: int) -> list[Image.Image]:
     """The base's own pictures of prompts, one seed each."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
@@ -93,7 +93,7 @@ def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: floa
 @torch.no_grad()
 def autoencoder_quality(folder: Path, real: Sequence[Image.Image]) -> dict[str, float]:
     """Mean PSNR in dB of reconstructed pictures, beside linear (PCA) decoding of the very same latents."""
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
     x = torch.stack([torch.from_numpy(np.asarray(picture)) for picture in real]).permute(0, 3, 1, 2).float() / 127.5 - 1
     decoded, latents = [], []
     for batch in x.split(25):

@@ -36,7 +36,7 @@ def test_the_base_is_small_fp16_safetensors():
 
 
 def test_diffusers_alone_loads_the_base_and_draws():
-    pipeline = StableDiffusionPipeline.from_pretrained(vignette.folder(), torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(vignette.folder(), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     (image,) = pipeline("a fox in a forest", num_inference_steps=2).images
     assert image.size == (128, 128)
