@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
@@ -62,6 +64,16 @@ def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: 
         draw.text((x + 2, y + height), f"{text[:21]}\n{text[21:42]}", fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path)
+
+
+def loss_curve(log: Path, path: Path) -> None:
+    """Draw the loss of a training log (JSON lines) over the samples seen; a vertical jump is a change of latents."""
+    rows = sorted((json.loads(line) for line in log.read_text().splitlines()), key=lambda row: row["samples"])
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    axes.plot([row["samples"] for row in rows], [row["loss"] for row in rows], linewidth=1)
+    axes.set(xlabel="samples seen", ylabel="loss")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
 
 
 def sample_sheet(folder: Path, path: Path, *, steps: int = 20, guidance: float = 4.0) -> None:

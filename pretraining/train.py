@@ -22,7 +22,7 @@ from torch import Tensor
 from pretraining import autoencoder, pictures, tokenizer
 from pretraining.decoder import DecoderConfig, train_decoder
 from pretraining.denoiser import Denoiser, DenoiserConfig, GradientAverage, train
-from pretraining.export import export, sample_sheet
+from pretraining.export import export, loss_curve, sample_sheet
 
 CAPTIONS_PER_PICTURE = 8
 
@@ -115,9 +115,11 @@ def decoder_command(options: argparse.Namespace) -> None:
 
 
 def export_command(options: argparse.Namespace) -> None:
-    """Write the pipeline folder and a sheet of samples."""
+    """Write the pipeline folder, a sheet of samples and the loss curves."""
     export(options.work, options.output)
     sample_sheet(options.output, options.results / "samples.png")
+    for stage in ("denoiser", "decoder"):
+        loss_curve(options.results / f"{stage}.jsonl", options.results / f"{stage}.svg")
 
 
 def main() -> None:
