@@ -68,7 +68,9 @@ def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: 
 
 def loss_curve(log: Path, path: Path) -> None:
     """Draw the loss of a training log (JSON lines) over the samples seen; a vertical jump is a change of latents."""
-    rows = sorted((json.loads(line) for line in log.read_text().splitlines()), key=lambda row: row["samples"])
+    records = map(json.loads, log.read_text().splitlines())
+    latest = {row["samples"]: row for row in records}  # what a resumed run did again replaces what it undid
+    rows = [latest[samples] for samples in sorted(latest)]
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.plot([row["samples"] for row in rows], [row["loss"] for row in rows], linewidth=1)
     axes.set(xlabel="samples seen", ylabel="loss")

@@ -1,5 +1,6 @@
 """The autoencoder's encoder is patch PCA, and the denoiser's loop resumes and averages as it says."""
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from pretraining import tokenizer
 from pretraining.autoencoder import LATENTS, build, fit_pca
 from pretraining.denoiser import DenoiserConfig, GradientAverage, rate, scheduler, train
+from pretraining.export import loss_curve
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,15 @@ def test_only_merges_that_a_word_needs_are_kept() -> None:
     assert tokenizer.merges_needed(table, ["cat"]) == [("a", "t</w>"), ("c", "at</w>")]
     assert tokenizer.merges_needed(table, ["do"]) == []
     assert len(set(tokenizer.byte_alphabet())) == 256
+
+
+def test_the_loss_curve_shows_what_a_resumed_run_did_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda axes, x, y, **_: drawn.append((x, y)))
+    lines = [{"samples": 1, "loss": 3.0}, {"samples": 2, "loss": 9.0}, {"samples": 2, "loss": 2.0}]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    loss_curve(tmp_path / "log.jsonl", tmp_path / "curve.svg")
+    assert drawn == [([1, 2], [3.0, 2.0])]
+    assert (tmp_path / "curve.svg").is_file()
