@@ -33,8 +33,13 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
     arguments = ["merge", concepts["anna"], "--output", output, "--base", pico_folder]
     refused = run(*arguments)
     assert refused.exit_code == 2 and "exists" in refused.stderr and (output / "mine.txt").is_file()
+    refused = run(*arguments, "--overwrite")
+    assert refused.exit_code == 2 and "only a pipeline folder" in refused.stderr and (output / "mine.txt").is_file()
+    (output / "mine.txt").unlink()
+    assert run(*arguments).exit_code == 0
+    (output / "mine.txt").write_text("old")
     assert run(*arguments, "--overwrite").exit_code == 0
-    assert (output / "model_index.json").is_file()
+    assert (output / "model_index.json").is_file() and not (output / "mine.txt").exists()
 
 
 @pytest.mark.parametrize(
