@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from torch import cat
 
 from orthoplex.benchmark.experiment import EncoderSettings
 from orthoplex.benchmark.measurement import References, gallery_of, read_references
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine, markdown_table, write_json
 from orthoplex.benchmark.sources import ConceptSource, sample_sources
+from orthoplex.concepts import written_atomically
 from orthoplex.evaluation import identity_rate, identity_threshold, image_alignment, recognised_rate, scores
 
 _CHOICES = (
@@ -81,12 +83,27 @@ def compare_encoders(concepts: Sequence[ConceptSource], choices: Sequence[Encode
     return rows
 
 
+def separability_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of `compare_encoders` as Markdown, kinds side by side in their order."""
+    kinds = list(rows[0]["kinds"])
+    header = ["features", *(f"{kind}: recognised, identity, own / others" for kind in kinds), "ms a picture"]
+    body = []
+    for row in rows:
+        found = [row["kinds"][kind] for kind in kinds]
+        cells = [f"{k['recognised']:.2f}, {k['identity']:.2f}, {k['own']:.2f} / {k['others']:.2f}" for k in found]
+        body.append([row["encoder"], *cells, f"{row['milliseconds_per_picture']:.0f}"])
+    return markdown_table(header, body)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("results/encoder.json"))
     options = parser.parse_args(arguments)
-    write_json(options.output, {"machine": machine(), "encoders": compare_encoders(sample_sources(), _CHOICES)})
+    rows = compare_encoders(sample_sources(), _CHOICES)
+    write_json(options.output, {"machine": machine(), "encoders": rows})
+    with written_atomically(options.output.with_suffix(".md")) as temporary:
+        temporary.write_text(separability_table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from torch import tensor
 from orthoplex.benchmark import sample_sources
 from orthoplex.benchmark.experiment import EncoderSettings
 from orthoplex.benchmark.measurement import References
-from orthoplex.benchmark.separability import Separability, compare_encoders, separability
+from orthoplex.benchmark.separability import Separability, compare_encoders, separability, separability_table
 from orthoplex.errors import ConfigurationError
 
 EAST, NORTH, DIAGONAL = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
@@ -29,6 +29,13 @@ def test_every_choice_is_a_row(sources):
     assert [row["encoder"] for row in rows] == ["mobilenetv2-stem-32px-grid1", "mobilenetv2-block-3-32px-grid1"]
     assert rows[1]["kinds"]["person"]["recognised"] == 1.0  # red against blue
     assert rows[1]["milliseconds_per_picture"] > 0
+
+
+def test_the_table_is_written_out():
+    kinds = {"person": {"recognised": 1.0, "identity": 0.5, "own": 0.876, "others": 0.25}}
+    table = separability_table([{"encoder": "stem", "kinds": kinds, "milliseconds_per_picture": 5.6}])
+    assert "| stem | 1.00, 0.50, 0.88 / 0.25 | 6 |" in table
+    assert "person: recognised, identity, own / others" in table
 
 
 def test_the_sample_concepts_are_twelve_of_four_kinds():
