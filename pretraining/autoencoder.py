@@ -32,9 +32,14 @@ class PatchPca:
         return nn.functional.conv2d(pictures, self.components, bias, stride=PATCH)
 
 
+def picture_tensor(pictures: np.ndarray) -> Tensor:
+    """(n, h, w, 3) uint8 -> (n, 3, h, w) float32 in [−1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def fit_pca(pictures: np.ndarray, balance: float = 0.1) -> PatchPca:
     """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, all by one scalar."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = picture_tensor(pictures)
     n, c, h, w = x.shape
     patches = (
         x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * PATCH * PATCH)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretraining.autoencoder import PatchPca, build
+from pretraining.autoencoder import PatchPca, build, picture_tensor
+from pretraining.checkpoint import begin_average, load_checkpoint, save_checkpoint, update_average
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,11 @@ def train_decoder(
     torch.manual_seed(config.seed)
     decoder = build(pca).decoder.to(device)
     optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    average = {name: value.detach().clone() for name, value in decoder.state_dict().items()}
+    average = begin_average(decoder)
     start = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        decoder.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, start = state["average"], state["step"]
+        average, progress = load_checkpoint(checkpoint, decoder, optimizer, device)
+        start = progress["step"]
     total, clock, losses, errors = config.samples // config.batch_size, time.perf_counter(), [], []
     for step in range(start, total):
         rng = np.random.default_rng([config.seed, step])
@@ -67,7 +66,7 @@ def train_decoder(
         crops = np.stack(
             [data[r, y : y + config.crop, x : x + config.crop] for r, (y, x) in zip(rows, corner, strict=True)]
         )
-        target = torch.from_numpy(crops).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
+        target = picture_tensor(crops).to(device)
         target = target.flip(-1) if step % 2 else target
         latents = pca.encode(target)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(step)).to(device)
@@ -81,9 +80,7 @@ def train_decoder(
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
-        with torch.no_grad():
-            for name, value in decoder.state_dict().items():
-                average[name].lerp_(value, 1 - min(0.995, (step + 1) / (step + 10)))
+        update_average(average, decoder, min(0.995, (step + 1) / (step + 10)))
         losses.append(loss.item())
         errors.append(mse.item())
         if (step + 1) % 50 == 0:
@@ -94,11 +91,4 @@ def train_decoder(
             )
             clock, losses, errors = now, [], []
         if (step + 1) % 500 == 0 or step + 1 == total:
-            state = {
-                "model": decoder.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average,
-                "step": step + 1,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").rename(checkpoint)
+            save_checkpoint(checkpoint, decoder, optimizer, average, {"step": step + 1})

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pretraining.autoencoder import LATENTS
+from pretraining.checkpoint import begin_average, load_checkpoint, save_checkpoint, update_average
 from pretraining.tokenizer import MAX_LENGTH
 
 TEXT_WIDTH = 192
@@ -209,14 +210,12 @@ def train(
     model.text_encoder.set_attn_implementation("eager")
     network = torch.compile(model.unet) if compiled else model.unet  # shares the parameters; about 1.4 × on a CPU
     parameters = list(model.parameters())
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    average = begin_average(model)
     optimizer = torch.optim.AdamW(parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     seen = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, seen = state["average"], int(state["samples"])
+        average, progress = load_checkpoint(checkpoint, model, optimizer, device)
+        seen = progress["samples"]
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
         generator = torch.Generator().manual_seed((config.seed * 1009 + rank) * 100_000_007 + seen)
@@ -233,7 +232,7 @@ def train(
         optimizer.step()
         seen, step = seen + config.batch_size, seen // config.batch_size + 1
         if rank == 0:
-            _update_average(average, model, min(config.ema, step / (step + 9)))
+            update_average(average, model, min(config.ema, step / (step + 9)))
         losses.append(loss.item())
         if step % log_every == 0:
             now = time.perf_counter()
@@ -241,17 +240,4 @@ def train(
             yield Progress(seen, sum(losses) / len(losses), rate(config, seen), speed)
             losses, clock = [], now
         if rank == 0 and (step % 500 == 0 or seen >= config.samples):
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average,
-                "samples": seen,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").rename(checkpoint)
-
-
-@torch.no_grad()
-def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-    torch._foreach_lerp_([average[name] for name in state], list(state.values()), 1 - decay)
+            save_checkpoint(checkpoint, model, optimizer, average, {"samples": seen})

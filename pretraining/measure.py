@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head
 from pretraining import pictures
+from pretraining.autoencoder import picture_tensor
 from pretraining.pictures import Factors, compose
 from pretraining.vocabulary import STYLES
 
@@ -94,7 +95,7 @@ def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: floa
 def autoencoder_quality(folder: Path, real: Sequence[Image.Image]) -> dict[str, float]:
     """Mean PSNR in dB of reconstructed pictures, beside linear (PCA) decoding of the very same latents."""
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
-    x = torch.stack([torch.from_numpy(np.asarray(picture)) for picture in real]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = picture_tensor(np.stack([np.asarray(picture) for picture in real]))
     decoded, latents = [], []
     for batch in x.split(25):
         latents.append(vae.encode(batch).latent_dist.mean)

@@ -38,7 +38,7 @@ def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
     words = tokenizer.build(work / "tokenizer")
     latents = []
     for start in range(0, len(data), 500):
-        batch = torch.from_numpy(data[start : start + 500]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        batch = autoencoder.picture_tensor(data[start : start + 500])
         latents.append(torch.stack([pca.encode(batch), pca.encode(batch.flip(-1))]).half())
     rng = random.Random(0)
     texts = [pictures.caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]

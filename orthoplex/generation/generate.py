@@ -69,7 +69,7 @@ def generate(
         texts = {}
         for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
             texts[key] = contract_prompt(text, base.tokens)  # the pipeline spells the vectors out itself
-            _check_length(base, expand_prompt(texts[key], base.tokens), key)
+            _check_length(base, expand_prompt(text, base.tokens), key)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly

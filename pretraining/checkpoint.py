@@ -1,0 +1,43 @@
+"""What both training loops keep between runs: network, optimizer, averaged weights, and how far they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.concepts import written_atomically
+
+Average = dict[str, Tensor]
+
+
+def begin_average(model: nn.Module) -> Average:
+    """A copy of the weights as they are now."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@torch.no_grad()
+def update_average(average: Average, model: nn.Module, decay: float) -> None:
+    """In place: `average = decay · average + (1 − decay) · weights`."""
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    torch._foreach_lerp_([average[name] for name in state], list(state.values()), 1 - decay)
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: dict[str, int]
+) -> None:
+    """Write everything atomically; `progress` is what `load_checkpoint` gives back."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, **progress}
+    with written_atomically(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: str
+) -> tuple[Average, dict[str, int]]:
+    """Restore network and optimizer; returns the averaged weights and the progress."""
+    state = torch.load(path, map_location=device, weights_only=True)
+    model.load_state_dict(state.pop("model"))
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return state.pop("average"), state
