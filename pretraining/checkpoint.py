@@ -1,4 +1,4 @@
-"""What both training loops keep between runs: network, optimizer, averaged weights, and how far they are."""
+"""What training loops keep between runs: network, optimizer, averaged weights, and how far they are."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ def update_average(average: Average, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([average[name] for name in state], list(state.values()), 1 - decay)
 
 
+def save(path: Path, state: dict[str, object]) -> None:
+    """Write `state` atomically."""
+    with written_atomically(path) as temporary:
+        torch.save(state, temporary)
+
+
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: dict[str, int]
 ) -> None:
     """Write everything atomically; `progress` is what `load_checkpoint` gives back."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, **progress}
-    with written_atomically(path) as temporary:
-        torch.save(state, temporary)
+    save(path, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, **progress})
 
 
 def load_checkpoint(

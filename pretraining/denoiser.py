@@ -1,15 +1,15 @@
 """The denoiser and its text encoder, and the loop that trains them together.
 
-v-prediction, cosine schedule with zero terminal SNR (Lin et al. 2024), AdamW, EMA, 10 % empty captions.
+v-prediction, cosine schedule with zero terminal SNR (Lin et al. 2024), Muon, EMA, 10 % empty captions.
 The loop yields one record per log interval, writes a checkpoint that it resumes from, and decays the rate over the
-last third of the samples asked for.
+last part of the samples asked for.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pretraining.autoencoder import LATENTS
-from pretraining.checkpoint import begin_average, load_checkpoint, save_checkpoint, update_average
+from pretraining.checkpoint import save
+from pretraining.muon import Muon, Shared
 from pretraining.tokenizer import MAX_LENGTH
 
 TEXT_WIDTH = 192
@@ -31,10 +32,11 @@ class DenoiserConfig:
     """Knobs of the training; `samples` is the budget the rate schedule is laid over."""
 
     samples: int = 400_000
-    batch_size: int = 32
-    learning_rate: float = 6e-4
-    warmup_samples: int = 10_000
-    decay_share: float = 0.33
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    adam_rate: float = 6e-4
+    warmup_samples: int = 4_000
+    decay_share: float = 0.45
     ema: float = 0.998
     seed: int = 0
 
@@ -60,10 +62,11 @@ def build_unet() -> UNet2DConditionModel:
         out_channels=LATENTS,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(64, 128, 224),
+        block_out_channels=(96, 128, 224),
         layers_per_block=1,
-        attention_head_dim=(2, 4, 7),
+        attention_head_dim=(3, 4, 7),
         cross_attention_dim=TEXT_WIDTH,
+        time_embedding_dim=256,
         norm_num_groups=32,
         use_linear_projection=True,
     )
@@ -88,7 +91,7 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 
 class Float32Attention:
-    """Attention with float32 products under bf16 autocast (bf16 attention's backward is ten times slower on CPUs)."""
+    """Attention with float32 products in a bf16 network (bf16 attention's backward is ten times slower on CPUs)."""
 
     def __call__(
         self,
@@ -106,10 +109,9 @@ class Float32Attention:
             return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2).float()
 
         q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(context)), heads(attn.to_v(context))
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            weights = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1)
-            out = (weights @ v).transpose(1, 2).reshape(batch, tokens, -1)
-        return attn.to_out[1](attn.to_out[0](out))
+        weights = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1)
+        out = (weights @ v).transpose(1, 2).reshape(batch, tokens, -1)
+        return attn.to_out[1](attn.to_out[0](out.to(hidden_states.dtype)))
 
 
 class Denoiser(nn.Module):
@@ -132,49 +134,18 @@ class Denoiser(nn.Module):
         timesteps = torch.randint(0, 1000, (len(latents),), generator=generator).to(device)
         epsilon = torch.randn(latents.shape, generator=generator).to(device)
         signal, noise = self.signal[timesteps, None, None, None], self.noise[timesteps, None, None, None]
-        with torch.autocast(device.type, torch.bfloat16):
-            text = self.text_encoder(ids)[0]
-            predicted = network(signal * latents + noise * epsilon, timesteps, text).sample
+        noisy = (signal * latents + noise * epsilon).to(self.unet.dtype, memory_format=torch.channels_last)
+        predicted = network(noisy, timesteps, self.text_encoder(ids)[0]).sample
         return nn.functional.mse_loss(predicted.float(), signal * epsilon - noise * latents)
 
 
-def rate(config: DenoiserConfig, seen: int) -> float:
-    """Warm-up, constant, then a cosine decay to 2 % over the last `decay_share` of the samples."""
+def schedule(config: DenoiserConfig, seen: int) -> float:
+    """Share of the full rate: warm-up, constant, then a cosine decay to 2 % over the last `decay_share` of samples."""
     if seen < config.warmup_samples:
-        return config.learning_rate * (seen + 1) / config.warmup_samples
+        return (seen + 1) / config.warmup_samples
     done = seen / config.samples
     tail = max(0.0, (done - (1 - config.decay_share)) / config.decay_share)
-    return config.learning_rate * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, tail))))
-
-
-class GradientAverage:
-    """Averages gradients over processes through shared memory: on a CPU two processes beat one with two threads.
-
-    Args:
-        rank: Which process this is.
-        buffer: (processes, parameters) float32 in shared memory.
-        barrier: Passed by all processes together.
-    """
-
-    def __init__(self, rank: int, buffer: Tensor, barrier: Barrier) -> None:
-        self.rank, self.buffer, self.barrier = rank, buffer, barrier
-
-    @property
-    def processes(self) -> int:
-        """How many processes share a step."""
-        return len(self.buffer)
-
-    @torch.no_grad()
-    def __call__(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes (a parameter without one counts as 0)."""
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        torch.cat([gradient.flatten() for gradient in gradients], out=self.buffer[self.rank])
-        self.barrier.wait()
-        mean, start = self.buffer.mean(0), 0
-        self.barrier.wait()
-        for parameter in parameters:
-            parameter.grad = mean[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
+    return 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, tail)))
 
 
 @dataclass(frozen=True)
@@ -194,50 +165,54 @@ def train(
     checkpoint: Path,
     device: str,
     *,
-    average_gradients: GradientAverage | None = None,
+    shared: Shared | None = None,
+    rank: int = 0,
+    barrier: Barrier | None = None,
     compiled: bool = True,
     log_every: int = 50,
 ) -> Iterator[Progress]:
     """Train from scratch or from `checkpoint`; latents (n, c, 16, 16), ids (n, captions, 32), both on any device.
 
     Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 500 steps and at the end.
-    With `average_gradients`, several processes run this together, each on its share of every batch.
+    Several processes run this together with the same `shared` and `barrier`, each on its share of every batch.
     """
-    rank, processes = (average_gradients.rank, average_gradients.processes) if average_gradients else (0, 1)
     torch.manual_seed(config.seed)
-    model = Denoiser(int(ids.max()) + 1).to(device)
+    model = Denoiser(int(ids.max()) + 1)
+    if shared is None:
+        shared = Shared(model, device=device)
+    processes = len(shared.gradients)
+    signal, noise = model.signal.to(device), model.noise.to(device)
+    model.to(device, torch.bfloat16)
+    model.signal, model.noise = signal, noise  # the schedule stays float32
     model.unet.set_attn_processor(Float32Attention())
     model.text_encoder.set_attn_implementation("eager")
+    optimizer = Muon(model, shared, rank, barrier)
     network = torch.compile(model.unet) if compiled else model.unet  # shares the parameters; about 1.4 × on a CPU
-    parameters = list(model.parameters())
-    average = begin_average(model)
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     seen = 0
     if checkpoint.exists():
-        average, progress = load_checkpoint(checkpoint, model, optimizer, device)
-        seen = progress["samples"]
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        seen = state.pop("samples")
+        if rank == 0:
+            shared.load_state_dict(state)
+        optimizer.wait()
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
         generator = torch.Generator().manual_seed((config.seed * 1009 + rank) * 100_000_007 + seen)
         rows = torch.randint(len(latents), (local,), generator=generator)
         variant = torch.randint(ids.shape[1], (local,), generator=generator)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(config, seen)
         loss = model.loss(network, latents[rows].float().to(device), ids[rows, variant].to(device), generator)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if average_gradients:
-            average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        seen, step = seen + config.batch_size, seen // config.batch_size + 1
-        if rank == 0:
-            update_average(average, model, min(config.ema, step / (step + 9)))
+        step, share = seen // config.batch_size + 1, schedule(config, seen)
+        average = min(config.ema, step / (step + 9))
+        optimizer.step(config.learning_rate * share, config.adam_rate * share, step, average)
+        seen += config.batch_size
         losses.append(loss.item())
         if step % log_every == 0:
             now = time.perf_counter()
             speed = len(losses) * config.batch_size / (now - clock)
-            yield Progress(seen, sum(losses) / len(losses), rate(config, seen), speed)
+            yield Progress(seen, sum(losses) / len(losses), config.learning_rate * schedule(config, seen), speed)
             losses, clock = [], now
         if rank == 0 and (step % 500 == 0 or seen >= config.samples):
-            save_checkpoint(checkpoint, model, optimizer, average, {"samples": seen})
+            save(checkpoint, {**shared.state_dict(), "samples": seen})
+        if step % 500 == 0 or seen >= config.samples:
+            optimizer.wait()  # nobody changes what is being written

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 from transformers import CLIPTokenizer
 
 from pretraining.autoencoder import PatchPca, build
-from pretraining.denoiser import build_text_encoder, build_unet, scheduler
+from pretraining.denoiser import Denoiser, scheduler
+from pretraining.muon import named
 
 PROMPTS = (
     "a fox in a snowy forest", "a person with red hair in a forest", "a photo of a panda in outer space",
@@ -26,20 +27,18 @@ PROMPTS = (
 
 def pipeline(work: Path) -> StableDiffusionPipeline:
     """The pipeline of the checkpoints under `work` (averaged weights), float32."""
-    state = torch.load(work / "latents.pt", weights_only=True, mmap=True)
-    vae = build(PatchPca(state["mean"].clone(), state["components"].clone()))
+    vae = build(PatchPca(**torch.load(work / "pca.pt", weights_only=True)))
     if (work / "decoder.pt").exists():
         vae.decoder.load_state_dict(torch.load(work / "decoder.pt", weights_only=True)["average"])
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    denoiser = Denoiser(len(tokenizer))
     average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
-    unet, text_encoder = build_unet(), build_text_encoder(len(tokenizer))
-    for name, module in (("unet", unet), ("text_encoder", text_encoder)):
-        module.load_state_dict({k[len(name) + 1 :]: v for k, v in average.items() if k.startswith(name + ".")})
+    denoiser.load_state_dict(named(denoiser, average), strict=False)
     return StableDiffusionPipeline(
         vae=vae,
-        text_encoder=text_encoder,
+        text_encoder=denoiser.text_encoder,
         tokenizer=tokenizer,
-        unet=unet,
+        unet=denoiser.unet,
         scheduler=scheduler(),
         safety_checker=None,
         feature_extractor=None,

@@ -57,11 +57,11 @@ def stylise(picture: Image.Image, style: int) -> Image.Image:
     return Image.blend(painted, picture, 0.12)
 
 
-def scene_picture(kind: str, name: str, rng: random.Random, *, fixed: bool | None = None) -> Image.Image:
-    """A view of a scene, CANVAS × CANVAS; half of the views come from a few fixed crops unless `fixed` says."""
-    fixed = rng.random() < 0.5 if fixed is None else fixed
+def scene_picture(kind: str, name: str, rng: random.Random) -> Image.Image:
+    """A view of a scene, CANVAS × CANVAS; four of five come from a few fixed crops."""
+    fixed = rng.random() < 0.8
     if kind == "panorama":
-        yaw = rng.choice((0.0, 120.0, 240.0)) if fixed else rng.uniform(0, 360)
+        yaw = rng.choice((0.0, 120.0, 240.0)) + rng.uniform(-3, 3) if fixed else rng.uniform(0, 360)
         return panorama_view(name, yaw, 75.0 if fixed else rng.uniform(60, 90), CANVAS)
     picture = background(name)
     side = 288 if fixed else rng.randint(210, 288)
@@ -71,16 +71,19 @@ def scene_picture(kind: str, name: str, rng: random.Random, *, fixed: bool | Non
 
 
 def paste(scene: Image.Image, cutout: Image.Image, rng: random.Random, *, is_person: bool) -> Image.Image:
-    """Put a cut-out (RGBA) on a scene: 0.6–0.85 of the frame, people from the lower edge up, others with a tilt."""
-    share = rng.uniform(0.72, 0.95) if is_person else rng.uniform(0.58, 0.8)
+    """Put a cut-out (RGBA) on a scene: large and near the middle, people from the lower edge up.
+
+    The place varies little: aligned pictures are learned from several times fewer samples.
+    """
+    share = rng.uniform(0.84, 0.92) if is_person else rng.uniform(0.70, 0.80)
     side = round(CANVAS * share)
     if rng.random() < 0.5:
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    tilt = rng.uniform(-4, 4) if is_person else rng.uniform(-10, 10)
+    tilt = rng.uniform(-2, 2) if is_person else rng.uniform(-3, 3)
     cutout = cutout.resize((side, side), Image.Resampling.LANCZOS).rotate(tilt, Image.Resampling.BICUBIC)
-    left = round((CANVAS - side) * (0.5 + rng.uniform(-0.45, 0.45)))
+    left = round((CANVAS - side) * (0.5 + rng.uniform(-0.15, 0.15)))
     low = CANVAS - side
-    top = low + round(side * 0.02) if is_person else round(low * rng.uniform(0.45, 0.95))
+    top = low + round(side * 0.02) if is_person else round(low * rng.uniform(0.65, 0.85))
     out = scene.convert("RGBA")
     layer = Image.new("RGBA", out.size, (0, 0, 0, 0))
     layer.paste(cutout, (left, top))

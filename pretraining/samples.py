@@ -80,7 +80,7 @@ def draw(sample: Sample, index: int) -> tuple[Image.Image, str]:
     scene = rng.choice(list(SCENES))
     trigger = f"<{sample.name}> {sample.class_word}"
     if sample.kind == "scene":
-        picture, text = scene_picture(*sample.source, rng, fixed=False), trigger
+        picture, text = scene_picture(*sample.source, rng), trigger
         if index % 4 == 3:
             cutout, words = thing(rng)
             picture, text = paste(picture, cutout, rng, is_person=False), f"{words} in {trigger}"

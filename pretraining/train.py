@@ -16,37 +16,43 @@ from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pretraining import autoencoder, pictures, tokenizer
+from pretraining.checkpoint import save
 from pretraining.decoder import DecoderConfig, train_decoder
-from pretraining.denoiser import Denoiser, DenoiserConfig, GradientAverage, train
+from pretraining.denoiser import Denoiser, DenoiserConfig, train
 from pretraining.export import export, loss_curve, sample_sheet
+from pretraining.muon import Shared
 
 CAPTIONS_PER_PICTURE = 8
 
 
 def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
-    """PCA, latents (2n, 12, 16, 16) half (pictures, then mirrored ones) and ids (2n, 8, 32); made once, then read."""
-    cache = work / "latents.pt"
+    """PCA, latents (n, 12, 16, 16) half and ids (n, 8, 32) of the pictures; made once, then read.
+
+    The PCA outlives a rebuilt collection, so that what was trained in its latent space goes on.
+    """
+    pca_file, cache = work / "pca.pt", work / "latents.pt"
+    if not pca_file.exists():
+        data, _ = pictures.load(work / "pictures")
+        fitted = autoencoder.fit_pca(data[:4000])
+        save(pca_file, {"mean": fitted.mean, "components": fitted.components})
+    pca = autoencoder.PatchPca(**torch.load(pca_file, weights_only=True))
     if cache.exists():
         state = torch.load(cache, weights_only=True)
-        return autoencoder.PatchPca(state["mean"], state["components"]), state["latents"], state["ids"]
+        return pca, state["latents"], state["ids"]
     data, factors = pictures.load(work / "pictures")
-    pca = autoencoder.fit_pca(data[:4000])
     words = tokenizer.build(work / "tokenizer")
-    latents = []
-    for start in range(0, len(data), 500):
-        batch = autoencoder.picture_tensor(data[start : start + 500])
-        latents.append(torch.stack([pca.encode(batch), pca.encode(batch.flip(-1))]).half())
+    latents = torch.cat([pca.encode(autoencoder.picture_tensor(part)).half() for part in np.array_split(data, 24)])
     rng = random.Random(0)
     texts = [pictures.caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]
     ids = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     ids = ids.reshape(len(factors), CAPTIONS_PER_PICTURE, -1)
-    both = torch.cat(latents, dim=1).reshape(-1, *latents[0].shape[2:])
-    torch.save({"mean": pca.mean, "components": pca.components, "latents": both, "ids": torch.cat([ids, ids])}, cache)
-    return pca, both, torch.cat([ids, ids])
+    save(cache, {"latents": latents, "ids": ids})
+    return pca, latents, ids
 
 
 def denoiser_command(options: argparse.Namespace) -> None:
@@ -57,16 +63,15 @@ def denoiser_command(options: argparse.Namespace) -> None:
         config = replace(config, samples=options.samples)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "denoiser.json").write_text(
-        json.dumps({**asdict(config), "pictures": len(latents) // 2}, indent=1) + "\n"
+        json.dumps({**asdict(config), "pictures": len(latents)}, indent=1) + "\n"
     )
     if options.processes == 1:
         _run_denoiser(0, config, latents, ids, options, None, None)
         return
-    parameters = sum(p.numel() for p in Denoiser(int(ids.max()) + 1).parameters())
-    buffer = torch.zeros(options.processes, parameters).share_memory_()
+    shared = Shared(Denoiser(int(ids.max()) + 1), options.processes)
     barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
-    shared = (config, latents.share_memory_(), ids.share_memory_(), options, buffer, barrier)
-    torch.multiprocessing.spawn(_run_denoiser, shared, nprocs=options.processes)
+    arguments = (config, latents.share_memory_(), ids.share_memory_(), options, shared, barrier)
+    torch.multiprocessing.spawn(_run_denoiser, arguments, nprocs=options.processes)
 
 
 def _run_denoiser(
@@ -75,15 +80,14 @@ def _run_denoiser(
     latents: Tensor,
     ids: Tensor,
     options: argparse.Namespace,
-    buffer: Tensor | None,
+    shared: Shared | None,
     barrier: Barrier | None,
 ) -> None:
-    together = None
-    if buffer is not None and barrier is not None:
+    if shared is not None:
         torch.set_num_threads(1)
-        together = GradientAverage(rank, buffer, barrier)
     checkpoint = options.work / "denoiser.pt"
-    for record in train(config, latents, ids, checkpoint, options.device, average_gradients=together):
+    records = train(config, latents, ids, checkpoint, options.device, shared=shared, rank=rank, barrier=barrier)
+    for record in records:
         if rank:
             continue
         with (options.results / "denoiser.jsonl").open("a") as file:
@@ -132,7 +136,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--processes", type=int, default=1, help="of the denoiser, on a CPU; one thread each")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.threads:

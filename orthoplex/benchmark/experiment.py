@@ -18,6 +18,12 @@ from orthoplex.training import TrainingConfig
 PLACEHOLDER = "{trigger}"
 
 
+def check_whole_number(what: str, value: object, lowest: int) -> None:
+    """Refuse anything but a whole number from `lowest`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ConfigurationError(f"{what} is {value!r}; allowed: whole numbers from {lowest}")
+
+
 @dataclass(frozen=True)
 class PictureSettings:
     """How pictures are made; the same for every variant, so that only the concepts differ.
@@ -35,6 +41,13 @@ class PictureSettings:
     num_inference_steps: int = 20
     guidance_scale: float = 4.0
     negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no pictures could be made with."""
+        for key, lowest in (("num_images", 1), ("seed", 0), ("num_inference_steps", 1)):
+            check_whole_number(key, getattr(self, key), lowest)
+        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float):
+            raise ConfigurationError(f"guidance_scale is {self.guidance_scale!r}; allowed: a number")
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,9 @@ class Experiment:
                     raise ConfigurationError(
                         f"experiment {self.name!r} has {names.count(name)} {what}s {name!r}; allowed: 1"
                     )
+        check_whole_number("resolution", self.resolution, 1)
+        for seed in self.seeds:
+            check_whole_number("a seed", seed, 0)
         for kind in {concept.kind for concept in self.concepts}:
             for prompt in self.prompts.get(kind, ()) or [""]:
                 if PLACEHOLDER not in prompt:

@@ -159,5 +159,11 @@ def _caption_table(folder: Path, names: set[str]) -> str:
     path = folder / "metadata.jsonl"
     if not path.is_file():
         return ""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return "".join(f"{line}\n" for line in lines if json.loads(line).get("file_name") in names)
+    kept = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            if line.strip() and json.loads(line).get("file_name") in names:
+                kept.append(f"{line}\n")
+        except (ValueError, AttributeError) as error:
+            raise DatasetError(f"{path} line {number} is {line[:60]!r}; allowed: a JSON object per line") from error
+    return "".join(kept)

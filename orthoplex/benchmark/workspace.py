@@ -31,7 +31,7 @@ from orthoplex.models import Base
 from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Workspace:
 
     def __init__(self, base: Base, folder: Path) -> None:
         self.base, self.folder = base, folder
-        self._pipeline_hash = _pipeline_hash(base)
+        self._inputs = _hash_of_inputs(base)
+        self._outputs = weights_hash({"vae": base.pipeline.vae})
 
     def concept(
         self, source: ConceptSource, config: TrainingConfig, *, resolution: int, message: str
@@ -161,11 +162,11 @@ class Workspace:
         return nullcontext() if merge is None else self.base.folded(merge)
 
     def _key(self, request: Mapping[str, Any]) -> str:
-        base = {"base": self.base.identity.hash, "pipeline": self._pipeline_hash}
+        base = {"base": self.base.identity.hash, "inputs": self._inputs}
         return content_key({**request, **base, "version": CACHE_VERSION})
 
     def _picture_folder(self, merge: Merge | None, prompt: str, settings: PictureSettings) -> Path:
-        key = self._key({"merge": _decisive(merge), "prompt": prompt, **asdict(settings)})
+        key = self._key({"autoencoder": self._outputs, "merge": _decisive(merge), "prompt": prompt, **asdict(settings)})
         return self.folder / "pictures" / key[:2] / key
 
     def _make_pictures(self, folder: Path, prompt: str, settings: PictureSettings, merge: Merge | None) -> None:
@@ -191,12 +192,15 @@ def content_key(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _pipeline_hash(base: Base) -> str:
-    """What decides pictures and latents besides the weights that concepts change, which the base's own hash covers."""
+def _hash_of_inputs(base: Base) -> str:
+    """What decides the inputs of a training besides the weights that concepts change, which the base's hash covers.
+
+    The decoder does not: it decides finished pictures only.
+    """
     pipeline = base.pipeline
     embedding = pipeline.text_encoder.get_input_embeddings().weight.detach()
     values = {
-        "autoencoder": weights_hash({"vae": pipeline.vae}),
+        "encoder": weights_hash({"encoder": pipeline.vae.encoder}),
         "tokens": hashlib.sha256(embedding.float().cpu().numpy().tobytes()).hexdigest(),
         "vocabulary": pipeline.tokenizer.get_vocab(),
         "scheduler": pipeline.scheduler.to_json_string(),

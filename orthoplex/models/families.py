@@ -31,8 +31,10 @@ def load_base(
         device: Where the weights go.
 
     Raises:
-        BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged.
+        BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged; or if the
+            device is not there.
     """
+    place = _device(device)
     embedded = str(name_or_path) == EMBEDDED
     folder = vignette.folder() if embedded else Path(name_or_path)
     family = _family(folder)
@@ -53,12 +55,20 @@ def load_base(
     name = EMBEDDED if embedded else folder.resolve().name
     weights = weights_hash({component: pipeline.components[component] for component in COMPONENTS})
     with quiet():
-        pipeline.to(torch.device(device))
+        pipeline.to(place)
         if dtype != first_dtype:
             pipeline.to(dtype)
     for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         component.requires_grad_(False).eval()
     return Base(pipeline, BaseIdentity(family=EMBEDDED if embedded else family, hash=weights, name=name))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(f"device is '{device}', allowed are cpu and what this torch has: {reason}") from error
 
 
 def _family(folder: Path) -> str:

@@ -73,9 +73,9 @@ class FoldedWeights:
             layer.weight.data = new
 
     def restore(self) -> None:
-        """Put the original tensors back, bit for bit; on the device where the weights are by now."""
+        """Put the original tensors back, bit for bit; where a cast came in between, its cast of them."""
         for weight, original in reversed(self._originals):
-            weight.data = original if original.device == weight.device else original.to(weight.device)
+            weight.data = original.to(weight.device, weight.dtype)  # the very tensor where nothing changed
         self._originals.clear()
 
 

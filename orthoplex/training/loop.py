@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor, nn
 
@@ -54,7 +55,7 @@ def train(
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and, until it is done,
-    ``<stem>.checkpoint.safetensors``.
+    ``<stem>.checkpoint.safetensors``, and ``.<stem>.lock`` while it runs: one process at a time trains one file.
 
     Args:
         base: The base, with nothing folded in; it is as before afterwards.
@@ -66,7 +67,8 @@ def train(
             come with the base, or general ones.
 
     Raises:
-        ConfigurationError: When an option does not fit the base, or the checkpoint belongs to another run.
+        ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or another
+            process is training the same file.
         CapacityError: When a layer has no room for the slot.
         OrthoplexError: When the loss is no longer finite; names the step.
     """
@@ -77,7 +79,21 @@ def train(
         raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     run = _Run.of(base, dataset, config)
-    return _steps(base, dataset, run, output=output, resume=resume, foreign_prompts=foreign)
+    return _alone(output, _steps(base, dataset, run, output=output, resume=resume, foreign_prompts=foreign))
+
+
+def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[StepRecord, None, None]:
+    """The same steps, refused while another process takes steps towards the same file."""
+    path = output.with_name(f".{output.stem}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            try:
+                yield from steps
+            finally:
+                path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise ConfigurationError(f"{output} is being trained by another process; allowed is one at a time") from error
 
 
 @dataclass(frozen=True, eq=False)

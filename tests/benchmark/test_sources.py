@@ -83,6 +83,9 @@ def test_captions_in_one_table_are_cut_to_the_training_pictures(sources, tmp_pat
     copied = training_folder(ConceptSource("anna", "person", "person", folder), tmp_path)
     names = [json.loads(line)["file_name"] for line in (copied / "metadata.jsonl").read_text().splitlines()]
     assert names == [f"{number:02d}.png" for number in range(6)]
+    (folder / "metadata.jsonl").write_text("\n".join(["[]", *lines]))
+    with pytest.raises(DatasetError, match="metadata.jsonl line 1 is '\\[\\]'; allowed: a JSON object per line"):
+        training_folder(ConceptSource("anna", "person", "person", folder), tmp_path)
 
 
 def test_pictures_are_read_as_rgb(tmp_path):

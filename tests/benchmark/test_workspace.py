@@ -75,9 +75,17 @@ def test_another_base_has_another_name(workspace, sources):
     assert workspace._key({"x": 1}) != name
 
 
-def test_another_autoencoder_or_schedule_has_other_names(workspace):
-    names = {workspace._key({})}
+def test_another_decoder_makes_other_pictures_of_the_same_concepts(workspace):
+    concepts, pictures = workspace._key({}), workspace._picture_folder(None, "a", PictureSettings())
     next(workspace.base.pipeline.vae.decoder.parameters()).data.flatten()[0] += 0.1
+    other = Workspace(workspace.base, workspace.folder)
+    assert other._key({}) == concepts
+    assert other._picture_folder(None, "a", PictureSettings()) != pictures
+
+
+def test_another_encoder_or_schedule_has_other_names(workspace):
+    names = {workspace._key({})}
+    next(workspace.base.pipeline.vae.encoder.parameters()).data.flatten()[0] += 0.1
     names.add(Workspace(workspace.base, workspace.folder)._key({}))
     workspace.base.pipeline.scheduler.register_to_config(timestep_spacing="leading")
     names.add(Workspace(workspace.base, workspace.folder)._key({}))

@@ -202,5 +202,7 @@ def test_a_cast_while_folded_does_not_lose_the_originals(pico_folder):
     weight = all_linear_layers(base.modules())[KEY].weight
     before = weight.clone()
     with base.folded(make_concept(base)):
-        base.pipeline.unet.to(torch.device("cpu"))
-    assert torch.equal(all_linear_layers(base.modules())[KEY].weight, before)
+        base.pipeline.unet.to(torch.bfloat16)
+    after = all_linear_layers(base.modules())[KEY].weight
+    assert after.dtype == torch.bfloat16
+    assert torch.equal(after, before.to(torch.bfloat16))

@@ -74,6 +74,12 @@ def test_a_damaged_pipeline_is_refused_by_name(pico_folder, tmp_path):
         load_base(folder)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_by_name(pico_folder, device):
+    with pytest.raises(BaseModelError, match=f"device is '{device}', allowed are cpu"):
+        load_base(pico_folder, device=device)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_hash_does_not_depend_on_the_dtype_loaded(pico_folder, pico, dtype):
     base = load_base(pico_folder, dtype=dtype)

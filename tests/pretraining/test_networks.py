@@ -1,7 +1,6 @@
 """The autoencoder's encoder is patch PCA, and the denoiser's loop resumes and averages as it says."""
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ import torch
 
 from pretraining import tokenizer
 from pretraining.autoencoder import LATENTS, build, fit_pca
-from pretraining.denoiser import DenoiserConfig, GradientAverage, rate, scheduler, train
+from pretraining.denoiser import DenoiserConfig, schedule, scheduler, train
 from pretraining.export import loss_curve
+from pretraining.muon import Muon, Shared, layout, named, orthogonalised
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +40,63 @@ def test_latents_have_one_scale_and_components_are_orthogonal(pictures: np.ndarr
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    config = DenoiserConfig(samples=1000, learning_rate=1.0, warmup_samples=100, decay_share=0.5)
-    assert rate(config, 49) == pytest.approx(0.5)
-    assert rate(config, 400) == pytest.approx(1.0)
-    assert rate(config, 750) == pytest.approx(0.51)
-    assert rate(config, 1000) == pytest.approx(0.02)
+    config = DenoiserConfig(samples=1000, warmup_samples=100, decay_share=0.5)
+    assert schedule(config, 49) == pytest.approx(0.5)
+    assert schedule(config, 400) == pytest.approx(1.0)
+    assert schedule(config, 750) == pytest.approx(0.51)
+    assert schedule(config, 1000) == pytest.approx(0.02)
 
 
 def test_the_last_timestep_holds_no_signal() -> None:
     assert scheduler().alphas_cumprod[-1] == 0
 
 
-def test_gradients_are_averaged_over_processes() -> None:
-    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))]
-    buffer = torch.zeros(2, 3)
-    buffer[1] = torch.tensor([3.0, 5.0, 7.0])
-    parameters[0].grad = torch.tensor([1.0, 1.0])
-    GradientAverage(0, buffer, multiprocessing.get_context("spawn").Barrier(1))(parameters)
-    assert parameters[0].grad.tolist() == [2.0, 3.0]
-    assert parameters[1].grad is not None
-    assert parameters[1].grad.tolist() == [3.5]
+def test_orthogonalising_keeps_singular_vectors_and_evens_singular_values() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(24, 40, generator=generator)
+    for given in (matrix, matrix.T):
+        found = orthogonalised(given).float()
+        values = torch.linalg.svdvals(found)
+        assert 0.6 < values.min()
+        assert values.max() < 1.3
+        u, _, v = torch.linalg.svd(given, full_matrices=False)
+        assert (found - u @ v).norm() < 0.3 * (u @ v).norm()
+
+
+def small_network() -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Conv2d(8, 4, 3), torch.nn.Linear(4, 8, bias=False))
+
+
+def test_every_parameter_has_one_owner_and_keeps_its_name() -> None:
+    network = small_network()
+    slices = layout(network, 2)
+    assert {part.owner for part in slices} == {0, 1}
+    assert [part.start for part in slices[1:]] == [part.stop for part in slices[:-1]]
+    weights = Shared(network).weights
+    for name, value in named(network, weights).items():
+        torch.testing.assert_close(value, dict(network.named_parameters())[name])
+
+
+def test_two_processes_step_as_one_with_the_mean_gradient() -> None:
+    def run(gradients: list[float]) -> torch.Tensor:
+        networks = [small_network().bfloat16() for _ in gradients]
+        shared = Shared(small_network(), len(gradients))
+        optimizers = [Muon(network, shared, rank) for rank, network in enumerate(networks)]
+        for network, gradient in zip(networks, gradients, strict=True):
+            for index, parameter in enumerate(network.parameters()):
+                torch.manual_seed(index)
+                parameter.grad = gradient * torch.randn(parameter.shape).bfloat16()
+        for optimizer in optimizers:
+            optimizer.gather()
+        for optimizer in optimizers:
+            optimizer.update(rate=0.1, adam_rate=0.01, step=1, decay=0.5)
+        return shared.weights
+
+    start = Shared(small_network()).weights
+    together, alone = run([1.0, 3.0]), run([2.0])
+    torch.testing.assert_close(together, alone, atol=5e-3, rtol=0)
+    assert (alone - start).abs().min() > 0
 
 
 def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
@@ -71,8 +108,8 @@ def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
     list(train(whole, latents, ids, tmp_path / "b.pt", "cpu", compiled=False))
     resumed, unbroken = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
     assert resumed["samples"] == unbroken["samples"] == 8
-    for name, value in unbroken["model"].items():
-        torch.testing.assert_close(resumed["model"][name], value, rtol=0, atol=0)
+    for name in ("weights", "average", "first", "second"):
+        torch.testing.assert_close(resumed[name], unbroken[name], rtol=0, atol=0)
 
 
 def test_only_merges_that_a_word_needs_are_kept() -> None:

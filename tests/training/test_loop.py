@@ -194,6 +194,17 @@ def test_a_break_before_the_first_step_can_be_resumed(base, dataset, config, tmp
     assert [record.step for record in train(base, dataset, config, output=output, resume=True)] == list(range(7))
 
 
+def test_two_trainings_of_one_file_at_a_time_are_refused(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    with closing(train(base, dataset, config, output=output)) as first:
+        next(first)
+        with pytest.raises(ConfigurationError, match="another process"):
+            next(train(base, dataset, config, output=output))
+        assert log_lines(output)[0]["step"] == 0
+    assert not list(tmp_path.glob(".*"))
+    assert last_of(train(base, dataset, config, output=output, resume=True)).output == output
+
+
 def test_resume_without_a_checkpoint_begins(base, dataset, config, tmp_path):
     records = train(base, dataset, replace(config, steps=1), output=tmp_path / "anna.safetensors", resume=True)
     assert [record.step for record in records] == [0, 1]
