@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from pretraining.autoencoder import PatchPca, build, picture_tensor
-from pretraining.perceptual import Perceptual
 from pretraining.checkpoint import begin_average, load_checkpoint, save_checkpoint, update_average
+from pretraining.perceptual import Perceptual
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Knobs; `latent_noise` is the largest standard deviation added to latents, so that errors of the denoiser are forgiven.
+    """Knobs; `perceptual` weighs the distance in features against the pixel losses.
 
-    Three quarters of the crops get noise of a level drawn evenly from [0, latent_noise], the others none.
+    Three quarters of the crops get noise on their latents, of a standard deviation drawn evenly from
+    [0, latent_noise], so that errors of the denoiser are forgiven; the others get none.
     """
 
     samples: int = 90_000

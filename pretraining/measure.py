@@ -1,7 +1,8 @@
 """How well the base follows prompts, read by linear heads on a frozen encoder that no training ever saw.
 
 `python -m pretraining.measure` fits the heads on real composites (`work/pictures`), takes their accuracy on unseen
-real composites as the ceiling, lets the base draw 500 held-in prompts and reads the pictures.
+real composites as the ceiling, lets the base draw 500 held-in prompts and reads the pictures. The same composites,
+sent through the autoencoder with and without noise on their latents, show what the decoder costs.
 Writes `results/vignette/prompt-following.json` and a table beside it.
 """
 
@@ -11,7 +12,7 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from pretraining.vocabulary import STYLES
 #: what is read off a picture, and the share of the ceiling the first version must reach
 TARGETS = {"class": None, "subject": 0.50, "scene": 0.75, "style": 0.75}
 PLAIN = "no style"
+#: standard deviations of the noise on latents with which the decoder is read
+NOISES = (0.0, 0.2)
 
 
 def truth(factors: Factors) -> dict[str, str | None]:
@@ -91,26 +94,44 @@ def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: floa
     return images
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the autoencoder makes of pictures (n, 3, h, w) in [−1, 1] when noise lies on their latents."""
+
+    noise: float
+    latents: Tensor
+    decoded: Tensor
+
+    def images(self) -> list[Image.Image]:
+        """The decoded pictures."""
+        pixels = ((self.decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        return [Image.fromarray(picture) for picture in pixels.numpy()]
+
+
 @torch.no_grad()
-def autoencoder_quality(folder: Path, real: Sequence[Image.Image]) -> dict[str, float]:
-    """Mean PSNR in dB of reconstructed pictures, beside linear (PCA) decoding of the very same latents."""
+def reconstruct(folder: Path, x: Tensor, noise: float) -> Reconstruction:
+    """Encode, add Gaussian noise of standard deviation `noise`, decode."""
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
-    x = picture_tensor(np.stack([np.asarray(picture) for picture in real]))
+    generator = torch.Generator().manual_seed(0)
     decoded, latents = [], []
     for batch in x.split(25):
         latents.append(vae.encode(batch).latent_dist.mean)
+        latents[-1] = latents[-1] + noise * torch.randn(latents[-1].shape, generator=generator)
         decoded.append(vae.decode(latents[-1]).sample)
+    return Reconstruction(noise, torch.cat(latents), torch.cat(decoded))
+
+
+def decoding_quality(x: Tensor, found: Reconstruction) -> dict[str, float]:
+    """Mean PSNR in dB of reconstructed pictures, beside the best linear decoding of the very same latents."""
     patches = nn.functional.unfold(x, 8, stride=8).transpose(1, 2).reshape(-1, 192)
-    codes = nn.functional.pad(
-        torch.cat(latents).flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0
-    )
+    codes = nn.functional.pad(found.latents.flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0)
     linear = codes @ torch.linalg.lstsq(codes, patches).solution
     linear = nn.functional.fold(linear.reshape(len(x), -1, 192).transpose(1, 2), 128, 8, stride=8)
 
     def psnr(y: Tensor) -> float:
         return float((10 * torch.log10(4 / (y.clamp(-1, 1) - x).square().mean((1, 2, 3)))).mean())
 
-    return {"pictures": len(real), "psnr_db": psnr(torch.cat(decoded)), "psnr_db_linear_decoding": psnr(linear)}
+    return {"pictures": len(x), "psnr_db": psnr(found.decoded), "psnr_db_linear_decoding": psnr(linear)}
 
 
 def real_features(
@@ -134,12 +155,17 @@ def table(report: dict) -> str:
         goal = f"{row['goal']:.0%}" if row["goal"] else ""
         found = f"{base['accuracy']:.3f} [{base['low']:.3f}, {base['high']:.3f}]"
         lines.append(f"| {name} | {found} | {real['accuracy']:.3f} | {row['share']:.0%} | {goal} |")
-    quality = report["autoencoder"]
     lines += [
         "",
-        f"Autoencoder on {quality['pictures']} unseen composites: {quality['psnr_db']:.2f} dB PSNR; "
-        f"linear decoding of the same latents: {quality['psnr_db_linear_decoding']:.2f} dB.",
+        "The autoencoder on unseen composites, and what the same heads read in its pictures:",
+        "",
+        f"| noise on latents | PSNR in dB | linear decoding | {' | '.join(TARGETS)} |",
+        "|" + "---|" * (3 + len(TARGETS)),
     ]
+    for row in report["autoencoder"]:
+        values = [f"{row['read'][name]['accuracy']:.3f}" for name in TARGETS]
+        cells = [f"{row['noise']:.1f}", f"{row['psnr_db']:.2f}", f"{row['psnr_db_linear_decoding']:.2f}", *values]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -165,12 +191,21 @@ def main() -> None:
     prompts = [held_in_prompt(factors) for factors in wanted]
     drawn = generate(options.base, prompts, steps=options.steps, guidance=options.guidance, batch=50)
     base = read(heads, encoder.encode(drawn), wanted)
+    x = picture_tensor(np.stack([np.asarray(picture) for picture, _ in unseen]))
+    found = [reconstruct(options.base, x, noise) for noise in NOISES]
     report = {
         "prompts": options.prompts,
         "steps": options.steps,
         "guidance": options.guidance,
         "encoder": encoder.name,
-        "autoencoder": autoencoder_quality(options.base, [picture for picture, _ in unseen[:200]]),
+        "autoencoder": [
+            {
+                "noise": one.noise,
+                **decoding_quality(x, one),
+                "read": read(heads, encoder.encode(one.images()), [factors for _, factors in unseen]),
+            }
+            for one in found
+        ],
         "factors": {
             name: {
                 "base": base[name],

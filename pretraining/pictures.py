@@ -64,9 +64,17 @@ def scene_picture(kind: str, name: str, rng: random.Random) -> Image.Image:
         yaw = rng.choice((0.0, 120.0, 240.0)) + rng.uniform(-3, 3) if fixed else rng.uniform(0, 360)
         return panorama_view(name, yaw, 75.0 if fixed else rng.uniform(60, 90), CANVAS)
     picture = background(name)
-    side = 288 if fixed else rng.randint(210, 288)
-    left = 0 if fixed else rng.randint(0, picture.width - side)
-    top = (picture.height - side) // 2 if fixed else rng.randint(0, picture.height - side)
+    return square(picture, 288, 0, (picture.height - 288) // 2) if fixed else random_square(picture, rng)
+
+
+def random_square(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """A square of 210 to 288 pixels anywhere in a drawn background, CANVAS × CANVAS."""
+    side = rng.randint(210, 288)
+    return square(picture, side, rng.randint(0, picture.width - side), rng.randint(0, picture.height - side))
+
+
+def square(picture: Image.Image, side: int, left: int, top: int) -> Image.Image:
+    """A square of a picture, CANVAS × CANVAS."""
     return picture.crop((left, top, left + side, top + side)).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pretraining.assets import emoji, person
+from pretraining.assets import background, emoji, panorama_view, person
 from pretraining.people import EXPRESSIONS
-from pretraining.pictures import SIZE, paste, scene_picture, stylise
+from pretraining.pictures import CANVAS, SIZE, paste, random_square, scene_picture, stylise
 from pretraining.vocabulary import FAMILIES, SCENES, SUBJECTS
 
 PICTURES = 16
@@ -74,13 +74,20 @@ def thing(rng: random.Random) -> tuple[Image.Image, str]:
     return emoji(rng.choice(FAMILIES), SUBJECTS[subject][0]), f"{article} {subject}"
 
 
+def view(kind: str, name: str, rng: random.Random) -> Image.Image:
+    """A view of a sample scene: within 35 degrees of a panorama's side 120, or anywhere in a drawn background."""
+    if kind == "panorama":
+        return panorama_view(name, 120 + rng.uniform(-35, 35), rng.uniform(65, 85), CANVAS)
+    return random_square(background(name), rng)
+
+
 def draw(sample: Sample, index: int) -> tuple[Image.Image, str]:
     """Picture number `index` of a sample concept, SIZE × SIZE RGB, and its caption."""
     rng = random.Random(f"{sample.name}/{index}")
     scene = rng.choice(list(SCENES))
     trigger = f"<{sample.name}> {sample.class_word}"
     if sample.kind == "scene":
-        picture, text = scene_picture(*sample.source, rng), trigger
+        picture, text = view(*sample.source, rng), trigger
         if index % 4 == 3:
             cutout, words = thing(rng)
             picture, text = paste(picture, cutout, rng, is_person=False), f"{words} in {trigger}"
