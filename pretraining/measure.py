@@ -1,18 +1,18 @@
 """How well the base follows prompts, read by linear heads on a frozen encoder that no training ever saw.
 
 `python -m pretraining.measure` fits the heads on real composites (`work/pictures`), takes their accuracy on unseen
-real composites as the ceiling, lets the base draw 500 held-in prompts and reads the pictures. The same composites,
-sent through the autoencoder with and without noise on their latents, show what the decoder costs.
+real composites as the ceiling, lets the base draw the prompts of those very composites and reads the pictures. The same
+composites, sent through the autoencoder with and without noise on their latents, show what the decoder costs.
 Writes `results/vignette/prompt-following.json` and a table beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head
 from pretraining import pictures
 from pretraining.autoencoder import picture_tensor
+from pretraining.checkpoint import save
 from pretraining.pictures import Factors, compose
-from pretraining.vocabulary import STYLES
 
 #: what is read off a picture, and the share of the ceiling the first version must reach
 TARGETS = {"class": None, "subject": 0.50, "scene": 0.75, "style": 0.75}
@@ -134,17 +134,13 @@ def decoding_quality(x: Tensor, found: Reconstruction) -> dict[str, float]:
     return {"pictures": len(x), "psnr_db": psnr(found.decoded), "psnr_db_linear_decoding": psnr(linear)}
 
 
-def real_features(
-    work: Path, count: int, encoder: Encoder, unseen: Sequence[Image.Image]
-) -> tuple[Tensor, Tensor, list[Factors]]:
-    """Features of the first `count` real composites and the unseen ones, and the former's factors; kept in `work`."""
-    cache = work / f"heads-{count}-{len(unseen)}-{encoder.name}.pt"
+def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Tensor, list[Factors]]:
+    """Features and factors of the first `count` real composites; the features are kept in `work`."""
+    data = pictures.load(work / "pictures")[0][:count]
+    cache = work / f"features-{encoder.name}-{hashlib.sha256(data.tobytes()).hexdigest()[:16]}.pt"
     if not cache.exists():
-        data = pictures.load(work / "pictures")[0][:count]
-        real = encoder.encode([Image.fromarray(picture) for picture in data])
-        torch.save((real, encoder.encode(unseen)), cache)
-    real, ceiling = torch.load(cache, weights_only=True)
-    return real, ceiling, pictures.load_factors(work / "pictures")[:count]
+        save(cache, {"features": encoder.encode([Image.fromarray(picture) for picture in data])})
+    return torch.load(cache, weights_only=True)["features"], pictures.load_factors(work / "pictures")[:count]
 
 
 def table(report: dict) -> str:
@@ -181,13 +177,11 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=4.0)
     options = parser.parse_args()
     encoder = Encoder(picture_size=128)
-    unseen = [compose(2, index) for index in range(options.prompts)]
-    real, unseen_features, rows = real_features(options.work, options.fit, encoder, [p for p, _ in unseen])
+    unseen = [compose(2, index, styled=0.5) for index in range(options.prompts)]
+    real, rows = real_features(options.work, options.fit, encoder)
     heads = fit_heads(real, rows, encoder.name)
-    ceiling = read(heads, unseen_features, [factors for _, factors in unseen])
-    rng = random.Random(3)
-    styles = [rng.choice(list(STYLES)) if rng.random() < 0.5 else None for _ in unseen]
-    wanted = [replace(factors, style=style) for (_, factors), style in zip(unseen, styles, strict=True)]
+    wanted = [factors for _, factors in unseen]
+    ceiling = read(heads, encoder.encode([picture for picture, _ in unseen]), wanted)
     prompts = [held_in_prompt(factors) for factors in wanted]
     drawn = generate(options.base, prompts, steps=options.steps, guidance=options.guidance, batch=50)
     base = read(heads, encoder.encode(drawn), wanted)
@@ -202,7 +196,7 @@ def main() -> None:
             {
                 "noise": one.noise,
                 **decoding_quality(x, one),
-                "read": read(heads, encoder.encode(one.images()), [factors for _, factors in unseen]),
+                "read": read(heads, encoder.encode(one.images()), wanted),
             }
             for one in found
         ],

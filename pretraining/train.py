@@ -33,6 +33,7 @@ CAPTIONS_PER_PICTURE = 8
 def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
     """PCA, latents (n, 12, 16, 16) half and ids (n, 8, 32) of the pictures; made once, then read.
 
+    Pictures of subjects are there twice, with other captions: they are the hardest to learn.
     The PCA outlives a rebuilt collection, so that what was trained in its latent space goes on.
     """
     pca_file, cache = work / "pca.pt", work / "latents.pt"
@@ -46,7 +47,10 @@ def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
         return pca, state["latents"], state["ids"]
     data, factors = pictures.load(work / "pictures")
     words = tokenizer.build(work / "tokenizer")
-    latents = torch.cat([pca.encode(autoencoder.picture_tensor(part)).half() for part in np.array_split(data, 24)])
+    rows = np.array([i for i, row in enumerate(factors) for _ in range(2 if row.foreground == "subject" else 1)])
+    factors = [factors[i] for i in rows]
+    parts = (autoencoder.picture_tensor(data[part]) for part in np.array_split(rows, 24))
+    latents = torch.cat([pca.encode(part).half() for part in parts])
     rng = random.Random(0)
     texts = [pictures.caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]
     ids = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
