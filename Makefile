@@ -57,7 +57,7 @@ bench: env
 	$(BIN)/python -m orthoplex.benchmark.training_cost
 	$(BIN)/python -m orthoplex.benchmark.separability
 	set -e; for experiment in $(sort $(wildcard experiments/*.toml)); do \
-		$(BIN)/python -c 'import sys; from orthoplex.benchmark import run; [print(event) for event in run(sys.argv[1], results="results", work="work/concepts")]' $$experiment; \
+		$(BIN)/orthoplex bench $$experiment; \
 	done
 
 # The concept files that ship with the package, trained again.

@@ -16,6 +16,7 @@ import torch
 
 from orthoplex import vignette
 from orthoplex.benchmark.sources import sample_sources
+from orthoplex.benchmark.study import finished
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import load_concept, save_concept
 from orthoplex.models import load_base
@@ -35,13 +36,8 @@ def train_one(job: tuple[str, int, Path]) -> tuple[str, str, float]:
     config = TrainingConfig.from_toml(HERE / "training" / f"{method}.toml")
     if config.method == "orthogonal" and config.basis == "slot":
         config = replace(config, slot=index)
-    events = Workspace(load_base("vignette"), work).concept(source, config, resolution=128, message=source.name)
-    while True:
-        try:
-            next(events)
-        except StopIteration as done:
-            trained = done.value
-            break
+    workspace = Workspace(load_base("vignette"), work)
+    trained = finished(workspace.concept(source, config, resolution=128, message=source.name))
     target = HERE / "concepts" / method / f"{source.name}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     concept = load_concept(trained.path)

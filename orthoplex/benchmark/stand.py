@@ -11,8 +11,8 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import EncoderSettings, PictureSettings
 from orthoplex.benchmark.gallery import Combination, Gallery, Row
 from orthoplex.benchmark.measurement import References, Shown, Summary, measure, summarise
-from orthoplex.benchmark.runner import fill_prompts
 from orthoplex.benchmark.sources import ConceptSource, split_pictures
+from orthoplex.benchmark.study import fill_prompts
 from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import Concept
 from orthoplex.evaluation import Encoder

@@ -5,6 +5,7 @@ import importlib.metadata
 import typer
 
 from orthoplex import __version__
+from orthoplex.cli.bench import bench
 from orthoplex.cli.demo import demo
 from orthoplex.cli.generate import generate
 from orthoplex.cli.inspect import inspect
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (train, merge, generate, inspect, demo):
+for verb in (train, merge, generate, inspect, demo, bench):
     app.command()(verb)
 
 

@@ -1,15 +1,24 @@
 """What all verbs share: how errors, progress and named files are handled."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from orthoplex.benchmark import BenchmarkEvent
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.models import Base
@@ -51,6 +60,20 @@ def progress_bar(*texts: str) -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+def show_events(events: Iterable[BenchmarkEvent]) -> dict[str, BenchmarkEvent]:
+    """Draw a bar for every task of a benchmark; returns the last event of every stage."""
+    last: dict[str, BenchmarkEvent] = {}
+    with progress_bar() as bar:
+        tasks: dict[tuple[str, str], TaskID] = {}
+        for event in events:
+            key = (event.stage, event.message)
+            if key not in tasks:
+                tasks[key] = bar.add_task(f"{event.stage}: {event.message}", total=event.total)
+            bar.update(tasks[key], completed=event.done, total=event.total)
+            last[event.stage] = event
+    return last
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from orthoplex.benchmark import run
-from orthoplex.benchmark.runner import fill_prompts
+from orthoplex.benchmark.study import fill_prompts
+from orthoplex.errors import ConfigurationError
 
 TEXT = """
 base = "{base}"
@@ -139,6 +140,21 @@ def test_a_stopped_run_goes_on(pico_folder, sources, tmp_path):
     assert os.stat(anna).st_mtime_ns == stamp
     assert rest[0].message.startswith("rex, slots")
     assert (tmp_path / "results" / "tiny.json").is_file()
+
+
+def test_two_processes_give_what_one_gives(finished, tmp_path):
+    path, folder, _ = finished
+    events = list(run(path, results=tmp_path / "results", work=tmp_path / "work", processes=2))
+    jobs = {event.stage: event.total for event in events if event.message.endswith("side by side")}
+    assert jobs == {"train": 6, "pictures": 3}  # the two lora variants share their concepts
+    assert {event.stage for event in events[sum(jobs.values()) :]} == {"measure", "report"}
+    one, two = (json.loads((place / "results" / "tiny.json").read_text()) for place in (folder, tmp_path))
+    assert one["measurements"] == two["measurements"]
+
+
+def test_no_processes_are_refused(finished, tmp_path):
+    with pytest.raises(ConfigurationError, match="processes is 0; allowed: whole numbers from 1"):
+        next(run(finished[0], results=tmp_path, work=tmp_path, processes=0))
 
 
 def test_prompts_are_filled():

@@ -1,0 +1,21 @@
+from importlib import import_module
+
+from orthoplex.benchmark.events import BenchmarkEvent
+
+
+def test_the_result_file_is_named(run, monkeypatch, tmp_path):
+    def stand_in(path, *, results, work, processes):
+        yield BenchmarkEvent("train", 1, 1, "1 jobs side by side")
+        yield BenchmarkEvent("report", 1, 1, f"{results}/{path.stem}.json by {processes}")
+
+    monkeypatch.setattr(import_module("orthoplex.cli.bench"), "run", stand_in)
+    result = run("bench", "mine.toml", "--results", tmp_path, "--processes", "3")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == f"{tmp_path}/mine.json by 3"
+
+
+def test_a_missing_experiment_is_one_line(run, tmp_path):
+    result = run("bench", tmp_path / "none.toml")
+    assert result.exit_code == 2
+    assert "none.toml cannot be read" in result.stderr
+    assert "Traceback" not in result.output
