@@ -52,6 +52,11 @@ def reconstruction_loss(decoded: Tensor, target: Tensor) -> tuple[Tensor, Tensor
     return difference.abs().mean() + mse + 0.5 * gradient, mse
 
 
+def noise_levels(count: int, generator: torch.Generator) -> Tensor:
+    """(count, 1, 1, 1): a quarter of them 0, the others drawn evenly from [0, 1]."""
+    return (torch.rand(count, 1, 1, 1, generator=generator) * 4 / 3 - 1 / 3).clamp_min(0)
+
+
 def train_decoder(
     config: DecoderConfig, data: np.ndarray, pca: PatchPca, checkpoint: Path, device: str
 ) -> Iterator[DecoderProgress]:
@@ -77,8 +82,8 @@ def train_decoder(
         target = target.flip(-1) if step % 2 else target
         latents = pca.encode(target)
         generator = torch.Generator().manual_seed(step)
-        level = (torch.rand(len(latents), 1, 1, 1, generator=generator) * 4 / 3 - 1 / 3).clamp_min(0)
-        noise = (config.latent_noise * level * torch.randn(latents.shape, generator=generator)).to(device)
+        level = config.latent_noise * noise_levels(len(latents), generator)
+        noise = (level * torch.randn(latents.shape, generator=generator)).to(device)
         scale = min(1.0, (step + 1) / 200) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / total)))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * scale

@@ -34,7 +34,7 @@ class DenoiserConfig:
     samples: int = 400_000
     batch_size: int = 64
     learning_rate: float = 1e-3
-    adam_rate: float = 6e-4
+    adam_learning_rate: float = 6e-4
     warmup_samples: int = 4_000
     decay_share: float = 0.45
     ema: float = 0.998
@@ -191,9 +191,12 @@ def train(
     seen = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if "weights" not in state:
+            raise ValueError(f"{checkpoint} was written by another version; move it away to begin anew")
         seen = state.pop("samples")
         if rank == 0:
             shared.load_state_dict(state)
+        del state
         optimizer.wait()
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
@@ -203,10 +206,12 @@ def train(
         loss = model.loss(network, latents[rows].float().to(device), ids[rows, variant].to(device), generator)
         loss.backward()
         step, share = seen // config.batch_size + 1, schedule(config, seen)
-        average = min(config.ema, step / (step + 9))
-        optimizer.step(config.learning_rate * share, config.adam_rate * share, step, average)
+        rates = (config.learning_rate * share, config.adam_learning_rate * share)
+        optimizer.step(*rates, step, ema_decay=min(config.ema, step / (step + 9)))
         seen += config.batch_size
         losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"the loss is {losses[-1]} after {seen} samples; the last checkpoint is untouched")
         if step % log_every == 0:
             now = time.perf_counter()
             speed = len(losses) * config.batch_size / (now - clock)

@@ -33,7 +33,7 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     denoiser = Denoiser(len(tokenizer))
     average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
-    denoiser.load_state_dict(named(denoiser, average), strict=False)
+    denoiser.load_state_dict(named(denoiser, average))
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=denoiser.text_encoder,

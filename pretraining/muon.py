@@ -67,7 +67,14 @@ def layout(model: nn.Module, processes: int) -> list[Slice]:
 
 
 def named(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
-    """The parts of a flat tensor by the names of the model's parameters."""
+    """The parts of a flat tensor by the names of the model's parameters.
+
+    Raises:
+        ValueError: When the tensor has another length than the model has parameters.
+    """
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if len(flat) != size:
+        raise ValueError(f"{len(flat)} weights were kept; the model has {size}")
     return {part.name: flat[part.start : part.stop].view(part.shape) for part in layout(model, 1)}
 
 
@@ -117,11 +124,11 @@ class Muon:
         if self.barrier is not None:
             self.barrier.wait()
 
-    def step(self, rate: float, adam_rate: float, step: int, decay: float) -> None:
-        """One update at the rates given; `step` counts from 1, `decay` is the moving average's."""
+    def step(self, learning_rate: float, adam_learning_rate: float, step: int, ema_decay: float) -> None:
+        """One update at the learning rates given; `step` counts from 1."""
         self.gather()
         self.wait()
-        self.update(rate, adam_rate, step, decay)
+        self.update(learning_rate, adam_learning_rate, step, ema_decay)
         self.wait()
 
     @torch.no_grad()
@@ -134,13 +141,13 @@ class Muon:
             parameter.grad = None
 
     @torch.no_grad()
-    def update(self, rate: float, adam_rate: float, step: int, decay: float) -> None:
+    def update(self, learning_rate: float, adam_learning_rate: float, step: int, ema_decay: float) -> None:
         """Move the parameters that this process owns along the mean gradient."""
         for part in self.slices:
             if part.owner == self.rank:
-                self._update(part, rate if part.hidden else adam_rate, step, decay)
+                self._update(part, learning_rate if part.hidden else adam_learning_rate, step, ema_decay)
 
-    def _update(self, part: Slice, rate: float, step: int, decay: float) -> None:
+    def _update(self, part: Slice, learning_rate: float, step: int, ema_decay: float) -> None:
         own, shared = slice(part.start, part.stop), self.shared
         gradient = shared.gradients[:, own].float().mean(0)
         weights, first = shared.weights[own], shared.first[own]
@@ -155,7 +162,7 @@ class Muon:
             root = (second / (1 - ADAM_BETAS[1] ** step)).sqrt_().add_(ADAM_EPSILON)
             direction, size = first / root, 1 / (1 - ADAM_BETAS[0] ** step)
         if len(part.shape) > 1:
-            weights.mul_(1 - rate * WEIGHT_DECAY)
-        weights.add_(direction, alpha=-rate * size)
+            weights.mul_(1 - learning_rate * WEIGHT_DECAY)
+        weights.add_(direction, alpha=-learning_rate * size)
         shared.working[own].copy_(weights)
-        shared.average[own].lerp_(weights, 1 - decay)
+        shared.average[own].lerp_(weights, 1 - ema_decay)

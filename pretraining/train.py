@@ -10,6 +10,7 @@ Everything it keeps lies in `--work` (pictures, checkpoints); the record goes to
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 from dataclasses import asdict, replace
@@ -31,22 +32,24 @@ CAPTIONS_PER_PICTURE = 8
 
 
 def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
-    """PCA, latents (n, 12, 16, 16) half and ids (n, 8, 32) of the pictures; made once, then read.
+    """PCA, latents (n, 12, 16, 16) half and ids (n, 8, 32) of the pictures; made once for the same ones, then read.
 
     Pictures of subjects are there twice, with other captions: they are the hardest to learn.
     The PCA outlives a rebuilt collection, so that what was trained in its latent space goes on.
     """
-    pca_file, cache = work / "pca.pt", work / "latents.pt"
+    data, factors = pictures.load(work / "pictures")
+    pca_file = work / "pca.pt"
     if not pca_file.exists():
-        data, _ = pictures.load(work / "pictures")
         fitted = autoencoder.fit_pca(data[:4000])
         save(pca_file, {"mean": fitted.mean, "components": fitted.components})
     pca = autoencoder.PatchPca(**torch.load(pca_file, weights_only=True))
+    words = tokenizer.build(work / "tokenizer")
+    key = hashlib.sha256(data.tobytes() + repr((factors, sorted(words.get_vocab().items()))).encode())
+    key.update(pca.components.numpy().tobytes())
+    cache = work / f"latents-{key.hexdigest()[:16]}.pt"
     if cache.exists():
         state = torch.load(cache, weights_only=True)
         return pca, state["latents"], state["ids"]
-    data, factors = pictures.load(work / "pictures")
-    words = tokenizer.build(work / "tokenizer")
     rows = np.array([i for i, row in enumerate(factors) for _ in range(2 if row.foreground == "subject" else 1)])
     factors = [factors[i] for i in rows]
     parts = (autoencoder.picture_tensor(data[part]) for part in np.array_split(rows, 24))
@@ -67,11 +70,12 @@ def denoiser_command(options: argparse.Namespace) -> None:
         config = replace(config, samples=options.samples)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "denoiser.json").write_text(
-        json.dumps({**asdict(config), "pictures": len(latents)}, indent=1) + "\n"
+        json.dumps({**asdict(config), "rows": len(latents)}, indent=1) + "\n"
     )
     if options.processes == 1:
         _run_denoiser(0, config, latents, ids, options, None, None)
         return
+    torch.manual_seed(config.seed)
     shared = Shared(Denoiser(int(ids.max()) + 1), options.processes)
     barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
     arguments = (config, latents.share_memory_(), ids.share_memory_(), options, shared, barrier)
@@ -143,6 +147,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if options.processes < 1 or options.batch_size % options.processes:
+        parser.error(f"--batch-size {options.batch_size} is not shared evenly by --processes {options.processes}")
+    if options.processes > 1 and options.device != "cpu":
+        parser.error(f"--processes {options.processes} needs --device cpu; on {options.device} one process does")
     if options.threads:
         torch.set_num_threads(options.threads)
     {"denoiser": denoiser_command, "decoder": decoder_command, "export": export_command}[options.stage](options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -46,8 +47,9 @@ class PictureSettings:
         """Refuse what no pictures could be made with."""
         for key, lowest in (("num_images", 1), ("seed", 0), ("num_inference_steps", 1)):
             check_whole_number(key, getattr(self, key), lowest)
-        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float):
-            raise ConfigurationError(f"guidance_scale is {self.guidance_scale!r}; allowed: a number")
+        guidance = self.guidance_scale
+        if isinstance(guidance, bool) or not isinstance(guidance, int | float) or not math.isfinite(guidance):
+            raise ConfigurationError(f"guidance_scale is {guidance!r}; allowed: finite numbers")
 
 
 @dataclass(frozen=True)

@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import signal
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from queue import Empty
+from typing import Any
 
 import torch
 
 from orthoplex.benchmark.events import BenchmarkEvent, Stage
-from orthoplex.benchmark.experiment import Experiment, load_experiment
-from orthoplex.benchmark.measurement import References, read_references
-from orthoplex.benchmark.sources import ConceptSource
+from orthoplex.benchmark.experiment import Experiment
+from orthoplex.benchmark.measurement import References
 from orthoplex.benchmark.study import Study, finished
 from orthoplex.benchmark.workspace import Workspace
+from orthoplex.errors import OrthoplexError
 from orthoplex.models import load_base
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training of one concept, or, without a concept, the pictures of a variant."""
+    """A training of one concept, or, without a concept, the pictures of a variant; by place in the experiment."""
 
     variant: int
     seed: int
     concept: int | None = None
 
 
-def training_jobs(experiment: Experiment) -> list[Job]:
+@dataclass(frozen=True)
+class Task:
+    """What every process gets: the jobs of one stage and all that they need."""
+
+    stage: Stage
+    jobs: tuple[Job, ...]
+    experiment: Experiment
+    references: Mapping[str, References]
+    work: Path
+    threads: int
+
+    def run(self, job: Job, study: Study) -> None:
+        """Do one job; what it makes stays in the work folder."""
+        concepts = self.experiment.concepts
+        files = finished(study.train(concepts if job.concept is None else (concepts[job.concept],)))
+        if job.concept is None:
+            finished(study.measure(files, self.references))
+
+
+def training_jobs(experiment: Experiment) -> tuple[Job, ...]:
     """One job for every training that differs; variants that train alike share theirs."""
     jobs: dict[object, Job] = {}
     for seed in experiment.seeds:
@@ -37,79 +59,84 @@ def training_jobs(experiment: Experiment) -> list[Job]:
             for c, concept in enumerate(experiment.concepts):
                 key = (concept.name, experiment.training_config(variant, concept, seed))
                 jobs.setdefault(key, Job(v, seed, c))
-    return list(jobs.values())
+    return tuple(jobs.values())
 
 
-def picture_jobs(experiment: Experiment) -> list[Job]:
+def picture_jobs(experiment: Experiment) -> tuple[Job, ...]:
     """One job for every variant and seed."""
-    return [Job(v, seed) for seed in experiment.seeds for v in range(len(experiment.variants))]
+    return tuple(Job(v, seed) for seed in experiment.seeds for v in range(len(experiment.variants)))
 
 
-def fill(path: Path, work: Path, processes: int) -> Generator[BenchmarkEvent, None, None]:
-    """Train and picture what an experiment misses in the work folder, in several processes of equal shares of threads.
+def fill(
+    experiment: Experiment, references: Mapping[str, References], *, work: Path, processes: int
+) -> Generator[BenchmarkEvent, None, None]:
+    """Train and picture what an experiment misses in the work folder, in processes with equal shares of the threads.
+
+    However it ends, the processes have ended before: a stopped training leaves its checkpoint.
 
     Raises:
-        OrthoplexError: What the first failing job raised.
+        Exception: What the first failing job raised.
+        OrthoplexError: When a process is gone without a word, for lack of memory perhaps.
     """
-    experiment = load_experiment(path)
     threads = max(1, (os.cpu_count() or 1) // processes)
-    with ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(path, work, threads)
-    ) as pool:
-        yield from _all(pool, "train", _train, training_jobs(experiment))
-        yield from _all(pool, "pictures", _picture, picture_jobs(experiment))
+    for stage, jobs in (("train", training_jobs(experiment)), ("pictures", picture_jobs(experiment))):
+        yield from _side_by_side(Task(stage, jobs, experiment, references, work, threads), processes)
 
 
-def _all(
-    pool: ProcessPoolExecutor, stage: Stage, task: Callable[[Job], None], jobs: Sequence[Job]
-) -> Generator[BenchmarkEvent, None, None]:
-    futures = [pool.submit(task, job) for job in jobs]
+def _side_by_side(task: Task, processes: int) -> Generator[BenchmarkEvent, None, None]:
+    context = get_context("spawn")
+    taken, reports = context.Value("i", 0), context.Queue()
+    workers = [context.Process(target=_work, args=(task, taken, reports), daemon=True) for _ in range(processes)]
+    total = len(task.jobs)
     try:
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            yield BenchmarkEvent(stage, done, len(jobs), f"{len(jobs)} jobs side by side")
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+        for worker in workers:
+            worker.start()
+        for done in range(1, total + 1):
+            error = _next_report(reports, workers)
+            if error is not None:
+                raise error
+            yield BenchmarkEvent(task.stage, done, total, f"{total} jobs side by side")
+    finally:
+        for worker in workers:
+            if worker.pid is not None and worker.is_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)
+        for worker in workers:
+            if worker.pid is not None:
+                worker.join()
 
 
-@dataclass(frozen=True)
-class _Worker:
-    """What a process keeps between jobs."""
-
-    experiment: Experiment
-    workspace: Workspace
-    references: dict[str, References]
-
-    def study(self, job: Job) -> Study:
-        """The job's variant and seed, ready to train and picture."""
-        encoder = self.experiment.encoder.build()
-        return Study(self.experiment, self.workspace, encoder, self.experiment.variants[job.variant], job.seed)
-
-    def concepts(self, job: Job) -> tuple[ConceptSource, ...]:
-        """Which concepts the job is about."""
-        every = self.experiment.concepts
-        return every if job.concept is None else (every[job.concept],)
+def _next_report(reports: Any, workers: Sequence[Any]) -> BaseException | None:  # noqa: ANN401  (untyped in typeshed)
+    while True:
+        try:
+            return reports.get(timeout=1)
+        except Empty:
+            codes = [worker.exitcode for worker in workers if worker.exitcode]
+            if codes:
+                return OrthoplexError(f"a process of the experiment ended with exit code {codes[0]}; is memory short?")
 
 
-_worker: _Worker | None = None
-
-
-def _begin(path: Path, work: Path, threads: int) -> None:
-    global _worker  # noqa: PLW0603  (a process of the pool has no other place for what its jobs share)
-    torch.set_num_threads(threads)
-    experiment = load_experiment(path)
-    references = read_references(experiment.concepts, experiment.encoder.build())
-    _worker = _Worker(experiment, Workspace(load_base(experiment.base), work), references)
-
-
-def _train(job: Job) -> None:
-    assert _worker is not None
-    finished(_worker.study(job).train(_worker.concepts(job)))
-
-
-def _picture(job: Job) -> None:
-    assert _worker is not None
-    study = _worker.study(job)
-    files = finished(study.train(_worker.concepts(job)))
-    finished(study.measure(files, _worker.references))
+def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multiprocessing's proxies)
+    """Take jobs until none is left; report None for each that is done, or the error that ends all."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the parent alone, which then stops its processes one by one
+    torch.set_num_threads(task.threads)
+    try:
+        workspace = Workspace(load_base(task.experiment.base), task.work)
+        encoder = task.experiment.encoder.build()
+        while (parent := parent_process()) is not None and parent.is_alive():
+            with taken.get_lock():
+                index = taken.value
+                taken.value += 1
+            if index >= len(task.jobs):
+                return
+            job = task.jobs[index]
+            variant = task.experiment.variants[job.variant]
+            task.run(job, Study(task.experiment, workspace, encoder, variant, job.seed))
+            reports.put(None)
+    except KeyboardInterrupt:
+        return
+    except OrthoplexError as error:
+        reports.put(error)
+    except Exception as error:  # noqa: BLE001  (it may not be picklable; its name and words are)
+        reports.put(OrthoplexError(f"{type(error).__name__} in a process of the experiment: {error}"))

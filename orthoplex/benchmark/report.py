@@ -143,7 +143,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         ),
         f"\nEvery concept, {experiment.variants[0].name}, means over seeds:\n\n",
         _concept_table(result),
-        "\nWall time in seconds:\n\n",
+        "\nWall time in seconds (several processes may have shared the machine):\n\n",
         markdown_table(
             ["variant", "seed", "training", "generation"],
             [[row.variant, str(row.seed), f"{row.training:.0f}", f"{row.generation:.0f}"] for row in result.seconds],

@@ -6,13 +6,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import load_experiment
+from orthoplex.benchmark.experiment import check_whole_number, load_experiment
 from orthoplex.benchmark.measurement import Measurement, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
 from orthoplex.benchmark.study import Study
 from orthoplex.benchmark.workspace import Workspace
-from orthoplex.errors import ConfigurationError
 from orthoplex.models import load_base
 
 
@@ -33,14 +32,13 @@ def run(
         ConfigurationError: when the experiment, or the combination of its options, is not allowed.
         DatasetError: when a concept's folder cannot be used.
     """
-    if processes < 1:
-        raise ConfigurationError(f"processes is {processes}; allowed: whole numbers from 1")
+    check_whole_number("processes", processes, 1)
     experiment = load_experiment(Path(path))
-    if processes > 1:
-        yield from fill(Path(path), Path(work), processes)
     workspace = Workspace(load_base(experiment.base), Path(work))
     encoder = experiment.encoder.build()
     references = read_references(experiment.concepts, encoder)
+    if processes > 1:
+        yield from fill(experiment, references, work=Path(work), processes=processes)
     rows: list[Measurement] = []
     seconds: list[Seconds] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]

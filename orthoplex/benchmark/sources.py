@@ -159,11 +159,15 @@ def _caption_table(folder: Path, names: set[str]) -> str:
     path = folder / "metadata.jsonl"
     if not path.is_file():
         return ""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
     kept = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             if line.strip() and json.loads(line).get("file_name") in names:
                 kept.append(f"{line}\n")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             raise DatasetError(f"{path} line {number} is {line[:60]!r}; allowed: a JSON object per line") from error
     return "".join(kept)

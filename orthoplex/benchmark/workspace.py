@@ -198,9 +198,10 @@ def _hash_of_inputs(base: Base) -> str:
     The decoder does not: it decides finished pictures only.
     """
     pipeline = base.pipeline
+    encoding = {"encoder": pipeline.vae.encoder, "quant_conv": pipeline.vae.quant_conv}
     embedding = pipeline.text_encoder.get_input_embeddings().weight.detach()
     values = {
-        "encoder": weights_hash({"encoder": pipeline.vae.encoder}),
+        "encoder": weights_hash({name: module for name, module in encoding.items() if module is not None}),
         "tokens": hashlib.sha256(embedding.float().cpu().numpy().tobytes()).hexdigest(),
         "vocabulary": pipeline.tokenizer.get_vocab(),
         "scheduler": pipeline.scheduler.to_json_string(),

@@ -1,8 +1,8 @@
 """What all verbs share: how errors, progress and named files are handled."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,10 +62,10 @@ def progress_bar(*texts: str) -> Progress:
     )
 
 
-def show_events(events: Iterable[BenchmarkEvent]) -> dict[str, BenchmarkEvent]:
+def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, BenchmarkEvent]:
     """Draw a bar for every task of a benchmark; returns the last event of every stage."""
     last: dict[str, BenchmarkEvent] = {}
-    with progress_bar() as bar:
+    with closing(events), progress_bar() as bar:
         tasks: dict[tuple[str, str], TaskID] = {}
         for event in events:
             key = (event.stage, event.message)

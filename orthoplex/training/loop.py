@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -67,8 +67,8 @@ def train(
             come with the base, or general ones.
 
     Raises:
-        ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or another
-            process is training the same file.
+        ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or the same
+            file is being trained already.
         CapacityError: When a layer has no room for the slot.
         OrthoplexError: When the loss is no longer finite; names the step.
     """
@@ -87,13 +87,16 @@ def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[
     path = output.with_name(f".{output.stem}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=0, thread_local=False):
             try:
                 yield from steps
             finally:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows keeps the name of an open file
+                    path.unlink()
     except Timeout as error:
-        raise ConfigurationError(f"{output} is being trained by another process; allowed is one at a time") from error
+        raise ConfigurationError(
+            f"{output} is being trained already; allowed is one training of it at a time"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,6 +104,8 @@ def test_concepts_of_a_kind(tmp_path):
         ("seeds = [3, 4]", "seeds = 3", "seeds is 3; allowed: a list"),
         ("num_images = 1", "num_image = 1", "pictures has the key 'num_image'; did you mean 'num_images'"),
         ("num_images = 1", "num_images = 0", "num_images is 0; allowed: whole numbers from 1"),
+        ("num_images = 1", "num_images = 1\nguidance_scale = nan", "guidance_scale is nan; allowed: finite numbers"),
+        ("resolution = 32", "resolution = 0", "resolution is 0; allowed: whole numbers from 1"),
         ("seeds = [3, 4]", "seeds = [-1]", "a seed is -1; allowed: whole numbers from 0"),
         ("steps = 2", "stepz = 2", "variant 'slots': 'stepz' is no training option; did you mean 'steps'"),
         ("rank = 2", "rank = 0", "variant 'slots': rank is 0"),

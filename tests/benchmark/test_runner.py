@@ -1,6 +1,7 @@
 """A whole experiment on a pico pipeline: computed once, resumable, shared between variants."""
 
 import json
+import multiprocessing
 import os
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ import pytest
 
 from orthoplex.benchmark import run
 from orthoplex.benchmark.study import fill_prompts
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, OrthoplexError
 
 TEXT = """
 base = "{base}"
@@ -149,7 +150,31 @@ def test_two_processes_give_what_one_gives(finished, tmp_path):
     assert jobs == {"train": 6, "pictures": 3}  # the two lora variants share their concepts
     assert {event.stage for event in events[sum(jobs.values()) :]} == {"measure", "report"}
     one, two = (json.loads((place / "results" / "tiny.json").read_text()) for place in (folder, tmp_path))
-    assert one["measurements"] == two["measurements"]
+    assert [row["concept"] for row in one["measurements"]] == [row["concept"] for row in two["measurements"]]
+    for ours, theirs in zip(one["measurements"], two["measurements"], strict=True):
+        numbers = {key: value for key, value in ours.items() if isinstance(value, float)}
+        assert numbers and {key: theirs[key] for key in numbers} == pytest.approx(numbers, abs=1e-3)
+
+
+def test_an_error_in_a_process_ends_all_and_is_told(finished, tmp_path):
+    changed = tmp_path / "changed.toml"
+    changed.write_text(finished[0].read_text().replace("rank = 2", "rank = 999"))
+    with pytest.raises(OrthoplexError, match="999"):
+        list(run(changed, results=tmp_path / "results", work=tmp_path / "work", processes=2))
+    assert not list((tmp_path / "work").rglob("*.safetensors"))
+    assert not multiprocessing.active_children()
+
+
+def test_a_stopped_run_of_processes_leaves_none_and_goes_on(finished, tmp_path):
+    path, folder, _ = finished
+    events = run(path, results=tmp_path / "results", work=tmp_path / "work", processes=2)
+    assert next(events).stage == "train"
+    events.close()
+    assert not multiprocessing.active_children()
+    done = times(tmp_path / "work")
+    assert 0 < sum(path.suffix == ".safetensors" for path in done) < 6
+    list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
+    assert (tmp_path / "results" / "tiny.json").is_file()
 
 
 def test_no_processes_are_refused(finished, tmp_path):

@@ -18,11 +18,11 @@ def test_version(run):
 def test_help_names_every_verb(run):
     result = run("--help")
     assert result.exit_code == 0
-    for verb in ("train", "merge", "generate", "inspect", "demo"):
+    for verb in ("train", "merge", "generate", "inspect", "demo", "bench"):
         assert verb in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "merge", "generate", "inspect", "demo"])
+@pytest.mark.parametrize("verb", ["train", "merge", "generate", "inspect", "demo", "bench"])
 def test_every_verb_has_help(run, verb):
     assert run(verb, "--help").exit_code == 0
 

@@ -198,7 +198,7 @@ def test_two_trainings_of_one_file_at_a_time_are_refused(base, dataset, config, 
     output = tmp_path / "anna.safetensors"
     with closing(train(base, dataset, config, output=output)) as first:
         next(first)
-        with pytest.raises(ConfigurationError, match="another process"):
+        with pytest.raises(ConfigurationError, match="being trained already"):
             next(train(base, dataset, config, output=output))
         assert log_lines(output)[0]["step"] == 0
     assert not list(tmp_path.glob(".*"))
