@@ -79,8 +79,9 @@ def fill(
         OrthoplexError: When a process is gone without a word, for lack of memory perhaps.
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
-    for stage, jobs in (("train", training_jobs(experiment)), ("pictures", picture_jobs(experiment))):
-        yield from _side_by_side(Task(stage, jobs, experiment, references, work, threads), processes)
+    training, pictures = training_jobs(experiment), picture_jobs(experiment)
+    yield from _side_by_side(Task("train", training, experiment, references, work, threads), processes)
+    yield from _side_by_side(Task("pictures", pictures, experiment, references, work, threads), processes)
 
 
 def _side_by_side(task: Task, processes: int) -> Generator[BenchmarkEvent, None, None]:
@@ -118,7 +119,7 @@ def _next_report(reports: Any, workers: Sequence[Any]) -> BaseException | None: 
 
 def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multiprocessing's proxies)
     """Take jobs until none is left; report None for each that is done, or the error that ends all."""
-    if hasattr(os, "setsid"):
+    if os.name == "posix":
         os.setsid()  # Ctrl-C reaches the parent alone, which then stops its processes one by one
     torch.set_num_threads(task.threads)
     try:
