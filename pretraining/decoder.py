@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,8 @@ class DecoderConfig:
     """Knobs; `perceptual` weighs the distance in features against the pixel losses.
 
     Three quarters of the crops get noise on their latents, of a standard deviation drawn evenly from
-    [0, latent_noise], so that errors of the denoiser are forgiven; the others get none.
+    [0, latent_noise], so that errors of the denoiser are forgiven; the others get none. Where denoised latents are
+    given, they take `denoised_share` of every batch, as they are.
     """
 
     samples: int = 90_000
@@ -30,8 +31,22 @@ class DecoderConfig:
     learning_rate: float = 1.5e-3
     latent_noise: float = 0.25
     perceptual: float = 1.0
+    denoised_share: float = 0.5
     crop: int = 64
     seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class DenoisedLatents:
+    """What the denoiser makes of noised real latents, beside the pictures that they belong to.
+
+    Attributes:
+        latents: `(m, 12, 16, 16)`.
+        rows: `(m,)`: the picture of each.
+    """
+
+    latents: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,51 @@ def noise_levels(count: int, generator: torch.Generator) -> Tensor:
     return (torch.rand(count, 1, 1, 1, generator=generator) * 4 / 3 - 1 / 3).clamp_min(0)
 
 
+def crop_batch(
+    config: DecoderConfig, data: np.ndarray, pca: PatchPca, denoised: DenoisedLatents | None, step: int
+) -> tuple[Tensor, Tensor]:
+    """Latents (n, 12, crop / 8, crop / 8) and the pictures (n, 3, crop, crop) to decode to, by step."""
+    rng = np.random.default_rng([config.seed, step])
+    corners = rng.integers(0, (data.shape[1] - config.crop) // 8 + 1, (config.batch_size, 2))
+    rows = rng.integers(0, len(data), config.batch_size)
+    own = 0 if denoised is None else round(config.denoised_share * config.batch_size)
+    picks = rng.integers(0, 1 if denoised is None else len(denoised.rows), own)
+    if denoised is not None:
+        rows[:own] = denoised.rows[picks].numpy()
+    size, cells = config.crop, config.crop // 8
+    crops = [data[r, 8 * y : 8 * y + size, 8 * x : 8 * x + size] for r, (y, x) in zip(rows, corners, strict=True)]
+    target = picture_tensor(np.stack(crops))
+    if step % 2:
+        target[own:] = target[own:].flip(-1)
+    generator = torch.Generator().manual_seed(step)
+    clean = pca.encode(target[own:])
+    level = config.latent_noise * noise_levels(len(clean), generator)
+    noisy = clean + level * torch.randn(clean.shape, generator=generator)
+    if denoised is None:
+        return noisy, target
+    pairs = zip(picks, corners, strict=False)
+    made = [denoised.latents[p, :, y : y + cells, x : x + cells] for p, (y, x) in pairs]
+    return torch.cat([torch.stack(made).float(), noisy]), target
+
+
 def train_decoder(
-    config: DecoderConfig, data: np.ndarray, pca: PatchPca, checkpoint: Path, device: str
+    config: DecoderConfig,
+    data: np.ndarray,
+    pca: PatchPca,
+    checkpoint: Path,
+    device: str,
+    *,
+    denoised: DenoisedLatents | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> Iterator[DecoderProgress]:
-    """Train from scratch or from `checkpoint` on (n, 128, 128, 3) uint8 pictures; yields a record every 50 steps."""
+    """Train on (n, 128, 128, 3) uint8 pictures; yields a record every 50 steps.
+
+    It goes on from `checkpoint` where there is one, else begins with the weights `initial`, else from scratch.
+    """
     torch.manual_seed(config.seed)
     decoder = build(pca).decoder.to(device)
+    if initial is not None:
+        decoder.load_state_dict(initial)
     optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     perceptual = Perceptual().to(device)
     average = begin_average(decoder)
@@ -72,23 +126,12 @@ def train_decoder(
         start = progress["step"]
     total, clock, losses, errors = config.samples // config.batch_size, time.perf_counter(), [], []
     for step in range(start, total):
-        rng = np.random.default_rng([config.seed, step])
-        corner = rng.integers(0, (128 - config.crop) // 8 + 1, (config.batch_size, 2)) * 8
-        rows = rng.integers(0, len(data), config.batch_size)
-        crops = np.stack(
-            [data[r, y : y + config.crop, x : x + config.crop] for r, (y, x) in zip(rows, corner, strict=True)]
-        )
-        target = picture_tensor(crops).to(device)
-        target = target.flip(-1) if step % 2 else target
-        latents = pca.encode(target)
-        generator = torch.Generator().manual_seed(step)
-        level = config.latent_noise * noise_levels(len(latents), generator)
-        noise = (level * torch.randn(latents.shape, generator=generator)).to(device)
+        latents, target = (part.to(device) for part in crop_batch(config, data, pca, denoised, step))
         scale = min(1.0, (step + 1) / 200) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / total)))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
         with torch.autocast(device.split(":")[0], torch.bfloat16):
-            decoded = decoder(latents + noise)
+            decoded = decoder(latents)
             distance = perceptual(decoded, target)
         loss, mse = reconstruction_loss(decoded.float(), target)
         loss = loss + config.perceptual * distance.float()

@@ -25,11 +25,16 @@ PROMPTS = (
 )  # fmt: skip
 
 
+DECODER, REFINED = "decoder.pt", "decoder-refined.pt"
+
+
 def pipeline(work: Path) -> StableDiffusionPipeline:
-    """The pipeline of the checkpoints under `work` (averaged weights), float32."""
+    """The pipeline of the checkpoints under `work` (averaged weights; the refined decoder where it is), float32."""
     vae = build(PatchPca(**torch.load(work / "pca.pt", weights_only=True)))
-    if (work / "decoder.pt").exists():
-        vae.decoder.load_state_dict(torch.load(work / "decoder.pt", weights_only=True)["average"])
+    for file in (work / REFINED, work / DECODER):
+        if file.exists():
+            vae.decoder.load_state_dict(torch.load(file, weights_only=True)["average"])
+            break
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     denoiser = Denoiser(len(tokenizer))
     average = torch.load(work / "denoiser.pt", weights_only=True)["average"]

@@ -1,7 +1,8 @@
-"""Train the embedded base: `python -m pretraining.train denoiser|decoder|export`, on CPU or GPU, resumable.
+"""Train the embedded base: `python -m pretraining.train denoiser|decoder|refine|export`, on CPU or GPU, resumable.
 
     denoiser   the U-Net and text encoder, on latents that are known before any training (see autoencoder.py)
     decoder    the convolutional half of the autoencoder
+    refine     the decoder once more, also on latents that the trained denoiser made (see refine.py)
     export     write the pipeline folder that the package ships (fp16 safetensors)
 
 Everything it keeps lies in `--work` (pictures, checkpoints); the record goes to `results/vignette/`.
@@ -13,6 +14,7 @@ import argparse
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -23,10 +25,11 @@ from torch import Tensor
 
 from pretraining import autoencoder, pictures, tokenizer
 from pretraining.checkpoint import save
-from pretraining.decoder import DecoderConfig, train_decoder
+from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
 from pretraining.denoiser import Denoiser, DenoiserConfig, train
-from pretraining.export import export, loss_curve, sample_sheet
+from pretraining.export import REFINED, export, loss_curve, pipeline, sample_sheet
 from pretraining.muon import Shared
+from pretraining.refine import RefineConfig, denoised_latents
 
 CAPTIONS_PER_PICTURE = 8
 
@@ -114,9 +117,35 @@ def decoder_command(options: argparse.Namespace) -> None:
     if options.samples:
         config = replace(config, samples=options.samples)
     data, _ = pictures.load(options.work / "pictures")
-    log = options.results / "decoder.jsonl"
+    _follow(train_decoder(config, data, pca, options.work / "decoder.pt", options.device), options, "decoder")
+
+
+def refine_command(options: argparse.Namespace) -> None:
+    """Let the denoiser make latents of training pictures, and train the decoder on them too."""
+    pca, _, _ = prepare(options.work)
+    data, factors = pictures.load(options.work / "pictures")
+    cache = options.work / "denoised.pt"
+    if not cache.exists():
+        config = RefineConfig()
+        made = []
+        for part in denoised_latents(config, pipeline(options.work), data, factors):
+            made.append(part)
+            print(f"{len(made) * config.batch_size} of {config.pictures} pictures denoised", flush=True)
+        rows = torch.cat([part.rows for part in made])
+        save(cache, {"latents": torch.cat([part.latents for part in made]), "rows": rows})
+    denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
+    training = DecoderConfig(samples=options.samples or 32_000, learning_rate=1e-3)
+    initial = torch.load(options.work / "decoder.pt", weights_only=True)["average"]
+    checkpoint = options.work / REFINED
+    records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)
+    _follow(records, options, "refine")
+
+
+def _follow(records: Iterator[DecoderProgress], options: argparse.Namespace, stage: str) -> None:
+    """Print every record and append it to the stage's log."""
+    log = options.results / f"{stage}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
-    for record in train_decoder(config, data, pca, options.work / "decoder.pt", options.device):
+    for record in records:
         with log.open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
         print(
@@ -130,14 +159,14 @@ def export_command(options: argparse.Namespace) -> None:
     """Write the pipeline folder, a sheet of samples and the loss curves."""
     export(options.work, options.output)
     sample_sheet(options.output, options.results / "samples.png")
-    for stage in ("denoiser", "decoder"):
+    for stage in ("denoiser", "decoder", "refine"):
         loss_curve(options.results / f"{stage}.jsonl", options.results / f"{stage}.svg")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("denoiser", "decoder", "export"))
+    parser.add_argument("stage", choices=("denoiser", "decoder", "refine", "export"))
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--results", type=Path, default=Path("results/vignette"))
     parser.add_argument("--output", type=Path, default=Path("orthoplex/vignette/base"))
@@ -153,7 +182,13 @@ def main() -> None:
         parser.error(f"--processes {options.processes} needs --device cpu; on {options.device} one process does")
     if options.threads:
         torch.set_num_threads(options.threads)
-    {"denoiser": denoiser_command, "decoder": decoder_command, "export": export_command}[options.stage](options)
+    commands = {
+        "denoiser": denoiser_command,
+        "decoder": decoder_command,
+        "refine": refine_command,
+        "export": export_command,
+    }
+    commands[options.stage](options)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from orthoplex.models import load_base
 from pretraining import tokenizer
-from pretraining.autoencoder import LATENTS, build, fit_pca
-from pretraining.decoder import noise_levels
+from pretraining.autoencoder import LATENTS, build, fit_pca, picture_tensor
+from pretraining.decoder import DecoderConfig, DenoisedLatents, crop_batch, noise_levels
 from pretraining.denoiser import DenoiserConfig, schedule, scheduler, train
 from pretraining.export import loss_curve
 from pretraining.muon import Muon, Shared, layout, named, orthogonalised
+from pretraining.pictures import Factors
+from pretraining.refine import RefineConfig, denoised_latents
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,33 @@ def test_a_quarter_of_the_crops_get_exact_latents() -> None:
     assert (levels == 0).float().mean() == pytest.approx(0.25, abs=0.01)
     assert levels[levels > 0].mean() == pytest.approx(0.5, abs=0.01)
     assert levels.max() <= 1
+
+
+def test_denoised_latents_stand_for_their_own_pictures_and_the_rest_is_encoded(pictures: np.ndarray) -> None:
+    pca = fit_pca(pictures)
+    whole = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    rows = torch.tensor([5, 2, 7])
+    denoised = DenoisedLatents(pca.encode(whole[rows]).half(), rows)
+    for step in (0, 1):  # mirrored, and not
+        latents, target = crop_batch(DecoderConfig(batch_size=8, latent_noise=0.0), pictures, pca, denoised, step)
+        assert latents.shape == (8, LATENTS, 8, 8)
+        assert target.shape == (8, 3, 64, 64)
+        torch.testing.assert_close(latents, pca.encode(target), atol=5e-3, rtol=0)
+        alone, crops = crop_batch(DecoderConfig(batch_size=8, latent_noise=0.0), pictures, pca, None, step)
+        torch.testing.assert_close(alone, pca.encode(crops))
+
+
+def test_the_denoiser_keeps_the_layout_of_what_it_is_given() -> None:
+    pipeline = load_base("vignette").pipeline
+    ramp = np.broadcast_to(np.linspace(0, 255, 128)[:, None, None], (128, 128, 3)).astype(np.uint8)
+    data = np.stack([ramp, 255 - ramp, ramp])
+    factors = [Factors("none", None, None, None, scene, None) for scene in ("beach", "desert", "forest")]
+    config = RefineConfig(pictures=2, batch_size=2, steps=4, fewest=1, most=1)
+    (found,) = denoised_latents(config, pipeline, data, factors)
+    assert len(set(found.rows.tolist())) == 2
+    clean = pipeline.vae.encode(picture_tensor(data[found.rows.numpy()])).latent_dist.mean
+    for made, given in zip(found.latents.float(), clean, strict=True):
+        assert torch.corrcoef(torch.stack([made.flatten(), given.flatten()]))[0, 1] > 0.8
 
 
 def test_the_perceptual_distance_is_zero_for_equal_pictures_and_pulls_one_side_only() -> None:
