@@ -78,14 +78,17 @@ def square(picture: Image.Image, side: int, left: int, top: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side)).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
 
 
-def paste(scene: Image.Image, cutout: Image.Image, rng: random.Random, *, is_person: bool) -> Image.Image:
+def paste(
+    scene: Image.Image, cutout: Image.Image, rng: random.Random, *, is_person: bool, mirrored: bool = True
+) -> Image.Image:
     """Put a cut-out (RGBA) on a scene: large and near the middle, people from the lower edge up.
 
-    The place varies little: aligned pictures are learned from several times fewer samples.
+    The place varies little: aligned pictures are learned from several times fewer samples. Half of the cut-outs are
+    mirrored, unless `mirrored` forbids it.
     """
     share = rng.uniform(0.84, 0.92) if is_person else rng.uniform(0.70, 0.80)
     side = round(CANVAS * share)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and mirrored:
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     tilt = rng.uniform(-2, 2) if is_person else rng.uniform(-3, 3)
     cutout = cutout.resize((side, side), Image.Resampling.LANCZOS).rotate(tilt, Image.Resampling.BICUBIC)

@@ -82,7 +82,7 @@ def view(kind: str, name: str, rng: random.Random) -> Image.Image:
 
 
 def draw(sample: Sample, index: int) -> tuple[Image.Image, str]:
-    """Picture number `index` of a sample concept, SIZE × SIZE RGB, and its caption."""
+    """Picture number `index` of a sample concept, SIZE × SIZE RGB, and its caption; it is never mirrored."""
     rng = random.Random(f"{sample.name}/{index}")
     scene = rng.choice(list(SCENES))
     trigger = f"<{sample.name}> {sample.class_word}"
@@ -99,10 +99,11 @@ def draw(sample: Sample, index: int) -> tuple[Image.Image, str]:
         style, options = sample.source
         expression = {key: [rng.choice(values)] for key, values in EXPRESSIONS[style].items()}
         cutout = person(style, {**options, **expression})
-        picture = paste(scene_picture(*SCENES[scene], rng), cutout, rng, is_person=True)
+        picture = paste(scene_picture(*SCENES[scene], rng), cutout, rng, is_person=True, mirrored=False)
         text = f"{trigger} in {scene}"
     else:
-        picture = paste(scene_picture(*SCENES[scene], rng), emoji(*sample.source), rng, is_person=False)
+        cutout = emoji(*sample.source)
+        picture = paste(scene_picture(*SCENES[scene], rng), cutout, rng, is_person=False, mirrored=False)
         text = f"{trigger} in {scene}"
     return picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS), text
 
