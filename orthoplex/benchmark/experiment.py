@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orthoplex.benchmark.checks import (
+    FILLED_TEXT,
+    TABLE,
+    TEXT,
+    Rule,
+    check,
+    check_fields,
+    finite_numbers,
+    list_of,
+    table_of,
+    whole_numbers,
+)
 from orthoplex.benchmark.sources import ConceptSource, sample_sources
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Encoder
@@ -19,10 +30,31 @@ from orthoplex.training import TrainingConfig
 PLACEHOLDER = "{trigger}"
 
 
-def check_whole_number(what: str, value: object, lowest: int) -> None:
-    """Refuse anything but a whole number from `lowest`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ConfigurationError(f"{what} is {value!r}; allowed: whole numbers from {lowest}")
+_PICTURES = {
+    "num_images": whole_numbers(1),
+    "seed": whole_numbers(0, 2**63 - 1),
+    "num_inference_steps": whole_numbers(1),
+    "guidance_scale": finite_numbers(0),
+    "negative_prompt": TEXT,
+}
+_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1), "grid": whole_numbers(1)}
+_VARIANT = {"training": TABLE, "algorithm": TEXT, "scale": finite_numbers()}
+_EXPERIMENT = {
+    "base": FILLED_TEXT,
+    "resolution": whole_numbers(1),
+    "seeds": list_of(whole_numbers(0)),
+    "training": TABLE,
+    "prompts": table_of(list_of(TEXT)),
+}
+_FILE = {
+    **_EXPERIMENT,
+    "sample_concepts": Rule("'all', or lists of texts", lambda value: value == "all" or list_of(TEXT).holds(value)),
+    "concepts": list_of(TABLE),
+    "pictures": TABLE,
+    "encoder": TABLE,
+    "variants": list_of(TABLE),
+}
+_OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
 
 
 @dataclass(frozen=True)
@@ -45,11 +77,7 @@ class PictureSettings:
 
     def __post_init__(self) -> None:
         """Refuse what no pictures could be made with."""
-        for key, lowest in (("num_images", 1), ("seed", 0), ("num_inference_steps", 1)):
-            check_whole_number(key, getattr(self, key), lowest)
-        guidance = self.guidance_scale
-        if isinstance(guidance, bool) or not isinstance(guidance, int | float) or not math.isfinite(guidance):
-            raise ConfigurationError(f"guidance_scale is {guidance!r}; allowed: finite numbers")
+        check_fields(self, _PICTURES)
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,10 @@ class EncoderSettings:
     layer: str = "bottleneck"
     picture_size: int = 128
     grid: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type; which of the right type there are, the encoder knows."""
+        check_fields(self, _ENCODER, "encoder")
 
     def build(self) -> Encoder:
         """The encoder itself."""
@@ -86,7 +118,11 @@ class Variant:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse an unknown algorithm."""
+        """Refuse values of the wrong type and an unknown algorithm."""
+        check("a variant's name", self.name, FILLED_TEXT)
+        check_fields(self, _VARIANT, f"variant {self.name!r}:")
+        if "seed" in self.training:
+            raise ConfigurationError(f"variant {self.name!r}: training {_OWN_SEED}")
         if self.algorithm not in ALGORITHMS:
             raise ConfigurationError(
                 f"variant {self.name!r} has algorithm {self.algorithm!r}; allowed: {', '.join(ALGORITHMS)}"
@@ -123,6 +159,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
+        check_fields(self, _EXPERIMENT)
+        if "seed" in self.training:
+            raise ConfigurationError(f"training {_OWN_SEED}")
         for what, values in (("seeds", self.seeds), ("concepts", self.concepts), ("variants", self.variants)):
             if not values:
                 raise ConfigurationError(f"experiment {self.name!r} has 0 {what}; allowed: 1 or more")
@@ -132,9 +171,6 @@ class Experiment:
                     raise ConfigurationError(
                         f"experiment {self.name!r} has {names.count(name)} {what}s {name!r}; allowed: 1"
                     )
-        check_whole_number("resolution", self.resolution, 1)
-        for seed in self.seeds:
-            check_whole_number("a seed", seed, 0)
         for kind in {concept.kind for concept in self.concepts}:
             for prompt in self.prompts.get(kind, ()) or [""]:
                 if PLACEHOLDER not in prompt:
@@ -143,7 +179,8 @@ class Experiment:
                         f"allowed: 1 or more prompts with {PLACEHOLDER}"
                     )
         for variant in self.variants:
-            self.training_config(variant, self.concepts[0], self.seeds[0])
+            for seed in self.seeds:
+                self.training_config(variant, self.concepts[0], seed)
 
     def training_config(self, variant: Variant, concept: ConceptSource, seed: int) -> TrainingConfig:
         """The training options of one concept; where it takes a slot, the slot is its place among the concepts.
@@ -191,28 +228,18 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigurationError(f"experiment {path}: {error}") from error
 
 
-_KEYS = (
-    "base", "resolution", "seeds", "sample_concepts", "concepts", "training", "prompts", "pictures", "encoder",
-    "variants",
-)  # fmt: skip
-
-
 def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
-    _check_keys(values, _KEYS, "the experiment")
-    for key, kind in (("training", dict), ("prompts", dict), ("variants", list), ("concepts", list), ("seeds", list)):
-        if not isinstance(values.get(key, kind()), kind):
-            raise ConfigurationError(f"{key} is {values[key]!r}; allowed: a {kind.__name__}")
+    _check_keys(values, list(_FILE), "the experiment")
+    for key, value in values.items():
+        check(key, value, _FILE[key])
     samples = values.get("sample_concepts", ())
     concepts = sample_sources(() if samples == "all" else samples) if samples else ()
-    for row in values.get("concepts", ()):
-        _check_keys(row, ("name", "kind", "class_word", "folder"), "a concept", complete=True)
-        concepts += (ConceptSource(row["name"], row["kind"], row["class_word"], path.parent / row["folder"]),)
     return Experiment(
         name=path.stem,
         base=values.get("base", "vignette"),
         resolution=values.get("resolution", 128),
         seeds=tuple(values.get("seeds", (0,))),
-        concepts=concepts,
+        concepts=concepts + tuple(_source(path.parent, row) for row in values.get("concepts", ())),
         training=values.get("training", {}),
         prompts={kind: tuple(prompts) for kind, prompts in values.get("prompts", {}).items()},
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
@@ -221,24 +248,28 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
     )
 
 
+def _source(folder: Path, row: Mapping[str, Any]) -> ConceptSource:
+    keys = [item.name for item in fields(ConceptSource)]
+    _check_keys(row, keys, "a concept", required=keys)
+    check("a concept's folder", row["folder"], FILLED_TEXT)
+    return ConceptSource(**{**row, "folder": folder / row["folder"]})
+
+
 _Table = TypeVar("_Table", PictureSettings, EncoderSettings, Variant)
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:
-    _check_keys(values, [item.name for item in fields(table)], what)
-    try:
-        return table(**values)
-    except TypeError as error:
-        raise ConfigurationError(f"{what} is {dict(values)!r}: {error}") from error
+    items = fields(table)
+    required = [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
+    _check_keys(values, [item.name for item in items], what, required=required)
+    return table(**values)
 
 
-def _check_keys(
-    values: Mapping[str, Any], known: tuple[str, ...] | list[str], what: str, complete: bool = False
-) -> None:
+def _check_keys(values: Mapping[str, Any], known: Sequence[str], what: str, *, required: Sequence[str] = ()) -> None:
     for key in values:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ConfigurationError(f"{what} has the key {key!r}; did you mean {nearest!r}?")
-    for key in known if complete else ():
+    for key in required:
         if key not in values:
-            raise ConfigurationError(f"{what} lacks the key {key!r}; allowed: all of {', '.join(known)}")
+            raise ConfigurationError(f"{what} lacks the key {key!r}; allowed: all of {', '.join(required)}")

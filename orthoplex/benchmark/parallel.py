@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from orthoplex.benchmark.study import Study, finished
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import OrthoplexError
 from orthoplex.models import load_base
+
+GRACE_SECONDS = 60.0
+"""How long a process that is to stop may take, long enough to write the checkpoint of a training."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,22 @@ def _side_by_side(task: Task, processes: int) -> Generator[BenchmarkEvent, None,
                 raise error
             yield BenchmarkEvent(task.stage, done, total, f"{total} jobs side by side")
     finally:
-        for worker in workers:
-            if worker.pid is not None and worker.is_alive():
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGINT)
-        for worker in workers:
-            if worker.pid is not None:
-                worker.join()
+        taken.get_obj().value = total  # who starts late finds no job; no lock, which a killed process may hold
+        _stop([worker for worker in workers if worker.pid is not None], GRACE_SECONDS)
+
+
+def _stop(workers: Sequence[Any], grace: float) -> None:
+    """Interrupt processes that still run, and kill what has not ended after `grace` seconds."""
+    for worker in workers:
+        if worker.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
+    deadline = time.monotonic() + grace
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 def _next_report(reports: Any, workers: Sequence[Any]) -> BaseException | None:  # noqa: ANN401  (untyped in typeshed)
@@ -121,6 +134,7 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
     """Take jobs until none is left; report None for each that is done, or the error that ends all."""
     if os.name == "posix":
         os.setsid()  # Ctrl-C reaches the parent alone, which then stops its processes one by one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background starts processes that ignore it
     torch.set_num_threads(task.threads)
     try:
         workspace = Workspace(load_base(task.experiment.base), task.work)

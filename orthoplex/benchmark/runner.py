@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+from orthoplex.benchmark.checks import check, whole_numbers
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import check_whole_number, load_experiment
+from orthoplex.benchmark.experiment import load_experiment
 from orthoplex.benchmark.measurement import Measurement, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
@@ -32,9 +33,11 @@ def run(
         ConfigurationError: when the experiment, or the combination of its options, is not allowed.
         DatasetError: when a concept's folder cannot be used.
     """
-    check_whole_number("processes", processes, 1)
+    check("processes", processes, whole_numbers(1))
     experiment = load_experiment(Path(path))
-    workspace = Workspace(load_base(experiment.base), Path(work))
+    base = load_base(experiment.base)
+    check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
+    workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
     references = read_references(experiment.concepts, encoder)
     if processes > 1:

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from orthoplex import vignette
+from orthoplex.benchmark.checks import FILLED_TEXT, TEXT, check
 from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.training import PICTURE_SUFFIXES
@@ -39,7 +40,9 @@ class ConceptSource:
 
     def __post_init__(self) -> None:
         """Refuse names and kinds that no concept may have."""
+        check("concept name", self.name, TEXT)
         check_name(self.name)
+        check(f"class_word of concept {self.name!r}", self.class_word, FILLED_TEXT)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept {self.name!r} has kind {self.kind!r}; allowed: {', '.join(KINDS)}")
 
@@ -68,7 +71,7 @@ def split_pictures(folder: Path) -> Split:
     """
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed: a folder of pictures")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES)
     if len(files) < MINIMUM_PICTURES:
         raise DatasetError(f"folder {folder} holds {len(files)} pictures; allowed: {MINIMUM_PICTURES} or more")
     contents: dict[bytes, Path] = {}

@@ -1,29 +1,34 @@
 """A work folder that remembers: what was trained, pictured or encoded once is never computed again.
 
 Everything lies under a name that is the SHA-256 of what decides it, and appears there whole or not at all. So a run
-that was stopped goes on where it was, and a changed option computes only what depends on it. Changed code is not seen:
-after one, count up `CACHE_VERSION` or use another folder.
+that was stopped goes on where it was, and a changed option computes only what depends on it. What a full or failing
+disk damaged is noticed when it is read, removed with a warning, and made again. Changed code is not seen: after one,
+count up `CACHE_VERSION` or use another folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import load_concept, written_atomically
+from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
@@ -32,6 +37,7 @@ from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
 CACHE_VERSION = 3
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,10 @@ class Workspace:
             "foreign_prompts": content_key({"prompts": foreign}),
         }
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
-        output, clock = folder / f"{source.name}.safetensors", _Clock(folder / "seconds.json")
-        if not output.is_file():
+        output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
+        is_trained = _is_whole(output, load_concept, seconds)
+        clock = _Clock(seconds)
+        if not is_trained:
             folder.mkdir(parents=True, exist_ok=True)
             _write_json(folder / "request.json", request)
             with clock, closing(train(self.base, dataset, config, output=output, resume=True)) as records:
@@ -142,7 +150,8 @@ class Workspace:
             One set for each prompt, in their order.
         """
         folders = [self._picture_folder(merge, prompt, settings) for prompt in prompts]
-        missing = {folder: prompt for folder, prompt in zip(folders, prompts, strict=True) if not folder.is_dir()}
+        wanted = dict(zip(folders, prompts, strict=True))
+        missing = {folder: prompt for folder, prompt in wanted.items() if not _is_whole(folder, _read_set)}
         if missing:
             with self._folded(merge):
                 for done, (folder, prompt) in enumerate(missing.items(), start=1):
@@ -153,7 +162,7 @@ class Workspace:
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
         """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
         path = pictures.folder / f"{encoder.name}.safetensors"
-        if not path.is_file():
+        if not _is_whole(path, load_file):
             with written_atomically(path) as temporary:
                 save_file({"features": encoder.encode(pictures.open())}, temporary)
         return load_file(path)["features"]
@@ -217,6 +226,21 @@ def _decisive(merge: Merge | None) -> dict[str, Any] | None:
     return {key: merge.recipe[key] for key in ("algorithm", "scale", "concepts")}
 
 
+def _is_whole(path: Path, read: Callable[[Path], object], *companions: Path) -> bool:
+    """Whether something is there and can be read; what is damaged is removed, and files that belong to it."""
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except (ConceptFileError, SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        _LOG.warning("%s is damaged and is made again: %s", path, error)
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        for companion in companions:
+            companion.unlink(missing_ok=True)
+        return False
+    return True
+
+
 def _read_set(folder: Path) -> PictureSet:
     values = json.loads((folder / "set.json").read_text(encoding="utf-8"))
     return PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
@@ -227,12 +251,22 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
+def _read_seconds(path: Path) -> float:
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    except FileNotFoundError:
+        return 0.0
+    except (ValueError, KeyError, TypeError) as error:
+        _LOG.warning("%s is damaged; the time it held counts as 0 seconds: %s", path, error)
+        return 0.0
+
+
 class _Clock:
     """Wall time of a task over all its sessions, kept in a file, also when a session is interrupted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.seconds: float = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+        self.seconds = _read_seconds(path)
 
     def __enter__(self) -> None:
         self._started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Experiments are read from TOML; what is not allowed is refused by name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Vari
 from orthoplex.benchmark.experiment import EncoderSettings
 from orthoplex.errors import ConfigurationError
 
+SHIPPED = Path(__file__).parents[2] / "experiments"
 GOOD = """
 base = "somewhere"
 resolution = 32
@@ -101,12 +103,13 @@ def test_concepts_of_a_kind(tmp_path):
     [
         ("seeds = [3, 4]", "sedes = [3]", "key 'sedes'; did you mean 'seeds'"),
         ("seeds = [3, 4]", "seeds = []", "0 seeds"),
-        ("seeds = [3, 4]", "seeds = 3", "seeds is 3; allowed: a list"),
+        ("seeds = [3, 4]", "seeds = 3", "seeds is 3; allowed: lists of whole numbers from 0"),
         ("num_images = 1", "num_image = 1", "pictures has the key 'num_image'; did you mean 'num_images'"),
         ("num_images = 1", "num_images = 0", "num_images is 0; allowed: whole numbers from 1"),
         ("num_images = 1", "num_images = 1\nguidance_scale = nan", "guidance_scale is nan; allowed: finite numbers"),
         ("resolution = 32", "resolution = 0", "resolution is 0; allowed: whole numbers from 1"),
-        ("seeds = [3, 4]", "seeds = [-1]", "a seed is -1; allowed: whole numbers from 0"),
+        ("seeds = [3, 4]", "seeds = [-1]", "seeds is [-1]; allowed: lists of whole numbers from 0"),
+        ("seeds = [3, 4]", f"seeds = [3, {2**63}]", f"variant 'slots': seed is {2**63}"),
         ("steps = 2", "stepz = 2", "variant 'slots': 'stepz' is no training option; did you mean 'steps'"),
         ("rank = 2", "rank = 0", "variant 'slots': rank is 0"),
         ('algorithm = "mean"', 'algorithm = "median"', "'median'; allowed: sum, mean"),
@@ -117,15 +120,81 @@ def test_concepts_of_a_kind(tmp_path):
         ('kind = "person"', 'kind = "human"', "kind 'human'; allowed: person"),
         ('"a photo of {trigger}"', '"a photo of her"', "'a photo of her'; allowed: 1 or more prompts with {trigger}"),
         ('person = ["{trigger}", "a photo of {trigger}"]', "", "kind 'person' has the prompt ''"),
-        ('name = "lora mean"', "", "a variant is"),
+        ('name = "lora mean"', "", "a variant lacks the key 'name'"),
         ("base =", "base", "cannot be read"),
     ],
 )
 def test_errors_name_the_file_the_thing_and_what_is_allowed(tmp_path, old, new, message):
     assert old in GOOD
-    with pytest.raises(ConfigurationError, match=message.replace("{", r"\{")) as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         load_experiment(write(tmp_path, GOOD.replace(old, new)))
     assert "tiny.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("resolution = 32", "sample_concepts = 5", "sample_concepts is 5; allowed: 'all', or lists of texts"),
+        ("resolution = 32", 'sample_concepts = "anna"', "sample_concepts is 'anna'; allowed: 'all', or lists of texts"),
+        ("resolution = 32", 'sample_concepts = [["anna"]]', "sample_concepts is [['anna']]; allowed: 'all', or lists"),
+        ("resolution = 32", 'resolution = "32"', "resolution is '32'; allowed: whole numbers from 1"),
+        ('base = "somewhere"', "base = 5", "base is 5; allowed: texts that are not blank"),
+        ("[training]\nsteps = 2", "training = 5", "training is 5; allowed: tables"),
+        ("{ rank = 2 }", "5", "variant 'slots': training is 5; allowed: tables"),
+        ('name = "slots"', "name = 5", "a variant's name is 5; allowed: texts that are not blank"),
+        ('name = "slots"', 'name = " "', "a variant's name is ' '; allowed: texts that are not blank"),
+        ("scale = 1.5", 'scale = "x"', "variant 'lora mean': scale is 'x'; allowed: finite numbers"),
+        ("scale = 1.5", "scale = nan", "variant 'lora mean': scale is nan; allowed: finite numbers"),
+        ("scale = 1.5", "scale = -inf", "variant 'lora mean': scale is -inf; allowed: finite numbers"),
+        ("scale = 1.5", f"scale = {10**400}", "allowed: finite numbers"),
+        ("scale = 1.5", "scale = true", "variant 'lora mean': scale is True; allowed: finite numbers"),
+        ('algorithm = "mean"', "algorithm = []", "variant 'lora mean': algorithm is []; allowed: texts"),
+        ('["{trigger}", "a photo of {trigger}"]', "5", "prompts is {'person': 5}; allowed: tables of lists of texts"),
+        ('["{trigger}", "a photo of {trigger}"]', "[5]", "prompts is {'person': [5]}; allowed: tables of lists of"),
+        ('["{trigger}", "a photo of {trigger}"]', '"{trigger}"', "prompts is {'person': '{trigger}'}; allowed: tables"),
+        ("num_images = 1", "num_images = true", "num_images is True; allowed: whole numbers from 1"),
+        ("num_images = 1", "guidance_scale = -1", "guidance_scale is -1; allowed: finite numbers from 0"),
+        ("num_images = 1", "negative_prompt = 5", "negative_prompt is 5; allowed: texts"),
+        ("num_images = 1", f"seed = {2**63}", f"seed is {2**63}; allowed: whole numbers from 0 to {2**63 - 1}"),
+        ("picture_size = 64", 'picture_size = "x"', "encoder picture_size is 'x'; allowed: whole numbers from 1"),
+        ("picture_size = 64", "layer = [5]", "encoder layer is [5]; allowed: texts"),
+        ('name = "anna"', "name = 5", "concept name is 5; allowed: texts"),
+        ('folder = "pictures/anna"', "folder = 5", "a concept's folder is 5; allowed: texts that are not blank"),
+        ("steps = 2", "seed = 2", "training has the key 'seed'; allowed: the experiment's list 'seeds'"),
+        ("rank = 2", "seed = 2", "variant 'slots': training has the key 'seed'; allowed: the experiment's list"),
+    ],
+)
+def test_values_of_the_wrong_type_are_refused(tmp_path, old, new, message):
+    assert old in GOOD
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
+        load_experiment(write(tmp_path, GOOD.replace(old, new)))
+    assert "tiny.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["pictures", "encoder", "variants", "concepts"])
+@pytest.mark.parametrize("value", ["5", "[1]"])
+def test_tables_of_the_wrong_type_are_refused(tmp_path, key, value):
+    with pytest.raises(ConfigurationError, match=rf"{key} is {re.escape(value)}; allowed: (lists of )?tables"):
+        load_experiment(write(tmp_path, f"{key} = {value}"))
+
+
+def test_a_class_word_is_a_text(tmp_path):
+    text = GOOD.replace('class_word = "person"\nfolder = "pictures/rex"', 'class_word = 5\nfolder = "pictures/rex"')
+    with pytest.raises(ConfigurationError, match="class_word of concept 'rex' is 5; allowed: texts that are not blank"):
+        load_experiment(write(tmp_path, text))
+
+
+def test_numbers_are_kept_as_written(tmp_path):
+    """Names in the work folder hold them: 4 and 4.0 are not the same there."""
+    text = GOOD.replace("num_images = 1", "guidance_scale = 4").replace("scale = 1.5", "scale = 1")
+    experiment = load_experiment(write(tmp_path, text))
+    assert type(experiment.pictures.guidance_scale) is int
+    assert type(experiment.variants[1].scale) is int
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_experiments_are_read(path):
+    assert load_experiment(path).name == path.stem
 
 
 def test_a_missing_file_is_named(tmp_path):

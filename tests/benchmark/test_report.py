@@ -18,6 +18,10 @@ def test_markdown_table():
     )
 
 
+def test_cells_hold_any_text():
+    assert markdown_table(["a|b"], [["x | y\nz"]]) == "| a\\|b |\n| --- |\n| x \\| y z |\n"
+
+
 def test_json_is_whole_or_not_there(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})

@@ -3,11 +3,14 @@
 import json
 import multiprocessing
 import os
+import signal
+import time
 from itertools import pairwise
 
 import pytest
 
 from orthoplex.benchmark import run
+from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.errors import ConfigurationError, OrthoplexError
 
@@ -165,7 +168,15 @@ def test_an_error_in_a_process_ends_all_and_is_told(finished, tmp_path):
     assert not multiprocessing.active_children()
 
 
-def test_a_stopped_run_of_processes_leaves_none_and_goes_on(finished, tmp_path):
+@pytest.fixture
+def background():
+    """As a script's background starts a process: deaf to SIGINT, which the processes it starts inherit."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_a_stopped_run_of_processes_leaves_none_and_goes_on(finished, tmp_path, background):
     path, folder, _ = finished
     events = run(path, results=tmp_path / "results", work=tmp_path / "work", processes=2)
     assert next(events).stage == "train"
@@ -175,6 +186,22 @@ def test_a_stopped_run_of_processes_leaves_none_and_goes_on(finished, tmp_path):
     assert 0 < sum(path.suffix == ".safetensors" for path in done) < 6
     list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     assert (tmp_path / "results" / "tiny.json").is_file()
+
+
+def test_a_process_that_hears_no_signal_is_killed(background):
+    worker = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(120,))
+    worker.start()
+    began = time.monotonic()
+    _stop([worker], grace=1.0)
+    assert time.monotonic() - began < 60
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_resolution_below_one_latent_pixel_is_refused_at_once(finished, tmp_path):
+    changed = tmp_path / "changed.toml"
+    changed.write_text(finished[0].read_text().replace("resolution = 32", "resolution = 3"))
+    with pytest.raises(ConfigurationError, match="resolution is 3; allowed: whole numbers from 4"):
+        next(run(changed, results=tmp_path / "results", work=tmp_path / "work"))
 
 
 def test_no_processes_are_refused(finished, tmp_path):

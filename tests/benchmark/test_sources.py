@@ -17,6 +17,7 @@ def test_the_last_quarter_is_held_out(tmp_path, count, held_out):
     for number in range(count):
         (tmp_path / f"{number:02d}.png").write_bytes(bytes([number]))
     (tmp_path / "00.txt").touch()
+    (tmp_path / "zz.png").mkdir()
     split = split_pictures(tmp_path)
     assert [path.name for path in split.held_out] == [f"{n:02d}.png" for n in range(count - held_out, count)]
     assert [path.name for path in split.training] == [f"{n:02d}.png" for n in range(count - held_out)]
@@ -99,4 +100,6 @@ def test_names_and_kinds_are_checked(tmp_path):
         ConceptSource("Anna", "person", "person", tmp_path)
     with pytest.raises(ConfigurationError, match=r"kind 'hero'; allowed: person"):
         ConceptSource("anna", "hero", "person", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"class_word of concept 'anna' is ' '; allowed: texts that are not"):
+        ConceptSource("anna", "person", " ", tmp_path)
     assert ConceptSource("anna", "person", "person", tmp_path).token == "<anna>"

@@ -138,6 +138,54 @@ def test_time_adds_up_over_sessions(tmp_path):
     assert second.seconds > first.seconds
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seconds": "x"}'])
+def test_a_damaged_time_counts_as_none_and_is_told(tmp_path, caplog, text):
+    path = tmp_path / "seconds.json"
+    path.write_text(text)
+    assert _Clock(path).seconds == 0.0
+    assert f"{path} is damaged; the time it held counts as 0 seconds" in caplog.text
+
+
+def test_a_damaged_concept_is_trained_again(workspace, sources, caplog):
+    _, first = trained(workspace, sources[0])
+    expected = load_concept(first.path).content_hash
+    first.path.write_bytes(first.path.read_bytes()[:-100])
+    (first.path.parent / "seconds.json").write_text('{"seconds": 1000.0}')
+    events, again = trained(workspace, sources[0])
+    assert events[-1].done == 3
+    assert (again.path, load_concept(again.path).content_hash) == (first.path, expected)
+    assert again.seconds < 1000  # the time of the first training went with it
+    assert f"{first.path} is damaged and is made again" in caplog.text
+
+
+def test_a_damaged_concept_whose_training_is_stopped_again_is_not_taken_for_whole(workspace, sources, monkeypatch):
+    _, first = trained(workspace, sources[0])
+    first.path.write_bytes(b"")
+    monkeypatch.setattr("orthoplex.benchmark.workspace.train", lambda *a, **o: (one for one in ()))
+    with pytest.raises(KeyboardInterrupt):
+        trained(workspace, sources[0])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", None])
+def test_damaged_pictures_are_made_again(workspace, text):
+    _, (first,) = pictured(workspace, None, "a cat")
+    path = first.folder / "set.json"
+    path.unlink() if text is None else path.write_text(text)
+    events, (again,) = pictured(workspace, None, "a cat")
+    assert len(events) == 1
+    assert (again.prompt, again.files) == (first.prompt, first.files)
+
+
+def test_damaged_features_are_made_again(workspace):
+    (pictures,) = pictured(workspace, None, "a cat")[1]
+    encoder = EncoderSettings("block-3", 32).build()
+    features = workspace.features(pictures, encoder).clone()  # what is read from a file is mapped to it
+    path = pictures.folder / f"{encoder.name}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert torch.equal(workspace.features(pictures, encoder), features)
+    assert path.is_file()
+
+
 def test_pictures_are_made_once_for_each_prompt(workspace):
     events, sets = pictured(workspace, None, "a cat", "a dog")
     assert [(event.done, event.total) for event in events] == [(1, 2), (2, 2)]
