@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity
-from orthoplex.errors import BaseModelError
+from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.folding import Foldable, FoldedWeights, check_layer
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.pipelines import StableDiffusionPipeline
@@ -60,6 +60,22 @@ class Base:
     def recipe(self) -> Mapping[str, Any] | None:
         """The recipe of what is folded in now, or None."""
         return None if self._undo is None else self._undo.recipe
+
+    def check_inference_steps(self, name: str, value: int) -> None:
+        """Refuse more denoising steps than the scheduler has timesteps.
+
+        Args:
+            name: What the option is called.
+            value: The number of steps.
+
+        Raises:
+            ConfigurationError: Names option, value and limit.
+        """
+        limit = self.pipeline.scheduler.config.num_train_timesteps
+        if value > limit:
+            raise ConfigurationError(
+                f"{name} is {value}; allowed are 1 to {limit}, the timesteps of the base's scheduler"
+            )
 
     def modules(self) -> dict[str, nn.Module]:
         """The components that concepts change: ``unet`` and ``text_encoder``."""

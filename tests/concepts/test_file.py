@@ -345,7 +345,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(concept, path, mon
         raise OSError("disk full")
 
     monkeypatch.setattr(file_module, "write_tensors", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="cannot be written: disk full"):
         save_concept(concept, path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
