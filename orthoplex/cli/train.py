@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,7 +19,7 @@ from orthoplex.training import (
     native_resolution,
     samples_folder,
 )
-from orthoplex.training import train as train_concept
+from orthoplex.training import train as learn
 
 
 def train(
@@ -77,15 +77,17 @@ def train(
             trigger_form=settings.trigger_form,
         )
         typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
-        records = train_concept(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)
-        with closing(records):
+        with closing(learn(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)) as records:
             last = _show(records, output)
         if last is None or last.output is None:
-            done = 0 if last is None else last.step
-            kept = "--resume continues" if checkpoint_path(output).is_file() else "nothing is kept"
-            typer.echo(f"Stopped after step {done} of {settings.steps}; {kept}", err=True)
-            raise typer.Exit(INTERRUPTED_EXIT)
+            _leave_stopped(0 if last is None else last.step, settings.steps, output)
         typer.echo(f"{last.output} in {last.seconds:.1f} s")
+
+
+def _leave_stopped(step: int, steps: int, output: Path) -> NoReturn:
+    kept = "--resume continues" if checkpoint_path(output).is_file() else "nothing is kept"
+    typer.echo(f"Stopped after step {step} of {steps}; {kept}", err=True)
+    raise typer.Exit(INTERRUPTED_EXIT)
 
 
 def _show(records: Iterable[StepRecord], output: Path) -> StepRecord | None:

@@ -69,11 +69,10 @@ def generate(
     """
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
-    for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-        _check_text(text, key)
     with base.folded(merge) if merge is not None else nullcontext():
         texts = {}
         for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            _check_text(text, key)
             texts[key] = contract_prompt(text, base.tokens)  # the pipeline spells the vectors out itself
             _check_length(base, expand_prompt(text, base.tokens), key)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
@@ -91,11 +90,7 @@ def generate(
                 callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),
                 output_type="np",
             )
-            if not np.isfinite(result.images).all():
-                raise ConfigurationError(
-                    f"pictures of {prompt!r} hold numbers that are not finite; guidance_scale is {guidance_scale}, "
-                    "allowed is what the base can follow"
-                )
+            _check_finite(result.images, prompt, guidance_scale)
             pictures.extend(base.pipeline.image_processor.numpy_to_pil(result.images))
     return pictures
 
@@ -156,6 +151,14 @@ def _check_text(text: str, key: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise PromptError(f"{key} {text!r} is no UTF-8: {error}") from error
+
+
+def _check_finite(images: np.ndarray, prompt: str, guidance_scale: float) -> None:
+    if not np.isfinite(images).all():
+        raise ConfigurationError(
+            f"pictures of {prompt!r} hold numbers that are not finite; guidance_scale is {guidance_scale}, "
+            "allowed is what the base can follow"
+        )
 
 
 def _check_length(base: Base, text: str, key: str) -> None:

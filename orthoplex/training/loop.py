@@ -248,13 +248,7 @@ def _steps(
                     total, erasure = loss + config.erasure * penalty, penalty.item()
                 _check_finite(total, run, state.step + 1)
                 total.backward()
-                factor = _learning_rate_factor(config, state.step)
-                with deferred_interrupt():
-                    state.update(
-                        learning_rate_factor=factor,
-                        gradient_clip=config.gradient_clip,
-                        token_norm_limit=config.token_norm_limit,
-                    )
+                factor = _update(state, config)
                 done = record(loss.item(), erasure, config.weight_learning_rate * factor)
                 append_log(log_path(output), done)
                 if config.checkpoint_every and state.step % config.checkpoint_every == 0:
@@ -271,6 +265,18 @@ def _steps(
         save_checkpoint(state, checkpoint, identity)
         raise OutputError(f"{error}; step {state.step} is kept in {checkpoint}, resume continues it") from error
     yield replace(done, images=images, output=output)
+
+
+def _update(state: TrainingState, config: TrainingConfig) -> float:
+    """Take one optimizer step, which no Ctrl-C breaks in two; returns the factor of its learning rate."""
+    factor = _learning_rate_factor(config, state.step)
+    with deferred_interrupt():
+        state.update(
+            learning_rate_factor=factor,
+            gradient_clip=config.gradient_clip,
+            token_norm_limit=config.token_norm_limit,
+        )
+    return factor
 
 
 def _check_finite(loss: Tensor, run: _Run, step: int) -> None:
