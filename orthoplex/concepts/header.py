@@ -56,8 +56,16 @@ def read_header(path: Path) -> Header:
     """Read the header and nothing else.
 
     Raises:
-        ConceptFileError: If the file is missing, is a pickle, is cut off inside the header, or is no safetensors file.
+        ConceptFileError: If the file is missing, is a pickle, is cut off inside the header, is no safetensors file, or
+            cannot be read.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise ConceptFileError(f"{path}: cannot be read: {error}") from error
+
+
+def _read(path: Path) -> Header:
     if path.is_dir():
         raise ConceptFileError(f"{path}: is a folder, allowed is a concept file")
     if not path.is_file():

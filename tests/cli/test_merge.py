@@ -53,6 +53,7 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
         ("{anna}@1e39", [], "numbers of the weight are no longer finite; strengths are anna@1e+39, scale 1"),
         ("{anna}", ["--scale", "1e39"], "strengths are anna@1, scale 1e+39"),
         ("@0.5", [], "concept is '@0.5'"),
+        pytest.param("x" * 300, [], "File name too long", id="long"),
     ],
 )
 def test_errors_are_one_line(run, concepts, pico_folder, tmp_path, concept, options, message):

@@ -189,6 +189,7 @@ def test_bytes_after_the_end_are_refused(path):
 def test_a_missing_file_is_refused(tmp_path):
     refused(tmp_path / "nobody.safetensors", "there is no such file")
     refused(tmp_path, "is a folder, allowed is a concept file")
+    refused(tmp_path / ("x" * 256), "cannot be read: ", "File name too long")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".pth", ".pkl"])
