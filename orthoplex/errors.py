@@ -29,5 +29,9 @@ class DatasetError(OrthoplexError):
     """A folder of training pictures is missing, empty, or holds something unreadable."""
 
 
+class OutputError(OrthoplexError):
+    """A file or a folder cannot be written."""
+
+
 class BaseModelError(OrthoplexError):
     """A base model cannot be loaded, or lacks a layer that was asked for."""

@@ -1,6 +1,7 @@
 """The door: one file per verb. Errors go to standard error without a traceback, with exit code 2."""
 
 import importlib.metadata
+import signal
 
 import typer
 
@@ -39,7 +40,8 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; a request to end (SIGTERM) is a Ctrl-C, so that training keeps its checkpoint."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.benchmark.runner import run
-from orthoplex.cli.console import errors_shown, show_events
+from orthoplex.cli.console import errors_shown, refuse_file, show_events
 
 
 def bench(
@@ -18,5 +18,7 @@ def bench(
 ) -> None:
     """Run an experiment: train, merge, make pictures, measure, and write tables and a chart."""
     with errors_shown():
+        for folder in (results, work):
+            refuse_file(folder)
         last = show_events(run(experiment, results=results, work=work, processes=processes))
     typer.echo(last["report"].message)

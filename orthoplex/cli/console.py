@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from safetensors import SafetensorError
 
 from orthoplex.benchmark import BenchmarkEvent
 from orthoplex.concepts import Concept, load_concept
@@ -29,10 +30,15 @@ INTERRUPTED_EXIT = 130
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Print an error of ours on standard error, without a traceback, and exit with code 2; Ctrl-C exits with 130."""
+    """Print an error of ours on standard error, without a traceback, and exit with code 2; Ctrl-C exits with 130.
+
+    What the file system refuses is told in the same way; a reader that went away is left to the command line's library.
+    """
     try:
         yield
-    except OrthoplexError as error:
+    except BrokenPipeError:
+        raise
+    except (OrthoplexError, OSError, SafetensorError) as error:
         _leave(f"Error: {error}", ERROR_EXIT, error)
     except KeyboardInterrupt as error:
         _leave("Interrupted", INTERRUPTED_EXIT, error)
@@ -49,9 +55,9 @@ def progress_bar(*texts: str) -> Progress:
     Args:
         texts: Names of fields, shown between the count and the time left; ``update`` sets them.
     """
-    fields = [TextColumn("{task.fields[" + text + "]}") for text in texts]
+    fields = [TextColumn("{task.fields[" + text + "]}", markup=False) for text in texts]
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         *fields,
@@ -87,11 +93,22 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise ConfigurationError(f"output {path} exists; give another name, or --overwrite to replace it")
 
 
+def refuse_file(folder: Path) -> None:
+    """Refuse the name of a folder that cannot be one; callers check before the work whose results it holds.
+
+    Raises:
+        ConfigurationError: When it, or what should be a folder above it, is a file.
+    """
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise ConfigurationError(f"folder {folder} cannot be: {path} is a file; give another name")
+
+
 def parse_strength(text: str) -> tuple[Path, float]:
     """Read ``FILE`` or ``FILE@STRENGTH``; the suffix ``.safetensors`` may be left out.
 
     Raises:
-        ConfigurationError: When the strength is no finite number.
+        ConfigurationError: When the strength is no finite number, or the file has no name.
     """
     name, separator, number = text.rpartition("@")
     if not separator or Path(text).is_file():
@@ -103,6 +120,8 @@ def parse_strength(text: str) -> tuple[Path, float]:
     if not math.isfinite(strength):
         raise ConfigurationError(f"strength of {name} is {number!r}; allowed are finite numbers, as in {name}@0.8")
     path = Path(name)
+    if not path.name:
+        raise ConfigurationError(f"concept is {text!r}; allowed are file names, as in anna.safetensors or anna@0.8")
     full = path.with_name(path.name + ".safetensors")
     return (full if path.suffix != ".safetensors" and not path.exists() else path), strength
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.benchmark.demo import run_demo
-from orthoplex.cli.console import errors_shown, show_events
+from orthoplex.cli.console import errors_shown, refuse_file, show_events
 
 
 def demo(
@@ -14,8 +14,11 @@ def demo(
     work: Annotated[Path | None, typer.Option(help="Folder of intermediate files; by default OUTPUT/work.")] = None,
 ) -> None:
     """Show what it is for: train three concepts, merge twelve, and make a gallery."""
+    work = work or output / "work"
     with errors_shown():
-        last = show_events(run_demo(output, work=work or output / "work"))
+        for folder in (output, work):
+            refuse_file(folder)
+        last = show_events(run_demo(output, work=work))
     if "measure" in last:
         typer.echo(last["measure"].message.replace("; ", "\n"))
     typer.echo(f"gallery: {output / 'index.html'}")

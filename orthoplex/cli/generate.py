@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import errors_shown, load_concepts, progress_bar, refuse_existing
+from orthoplex.concepts import check_writable
 from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
 from orthoplex.generation import generate as generate_pictures
-from orthoplex.merging import merge
+from orthoplex.merging import check_options, merge
 from orthoplex.models import load_base
 
 
@@ -35,14 +36,16 @@ def generate(
         for path in paths:
             check_png_name(path)
             refuse_existing(path, overwrite)
+            check_writable(path)
+        check_options(algorithm=algorithm, scale=scale)
         model = load_base(base, device=device)
         loaded = load_concepts(concept or [], model)
         merged = merge(loaded, algorithm=algorithm, scale=scale) if loaded else None
         with progress_bar() as bar:
-            task = bar.add_task("picturing", total=None)
+            task = bar.add_task("picturing", total=None, visible=False)
 
             def advance(progress: GenerationProgress) -> None:
-                bar.update(task, completed=progress.step, total=progress.steps)
+                bar.update(task, completed=progress.step, total=progress.steps, visible=True)
 
             images = generate_pictures(
                 model,

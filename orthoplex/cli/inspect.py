@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from orthoplex.cli.console import errors_shown
 from orthoplex.concepts import Manifest, read_manifest
@@ -25,9 +25,9 @@ def inspect(
         if as_json:
             typer.echo(json.dumps(json.loads(manifest_to_json(manifest)), indent=2, ensure_ascii=False))
         else:
-            table = Table(title=str(file), show_header=False, title_justify="left")
+            table = Table(title=Text(str(file)), show_header=False, title_justify="left")
             for key, value in _rows(manifest):
-                table.add_row(key, escape(value))
+                table.add_row(key, Text(value))
             Console(soft_wrap=False).print(table)
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
+from orthoplex.merging import check_options
 from orthoplex.merging import merge as merge_concepts
-from orthoplex.models import load_base
+from orthoplex.models import check_pipeline_folder, load_base
 
 
 def merge(
@@ -22,6 +23,8 @@ def merge(
     """Merge concepts into a base and write an ordinary pipeline folder, with the recipe in it."""
     with errors_shown():
         refuse_existing(output, overwrite)
+        check_pipeline_folder(output, overwrite=overwrite)
+        check_options(algorithm=algorithm, scale=scale)
         model = load_base(base)
         loaded = load_concepts(concepts, model)
         began = time.monotonic()

@@ -3,15 +3,23 @@
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from orthoplex.cli.console import INTERRUPTED_EXIT, errors_shown, progress_bar, refuse_existing
 from orthoplex.concepts import KINDS, token_names
 from orthoplex.models import load_base
-from orthoplex.training import ConceptDataset, StepRecord, TrainingConfig, log_path, native_resolution, samples_folder
-from orthoplex.training import train as train_concept
+from orthoplex.training import (
+    ConceptDataset,
+    StepRecord,
+    TrainingConfig,
+    checkpoint_path,
+    log_path,
+    native_resolution,
+    samples_folder,
+)
+from orthoplex.training import train as learn
 
 
 def train(
@@ -36,7 +44,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing concept file, and begin anew.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
 ) -> None:
     """Train a concept from a folder of pictures."""
@@ -67,13 +77,17 @@ def train(
             trigger_form=settings.trigger_form,
         )
         typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
-        with closing(train_concept(model, dataset, settings, output=output, resume=resume)) as records:
+        with closing(learn(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)) as records:
             last = _show(records, output)
         if last is None or last.output is None:
-            done = 0 if last is None else last.step
-            typer.echo(f"Stopped after step {done} of {settings.steps}; --resume continues", err=True)
-            raise typer.Exit(INTERRUPTED_EXIT)
+            _leave_stopped(0 if last is None else last.step, settings.steps, output)
         typer.echo(f"{last.output} in {last.seconds:.1f} s")
+
+
+def _leave_stopped(step: int, steps: int, output: Path) -> NoReturn:
+    kept = "--resume continues" if checkpoint_path(output).is_file() else "nothing is kept"
+    typer.echo(f"Stopped after step {step} of {steps}; {kept}", err=True)
+    raise typer.Exit(INTERRUPTED_EXIT)
 
 
 def _show(records: Iterable[StepRecord], output: Path) -> StepRecord | None:
@@ -85,7 +99,9 @@ def _show(records: Iterable[StepRecord], output: Path) -> StepRecord | None:
             for record in records:
                 if first is None:
                     first = record
-                    bar.console.print(f"Log and sample pictures: {log_path(output)}, {samples_folder(output)}/")
+                    bar.console.print(
+                        f"Log and sample pictures: {log_path(output)}, {samples_folder(output)}/", markup=False
+                    )
                 last = record
                 gone, taken = record.step - first.step, record.seconds - first.seconds
                 bar.update(

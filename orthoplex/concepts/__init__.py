@@ -1,6 +1,6 @@
 """A named set of adapters and tokens, and its file."""
 
-from orthoplex.concepts.atomic import written_atomically
+from orthoplex.concepts.atomic import check_writable, written_atomically
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.file import load_concept, read_manifest, save_concept
 from orthoplex.concepts.manifest import (
@@ -21,6 +21,7 @@ __all__ = [
     "Concept",
     "Manifest",
     "check_name",
+    "check_writable",
     "decode_thumbnail",
     "encode_thumbnail",
     "load_concept",

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from orthoplex.errors import OutputError
+
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
@@ -15,11 +19,40 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
     After an error the temporary file is removed and an older file at ``path`` is untouched.
     Missing parent folders are made.
+
+    Raises:
+        OutputError: When the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = _temporary(path)
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written; callers check before the work whose result it holds.
+
+    Nothing is left behind, and missing parent folders are not made.
+
+    Raises:
+        OutputError: When there is a folder of that name, the name is too long, or its place cannot be written to.
+    """
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; allowed is the name of a file")
+        place = next(folder for folder in path.absolute().parents if folder.exists())
+        trial = _temporary(place / path.name)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}") from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")

@@ -56,8 +56,18 @@ def read_header(path: Path) -> Header:
     """Read the header and nothing else.
 
     Raises:
-        ConceptFileError: If the file is missing, is a pickle, is cut off inside the header, or is no safetensors file.
+        ConceptFileError: If the file is missing, is a pickle, is cut off inside the header, is no safetensors file, or
+            cannot be read.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise ConceptFileError(f"{path}: cannot be read: {error}") from error
+
+
+def _read(path: Path) -> Header:
+    if path.is_dir():
+        raise ConceptFileError(f"{path}: is a folder, allowed is a concept file")
     if not path.is_file():
         raise ConceptFileError(f"{path}: there is no such file")
     if path.suffix.lower() in _PICKLE_SUFFIXES:
@@ -80,9 +90,23 @@ def read_header(path: Path) -> Header:
     return _parse(text, path, data_start=8 + length, file_bytes=size)
 
 
+def parse_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value of JSON text.
+
+    Raises:
+        ValueError: If it is no JSON, nested without end, or holds halves of characters, which no terminal can show.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return value
+
+
 def _parse(text: bytes, path: Path, *, data_start: int, file_bytes: int) -> Header:
     try:
-        values = json.loads(text.decode("utf-8"))
+        values = parse_json(text.decode("utf-8"))
     except ValueError as error:
         raise ConceptFileError(f"{path}: is not a safetensors file: header is not JSON: {error}") from error
     if not isinstance(values, dict):
@@ -101,7 +125,7 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - 
         raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}") from error
     if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
         raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ConceptFileError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {', '.join(DTYPES)}")
     return TensorEntry(dtype, tuple(shape), start, end)
 

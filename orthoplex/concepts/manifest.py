@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orthoplex.concepts.header import parse_json
 from orthoplex.errors import ConceptFileError, ConfigurationError
 
 FORMAT_VERSION = 1
@@ -82,10 +83,12 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuse a name, kind or thumbnail that no file may carry."""
+        """Refuse a name, kind, slot or thumbnail that no file may carry."""
         check_name(self.name)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept '{self.name}': kind '{self.kind}' is not one of {', '.join(KINDS)}")
+        if self.slot is not None and self.slot < 0:
+            raise ConfigurationError(f"concept '{self.name}': slot is {self.slot}, allowed are numbers from 0, or none")
         if len(self.thumbnail) > THUMBNAIL_LIMIT_BYTES:
             raise ConfigurationError(
                 f"concept '{self.name}': thumbnail takes {len(self.thumbnail)} bytes, "
@@ -174,7 +177,7 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
         ConceptFileError: For an unknown format version, or a missing, unknown or malformed field; names file and field.
     """
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise ConceptFileError(f"{source}: manifest is not JSON: {error}") from error
     if not isinstance(values, dict):

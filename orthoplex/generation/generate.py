@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -60,14 +62,17 @@ def generate(
         progress: Called after every denoising step.
 
     Raises:
-        PromptError: For a ``<name>`` that is not folded in, or a prompt longer than the text encoder reads.
-        ConfigurationError: For a number outside its range.
+        PromptError: For a ``<name>`` that is not folded in, a prompt longer than the text encoder reads, or one that
+            is no text.
+        ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
+    base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.folded(merge) if merge is not None else nullcontext():
         texts = {}
         for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            _check_text(text, key)
             texts[key] = contract_prompt(text, base.tokens)  # the pipeline spells the vectors out itself
             _check_length(base, expand_prompt(text, base.tokens), key)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
@@ -83,8 +88,10 @@ def generate(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),
+                output_type="np",
             )
-            pictures.extend(result.images)
+            _check_finite(result.images, prompt, guidance_scale)
+            pictures.extend(base.pipeline.image_processor.numpy_to_pil(result.images))
     return pictures
 
 
@@ -123,6 +130,11 @@ def picture_recipe(
 
 
 def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidance_scale: float) -> None:
+    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps), ("seed", seed)):
+        if not isinstance(value, numbers.Integral):
+            raise ConfigurationError(f"{name} is {value!r}, allowed are whole numbers")
+    if not isinstance(guidance_scale, numbers.Real):
+        raise ConfigurationError(f"guidance_scale is {guidance_scale!r}, allowed are finite numbers from 0")
     for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
         if value < 1:
             raise ConfigurationError(f"{name} is {value}, allowed are numbers from 1")
@@ -130,6 +142,23 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
         raise ConfigurationError(f"seed is {seed}, allowed are 0 to 2^63 - 1")
     if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
         raise ConfigurationError(f"guidance_scale is {guidance_scale}, allowed are finite numbers from 0")
+
+
+def _check_text(text: str, key: str) -> None:
+    if not isinstance(text, str):
+        raise PromptError(f"{key} is {text!r}, allowed is one text")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{key} {text!r} is no UTF-8: {error}") from error
+
+
+def _check_finite(images: np.ndarray, prompt: str, guidance_scale: float) -> None:
+    if not np.isfinite(images).all():
+        raise ConfigurationError(
+            f"pictures of {prompt!r} hold numbers that are not finite; guidance_scale is {guidance_scale}, "
+            "allowed is what the base can follow"
+        )
 
 
 def _check_length(base: Base, text: str, key: str) -> None:

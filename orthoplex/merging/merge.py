@@ -1,6 +1,9 @@
 """Many concepts become one change per weight, without any model at hand."""
 
+import logging
 import math
+import numbers
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +15,8 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,8 @@ def merge(concepts: Sequence[tuple[Concept, float]], *, algorithm: str = "sum", 
     """Bring concepts of one base together: ``ΔW = λ Σ_i s_i ΔW_i`` for every weight (algorithm ``sum``).
 
     Concepts are stacked in the order of (name, content hash), so the order given changes no bit of the result. There
-    are no cross terms, and one concept at strength 1 and scale 1 comes back exactly.
+    are no cross terms, and one concept at strength 1 and scale 1 comes back exactly. Concepts that share a slot, whose
+    directions therefore meet, are logged.
 
     Args:
         concepts: the concepts with their strengths ``s_i``; strength 0 leaves a concept's weights out of the sum.
@@ -42,25 +48,60 @@ def merge(concepts: Sequence[tuple[Concept, float]], *, algorithm: str = "sum", 
         scale: λ, the strength of the whole.
 
     Raises:
-        ConfigurationError: when there is no concept, the algorithm is unknown, a strength is not finite, the bases
-            differ, two concepts claim one token, or a weight has different shapes in two concepts.
+        ConfigurationError: when there is no concept, the algorithm is unknown, a strength is no finite number, the
+            bases differ, two concepts claim one token, or a weight has different shapes in two concepts.
     """
-    if algorithm not in ALGORITHMS:
-        raise ConfigurationError(f"merging algorithm is {algorithm!r}; allowed are {', '.join(ALGORITHMS)}")
+    check_options(algorithm=algorithm, scale=scale)
     if not concepts:
         raise ConfigurationError("a merge of 0 concepts was asked for; at least 1 is allowed")
-    if not math.isfinite(scale):
-        raise ConfigurationError(f"scale is {scale}; allowed are finite numbers")
-    for concept, strength in concepts:
-        if not math.isfinite(strength):
-            raise ConfigurationError(f"concept {concept.name}: strength is {strength}; allowed are finite numbers")
+    for pair in concepts:
+        _check_pair(pair)
     ordered = sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
     _check_bases([concept for concept, _ in ordered])
     tokens = _collect_tokens([concept for concept, _ in ordered])
+    _log_shared_slots([concept for concept, strength in ordered if strength != 0])
     layers: dict[str, LowRank] = {}
     for layer, parts in _collect_layers(ordered, scale).items():
         layers[layer] = ALGORITHMS[algorithm](parts, len(ordered))
     return Merge(layers, tokens, _recipe(ordered, algorithm, scale))
+
+
+def check_options(*, algorithm: str, scale: float) -> None:
+    """Refuse what ``merge`` would refuse, whatever the concepts are.
+
+    Raises:
+        ConfigurationError: when the algorithm is unknown or the scale is no finite number.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ConfigurationError(f"merging algorithm is {algorithm!r}; allowed are {', '.join(ALGORITHMS)}")
+    if not _is_finite(scale):
+        raise ConfigurationError(f"scale is {scale!r}; allowed are finite numbers")
+
+
+def _check_pair(pair: object) -> None:
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], Concept):
+        raise ConfigurationError(
+            f"a merge of {type(pair).__name__} was asked for; allowed are (concept, strength) pairs"
+        )
+    concept, strength = pair
+    if not _is_finite(strength):
+        raise ConfigurationError(f"concept {concept.name}: strength is {strength!r}; allowed are finite numbers")
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, numbers.Real) and math.isfinite(number)
+
+
+def _log_shared_slots(concepts: Sequence[Concept]) -> None:
+    owners: defaultdict[int, list[str]] = defaultdict(list)
+    for concept in concepts:
+        if concept.manifest.slot is not None:
+            owners[concept.manifest.slot].append(concept.name)
+    for slot, names in sorted(owners.items()):
+        if len(names) > 1:
+            _LOG.warning(
+                "concepts %s share slot %d, so their changes meet; one concept a slot is meant", ", ".join(names), slot
+            )
 
 
 def _check_bases(concepts: Sequence[Concept]) -> None:

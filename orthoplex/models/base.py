@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity
-from orthoplex.errors import BaseModelError
+from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.folding import Foldable, FoldedWeights, check_layer
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.pipelines import StableDiffusionPipeline
@@ -60,6 +60,22 @@ class Base:
     def recipe(self) -> Mapping[str, Any] | None:
         """The recipe of what is folded in now, or None."""
         return None if self._undo is None else self._undo.recipe
+
+    def check_inference_steps(self, name: str, value: int) -> None:
+        """Refuse more denoising steps than the scheduler has timesteps.
+
+        Args:
+            name: What the option is called.
+            value: The number of steps.
+
+        Raises:
+            ConfigurationError: Names option, value and limit.
+        """
+        limit = self.pipeline.scheduler.config.num_train_timesteps
+        if value > limit:
+            raise ConfigurationError(
+                f"{name} is {value}; allowed are 1 to {limit}, the timesteps of the base's scheduler"
+            )
 
     def modules(self) -> dict[str, nn.Module]:
         """The components that concepts change: ``unet`` and ``text_encoder``."""
@@ -117,7 +133,8 @@ class Base:
         Raises:
             BaseModelError: If something is folded in already, the change belongs to another base, or a layer is
                 missing or of another shape. Then nothing was changed.
-            ConfigurationError: If a token is in the vocabulary already. Then nothing was changed.
+            ConfigurationError: If a token is in the vocabulary already, or a weight would not be finite, as with a
+                huge strength. Then nothing was changed.
         """
         if self._undo is not None:
             names = ", ".join(_concept_names(self._undo.recipe)) or "a change"
@@ -152,6 +169,7 @@ class Base:
 
         Raises:
             ConfigurationError: If the folder holds something and ``overwrite`` is False.
+            OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
         return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
 
@@ -170,7 +188,10 @@ class Undo:
         """Fold ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
         self.recipe = change.recipe
-        self._weights = FoldedWeights(all_linear_layers(base.modules()), change.layers)
+        try:
+            self._weights = FoldedWeights(all_linear_layers(base.modules()), change.layers)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}; strengths are {_strengths(change.recipe)}") from error
         try:
             self._tokens = TokenExtension(base.pipeline, change.tokens) if change.tokens else None
         except BaseException:
@@ -206,6 +227,11 @@ def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor
         return output + adapter(inputs[0]).to(output.dtype)
 
     return hook
+
+
+def _strengths(recipe: Mapping[str, Any]) -> str:
+    concepts = [f"{concept['name']}@{concept.get('strength', 1.0):g}" for concept in recipe.get("concepts", ())]
+    return ", ".join([*concepts, f"scale {recipe.get('scale', 1.0):g}"])
 
 
 def _concept_names(recipe: Mapping[str, Any]) -> list[str]:

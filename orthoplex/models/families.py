@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
@@ -37,7 +38,7 @@ def load_base(
     place = _device(device)
     embedded = str(name_or_path) == EMBEDDED
     folder = vignette.folder() if embedded else Path(name_or_path)
-    family = _family(folder)
+    family = _family(folder, name_or_path)
     # bfloat16 rounds more coarsely than the float16 that the hash sees, so it comes after the hash.
     first_dtype = torch.float16 if dtype == torch.float16 else torch.float32
     try:
@@ -49,8 +50,11 @@ def load_base(
                 requires_safety_checker=False,
                 local_files_only=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
+    except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
+        raise BaseModelError(
+            f"base '{name_or_path}' cannot be loaded: {_damaged_weights(folder)}{type(error).__name__}: {error}"
+        ) from error
+    _check_tokenizer(pipeline, name_or_path)
     pipeline.set_progress_bar_config(disable=True)
     name = EMBEDDED if embedded else folder.resolve().name
     weights = weights_hash({component: pipeline.components[component] for component in COMPONENTS})
@@ -65,20 +69,43 @@ def load_base(
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        return torch.empty(0, device=device).device
+        place = torch.zeros(1, device=device)
+        place.cpu()  # the device "meta" holds no data to give back
+        return place.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BaseModelError(f"device is '{device}', allowed are cpu and what this torch has: {reason}") from error
 
 
-def _family(folder: Path) -> str:
+def _family(folder: Path, name_or_path: str | Path) -> str:
     index = folder / "model_index.json"
-    if not folder.is_dir():
-        raise BaseModelError(f"base '{folder}' is no folder, allowed are '{EMBEDDED}' and pipeline folders")
+    if not folder.is_dir() or not str(name_or_path):
+        raise BaseModelError(f"base '{name_or_path}' is no folder, allowed are '{EMBEDDED}' and pipeline folders")
     try:
         name = json.loads(index.read_text("utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BaseModelError(f"base '{folder}' is no pipeline folder: no class name in {index.name}") from error
-    if name not in FAMILIES:
-        raise BaseModelError(f"base '{folder}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BaseModelError(f"base '{name_or_path}' is no pipeline folder: no class name in {index.name}") from error
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise BaseModelError(f"base '{name_or_path}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
+
+
+def _damaged_weights(folder: Path) -> str:
+    """Name the first weights whose header cannot be read; the libraries do not."""
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError):
+            return f"{path.relative_to(folder)} is damaged: "
+    return ""
+
+
+def _check_tokenizer(pipeline: StableDiffusionPipeline, name_or_path: str | Path) -> None:
+    """Refuse a tokenizer that gives more tokens than are read; one from a missing folder knows no limit at all."""
+    given, read = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+    if given > read:
+        raise BaseModelError(
+            f"base '{name_or_path}': tokenizer gives up to {given} tokens, allowed are the {read} that the encoder "
+            "reads; is the folder 'tokenizer' whole?"
+        )

@@ -6,6 +6,7 @@ that were there are kept, not recomputed: undoing puts the same tensors back.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import LowRank, fold_stack
-from orthoplex.errors import BaseModelError
+from orthoplex.errors import BaseModelError, ConfigurationError
 
 
 class Foldable(Protocol):
@@ -44,6 +45,7 @@ class FoldedWeights:
 
         Raises:
             BaseModelError: If a layer is missing in the base or has another shape; then no weight is changed.
+            ConfigurationError: If a weight would not be finite; then all weights are restored.
         """
         for name, change in changes.items():
             check_layer(name, change.shape, layers)
@@ -54,13 +56,13 @@ class FoldedWeights:
             groups[(weight.shape, weight.dtype, weight.device, change.rank)].append(name)
         try:
             for names in groups.values():
-                self._fold_group([layers[name] for name in names], [changes[name] for name in names])
+                self._fold_group(names, [layers[name] for name in names], [changes[name] for name in names])
         except BaseException:
             self.restore()
             raise
 
     @torch.no_grad()
-    def _fold_group(self, layers: list[nn.Linear], changes: list[LowRank]) -> None:
+    def _fold_group(self, names: list[str], layers: list[nn.Linear], changes: list[LowRank]) -> None:
         """Fold the changes of layers of one shape and rank by one product."""
         device = layers[0].weight.device
         folded = fold_stack(
@@ -68,6 +70,7 @@ class FoldedWeights:
             torch.stack([change.up for change in changes]).to(device),
             torch.stack([change.down for change in changes]).to(device),
         )
+        _check_finite(names, folded)
         for layer, new in zip(layers, folded, strict=True):
             self._originals.append((layer.weight, layer.weight.data))
             layer.weight.data = new
@@ -77,6 +80,14 @@ class FoldedWeights:
         for weight, original in reversed(self._originals):
             weight.data = original.to(weight.device, weight.dtype)  # the very tensor where nothing changed
         self._originals.clear()
+
+
+def _check_finite(names: list[str], folded: Tensor) -> None:
+    lowest, highest = torch.aminmax(folded)  # one pass and no copy, and no number at all if there is one among them
+    if math.isfinite(lowest) and math.isfinite(highest):
+        return
+    name = next(name for name, weight in zip(names, folded, strict=True) if not weight.isfinite().all())
+    raise ConfigurationError(f"layer '{name}': with the change, numbers of the weight are no longer finite")
 
 
 def check_layer(name: str, shape: tuple[int, int], layers: Mapping[str, nn.Linear]) -> None:

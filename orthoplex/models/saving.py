@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orthoplex.errors import ConfigurationError
+from safetensors import SafetensorError
+
+from orthoplex.concepts import check_writable
+from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
 
 RECIPE_NAME = "recipe.json"
+_INDEX_NAME = "model_index.json"
 
 
 def save_pipeline(
@@ -29,27 +33,30 @@ def save_pipeline(
         overwrite: Replace a folder that holds something.
 
     Raises:
-        ConfigurationError: If ``folder`` is a file, holds something and ``overwrite`` is False, or holds no pipeline.
+        ConfigurationError: See ``check_pipeline_folder``.
+        OutputError: If it cannot be written, or another process filled the folder meanwhile.
     """
     folder = folder.resolve()
-    if folder.is_file():
-        raise ConfigurationError(f"{folder}: is a file, a folder is needed")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ConfigurationError(f"{folder}: the folder is not empty, allowed is a new or empty one, or overwrite=True")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model_index.json").is_file():
-        raise ConfigurationError(f"{folder}: holds no model_index.json, only a pipeline folder may be overwritten")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_pipeline_folder(folder, overwrite=overwrite)
+    is_there, is_full = folder.is_dir(), _is_full(folder)
     mark = secrets.token_hex(4)
-    temporary = folder.with_name(f".{folder.name}.{mark}.partial")
-    replaced = folder.with_name(f".{folder.name}.{mark}.replaced")
+    # An empty folder may be a mount point, which no rename replaces: it is filled from within.
+    temporary = folder / f".{mark}.partial" if is_there and not is_full else _beside(folder, f"{mark}.partial")
+    replaced = _beside(folder, f"{mark}.replaced")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with quiet():
             pipeline.save_pretrained(temporary, safe_serialization=True)
         if recipe is not None:
             (temporary / RECIPE_NAME).write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        if folder.exists():
+        if is_full:
             os.replace(folder, replaced)
-        os.replace(temporary, folder)
+        if temporary.parent == folder:
+            _move_out(temporary, folder)
+        else:
+            os.replace(temporary, folder)  # fails where another process has filled the folder meanwhile
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from error
     finally:
         if replaced.exists() and not folder.exists():
             os.replace(replaced, folder)
@@ -57,3 +64,33 @@ def save_pipeline(
             if leftover.exists():
                 shutil.rmtree(leftover)
     return folder
+
+
+def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that no pipeline may be written to; callers check before the work whose result it holds.
+
+    Raises:
+        ConfigurationError: If it is a file, holds something and ``overwrite`` is False, or holds no pipeline.
+        OutputError: If its place cannot be written to.
+    """
+    if folder.is_file():
+        raise ConfigurationError(f"{folder}: is a file, a folder is needed")
+    if _is_full(folder) and not overwrite:
+        raise ConfigurationError(f"{folder}: the folder is not empty, allowed is a new or empty one, or overwrite=True")
+    if _is_full(folder) and not (folder / _INDEX_NAME).is_file():
+        raise ConfigurationError(f"{folder}: holds no {_INDEX_NAME}, only a pipeline folder may be overwritten")
+    check_writable(folder / RECIPE_NAME if folder.is_dir() else folder)
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f".{folder.name}.{ending}")
+
+
+def _move_out(temporary: Path, folder: Path) -> None:
+    """Move everything one level up; the index, without which the folder is no pipeline, comes last."""
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == _INDEX_NAME):
+        os.replace(path, folder / path.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
@@ -108,27 +108,50 @@ def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     Raises:
         ConfigurationError: When it cannot be read or belongs to another run; names what differs.
     """
+    step, found = _read_header(path)
     try:
-        with safe_open(path, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {})["orthoplex_checkpoint"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no dict)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
-    _check_identity(path, header["identity"], json.loads(json.dumps(identity)))
+    _check_identity(path, found, json.loads(json.dumps(identity)))
     parameters = state.parameters()
     for name, parameter in parameters.items():
         with torch.no_grad():
             parameter.copy_(_taken(tensors, f"parameter {name}", path))
-        if header["step"] > 0:
+        if step > 0:
             state.optimizer.state[parameter] = {
                 key: _taken(tensors, f"optimizer {key} {name}", path).to("cpu" if key == "step" else parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
-    state.step = header["step"]
+    state.step = step
+
+
+def checkpoint_step(path: Path) -> int:
+    """How many steps are done in a checkpoint.
+
+    Raises:
+        ConfigurationError: When it cannot be read.
+    """
+    return _read_header(path)[0]
+
+
+def _read_header(path: Path) -> tuple[int, Mapping[str, Any]]:
+    """The step and the identity in a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = json.loads((opened.metadata() or {})["orthoplex_checkpoint"])
+        step, identity = header["step"], header["identity"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"checkpoint {path} cannot be read: {error!r}") from error
+    if type(step) is not int or step < 0 or not isinstance(identity, dict):
+        raise ConfigurationError(f"checkpoint {path} cannot be read: its header is {header!r:.200}")
+    return step, identity
 
 
 def _check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
-    for key in sorted(found.keys() | expected.keys()):
+    for key in sorted(
+        found.keys() | expected.keys(), key=lambda key: (key != "name", key)
+    ):  # people know the name best
         before, now = found.get(key), expected.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
             _check_identity(path, before, now, f"{prefix}{key}.")

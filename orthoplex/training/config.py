@@ -118,6 +118,7 @@ class TrainingConfig:
         for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma"):
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
+        _ = self.adapter  # which refuses what only it knows about
         if self.prior_weight > 0 and self.prior_pictures == 0:
             raise ConfigurationError(
                 f"prior_weight is {self.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
@@ -161,8 +162,8 @@ class TrainingConfig:
             ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"configuration {path} cannot be read: {error}") from error
         try:
             return TrainingConfig.from_mapping(values)
@@ -193,17 +194,19 @@ class TrainingConfig:
 
 
 _REFUSED = object()
+_LARGEST = 1e6
+"""Of factors that meet numbers of float32: their products must stay finite."""
 _RANGES: dict[str, tuple[float, float]] = {
     "slot": (0, math.inf),
     "slots": (1, math.inf),
     "rank": (1, math.inf),
-    "learning_rate": (0, math.inf),
-    "token_learning_rate": (0, math.inf),
+    "learning_rate": (0, _LARGEST),
+    "token_learning_rate": (0, _LARGEST),
     "num_vectors": (1, 16),
     "token_norm_limit": (0, math.inf),
     "steps": (1, math.inf),
     "batch_size": (1, math.inf),
-    "weight_decay": (0, math.inf),
+    "weight_decay": (0, _LARGEST),
     "gradient_clip": (0, math.inf),
     "warmup": (0, math.inf),
     "seed": (0, 2**62),
@@ -234,7 +237,7 @@ def _parse(text: str) -> object:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from orthoplex.concepts import KINDS
 from orthoplex.errors import DatasetError
 
+CLASS_WORD_LIMIT = 64
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "person": ("a photo of {trigger}", "a drawing of {trigger}"),
@@ -150,7 +151,7 @@ def load_picture(path: Path, resolution: int) -> Tensor:
     """
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
+            image = _in_8_bits(ImageOps.exif_transpose(opened), path, is_png=opened.format == "PNG")
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -158,6 +159,22 @@ def load_picture(path: Path, resolution: int) -> Tensor:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"picture {path} cannot be read: {error}") from error
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def _in_8_bits(image: Image.Image, path: Path, *, is_png: bool) -> Image.Image:
+    """Scale 16-bit grey, which conversion to RGB would clip at 255; other pictures come back as they are.
+
+    A PNG in mode ``I`` has 16 bits too: older versions of Pillow have no other mode for it.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    if image.mode == "F" or (image.mode == "I" and not is_png):
+        raise DatasetError(f"picture {path} has pixels of mode {image.mode}; allowed are 8 or 16 bits per channel")
+    values = np.asarray(image)
+    grey = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -> str:
@@ -174,18 +191,20 @@ def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -
     mention = re.compile(rf"(?:\{{trigger\}}|{re.escape(token)}|<name>|\bTOKEN\b){follows}")
     caption = caption.strip()
     if mention.search(caption):
-        return mention.sub(trigger, caption)
+        return mention.sub(lambda _: trigger, caption)
     plain = re.compile(rf"\b(?:(?:a|an|the)\s+)?{word}", re.IGNORECASE)
     if plain.search(caption):
-        return plain.sub(trigger, caption, count=1)
+        return plain.sub(lambda _: trigger, caption, count=1)
     return f"{trigger}, {caption}" if caption else trigger
 
 
 def _check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:
     if not re.fullmatch(r"<[a-z0-9_-]{1,64}>", token):
         raise DatasetError(f"token is {token!r}; allowed is <name> with lower-case letters, digits, '_' and '-'")
-    if not class_word.strip():
+    if not class_word.strip() or not class_word.isprintable():
         raise DatasetError(f"class_word is {class_word!r}; allowed is a word such as 'person'")
+    if len(class_word) > CLASS_WORD_LIMIT or set(class_word) & set("<>"):
+        raise DatasetError(f"class_word is {class_word!r}; allowed are {CLASS_WORD_LIMIT} letters without '<' and '>'")
     if kind not in KINDS:
         raise DatasetError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
     if resolution < 1:
@@ -223,7 +242,7 @@ def _read_captions(folder: Path, names: list[str]) -> dict[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}; allowed is UTF-8 text") from error
 
@@ -232,15 +251,17 @@ def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     captions: dict[str, str] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            name, text = str(entry["file_name"]), str(entry["text"])
-        except (ValueError, KeyError, TypeError) as error:
+            name, text = entry["file_name"], entry["text"]
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DatasetError(
-                f'{path} line {number} cannot be read; allowed is {{"file_name": …, "text": …}}'
+                f'{path} line {number} cannot be read; allowed is {{"file_name": …, "text": …}} with two texts'
             ) from error
         if name not in names:
             raise DatasetError(f"{path} line {number}: picture {name!r} does not exist in the folder")

@@ -9,7 +9,10 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block is left, then let it act; other threads than the main one get none anyway."""
+    """Hold SIGINT (Ctrl-C) and SIGTERM back until the block is left, then let the first of them act.
+
+    Other threads than the main one get none anyway.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -18,10 +21,14 @@ def deferred_interrupt() -> Iterator[None]:
     def remember(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    previous = signal.signal(signal.SIGINT, remember)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if handler is not None}  # others are not Python's
+    for number in ours:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
     if received:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(received[0])

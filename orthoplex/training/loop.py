@@ -13,12 +13,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter, LowRank, create_adapter
-from orthoplex.concepts import Concept, Manifest, encode_thumbnail, save_concept, token_names
-from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.concepts import Concept, Manifest, check_writable, encode_thumbnail, save_concept, token_names
+from orthoplex.errors import ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base
 from orthoplex.subspaces import BASIS_ID
 from orthoplex.training.batches import Batch, TrainingData, seeded
-from orthoplex.training.checkpoint import TrainingState, checkpoint_path, load_checkpoint, save_checkpoint
+from orthoplex.training.checkpoint import (
+    TrainingState,
+    checkpoint_path,
+    checkpoint_step,
+    load_checkpoint,
+    save_checkpoint,
+)
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
 from orthoplex.training.erasure import ErasureStatistics, erasure_penalty
@@ -34,7 +40,7 @@ from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.precision import precision
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.sampling import run_pipeline
-from orthoplex.training.text import initial_vectors, replaced_vectors
+from orthoplex.training.text import check_captions, initial_vectors, replaced_vectors
 
 
 def train(
@@ -44,6 +50,7 @@ def train(
     *,
     output: str | Path,
     resume: bool = False,
+    overwrite: bool = False,
     foreign_prompts: Sequence[str] | None = None,
 ) -> Generator[StepRecord, None, None]:
     """Train a concept, yield a record for every step, and write the concept file at the end.
@@ -54,6 +61,7 @@ def train(
     (seed, step), so a resumed run gives the tensors of an unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
+    A file that cannot be written ends it with an error, and with a checkpoint too.
     Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and, until it is done,
     ``<stem>.checkpoint.safetensors``, and ``.<stem>.lock`` while it runs: one process at a time trains one file.
 
@@ -63,13 +71,16 @@ def train(
         config: All knobs.
         output: The concept file to write, ``*.safetensors``.
         resume: Continue from the checkpoint if there is one.
+        overwrite: Begin anew although there is a checkpoint, which is lost then.
         foreign_prompts: Prompts of the base's own words, for erasure and prior pictures; None takes those that
             come with the base, or general ones.
 
     Raises:
-        ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or the same
-            file is being trained already.
+        ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or is neither
+            resumed nor overwritten, or the same file is being trained already.
         CapacityError: When a layer has no room for the slot.
+        DatasetError: When a caption is so long that the base does not see the concept's token in it.
+        OutputError: When a file cannot be written; names the checkpoint that was kept.
         OrthoplexError: When the loss is no longer finite; names the step.
     """
     output = Path(output)
@@ -77,9 +88,37 @@ def train(
         raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
     if base.recipe is not None:
         raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
+    _check_inference_steps(base, config)
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     run = _Run.of(base, dataset, config)
-    return _alone(output, _steps(base, dataset, run, output=output, resume=resume, foreign_prompts=foreign))
+    vectors = run.vectors(base, dataset.class_word).to(base.device)
+    state = TrainingState.begin(config, run.adapters(base.device), vectors)
+    _check_outputs(output, resume=resume, overwrite=overwrite)
+    return _alone(output, _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign))
+
+
+def _check_inference_steps(base: Base, config: TrainingConfig) -> None:
+    used = {
+        "num_inference_steps": config.sample_every > 0,
+        "prior_inference_steps": config.prior_pictures > 0 and (config.erasure > 0 or config.prior_weight > 0),
+    }
+    for name, is_used in used.items():
+        if is_used:
+            base.check_inference_steps(name, getattr(config, name))
+
+
+def _check_outputs(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse what would only fail, or be lost, at the end."""
+    checkpoint, samples = checkpoint_path(output), samples_folder(output)
+    for path in (output, checkpoint, log_path(output)):
+        check_writable(path)
+    if samples.is_file():
+        raise OutputError(f"{samples} is a file; allowed is a folder for sample pictures")
+    if checkpoint.is_file() and not resume and not overwrite:
+        raise ConfigurationError(
+            f"checkpoint {checkpoint} holds step {checkpoint_step(checkpoint)} of an interrupted training; "
+            "resume (--resume) continues it, overwrite (--overwrite) begins anew"
+        )
 
 
 def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[StepRecord, None, None]:
@@ -172,6 +211,7 @@ def _steps(
     base: Base,
     dataset: ConceptDataset,
     run: _Run,
+    state: TrainingState,
     *,
     output: Path,
     resume: bool,
@@ -179,11 +219,9 @@ def _steps(
 ) -> Generator[StepRecord, None, None]:
     config, began = run.config, time.monotonic()
     identity, checkpoint = run.identity(base, dataset, foreign_prompts), checkpoint_path(output)
-    vectors = run.vectors(base, dataset.class_word)
-    state = TrainingState.begin(config, run.adapters(base.device), vectors.to(base.device))
+    vectors = state.vectors.detach().cpu().clone()
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
-    begin_log(log_path(output), state.step)
 
     def record(loss: float | None, erasure: float | None, rate: float | None) -> StepRecord:
         return StepRecord(state.step, config.steps, loss, erasure, rate, time.monotonic() - began)
@@ -192,10 +230,12 @@ def _steps(
         with ExitStack() as stack:
             names = token_names(run.name, config.num_vectors)
             ids = list(stack.enter_context(base.with_tokens(dict(zip(names, vectors, strict=True)))).values())
+            check_captions(base, dataset, ids)
             prior, statistics = _foreign_inputs(base, dataset, run, state.adapters, ids, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
             stack.enter_context(base.attached(state.adapters))
             stack.enter_context(replaced_vectors(base, ids, state.vectors))
+            begin_log(log_path(output), state.step)
             done = record(None, None, None)
             if state.step == 0:
                 append_log(log_path(output), done)
@@ -208,13 +248,7 @@ def _steps(
                     total, erasure = loss + config.erasure * penalty, penalty.item()
                 _check_finite(total, run, state.step + 1)
                 total.backward()
-                factor = _learning_rate_factor(config, state.step)
-                with deferred_interrupt():
-                    state.update(
-                        learning_rate_factor=factor,
-                        gradient_clip=config.gradient_clip,
-                        token_norm_limit=config.token_norm_limit,
-                    )
+                factor = _update(state, config)
                 done = record(loss.item(), erasure, config.weight_learning_rate * factor)
                 append_log(log_path(output), done)
                 if config.checkpoint_every and state.step % config.checkpoint_every == 0:
@@ -227,7 +261,22 @@ def _steps(
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
         return
+    except (OSError, OutputError) as error:
+        save_checkpoint(state, checkpoint, identity)
+        raise OutputError(f"{error}; step {state.step} is kept in {checkpoint}, resume continues it") from error
     yield replace(done, images=images, output=output)
+
+
+def _update(state: TrainingState, config: TrainingConfig) -> float:
+    """Take one optimizer step, which no Ctrl-C breaks in two; returns the factor of its learning rate."""
+    factor = _learning_rate_factor(config, state.step)
+    with deferred_interrupt():
+        state.update(
+            learning_rate_factor=factor,
+            gradient_clip=config.gradient_clip,
+            token_norm_limit=config.token_norm_limit,
+        )
+    return factor
 
 
 def _check_finite(loss: Tensor, run: _Run, step: int) -> None:

@@ -1,13 +1,17 @@
 """Prompts to text features, with learned vectors in the place of the concept's tokens."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.models import Base
+from orthoplex.training.dataset import ConceptDataset
+
+_LOG = logging.getLogger(__name__)
 
 
 def encode_ids(base: Base, prompts: Sequence[str]) -> Tensor:
@@ -21,6 +25,40 @@ def encode_ids(base: Base, prompts: Sequence[str]) -> Tensor:
         truncation=True,
         return_tensors="pt",
     ).input_ids
+
+
+def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]) -> None:
+    """Refuse captions that are cut off before the concept's tokens; log how many are cut off behind them.
+
+    Args:
+        base: The base, whose tokenizer knows the tokens.
+        dataset: The captions.
+        token_ids: The ids of the concept's tokens.
+
+    Raises:
+        DatasetError: Names the file, the length and the limit.
+    """
+    pipeline = base.pipeline
+    limit = pipeline.tokenizer.model_max_length
+    cut: list[str] = []
+    for picture in dataset.pictures:
+        for caption, seen in zip(picture.captions, encode_ids(base, picture.captions).tolist(), strict=True):
+            spelled_out = pipeline.maybe_convert_prompt(caption, pipeline.tokenizer)
+            length = len(pipeline.tokenizer(spelled_out, verbose=False).input_ids)
+            if not set(token_ids) <= set(seen):
+                raise DatasetError(
+                    f"caption of {picture.file_name} has {length - 2} tokens, and {dataset.token} stands behind the "
+                    f"{limit - 2} that the base reads; allowed are captions that name it before"
+                )
+            if length > limit:
+                cut.append(picture.file_name)
+    if cut:
+        _LOG.warning(
+            "captions of %s, %d in all, are longer than the %d tokens that the base reads; their ends are not seen",
+            cut[0],
+            len(cut),
+            limit - 2,
+        )
 
 
 def text_features(base: Base, ids: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 from importlib import import_module
 
+import pytest
+
 from orthoplex.benchmark.events import BenchmarkEvent
 
 
@@ -19,3 +21,10 @@ def test_a_missing_experiment_is_one_line(run, tmp_path):
     assert result.exit_code == 2
     assert "none.toml cannot be read" in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("option", ["--results", "--work"])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_any_work(run, tmp_path, option):
+    (tmp_path / "file").write_text("")
+    result = run("bench", tmp_path / "none.toml", option, tmp_path / "file")
+    assert result.exit_code == 2 and f"folder {tmp_path / 'file'} cannot be" in result.stderr

@@ -2,8 +2,16 @@ from pathlib import Path
 
 import pytest
 import typer
+from safetensors import SafetensorError
 
-from orthoplex.cli.console import errors_shown, load_concepts, parse_strength, progress_bar, refuse_existing
+from orthoplex.cli.console import (
+    errors_shown,
+    load_concepts,
+    parse_strength,
+    progress_bar,
+    refuse_existing,
+    refuse_file,
+)
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from orthoplex.models import load_base
 
@@ -21,9 +29,17 @@ def test_ctrl_c_leaves_with_130(capsys):
     assert left.value.exit_code == 130 and capsys.readouterr().err == "Interrupted\n"
 
 
-def test_other_errors_are_not_hidden():
-    with pytest.raises(ZeroDivisionError), errors_shown():
-        raise ZeroDivisionError
+@pytest.mark.parametrize("error", [OSError(28, "no space left"), SafetensorError("no space left")])
+def test_what_the_file_system_refuses_is_one_line(capsys, error):
+    with pytest.raises(typer.Exit) as left, errors_shown():
+        raise error
+    assert left.value.exit_code == 2 and capsys.readouterr().err == f"Error: {error}\n"
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, BrokenPipeError])
+def test_other_errors_are_not_hidden(kind):
+    with pytest.raises(kind), errors_shown():
+        raise kind
 
 
 @pytest.mark.parametrize(
@@ -47,6 +63,12 @@ def test_bad_strengths_are_named(text):
         parse_strength(text)
 
 
+@pytest.mark.parametrize("text", ["", "@0.5", ".", "/", "/@2"])
+def test_concepts_without_a_name_are_named(text):
+    with pytest.raises(ConfigurationError, match=f"concept is '{text}'; allowed are file names"):
+        parse_strength(text)
+
+
 def test_files_that_exist_are_taken_as_they_are(tmp_path):
     path = tmp_path / "a@0.8"
     path.write_text("")
@@ -67,6 +89,14 @@ def test_existing_outputs_are_refused(tmp_path):
     refuse_existing(tmp_path / "empty", overwrite=False)
 
 
+def test_files_in_the_place_of_folders_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    refuse_file(tmp_path / "new" / "newer")
+    for folder in (tmp_path / "file", tmp_path / "file" / "new"):
+        with pytest.raises(ConfigurationError, match=f"folder {folder} cannot be: .*file is a file; give another name"):
+            refuse_file(folder)
+
+
 def test_concepts_must_fit_the_base(pico_folder, concepts):
     base = load_base(pico_folder)
     [(concept, strength)] = load_concepts([f"{concepts['anna']}@0.5"], base)
@@ -80,3 +110,10 @@ def test_progress_is_drawn_on_standard_error(capsys):
         bar.update(bar.add_task("training", total=2, loss="loss 0.5"), completed=2)
     output = capsys.readouterr()
     assert "training" in output.err and "loss 0.5" in output.err and "2/2" in output.err and output.out == ""
+
+
+def test_progress_takes_texts_as_they_are(capsys):
+    with progress_bar("loss") as bar:
+        bar.update(bar.add_task("train: [/bold] anna[x]", total=1, loss="[/]"), completed=1)
+    error = capsys.readouterr().err
+    assert "[/bold] anna[x]" in error and "[/]" in error

@@ -51,3 +51,10 @@ def test_work_folder(demo, tmp_path):
 def test_errors_are_one_line(demo, tmp_path):
     result, _ = demo([ConfigurationError("no concept is shipped")], "--output", tmp_path)
     assert result.exit_code == 2 and "Error: no concept is shipped" in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--output", "--work"])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_any_work(demo, tmp_path, option):
+    (tmp_path / "file").write_text("")
+    result, seen = demo([], option, tmp_path / "file")
+    assert result.exit_code == 2 and f"folder {tmp_path / 'file'} cannot be" in result.stderr and not seen

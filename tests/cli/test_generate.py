@@ -55,6 +55,11 @@ def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
     [
         ("<bob> at night", [], "'<bob>', which is not loaded"),
         ("a dog", ["--num-images", 0], "num_images is 0"),
+        ("a dog", ["--steps", 1001], "num_inference_steps is 1001; allowed are 1 to 1000"),
+        ("a dog", ["--guidance-scale", "1e38"], "not finite; guidance_scale is 1e+38"),
+        ("a dog", ["--scale", "nan"], "scale is nan; allowed are finite numbers"),
+        ("a dog", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
+        ("a dog", ["--device", "meta"], "device is 'meta', allowed are cpu"),
         ("a dog", ["--concept", "nowhere"], "nowhere.safetensors"),
         ("a dog", ["--output", "out.jpg"], "out.jpg"),
     ],
@@ -69,3 +74,21 @@ def test_errors_are_one_line(generate, tmp_path, monkeypatch, prompt, options, m
 def test_another_picture_format_is_refused_before_any_work(run, tmp_path):
     result = run("generate", "a dog", "--base", tmp_path / "not even looked at", "--output", tmp_path / "out.jpg")
     assert result.exit_code == 2 and "out.jpg: a picture with its recipe is named '*.png'" in result.stderr
+
+
+def test_an_output_that_cannot_be_is_refused_before_any_work(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    for output in (tmp_path / "folder.png", tmp_path / "file" / "out.png", tmp_path / f"{'x' * 250}.png"):
+        result = run("generate", "a dog", "--base", "not even looked at", "--output", output)
+        assert result.exit_code == 2 and str(output) in result.stderr and "not even" not in result.stderr
+
+
+def test_errors_come_before_the_progress_is_drawn(generate, tmp_path):
+    result = generate("a dog", "--output", tmp_path / "out.png", "--seed", -1)
+    assert (
+        result.exit_code == 2
+        and result.stderr.strip().startswith("Error: seed is -1")
+        and "picturing" not in result.stderr
+    )
+    assert "picturing" in generate("a dog", "--output", tmp_path / "out.png").stderr

@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from orthoplex.concepts import read_manifest
+from orthoplex.concepts import load_concept, read_manifest, save_concept
 
 
 def test_table_for_people(run, concepts):
@@ -36,3 +37,19 @@ def test_errors_are_one_line(run, tmp_path, content):
         path.write_bytes(content)
     result = run("inspect", path)
     assert result.exit_code == 2 and "x.safetensors" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_brackets_are_no_markup(run, concepts, tmp_path):
+    path = tmp_path / "[" / "bold] anna\\.safetensors"
+    path.parent.mkdir()
+    concept = load_concept(concepts["anna"])
+    manifest = replace(concept.manifest, class_word="[/bold]", trigger="<anna> [red]\\")
+    save_concept(replace(concept, manifest=manifest), path)
+    result = run("inspect", path)
+    assert result.exit_code == 0, result.exception
+    for text in ("│ [/bold]", "<anna> [red]\\", f"{path.parent.name}/bold]"):
+        assert text in result.stdout
+
+
+def test_a_folder_is_told_from_a_missing_file(run, tmp_path):
+    assert "is a folder, allowed is a concept file" in run("inspect", tmp_path).stderr

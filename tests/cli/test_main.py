@@ -1,6 +1,10 @@
 import importlib.metadata
+import runpy
+import signal
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,10 +35,41 @@ def test_unknown_verb(run):
     assert run("teach").exit_code == 2
 
 
-def test_main_is_the_entry_point(monkeypatch):
+@pytest.fixture
+def sigterm():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_main_is_the_entry_point(monkeypatch, sigterm):
     called = []
     monkeypatch.setattr("orthoplex.cli.app", lambda: called.append(app))
     main()
     assert called == [app]
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert project["project"]["scripts"]["orthoplex"] == "orthoplex.cli:main"
+    assert project["project"]["scripts"]["orthoplex"] == "orthoplex.__main__:main"
+
+
+def test_a_request_to_end_is_a_ctrl_c(monkeypatch, sigterm):
+    monkeypatch.setattr("orthoplex.cli.app", lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        main()
+
+
+def test_the_package_can_be_run(monkeypatch, capsys, sigterm):
+    monkeypatch.setattr(sys, "argv", ["orthoplex", "--version"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("orthoplex", run_name="__main__")
+    assert left.value.code == 0 and capsys.readouterr().out.startswith(f"orthoplex {__version__} (torch ")
+
+
+def test_ctrl_c_during_the_imports_is_quiet(monkeypatch):
+    class Interrupting(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "orthoplex.cli", Interrupting("orthoplex.cli"))
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("orthoplex.__main__")
+    assert left.value.code == 130

@@ -49,6 +49,11 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
         ("nowhere", [], "nowhere.safetensors"),
         ("{anna}", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
         ("{anna}", ["--base", "nowhere"], "base 'nowhere'"),
+        ("{anna}", ["--base", ""], "base ''"),
+        ("{anna}@1e39", [], "numbers of the weight are no longer finite; strengths are anna@1e+39, scale 1"),
+        ("{anna}", ["--scale", "1e39"], "strengths are anna@1, scale 1e+39"),
+        ("@0.5", [], "concept is '@0.5'"),
+        pytest.param("x" * 300, [], "File name too long", id="long"),
     ],
 )
 def test_errors_are_one_line(run, concepts, pico_folder, tmp_path, concept, options, message):
@@ -67,3 +72,12 @@ def test_another_base_is_refused(run, concepts, tmp_path):
     other = build_pico(tmp_path / "other", seed=1)
     result = run("merge", concepts["anna"], "--output", tmp_path / "merged", "--base", other)
     assert result.exit_code == 2 and "anna.safetensors: was trained on base" in result.stderr
+
+
+def test_an_output_that_cannot_be_is_refused_before_any_work(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "merged", tmp_path / ("x" * 250)):
+        options = ["--output", output, "--base", "not even looked at", "--overwrite"]
+        result = run("merge", "not even looked at", *options)
+        assert result.exit_code == 2 and str(output) in result.stderr and "not even" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

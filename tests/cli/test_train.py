@@ -91,6 +91,12 @@ def test_overwrite(train, tmp_path):
         (["--kind", "beast"], "kind is 'beast'; allowed are person"),
         (["--base", "nowhere"], "base 'nowhere'"),
         (["--slot", "99"], "slot"),
+        (["--set", "down_scale=-1"], "down_scale is -1.0"),
+        (
+            ["--set", "sample_every=1", "--set", "num_inference_steps=5000"],
+            "num_inference_steps is 5000; allowed are 1 to",
+        ),
+        (["--class-word", "<bob>"], "class_word is '<bob>'"),
         (["--output", "anna.bin"], "allowed are names that end in .safetensors"),
     ],
 )
@@ -98,8 +104,8 @@ def test_errors_are_one_line(train, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     result = train(*options)
     assert result.exit_code == 2
-    assert message in result.stderr and "Traceback" not in result.stderr
-    assert result.stdout == ""
+    assert message in result.stderr and "Traceback" not in result.stderr and "preparing" not in result.stderr
+    assert result.stdout == "" and list(tmp_path.iterdir()) == []
 
 
 def test_missing_folder(run, tmp_path, pico_folder):
@@ -136,3 +142,33 @@ def test_a_loss_that_is_not_finite_is_one_line(train, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_denoising_loss", lambda *arguments: original(*arguments) * float("nan"))
     result = train("--output", tmp_path / "anna.safetensors")
     assert result.exit_code == 2 and "step 1 of 'anna': the loss is nan" in result.stderr
+
+
+def test_a_checkpoint_is_kept_unless_overwritten(train, tmp_path, monkeypatch):
+    output = tmp_path / "anna.safetensors"
+
+    def interrupting(*arguments):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_learning_rate_factor", interrupting)
+        train("--output", output)
+    refused = train("--output", output)
+    assert refused.exit_code == 2 and "(--resume) continues it, overwrite (--overwrite) begins anew" in refused.stderr
+    assert checkpoint_path(output).is_file()
+    assert train("--output", output, "--overwrite").exit_code == 0 and not checkpoint_path(output).exists()
+
+
+def test_ctrl_c_before_there_is_anything_to_keep(train, tmp_path, monkeypatch):
+    def interrupting(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "FileLock", interrupting)
+    stopped = train("--output", tmp_path / "anna.safetensors")
+    assert stopped.exit_code == 130 and "Stopped after step 0 of 2; nothing is kept" in stopped.stderr
+
+
+def test_brackets_in_names_of_folders_are_no_markup(train, tmp_path):
+    output = tmp_path / "[" / "bold]" / "anna.safetensors"
+    result = train("--output", output)
+    assert result.exit_code == 0 and "/bold]/anna" in result.stderr.replace("\n", ""), result.exception

@@ -14,7 +14,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, load_concept, read_manifest, save_concept
 from orthoplex.concepts import file as file_module
 from orthoplex.concepts.header import read_header
-from orthoplex.errors import ConceptFileError
+from orthoplex.errors import ConceptFileError, OutputError
 from tests.pico import PICO_IDENTITY, make_manifest
 
 K = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -188,7 +188,8 @@ def test_bytes_after_the_end_are_refused(path):
 
 def test_a_missing_file_is_refused(tmp_path):
     refused(tmp_path / "nobody.safetensors", "there is no such file")
-    refused(tmp_path, "there is no such file")
+    refused(tmp_path, "is a folder, allowed is a concept file")
+    refused(tmp_path / ("x" * 256), "cannot be read: ", "File name too long")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".pth", ".pkl"])
@@ -261,6 +262,18 @@ def test_an_unexpected_data_type_is_named(path):
 def test_a_malformed_header_entry_is_named(path, entry):
     rewrite(path, lambda header: header.update({f"{K}.lora_A.weight": entry}))
     refused(path, f"entry of tensor '{K}.lora_A.weight' is malformed")
+
+
+@pytest.mark.parametrize("dtype", [[], {}, None])
+def test_a_data_type_that_is_no_text_is_named(path, dtype):
+    rewrite(path, lambda header: header[f"{K}.lora_A.weight"].update(dtype=dtype))
+    refused(path, f"{K}.lora_A.weight", f"data type '{dtype}', allowed are F16, BF16, F32")
+
+
+@pytest.mark.parametrize("text", [b"[" * 200000, b'{"\\ud800": 1}'])
+def test_a_header_that_no_one_can_read_or_show_is_refused(path, text):
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    refused(path, "header is not JSON")
 
 
 def test_offsets_that_do_not_fit_the_shape_are_refused(path):
@@ -345,7 +358,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(concept, path, mon
         raise OSError("disk full")
 
     monkeypatch.setattr(file_module, "write_tensors", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="cannot be written: disk full"):
         save_concept(concept, path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

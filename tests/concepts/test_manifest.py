@@ -131,6 +131,8 @@ def test_an_unknown_field_is_named():
         ("layers", {"unet.a": "big"}, "'layers.unet.a' is 'big'"),
         ("name", "Anna!", "concept name 'Anna!' is not allowed"),
         ("kind", "animal", "kind 'animal' is not one of"),
+        ("slot", -5, "slot is -5, allowed are numbers from 0, or none"),
+        ("created", "\ud800", "manifest is not JSON"),
     ],
 )
 def test_a_malformed_field_is_named_with_its_value(key, value, message):
@@ -143,6 +145,8 @@ def test_a_malformed_field_is_named_with_its_value(key, value, message):
 def test_text_that_is_no_json_object_is_refused():
     with pytest.raises(ConceptFileError, match="here: manifest is not JSON"):
         manifest_from_json("{", source="here")
+    with pytest.raises(ConceptFileError, match="here: manifest is not JSON: it is nested too deeply"):
+        manifest_from_json("[" * 200000, source="here")
     with pytest.raises(ConceptFileError, match="here: manifest is a JSON list, allowed is an object"):
         manifest_from_json("[]", source="here")
 

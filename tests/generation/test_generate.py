@@ -102,6 +102,14 @@ def test_progress_counts_the_steps_of_all_batches(pico, capfd):
         ("seed", -1, "seed is -1, allowed are 0 to"),
         ("guidance_scale", float("nan"), "guidance_scale is nan, allowed are finite numbers from 0"),
         ("guidance_scale", -1.0, "guidance_scale is -1.0"),
+        ("guidance_scale", "4", "guidance_scale is '4', allowed are finite numbers"),
+        ("num_images", 1.5, "num_images is 1.5, allowed are whole numbers"),
+        ("seed", 0.5, "seed is 0.5, allowed are whole numbers"),
+        (
+            "num_inference_steps",
+            1001,
+            "num_inference_steps is 1001; allowed are 1 to 1000, the timesteps of the base's",
+        ),
     ],
 )
 def test_numbers_outside_their_range_are_refused(pico, option, value, message):
@@ -141,3 +149,23 @@ def test_noise_comes_from_the_cpu_generator_of_each_seed(pico, monkeypatch):
     with torch.random.fork_rng(devices=[]):
         generate(pico, "a cat", num_images=3, seed=4, num_inference_steps=1)
     assert seeds == [("cpu", 4), ("cpu", 5), ("cpu", 6)]
+
+
+@pytest.mark.parametrize("text", [None, ["a cat"], "a \udcff"])
+def test_prompts_that_are_no_text_are_refused(pico, text):
+    with pytest.raises(PromptError, match="^prompt .*(allowed is one text|is no UTF-8)"):
+        generate(pico, text)
+    with pytest.raises(PromptError, match="^negative_prompt"):
+        generate(pico, "a cat", negative_prompt=text)
+
+
+def test_pictures_that_are_not_finite_are_refused(pico):
+    with pytest.raises(ConfigurationError, match=r"pictures of 'a cat' .* not finite; guidance_scale is 1e\+38"):
+        generate(pico, "a cat", guidance_scale=1e38, num_inference_steps=2)
+
+
+def test_pictures_are_the_pipelines_own(pico):
+    ours = generate(pico, "a cat", seed=3, num_inference_steps=2)[0]
+    generator = [torch.Generator().manual_seed(3)]
+    result = pico.pipeline("a cat", num_inference_steps=2, guidance_scale=4.0, negative_prompt="", generator=generator)
+    assert numpy.array_equal(pixels(ours), pixels(result.images[0]))

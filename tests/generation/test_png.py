@@ -8,7 +8,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.generation import read_recipe, save_png
 from orthoplex.generation.png import parameters_text
 
@@ -83,6 +83,6 @@ def test_a_failing_write_leaves_nothing(image, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="cannot be written: disk full"):
         save_png(image, tmp_path / "a.png", RECIPE)
     assert list(tmp_path.iterdir()) == []

@@ -147,6 +147,9 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
         ([], {}, "a merge of 0 concepts was asked for; at least 1"),
         ([(ANNA, 1.0)], {"algorithm": "ties"}, "merging algorithm is 'ties'; allowed are sum, mean"),
         ([(ANNA, math.nan)], {}, "concept anna: strength is nan; allowed are finite numbers"),
+        ([ANNA], {}, r"a merge of Concept was asked for; allowed are \(concept, strength\) pairs"),
+        ([(ANNA, "1")], {}, "concept anna: strength is '1'; allowed are finite numbers"),
+        ([(ANNA, 1.0)], {"scale": "1"}, "scale is '1'; allowed are finite numbers"),
         ([(ANNA, 1.0)], {"scale": math.inf}, "scale is inf; allowed are finite numbers"),
         ([(ANNA, 1.0), (ANNA, 0.5)], {}, "token <anna> is claimed by concepts anna and anna"),
         (
@@ -169,3 +172,11 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
 def test_what_is_refused_is_named(pairs, options, message):
     with pytest.raises(ConfigurationError, match=message):
         merge(pairs, **options)
+
+
+def test_concepts_that_share_a_slot_are_logged(caplog):
+    bob, lake = (concept(name, {}, slot=3) for name in ("bob", "lake"))
+    merge([(ANNA, 1.0), (REX, 1.0), (concept("cup", {}, slot=4), 1.0), (bob, 0.0)])
+    assert caplog.text == ""
+    merge([(lake, 1.0), (bob, 1.0)])
+    assert "concepts bob, lake share slot 3, so their changes meet" in caplog.text

@@ -206,3 +206,24 @@ def test_a_cast_while_folded_does_not_lose_the_originals(pico_folder):
     after = all_linear_layers(base.modules())[KEY].weight
     assert after.dtype == torch.bfloat16
     assert torch.equal(after, before.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("strengths", [(1e39, 1.0), (1e25, 1e25)])
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_changed(pico, strengths):
+    before = snapshot(pico)
+    strength, scale = strengths
+    concepts = [(make_concept(pico), 1.0), (make_concept(pico, "rex", seed=1), strength)]
+    with pytest.raises(
+        ConfigurationError, match=r"layer 'unet\..*no longer finite; strengths are anna@1, rex@1e.*scale 1"
+    ):
+        pico.fold(merge(concepts, scale=scale))
+    assert same_bits(snapshot(pico), before) and pico.recipe is None and pico.tokens == ()
+
+
+def test_one_number_that_is_not_finite_is_found(pico):
+    change = LowRank(torch.zeros(32, 1), torch.zeros(1, 24))
+    change.up[3, 0] = float("nan")
+    with pytest.raises(
+        ConfigurationError, match=f"layer '{KEY}': with the change, numbers of the weight are no longer"
+    ):
+        pico.fold(one_layer(pico, change))

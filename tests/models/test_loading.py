@@ -54,27 +54,51 @@ def test_a_missing_folder_is_refused(tmp_path):
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
     with pytest.raises(BaseModelError, match=r"is no pipeline folder: no class name in model_index.json"):
         load_base(tmp_path)
-    (tmp_path / "model_index.json").write_text("[]")
-    with pytest.raises(BaseModelError, match="is no pipeline folder"):
-        load_base(tmp_path)
+    for text in ("[]", "[" * 99999):
+        (tmp_path / "model_index.json").write_text(text)
+        with pytest.raises(BaseModelError, match="is no pipeline folder"):
+            load_base(tmp_path)
+    with pytest.raises(BaseModelError, match="base '' is no folder"):
+        load_base("")
 
 
 def test_another_pipeline_class_is_refused_with_the_list(tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(BaseModelError, match="is a FluxPipeline, supported are StableDiffusionPipeline"):
-        load_base(tmp_path)
+    for name in ("FluxPipeline", ["x"]):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+        with pytest.raises(BaseModelError, match=r"is a .*(Flux|x).*, supported are StableDiffusionPipeline"):
+            load_base(tmp_path)
 
 
-def test_a_damaged_pipeline_is_refused_by_name(pico_folder, tmp_path):
-    folder = tmp_path / "damaged"
-    shutil.copytree(pico_folder, folder)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+@pytest.fixture
+def damaged(pico_folder, tmp_path):
+    """A copy of the pipeline folder that a test may damage."""
+    return shutil.copytree(pico_folder, tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
+def test_damaged_weights_are_refused_by_name(damaged, name):
+    weights = damaged / name
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(BaseModelError, match="base '.*/damaged' cannot be loaded"):
-        load_base(folder)
+    with pytest.raises(BaseModelError, match=f"base '.*/damaged' cannot be loaded: {name} is damaged: "):
+        load_base(damaged)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_wrong_type_in_a_part_is_refused(damaged):
+    config = damaged / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_train_timesteps": "many"}))
+    with pytest.raises(BaseModelError, match="base '.*/damaged' cannot be loaded: TypeError: linspace"):
+        load_base(damaged)
+
+
+def test_a_missing_tokenizer_is_refused(damaged):
+    shutil.rmtree(damaged / "tokenizer")
+    with pytest.raises(
+        BaseModelError, match="tokenizer gives up to 1000.* tokens, allowed are the 32 that the encoder"
+    ):
+        load_base(damaged)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_name(pico_folder, device):
     with pytest.raises(BaseModelError, match=f"device is '{device}', allowed are cpu"):
         load_base(pico_folder, device=device)

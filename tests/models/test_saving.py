@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.merging import merge
-from orthoplex.models import load_base
+from orthoplex.models import check_pipeline_folder, load_base, saving
 from orthoplex.models.layers import all_linear_layers
 from tests.pico import make_concept
 
@@ -70,7 +72,7 @@ def test_a_failing_write_leaves_the_old_folder_and_nothing_else(pico, tmp_path, 
         raise OSError("disk full")
 
     monkeypatch.setattr(pico.pipeline, "save_pretrained", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="merged cannot be written: disk full"):
         pico.save(folder, overwrite=True)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
@@ -82,3 +84,54 @@ def test_a_folder_that_is_no_pipeline_is_never_overwritten(pico, tmp_path):
     with pytest.raises(ConfigurationError, match="photos: holds no model_index.json, only a pipeline folder may be"):
         pico.save(tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "anna.jpg").read_bytes() == b"picture"
+
+
+def test_the_weights_library_has_errors_of_its_own(pico, tmp_path, monkeypatch):
+    def failing(target, **options):
+        raise SafetensorError("I/O error: no space left")
+
+    monkeypatch.setattr(pico.pipeline, "save_pretrained", failing)
+    with pytest.raises(OutputError, match="merged cannot be written: I/O error: no space left"):
+        pico.save(tmp_path / "merged")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_that_another_process_filled_meanwhile_is_kept(pico, tmp_path, monkeypatch, is_there):
+    folder, original = tmp_path / "merged", pico.pipeline.save_pretrained
+    if is_there:
+        folder.mkdir()
+
+    def slowly(target, **options):
+        original(target, **options)
+        monkeypatch.setattr(pico.pipeline, "save_pretrained", original)
+        original(folder)
+        (folder / "theirs.txt").write_text("precious")
+
+    monkeypatch.setattr(pico.pipeline, "save_pretrained", slowly)
+    with pytest.raises(OutputError, match="merged cannot be written: .*not empty"):
+        pico.save(folder)
+    assert (folder / "theirs.txt").read_text() == "precious" and load_base(folder).identity.hash == pico.identity.hash
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_an_empty_folder_that_cannot_be_renamed_is_filled(pico, tmp_path, monkeypatch):
+    folder, rename = tmp_path / "mounted", os.replace
+    folder.mkdir()
+    number = folder.stat().st_ino
+
+    def mounted(source, target):
+        assert folder not in (source, target), "a mount point is busy"
+        rename(source, target)
+
+    monkeypatch.setattr(saving.os, "replace", mounted)
+    pico.save(folder)
+    assert folder.stat().st_ino == number and load_base(folder).identity.hash == pico.identity.hash
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="merged cannot be written: .*Not a directory"):
+        check_pipeline_folder(tmp_path / "file" / "merged")
+    check_pipeline_folder(tmp_path / "new" / "merged")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

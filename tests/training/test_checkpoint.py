@@ -2,10 +2,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from orthoplex.adapters import create_adapter
 from orthoplex.errors import ConfigurationError
-from orthoplex.training.checkpoint import TrainingState, checkpoint_path, load_checkpoint, save_checkpoint
+from orthoplex.training.checkpoint import (
+    TrainingState,
+    checkpoint_path,
+    checkpoint_step,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 IDENTITY = {"name": "anna", "config": {"steps": 6}}
 
@@ -128,3 +135,23 @@ def test_a_checkpoint_of_other_layers_is_refused(config, tmp_path):
     )
     with pytest.raises(ConfigurationError, match="lacks the tensor 'parameter unet.b up'"):
         load_checkpoint(begin(config), path, IDENTITY)
+
+
+def test_the_name_is_compared_first(config, tmp_path):
+    path = tmp_path / "x.checkpoint.safetensors"
+    save_checkpoint(begin(config), path, {"dataset": "a", "name": "anna"})
+    with pytest.raises(ConfigurationError, match="made with name 'anna', this run has 'bob'"):
+        load_checkpoint(begin(config), path, {"dataset": "b", "name": "bob"})
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{}", "[]", '{"step": "2", "identity": {}}', '{"step": 2, "identity": []}', pytest.param("[" * 9999, id="nested")],
+)
+def test_a_damaged_header_is_named(config, tmp_path, header):
+    path = tmp_path / "x.checkpoint.safetensors"
+    save_file({"x": torch.ones(1)}, path, metadata={"orthoplex_checkpoint": header})
+    with pytest.raises(ConfigurationError, match="x.checkpoint.safetensors cannot be read"):
+        load_checkpoint(begin(config), path, IDENTITY)
+    with pytest.raises(ConfigurationError, match="x.checkpoint.safetensors cannot be read"):
+        checkpoint_step(path)

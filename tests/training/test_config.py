@@ -97,6 +97,7 @@ def test_override_without_equals_sign():
         ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian'"),
         ("layers=all", "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear'"),
         ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16'"),
+        pytest.param("steps=" + "[" * 9999, "steps is '.*'; allowed is a whole number", id="nested"),
         ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed is a list of texts"),
     ],
 )
@@ -117,6 +118,10 @@ def test_wrong_types_are_named(entry, message):
         ("erasure=-0.1", "erasure is -0.1; allowed are numbers from 0"),
         ("learning_rate=0", "learning_rate is 0; allowed are numbers above 0"),
         ("min_snr_gamma=0", "min_snr_gamma is 0; allowed are numbers above 0"),
+        ("learning_rate=1e300", "learning_rate is 1e.300; allowed are numbers from 0 to 1000000"),
+        ("token_learning_rate=1e300", "token_learning_rate is 1e.300"),
+        ("weight_decay=1e300", "weight_decay is 1e.300"),
+        ("down_scale=-1", "down_scale is -1.0; allowed are numbers above 0"),
         ("method=full", "method is 'full'; allowed are lora, orthogonal"),
     ],
 )
@@ -143,6 +148,7 @@ def test_toml_file(tmp_path):
         ("steps = ", "cannot be read"),
         ("step = 3", "'step' is no training option; did you mean 'steps'"),
         ("steps = 'x'", "steps is 'x'"),
+        pytest.param("steps = " + "[" * 9999, "cannot be read", id="nested"),
     ],
 )
 def test_toml_errors_name_the_file(tmp_path, text, message):
@@ -150,6 +156,12 @@ def test_toml_errors_name_the_file(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=f"configuration .*anna.toml.*{message}"):
         TrainingConfig.from_toml(path)
+
+
+def test_a_byte_order_mark_is_no_key(tmp_path):
+    path = tmp_path / "anna.toml"
+    path.write_text("steps = 9\n", encoding="utf-8-sig")
+    assert TrainingConfig.from_toml(path).steps == 9
 
 
 def test_missing_toml_file(tmp_path):

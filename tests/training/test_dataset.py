@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -190,6 +191,9 @@ def test_captions_that_are_no_text_are_named(folder, name):
         (["", '{"file_name": "00.png"}'], "line 2 cannot be read"),
         (["nonsense"], "line 1 cannot be read"),
         (["[]"], "line 1 cannot be read"),
+        (["[" * 99999], "line 1 cannot be read"),
+        (['{"file_name": "00.png", "text": null}'], "line 1 cannot be read; allowed is .* two texts"),
+        (['{"file_name": "00.png", "text": 5}'], "line 1 cannot be read"),
     ],
 )
 def test_metadata_errors_name_the_line(folder, lines, message):
@@ -216,6 +220,9 @@ def test_equal_files_are_refused(folder):
         ({"token": "anna"}, "token is 'anna'; allowed is <name>"),
         ({"token": "<Anna B>"}, "token is '<Anna B>'; allowed is <name>"),
         ({"class_word": " "}, "class_word is ' '; allowed is a word"),
+        ({"class_word": "a\nb"}, "class_word is 'a.*b'; allowed is a word"),
+        ({"class_word": "<bob>"}, "class_word is '<bob>'; allowed are 64 letters without '<' and '>'"),
+        ({"class_word": "w" * 65}, "allowed are 64 letters"),
         ({"kind": "animal"}, "kind is 'animal'; allowed are person, subject, scene, style"),
         ({"resolution": 0}, "resolution is 0; allowed are whole numbers from 1"),
     ],
@@ -223,3 +230,43 @@ def test_equal_files_are_refused(folder):
 def test_arguments_are_checked(folder, changes, message):
     with pytest.raises(DatasetError, match=message):
         read(folder, **changes)
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
+    values = np.array([[0, 257, 32896, 65535]] * 4, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    pixels = load_picture(tmp_path / "grey.png", 4)
+    assert pixels[:, 0].tolist() == [[0, 1, 128, 255]] * 3
+
+
+def test_transparent_sixteen_bit_grey_becomes_white(tmp_path):
+    values = np.array([[0, 1000, 1001, 65535]] * 4, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png", transparency=1000)
+    assert load_picture(tmp_path / "grey.png", 4)[0, 0].tolist() == [0, 255, 4, 255]
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_of_unknown_range_are_refused(tmp_path, mode):
+    Image.new(mode, (4, 4)).save(tmp_path / "grey.png", format="TIFF")
+    with pytest.raises(DatasetError, match=f"grey.png has pixels of mode {mode}; allowed are 8 or 16 bits per channel"):
+        load_picture(tmp_path / "grey.png", 4)
+
+
+def test_a_backslash_in_the_class_word_is_a_backslash(folder):
+    (folder / "00.txt").write_text("TOKEN at night")
+    (folder / "01.txt").write_text(r"a do\g at night")
+    captions = [picture.captions for picture in read(folder, class_word=r"do\g").pictures]
+    assert captions[:2] == [(r"<anna> do\g at night",)] * 2
+
+
+@pytest.mark.parametrize("name", ["00.txt", "metadata.jsonl"])
+def test_a_byte_order_mark_is_no_caption(folder, name):
+    text = json.dumps({"file_name": "00.png", "text": "TOKEN"}) if name == "metadata.jsonl" else "TOKEN"
+    (folder / name).write_text(text, encoding="utf-8-sig")
+    assert read(folder).pictures[0].captions == ("<anna> person",)
+
+
+def test_a_line_separator_in_metadata_ends_no_line(folder):
+    line = json.dumps({"file_name": "00.png", "text": "TOKEN\u2028at night"}, ensure_ascii=False)
+    (folder / "metadata.jsonl").write_text(line + "\r\n", encoding="utf-8")
+    assert read(folder).pictures[0].captions == ("<anna> person\u2028at night",)

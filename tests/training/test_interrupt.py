@@ -6,10 +6,18 @@ import pytest
 from orthoplex.training.interrupt import deferred_interrupt
 
 
-def test_interrupt_waits_for_the_end_of_the_block():
+@pytest.fixture
+def sigterm_interrupts():
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_waits_for_the_end_of_the_block(sigterm_interrupts, number):
     finished = False
     with pytest.raises(KeyboardInterrupt), deferred_interrupt():
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         finished = True
     assert finished
 

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all, and places where no file can be."""
+
+import errno
+
+import pytest
+from safetensors import SafetensorError
+
+from orthoplex.concepts import check_writable, written_atomically
+from orthoplex.errors import OutputError
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space left"), SafetensorError("I/O error: no space left")])
+def test_a_failing_write_is_named_and_leaves_nothing(tmp_path, error):
+    path = tmp_path / "new" / "file"
+    with (
+        pytest.raises(OutputError, match=r"new/file cannot be written: .*no space left"),
+        written_atomically(path) as at,
+    ):
+        at.write_text("half")
+        raise error
+    assert list(path.parent.iterdir()) == []
+
+
+def test_other_errors_are_not_hidden(tmp_path):
+    with pytest.raises(ZeroDivisionError), written_atomically(tmp_path / "file"):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("name", ["folder", "file/new", "file/new/newer", "x" * 250])
+def test_a_place_that_cannot_be_written_to_is_refused_by_both(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a folder; allowed is the name of a file|cannot be written"):
+        check_writable(tmp_path / name)
+    with pytest.raises(OutputError, match="cannot be written"), written_atomically(tmp_path / name) as at:
+        at.write_text("")
+
+
+@pytest.mark.parametrize("name", ["new", "new/newer/newest", "there"])
+def test_a_check_leaves_nothing_behind(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").write_text("old")
+    for path in (tmp_path / name, (tmp_path / name).relative_to(tmp_path)):
+        check_writable(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"] and (tmp_path / "there").read_text() == "old"
