@@ -45,7 +45,7 @@ class TrainingConfig:
         min_snr_gamma: Weight of the loss by ``min(SNR, gamma)`` (arXiv 2303.09556); None for uniform weights.
         noise_offset: Standard deviation of an added constant per latent channel.
         caption_dropout: Share of captions replaced by the empty prompt.
-        flip: Whether pictures are also seen mirrored.
+        flip: Whether pictures are also seen mirrored; most people and places are not their mirror image.
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
         erasure_prompts: How many foreign prompts its statistics are gathered on.
         prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
@@ -87,7 +87,7 @@ class TrainingConfig:
     min_snr_gamma: float | None = None
     noise_offset: float = 0.0
     caption_dropout: float = 0.05
-    flip: bool = True
+    flip: bool = False
     erasure: float = 0.0
     erasure_prompts: int = 128
     prior_pictures: int = 24

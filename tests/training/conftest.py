@@ -43,6 +43,7 @@ def config() -> TrainingConfig:
         batch_size=3,
         slots=4,
         sample_every=0,
+        flip=True,
         erasure=1.0,
         erasure_prompts=8,
         prior_pictures=2,
