@@ -27,7 +27,7 @@ from pretraining import autoencoder, pictures, tokenizer
 from pretraining.checkpoint import save
 from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
 from pretraining.denoiser import Denoiser, DenoiserConfig, train
-from pretraining.export import REFINED, export, loss_curve, pipeline, sample_sheet
+from pretraining.export import DECODER, REFINED, export, loss_curve, pipeline, sample_sheet
 from pretraining.muon import Shared
 from pretraining.refine import RefineConfig, denoised_latents
 
@@ -117,7 +117,7 @@ def decoder_command(options: argparse.Namespace) -> None:
     if options.samples:
         config = replace(config, samples=options.samples)
     data, _ = pictures.load(options.work / "pictures")
-    _follow(train_decoder(config, data, pca, options.work / "decoder.pt", options.device), options, "decoder")
+    _follow(train_decoder(config, data, pca, options.work / DECODER, options.device), options, "decoder")
 
 
 def refine_command(options: argparse.Namespace) -> None:
@@ -135,7 +135,7 @@ def refine_command(options: argparse.Namespace) -> None:
         save(cache, {"latents": torch.cat([part.latents for part in made]), "rows": rows})
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
     training = DecoderConfig(samples=options.samples or 32_000, learning_rate=1e-3)
-    initial = torch.load(options.work / "decoder.pt", weights_only=True)["average"]
+    initial = torch.load(options.work / DECODER, weights_only=True)["average"]
     checkpoint = options.work / REFINED
     records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)
     _follow(records, options, "refine")

@@ -101,6 +101,8 @@ def _side_by_side(task: Task, processes: int) -> Generator[BenchmarkEvent, None,
             if error is not None:
                 raise error
             yield BenchmarkEvent(task.stage, done, total, f"{total} jobs side by side")
+        for worker in workers:
+            worker.join(GRACE_SECONDS)  # they find no job and end
     finally:
         taken.get_obj().value = total  # who starts late finds no job; no lock, which a killed process may hold
         _stop([worker for worker in workers if worker.pid is not None], GRACE_SECONDS)
@@ -134,7 +136,8 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
     """Take jobs until none is left; report None for each that is done, or the error that ends all."""
     if os.name == "posix":
         os.setsid()  # Ctrl-C reaches the parent alone, which then stops its processes one by one
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background starts processes that ignore it
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script's background starts processes that ignore SIGINT
+        signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(task.threads)
     try:
         workspace = Workspace(load_base(task.experiment.base), task.work)
@@ -149,8 +152,8 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
             variant = task.experiment.variants[job.variant]
             task.run(job, Study(task.experiment, workspace, encoder, variant, job.seed))
             reports.put(None)
-    except KeyboardInterrupt:
-        return
+    except KeyboardInterrupt:  # nobody listens where the parent sent it; else it must not wait for ever
+        reports.put(OrthoplexError("a process of the experiment was interrupted; run it again to go on"))
     except OrthoplexError as error:
         reports.put(error)
     except Exception as error:  # noqa: BLE001  (it may not be picklable; its name and words are)

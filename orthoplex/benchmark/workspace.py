@@ -162,9 +162,10 @@ class Workspace:
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
         """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
         path = pictures.folder / f"{encoder.name}.safetensors"
-        if not _is_whole(path, load_file):
+        if not _is_whole(path, lambda file: load_file(file)["features"]):
+            features = encoder.encode(pictures.open())
             with written_atomically(path) as temporary:
-                save_file({"features": encoder.encode(pictures.open())}, temporary)
+                save_file({"features": features}, temporary)
         return load_file(path)["features"]
 
     def _folded(self, merge: Merge | None) -> AbstractContextManager[object]:
@@ -193,7 +194,8 @@ class Workspace:
         with folder_made_once(folder) as partial:
             for index, picture in enumerate(pictures):
                 picture.save(partial / f"{index:03d}.png")
-            _write_json(partial / "set.json", {"prompt": prompt, "seconds": seconds, "merge": _decisive(merge)})
+            values = {"prompt": prompt, "seconds": seconds, "merge": _decisive(merge), "num_images": len(pictures)}
+            _write_json(partial / "set.json", values)
 
 
 def content_key(values: Mapping[str, Any]) -> str:
@@ -234,7 +236,10 @@ def _is_whole(path: Path, read: Callable[[Path], object], *companions: Path) -> 
         read(path)
     except (ConceptFileError, SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         _LOG.warning("%s is damaged and is made again: %s", path, error)
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
         for companion in companions:
             companion.unlink(missing_ok=True)
         return False
@@ -243,7 +248,10 @@ def _is_whole(path: Path, read: Callable[[Path], object], *companions: Path) -> 
 
 def _read_set(folder: Path) -> PictureSet:
     values = json.loads((folder / "set.json").read_text(encoding="utf-8"))
-    return PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
+    found = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
+    if len(found.files) != (count := values.get("num_images", len(found.files))):
+        raise ValueError(f"{len(found.files)} pictures of {count}")
+    return found
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -62,7 +62,8 @@ def train(
     }
     with errors_shown():
         output = output or Path(f"{name}.safetensors")
-        refuse_existing(output, overwrite)
+        continues = resume and checkpoint_path(output).is_file()
+        refuse_existing(output, overwrite or continues)  # what it continues may replace a file, as was allowed once
         settings = TrainingConfig() if config is None else TrainingConfig.from_toml(config)
         settings = settings.with_overrides([f"{key}={value}" for key, value in flags.items() if value is not None])
         settings = settings.with_overrides(set_ or [])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import numbers
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
             raise ConfigurationError(f"{name} is {value}, allowed are numbers from 1")
     if not 0 <= seed < 2**63:
         raise ConfigurationError(f"seed is {seed}, allowed are 0 to 2^63 - 1")
-    if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+    if not 0 <= guidance_scale <= sys.float_info.max:
         raise ConfigurationError(f"guidance_scale is {guidance_scale}, allowed are finite numbers from 0")
 
 

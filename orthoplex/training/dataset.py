@@ -204,7 +204,9 @@ def _check_arguments(token: str, class_word: str, kind: str, resolution: int) ->
     if not class_word.strip() or not class_word.isprintable():
         raise DatasetError(f"class_word is {class_word!r}; allowed is a word such as 'person'")
     if len(class_word) > CLASS_WORD_LIMIT or set(class_word) & set("<>"):
-        raise DatasetError(f"class_word is {class_word!r}; allowed are {CLASS_WORD_LIMIT} letters without '<' and '>'")
+        raise DatasetError(
+            f"class_word is {class_word!r}; allowed are up to {CLASS_WORD_LIMIT} characters without '<' and '>'"
+        )
     if kind not in KINDS:
         raise DatasetError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
     if resolution < 1:

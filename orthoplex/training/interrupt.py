@@ -22,10 +22,11 @@ def deferred_interrupt() -> Iterator[None]:
         received.append(number)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in handlers.items() if handler is not None}  # others are not Python's
-    for number in ours:
-        signal.signal(number, remember)
+    # None is a handler that is not Python's; what is ignored stays ignored
+    ours = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     try:
+        for number in ours:
+            signal.signal(number, remember)
         yield
     finally:
         for number, handler in ours.items():

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -262,9 +263,17 @@ def _steps(
         save_checkpoint(state, checkpoint, identity)
         return
     except (OSError, OutputError) as error:
-        save_checkpoint(state, checkpoint, identity)
-        raise OutputError(f"{error}; step {state.step} is kept in {checkpoint}, resume continues it") from error
+        raise OutputError(f"{error}; {_keep(state, checkpoint, identity)}") from error
     yield replace(done, images=images, output=output)
+
+
+def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:
+    """Try to write a checkpoint although something else could not be written; says what came of it."""
+    try:
+        save_checkpoint(state, checkpoint, identity)
+    except OutputError as error:
+        return f"nor could step {state.step} be kept: {error}"
+    return f"step {state.step} is kept in {checkpoint}, resume continues it"
 
 
 def _update(state: TrainingState, config: TrainingConfig) -> float:

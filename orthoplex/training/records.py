@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from orthoplex.errors import OutputError
+
 
 @dataclass(frozen=True, eq=False)
 class StepRecord:
@@ -77,6 +79,13 @@ def _step_of(line: str) -> float:
 
 
 def append_log(path: Path, record: StepRecord) -> None:
-    """Add one record to a log."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record.to_json()) + "\n")
+    """Add one record to a log.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record.to_json()) + "\n")
+    except OSError as error:
+        raise OutputError(f"log {path} cannot be written: {error}") from error

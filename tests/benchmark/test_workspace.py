@@ -176,6 +176,13 @@ def test_damaged_pictures_are_made_again(workspace, text):
     assert (again.prompt, again.files) == (first.prompt, first.files)
 
 
+def test_a_lost_picture_is_made_again(workspace):
+    _, (first,) = pictured(workspace, None, "a cat")
+    first.files[0].unlink()
+    events, (again,) = pictured(workspace, None, "a cat")
+    assert len(events) == 1 and again.files == first.files and again.files[0].is_file()
+
+
 def test_damaged_features_are_made_again(workspace):
     (pictures,) = pictured(workspace, None, "a cat")[1]
     encoder = EncoderSettings("block-3", 32).build()

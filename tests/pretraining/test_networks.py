@@ -144,7 +144,7 @@ def test_denoised_latents_stand_for_their_own_pictures_and_the_rest_is_encoded(p
     whole = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     rows = torch.tensor([5, 2, 7])
     denoised = DenoisedLatents(pca.encode(whole[rows]).half(), rows)
-    for step in (0, 1):  # mirrored, and not
+    for step in (0, 1):  # as they are, and mirrored
         latents, target = crop_batch(DecoderConfig(batch_size=8, latent_noise=0.0), pictures, pca, denoised, step)
         assert latents.shape == (8, LATENTS, 8, 8)
         assert target.shape == (8, 3, 64, 64)

@@ -49,6 +49,16 @@ def test_a_full_disk_keeps_a_checkpoint(base, dataset, config, output, monkeypat
     assert last.output == output and output.is_file() and not checkpoint_path(output).exists()
 
 
+def test_where_nothing_can_be_written_the_error_says_so(base, dataset, config, output, monkeypatch):
+    def failing(*arguments):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(loop, "save_concept", failing)
+    monkeypatch.setattr(loop, "save_checkpoint", failing)
+    with pytest.raises(OutputError, match="no space left; nor could step 6 be kept: no space left"):
+        list(train(base, dataset, config, output=output))
+
+
 @pytest.mark.parametrize("place", ["output", "checkpoint", "log", "samples", "parent"])
 def test_outputs_that_cannot_be_written_are_refused_at_once(base, dataset, config, output, place):
     if place == "parent":
