@@ -62,8 +62,7 @@ def train(
     }
     with errors_shown():
         output = output or Path(f"{name}.safetensors")
-        continues = resume and checkpoint_path(output).is_file()
-        refuse_existing(output, overwrite or continues)  # what it continues may replace a file, as was allowed once
+        refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
         settings = TrainingConfig() if config is None else TrainingConfig.from_toml(config)
         settings = settings.with_overrides([f"{key}={value}" for key, value in flags.items() if value is not None])
         settings = settings.with_overrides(set_ or [])

@@ -1,8 +1,8 @@
 """Many concepts become one change per weight, without any model at hand."""
 
 import logging
+import math
 import numbers
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +89,10 @@ def _check_pair(pair: object) -> None:
 
 
 def _is_finite(number: object) -> bool:
-    return isinstance(number, numbers.Real) and abs(number) <= sys.float_info.max  # a whole number may be larger
+    try:
+        return isinstance(number, numbers.Real) and math.isfinite(number)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _log_shared_slots(concepts: Sequence[Concept]) -> None:

@@ -172,3 +172,19 @@ def test_brackets_in_names_of_folders_are_no_markup(train, tmp_path):
     output = tmp_path / "[" / "bold]" / "anna.safetensors"
     result = train("--output", output)
     assert result.exit_code == 0 and "/bold]/anna" in result.stderr.replace("\n", ""), result.exception
+
+
+def test_what_was_to_replace_a_file_goes_on_after_ctrl_c(train, tmp_path, monkeypatch):
+    output = tmp_path / "anna.safetensors"
+    output.write_bytes(b"an older one")
+
+    def interrupting(*arguments):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_learning_rate_factor", interrupting)
+        train("--output", output, "--overwrite")
+    assert checkpoint_path(output).is_file() and output.read_bytes() == b"an older one"
+    resumed = train("--output", output, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert output.stat().st_size > 1000
