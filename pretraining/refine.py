@@ -17,8 +17,9 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from pretraining.autoencoder import picture_tensor
+from pretraining.captions import caption
+from pretraining.compose import Factors
 from pretraining.decoder import DenoisedLatents
-from pretraining.pictures import Factors, caption
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from pretraining.vocabulary import ASSETS, CLASS_WORDS, HAIR_COLOURS, SCENES, SHIRT_COLOURS, STYLES, SUBJECTS
+from pretraining.vocabulary import ASSETS, CLASS_WORDS, HAIR_COLOURS, SCENES, SHIRT_COLOURS, STYLES, SUBJECTS, SYNONYMS
 
 MAX_LENGTH = 32
 EXTRA = (
@@ -28,7 +28,9 @@ EXTRA = (
 
 def words() -> list[str]:
     """Every word the picture captions use, and common words of prompts."""
-    texts = [*SUBJECTS, *SCENES, *STYLES, *CLASS_WORDS.values(), *HAIR_COLOURS, *SHIRT_COLOURS, EXTRA]
+    synonyms = [words for others in SYNONYMS.values() for words in others]
+    names = [*SUBJECTS, *SCENES, *STYLES, *CLASS_WORDS.values(), *HAIR_COLOURS, *SHIRT_COLOURS]
+    texts = [*names, *synonyms, EXTRA]
     return sorted({word for text in texts for word in text.split()})
 
 

@@ -22,74 +22,96 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from pretraining import autoencoder, pictures, tokenizer
+from pretraining.captions import caption
 from pretraining.checkpoint import save
+from pretraining.compose import GRID, SIZE, Factors
 from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
-from pretraining.denoiser import Denoiser, DenoiserConfig, train
-from pretraining.export import DECODER, REFINED, export, loss_curve, pipeline, sample_sheet
+from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, carry_over, train
+from pretraining.export import DECODER, denoiser_key, export, loss_curve, pipeline, sample_sheet
 from pretraining.muon import Shared
 from pretraining.refine import RefineConfig, denoised_latents
 
 CAPTIONS_PER_PICTURE = 8
 
 
-def prepare(work: Path) -> tuple[autoencoder.PatchPca, Tensor, Tensor]:
-    """PCA, latents (n, 12, 16, 16) half and ids (n, 8, 32) of the pictures; made once for the same ones, then read.
+def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
+    """The PCA under `work`, fitted on pictures (n, 128, 128, 3) where there is none.
 
-    Pictures of subjects are there twice, with other captions: they are the hardest to learn.
-    The PCA outlives a rebuilt collection, so that what was trained in its latent space goes on.
+    It outlives a rebuilt collection, so that what was trained in its latent space goes on.
     """
-    data, factors = pictures.load(work / "pictures")
-    pca_file = work / "pca.pt"
-    if not pca_file.exists():
+    file = work / "pca.pt"
+    if not file.exists():
         fitted = autoencoder.fit_pca(data[:4000])
-        save(pca_file, {"mean": fitted.mean, "components": fitted.components})
-    pca = autoencoder.PatchPca(**torch.load(pca_file, weights_only=True))
+        save(file, {"mean": fitted.mean, "components": fitted.components})
+    return autoencoder.PatchPca(**torch.load(file, weights_only=True))
+
+
+def prepare(work: Path) -> TrainingSet:
+    """Latents of all pictures, captions and where things stand; made once for the same pictures, then read."""
+    data, factors = pictures.load(work / "pictures")
+    pca = patch_pca(work, data)
     words = tokenizer.build(work / "tokenizer")
-    key = hashlib.sha256(data.tobytes() + repr((factors, sorted(words.get_vocab().items()))).encode())
-    key.update(pca.components.numpy().tobytes())
+    rng = random.Random(0)
+    texts = [caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]
+    inside = torch.stack([inside_boxes(row) for row in factors])
+    vocabulary = hashlib.sha256(repr(sorted(words.get_vocab().items())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(data.tobytes() + "\n".join((vocabulary, *texts)).encode())
+    for tensor in (inside, pca.components):
+        key.update(tensor.numpy().tobytes())
     cache = work / f"latents-{key.hexdigest()[:16]}.pt"
     if cache.exists():
-        state = torch.load(cache, weights_only=True)
-        return pca, state["latents"], state["ids"]
-    rows = np.array([i for i, row in enumerate(factors) for _ in range(2 if row.foreground == "subject" else 1)])
-    factors = [factors[i] for i in rows]
-    parts = (autoencoder.picture_tensor(data[part]) for part in np.array_split(rows, 24))
+        return TrainingSet(**torch.load(cache, weights_only=True))
+    parts = (autoencoder.picture_tensor(part) for part in np.array_split(data, 24))
     latents = torch.cat([pca.encode(part).half() for part in parts])
-    rng = random.Random(0)
-    texts = [pictures.caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]
     ids = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    ids = ids.reshape(len(factors), CAPTIONS_PER_PICTURE, -1)
-    save(cache, {"latents": latents, "ids": ids})
-    return pca, latents, ids
+    made = TrainingSet(latents, ids.reshape(len(factors), CAPTIONS_PER_PICTURE, -1), inside, vocabulary)
+    save(cache, dict(vars(made)))
+    return made
+
+
+def inside_boxes(factors: Factors) -> Tensor:
+    """(16, 16) bool: the latents whose patches lie in a thing's box, at least in part."""
+    inside = torch.zeros(SIZE // GRID, SIZE // GRID, dtype=torch.bool)
+    for box in (thing.box for thing in factors.things):
+        rows = slice(max(0, box.top // GRID), -(-(box.top + box.side) // GRID))
+        inside[rows, max(0, box.left // GRID) : -(-(box.left + box.side) // GRID)] = True
+    return inside
 
 
 def denoiser_command(options: argparse.Namespace) -> None:
     """Train the denoiser, print a line per interval, append the loss curve."""
-    _, latents, ids = prepare(options.work)
+    data = prepare(options.work)
     config = DenoiserConfig(batch_size=options.batch_size)
     if options.samples:
         config = replace(config, samples=options.samples)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "denoiser.json").write_text(
-        json.dumps({**asdict(config), "rows": len(latents)}, indent=1) + "\n"
+        json.dumps({**asdict(config), "pictures": len(data.latents), "initial": str(options.initial)}, indent=1) + "\n"
     )
-    if options.processes == 1:
-        _run_denoiser(0, config, latents, ids, options, None, None)
-        return
     torch.manual_seed(config.seed)
-    shared = Shared(Denoiser(int(ids.max()) + 1), options.processes)
+    words = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
+    model = Denoiser(len(words))
+    if options.initial is not None:
+        carry_over(model, options.initial, words.get_vocab())
+    if options.processes == 1:
+        _run_denoiser(0, config, data, model, options, None, None)
+        return
+    shared = Shared(model, options.processes)
     barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
-    arguments = (config, latents.share_memory_(), ids.share_memory_(), options, shared, barrier)
-    torch.multiprocessing.spawn(_run_denoiser, arguments, nprocs=options.processes)
+    data.share_memory()
+    torch.multiprocessing.spawn(
+        _run_denoiser, (config, data, model, options, shared, barrier), nprocs=options.processes
+    )
 
 
 def _run_denoiser(
     rank: int,
     config: DenoiserConfig,
-    latents: Tensor,
-    ids: Tensor,
+    data: TrainingSet,
+    model: Denoiser,
     options: argparse.Namespace,
     shared: Shared | None,
     barrier: Barrier | None,
@@ -97,7 +119,7 @@ def _run_denoiser(
     if shared is not None:
         torch.set_num_threads(1)
     checkpoint = options.work / "denoiser.pt"
-    records = train(config, latents, ids, checkpoint, options.device, shared=shared, rank=rank, barrier=barrier)
+    records = train(config, data, model, checkpoint, options.device, shared=shared, rank=rank, barrier=barrier)
     for record in records:
         if rank:
             continue
@@ -112,19 +134,20 @@ def _run_denoiser(
 
 def decoder_command(options: argparse.Namespace) -> None:
     """Train the decoder, print a line per interval."""
-    pca, _, _ = prepare(options.work)
+    data, _ = pictures.load(options.work / "pictures")
+    pca = patch_pca(options.work, data)
     config = DecoderConfig()
     if options.samples:
         config = replace(config, samples=options.samples)
-    data, _ = pictures.load(options.work / "pictures")
     _follow(train_decoder(config, data, pca, options.work / DECODER, options.device), options, "decoder")
 
 
 def refine_command(options: argparse.Namespace) -> None:
     """Let the denoiser make latents of training pictures, and train the decoder on them too."""
-    pca, _, _ = prepare(options.work)
     data, factors = pictures.load(options.work / "pictures")
-    cache = options.work / "denoised.pt"
+    pca = patch_pca(options.work, data)
+    key = denoiser_key(options.work)
+    cache = options.work / f"denoised-{key}.pt"
     if not cache.exists():
         config = RefineConfig()
         made = []
@@ -136,7 +159,7 @@ def refine_command(options: argparse.Namespace) -> None:
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
     training = DecoderConfig(samples=options.samples or 32_000, learning_rate=1e-3)
     initial = torch.load(options.work / DECODER, weights_only=True)["average"]
-    checkpoint = options.work / REFINED
+    checkpoint = options.work / f"decoder-refined-{key}.pt"
     records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)
     _follow(records, options, "refine")
 
@@ -173,7 +196,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--processes", type=int, default=1, help="of the denoiser, on a CPU; one thread each")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=DenoiserConfig.batch_size)
+    parser.add_argument("--initial", type=Path, help="pipeline folder whose networks the denoiser begins with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.processes < 1 or options.batch_size % options.processes:

@@ -21,7 +21,7 @@ from orthoplex.benchmark.checks import (
     table_of,
     whole_numbers,
 )
-from orthoplex.benchmark.sources import ConceptSource, sample_sources
+from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import ALGORITHMS
@@ -50,10 +50,12 @@ _FILE = {
     **_EXPERIMENT,
     "sample_concepts": Rule("'all', or lists of texts", lambda value: value == "all" or list_of(TEXT).holds(value)),
     "concepts": list_of(TABLE),
+    "collections": list_of(TABLE),
     "pictures": TABLE,
     "encoder": TABLE,
     "variants": list_of(TABLE),
 }
+_COLLECTION = {"index": FILLED_TEXT, "names": list_of(TEXT), "kinds": list_of(TEXT)}
 _OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
 
 
@@ -206,14 +208,17 @@ class Experiment:
         values = asdict(self)
         for concept in values["concepts"]:
             concept["folder"] = Path(concept["folder"]).name
+            if concept["held_out"] is None:
+                del concept["held_out"]
         return values
 
 
 def load_experiment(path: Path) -> Experiment:
     """Read an experiment from a TOML file (see `experiments/merge-of-twelve.toml`).
 
-    `sample_concepts` is a list of names, or `"all"`; `[[concepts]]` entries name folders of one's own, relative to the
-    file. The experiment is called as the file.
+    `sample_concepts` is a list of names, or `"all"`; `[[concepts]]` entries name folders of one's own,
+    `[[collections]]` entries an `index` of many (see `indexed_sources`) and perhaps the `names` or `kinds` wanted;
+    paths are relative to the file. The experiment is called as the file.
 
     Raises:
         ConfigurationError: when the file cannot be read, or a key or value is not allowed; names the file.
@@ -239,7 +244,11 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         base=values.get("base", "vignette"),
         resolution=values.get("resolution", 128),
         seeds=tuple(values.get("seeds", (0,))),
-        concepts=concepts + tuple(_source(path.parent, row) for row in values.get("concepts", ())),
+        concepts=(
+            *concepts,
+            *(_source(path.parent, row) for row in values.get("concepts", ())),
+            *(source for row in values.get("collections", ()) for source in _collection(path.parent, row)),
+        ),
         training=values.get("training", {}),
         prompts={kind: tuple(prompts) for kind, prompts in values.get("prompts", {}).items()},
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
@@ -250,9 +259,17 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
 
 def _source(folder: Path, row: Mapping[str, Any]) -> ConceptSource:
     keys = [item.name for item in fields(ConceptSource)]
-    _check_keys(row, keys, "a concept", required=keys)
+    required = [item.name for item in fields(ConceptSource) if item.default is MISSING]
+    _check_keys(row, keys, "a concept", required=required)
     check("a concept's folder", row["folder"], FILLED_TEXT)
     return ConceptSource(**{**row, "folder": folder / row["folder"]})
+
+
+def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ...]:
+    _check_keys(row, list(_COLLECTION), "a collection", required=["index"])
+    for key, value in row.items():
+        check(f"a collection's {key}", value, _COLLECTION[key])
+    return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
 _Table = TypeVar("_Table", PictureSettings, EncoderSettings, Variant)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.sources import ConceptSource, open_pictures, split_pictures
+from orthoplex.benchmark.sources import ConceptSource, open_pictures
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import (
     Encoder,
@@ -87,10 +87,10 @@ class Measurement:
 
 
 def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict[str, References]:
-    """Encode the real pictures of concepts, split as everywhere (`split_pictures`)."""
+    """Encode the real pictures of concepts, split as everywhere (`ConceptSource.split`)."""
     references = {}
     for concept in concepts:
-        split = split_pictures(concept.folder)
+        split = concept.split()
         training, held_out = (encoder.encode(open_pictures(files)) for files in (split.training, split.held_out))
         references[concept.name] = References(concept.kind, training, held_out)
     return references

@@ -14,10 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 from orthoplex import vignette
-from orthoplex.benchmark.checks import FILLED_TEXT, TEXT, check
+from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, TEXT, check, list_of, whole_numbers
 from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.training import PICTURE_SUFFIXES
+from orthoplex.training import PICTURE_SUFFIXES, read_caption_table
 
 MINIMUM_PICTURES = 4
 
@@ -31,12 +31,14 @@ class ConceptSource:
         kind: One of `orthoplex.concepts.KINDS`.
         class_word: The ordinary word for what it is.
         folder: Pictures, with captions beside them.
+        held_out: How many of its last pictures are kept from training; None for a quarter.
     """
 
     name: str
     kind: str
     class_word: str
     folder: Path
+    held_out: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse names and kinds that no concept may have."""
@@ -45,6 +47,12 @@ class ConceptSource:
         check(f"class_word of concept {self.name!r}", self.class_word, FILLED_TEXT)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept {self.name!r} has kind {self.kind!r}; allowed: {', '.join(KINDS)}")
+        if self.held_out is not None:
+            check(f"held_out of concept {self.name!r}", self.held_out, whole_numbers(1))
+
+    def split(self) -> Split:
+        """Its pictures for training and those kept from it (see `split_pictures`)."""
+        return split_pictures(self.folder, self.held_out)
 
     @property
     def token(self) -> str:
@@ -60,14 +68,14 @@ class Split:
     held_out: tuple[Path, ...]
 
 
-def split_pictures(folder: Path) -> Split:
+def split_pictures(folder: Path, held_out: int | None = None) -> Split:
     """The first three quarters of a folder's pictures, by file name, are for training, the rest is held out.
 
-    With n pictures `floor(n/4)` are held out: 4 of 16, 3 of 12.
+    With n pictures `floor(n/4)` are held out: 4 of 16, 3 of 12; or `held_out` of them.
 
     Raises:
-        DatasetError: when the folder is missing, holds fewer than four pictures, or one of its pictures twice, which
-            could put the same picture on both sides.
+        DatasetError: when the folder is missing, holds fewer than four pictures or none beside those held out, or one
+            of its pictures twice, which could put the same picture on both sides.
     """
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed: a folder of pictures")
@@ -81,7 +89,9 @@ def split_pictures(folder: Path) -> Split:
             raise DatasetError(
                 f"folder {folder}: {path.name} is a duplicate of {twin.name}; allowed: each picture once"
             )
-    cut = len(files) - len(files) // 4
+    cut = len(files) - (len(files) // 4 if held_out is None else held_out)
+    if cut < 1:
+        raise DatasetError(f"folder {folder} holds {len(files)} pictures, {held_out} held out; allowed: fewer held out")
     return Split(tuple(files[:cut]), tuple(files[cut:]))
 
 
@@ -90,9 +100,11 @@ def training_folder(source: ConceptSource, work: Path) -> Path:
 
     Its name holds the hash of its files, so that changed pictures get a folder of their own.
     """
-    split = split_pictures(source.folder)
+    split = source.split()
     captions = [path.with_suffix(".txt") for path in split.training if path.with_suffix(".txt").is_file()]
-    table = _caption_table(source.folder, {path.name for path in split.training})
+    names = {path.name for path in split.training}
+    rows = [row for row in read_caption_table(source.folder / "metadata.jsonl") if row.file_name in names]
+    table = "".join(json.dumps({"file_name": row.file_name, "text": row.text}) + "\n" for row in rows)
     digest = hashlib.sha256(table.encode())
     for path in (*split.training, *captions):
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
@@ -152,25 +164,44 @@ def sample_sources(names: Sequence[str] = ()) -> tuple[ConceptSource, ...]:
     return tuple(source for source in samples if not names or source.name in names)
 
 
+def indexed_sources(index: Path, *, names: Sequence[str] = (), kinds: Sequence[str] = ()) -> tuple[ConceptSource, ...]:
+    """The concepts that an index lists, all of them or those of some names or kinds, in its order.
+
+    An index is a JSON list of objects with `name`, `kind`, `class_word` and perhaps `held_out`; other keys are ignored.
+    The pictures of a concept lie in the folder of its name beside the index.
+
+    Raises:
+        ConfigurationError: when the index cannot be read, an entry is not as said, or a name or kind is not listed.
+    """
+    try:
+        rows = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"index {index} cannot be read: {error}") from error
+    check(f"index {index}", rows, list_of(TABLE))
+    sources = []
+    for number, row in enumerate(rows, start=1):
+        lacking = [key for key in ("name", "kind", "class_word") if key not in row]
+        if lacking:
+            raise ConfigurationError(f"index {index} entry {number} lacks {', '.join(lacking)}; allowed: all three")
+        folder = index.parent / str(row["name"])
+        sources.append(ConceptSource(row["name"], row["kind"], row["class_word"], folder, row.get("held_out")))
+    for what, wanted, there in (
+        ("name", names, [source.name for source in sources]),
+        ("kind", kinds, [source.kind for source in sources]),
+    ):
+        for value in wanted:
+            if value not in there:
+                known = ", ".join(dict.fromkeys(there))
+                raise ConfigurationError(f"index {index} lists no concept of the {what} {value!r}; allowed: {known}")
+    of_name = [source for source in sources if not names or source.name in names]
+    found = tuple(source for source in of_name if not kinds or source.kind in kinds)
+    if not found:
+        raise ConfigurationError(
+            f"index {index} lists no {' or '.join(kinds)} among {', '.join(names) or 'its concepts'}"
+        )
+    return found
+
+
 def shipped_concept(name: str, method: str) -> Path:
     """The file of a sample concept that ships trained."""
     return Path(vignette.concept_file(name, method=method))
-
-
-def _caption_table(folder: Path, names: set[str]) -> str:
-    """The lines of `metadata.jsonl` that are about the given files."""
-    path = folder / "metadata.jsonl"
-    if not path.is_file():
-        return ""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    kept = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip() and json.loads(line).get("file_name") in names:
-                kept.append(f"{line}\n")
-        except (ValueError, AttributeError, TypeError) as error:
-            raise DatasetError(f"{path} line {number} is {line[:60]!r}; allowed: a JSON object per line") from error
-    return "".join(kept)

@@ -11,7 +11,7 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import EncoderSettings, PictureSettings
 from orthoplex.benchmark.gallery import Combination, Gallery, Row
 from orthoplex.benchmark.measurement import References, Shown, Summary, measure, summarise
-from orthoplex.benchmark.sources import ConceptSource, split_pictures
+from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import Concept
@@ -149,7 +149,7 @@ class Stand:
                 kind=concept.kind,
                 prompt=pictures[concept.name, "orthogonal merged"].prompt,
                 live=concept.name in live,
-                references=shelf.put(f"{concept.name}-reference", split_pictures(concept.folder).held_out),
+                references=shelf.put(f"{concept.name}-reference", concept.split().held_out),
                 alone=shelf.put(f"{concept.name}-alone", pictures[concept.name, "orthogonal alone"].files),
                 merged=shelf.put(f"{concept.name}-merged", pictures[concept.name, "orthogonal merged"].files),
                 lora=shelf.put(f"{concept.name}-lora", pictures[concept.name, "lora merged"].files),

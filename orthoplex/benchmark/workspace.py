@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 from safetensors import SafetensorError
@@ -38,6 +38,7 @@ from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_p
 
 CACHE_VERSION = 3
 _LOG = logging.getLogger(__name__)
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Workspace:
         }
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
-        is_trained = _is_whole(output, load_concept, seconds)
+        is_trained = _whole(output, load_concept, seconds) is not None
         clock = _Clock(seconds)
         if not is_trained:
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,22 +152,24 @@ class Workspace:
         """
         folders = [self._picture_folder(merge, prompt, settings) for prompt in prompts]
         wanted = dict(zip(folders, prompts, strict=True))
-        missing = {folder: prompt for folder, prompt in wanted.items() if not _is_whole(folder, _read_set)}
+        kept = {folder: _whole(folder, _read_set) for folder in wanted}
+        missing = {folder: prompt for folder, prompt in wanted.items() if kept[folder] is None}
         if missing:
             with self._folded(merge):
                 for done, (folder, prompt) in enumerate(missing.items(), start=1):
                     self._make_pictures(folder, prompt, settings, merge)
                     yield BenchmarkEvent("pictures", done, len(missing), message)
-        return tuple(_read_set(folder) for folder in folders)
+        return tuple(kept[folder] or _read_set(folder) for folder in folders)
 
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
         """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
         path = pictures.folder / f"{encoder.name}.safetensors"
-        if not _is_whole(path, lambda file: load_file(file)["features"]):
+        features = _whole(path, lambda file: load_file(file)["features"])
+        if features is None:
             features = encoder.encode(pictures.open())
             with written_atomically(path) as temporary:
                 save_file({"features": features}, temporary)
-        return load_file(path)["features"]
+        return features
 
     def _folded(self, merge: Merge | None) -> AbstractContextManager[object]:
         return nullcontext() if merge is None else self.base.folded(merge)
@@ -228,12 +231,12 @@ def _decisive(merge: Merge | None) -> dict[str, Any] | None:
     return {key: merge.recipe[key] for key in ("algorithm", "scale", "concepts")}
 
 
-def _is_whole(path: Path, read: Callable[[Path], object], *companions: Path) -> bool:
-    """Whether something is there and can be read; what is damaged is removed, and files that belong to it."""
+def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Read | None:
+    """What is read there, or None; what is damaged is removed, and files that belong to it."""
     if not path.exists():
-        return False
+        return None
     try:
-        read(path)
+        return read(path)
     except (ConceptFileError, SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         _LOG.warning("%s is damaged and is made again: %s", path, error)
         if path.is_dir():
@@ -242,8 +245,7 @@ def _is_whole(path: Path, read: Callable[[Path], object], *companions: Path) -> 
             path.unlink()
         for companion in companions:
             companion.unlink(missing_ok=True)
-        return False
-    return True
+        return None
 
 
 def _read_set(folder: Path) -> PictureSet:

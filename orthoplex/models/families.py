@@ -69,9 +69,9 @@ def load_base(
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        place = torch.zeros(1, device=device)
-        place.cpu()  # the device "meta" holds no data to give back
-        return place.device
+        probe = torch.zeros(1, device=device)
+        probe.cpu()  # the device "meta" holds no data to give back
+        return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BaseModelError(f"device is '{device}', allowed are cpu and what this torch has: {reason}") from error

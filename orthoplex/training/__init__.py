@@ -3,7 +3,14 @@
 from orthoplex.training.batches import native_resolution
 from orthoplex.training.checkpoint import checkpoint_path
 from orthoplex.training.config import LEARNING_RATES, TrainingConfig
-from orthoplex.training.dataset import CAPTION_TEMPLATES, PICTURE_SUFFIXES, ConceptDataset, Picture
+from orthoplex.training.dataset import (
+    CAPTION_TEMPLATES,
+    PICTURE_SUFFIXES,
+    CaptionRow,
+    ConceptDataset,
+    Picture,
+    read_caption_table,
+)
 from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts, with_article
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
@@ -13,6 +20,7 @@ __all__ = [
     "FOREIGN_PROMPTS",
     "LEARNING_RATES",
     "PICTURE_SUFFIXES",
+    "CaptionRow",
     "ConceptDataset",
     "Picture",
     "StepRecord",
@@ -21,6 +29,7 @@ __all__ = [
     "default_foreign_prompts",
     "log_path",
     "native_resolution",
+    "read_caption_table",
     "samples_folder",
     "train",
     "with_article",

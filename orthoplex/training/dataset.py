@@ -29,6 +29,15 @@ CAPTION_TEMPLATES: dict[str, tuple[str, ...]] = {
 _NO_CAPTION = {"license", "licence", "readme", "notice", "attribution", "credits"}
 
 
+@dataclass(frozen=True)
+class CaptionRow:
+    """A line of ``metadata.jsonl``: its number, from 1, the picture's file name and the caption."""
+
+    number: int
+    file_name: str
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One training picture.
@@ -249,10 +258,15 @@ def _read_text(path: Path) -> str:
         raise DatasetError(f"{path} cannot be read: {error}; allowed is UTF-8 text") from error
 
 
-def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
+def read_caption_table(path: Path) -> list[CaptionRow]:
+    """The rows of a ``metadata.jsonl``; none when there is no such file.
+
+    Raises:
+        DatasetError: When it is no UTF-8 text, or a line is not what is allowed; names the line.
+    """
     if not path.is_file():
-        return {}
-    captions: dict[str, str] = {}
+        return []
+    rows = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -265,11 +279,19 @@ def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
             raise DatasetError(
                 f'{path} line {number} cannot be read; allowed is {{"file_name": …, "text": …}} with two texts'
             ) from error
+        rows.append(CaptionRow(number, name, text))
+    return rows
+
+
+def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
+    captions: dict[str, str] = {}
+    for row in read_caption_table(path):
+        name = row.file_name
         if name not in names:
-            raise DatasetError(f"{path} line {number}: picture {name!r} does not exist in the folder")
+            raise DatasetError(f"{path} line {row.number}: picture {name!r} does not exist in the folder")
         if name in captions:
-            raise DatasetError(f"{path} line {number}: picture {name!r} has a duplicate caption; allowed is one")
-        captions[name] = text
+            raise DatasetError(f"{path} line {row.number}: picture {name!r} has a duplicate caption; allowed is one")
+        captions[name] = row.text
     return captions
 
 

@@ -62,7 +62,7 @@ def train(
     (seed, step), so a resumed run gives the tensors of an unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
-    A file that cannot be written ends it with an error, and with a checkpoint too.
+    A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
     Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and, until it is done,
     ``<stem>.checkpoint.safetensors``, and ``.<stem>.lock`` while it runs: one process at a time trains one file.
 

@@ -1,5 +1,6 @@
 """Experiments are read from TOML; what is not allowed is refused by name."""
 
+import json
 import re
 from pathlib import Path
 
@@ -92,6 +93,27 @@ def test_the_json_form_names_no_absolute_folder(tmp_path):
     assert str(tmp_path) not in str(values)
 
 
+def test_collections_come_after_the_other_concepts(tmp_path):
+    pool = [{"name": name, "kind": "person", "class_word": "person", "held_out": 8} for name in ("p1", "p2")]
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "concepts.json").write_text(json.dumps(pool))
+    table = '[[collections]]\nindex = "pool/concepts.json"\n'
+    experiment = load_experiment(write(tmp_path, GOOD + table))
+    assert [concept.name for concept in experiment.concepts] == ["anna", "rex", "p1", "p2"]
+    assert experiment.concepts[2].folder == tmp_path / "pool" / "p1"
+    assert experiment.to_json()["concepts"][2]["held_out"] == 8
+    assert "held_out" not in experiment.to_json()["concepts"][0]
+    experiment = load_experiment(write(tmp_path, GOOD + table + 'names = ["p2"]\n'))
+    assert [concept.name for concept in experiment.concepts] == ["anna", "rex", "p2"]
+    for entry, message in (
+        ('nmaes = ["p2"]', "a collection has the key 'nmaes'; did you mean 'names'"),
+        ("kinds = 5", "a collection's kinds is 5; allowed: lists of texts"),
+        ('names = ["p3"]', "lists no concept of the name 'p3'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            load_experiment(write(tmp_path, GOOD + table + entry + "\n"))
+
+
 def test_concepts_of_a_kind(tmp_path):
     experiment = load_experiment(write(tmp_path, GOOD))
     assert [concept.name for concept in experiment.of_kind("person")] == ["anna", "rex"]
@@ -125,6 +147,10 @@ def test_concepts_of_a_kind(tmp_path):
     ],
 )
 def test_errors_name_the_file_the_thing_and_what_is_allowed(tmp_path, old, new, message):
+    assert_refused(tmp_path, old, new, message)
+
+
+def assert_refused(tmp_path, old, new, message):
     assert old in GOOD
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         load_experiment(write(tmp_path, GOOD.replace(old, new)))
@@ -165,10 +191,7 @@ def test_errors_name_the_file_the_thing_and_what_is_allowed(tmp_path, old, new, 
     ],
 )
 def test_values_of_the_wrong_type_are_refused(tmp_path, old, new, message):
-    assert old in GOOD
-    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
-        load_experiment(write(tmp_path, GOOD.replace(old, new)))
-    assert "tiny.toml" in str(caught.value)
+    assert_refused(tmp_path, old, new, message)
 
 
 @pytest.mark.parametrize("key", ["pictures", "encoder", "variants", "concepts"])

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from orthoplex.benchmark import ConceptSource, split_pictures
-from orthoplex.benchmark.sources import folder_made_once, open_pictures, training_folder
+from orthoplex.benchmark.sources import folder_made_once, indexed_sources, open_pictures, training_folder
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.training import ConceptDataset
 
@@ -29,6 +30,51 @@ def test_too_few_pictures_and_no_folder_are_refused(tmp_path):
         split_pictures(tmp_path)
     with pytest.raises(DatasetError, match=r"none does not exist"):
         split_pictures(tmp_path / "none")
+
+
+def test_a_concept_may_hold_out_another_number(sources, tmp_path):
+    anna = replace(sources[0], held_out=5)
+    assert [path.name for path in anna.split().held_out] == [f"{n:02d}.png" for n in range(3, 8)]
+    copied = training_folder(anna, tmp_path)
+    assert sorted(path.name for path in copied.glob("*.png")) == ["00.png", "01.png", "02.png"]
+    with pytest.raises(DatasetError, match=r"holds 8 pictures, 8 held out; allowed: fewer held out"):
+        replace(anna, held_out=8).split()
+    with pytest.raises(ConfigurationError, match=r"held_out of concept 'anna' is 0; allowed: whole numbers from 1"):
+        replace(anna, held_out=0)
+
+
+def test_an_index_lists_concepts_beside_it(tmp_path):
+    index = tmp_path / "concepts.json"
+    anna = {"name": "anna", "kind": "person", "class_word": "person", "held_out": 8, "licence": "CC0"}
+    rows = [anna, {"name": "den", "kind": "scene", "class_word": "place"}]
+    index.write_text(json.dumps(rows))
+    first = ConceptSource("anna", "person", "person", tmp_path / "anna", held_out=8)
+    second = ConceptSource("den", "scene", "place", tmp_path / "den")
+    assert indexed_sources(index) == (first, second)
+    assert indexed_sources(index, names=["den"]) == indexed_sources(index, kinds=["scene"]) == (second,)
+    with pytest.raises(ConfigurationError, match="lists no person among den"):
+        indexed_sources(index, names=["den"], kinds=["person"])
+    with pytest.raises(ConfigurationError, match="lists no concept of the name 'rex'; allowed: anna, den"):
+        indexed_sources(index, names=["rex"])
+    with pytest.raises(ConfigurationError, match="lists no concept of the kind 'style'; allowed: person, scene"):
+        indexed_sources(index, kinds=["style"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("5", "is 5; allowed: lists of tables"),
+        ('[{"name": "anna"}]', "entry 1 lacks kind, class_word; allowed: all three"),
+        ('[{"name": 5, "kind": "person", "class_word": "person"}]', "concept name is 5; allowed: texts"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(tmp_path, text, message):
+    (tmp_path / "concepts.json").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        indexed_sources(tmp_path / "concepts.json")
+    with pytest.raises(ConfigurationError, match="missing.json cannot be read"):
+        indexed_sources(tmp_path / "missing.json")
 
 
 def test_no_picture_can_be_on_both_sides(sources, tmp_path):
@@ -85,7 +131,7 @@ def test_captions_in_one_table_are_cut_to_the_training_pictures(sources, tmp_pat
     names = [json.loads(line)["file_name"] for line in (copied / "metadata.jsonl").read_text().splitlines()]
     assert names == [f"{number:02d}.png" for number in range(6)]
     (folder / "metadata.jsonl").write_text("\n".join(["[]", *lines]))
-    with pytest.raises(DatasetError, match="metadata.jsonl line 1 is '\\[\\]'; allowed: a JSON object per line"):
+    with pytest.raises(DatasetError, match="metadata.jsonl line 1 cannot be read; allowed is"):
         training_folder(ConceptSource("anna", "person", "person", folder), tmp_path)
 
 

@@ -1,21 +1,34 @@
 """The autoencoder's encoder is patch PCA, and the denoiser's loop resumes and averages as it says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from orthoplex import vignette
 from orthoplex.models import load_base
 from pretraining import tokenizer
 from pretraining.autoencoder import LATENTS, build, fit_pca, picture_tensor
+from pretraining.compose import Box, Factors, Thing
 from pretraining.decoder import DecoderConfig, DenoisedLatents, crop_batch, noise_levels
-from pretraining.denoiser import DenoiserConfig, schedule, scheduler, train
+from pretraining.denoiser import (
+    Denoiser,
+    DenoiserConfig,
+    TrainingSet,
+    carry_over,
+    focus_weights,
+    random_timesteps,
+    schedule,
+    scheduler,
+    train,
+)
 from pretraining.export import loss_curve
 from pretraining.muon import Muon, Shared, layout, named, orthogonalised
-from pretraining.pictures import Factors
 from pretraining.refine import RefineConfig, denoised_latents
+from pretraining.train import inside_boxes
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +132,25 @@ def test_weights_of_another_network_are_refused() -> None:
         named(network, torch.zeros(3))
 
 
+def tiny_set() -> TrainingSet:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(6, LATENTS, 16, 16, generator=generator)
+    ids = torch.randint(0, 50, (6, 2, 8), generator=generator)
+    return TrainingSet(latents, ids, torch.rand(6, 16, 16, generator=generator) < 0.4, vocabulary="fifty")
+
+
+def small_denoiser() -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(50)
+
+
 def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
-    latents, ids = torch.randn(6, LATENTS, 16, 16), torch.randint(0, 50, (6, 2, 8))
+    data = tiny_set()
     short = DenoiserConfig(samples=4, batch_size=2, warmup_samples=1, decay_share=1e-9)
     whole = DenoiserConfig(samples=8, batch_size=2, warmup_samples=1, decay_share=1e-9)
-    list(train(short, latents, ids, tmp_path / "a.pt", "cpu", compiled=False))
-    list(train(whole, latents, ids, tmp_path / "a.pt", "cpu", compiled=False))
-    list(train(whole, latents, ids, tmp_path / "b.pt", "cpu", compiled=False))
+    list(train(short, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    list(train(whole, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    list(train(whole, data, small_denoiser(), tmp_path / "b.pt", "cpu", compiled=False))
     resumed, unbroken = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
     assert resumed["samples"] == unbroken["samples"] == 8
     for name in ("weights", "average", "first", "second"):
@@ -157,7 +182,7 @@ def test_the_denoiser_keeps_the_layout_of_what_it_is_given() -> None:
     pipeline = load_base("vignette").pipeline
     ramp = np.broadcast_to(np.linspace(0, 255, 128)[:, None, None], (128, 128, 3)).astype(np.uint8)
     data = np.stack([ramp, 255 - ramp, ramp])
-    factors = [Factors("none", None, None, None, scene, None) for scene in ("beach", "desert", "forest")]
+    factors = [Factors((), scene, None) for scene in ("beach", "desert", "forest")]
     config = RefineConfig(pictures=2, batch_size=2, steps=4, fewest=1, most=1)
     (found,) = denoised_latents(config, pipeline, data, factors)
     assert len(set(found.rows.tolist())) == 2
@@ -182,9 +207,17 @@ def test_the_perceptual_distance_is_zero_for_equal_pictures_and_pulls_one_side_o
 
 def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}, "samples": 3}, tmp_path / "a.pt")
-    latents, ids = torch.randn(6, LATENTS, 16, 16), torch.randint(0, 50, (6, 2, 8))
     with pytest.raises(ValueError, match="a.pt was written by another version"):
-        next(train(DenoiserConfig(), latents, ids, tmp_path / "a.pt", "cpu", compiled=False))
+        next(train(DenoiserConfig(), tiny_set(), small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+
+
+def test_a_checkpoint_for_other_words_is_refused(tmp_path: Path) -> None:
+    data = tiny_set()
+    config = DenoiserConfig(samples=2, batch_size=2)
+    list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    other = replace(data, vocabulary="fifty others")
+    with pytest.raises(ValueError, match=r"a.pt was written by another version or for other words"):
+        next(train(config, other, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
 
 
 def test_only_merges_that_a_word_needs_are_kept() -> None:
@@ -204,3 +237,58 @@ def test_the_loss_curve_shows_what_a_resumed_run_did_again_once(
     loss_curve(tmp_path / "log.jsonl", tmp_path / "curve.svg")
     assert drawn == [([1, 2], [3.0, 2.0])]
     assert (tmp_path / "curve.svg").is_file()
+
+
+def test_things_weigh_more_than_the_scene_and_every_picture_the_same() -> None:
+    inside = torch.zeros(2, 4, 4, dtype=torch.bool)
+    inside[0, :2] = True
+    weights = focus_weights(inside, focus=2.0)
+    torch.testing.assert_close(weights.mean((1, 2)), torch.ones(2))
+    torch.testing.assert_close(weights[0, 0, 0] / weights[0, 3, 3], torch.tensor(3.0))
+    assert (weights[1] == 1).all()
+
+
+def test_the_loss_is_the_plain_one_where_weights_are_even_and_counts_what_is_weighed() -> None:
+    model, data = small_denoiser(), tiny_set()
+
+    def loss(weights: torch.Tensor) -> float:
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            return float(model.loss(model.unet, data.latents, data.ids[:, 0], weights, generator))
+
+    half = torch.zeros(6, 16, 16)
+    half[:, :8] = 2.0
+    assert loss(torch.ones(6, 16, 16)) == pytest.approx((loss(half) + loss(2 - half)) / 2, rel=1e-5)
+    assert loss(half) != pytest.approx(loss(2 - half), rel=1e-3)
+
+
+def test_timesteps_cover_the_schedule_and_lie_more_often_in_the_noisy_middle() -> None:
+    drawn = random_timesteps(40_000, torch.Generator().manual_seed(0))
+    assert drawn.min() >= 0
+    assert drawn.max() == 999
+    tenths = torch.bincount(drawn // 100, minlength=10) / len(drawn)
+    assert tenths.min() > 0.045
+    assert tenths[6] > 1.4 * tenths[0]
+
+
+def test_a_new_vocabulary_keeps_what_the_networks_knew(tmp_path: Path) -> None:
+    old = load_base("vignette").pipeline
+    tokens = {**{token: index + 2 for token, index in old.tokenizer.get_vocab().items()}, "new": 0, "words": 1}
+    torch.manual_seed(0)
+    model = Denoiser(len(tokens))
+    fresh = model.text_encoder.get_input_embeddings().weight[:2].clone()
+    carry_over(model, vignette.folder(), tokens)
+    rows = model.text_encoder.get_input_embeddings().weight
+    torch.testing.assert_close(rows[:2], fresh)
+    torch.testing.assert_close(rows[2:], old.text_encoder.get_input_embeddings().weight)
+    for name, value in old.unet.state_dict().items():
+        torch.testing.assert_close(model.unet.state_dict()[name], value)
+
+
+def test_latents_in_a_box_are_the_ones_it_touches() -> None:
+    inside = inside_boxes(Factors((Thing(Box(8, 60, 16), subject="fox", family="noto"),), "a forest", None))
+    assert inside[:, :1].sum() == inside[:, 3:].sum() == 0
+    assert inside[7:10, 1:3].all()
+    assert inside.sum() == 6
+    outside = inside_boxes(Factors((Thing(Box(-4, 120, 20), subject="fox", family="noto"),), "a forest", None))
+    assert outside.sum() == 2

