@@ -68,11 +68,14 @@ def _things(factors: Factors, rng: random.Random, *, plain: bool) -> str:
 
 
 def caption(factors: Factors, rng: random.Random) -> str:
-    """Draw a caption: 10 % empty, 15 % class words only, else the factors in a shuffled paraphrase."""
+    """Draw a caption: 10 % empty, 15 % class words only, else the factors in a shuffled paraphrase.
+
+    A sheet, which is there to teach words, is never called by class words.
+    """
     draw = rng.random()
     if draw < EMPTY:
         return ""
-    plain = draw < EMPTY + PLAIN
+    plain = draw < EMPTY + PLAIN and len(factors.things) <= 2
     things = _things(factors, rng, plain=plain)
     if plain:
         scene, painting = "" if things else "a place", "painting" if factors.style and rng.random() < 0.5 else ""

@@ -160,6 +160,11 @@ class Placed:
     tilt: float
 
 
+def random_family(rng: random.Random) -> str:
+    """A drawing family, by its share."""
+    return rng.choices(list(FAMILIES), list(FAMILIES.values()))[0]
+
+
 def _place(kind: str, box: Box, tilt: float, rng: random.Random, others: Sequence[Placed] = ()) -> Placed:
     """A random person, or a subject that is not among `others`."""
     if kind == "person":
@@ -167,7 +172,7 @@ def _place(kind: str, box: Box, tilt: float, rng: random.Random, others: Sequenc
         return Placed(Thing(box, person=someone.words), someone.draw(rng), tilt)
     taken = {other.thing.subject for other in others}
     subject = rng.choice([word for word in SUBJECTS if word not in taken])
-    family = rng.choice(FAMILIES)
+    family = random_family(rng)
     return Placed(Thing(box, subject, family), emoji(family, SUBJECTS[subject][0]), tilt)
 
 
@@ -193,7 +198,7 @@ def sheet_things(rng: random.Random) -> list[Placed]:
     return placed
 
 
-def compose(seed: int, index: int, *, styled: float = 1 / 3, sheets: float = 0.3) -> tuple[Image.Image, Factors]:
+def compose(seed: int, index: int, *, styled: float = 0.2, sheets: float = 0.3) -> tuple[Image.Image, Factors]:
     """Picture number `index` of the collection `seed`: a SIZE × SIZE RGB picture and its factors.
 
     `styled` is the share of painted pictures, `sheets` that of sheets.

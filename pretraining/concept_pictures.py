@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 
 from pretraining.assets import background, character, emoji, panorama_view
 from pretraining.captions import with_article
-from pretraining.compose import CANVAS, SIZE, paste, random_box, random_square, scene_picture, stylise
+from pretraining.compose import CANVAS, SIZE, paste, random_box, random_family, random_square, scene_picture, stylise
 from pretraining.people import Person
-from pretraining.vocabulary import FAMILIES, SCENES, SUBJECTS
+from pretraining.vocabulary import SCENES, SUBJECTS
 
 PICTURES = 16
 EMOJI_LICENCES = {
@@ -43,7 +43,7 @@ class Sample:
 def thing(rng: random.Random) -> tuple[Image.Image, str]:
     """A cut-out subject of the base's vocabulary and its words."""
     subject = rng.choice(list(SUBJECTS))
-    return emoji(rng.choice(FAMILIES), SUBJECTS[subject][0]), with_article(subject)
+    return emoji(random_family(rng), SUBJECTS[subject][0]), with_article(subject)
 
 
 def view(kind: str, name: str, rng: random.Random) -> Image.Image:

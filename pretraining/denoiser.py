@@ -42,7 +42,7 @@ class DenoiserConfig:
     warmup_samples: int = 4_000
     decay_share: float = 0.3
     ema: float = 0.998
-    focus: float = 2.0
+    focus: float = 5.0
     seed: int = 0
 
 

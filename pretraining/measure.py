@@ -229,7 +229,7 @@ def main() -> None:
     encoder = Encoder(picture_size=128)
     real, rows = real_features(options.work, options.fit, encoder)
     readers = fit_readers(real, rows, encoder.name)
-    composites = [compose(2, index, sheets=0) for index in range(options.prompts)]
+    composites = [compose(2, index, styled=1 / 3, sheets=0) for index in range(options.prompts)]
     unseen, wanted = [picture for picture, _ in composites], [factors for _, factors in composites]
     x = picture_tensor(np.stack([np.asarray(picture) for picture in unseen]))
 
