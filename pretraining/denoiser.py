@@ -37,8 +37,8 @@ class DenoiserConfig:
 
     samples: int = 2_000_000
     batch_size: int = 96
-    learning_rate: float = 1e-3
-    adam_learning_rate: float = 6e-4
+    learning_rate: float = 4e-4
+    adam_learning_rate: float = 2.4e-4
     warmup_samples: int = 4_000
     decay_share: float = 0.3
     ema: float = 0.998
