@@ -124,12 +124,12 @@ def random_box(kind: str, place: str, rng: random.Random) -> tuple[Box, float]:
         side, step = side + rng.randint(-8, 8), 1
     free = SIZE - side
     if place == "middle":
-        left = _steps(free // 4 if kind == "person" else 0, free - free // 4 if kind == "person" else free, step, rng)
+        margin = free // 4 if kind == "person" else 0
+        left = _steps(margin, free - margin, step, rng)
     elif place == "left":
         left = _steps(0, SIZE // 2 + GRID - side, step, rng)
     else:
-        left = _steps(SIZE // 2 - GRID, free, step, rng)
-    left = max(0, min(left, free))
+        left = _steps(min(SIZE // 2 - GRID, free), free, step, rng)
     top = free if kind == "person" else _steps(free // 2, free, step, rng)
     return Box(left, top, side), 0.0 if on_grid else rng.uniform(-4, 4)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from orthoplex.benchmark.report import markdown_table
+
 FIRST, NOW = Path("results/vignette/first/merge-of-twelve.json"), Path("results/merge-of-twelve.json")
 
 
@@ -38,23 +40,24 @@ def table(before: dict, now: dict) -> str:
     }
     shared = [name for name in names if name in rows["before"]]
     what = ("alignment_retention", "recognised_retention", "identity_retention", "single_recognised", "single_identity")
-    lines = [
-        f"| variant | base | {' | '.join(key.replace('_', ' ') for key in what)} |",
-        "|---" * (len(what) + 2) + "|",
+    retention = [
+        [name, label, *(_interval(found[name][key]) for key in what)]
+        for name in shared
+        for label, found in rows.items()
     ]
-    for name in shared:
-        for label, table_ in rows.items():
-            cells = [_interval(table_[name][key]) for key in what]
-            lines.append(f"| {name} | {label} | {' | '.join(cells)} |")
     first, second = alone(before, shared[0]), alone(now, shared[0])
-    lines += ["", f"Alone, {shared[0]}: alignment as a share of real pictures' (of the base alone)", ""]
-    lines += ["| concept | before | now |", "|---|---|---|"]
-    for concept in second:
-        cells = [f"{found[concept][0]:.3f} ({found[concept][1]:.3f})" for found in (first, second) if concept in found]
-        lines.append(f"| {concept} | {' | '.join(cells)} |")
+    concepts = [
+        [
+            concept,
+            *(f"{found[concept][0]:.3f} ({found[concept][1]:.3f})" for found in (first, second) if concept in found),
+        ]
+        for concept in second
+    ]
     means = [np.mean([found[concept][0] for concept in second if concept in found]) for found in (first, second)]
-    lines.append(f"| mean | {means[0]:.3f} | {means[1]:.3f} |")
-    return "\n".join(lines) + "\n"
+    concepts.append(["mean", *(f"{mean:.3f}" for mean in means)])
+    told = f"Alone, {shared[0]}: alignment as a share of real pictures' (of the base alone)\n"
+    header = ["variant", "base", *(key.replace("_", " ") for key in what)]
+    return "\n".join([markdown_table(header, retention), told, markdown_table(["concept", "before", "now"], concepts)])
 
 
 def _interval(value: dict | None) -> str:

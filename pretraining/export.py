@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 from pretraining.autoencoder import PatchPca, build
@@ -22,25 +23,34 @@ from pretraining.showcase import PROMPTS
 DECODER = "decoder.pt"
 
 
-def denoiser_key(work: Path) -> str:
-    """Which denoiser and which pictures lie under `work`: what was made from them is called after it."""
-    average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
+def denoiser_average(work: Path) -> Tensor:
+    """The averaged weights of the denoiser's checkpoint under `work`, flat."""
+    return torch.load(work / "denoiser.pt", weights_only=True)["average"]
+
+
+def denoiser_key(work: Path, average: Tensor) -> str:
+    """Stands for a denoiser and the pictures under `work`: what was made from both is called after it."""
     digest = hashlib.sha256(average.numpy().tobytes())
     for shard in sorted((work / "pictures").glob("pictures-????.jsonl")):
         digest.update(shard.read_bytes())
     return digest.hexdigest()[:16]
 
 
+def refined_decoder(work: Path, key: str) -> Path:
+    """The checkpoint of the decoder refined for the denoiser and pictures of a `denoiser_key`."""
+    return work / f"decoder-refined-{key}.pt"
+
+
 def pipeline(work: Path) -> StableDiffusionPipeline:
     """The pipeline of the checkpoints under `work`, float32: averaged weights, the decoder refined for them if any."""
     vae = build(PatchPca(**torch.load(work / "pca.pt", weights_only=True)))
-    for file in (work / f"decoder-refined-{denoiser_key(work)}.pt", work / DECODER):
+    average = denoiser_average(work)
+    for file in (refined_decoder(work, denoiser_key(work, average)), work / DECODER):
         if file.exists():
             vae.decoder.load_state_dict(torch.load(file, weights_only=True)["average"])
             break
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     denoiser = Denoiser(len(tokenizer))
-    average = torch.load(work / "denoiser.pt", weights_only=True)["average"]
     denoiser.load_state_dict(named(denoiser, average))
     return StableDiffusionPipeline(
         vae=vae,

@@ -24,7 +24,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from orthoplex.evaluation import Encoder
+from orthoplex.benchmark.report import markdown_table
+from orthoplex.evaluation import Encoder, mean_interval
 from pretraining import pictures
 from pretraining.autoencoder import picture_tensor
 from pretraining.captions import full_prompt
@@ -32,7 +33,7 @@ from pretraining.checkpoint import save
 from pretraining.compose import CANVAS, SIZE, Factors, compose, paste, random_box, scene_picture
 from pretraining.export import generate
 from pretraining.people import random_person
-from pretraining.readers import PARTS, Features, Readers, fit_readers, pair
+from pretraining.readers import FACTORS, PARTS, Features, Readers, fit_readers, pair
 from pretraining.vocabulary import SCENES
 
 #: shares that the base must reach: of the ceiling, but of "both found" of all prompts
@@ -53,11 +54,10 @@ DIVERSITY_SCENES, SEEDS = 8, 16
 
 def summary(right: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Accuracy per factor, with its number of pictures and a 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
     out = {}
     for name, values in right.items():
-        low, high = np.quantile(rng.choice(values, (2000, len(values))).mean(1), [0.025, 0.975])
-        out[name] = {"accuracy": float(values.mean()), "low": float(low), "high": float(high), "pictures": len(values)}
+        found = mean_interval(torch.from_numpy(values)[:, None])
+        out[name] = {"accuracy": found.value, "low": found.low, "high": found.high, "pictures": len(values)}
     return out
 
 
@@ -172,46 +172,46 @@ def _accuracy(row: dict) -> str:
     return f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _rows(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of a Markdown table, the first of them its head."""
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return [lines[0], "|---" * len(cells[0]) + "|", *lines[1:], ""]
-
-
 def table(report: dict) -> str:
     """The report as Markdown."""
     bases, real = report["bases"], report["real"]
     newest = next(iter(bases.values()))["factors"]
-    cells = [["factor", *bases, "real composites (ceiling)", "share of the ceiling", "goal"]]
+    rows = []
     for name, goal in TARGETS.items():
         share = f"{newest[name]['accuracy'] / real[name]['accuracy']:.0%}" if real[name]["accuracy"] else ""
         told = "" if goal is None else f"{goal:.0%}" + (" of all" if name == "both found" else "")
         found = [_accuracy(base["factors"][name]) for base in bases.values()]
-        cells.append([name, *found, f"{real[name]['accuracy']:.3f}", share, told])
-    lines = _rows(cells)
-    cells = [["prompts in words that a base holds", *(f"{name} (ceiling)" for name in TARGETS)]]
+        rows.append([name, *found, f"{real[name]['accuracy']:.3f}", share, told])
+    tables = [markdown_table(["factor", *bases, "real composites (ceiling)", "share of the ceiling", "goal"], rows)]
+    rows = []
     for label, base in bases.items():
         known = base["known_words"]
         pairs = zip(known["base"].values(), known["real"].values(), strict=True)
-        cells.append(
-            [f"{label}: {known['prompts']}", *(f"{a['accuracy']:.3f} ({b['accuracy']:.3f})" for a, b in pairs)]
-        )
-    lines += _rows(cells)
-    cells = [
-        ["base", "prompts that state sides", "both found", "of these as stated", "spread of people", "of composites"]
-    ]
+        rows.append([f"{label}: {known['prompts']}", *(f"{a['accuracy']:.3f} ({b['accuracy']:.3f})" for a, b in pairs)])
+    tables.append(
+        markdown_table(["prompts in words that a base holds", *(f"{name} (ceiling)" for name in TARGETS)], rows)
+    )
+    rows = []
     for label, base in bases.items():
-        told, spread_ = base["sides"], base["diversity"]
-        figures = [f"{told['found']:.3f}", f"{told['as_stated']:.3f}", f"{spread_['base']:.3f}"]
-        cells.append([label, str(told["prompts"]), *figures, f"{spread_['real']:.3f} ({spread_['share']:.0%})"])
-    lines += _rows(cells)
-    names = ["class", "subject", "scene", "style"]
-    cells = [["autoencoder", "noise on latents", "PSNR in dB", "linear decoding", *names]]
+        told, people = base["sides"], base["diversity"]
+        figures = [f"{told['found']:.3f}", f"{told['as_stated']:.3f}", f"{people['base']:.3f}"]
+        rows.append([label, str(told["prompts"]), *figures, f"{people['real']:.3f} ({people['share']:.0%})"])
+    header = [
+        "base",
+        "prompts that state sides",
+        "both found",
+        "of these as stated",
+        "spread of people",
+        "of composites",
+    ]
+    tables.append(markdown_table(header, rows))
+    rows = []
     for label, base in bases.items():
         for row in base["autoencoder"]:
             figures = [f"{row['noise']:.1f}", f"{row['psnr_db']:.2f}", f"{row['psnr_db_linear_decoding']:.2f}"]
-            cells.append([label, *figures, *(f"{row['read'][name]['accuracy']:.3f}" for name in names)])
-    return "\n".join([*lines, *_rows(cells)[:-1]]) + "\n"
+            rows.append([label, *figures, *(f"{row['read'][name]['accuracy']:.3f}" for name in FACTORS)])
+    tables.append(markdown_table(["autoencoder", "noise on latents", "PSNR in dB", "linear decoding", *FACTORS], rows))
+    return "\n".join(tables)
 
 
 def main() -> None:
@@ -236,25 +236,29 @@ def main() -> None:
     sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(wanted)]
     prompts = [full_prompt(row, sided=stated) for row, stated in zip(wanted, sided, strict=True)]
 
-    def read(drawn: Sequence[Image.Image], kept: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
-        kept = range(len(wanted)) if kept is None else kept
-        rows = [wanted[number] for number in kept]
-        return summary(readers.right(Features.of([drawn[number] for number in kept], rows, encoder), rows))
+    def encode(drawn: Sequence[Image.Image]) -> Features:
+        return Features.of(drawn, wanted, encoder)
 
+    def read(shown: Features, kept: Sequence[int]) -> dict[str, dict[str, float]]:
+        return summary(readers.right(shown.take(kept, wanted), [wanted[number] for number in kept]))
+
+    everything = range(len(wanted))
+    ceiling = encode(unseen)
     sampling = {"steps": options.steps, "guidance": options.guidance}
     bases = {"base": options.base} | ({"previous base": options.previous} if options.previous else {})
     found = {}
     for label, folder in bases.items():
         print(f"{label}: {folder}", flush=True)
         ways = [reconstruct(folder, x, noise) for noise in NOISES]
-        drawn, known = generate(folder, prompts, **sampling), known_words(folder, wanted)
+        drawn, known = encode(generate(folder, prompts, **sampling)), known_words(folder, wanted)
         found[label] = {
-            "factors": read(drawn),
-            "known_words": {"prompts": len(known), "base": read(drawn, known), "real": read(unseen, known)},
-            "sides": sides(readers, Features.of(drawn, wanted, encoder), wanted, sided),
+            "factors": read(drawn, everything),
+            "known_words": {"prompts": len(known), "base": read(drawn, known), "real": read(ceiling, known)},
+            "sides": sides(readers, drawn, wanted, sided),
             "diversity": diversity(folder, encoder, **sampling),
             "autoencoder": [
-                {"noise": one.noise, **decoding_quality(x, one), "read": read(one.images())} for one in ways
+                {"noise": one.noise, **decoding_quality(x, one), "read": read(encode(one.images()), everything)}
+                for one in ways
             ],
         }
     report = {
@@ -262,7 +266,7 @@ def main() -> None:
         "fitted_on": len(rows),
         **sampling,
         "encoder": encoder.name,
-        "real": read(unseen),
+        "real": read(ceiling, everything),
         "bases": found,
     }
     options.results.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,12 @@ class Features:
         pairs = [picture for picture, row in zip(pictures, rows, strict=True) if pair(row)]
         return Features(encoder.encode(pictures), encoder.encode(parts(pairs)).unflatten(0, (2, -1)))
 
+    def take(self, kept: Sequence[int], rows: Sequence[Factors]) -> Features:
+        """Those of the pictures numbered `kept`; `rows` are the factors of all."""
+        numbers = [number for number, row in enumerate(rows) if pair(row)]
+        pairs = [numbers.index(number) for number in kept if pair(rows[number])]
+        return Features(self.whole[list(kept)], self.halves[:, pairs])
+
 
 @dataclass(frozen=True, eq=False)
 class Readers:

@@ -30,7 +30,16 @@ from pretraining.checkpoint import save
 from pretraining.compose import GRID, SIZE, Factors
 from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
 from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, carry_over, train
-from pretraining.export import DECODER, denoiser_key, export, loss_curve, pipeline, sample_sheet
+from pretraining.export import (
+    DECODER,
+    denoiser_average,
+    denoiser_key,
+    export,
+    loss_curve,
+    pipeline,
+    refined_decoder,
+    sample_sheet,
+)
 from pretraining.muon import Shared
 from pretraining.refine import RefineConfig, denoised_latents
 
@@ -146,7 +155,7 @@ def refine_command(options: argparse.Namespace) -> None:
     """Let the denoiser make latents of training pictures, and train the decoder on them too."""
     data, factors = pictures.load(options.work / "pictures")
     pca = patch_pca(options.work, data)
-    key = denoiser_key(options.work)
+    key = denoiser_key(options.work, denoiser_average(options.work))
     cache = options.work / f"denoised-{key}.pt"
     if not cache.exists():
         config = RefineConfig()
@@ -159,7 +168,7 @@ def refine_command(options: argparse.Namespace) -> None:
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
     training = DecoderConfig(samples=options.samples or 32_000, learning_rate=1e-3)
     initial = torch.load(options.work / DECODER, weights_only=True)["average"]
-    checkpoint = options.work / f"decoder-refined-{key}.pt"
+    checkpoint = refined_decoder(options.work, key)
     records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)
     _follow(records, options, "refine")
 

@@ -114,6 +114,17 @@ def test_features_of_pictures_have_parts_where_there_are_two_things() -> None:
     assert found.halves.shape == (2, 1, 1280)
 
 
+def test_features_of_some_pictures_keep_the_parts_of_their_pairs() -> None:
+    rows = many(4)[:40]
+    shown, kept = features_of(rows), [33, 2, 17, 8, 25, 6]
+    taken = shown.take(kept, rows)
+    torch.testing.assert_close(taken.whole, shown.whole[kept])
+    numbers = [number for number, row in enumerate(rows) if pair(row)]
+    assert any(number in numbers for number in kept)
+    expected = [shown.halves[:, numbers.index(number)] for number in kept if number in numbers]
+    torch.testing.assert_close(taken.halves, torch.stack(expected, dim=1))
+
+
 def test_spread_is_zero_for_equal_pictures_and_one_for_orthogonal_ones() -> None:
     assert spread(torch.tensor([[1.0, 0.0]] * 3)) == pytest.approx(0)
     assert spread(torch.eye(4)) == pytest.approx(1)
