@@ -1,6 +1,7 @@
 """What a concept changes in one weight. A new method is one file here and one line in ``METHODS``."""
 
-from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Site
+from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site
+from orthoplex.adapters.blockwise import Blockwise
 from orthoplex.adapters.lora import Lora
 from orthoplex.adapters.low_rank import LowRank, fold_stack
 from orthoplex.adapters.orthogonal import Orthogonal
@@ -9,6 +10,7 @@ from orthoplex.errors import ConfigurationError
 METHODS: dict[str, type[Adapter]] = {
     "lora": Lora,
     "orthogonal": Orthogonal,
+    "blockwise": Blockwise,
 }
 
 
@@ -42,6 +44,8 @@ __all__ = [
     "Adapter",
     "AdapterConfig",
     "Basis",
+    "Blocks",
+    "Blockwise",
     "Lora",
     "LowRank",
     "Orthogonal",

@@ -15,9 +15,12 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.subspaces import proportional_rank, slot_from_id
 
 Basis = Literal["slot", "random", "gaussian"]
+Blocks = Literal["rows", "columns"]
 
 METHODS_WITHOUT_SLOTS = frozenset({"lora"})
 """Methods that train their own directions and so own no slot; every other method with basis "slot" owns one."""
+METHODS_WITHOUT_BASIS = frozenset({"blockwise"})
+"""Methods that own a slot whatever the basis, which means nothing to them."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,11 @@ class AdapterConfig:
         rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``.
         alpha: the change is multiplied by ``alpha / rank``; None means 1.
         basis: where the frozen directions of ``orthogonal`` come from; other methods take no notice of it.
-        slot: the slot of basis ``"slot"``; None means that it is derived from the concept's id.
-        slots: how many concepts a layer shall hold; sets the proportional rank and the range of derived slots.
+        blocks: which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
+        slot: the slot of basis ``"slot"``, or the block of ``blockwise``; None means that it is derived from the
+            concept's id.
+        slots: how many concepts a layer shall hold; sets the proportional rank, the number of blocks and the range of
+            derived slots.
         down_scale: the length of every frozen direction (the paper's code uses 0.5).
 
     Raises:
@@ -41,6 +47,7 @@ class AdapterConfig:
     rank: int | Literal["proportional"] = "proportional"
     alpha: float | None = None
     basis: Basis = "slot"
+    blocks: Blocks = "rows"
     slot: int | None = None
     slots: int = 16
     down_scale: float = 0.5
@@ -51,6 +58,8 @@ class AdapterConfig:
             raise ConfigurationError(f"rank is {self.rank!r}; allowed are whole numbers from 1 and 'proportional'")
         if self.basis not in get_args(Basis):
             raise ConfigurationError(f"basis is {self.basis!r}; allowed are {', '.join(get_args(Basis))}")
+        if self.blocks not in get_args(Blocks):
+            raise ConfigurationError(f"blocks is {self.blocks!r}; allowed are {', '.join(get_args(Blocks))}")
         if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
             raise ConfigurationError(f"alpha is {self.alpha!r}; allowed are numbers above 0, or None for the rank")
         if self.slots < 1:
@@ -66,7 +75,8 @@ class AdapterConfig:
 
     def slot_of(self, concept_id: str) -> int | None:
         """Return the slot that the concept takes, or None where the method and basis use no slots."""
-        if self.basis != "slot" or self.method in METHODS_WITHOUT_SLOTS:
+        by_basis = self.basis == "slot" or self.method in METHODS_WITHOUT_BASIS
+        if self.method in METHODS_WITHOUT_SLOTS or not by_basis:
             return None
         return slot_from_id(concept_id, self.slots) if self.slot is None else self.slot
 

@@ -51,6 +51,16 @@ class LowRank:
         return LowRank(self.up * strength, self.down)
 
     @staticmethod
+    def of_matrix(delta: Tensor) -> "LowRank":
+        """Return any change ``(out, in)`` as factors, exactly: itself and an identity of the smaller side.
+
+        The rank is ``min(out, in)``, so nothing is saved; for changes that have no lower rank.
+        """
+        out_features, in_features = delta.shape
+        identity = torch.eye(min(out_features, in_features), dtype=delta.dtype, device=delta.device)
+        return LowRank(identity, delta) if out_features <= in_features else LowRank(delta, identity)
+
+    @staticmethod
     def stack(parts: Sequence["LowRank"]) -> "LowRank":
         """Return ``Σ ΔW_i`` without cross terms: the ups side by side, the downs one below the other.
 

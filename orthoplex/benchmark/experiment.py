@@ -24,7 +24,7 @@ from orthoplex.benchmark.checks import (
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Encoder
-from orthoplex.merging import ALGORITHMS
+from orthoplex.merging import check_options
 from orthoplex.training import TrainingConfig
 
 PLACEHOLDER = "{trigger}"
@@ -38,7 +38,7 @@ _PICTURES = {
     "negative_prompt": TEXT,
 }
 _ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1), "grid": whole_numbers(1)}
-_VARIANT = {"training": TABLE, "algorithm": TEXT, "scale": finite_numbers()}
+_VARIANT = {"training": TABLE, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
 _EXPERIMENT = {
     "base": FILLED_TEXT,
     "resolution": whole_numbers(1),
@@ -111,24 +111,26 @@ class Variant:
         name: Its row in the tables.
         training: Training options that differ from the experiment's.
         algorithm: How the concepts are merged, a name in `orthoplex.merging.ALGORITHMS`.
+        options: The algorithm's options that differ from its defaults.
         scale: Strength of all concepts in the merge; a concept alone always has strength 1.
     """
 
     name: str
     training: Mapping[str, Any] = field(default_factory=dict)
     algorithm: str = "sum"
+    options: Mapping[str, Any] = field(default_factory=dict)
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse values of the wrong type and an unknown algorithm."""
+        """Refuse values of the wrong type, an unknown algorithm and options that it has not."""
         check("a variant's name", self.name, FILLED_TEXT)
         check_fields(self, _VARIANT, f"variant {self.name!r}:")
         if "seed" in self.training:
             raise ConfigurationError(f"variant {self.name!r}: training {_OWN_SEED}")
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigurationError(
-                f"variant {self.name!r} has algorithm {self.algorithm!r}; allowed: {', '.join(ALGORITHMS)}"
-            )
+        try:
+            check_options(algorithm=self.algorithm, options=self.options)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"variant {self.name!r}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
-from orthoplex.merging import Merge, merge
-from orthoplex.training import with_article
+from orthoplex.merging import InputGrams, Merge, create_algorithm, merge
+from orthoplex.training import gather_inputs, with_article
 
 _Result = TypeVar("_Result")
 
@@ -61,7 +61,13 @@ class Study:
     ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], Seconds]]:
         """Make the pictures of the base, of each concept alone and of the merge of all, and measure them."""
         concepts = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
-        together = merge([(c, 1.0) for c in concepts], algorithm=self.variant.algorithm, scale=self.variant.scale)
+        together = merge(
+            [(c, 1.0) for c in concepts],
+            algorithm=self.variant.algorithm,
+            options=self.variant.options,
+            scale=self.variant.scale,
+            inputs=self._inputs(concepts),
+        )
         shown: dict[str, Shown] = {}
         spent = 0.0
         merged_sets = yield from self._merged(concepts, together)
@@ -74,6 +80,12 @@ class Study:
             shown[source.name] = Shown(self._features(base), self._features(single), self._features(merged))
         rows = measure(self.variant.name, self.seed, shown, references)
         return rows, Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
+
+    def _inputs(self, concepts: Sequence[Concept]) -> InputGrams | None:
+        """What the layers see, where the algorithm wants to know."""
+        if not create_algorithm(self.variant.algorithm, self.variant.options).needs_inputs:
+            return None
+        return gather_inputs(self.workspace.base, concepts, gather=self.workspace.grams)
 
     def _merged(
         self, concepts: Sequence[Concept], together: Merge

@@ -32,11 +32,11 @@ from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
-from orthoplex.models import Base
+from orthoplex.models import Base, Foldable, gather_grams
 from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 
@@ -171,6 +171,17 @@ class Workspace:
                 save_file({"features": features}, temporary)
         return features
 
+    def grams(self, change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Gram matrices of layers' inputs (`orthoplex.models.gather_grams`), made once and kept."""
+        key = self._key({"grams": _decisive(change), "layers": list(layers), "prompts": list(prompts)})
+        path = self.folder / "grams" / f"{key}.safetensors"
+        kept = _whole(path, load_file)
+        if kept is None:
+            kept = gather_grams(self.base, layers, prompts, change=change)
+            with written_atomically(path) as temporary:
+                save_file(kept, temporary)
+        return kept
+
     def _folded(self, merge: Merge | None) -> AbstractContextManager[object]:
         return nullcontext() if merge is None else self.base.folded(merge)
 
@@ -224,11 +235,11 @@ def _hash_of_inputs(base: Base) -> str:
     return content_key(values)
 
 
-def _decisive(merge: Merge | None) -> dict[str, Any] | None:
+def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
     """What of a merge's recipe decides its pictures: not the version of the package that wrote it."""
     if merge is None:
         return None
-    return {key: merge.recipe[key] for key in ("algorithm", "scale", "concepts")}
+    return {key: merge.recipe[key] for key in ("algorithm", "options", "inputs", "scale", "concepts")}
 
 
 def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Read | None:

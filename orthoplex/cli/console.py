@@ -1,10 +1,10 @@
 """What all verbs share: how errors, progress and named files are handled."""
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,10 +22,16 @@ from safetensors import SafetensorError
 from orthoplex.benchmark import BenchmarkEvent
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.merging import Merge, check_options, merge
 from orthoplex.models import Base
+from orthoplex.training import gather_inputs
 
 ERROR_EXIT = 2
 INTERRUPTED_EXIT = 130
+
+AlgorithmOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=NUMBER", help="Option of the merging algorithm; may be repeated.")
+]
 
 
 @contextmanager
@@ -130,3 +136,28 @@ def load_concepts(texts: Sequence[str], base: Base) -> list[tuple[Concept, float
     """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, and check that they fit the base."""
     named = [parse_strength(text) for text in texts]
     return [(load_concept(path, base=base.identity), strength) for path, strength in named]
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``KEY=NUMBER`` arguments.
+
+    Raises:
+        ConfigurationError: When one has no ``=`` or no finite number behind it.
+    """
+    options: dict[str, float] = {}
+    for text in texts:
+        key, _, number = text.partition("=")
+        try:
+            options[key.strip()] = float(number)
+        except ValueError as error:
+            raise ConfigurationError(f"option is {text!r}; allowed is KEY=NUMBER, as in density=0.2") from error
+    return options
+
+
+def merge_concepts(
+    concepts: Sequence[tuple[Concept, float]], base: Base, *, algorithm: str, options: Mapping[str, float], scale: float
+) -> Merge:
+    """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
+    way = check_options(algorithm=algorithm, options=options, scale=scale)
+    inputs = gather_inputs(base, [concept for concept, _ in concepts]) if way.needs_inputs else None
+    return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

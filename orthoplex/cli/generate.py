@@ -5,11 +5,19 @@ from typing import Annotated
 
 import typer
 
-from orthoplex.cli.console import errors_shown, load_concepts, progress_bar, refuse_existing
+from orthoplex.cli.console import (
+    AlgorithmOption,
+    errors_shown,
+    load_concepts,
+    merge_concepts,
+    parse_options,
+    progress_bar,
+    refuse_existing,
+)
 from orthoplex.concepts import check_writable
 from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
 from orthoplex.generation import generate as generate_pictures
-from orthoplex.merging import check_options, merge
+from orthoplex.merging import check_options
 from orthoplex.models import load_base
 
 
@@ -22,6 +30,7 @@ def generate(
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
     algorithm: Annotated[str, typer.Option(help="How changes of one weight come together.")] = "sum",
+    option: AlgorithmOption = None,
     seed: Annotated[int, typer.Option(help="Noise of the first picture; the next ones count up.")] = 0,
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
@@ -37,10 +46,11 @@ def generate(
             check_png_name(path)
             refuse_existing(path, overwrite)
             check_writable(path)
-        check_options(algorithm=algorithm, scale=scale)
+        options = parse_options(option or [])
+        check_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base, device=device)
         loaded = load_concepts(concept or [], model)
-        merged = merge(loaded, algorithm=algorithm, scale=scale) if loaded else None
+        merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale) if loaded else None
         with progress_bar() as bar:
             task = bar.add_task("picturing", total=None, visible=False)
 

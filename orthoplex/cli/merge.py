@@ -6,9 +6,15 @@ from typing import Annotated
 
 import typer
 
-from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
+from orthoplex.cli.console import (
+    AlgorithmOption,
+    errors_shown,
+    load_concepts,
+    merge_concepts,
+    parse_options,
+    refuse_existing,
+)
 from orthoplex.merging import check_options
-from orthoplex.merging import merge as merge_concepts
 from orthoplex.models import check_pipeline_folder, load_base
 
 
@@ -17,6 +23,7 @@ def merge(
     output: Annotated[Path, typer.Option(help="Folder of the merged pipeline.")],
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
     algorithm: Annotated[str, typer.Option(help="How changes of one weight come together.")] = "sum",
+    option: AlgorithmOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
 ) -> None:
@@ -24,11 +31,13 @@ def merge(
     with errors_shown():
         refuse_existing(output, overwrite)
         check_pipeline_folder(output, overwrite=overwrite)
-        check_options(algorithm=algorithm, scale=scale)
+        options = parse_options(option or [])
+        check_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base)
         loaded = load_concepts(concepts, model)
         began = time.monotonic()
-        with model.folded(merge_concepts(loaded, algorithm=algorithm, scale=scale)):
+        merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale)
+        with model.folded(merged):
             seconds = time.monotonic() - began
             model.save(output, overwrite=overwrite)
         noun = "concept" if len(loaded) == 1 else "concepts"

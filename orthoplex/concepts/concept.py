@@ -62,6 +62,8 @@ class Concept:
         }
         return {
             "algorithm": "sum",
+            "options": {},
+            "inputs": None,
             "scale": 1.0,
             "concepts": [concept],
             "base": {"family": base.family, "hash": base.hash, "name": base.name},

@@ -1,6 +1,17 @@
-"""Many concepts -> one change per weight. A new algorithm is one function and one line in ``ALGORITHMS``."""
+"""Many concepts -> one change per weight, without any model at hand."""
 
-from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Parts
+from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.inputs import InputGrams
 from orthoplex.merging.merge import Merge, check_options, merge
 
-__all__ = ["ALGORITHMS", "Algorithm", "Merge", "Parts", "check_options", "merge"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "InputGrams",
+    "Merge",
+    "Part",
+    "WeightChanges",
+    "check_options",
+    "create_algorithm",
+    "merge",
+]

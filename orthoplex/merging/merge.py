@@ -14,7 +14,8 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.algorithms import ALGORITHMS
+from orthoplex.merging.algorithms import Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.inputs import InputGrams
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ class Merge:
     Args:
         layers: layer name to its one stacked change; strengths are already in ``up``. float32.
         tokens: token to its embedding ``(dim,)``.
-        recipe: what was merged, as plain JSON values: ``algorithm``, ``scale``, ``concepts`` (``name``, ``kind``,
-            ``strength``, ``content_hash``, ``slot``), ``base`` (``family``, ``hash``, ``name``), ``package_version``.
+        recipe: what was merged, as plain JSON values: ``algorithm``, ``options`` (all of the algorithm's), ``inputs``
+            (hash of the Gram matrices, or None), ``scale``, ``concepts`` (``name``, ``kind``, ``strength``,
+            ``content_hash``, ``slot``), ``base`` (``family``, ``hash``, ``name``), ``package_version``.
     """
 
     layers: Mapping[str, LowRank]
@@ -35,8 +37,15 @@ class Merge:
     recipe: Mapping[str, Any]
 
 
-def merge(concepts: Sequence[tuple[Concept, float]], *, algorithm: str = "sum", scale: float = 1.0) -> Merge:
-    """Bring concepts of one base together: ``ΔW = λ Σ_i s_i ΔW_i`` for every weight (algorithm ``sum``).
+def merge(
+    concepts: Sequence[tuple[Concept, float]],
+    *,
+    algorithm: str = "sum",
+    options: Mapping[str, object] | None = None,
+    scale: float = 1.0,
+    inputs: InputGrams | None = None,
+) -> Merge:
+    """Bring concepts of one base together: ``ΔW = λ · algorithm(s_1 ΔW_1, …, s_k ΔW_k)`` for every weight.
 
     Concepts are stacked in the order of (name, content hash), so the order given changes no bit of the result. There
     are no cross terms, and one concept at strength 1 and scale 1 comes back exactly. Concepts that share a slot, whose
@@ -44,14 +53,17 @@ def merge(concepts: Sequence[tuple[Concept, float]], *, algorithm: str = "sum", 
 
     Args:
         concepts: the concepts with their strengths ``s_i``; strength 0 leaves a concept's weights out of the sum.
-        algorithm: a name in ``ALGORITHMS``.
+        algorithm: a name in ``ALGORITHMS``; ``sum`` is exact, ``ΔW = λ Σ_i s_i ΔW_i``.
+        options: the algorithm's options; those that are missing take their defaults.
         scale: λ, the strength of the whole.
+        inputs: Gram matrices of the layers' inputs; data-aware algorithms need them, others take no notice.
 
     Raises:
-        ConfigurationError: when there is no concept, the algorithm is unknown, a strength is no finite number, the
-            bases differ, two concepts claim one token, or a weight has different shapes in two concepts.
+        ConfigurationError: when there is no concept, the algorithm or an option is unknown or not allowed, a strength
+            is no finite number, the bases differ, two concepts claim one token, a weight has different shapes in two
+            concepts, or Gram matrices are missing.
     """
-    check_options(algorithm=algorithm, scale=scale)
+    way = check_options(algorithm=algorithm, options=options, scale=scale)
     if not concepts:
         raise ConfigurationError("a merge of 0 concepts was asked for; at least 1 is allowed")
     for pair in concepts:
@@ -60,22 +72,35 @@ def merge(concepts: Sequence[tuple[Concept, float]], *, algorithm: str = "sum", 
     _check_bases([concept for concept, _ in ordered])
     tokens = _collect_tokens([concept for concept, _ in ordered])
     _log_shared_slots([concept for concept, strength in ordered if strength != 0])
+    if way.needs_inputs and inputs is None:
+        raise ConfigurationError(
+            f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs; none given"
+        )
+    used = inputs if way.needs_inputs else None
     layers: dict[str, LowRank] = {}
-    for layer, parts in _collect_layers(ordered, scale).items():
-        layers[layer] = ALGORITHMS[algorithm](parts, len(ordered))
-    return Merge(layers, tokens, _recipe(ordered, algorithm, scale))
+    for layer, parts in _collect_layers(ordered).items():
+        merged = way.merge(_weight_changes(layer, parts, len(ordered), used))
+        layers[layer] = merged if scale == 1.0 else merged.scaled(float(scale))
+    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used))
 
 
-def check_options(*, algorithm: str, scale: float) -> None:
-    """Refuse what ``merge`` would refuse, whatever the concepts are.
+def check_options(*, algorithm: str, options: Mapping[str, object] | None = None, scale: float = 1.0) -> Algorithm:
+    """Refuse what ``merge`` would refuse, whatever the concepts are; returns the algorithm.
 
     Raises:
-        ConfigurationError: when the algorithm is unknown or the scale is no finite number.
+        ConfigurationError: when the algorithm or an option is unknown or not allowed, or the scale is no finite
+            number.
     """
-    if algorithm not in ALGORITHMS:
-        raise ConfigurationError(f"merging algorithm is {algorithm!r}; allowed are {', '.join(ALGORITHMS)}")
+    way = create_algorithm(algorithm, options)
     if not _is_finite(scale):
         raise ConfigurationError(f"scale is {scale!r}; allowed are finite numbers")
+    return way
+
+
+def _weight_changes(layer: str, parts: Sequence[Part], num_concepts: int, inputs: InputGrams | None) -> WeightChanges:
+    if inputs is None:
+        return WeightChanges(layer, tuple(parts), num_concepts)
+    return WeightChanges(layer, tuple(parts), num_concepts, inputs.of_layer(layer), inputs.foreign.get(layer))
 
 
 def _check_pair(pair: object) -> None:
@@ -133,24 +158,28 @@ def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Tensor]:
     return tokens
 
 
-def _collect_layers(ordered: Sequence[tuple[Concept, float]], scale: float) -> dict[str, list[tuple[LowRank, float]]]:
-    layers: dict[str, list[tuple[LowRank, float]]] = {}
+def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[Part]]:
+    layers: dict[str, list[Part]] = {}
     for concept, strength in ordered:
         for layer, change in concept.layers.items():
             parts = layers.setdefault(layer, [])
-            if parts and parts[0][0].shape != change.shape:
+            if parts and parts[0].change.shape != change.shape:
                 raise ConfigurationError(
-                    f"layer {layer} has shape {change.shape} in concept {concept.name} but {parts[0][0].shape} in an "
-                    "earlier one; one shape is allowed"
+                    f"layer {layer} has shape {change.shape} in concept {concept.name} but {parts[0].change.shape} in "
+                    "an earlier one; one shape is allowed"
                 )
-            parts.append((change, strength * scale))
+            parts.append(Part(concept.content_hash, change, float(strength)))
     return {layer: layers[layer] for layer in sorted(layers)}
 
 
-def _recipe(ordered: Sequence[tuple[Concept, float]], algorithm: str, scale: float) -> dict[str, Any]:
+def _recipe(
+    ordered: Sequence[tuple[Concept, float]], algorithm: str, way: Algorithm, scale: float, inputs: InputGrams | None
+) -> dict[str, Any]:
     base = ordered[0][0].manifest.base
     return {
         "algorithm": algorithm,
+        "options": way.to_json(),
+        "inputs": None if inputs is None else inputs.content_hash,
         "scale": float(scale),
         "concepts": [
             {

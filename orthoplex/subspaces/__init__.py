@@ -1,10 +1,12 @@
 """Which directions of a layer a concept may use."""
 
 from orthoplex.subspaces.basis import BASIS_ID, shared_basis, shared_basis_rows
+from orthoplex.subspaces.blocks import block
 from orthoplex.subspaces.rows import capacity, choose_rows, gaussian_rows, overlap, proportional_rank, slot_from_id
 
 __all__ = [
     "BASIS_ID",
+    "block",
     "capacity",
     "choose_rows",
     "gaussian_rows",

@@ -12,6 +12,7 @@ from orthoplex.training.dataset import (
     read_caption_table,
 )
 from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts, with_article
+from orthoplex.training.inputs import gather_inputs, own_prompts
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
 
@@ -27,8 +28,10 @@ __all__ = [
     "TrainingConfig",
     "checkpoint_path",
     "default_foreign_prompts",
+    "gather_inputs",
     "log_path",
     "native_resolution",
+    "own_prompts",
     "read_caption_table",
     "samples_folder",
     "train",

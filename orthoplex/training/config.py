@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from orthoplex.adapters import METHODS, AdapterConfig, Basis
+from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks
 from orthoplex.errors import ConfigurationError
 
-LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3}
+LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3}
 """Default learning rate of the weights per method: a frozen down factor wants a several times larger one."""
 
 
@@ -23,8 +23,10 @@ class TrainingConfig:
     Attributes:
         method: A name in ``orthoplex.adapters.METHODS``.
         basis: Where the frozen directions of ``orthogonal`` come from.
-        slot: The slot of basis ``slot``; ``"auto"`` derives it from the concept's id.
-        slots: How many concepts every layer shall hold; sets the proportional rank and the range of automatic slots.
+        blocks: Which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
+        slot: The slot of basis ``slot``, or the block of ``blockwise``; ``"auto"`` derives it from the concept's id.
+        slots: How many concepts every layer shall hold; sets the proportional rank, the number of blocks and the range
+            of automatic slots.
         rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``.
         alpha: The change is multiplied by ``alpha / rank``; None means 1.
         down_scale: Length of every frozen direction.
@@ -65,6 +67,7 @@ class TrainingConfig:
 
     method: str = "orthogonal"
     basis: Basis = "slot"
+    blocks: Blocks = "rows"
     slot: int | Literal["auto"] = "auto"
     slots: int = 16
     rank: int | Literal["proportional"] = "proportional"
@@ -138,6 +141,7 @@ class TrainingConfig:
             rank=self.rank,
             alpha=self.alpha,
             basis=self.basis,
+            blocks=self.blocks,
             slot=None if self.slot == "auto" else self.slot,
             slots=self.slots,
             down_scale=self.down_scale,

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from orthoplex.adapters import Adapter
 from orthoplex.errors import OrthoplexError
+from orthoplex.models import observed_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +106,5 @@ def collecting(linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter]
         adapters: Layer name to its adapter, for the same layers; not attached.
     """
     collector = StatisticsCollector(adapters)
-
-    def watch(layer: str, linear: nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        return linear.register_forward_pre_hook(lambda module, inputs: collector.observe(layer, linear, inputs[0]))
-
-    handles = [watch(layer, linears[layer]) for layer in adapters]
-    try:
+    with observed_inputs({layer: linears[layer] for layer in adapters}, collector.observe):
         yield collector
-    finally:
-        for handle in handles:
-            handle.remove()

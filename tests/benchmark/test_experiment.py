@@ -67,7 +67,7 @@ def test_everything_is_read(tmp_path):
     assert experiment.prompts["person"] == ("{trigger}", "a photo of {trigger}")
     assert experiment.pictures == PictureSettings(num_images=1)
     assert experiment.encoder == EncoderSettings(picture_size=64)
-    assert experiment.variants[1] == Variant("lora mean", {"method": "lora", "steps": 5}, "mean", 1.5)
+    assert experiment.variants[1] == Variant("lora mean", {"method": "lora", "steps": 5}, "mean", scale=1.5)
 
 
 def test_training_options_are_the_experiments_then_the_variants(tmp_path):
@@ -134,7 +134,7 @@ def test_concepts_of_a_kind(tmp_path):
         ("seeds = [3, 4]", f"seeds = [3, {2**63}]", f"variant 'slots': seed is {2**63}"),
         ("steps = 2", "stepz = 2", "variant 'slots': 'stepz' is no training option; did you mean 'steps'"),
         ("rank = 2", "rank = 0", "variant 'slots': rank is 0"),
-        ('algorithm = "mean"', 'algorithm = "median"', "'median'; allowed: sum, mean"),
+        ('algorithm = "mean"', 'algorithm = "median"', "merging algorithm is 'median'; allowed are sum, mean"),
         ('name = "lora mean"', 'name = "slots"', "2 variants 'slots'"),
         ('name = "rex"', 'name = "anna"', "2 concepts 'anna'"),
         ('name = "rex"', 'name = "Rex!"', "Rex!"),

@@ -131,6 +131,22 @@ def test_only_what_changed_is_computed(finished):
     assert len(pictures) == 5  # two prompts for each person, one for the subject
 
 
+def test_a_data_aware_merge_gathers_its_inputs_once(finished):
+    path, folder, _ = finished
+    aware = path.with_name("aware.toml")
+    aware.write_text(path.read_text().replace('algorithm = "mean"', 'algorithm = "ssr"\noptions = { ridge = 0.01 }'))
+    assert not (folder / "work" / "grams").exists()  # no algorithm asked for them so far
+    list(run(aware, results=folder / "results", work=folder / "work"))
+    made = times(folder / "work" / "grams")
+    assert len(made) == 4  # three concepts and foreign prompts
+    options = json.loads((folder / "results" / "aware.json").read_text())["experiment"]["variants"][2]["options"]
+    assert options == {"ridge": 0.01}
+    aware.write_text(aware.read_text().replace("0.01", "0.02"))
+    events = list(run(aware, results=folder / "results", work=folder / "work"))
+    assert times(folder / "work" / "grams") == made
+    assert {event.message for event in events if event.stage == "pictures"} == {"merge of 3, lora mean, seed 0"}
+
+
 def test_a_stopped_run_goes_on(pico_folder, sources, tmp_path):
     path = experiment_file(tmp_path, pico_folder, sources[:2])
     events = run(path, results=tmp_path / "results", work=tmp_path / "work")

@@ -26,6 +26,16 @@ def test_scale_and_algorithm_are_in_the_recipe(run, concepts, pico_folder, tmp_p
     assert (recipe["scale"], recipe["algorithm"]) == (0.6, "mean")
 
 
+def test_options_of_an_algorithm(run, concepts, pico_folder, tmp_path):
+    shared = ["--base", pico_folder, "--algorithm"]
+    result = run("merge", *concepts.values(), "--output", tmp_path / "a", *shared, "ties", "--option", "density=0.5")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "a" / "recipe.json").read_text())["options"] == {"density": 0.5}
+    result = run("merge", *concepts.values(), "--output", tmp_path / "b", *shared, "least-squares")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "b" / "recipe.json").read_text())["inputs"]
+
+
 def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folder, tmp_path):
     output = tmp_path / "merged"
     output.mkdir()
@@ -48,6 +58,8 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
         ("{anna}@loud", [], "strength of"),
         ("nowhere", [], "nowhere.safetensors"),
         ("{anna}", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
+        ("{anna}", ["--option", "density=1"], "merging algorithm 'sum' has no option 'density'"),
+        ("{anna}", ["--option", "density"], "option is 'density'; allowed is KEY=NUMBER"),
         ("{anna}", ["--base", "nowhere"], "base 'nowhere'"),
         ("{anna}", ["--base", ""], "base ''"),
         ("{anna}@1e39", [], "numbers of the weight are no longer finite; strengths are anna@1e+39, scale 1"),

@@ -11,7 +11,7 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import ALGORITHMS, merge
+from orthoplex.merging import ALGORITHMS, InputGrams, merge
 
 BASE = BaseIdentity(family="vignette", hash="ab" * 32, name="vignette")
 KEY, VALUE = "unet.attn2.to_k", "unet.attn2.to_v"
@@ -33,6 +33,21 @@ def random_concept(name: str, seed: int, rank: int = 4) -> Concept:
         for layer, width in ((KEY, 64), (VALUE, 48))
     }
     return concept(name, layers)
+
+
+def gram(seed: int, width: int) -> torch.Tensor:
+    x = torch.randn(2 * width, width, generator=torch.Generator().manual_seed(seed))
+    return x.T @ x / len(x)
+
+
+def inputs_of(*concepts: Concept) -> InputGrams:
+    """Made-up Gram matrices for every layer that any of the concepts changes."""
+    widths = {layer: change.shape[1] for each in concepts for layer, change in each.layers.items()}
+    grams = {
+        each.content_hash: {layer: gram(number, width) for layer, width in widths.items()}
+        for number, each in enumerate(concepts)
+    }
+    return InputGrams(grams, {layer: gram(99, width) for layer, width in widths.items()})
 
 
 ANNA = concept("anna", {KEY: LowRank(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 0.0]]))}, slot=3)
@@ -62,8 +77,9 @@ def test_mean_written_out_counts_every_concept():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_scale_multiplies_the_whole(algorithm):
-    whole = merge([(ANNA, 1.0), (REX, 0.5)], algorithm=algorithm)
-    half = merge([(ANNA, 1.0), (REX, 0.5)], algorithm=algorithm, scale=0.5)
+    inputs = inputs_of(ANNA, REX)
+    whole = merge([(ANNA, 1.0), (REX, 0.5)], algorithm=algorithm, inputs=inputs)
+    half = merge([(ANNA, 1.0), (REX, 0.5)], algorithm=algorithm, scale=0.5, inputs=inputs)
     for layer in (KEY, VALUE):
         assert torch.equal(half.layers[layer].delta(), 0.5 * whole.layers[layer].delta())
 
@@ -71,7 +87,8 @@ def test_scale_multiplies_the_whole(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_order_changes_no_bit(algorithm):
     pairs = [(random_concept(name, seed), 0.1 * (seed + 3)) for seed, name in enumerate(("rex", "anna", "beach"))]
-    results = [merge(order, algorithm=algorithm) for order in itertools.permutations(pairs)]
+    inputs = inputs_of(*(part for part, _ in pairs))
+    results = [merge(order, algorithm=algorithm, inputs=inputs) for order in itertools.permutations(pairs)]
     for other in results[1:]:
         assert other.recipe == results[0].recipe
         for layer, change in results[0].layers.items():
@@ -122,6 +139,8 @@ def test_recipe_says_what_was_merged():
     recipe = merge([(REX, 0.5), (ANNA, 1)], scale=0.9).recipe
     assert json.loads(json.dumps(recipe)) == {
         "algorithm": "sum",
+        "options": {},
+        "inputs": None,
         "scale": 0.9,
         "concepts": [
             {"name": "anna", "kind": "person", "strength": 1.0, "content_hash": ANNA.content_hash, "slot": 3},
@@ -130,6 +149,25 @@ def test_recipe_says_what_was_merged():
         "base": {"family": "vignette", "hash": "ab" * 32, "name": "vignette"},
         "package_version": __version__,
     }
+
+
+def test_recipe_holds_all_options_and_which_inputs():
+    assert merge([(REX, 1.0)], algorithm="dare", options={"drop": 0.5}).recipe["options"] == {"drop": 0.5, "seed": 0}
+    inputs = inputs_of(ANNA, REX)
+    recipe = merge([(ANNA, 1.0), (REX, 1.0)], algorithm="ssr", inputs=inputs).recipe
+    assert recipe["inputs"] == inputs.content_hash and recipe["options"] == {"ridge": 1e-4}
+    assert inputs.content_hash != inputs_of(REX, ANNA).content_hash
+    assert merge([(ANNA, 1.0)], inputs=inputs).recipe["inputs"] is None  # the sum took no notice of them
+
+
+def test_a_concept_that_leaves_a_layer_alone_is_heard_by_least_squares():
+    """Anna changes only keys; on her inputs the merge shall leave the values alone."""
+    eye = torch.eye(1)
+    inputs = InputGrams(
+        {ANNA.content_hash: {KEY: torch.eye(2), VALUE: 3 * eye}, REX.content_hash: {KEY: torch.eye(2), VALUE: eye}}
+    )
+    merged = merge([(ANNA, 1.0), (REX, 1.0)], algorithm="least-squares", options={"ridge": 0}, inputs=inputs)
+    torch.testing.assert_close(merged.layers[VALUE].delta(), torch.tensor([[10.0 / 4]]))
 
 
 def test_a_base_may_have_two_names():
@@ -145,7 +183,9 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
     ("pairs", "options", "message"),
     [
         ([], {}, "a merge of 0 concepts was asked for; at least 1"),
-        ([(ANNA, 1.0)], {"algorithm": "ties"}, "merging algorithm is 'ties'; allowed are sum, mean"),
+        ([(ANNA, 1.0)], {"algorithm": "tied"}, "merging algorithm is 'tied'; allowed are sum, mean, ties"),
+        ([(ANNA, 1.0)], {"algorithm": "ssr"}, "merging algorithm 'ssr' needs Gram matrices of the layers' inputs"),
+        ([(ANNA, 1.0)], {"options": {"density": 1}}, "merging algorithm 'sum' has no option 'density'"),
         ([(ANNA, math.nan)], {}, "concept anna: strength is nan; allowed are finite numbers"),
         ([ANNA], {}, r"a merge of Concept was asked for; allowed are \(concept, strength\) pairs"),
         ([(ANNA, "1")], {}, "concept anna: strength is '1'; allowed are finite numbers"),

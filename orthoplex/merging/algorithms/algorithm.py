@@ -1,0 +1,121 @@
+"""What every merging algorithm is: the changes of one weight by all concepts -> one change."""
+
+import dataclasses
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.errors import ConfigurationError
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One concept's change of one weight.
+
+    Attributes:
+        concept: The concept's content hash; it decides what is random.
+        change: ``ΔW_i``.
+        strength: ``s_i``.
+    """
+
+    concept: str
+    change: LowRank
+    strength: float
+
+
+@dataclass(frozen=True, eq=False)
+class WeightChanges:
+    """All changes of one weight.
+
+    Attributes:
+        layer: The layer's name.
+        parts: One for every concept that changes it, in the order of the merge; at least one.
+        num_concepts: Concepts in the merge, those that leave this weight alone too.
+        grams: Content hash of every concept in the merge to ``G_i = E[x xᵀ]``, ``(in, in)``, over the layer's inputs
+            under the concept's own prompts; empty where nobody gathered them.
+        foreign: ``E[x xᵀ]`` under prompts without any concept, ``(in, in)``, or None.
+    """
+
+    layer: str
+    parts: tuple[Part, ...]
+    num_concepts: int
+    grams: Mapping[str, Tensor] = field(default_factory=dict)
+    foreign: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The weight's shape ``(out, in)``."""
+        return self.parts[0].change.shape
+
+    def scaled(self) -> list[LowRank]:
+        """``s_i ΔW_i`` of every part, float32."""
+        return [LowRank(part.change.up.float(), part.change.down.float()).scaled(part.strength) for part in self.parts]
+
+    def deltas(self) -> Iterator[Tensor]:
+        """``s_i ΔW_i`` of every part as a matrix ``(out, in)``, float32."""
+        return (change.delta() for change in self.scaled())
+
+    def stacked(self) -> LowRank:
+        """``Σ s_i ΔW_i`` without cross terms, float32."""
+        return LowRank.stack(self.scaled())
+
+
+@dataclass(frozen=True)
+class Algorithm(ABC):
+    """A way to bring changes together; its dataclass fields are its options.
+
+    Attributes:
+        needs_inputs: Whether it needs the Gram matrices of the layers' inputs.
+    """
+
+    needs_inputs: ClassVar[bool] = False
+
+    @abstractmethod
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Return the one change of a weight, float32; a pure function of the changes."""
+
+    def to_json(self) -> dict[str, float | int]:
+        """The options as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, object]) -> "Algorithm":
+        """Build the algorithm from plain values.
+
+        Args:
+            name: What it is called; for errors.
+            options: Option to value; those that are missing take their defaults.
+
+        Raises:
+            ConfigurationError: For an unknown option (names the nearest) or a value that is not allowed.
+        """
+        known = {item.name: item.type for item in dataclasses.fields(cls)}
+        values: dict[str, float | int] = {}
+        for key, value in options.items():
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else "it has none"
+                raise ConfigurationError(f"merging algorithm {name!r} has no option {key!r}; {hint}")
+            values[key] = _number(name, key, value, whole=known[key] is int)
+        return cls(**values)
+
+    def _check(self, key: str, allowed: str, holds: bool) -> None:
+        """Refuse an option's value unless ``holds``."""
+        if not holds:
+            raise ConfigurationError(f"merging option {key} is {getattr(self, key)!r}; allowed are {allowed}")
+
+
+def _number(name: str, key: str, value: object, *, whole: bool) -> float | int:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if not whole:
+            return float(value)
+        if value == int(value):
+            return int(value)
+    allowed = "whole numbers" if whole else "finite numbers"
+    raise ConfigurationError(f"merging algorithm {name!r}: option {key} is {value!r}; allowed are {allowed}")

@@ -1,0 +1,125 @@
+"""Least squares and SSR: merges that know what the layers see, from Gram matrices; no pictures, no gradients.
+
+``G_i = E[x xᵀ]`` over the inputs of a layer under concept i's own prompts. Everything is solved in float64.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+
+
+def _grams(changes: WeightChanges) -> dict[str, Tensor]:
+    """The Gram matrices of all concepts in the merge, float64.
+
+    Raises:
+        ConfigurationError: When a concept has none, or one has another width.
+    """
+    width = changes.shape[1]
+    if len(changes.grams) < changes.num_concepts or any(part.concept not in changes.grams for part in changes.parts):
+        raise ConfigurationError(
+            f"layer {changes.layer}: Gram matrices of {len(changes.grams)} concepts are given and "
+            f"{changes.num_concepts} are merged; this algorithm needs one for each"
+        )
+    for gram in (*changes.grams.values(), *(() if changes.foreign is None else (changes.foreign,))):
+        if gram.shape != (width, width):
+            raise ConfigurationError(
+                f"layer {changes.layer}: a Gram matrix has shape {tuple(gram.shape)}; allowed is {(width, width)}"
+            )
+    return {concept: changes.grams[concept].double() for concept in sorted(changes.grams)}
+
+
+def _solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """``right · (matrix + ridge · mean(diag) · I)⁻¹`` for a symmetric matrix that is positive semidefinite."""
+    size = float(matrix.diagonal().mean())
+    # at least the rounding error of its float32 entries, and nothing at all is silent where nothing comes in
+    damped = matrix + max(ridge, 1e-12) * (size or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype)
+    return torch.linalg.solve(damped, right.T).T
+
+
+@final
+@dataclass(frozen=True)
+class LeastSquares(Algorithm):
+    """The change that on every concept's own inputs is nearest to that concept's own change.
+
+    ``argmin_ΔW Σ_i E‖ΔW x_i − s_i ΔW_i x_i‖² + f · E‖ΔW x_0‖²`` has the closed form
+
+        ΔW = (Σ_i s_i ΔW_i G_i) (Σ_i G_i + f G_0 + εI)⁻¹,
+
+    the optimum that gradient fusion seeks by L-BFGS (with f = 0). The factors stay low-rank: only ``down`` changes.
+    Reference: Gu et al., Mix-of-Show, arXiv 2305.18292, section 4.2 (equation 5).
+
+    Attributes:
+        ridge: ε, as a share of the mean diagonal of the sum of Gram matrices.
+        foreign: f, how much silence on prompts without any concept counts; an addition of ours.
+    """
+
+    needs_inputs: ClassVar[bool] = True
+
+    ridge: float = 1e-4
+    foreign: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights."""
+        self._check("ridge", "numbers from 0", self.ridge >= 0)
+        self._check("foreign", "numbers from 0", self.foreign >= 0)
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Solve for ``down``; the ups are those of the sum.
+
+        Raises:
+            ConfigurationError: When a Gram matrix is missing or of another width.
+        """
+        grams = _grams(changes)
+        total = torch.stack(list(grams.values())).sum(0)
+        if self.foreign > 0:
+            if changes.foreign is None:
+                raise ConfigurationError(
+                    f"layer {changes.layer}: merging option foreign is {self.foreign} and no Gram matrix of foreign "
+                    "prompts is given; allowed without one is 0"
+                )
+            total = total + self.foreign * changes.foreign.double()
+        seen = torch.cat([part.change.down.double() @ grams[part.concept] for part in changes.parts])
+        return LowRank(changes.stacked().up, _solve(total, seen, self.ridge).float().contiguous())
+
+
+@final
+@dataclass(frozen=True)
+class SubspaceRouter(Algorithm):
+    """SSR-Merge: a router between all ``down`` and all ``up`` that sends every concept's signal to its own ``up``.
+
+    With ``z = D x``, all downs one below the other, ``G = E[z zᵀ]`` over all concepts' inputs and ``Q_k = E[z_k zᵀ]``
+    over concept k's own:  ``R = Q (G + εI)⁻¹``,  ``ΔW = [s_1 up_1 … s_k up_k] · R · D``.
+    It is least squares within the directions that the concepts already read.
+    Reference: arXiv 2606.10617. There ε is 1e-4 itself; here it is a share of the mean diagonal of G, so that it
+    means the same in every layer.
+
+    Attributes:
+        ridge: ε, as a share of the mean diagonal of G.
+    """
+
+    needs_inputs: ClassVar[bool] = True
+
+    ridge: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse a negative weight."""
+        self._check("ridge", "numbers from 0", self.ridge >= 0)
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Solve for the router and fold it into ``up``; the downs are those of the sum.
+
+        Raises:
+            ConfigurationError: When a Gram matrix is missing or of another width.
+        """
+        grams, stacked = _grams(changes), changes.stacked()
+        down = stacked.down.double()
+        total = down @ torch.stack(list(grams.values())).sum(0) @ down.T
+        own = torch.cat([part.change.down.double() @ grams[part.concept] @ down.T for part in changes.parts])
+        router = _solve(total, own, self.ridge)
+        return LowRank((stacked.up.double() @ router).float().contiguous(), stacked.down)

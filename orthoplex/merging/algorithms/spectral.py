@@ -1,0 +1,144 @@
+"""SVD, TSV-M, Iso-C and KnOTS: merging by singular directions. All factorisations are made in float64."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.sparse import elect_and_average, trim
+
+_NEGLIGIBLE = 1e-6
+"""Singular values below this share of the largest are rounding errors of float32 factors."""
+
+_ROUNDING = 1e-9
+"""Entries of singular vectors below this are rounding errors of float64."""
+
+
+def thin_svd(change: LowRank) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``U, σ, Vᵀ`` with ``up · down = U diag(σ) Vᵀ``, without ever making the product.
+
+    QR of both factors, then the SVD of a core of their rank.
+
+    Args:
+        change: Of rank r.
+
+    Returns:
+        ``(out, m)``, ``(m,)`` descending, ``(m, in)``, float64, m the number of singular values that are not
+        negligible; at least 1.
+    """
+    left, left_core = torch.linalg.qr(change.up.double())
+    right, right_core = torch.linalg.qr(change.down.double().T)
+    u, sigma, vh = torch.linalg.svd(left_core @ right_core.T, full_matrices=False)
+    kept = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
+    return left @ u[:, :kept], sigma[:kept], vh[:kept] @ right.T
+
+
+def nearest_orthonormal(columns: Tensor) -> Tensor:
+    """Return the matrix with orthonormal columns (or rows, if there are fewer) nearest to one: its polar factor.
+
+    ``argmin_Q ‖Q − A‖_F = P Rᵀ`` with the SVD ``A = P Σ Rᵀ``.
+
+    Args:
+        columns: A, ``(n, m)`` float64.
+    """
+    left, _, right = torch.linalg.svd(columns, full_matrices=False)
+    return left @ right
+
+
+def _float32(up: Tensor, down: Tensor) -> LowRank:
+    return LowRank(up.float().contiguous(), down.float().contiguous())
+
+
+@final
+@dataclass(frozen=True)
+class Svd(Algorithm):
+    """The best approximation of the sum by a change of lower rank (Eckart and Young): its largest singular triples.
+
+    Attributes:
+        rank: Of the result; 0 takes the largest rank among the concepts.
+    """
+
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a negative rank."""
+        self._check("rank", "whole numbers from 0", self.rank >= 0)
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Truncate ``Σ s_i ΔW_i``; a sum of lower rank is returned whole."""
+        rank = self.rank or max(part.change.rank for part in changes.parts)
+        u, sigma, vh = thin_svd(changes.stacked())
+        return _float32(u[:, :rank] * sigma[:rank], vh[:rank])
+
+
+@final
+@dataclass(frozen=True)
+class TaskSingularVectors(Algorithm):
+    """TSV-M: the top ``1/k`` singular triples of each concept, their vectors made orthonormal together.
+
+    ``ΔW = U⊥ diag(σ) V⊥ᵀ``: singular vectors of all concepts side by side, replaced by the nearest orthonormal ones;
+    singular values keep their size and carry the strengths.
+    Reference: Gargiulo et al., arXiv 2412.00081, section 4 (algorithm 1).
+    """
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Return a change whose rank is the number of triples kept, at most ``min(out, in)`` in all."""
+        kept = max(1, min(changes.shape) // changes.num_concepts)
+        lefts, sizes, rights = [], [], []
+        for part in changes.parts:
+            u, sigma, vh = thin_svd(part.change)
+            lefts.append(u[:, :kept])
+            sizes.append(part.strength * sigma[:kept])
+            rights.append(vh[:kept].T)
+        left, right = nearest_orthonormal(torch.cat(lefts, 1)), nearest_orthonormal(torch.cat(rights, 1))
+        return _float32(left * torch.cat(sizes), right.T)
+
+
+@final
+@dataclass(frozen=True)
+class IsotropicSum(Algorithm):
+    """Iso-C: the sum with all its singular values set to their mean, ``ΔW = σ̄ U Vᵀ``.
+
+    The mean is taken over the singular values that are not zero: a sum of low-rank changes has no others to lift.
+    Reference: Marczak et al., arXiv 2502.04959, section 4 (equations 7 and 8).
+    """
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Return a change of the sum's own rank."""
+        u, sigma, vh = thin_svd(changes.stacked())
+        return _float32(u * sigma.mean(), vh)
+
+
+@final
+@dataclass(frozen=True)
+class KnotsTies(Algorithm):
+    """KnOTS: changes brought into one shared output basis, merged there by TIES.
+
+    ``[s_1 ΔW_1 … s_k ΔW_k] = U Σ [V_1ᵀ … V_kᵀ]``; ``ΔW = U Σ TIES(V_1ᵀ, …, V_kᵀ)``.
+    Reference: Stoica et al., arXiv 2410.19735, section 4.
+
+    Attributes:
+        density: Share of each ``V_i``'s entries that trimming keeps, in (0, 1].
+    """
+
+    density: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse a density outside its range."""
+        self._check("density", "numbers above 0, up to 1", 0 < self.density <= 1)
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Return a change of rank at most that of all changes side by side."""
+        scaled = changes.scaled()
+        left, core = torch.linalg.qr(torch.cat([change.up for change in scaled], 1).double())
+        cores = core.split([change.rank for change in scaled], 1)
+        side_by_side = torch.cat([part @ change.down.double() for part, change in zip(cores, scaled, strict=True)], 1)
+        u, sigma, vh = torch.linalg.svd(side_by_side, full_matrices=False)
+        kept = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
+        # what is zero but for rounding must be zero: it would get a vote
+        each = vh[:kept].where(vh[:kept].abs() > _ROUNDING, 0.0).split(changes.shape[1], 1)
+        merged = elect_and_average([trim(rows, self.density) for rows in each])
+        return _float32(left @ u[:, :kept] * sigma[:kept], merged)

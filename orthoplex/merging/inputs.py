@@ -1,0 +1,34 @@
+"""What the layers see: Gram matrices of their inputs, which data-aware merges need."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class InputGrams:
+    """Gram matrices of the inputs of layers.
+
+    Attributes:
+        concepts: Content hash of a concept to layer to ``E[x xᵀ]``, ``(in, in)``, under the concept's own prompts.
+        foreign: Layer to the same under prompts without any concept; empty where nobody asked for them.
+    """
+
+    concepts: Mapping[str, Mapping[str, Tensor]]
+    foreign: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of_layer(self, layer: str) -> dict[str, Tensor]:
+        """Content hash of every concept to its matrix at one layer."""
+        return {concept: grams[layer] for concept, grams in self.concepts.items() if layer in grams}
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) over all names and numbers."""
+        digest = hashlib.sha256()
+        for owner, grams in (*sorted(self.concepts.items()), ("", self.foreign)):
+            for layer, gram in sorted(grams.items()):
+                digest.update(f"{owner} {layer} {tuple(gram.shape)}\n".encode())
+                digest.update(gram.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()

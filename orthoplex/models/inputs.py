@@ -1,0 +1,109 @@
+"""What the layers of a base see: watched while it works, or gathered as Gram matrices from prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.base import Base
+from orthoplex.models.folding import Foldable
+from orthoplex.models.layers import all_linear_layers
+
+BATCH_SIZE = 8
+
+Observer = Callable[[str, nn.Linear, Tensor], None]
+"""Called with a layer's name, the layer, and its inputs ``(..., in)`` of one forward pass."""
+
+
+@contextmanager
+def observed_inputs(linears: Mapping[str, nn.Linear], observe: Observer) -> Iterator[None]:
+    """Inside, ``observe`` is called for every forward pass of every layer named."""
+
+    def watch(layer: str, linear: nn.Linear) -> torch.utils.hooks.RemovableHandle:
+        return linear.register_forward_pre_hook(lambda module, inputs: observe(layer, linear, inputs[0]))
+
+    handles = [watch(layer, linear) for layer, linear in linears.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def gather_grams(
+    base: Base,
+    layers: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    change: Foldable | None = None,
+    num_inference_steps: int = 10,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Return ``G = E[x xᵀ]`` over the inputs of layers while the base pictures prompts, without guidance.
+
+    No picture is decoded or kept. A layer that sees the text alone is given every prompt's features, padding included,
+    as it is when pictures are made.
+
+    Args:
+        base: The base, with nothing folded in that ``change`` would meet.
+        layers: Names of linear layers.
+        prompts: At least one.
+        change: A concept or merge that is folded in meanwhile.
+        num_inference_steps: Denoising steps per picture.
+        seed: Of the noise of the first prompt's picture; the next ones count up.
+
+    Returns:
+        Layer to ``(in, in)`` float32.
+
+    Raises:
+        ConfigurationError: When there is no prompt, or more steps than the base has.
+        BaseModelError: When a layer is missing or is given no input, or ``change`` does not fit the base.
+    """
+    if not prompts:
+        raise ConfigurationError("Gram matrices of 0 prompts were asked for; at least 1 is allowed")
+    base.check_inference_steps("num_inference_steps", num_inference_steps)
+    every = all_linear_layers(base.modules())
+    for layer in layers:
+        if layer not in every:
+            raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
+    seen = {layer: _MeanGram() for layer in layers}
+    run: Any = base.pipeline
+    with nullcontext() if change is None else base.folded(change):
+        with observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)):
+            for start in range(0, len(prompts), BATCH_SIZE):
+                batch = list(prompts[start : start + BATCH_SIZE])
+                run(
+                    prompt=batch,
+                    generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=1.0,
+                    output_type="latent",
+                )
+    return {layer: gram.value(layer) for layer, gram in seen.items()}
+
+
+class _MeanGram:
+    """A running mean of ``x xᵀ``, summed in float64."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, x: Tensor) -> None:
+        """Take in inputs ``(..., in)``."""
+        rows = x.detach().float().flatten(0, -2)
+        gram = (rows.T @ rows).double()
+        self._sum = gram if self._sum is None else self._sum + gram
+        self._count += len(rows)
+
+    def value(self, layer: str) -> Tensor:
+        """The mean so far, ``(in, in)`` float32; ``layer`` is for the error."""
+        if self._sum is None:
+            raise BaseModelError(f"layer '{layer}' is given no input when the base makes pictures")
+        return (self._sum / self._count).float().cpu()

@@ -1,0 +1,59 @@
+"""What the layers see under a concept's own prompts: the Gram matrices that data-aware merges need. No pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from orthoplex.concepts import Concept, Manifest
+from orthoplex.merging import InputGrams
+from orthoplex.models import Base, Foldable, gather_grams
+from orthoplex.training.dataset import CAPTION_TEMPLATES, insert_trigger
+from orthoplex.training.foreign import default_foreign_prompts
+
+NUM_PROMPTS = 16
+
+Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, Tensor]]
+"""(what is folded in, layers, prompts) -> layer to its Gram matrix."""
+
+
+def own_prompts(manifest: Manifest, prompts: Sequence[str], count: int = NUM_PROMPTS) -> tuple[str, ...]:
+    """Return up to ``count`` prompts of a concept: its kind's templates, then others with its trigger put in.
+
+    Args:
+        manifest: Of the concept; its ``<name>`` stands for all its vectors.
+        prompts: Prompts of the base's own words; those that name the class word go first, the shortest first, because
+            they say least that the concept might not be.
+        count: How many.
+    """
+    trigger, word = manifest.trigger, manifest.class_word
+    templates = [template.format(trigger=trigger) for template in CAPTION_TEMPLATES[manifest.kind]]
+    ordered = sorted(dict.fromkeys(prompts), key=lambda prompt: (word not in prompt.split(), len(prompt), prompt))
+    filled = [insert_trigger(text, token=f"<{manifest.name}>", class_word=word, trigger=trigger) for text in ordered]
+    return tuple(dict.fromkeys([*templates, *filled]))[:count]
+
+
+def gather_inputs(
+    base: Base,
+    concepts: Sequence[Concept],
+    *,
+    prompts: Sequence[str] | None = None,
+    gather: Gather | None = None,
+) -> InputGrams:
+    """Gather what every layer that a concept changes sees: under each concept's own prompts, and under foreign ones.
+
+    Args:
+        base: The base, with nothing folded in.
+        concepts: The concepts of a merge; each is folded in, at strength 1, while its prompts are pictured.
+        prompts: Prompts of the base's own words, without any concept; None takes those that come with the base.
+        gather: How Gram matrices are made, for callers that remember them; None makes them.
+
+    Raises:
+        BaseModelError: When a concept does not fit the base.
+    """
+    foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
+    layers = sorted({layer for concept in concepts for layer in concept.layers})
+    made: Gather = gather or (lambda change, names, texts: gather_grams(base, names, texts, change=change))
+    grams = {
+        concept.content_hash: made(concept, layers, own_prompts(concept.manifest, foreign)) for concept in concepts
+    }
+    return InputGrams(grams, made(None, layers, foreign[: 4 * NUM_PROMPTS]))

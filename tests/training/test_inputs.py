@@ -1,0 +1,61 @@
+"""A concept's own prompts, and the Gram matrices under them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from orthoplex.merging import merge
+from orthoplex.models import gather_grams
+from orthoplex.training import gather_inputs, own_prompts
+from tests.pico import make_concept, make_manifest
+
+PROMPTS = ("a car", "a person with red hair in a city", "a person", "a person in a forest", "a person")
+
+
+def test_own_prompts_begin_with_the_templates_and_what_names_the_class_word():
+    assert own_prompts(make_manifest("anna"), PROMPTS) == (
+        "a photo of <anna> person",
+        "a drawing of <anna> person",
+        "<anna> person",
+        "<anna> person in a forest",
+        "<anna> person with red hair in a city",
+        "<anna> person, a car",
+    )
+    assert len(own_prompts(make_manifest("anna"), PROMPTS, 3)) == 3
+
+
+@pytest.mark.parametrize("kind", ("subject", "scene", "style", "other"))
+def test_every_kind_has_prompts_with_its_trigger(kind):
+    manifest = replace(make_manifest("anna"), kind=kind, class_word="thing", trigger="<anna> thing")
+    found = own_prompts(manifest, PROMPTS)
+    assert len(found) >= 4 and all("<anna> thing" in prompt for prompt in found)
+
+
+def test_inputs_of_all_concepts_and_of_none(pico):
+    concepts = [make_concept(pico, "anna", seed=1), make_concept(pico, "rex", selection="cross-attention-kv", seed=2)]
+    inputs = gather_inputs(pico, concepts, prompts=PROMPTS)
+    layers = set(concepts[0].layers)
+    assert set(inputs.concepts) == {concept.content_hash for concept in concepts}
+    assert all(set(grams) == layers for grams in (*inputs.concepts.values(), inputs.foreign))
+    anna = gather_grams(pico, sorted(layers), own_prompts(concepts[0].manifest, PROMPTS), change=concepts[0])
+    for layer, gram in anna.items():
+        assert torch.equal(inputs.concepts[concepts[0].content_hash][layer], gram)
+    merged = merge([(concept, 1.0) for concept in concepts], algorithm="ssr", inputs=inputs)
+    with pico.folded(merged):
+        assert pico.recipe["inputs"] == inputs.content_hash
+
+
+def test_least_squares_is_nearer_to_every_concept_on_its_own_inputs_than_the_sum(pico):
+    concepts = [make_concept(pico, name, seed=seed) for seed, name in enumerate(("anna", "rex", "boro"))]
+    inputs = gather_inputs(pico, concepts, prompts=PROMPTS)
+    pairs = [(concept, 1.0) for concept in concepts]
+    errors = {}
+    for algorithm in ("sum", "ssr", "least-squares"):
+        merged = merge(pairs, algorithm=algorithm, inputs=inputs)
+        errors[algorithm] = 0.0
+        for concept in concepts:
+            for layer, change in concept.layers.items():
+                gap = merged.layers[layer].delta() - change.delta()
+                errors[algorithm] += float(((gap @ inputs.concepts[concept.content_hash][layer]) * gap).sum())
+    assert errors["least-squares"] < errors["ssr"] < errors["sum"]
