@@ -49,7 +49,11 @@ class TrainingConfig:
         caption_dropout: Share of captions replaced by the empty prompt.
         flip: Whether pictures are also seen mirrored; most people and places are not their mirror image.
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
-        erasure_prompts: How many foreign prompts its statistics are gathered on.
+        erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
+            ``"prediction"``: how far the network's prediction moves there, on a few of them at a time.
+        erasure_share: Share of steps that erasure takes part in, evenly spread.
+        erasure_prompts: How many foreign prompts there are.
+        erasure_batch_size: Foreign inputs a step, for the prediction form.
         prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
             0 takes pure noise as foreign latents.
         prior_weight: Extra share of the batch, and weight of its loss, that is prior pictures; 0 for none.
@@ -92,7 +96,10 @@ class TrainingConfig:
     caption_dropout: float = 0.05
     flip: bool = False
     erasure: float = 0.0
+    erasure_form: Literal["activation", "prediction"] = "activation"
+    erasure_share: float = 1.0
     erasure_prompts: int = 128
+    erasure_batch_size: int = 4
     prior_pictures: int = 24
     prior_weight: float = 0.0
     sample_every: int = 50
@@ -118,7 +125,7 @@ class TrainingConfig:
             if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
                 limit = f"numbers from {lowest} to {highest}" if highest < math.inf else f"numbers from {lowest}"
                 raise ConfigurationError(f"{key} is {value!r}; allowed are {limit}")
-        for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma"):
+        for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma", "erasure_share"):
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
         _ = self.adapter  # which refuses what only it knows about
@@ -218,7 +225,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "noise_offset": (0, math.inf),
     "caption_dropout": (0, 1),
     "erasure": (0, math.inf),
+    "erasure_share": (0, 1),
     "erasure_prompts": (1, math.inf),
+    "erasure_batch_size": (1, math.inf),
     "prior_pictures": (0, math.inf),
     "prior_weight": (0, 1),
     "sample_every": (0, math.inf),

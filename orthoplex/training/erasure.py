@@ -13,10 +13,11 @@ activations: as long as the update is silent on foreign prompts, the adapted mod
 The abstract of BlockLoRA (Zhu et al., arXiv 2503.08575) names the idea without its loss; this is our reading of it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +48,35 @@ class ErasureStatistics:
         return ((up @ gram) * up).sum()
 
 
-def erasure_penalty(adapters: Mapping[str, Adapter], statistics: Mapping[str, ErasureStatistics]) -> Tensor:
-    """Return the mean over layers of ``E‖ΔW x‖² / E‖W x‖²``, a differentiable scalar.
+class Erasure(Protocol):
+    """What makes an update silent on foreign inputs, in either form."""
 
-    Args:
+    def penalty(self, step: int) -> Tensor:
+        """Return the penalty of one step, a differentiable scalar."""
+        ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ActivationErasure:
+    """The activation form.
+
+    Attributes:
         adapters: Layer name to adapter.
         statistics: Layer name to the statistics of its foreign inputs, for the same layers.
     """
-    return torch.stack([statistics[layer].penalty(adapter) for layer, adapter in adapters.items()]).mean()
+
+    adapters: Mapping[str, Adapter]
+    statistics: Mapping[str, ErasureStatistics]
+
+    def penalty(self, step: int) -> Tensor:
+        """Return the mean over layers of ``E‖ΔW x‖² / E‖W x‖²``; the same at every step, as it is an expectation."""
+        return torch.stack([self.statistics[layer].penalty(item) for layer, item in self.adapters.items()]).mean()
+
+
+def is_due(step: int, share: float) -> bool:
+    """Whether step ``step``, from 0, is one of the evenly spread ``share`` of steps that erasure takes part in."""
+    return math.floor((step + 1) * share + 1e-9) > math.floor(step * share + 1e-9)
 
 
 @final

@@ -165,6 +165,73 @@ def make_prior_pictures(base: Base, config: TrainingConfig, prompts: Sequence[st
     return PriorPictures(torch.cat(latents), encode_ids(base, chosen))
 
 
+@dataclass(frozen=True, eq=False)
+class ForeignInputs:
+    """What the denoiser is given when it works on prompts without the concept.
+
+    Attributes:
+        ids: Token ids of the prompts, ``(n, length)``.
+        vectors: What stands in the place of the concept's k tokens, ``(n, k, dim)``.
+        noisy: Noised latents, ``(n, c, h, w)``.
+        timesteps: How noised, ``(n,)`` int64.
+    """
+
+    ids: Tensor
+    vectors: Tensor
+    noisy: Tensor
+    timesteps: Tensor
+
+    def __len__(self) -> int:
+        """The number of inputs."""
+        return len(self.ids)
+
+    def take(self, chosen: Tensor) -> "ForeignInputs":
+        """The inputs numbered ``chosen``."""
+        return ForeignInputs(self.ids[chosen], self.vectors[chosen], self.noisy[chosen], self.timesteps[chosen])
+
+    def predict(self, base: Base, token_ids: Sequence[int]) -> Tensor:
+        """Return what the denoiser predicts for all of them, ``(n, c, h, w)``, with whatever is attached now.
+
+        Args:
+            base: The base; its tokenizer knows the concept's tokens.
+            token_ids: The k ids of the concept's tokens.
+        """
+        with replaced_vectors(base, token_ids, self.vectors):
+            features = text_features(base, self.ids).to(base.dtype)
+        return base.pipeline.unet(self.noisy.to(features), self.timesteps.to(features.device), features).sample
+
+
+def draw_foreign_inputs(
+    base: Base,
+    *,
+    prompts: ForeignPrompts,
+    vectors: Tensor,
+    latents: Tensor | None,
+    generator: torch.Generator,
+) -> ForeignInputs:
+    """Give every foreign prompt a noised latent, in random order.
+
+    Args:
+        base: The base; its tokenizer knows the concept's tokens.
+        prompts: Foreign prompts.
+        vectors: ``(len(prompts.tokened), k, dim)``: what stands in the place of the concept's tokens.
+        latents: Prior latents ``(n, c, h, w)``, noised at any timestep; None takes pure noise at late timesteps.
+        generator: Decides order, noise and timesteps.
+    """
+    unet, schedule = base.pipeline.unet, NoiseSchedule.of(base.pipeline.scheduler)
+    ids = encode_ids(base, [*prompts.tokened, *prompts.plain])
+    vectors = torch.cat([vectors, torch.zeros(len(prompts.plain), *vectors.shape[1:])])
+    order = torch.randperm(len(ids), generator=generator)
+    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    noise = torch.randn(len(ids), *shape, generator=generator)
+    earliest = 0 if latents is not None else int(_PURE_NOISE_FROM * len(schedule))
+    timesteps = torch.randint(earliest, len(schedule), (len(ids),), generator=generator)
+    noisy = noise
+    if latents is not None:
+        noisy = schedule.add_noise(latents[order % len(latents)].cpu(), noise, timesteps)
+    return ForeignInputs(ids[order], vectors[order], noisy, timesteps)
+
+
 @torch.no_grad()
 def gather_statistics(
     base: Base,
@@ -172,11 +239,8 @@ def gather_statistics(
     adapters: Mapping[str, Adapter],
     linears: Mapping[str, Any],
     *,
-    prompts: ForeignPrompts,
-    vectors: Tensor,
+    inputs: ForeignInputs,
     token_ids: Sequence[int],
-    latents: Tensor | None,
-    generator: torch.Generator,
 ) -> dict[str, ErasureStatistics]:
     """Run the base over foreign inputs and return what its layers saw.
 
@@ -185,29 +249,10 @@ def gather_statistics(
         config: For the batch size.
         adapters: Layer name to adapter.
         linears: Layer name to the base's layer.
-        prompts: Foreign prompts.
-        vectors: ``(len(prompts.tokened), k, dim)``: what stands in the place of the concept's tokens.
+        inputs: Foreign inputs.
         token_ids: The k ids of the concept's tokens.
-        latents: Prior latents ``(n, c, h, w)``, noised at any timestep; None takes pure noise at late timesteps.
-        generator: Decides noise and timesteps.
     """
-    unet, schedule = base.pipeline.unet, NoiseSchedule.of(base.pipeline.scheduler)
-    ids = encode_ids(base, [*prompts.tokened, *prompts.plain])
-    unused = torch.zeros(len(prompts.plain), *vectors.shape[1:])
-    vectors = torch.cat([vectors, unused])
-    order = torch.randperm(len(ids), generator=generator)
-    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
     with collecting(linears, adapters) as collector:
-        for chosen in order.split(config.batch_size):
-            noise = torch.randn(len(chosen), *shape, generator=generator)
-            if latents is None:
-                earliest = int(_PURE_NOISE_FROM * len(schedule))
-                timesteps = torch.randint(earliest, len(schedule), (len(chosen),), generator=generator)
-                noisy = noise
-            else:
-                timesteps = torch.randint(0, len(schedule), (len(chosen),), generator=generator)
-                noisy = schedule.add_noise(latents[chosen % len(latents)].cpu(), noise, timesteps)
-            with replaced_vectors(base, token_ids, vectors[chosen]):
-                features = text_features(base, ids[chosen])
-            unet(noisy.to(features), timesteps.to(features.device), features)
+        for chosen in torch.arange(len(inputs)).split(config.batch_size):
+            inputs.take(chosen).predict(base, token_ids)
     return collector.statistics()

@@ -28,17 +28,19 @@ from orthoplex.training.checkpoint import (
 )
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
-from orthoplex.training.erasure import ErasureStatistics, erasure_penalty
+from orthoplex.training.erasure import ActivationErasure, Erasure, is_due
 from orthoplex.training.foreign import (
     PriorPictures,
     compose_foreign_prompts,
     default_foreign_prompts,
+    draw_foreign_inputs,
     gather_statistics,
     make_prior_pictures,
     random_vectors,
 )
 from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.precision import precision
+from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.sampling import run_pipeline
 from orthoplex.training.text import check_captions, initial_vectors, replaced_vectors
@@ -232,7 +234,7 @@ def _steps(
             names = token_names(run.name, config.num_vectors)
             ids = list(stack.enter_context(base.with_tokens(dict(zip(names, vectors, strict=True)))).values())
             check_captions(base, dataset, ids)
-            prior, statistics = _foreign_inputs(base, dataset, run, state.adapters, ids, foreign_prompts)
+            prior, foreign = _foreign(base, dataset, run, state.adapters, ids, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
             stack.enter_context(base.attached(state.adapters))
             stack.enter_context(replaced_vectors(base, ids, state.vectors))
@@ -244,8 +246,8 @@ def _steps(
             while state.step < config.steps:
                 loss = _denoising_loss(base, data, config, data.batch(config, state.step))
                 total, erasure = loss, None
-                if statistics:
-                    penalty = erasure_penalty(state.adapters, statistics)
+                if foreign is not None and is_due(state.step, config.erasure_share):
+                    penalty = foreign.penalty(state.step)
                     total, erasure = loss + config.erasure * penalty, penalty.item()
                 _check_finite(total, run, state.step + 1)
                 total.backward()
@@ -296,43 +298,38 @@ def _check_finite(loss: Tensor, run: _Run, step: int) -> None:
         )
 
 
-def _foreign_inputs(
+def _foreign(
     base: Base,
     dataset: ConceptDataset,
     run: _Run,
     adapters: Mapping[str, Adapter],
     token_ids: Sequence[int],
     foreign_prompts: Sequence[str],
-) -> tuple[PriorPictures | None, dict[str, ErasureStatistics]]:
-    """Prior pictures and erasure statistics, as far as the configuration asks for them."""
+) -> tuple[PriorPictures | None, Erasure | None]:
+    """Prior pictures and erasure, as far as the configuration asks for them."""
     config = run.config
     if config.erasure == 0 and config.prior_weight == 0:
-        return None, {}
+        return None, None
     generator = seeded("foreign", run.concept_id, config.seed)
     prompts = compose_foreign_prompts(
         config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
     )
     prior = make_prior_pictures(base, config, prompts.plain) if config.prior_pictures > 0 else None
     if config.erasure == 0:
-        return prior, {}
-    statistics = gather_statistics(
+        return prior, None
+    vectors = random_vectors(
         base,
-        config,
-        adapters,
-        run.linears,
-        prompts=prompts,
-        vectors=random_vectors(
-            base,
-            class_word=dataset.class_word,
-            count=len(prompts.tokened),
-            num_vectors=config.num_vectors,
-            generator=generator,
-        ),
-        token_ids=token_ids,
-        latents=None if prior is None else prior.latents,
+        class_word=dataset.class_word,
+        count=len(prompts.tokened),
+        num_vectors=config.num_vectors,
         generator=generator,
     )
-    return prior, statistics
+    latents = None if prior is None else prior.latents
+    inputs = draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
+    if config.erasure_form == "prediction":
+        return prior, PredictionErasure.prepare(base, config, inputs, token_ids, run.concept_id)
+    statistics = gather_statistics(base, config, adapters, run.linears, inputs=inputs, token_ids=token_ids)
+    return prior, ActivationErasure(adapters, statistics)
 
 
 def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batch: Batch) -> Tensor:

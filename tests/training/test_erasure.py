@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.errors import OrthoplexError
-from orthoplex.training.erasure import ErasureStatistics, collecting, erasure_penalty
+from orthoplex.training.erasure import ActivationErasure, ErasureStatistics, collecting, is_due
 
 LAYER = "unet.a"
 
@@ -15,6 +15,10 @@ def make_adapter(method="orthogonal", *, out_features=3, in_features=4, rank=2, 
     return create_adapter(
         config, layer=layer, out_features=out_features, in_features=in_features, concept_id="x", seed=0
     )
+
+
+def penalty_of(adapters, statistics):
+    return ActivationErasure(adapters, statistics).penalty(0)
 
 
 def gathered(linear, adapter, *inputs):
@@ -40,7 +44,7 @@ def test_numbers_written_out():
     statistics = gathered(linear, adapter, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     assert statistics[LAYER].frozen
     assert statistics[LAYER].gram.item() == pytest.approx(2.5 / 3)
-    assert erasure_penalty({LAYER: adapter}, statistics).item() == pytest.approx(25 / 3)
+    assert penalty_of({LAYER: adapter}, statistics).item() == pytest.approx(25 / 3)
 
 
 def test_trained_down_keeps_the_whole_matrix():
@@ -61,7 +65,7 @@ def test_equals_the_direct_estimate(method, alpha):
     adapter.up.data.normal_()
     x = torch.randn(2, 5, 4)
     statistics = gathered(linear, adapter, x[0], x[1:])
-    torch.testing.assert_close(erasure_penalty({LAYER: adapter}, statistics), direct(linear, adapter, x))
+    torch.testing.assert_close(penalty_of({LAYER: adapter}, statistics), direct(linear, adapter, x))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -70,7 +74,7 @@ def test_gradient_equals_the_direct_one(method):
     linear, adapter = nn.Linear(4, 3), make_adapter(method)
     adapter.up.data.normal_()
     x = torch.randn(7, 4)
-    erasure_penalty({LAYER: adapter}, gathered(linear, adapter, x)).backward()
+    penalty_of({LAYER: adapter}, gathered(linear, adapter, x)).backward()
     ours = {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
     adapter.zero_grad()
     direct(linear, adapter, x).backward()
@@ -85,12 +89,12 @@ def test_statistics_hold_while_the_adapter_learns():
     statistics = gathered(linear, adapter, x)
     for parameter in adapter.parameters():
         parameter.data.normal_()
-    torch.testing.assert_close(erasure_penalty({LAYER: adapter}, statistics), direct(linear, adapter, x))
+    torch.testing.assert_close(penalty_of({LAYER: adapter}, statistics), direct(linear, adapter, x))
 
 
 def test_an_untrained_adapter_is_silent():
     adapter = make_adapter()
-    assert erasure_penalty({LAYER: adapter}, gathered(nn.Linear(4, 3), adapter, torch.randn(5, 4))).item() == 0.0
+    assert penalty_of({LAYER: adapter}, gathered(nn.Linear(4, 3), adapter, torch.randn(5, 4))).item() == 0.0
 
 
 def test_the_bias_is_no_part_of_the_output_energy():
@@ -107,7 +111,7 @@ def test_penalty_is_the_mean_over_layers():
         adapter.up.data.fill_(value)
     unit = ErasureStatistics(torch.eye(2), frozen=True)
     # ‖up‖² of a 3 x 2 matrix: 6 and 24
-    assert erasure_penalty(adapters, {"unet.a": unit, "unet.b": unit}).item() == 15.0
+    assert penalty_of(adapters, {"unet.a": unit, "unet.b": unit}).item() == 15.0
 
 
 def test_minimising_it_makes_the_update_silent_there_only():
@@ -121,7 +125,7 @@ def test_minimising_it_makes_the_update_silent_there_only():
     optimizer = torch.optim.SGD([adapter.up], lr=0.02)
     for _ in range(400):
         optimizer.zero_grad()
-        erasure_penalty({LAYER: adapter}, statistics).backward()
+        penalty_of({LAYER: adapter}, statistics).backward()
         optimizer.step()
     assert adapter(foreign).abs().max() < 1e-3
     torch.testing.assert_close(adapter(own), before, atol=1e-4, rtol=0)
@@ -141,3 +145,10 @@ def test_a_layer_without_energy_is_named():
     linear.weight.data.zero_()
     with pytest.raises(OrthoplexError, match=f"layer {LAYER}: foreign prompts gave output energy 0.0"):
         gathered(linear, make_adapter(), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize(("share", "count"), [(1.0, 12), (0.5, 6), (0.25, 3), (0.1, 1), (1 / 3, 4)])
+def test_due_steps_are_the_share_asked_for_and_spread_evenly(share, count):
+    due = [step for step in range(12) if is_due(step, share)]
+    assert len(due) == count
+    assert all(abs((later - earlier) - 1 / share) < 1 for earlier, later in zip(due, due[1:], strict=False))

@@ -11,11 +11,13 @@ from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig
 from orthoplex.training.foreign import (
     compose_foreign_prompts,
     default_foreign_prompts,
+    draw_foreign_inputs,
     gather_statistics,
     make_prior_pictures,
     random_vectors,
     with_article,
 )
+from orthoplex.training.prediction_erasure import PredictionErasure
 
 DIM = 24
 
@@ -117,17 +119,15 @@ def test_statistics_of_every_layer(base, config, with_latents):
 
     def gather():
         with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
-            return gather_statistics(
+            inputs = draw_foreign_inputs(
                 base,
-                config,
-                adapters,
-                base.linear_layers("cross-attention"),
                 prompts=prompts,
                 vectors=torch.ones(len(prompts.tokened), 2, DIM),
-                token_ids=list(ids.values()),
                 latents=latents,
                 generator=torch.Generator().manual_seed(3),
             )
+            linears = base.linear_layers("cross-attention")
+            return gather_statistics(base, config, adapters, linears, inputs=inputs, token_ids=list(ids.values()))
 
     statistics, again = gather(), gather()
     assert statistics.keys() == adapters.keys()
@@ -137,3 +137,60 @@ def test_statistics_of_every_layer(base, config, with_latents):
         assert torch.linalg.eigvalsh(gram).min() > -1e-6 and gram.trace() > 0
         assert torch.equal(gram, again[layer].gram)
         assert not adapter.up.any()
+
+
+def foreign_inputs(base, latents=None):
+    prompts = compose(8)
+    return draw_foreign_inputs(
+        base,
+        prompts=prompts,
+        vectors=torch.randn(len(prompts.tokened), 2, DIM, generator=torch.Generator().manual_seed(1)),
+        latents=latents,
+        generator=torch.Generator().manual_seed(2),
+    )
+
+
+def test_pure_noise_stands_at_late_timesteps_and_prior_pictures_at_all(base):
+    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}):
+        steps = len(base.pipeline.scheduler.alphas_cumprod)
+        late = torch.cat([foreign_inputs(base).timesteps for _ in range(4)])
+        assert late.min() >= 0.8 * steps
+        inputs = foreign_inputs(base, torch.full((3, 4, 8, 8), 100.0))
+        assert len(inputs) == 8 and inputs.noisy.shape == (8, 4, 8, 8)
+        assert inputs.timesteps.min() < 0.8 * steps
+        assert inputs.noisy.flatten(1).mean(1).max() > 10  # the latents are in it
+
+
+def test_random_vectors_stand_in_the_token_s_place(base):
+    """Only prompts with the token take notice of the vectors, and every prompt of its own."""
+    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids, torch.no_grad():
+        inputs, numbers = foreign_inputs(base), list(ids.values())
+        before = inputs.predict(base, numbers)
+        moved = replace(inputs, vectors=inputs.vectors.flip(-1))
+        differs = (moved.predict(base, numbers) - before).abs().flatten(1).amax(1) > 1e-6
+        has_token = (inputs.ids == numbers[0]).any(1)
+        assert has_token.any() and not has_token.all()
+        assert torch.equal(differs, has_token)
+        torch.testing.assert_close(inputs.take(torch.tensor([5, 2])).predict(base, numbers), before[[5, 2]])
+
+
+def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(base, config):
+    config = replace(config, erasure_batch_size=8)
+    layers = base.linear_layers("cross-attention")
+    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+        inputs, numbers = foreign_inputs(base), list(ids.values())
+        erasure = PredictionErasure.prepare(base, config, inputs, numbers, "anna")
+        adapters = adapters_of(base, config)
+        with base.attached(adapters):
+            assert erasure.penalty(0).item() == pytest.approx(0, abs=1e-10)
+            for adapter in adapters.values():
+                torch.nn.init.normal_(adapter.up, generator=torch.Generator().manual_seed(5))
+            whole = erasure.penalty(0)
+            with torch.no_grad():
+                moved = inputs.predict(base, numbers)
+        assert whole.item() == pytest.approx(float((moved - erasure.targets).square().mean()), rel=1e-4)
+        few = replace(erasure, config=replace(config, erasure_batch_size=2))
+        with base.attached(adapters):
+            assert few.penalty(3).item() == few.penalty(3).item() != few.penalty(4).item()
+            whole.backward()
+        assert all(adapter.up.grad is not None for adapter in adapters.values()) and layers

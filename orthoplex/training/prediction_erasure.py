@@ -1,0 +1,63 @@
+"""Randomized output erasure, prediction form: on foreign inputs the concept shall predict what the base predicts.
+
+``‖ε_{θ+Δ}(z, t, c) − ε_θ(z, t, c)‖²``, mean over numbers, for foreign prompts c, noised latents z and timesteps t. What
+the base predicts is computed once, before the first step; a step then takes a few foreign inputs more through the
+network. Unlike the activation form it sees what all layers do together, and costs what they cost.
+
+The abstract of BlockLoRA (Zhu et al., arXiv 2503.08575) names the idea without its loss; this is our second reading.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from orthoplex.models import Base
+from orthoplex.training.batches import seeded
+from orthoplex.training.config import TrainingConfig
+from orthoplex.training.foreign import ForeignInputs
+from orthoplex.training.precision import precision
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PredictionErasure:
+    """Foreign inputs and what the base alone predicts for them.
+
+    Attributes:
+        base: The base; adapters are attached to it while it trains.
+        config: For the seed, the precision and how many inputs a step takes.
+        inputs: Foreign inputs.
+        targets: The base's predictions, ``(n, c, h, w)`` float32.
+        token_ids: The ids of the concept's tokens.
+        identity: What the draws depend on besides seed and step.
+    """
+
+    base: Base
+    config: TrainingConfig
+    inputs: ForeignInputs
+    targets: Tensor
+    token_ids: Sequence[int]
+    identity: str
+
+    @staticmethod
+    @torch.no_grad()
+    def prepare(
+        base: Base, config: TrainingConfig, inputs: ForeignInputs, token_ids: Sequence[int], identity: str
+    ) -> "PredictionErasure":
+        """Let the base, with no adapter attached, predict all foreign inputs."""
+        targets = []
+        with precision(config.mixed_precision, base.device):
+            for chosen in torch.arange(len(inputs)).split(config.batch_size):
+                targets.append(inputs.take(chosen).predict(base, token_ids).float())
+        return PredictionErasure(base, config, inputs, torch.cat(targets), token_ids, identity)
+
+    def penalty(self, step: int) -> Tensor:
+        """Return the mean squared difference to the base on this step's foreign inputs, a differentiable scalar."""
+        generator = seeded("foreign inputs", self.identity, self.config.seed, step)
+        chosen = torch.randperm(len(self.inputs), generator=generator)[: self.config.erasure_batch_size]
+        with precision(self.config.mixed_precision, self.base.device):
+            predicted = self.inputs.take(chosen).predict(self.base, self.token_ids)
+        return (predicted.float() - self.targets[chosen.to(self.targets.device)]).square().mean()
