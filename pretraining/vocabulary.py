@@ -27,7 +27,7 @@ __all__ = [
 ASSETS = Path("work/assets")
 
 #: drawing family -> its share; one leads, so that every subject has a drawing that is learned early
-FAMILIES = {"twemoji": 0.40, "noto": 0.20, "fluent": 0.16, "fluent3d": 0.08, "noto-v1": 0.08, "emojione": 0.08}
+FAMILIES = {"twemoji": 0.60, "noto": 0.12, "fluent": 0.10, "fluent3d": 0.06, "noto-v1": 0.06, "emojione": 0.06}
 
 SYNONYMS = subjects.SYNONYMS | places.SYNONYMS
 
