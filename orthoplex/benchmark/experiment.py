@@ -21,6 +21,7 @@ from orthoplex.benchmark.checks import (
     table_of,
     whole_numbers,
 )
+from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Encoder
@@ -53,6 +54,7 @@ _FILE = {
     "collections": list_of(TABLE),
     "pictures": TABLE,
     "encoder": TABLE,
+    "merges": TABLE,
     "variants": list_of(TABLE),
 }
 _COLLECTION = {"index": FILLED_TEXT, "names": list_of(TEXT), "kinds": list_of(TEXT)}
@@ -148,6 +150,7 @@ class Experiment:
         pictures: How pictures are made.
         encoder: What they are measured with.
         variants: The rows of the result.
+        merges: Which concepts are merged with which; all with all unless it says otherwise.
     """
 
     name: str
@@ -160,6 +163,7 @@ class Experiment:
     pictures: PictureSettings
     encoder: EncoderSettings
     variants: tuple[Variant, ...]
+    merges: MergeSettings = field(default_factory=MergeSettings)
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
@@ -182,6 +186,7 @@ class Experiment:
                         f"experiment {self.name!r}: kind {kind!r} has the prompt {prompt!r}; "
                         f"allowed: 1 or more prompts with {PLACEHOLDER}"
                     )
+        self.merges.check([concept.name for concept in self.concepts])
         for variant in self.variants:
             for seed in self.seeds:
                 self.training_config(variant, self.concepts[0], seed)
@@ -201,9 +206,16 @@ class Experiment:
             raise ConfigurationError(f"variant {variant.name!r}: {error}") from error
         return config
 
-    def of_kind(self, kind: str) -> tuple[ConceptSource, ...]:
-        """The concepts of one kind."""
-        return tuple(concept for concept in self.concepts if concept.kind == kind)
+    @property
+    def groups(self) -> dict[int, tuple[Group, ...]]:
+        """Size of a merge -> the merges of that size."""
+        return merge_groups(self.merges, [concept.name for concept in self.concepts])
+
+    @property
+    def measured(self) -> tuple[ConceptSource, ...]:
+        """The concepts that are pictured and measured."""
+        names = self.merges.measured
+        return tuple(concept for concept in self.concepts if not names or concept.name in names)
 
     def to_json(self) -> dict[str, Any]:
         """The experiment as plain JSON values; of folders only their last part, which is the same everywhere."""
@@ -255,6 +267,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         prompts={kind: tuple(prompts) for kind, prompts in values.get("prompts", {}).items()},
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
         encoder=_build(EncoderSettings, values.get("encoder", {}), "encoder"),
+        merges=_build(MergeSettings, values.get("merges", {}), "merges"),
         variants=tuple(_build(Variant, row, "a variant") for row in values.get("variants", ())),
     )
 
@@ -274,7 +287,7 @@ def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ..
     return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
-_Table = TypeVar("_Table", PictureSettings, EncoderSettings, Variant)
+_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Variant)
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:

@@ -17,6 +17,7 @@ from orthoplex.evaluation import (
     identity_threshold,
     image_alignment,
     mean_interval,
+    recognised,
     recognised_rate,
     retention_interval,
     scores,
@@ -45,20 +46,21 @@ class Shown:
     Attributes:
         base: `(n, d)` of the base alone, the class word in the concept's place.
         single: `(n, d)` of the concept alone.
-        merged: `(n, d)` of the merge of all concepts.
+        merged: Concepts in a merge -> `(n, d)` of merges of that size that the concept is in.
     """
 
     base: Tensor
     single: Tensor
-    merged: Tensor
+    merged: Mapping[int, Tensor]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The numbers of one concept, one variant and one seed; `base`, `single` and `merged` as in `Shown`.
+    """The numbers of one concept, variant, seed and size of merges; `base`, `single` and `merged` as in `Shown`.
 
     Attributes:
         variant: The variant's name.
+        size: Concepts in a merge.
         seed: The training seed.
         concept: The concept's name.
         kind: The concept's kind.
@@ -70,9 +72,12 @@ class Measurement:
         merged_recognised: The same, in the merge.
         single_identity: Share above the identity threshold, which at most 5 % of impostors pass.
         merged_identity: The same, in the merge.
+        merged_as: What the pictures in the merge are recognised as: concept of the kind -> share. All that is not the
+            concept itself is bleed.
     """
 
     variant: str
+    size: int
     seed: int
     concept: str
     kind: str
@@ -84,6 +89,7 @@ class Measurement:
     merged_recognised: float
     single_identity: float
     merged_identity: float
+    merged_as: Mapping[str, float]
 
 
 def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict[str, References]:
@@ -133,28 +139,54 @@ def measure(
         others = [shown[other].single for other in gallery if other != name and other in shown]
         impostors = torch.cat([pictures.base, *others])
         threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
-        rows.append(
-            Measurement(
-                variant=variant,
-                seed=seed,
-                concept=name,
-                kind=own.kind,
-                base_alignment=image_alignment(pictures.base, own.held_out),
-                single_alignment=image_alignment(pictures.single, own.held_out),
-                merged_alignment=image_alignment(pictures.merged, own.held_out),
-                base_recognised=recognised_rate(pictures.base, gallery, name),
-                single_recognised=recognised_rate(pictures.single, gallery, name),
-                merged_recognised=recognised_rate(pictures.merged, gallery, name),
-                single_identity=identity_rate(pictures.single, own.training, threshold),
-                merged_identity=identity_rate(pictures.merged, own.training, threshold),
+        for size, merged in pictures.merged.items():
+            winners = recognised(merged, gallery)
+            rows.append(
+                Measurement(
+                    variant=variant,
+                    size=size,
+                    seed=seed,
+                    concept=name,
+                    kind=own.kind,
+                    base_alignment=image_alignment(pictures.base, own.held_out),
+                    single_alignment=image_alignment(pictures.single, own.held_out),
+                    merged_alignment=image_alignment(merged, own.held_out),
+                    base_recognised=recognised_rate(pictures.base, gallery, name),
+                    single_recognised=recognised_rate(pictures.single, gallery, name),
+                    merged_recognised=winners.count(name) / len(winners),
+                    single_identity=identity_rate(pictures.single, own.training, threshold),
+                    merged_identity=identity_rate(merged, own.training, threshold),
+                    merged_as={winner: winners.count(winner) / len(winners) for winner in sorted(set(winners))},
+                )
             )
-        )
     return rows
+
+
+def bleed(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...], Tensor]:
+    """Prompted concept against recognised concept, of one kind: what merged pictures are taken for.
+
+    Args:
+        rows: Measurements of one variant and size; seeds are averaged.
+        kind: The kind.
+
+    Returns:
+        The prompted concepts, and `(concepts, concepts)` float64; a row sums to 1 but for what is recognised as a
+        concept that nobody prompted, and the diagonal is the share of pictures recognised as their own concept.
+    """
+    of_kind = [row for row in rows if row.kind == kind]
+    names = tuple(dict.fromkeys(row.concept for row in of_kind))
+    seeds = len({row.seed for row in of_kind})
+    matrix = torch.zeros(len(names), len(names), dtype=torch.float64)
+    for row in of_kind:
+        for winner, share in row.merged_as.items():
+            if winner in names:
+                matrix[names.index(row.concept), names.index(winner)] += share / seeds
+    return names, matrix
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One variant over all concepts and seeds; every number with its 95 % bootstrap interval.
+    """One variant and size of merges over all concepts and seeds; every number with its 95 % bootstrap interval.
 
     A retention is `mean(merged)/mean(single)`, None where the single value is 0. `gain_retention` is the stricter
     `(merged - base)/(single - base)` of alignment: what is left of what the concept added to the base.
@@ -163,6 +195,7 @@ class Summary:
     """
 
     variant: str
+    size: int
     base_alignment: Interval
     single_alignment: Interval
     merged_alignment: Interval
@@ -178,23 +211,24 @@ class Summary:
     seed_deviation: float
 
 
-_LABELS = ("variant", "seed", "concept", "kind")
+_LABELS = ("variant", "size", "seed", "concept", "kind", "merged_as")
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:
-    """Bring together the measurements of one variant: every concept once for every seed.
+    """Bring together the measurements of one variant and size of merges: every concept once for every seed.
 
     Raises:
-        ConfigurationError: when rows are missing or belong to more than one variant.
+        ConfigurationError: when rows are missing or belong to more than one variant or size.
     """
-    variants = sorted({row.variant for row in rows})
+    variants = sorted({(row.variant, row.size) for row in rows})
     if len(variants) != 1:
         raise ConfigurationError(f"a summary of {len(variants)} variants {variants} was asked for; allowed: 1")
     values = {item.name: _table(rows, item.name) for item in fields(Measurement) if item.name not in _LABELS}
     base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
     by_seed = merged.mean(dim=0) / single.mean(dim=0)
     return Summary(
-        variant=variants[0],
+        variant=variants[0][0],
+        size=variants[0][1],
         **{name: mean_interval(table) for name, table in values.items()},
         alignment_retention=_retention(single, merged),
         gain_retention=_retention(single - base, merged - base),

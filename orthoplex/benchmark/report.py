@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from orthoplex import __version__
 from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.experiment import Experiment
-from orthoplex.benchmark.measurement import Measurement, References, Summary, ceilings, summarise
+from orthoplex.benchmark.measurement import Measurement, References, Summary, bleed, ceilings, summarise
+from orthoplex.benchmark.plots import curves, heat_maps
 from orthoplex.concepts import BaseIdentity, written_atomically
 from orthoplex.evaluation import Interval
 
@@ -57,9 +58,10 @@ class ExperimentResult:
     seconds: Sequence[Seconds]
 
     def summaries(self) -> list[Summary]:
-        """One summary for every variant, in the experiment's order."""
+        """One summary for every size of merges and every variant, in the experiment's order."""
         return [
-            summarise([row for row in self.measurements if row.variant == variant.name])
+            summarise([row for row in self.measurements if (row.variant, row.size) == (variant.name, size)])
+            for size in self.experiment.groups
             for variant in self.experiment.variants
         ]
 
@@ -107,7 +109,11 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "seconds": [asdict(row) for row in result.seconds],
     }
     write_json(folder / f"{name}.json", values)
-    texts = {".md": _markdown(result, summaries), ".svg": _chart(summaries, len(result.experiment.concepts))}
+    texts = {
+        ".md": _markdown(result, summaries),
+        ".svg": _chart(result, summaries),
+        "-bleed.svg": _bleed(result),
+    }
     for suffix, text in texts.items():
         with written_atomically(folder / f"{name}{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -115,37 +121,19 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
 
 def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
     experiment = result.experiment
+    sizes = list(experiment.groups)
     chunks = [
         f"# {experiment.name}\n\n"
-        f"{len(experiment.concepts)} concepts on `{experiment.base}`, seeds {', '.join(map(str, experiment.seeds))}; "
-        f"features: {result.encoder}. Every number is a mean over concepts and seeds with its 95 % bootstrap interval; "
-        "retention is merged / alone.\n\n",
-        markdown_table(
-            ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation over seeds"],
-            [
-                [
-                    row.variant,
-                    *map(_number, (row.base_alignment, row.single_alignment, row.merged_alignment)),
-                    *map(_number, (row.alignment_retention, row.gain_retention)),
-                    f"{row.seed_deviation:.3f}",
-                ]
-                for row in summaries
-            ],
-        ),
-        "\n",
-        markdown_table(
-            ["variant", "recognised base", "alone", "merged", "retention", "identity alone", "merged", "retention"],
-            [
-                [
-                    row.variant,
-                    _number(row.base_recognised),
-                    *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention)),
-                    *map(_number, (row.single_identity, row.merged_identity, row.identity_retention)),
-                ]
-                for row in summaries
-            ],
-        ),
-        f"\nEvery concept, {experiment.variants[0].name}, means over seeds:\n\n",
+        f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{experiment.base}` in merges "
+        f"of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
+        "Numbers are means over concepts and seeds with 95 % bootstrap intervals; retention is merged / alone.\n"
+    ]
+    for size in sizes:
+        if len(sizes) > 1:
+            chunks.append(f"\n## Merges of {size}\n")
+        chunks.append(_summary_tables([summary for summary in summaries if summary.size == size]))
+    chunks += [
+        f"\nEvery concept, {experiment.variants[0].name}, merges of {max(sizes)}, means over seeds:\n\n",
         _concept_table(result),
         "\nWall time in seconds (several processes may have shared the machine):\n\n",
         markdown_table(
@@ -156,11 +144,43 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
     return "".join(chunks)
 
 
+def _summary_tables(summaries: Sequence[Summary]) -> str:
+    """Alignment, then recognition and identity, one row for each variant."""
+    alignment = markdown_table(
+        ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation over seeds"],
+        [
+            [
+                row.variant,
+                *map(_number, (row.base_alignment, row.single_alignment, row.merged_alignment)),
+                *map(_number, (row.alignment_retention, row.gain_retention)),
+                f"{row.seed_deviation:.3f}",
+            ]
+            for row in summaries
+        ],
+    )
+    identity = markdown_table(
+        ["variant", "recognised base", "alone", "merged", "retention", "identity alone", "merged", "retention"],
+        [
+            [
+                row.variant,
+                _number(row.base_recognised),
+                *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention)),
+                *map(_number, (row.single_identity, row.merged_identity, row.identity_retention)),
+            ]
+            for row in summaries
+        ],
+    )
+    return f"\n{alignment}\n{identity}"
+
+
 def _concept_table(result: ExperimentResult) -> str:
     variant, limits = result.experiment.variants[0].name, ceilings(result.references)
+    largest = [
+        row for row in result.measurements if row.variant == variant and row.size == max(result.experiment.groups)
+    ]
     rows = []
-    for concept in result.experiment.concepts:
-        own = [row for row in result.measurements if row.variant == variant and row.concept == concept.name]
+    for concept in result.experiment.measured:
+        own = [row for row in largest if row.concept == concept.name]
         states = [
             [row.base_alignment for row in own],
             [row.single_alignment for row in own],
@@ -179,18 +199,40 @@ def _number(interval: Interval | None) -> str:
     return "–" if interval is None else f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
 
 
-def _chart(summaries: Sequence[Summary], num_concepts: int) -> str:
-    groups = {
-        "alignment": lambda row: row.alignment_retention,
-        "recognised": lambda row: row.recognised_retention,
-        "identity": lambda row: row.identity_retention,
-    }
+_RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
+    "alignment": lambda row: row.alignment_retention,
+    "recognised": lambda row: row.recognised_retention,
+    "identity": lambda row: row.identity_retention,
+}
+
+
+def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
+    """Retention: bars where all merges have one size, curves where they have several."""
+    sizes = list(result.experiment.groups)
+    if len(sizes) > 1:
+        panels: dict[str, dict[str, dict[int, Interval]]] = {}
+        for name, pick in _RETENTIONS.items():
+            for row in summaries:
+                if (interval := pick(row)) is not None:
+                    panels.setdefault(name, {}).setdefault(row.variant, {})[row.size] = interval
+        return curves(panels, title=f"{result.experiment.name}: what is left in a merge")
     bars = {
         row.variant: [
             Bar(name, interval.value, interval.low, interval.high)
-            for name, pick in groups.items()
+            for name, pick in _RETENTIONS.items()
             if (interval := pick(row)) is not None
         ]
         for row in summaries
     }
-    return bar_chart(bars, title=f"Retention in the merge of {num_concepts} (merged / alone)", reference=1.0)
+    return bar_chart(bars, title=f"Retention in merges of {sizes[0]} (merged / alone)", reference=1.0)
+
+
+def _bleed(result: ExperimentResult) -> str:
+    """What is recognised in the largest merges where which concept was prompted: a map for each kind and variant."""
+    size = max(result.experiment.groups)
+    panels = {}
+    for kind in dict.fromkeys(concept.kind for concept in result.experiment.measured):
+        for variant in result.experiment.variants:
+            rows = [row for row in result.measurements if (row.variant, row.size) == (variant.name, size)]
+            panels[f"{kind}: {variant.name}"] = bleed(rows, kind)
+    return heat_maps(panels, title=f"Prompted (rows) and recognised (columns) in merges of {size}, %")

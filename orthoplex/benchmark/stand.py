@@ -124,7 +124,8 @@ class Stand:
         shown = {}
         for concept in self.concepts:
             states = ("base", f"{method} alone", f"{method} merged")
-            shown[concept.name] = Shown(*(self.workspace.features(pictures[concept.name, s], encoder) for s in states))
+            base, alone, merged = (self.workspace.features(pictures[concept.name, s], encoder) for s in states)
+            shown[concept.name] = Shown(base, alone, {len(self.concepts): merged})
         return summarise(measure(method, 0, shown, references))
 
     def seconds_per_picture(self, pictures: Compared) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, cat
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import PLACEHOLDER, Experiment, Variant
 from orthoplex.benchmark.measurement import Measurement, References, Shown, measure
+from orthoplex.benchmark.merges import Group
 from orthoplex.benchmark.report import Seconds
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
@@ -59,25 +60,29 @@ class Study:
     def measure(
         self, files: Sequence[TrainedConcept], references: Mapping[str, References]
     ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], Seconds]]:
-        """Make the pictures of the base, of each concept alone and of the merge of all, and measure them."""
-        concepts = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
-        together = merge(
-            [(c, 1.0) for c in concepts],
-            algorithm=self.variant.algorithm,
-            options=self.variant.options,
-            scale=self.variant.scale,
-            inputs=self._inputs(concepts),
-        )
+        """Make the pictures of the base, of each concept alone and of the merges it is in, and measure them.
+
+        Args:
+            files: One for every concept of the experiment.
+            references: Concept -> features of its real pictures.
+        """
+        loaded = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
+        concepts = {source.name: concept for source, concept in zip(self.experiment.concepts, loaded, strict=True)}
+        merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
+        for size, groups in self.experiment.groups.items():
+            for group in groups:
+                for name, sets in (yield from self._group(group, concepts)).items():
+                    merged[name].setdefault(size, []).extend(sets)
         shown: dict[str, Shown] = {}
         spent = 0.0
-        merged_sets = yield from self._merged(concepts, together)
-        for source, concept in zip(self.experiment.concepts, concepts, strict=True):
-            alone = merge([(concept, 1.0)])
+        for source in self.experiment.measured:
+            concept = concepts[source.name]
             base = yield from self._pictures(None, source, with_article(source.class_word))
-            single = yield from self._pictures(alone, source, concept.manifest.trigger)
-            merged = merged_sets[source.name]
-            spent += sum(pictures.seconds for pictures in (*single, *merged))
-            shown[source.name] = Shown(self._features(base), self._features(single), self._features(merged))
+            single = yield from self._pictures(merge([(concept, 1.0)]), source, concept.manifest.trigger)
+            together = merged[source.name]
+            spent += sum(pictures.seconds for sets in (single, *together.values()) for pictures in sets)
+            features = {size: self._features(sets) for size, sets in together.items()}
+            shown[source.name] = Shown(self._features(base), self._features(single), features)
         rows = measure(self.variant.name, self.seed, shown, references)
         return rows, Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
 
@@ -87,19 +92,28 @@ class Study:
             return None
         return gather_inputs(self.workspace.base, concepts, gather=self.workspace.grams)
 
-    def _merged(
-        self, concepts: Sequence[Concept], together: Merge
+    def _group(
+        self, group: Group, concepts: Mapping[str, Concept]
     ) -> Generator[BenchmarkEvent, None, dict[str, tuple[PictureSet, ...]]]:
-        """All prompts of all concepts in one go, so that the merge is folded once."""
+        """Merge a group and picture the prompts of all that are measured in it, so that the merge is folded once."""
+        members = [concepts[name] for name in group.members]
+        together = merge(
+            [(concept, 1.0) for concept in members],
+            algorithm=self.variant.algorithm,
+            options=self.variant.options,
+            scale=self.variant.scale,
+            inputs=self._inputs(members),
+        )
+        kinds = {source.name: source.kind for source in self.experiment.concepts}
         prompts = {
-            source.name: fill_prompts(self.experiment.prompts[source.kind], concept.manifest.trigger)
-            for source, concept in zip(self.experiment.concepts, concepts, strict=True)
+            name: fill_prompts(self.experiment.prompts[kinds[name]], concepts[name].manifest.trigger)
+            for name in group.measured
         }
-        flat = [prompt for group in prompts.values() for prompt in group]
-        message = f"merge of {len(concepts)}, {self.variant.name}, seed {self.seed}"
+        flat = [prompt for texts in prompts.values() for prompt in texts]
+        message = f"merge of {len(members)}, {self.variant.name}, seed {self.seed}"
         sets = yield from self.workspace.pictures(together, flat, self.experiment.pictures, message=message)
         found = iter(sets)
-        return {name: tuple(next(found) for _ in group) for name, group in prompts.items()}
+        return {name: tuple(next(found) for _ in texts) for name, texts in prompts.items()}
 
     def _pictures(
         self, merged: Merge | None, source: ConceptSource, trigger: str

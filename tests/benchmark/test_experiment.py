@@ -8,6 +8,7 @@ import pytest
 
 from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Variant, load_experiment
 from orthoplex.benchmark.experiment import EncoderSettings
+from orthoplex.benchmark.merges import MergeSettings
 from orthoplex.errors import ConfigurationError
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
@@ -114,10 +115,17 @@ def test_collections_come_after_the_other_concepts(tmp_path):
             load_experiment(write(tmp_path, GOOD + table + entry + "\n"))
 
 
-def test_concepts_of_a_kind(tmp_path):
-    experiment = load_experiment(write(tmp_path, GOOD))
-    assert [concept.name for concept in experiment.of_kind("person")] == ["anna", "rex"]
-    assert experiment.of_kind("style") == ()
+def test_merges_are_read_and_name_who_is_measured(tmp_path):
+    table = '\n[merges]\nsizes = [1, 2]\ndraws = 3\nmeasured = ["rex"]\n'
+    experiment = load_experiment(write(tmp_path, GOOD + table))
+    assert experiment.merges == MergeSettings(sizes=(1, 2), draws=3, measured=("rex",))
+    assert [concept.name for concept in experiment.measured] == ["rex"]
+    assert {size: len(groups) for size, groups in experiment.groups.items()} == {
+        1: 3,
+        2: 1 if len(experiment.concepts) == 2 else 3,
+    }
+    with pytest.raises(ConfigurationError, match="merges measure 'anya'; allowed: anna"):
+        load_experiment(write(tmp_path, GOOD + table.replace("rex", "anya")))
 
 
 @pytest.mark.parametrize(

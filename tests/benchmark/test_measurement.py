@@ -1,12 +1,22 @@
 """Measurements and summaries on features whose answers can be read off."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import tensor
 
-from orthoplex.benchmark.measurement import Measurement, References, Shown, ceilings, gallery_of, measure, summarise
+from orthoplex.benchmark.measurement import (
+    Measurement,
+    References,
+    Shown,
+    bleed,
+    ceilings,
+    gallery_of,
+    measure,
+    summarise,
+)
 from orthoplex.errors import ConfigurationError
 
 EAST, NORTH, UP = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
@@ -24,8 +34,8 @@ def references():
 
 def shown():
     return {
-        "anna": Shown(base=tensor([UP, UP]), single=tensor([EAST, EAST]), merged=tensor([EAST, NORTH])),
-        "rex": Shown(base=tensor([UP, UP]), single=tensor([NORTH, NORTH]), merged=tensor([NORTH, NORTH])),
+        "anna": Shown(base=tensor([UP, UP]), single=tensor([EAST, EAST]), merged={2: tensor([EAST, NORTH])}),
+        "rex": Shown(base=tensor([UP, UP]), single=tensor([NORTH, NORTH]), merged={2: tensor([NORTH, NORTH])}),
     }
 
 
@@ -37,17 +47,18 @@ def test_concepts_are_told_apart_within_their_kind():
 def test_measure():
     anna, rex = measure("slots", 3, shown(), references())
     assert anna == Measurement(
-        variant="slots", seed=3, concept="anna", kind="person",
+        variant="slots", size=2, seed=3, concept="anna", kind="person",
         base_alignment=0.0, single_alignment=1.0, merged_alignment=0.5,
         base_recognised=1.0,  # looks like neither: the tie goes to the first name
         single_recognised=1.0, merged_recognised=0.5,
         single_identity=1.0, merged_identity=0.5,  # impostors score 0 (base) and 0 (rex), so the threshold is 0
+        merged_as={"anna": 0.5, "rex": 0.5},
     )  # fmt: skip
     assert (rex.merged_alignment, rex.merged_recognised, rex.merged_identity) == (1.0, 1.0, 1.0)
 
 
 def test_an_impostor_as_good_as_the_concept_leaves_no_identity():
-    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST]), merged=tensor([EAST]))}
+    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST]), merged={1: tensor([EAST])})}
     assert measure("v", 0, pictures, references())[0].single_identity == 0.0
 
 
@@ -57,9 +68,28 @@ def test_ceilings_are_what_real_pictures_reach():
     assert limits["boro"] == {"alignment": 0.0, "recognised": 1.0}
 
 
-def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", recognised=(1.0, 0.5)):
+def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", size=2, recognised=(1.0, 0.5)):
     alone, together = recognised
-    return Measurement(variant, seed, concept, "person", base, single, merged, 0.25, alone, together, 0.5, 0.25)
+    taken_for = {concept: together, "stranger": 1 - together}
+    return Measurement(
+        variant, size, seed, concept, "person", base, single, merged, 0.25, alone, together, 0.5, 0.25, taken_for
+    )
+
+
+def test_every_size_of_merges_is_measured():
+    pictures = {"anna": Shown(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])})}
+    small, large = measure("v", 0, pictures, references())
+    assert (small.size, small.merged_alignment, small.merged_as) == (2, 1.0, {"anna": 1.0})
+    assert (large.size, large.merged_alignment, large.merged_as) == (5, 0.0, {"rex": 1.0})
+    assert small.single_alignment == large.single_alignment
+
+
+def test_bleed_is_prompted_against_recognised_averaged_over_seeds():
+    rows = [row("a", 0, recognised=(1, 0.5)), row("a", 1, recognised=(1, 1.0)), row("b", 0), row("b", 1)]
+    rows[2] = replace(rows[2], merged_as={"a": 0.25, "b": 0.75})
+    names, matrix = bleed(rows, "person")
+    assert names == ("a", "b")
+    assert matrix.tolist() == [[0.75, 0.0], [0.125, 0.625]]  # the rest of a row is strangers
 
 
 def test_summary_of_means_and_ratios():
@@ -96,7 +126,7 @@ def test_a_summary_needs_every_concept_with_every_seed_once():
         summarise([row("a", 0), row("a", 1), row("b", 0)])
     with pytest.raises(ConfigurationError, match="2 measurements of 1 concepts"):
         summarise([row("a", 0), row("a", 0)])
-    with pytest.raises(ConfigurationError, match=r"2 variants \['v', 'w'\]"):
+    with pytest.raises(ConfigurationError, match=r"2 variants \[\('v', 2\), \('w', 2\)\]"):
         summarise([row("a", 0), row("a", 0, variant="w")])
     with pytest.raises(ConfigurationError, match="0 variants"):
         summarise([])
@@ -105,7 +135,7 @@ def test_a_summary_needs_every_concept_with_every_seed_once():
 def test_impostors_are_the_base_and_the_others_of_the_kind():
     pictures = shown()
     # rex alone now looks like anna: it is an impostor that anna's pictures do not beat
-    pictures["rex"] = Shown(base=pictures["rex"].base, single=tensor([EAST, EAST]), merged=tensor([NORTH, NORTH]))
+    pictures["rex"] = Shown(base=pictures["rex"].base, single=tensor([EAST, EAST]), merged={2: tensor([NORTH, NORTH])})
     anna = measure("v", 0, pictures, references())[0]
     assert anna.single_identity == 0.0
     assert torch.equal(pictures["anna"].single, tensor([EAST, EAST]))

@@ -131,6 +131,25 @@ def test_only_what_changed_is_computed(finished):
     assert len(pictures) == 5  # two prompts for each person, one for the subject
 
 
+def test_merges_of_several_sizes_are_measured_beside_each_other(finished):
+    path, folder, _ = finished
+    sizes = path.with_name("sizes.toml")
+    sizes.write_text(path.read_text() + '\n[merges]\nsizes = [2, 3]\ndraws = 2\nmeasured = ["anna", "rex"]\n')
+    list(run(sizes, results=folder / "results", work=folder / "work"))
+    values = json.loads((folder / "results" / "sizes.json").read_text())
+    assert [(row["size"], row["variant"]) for row in values["summary"]] == [
+        (size, variant) for size in (2, 3) for variant in ("slots", "lora sum", "lora mean")
+    ]
+    assert {row["concept"] for row in values["measurements"]} == {"anna", "rex"}
+    for row in values["measurements"]:
+        assert sum(row["merged_as"].values()) == pytest.approx(1)
+        assert row["merged_as"].get(row["concept"], 0.0) == row["merged_recognised"]
+    text = (folder / "results" / "sizes.md").read_text()
+    assert "## Merges of 2" in text and "2 of 3 concepts measured" in text
+    assert "concepts in the merge" in (folder / "results" / "sizes.svg").read_text()
+    assert "Prompted (rows)" in (folder / "results" / "sizes-bleed.svg").read_text()
+
+
 def test_a_data_aware_merge_gathers_its_inputs_once(finished):
     path, folder, _ = finished
     aware = path.with_name("aware.toml")

@@ -1,0 +1,95 @@
+"""Which concepts of an experiment are merged with which, and which of them are measured there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orthoplex.benchmark.checks import TEXT, check_fields, list_of, whole_numbers
+from orthoplex.errors import ConfigurationError
+
+_MERGES = {
+    "sizes": list_of(whole_numbers(1)),
+    "draws": whole_numbers(1),
+    "seed": whole_numbers(0),
+    "measured": list_of(TEXT),
+}
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """How the concepts of an experiment are put together.
+
+    Attributes:
+        sizes: Concepts in a merge; empty for one merge of all.
+        draws: In how many merges of every size each measured concept is seen, each time with other companions.
+        seed: Decides the companions.
+        measured: Names of the concepts that are pictured and measured; empty for all. The others are companions.
+    """
+
+    sizes: tuple[int, ...] = ()
+    draws: int = 1
+    seed: int = 0
+    measured: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type or outside their range; lists become tuples."""
+        check_fields(self, _MERGES, "merges")
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        object.__setattr__(self, "measured", tuple(self.measured))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse what these concepts cannot be put together to.
+
+        Raises:
+            ConfigurationError: For a size above the number of concepts, a size that is there twice, or an unknown name.
+        """
+        for size in self.sizes:
+            if size > len(names):
+                raise ConfigurationError(f"merges have the size {size}; allowed: 1 to {len(names)}, the concepts")
+            if self.sizes.count(size) > 1:
+                raise ConfigurationError(f"merges have the size {size} {self.sizes.count(size)} times; allowed: once")
+        for name in self.measured:
+            if name not in names:
+                raise ConfigurationError(f"merges measure {name!r}; allowed: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One merge.
+
+    Attributes:
+        members: Names of the concepts in it, sorted.
+        measured: Those that are pictured and measured in it, in the experiment's order.
+    """
+
+    members: tuple[str, ...]
+    measured: tuple[str, ...]
+
+
+def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tuple[Group, ...]]:
+    """Put concepts together: size of a merge -> its groups.
+
+    In every draw the measured concepts are shuffled and cut into groups of the size asked for; where a group is short
+    it is filled with others, who are companions there only. So a concept is measured once in every draw.
+
+    Args:
+        settings: How.
+        names: All concepts of the experiment.
+    """
+    measured = list(settings.measured or names)
+    found: dict[int, tuple[Group, ...]] = {}
+    for size in settings.sizes or (len(names),):
+        draws = 1 if size == len(names) else settings.draws
+        groups: list[Group] = []
+        for draw in range(draws):
+            rng = random.Random(f"{settings.seed}/{size}/{draw}")
+            shuffled = rng.sample(measured, len(measured))
+            for start in range(0, len(shuffled), size):
+                own = shuffled[start : start + size]
+                others = [name for name in names if name not in own]
+                members = own + rng.sample(others, size - len(own))
+                groups.append(Group(tuple(sorted(members)), tuple(name for name in names if name in own)))
+        found[size] = tuple(groups)
+    return found

@@ -1,0 +1,110 @@
+"""Curves and heat maps as SVG text, drawn by matplotlib: what is left in merges, and what bleeds into what."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from orthoplex.evaluation import Interval
+
+_STYLE: Any = {
+    "svg.hashsalt": "orthoplex",  # the same numbers give the same file
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": "#8a8f98",
+    "axes.labelcolor": "#8a8f98",
+    "axes.edgecolor": "#8a8f98",
+    "xtick.color": "#8a8f98",
+    "ytick.color": "#8a8f98",
+    "legend.labelcolor": "#8a8f98",
+}
+"""Grey text on nothing: readable on light and dark pages."""
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], *, title: str, capacity: int | None = None
+) -> str:
+    """Draw what is left against the number of concepts in a merge, one panel for each measure.
+
+    Args:
+        panels: Measure -> variant -> concepts in a merge -> what is left, with its interval.
+        title: Above the panels.
+        capacity: Where a line says that exact slots end, or None.
+
+    Returns:
+        A whole SVG document.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+        figure.suptitle(title)
+        for axes, (measure, variants) in zip(_row(figure, len(panels)), panels.items(), strict=True):
+            for variant, points in variants.items():
+                sizes = sorted(points)
+                found = [points[size] for size in sizes]
+                (line,) = axes.plot(sizes, [point.value for point in found], marker="o", markersize=3, label=variant)
+                low, high = [point.low for point in found], [point.high for point in found]
+                axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+            axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
+            if capacity is not None:
+                axes.axvline(capacity, color="#8a8f98", linestyle="--", linewidth=1)
+                axes.annotate("exact slots end", (capacity, 0), rotation=90, ha="right", va="bottom", fontsize=7)
+            ticks = sorted({size for points in variants.values() for size in points})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, labels=[str(size) for size in ticks], minor=False)
+            axes.set_xticks([], minor=True)
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel("concepts in the merge")
+            axes.set_title(f"{measure}, merged / alone")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        return _svg(figure)
+
+
+def heat_maps(panels: Mapping[str, tuple[Sequence[str], Tensor]], *, title: str) -> str:
+    """Draw matrices of shares, prompted concept against recognised concept, one panel each.
+
+    Args:
+        panels: Panel title -> names and `(names, names)` shares in [0, 1].
+        title: Above the panels.
+
+    Returns:
+        A whole SVG document.
+    """
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained")
+        figure.suptitle(title)
+        for number, (name, (labels, matrix)) in enumerate(panels.items(), start=1):
+            axes = figure.add_subplot(rows, columns, number)
+            axes.imshow(matrix.numpy(), vmin=0, vmax=1, cmap="Blues")
+            axes.set_title(name, fontsize=8)
+            axes.set_xticks(range(len(labels)), labels=list(labels), rotation=90, fontsize=6)
+            axes.set_yticks(range(len(labels)), labels=list(labels), fontsize=6)
+            if len(labels) <= 12:
+                _write_shares(axes, matrix)
+        return _svg(figure)
+
+
+def _row(figure: Figure, count: int) -> list[Axes]:
+    return [figure.add_subplot(1, count, number + 1) for number in range(count)]
+
+
+def _write_shares(axes: Axes, matrix: Tensor) -> None:
+    for i, row in enumerate(matrix.tolist()):
+        for j, share in enumerate(row):
+            if share >= 0.005:
+                colour = "white" if share > 0.5 else "#305070"
+                axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=5, color=colour)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
