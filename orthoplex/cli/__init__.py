@@ -8,6 +8,7 @@ import typer
 from orthoplex import __version__
 from orthoplex.cli.bench import bench
 from orthoplex.cli.demo import demo
+from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
 from orthoplex.cli.inspect import inspect
 from orthoplex.cli.merge import merge
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (train, merge, generate, inspect, demo, bench):
+for verb in (train, merge, generate, inspect, evaluate, demo, bench):
     app.command()(verb)
 
 

@@ -1,6 +1,7 @@
 """Pictures to numbers: a frozen encoder, pure formulas on its vectors, and how far they can be trusted."""
 
 from orthoplex.evaluation.encoder import LAYERS, Encoder
+from orthoplex.evaluation.folders import FolderEvaluation, evaluate_folder, read_pictures
 from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, save_head
 from orthoplex.evaluation.intervals import Interval, bootstrap, mean_interval, retention_interval
 from orthoplex.evaluation.metrics import (
@@ -17,16 +18,19 @@ from orthoplex.evaluation.metrics import (
 __all__ = [
     "LAYERS",
     "Encoder",
+    "FolderEvaluation",
     "Interval",
     "LinearHead",
     "bootstrap",
     "confusion",
+    "evaluate_folder",
     "fit_linear_head",
     "identity_rate",
     "identity_threshold",
     "image_alignment",
     "load_head",
     "mean_interval",
+    "read_pictures",
     "recognised",
     "recognised_rate",
     "retention",

@@ -1,0 +1,121 @@
+"""Any folder of pictures, ours or a rival's, measured against real pictures of a concept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.evaluation.encoder import Encoder
+from orthoplex.evaluation.intervals import Interval, mean_interval
+from orthoplex.evaluation.metrics import identity_threshold, recognised, scores
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OWN = "the concept"
+"""What the concept is called among the others."""
+
+
+@dataclass(frozen=True)
+class FolderEvaluation:
+    """The numbers of a folder of pictures; intervals are 95 % bootstrap intervals over its pictures.
+
+    Attributes:
+        encoder: Name of the features.
+        num_pictures: Pictures measured.
+        num_references: Real pictures of the concept.
+        alignment: Mean pairwise cosine of pictures and references.
+        alignment_of_references: The same among the references themselves, pairs of one picture left out: what
+            pictures as alike as the real ones reach. None for a single reference.
+        recognised: Share nearest to the concept's centroid, among the concept and the others; None without others.
+        recognised_as: Name -> share of pictures nearest to it; empty without others.
+        identity: Share above the threshold that at most 5 % of the impostors pass; None without impostors.
+    """
+
+    encoder: str
+    num_pictures: int
+    num_references: int
+    alignment: Interval
+    alignment_of_references: float | None
+    recognised: Interval | None
+    recognised_as: Mapping[str, float]
+    identity: Interval | None
+
+
+def read_pictures(folder: Path) -> list[Image.Image]:
+    """Read all pictures of a folder as RGB, in the order of their names.
+
+    Raises:
+        DatasetError: When the folder is missing, holds no picture, or one cannot be read; names it.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(SUFFIXES)}")
+    pictures = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                pictures.append(picture.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DatasetError(f"picture {path} cannot be read: {error}") from error
+    return pictures
+
+
+def evaluate_folder(
+    pictures: Path,
+    references: Path,
+    *,
+    encoder: Encoder,
+    others: Mapping[str, Path] | None = None,
+    impostors: Sequence[Path] = (),
+) -> FolderEvaluation:
+    """Measure the pictures of a folder against real pictures of the concept that they should show.
+
+    Args:
+        pictures: Folder of the pictures.
+        references: Folder of real pictures of the concept.
+        encoder: What they are encoded with.
+        others: Name -> folder of real pictures of another concept of the same kind, for recognition.
+        impostors: Folders of pictures that do not show the concept (the base's own, other concepts'), for identity.
+
+    Raises:
+        DatasetError: When a folder cannot be used; names it.
+        ConfigurationError: When another concept is called ``OWN``.
+    """
+    if others and OWN in others:
+        raise ConfigurationError(f"a concept is called {OWN!r}; allowed are other names")
+    shown, real = encoder.encode(read_pictures(pictures)), encoder.encode(read_pictures(references))
+    galleries = {name: encoder.encode(read_pictures(folder)) for name, folder in (others or {}).items()}
+    strangers = [encoder.encode(read_pictures(folder)) for folder in impostors]
+    winners = recognised(shown, {OWN: real, **galleries}) if galleries else []
+    identity = None
+    if strangers:
+        threshold = identity_threshold(scores(torch.cat(strangers), {OWN: real})[:, 0])
+        identity = _share(scores(shown, {OWN: real})[:, 0] > threshold)
+    return FolderEvaluation(
+        encoder=encoder.name,
+        num_pictures=len(shown),
+        num_references=len(real),
+        alignment=_share((shown.double() @ real.double().T).mean(1)),
+        alignment_of_references=_among(real) if len(real) > 1 else None,
+        recognised=_share(torch.tensor([name == OWN for name in winners])) if winners else None,
+        recognised_as={name: winners.count(name) / len(winners) for name in dict.fromkeys(winners)},
+        identity=identity,
+    )
+
+
+def _share(values: Tensor) -> Interval:
+    """The mean over pictures, `(n,)`, and its interval."""
+    return mean_interval(values.double()[:, None])
+
+
+def _among(features: Tensor) -> float:
+    cosines = features.double() @ features.double().T
+    count = len(features)
+    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
