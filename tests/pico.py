@@ -19,6 +19,8 @@ WORDS = (
     "beach room night day red green blue"
 ).split()
 TEXT_WIDTH = 24
+METHOD_OPTIONS: dict[str, dict[str, object]] = {"dual": {"layers": "cross-attention-kv"}}
+"""Method to the training options that it cannot do without."""
 MAX_LENGTH = 32
 
 

@@ -2,6 +2,7 @@
 
 from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site
 from orthoplex.adapters.blockwise import Blockwise
+from orthoplex.adapters.dual import Dual
 from orthoplex.adapters.lora import Lora
 from orthoplex.adapters.low_rank import LowRank, fold_stack
 from orthoplex.adapters.orthogonal import Orthogonal
@@ -11,6 +12,7 @@ METHODS: dict[str, type[Adapter]] = {
     "lora": Lora,
     "orthogonal": Orthogonal,
     "blockwise": Blockwise,
+    "dual": Dual,
 }
 
 
@@ -46,6 +48,7 @@ __all__ = [
     "Basis",
     "Blocks",
     "Blockwise",
+    "Dual",
     "Lora",
     "LowRank",
     "Orthogonal",

@@ -21,6 +21,8 @@ METHODS_WITHOUT_SLOTS = frozenset({"lora"})
 """Methods that train their own directions and so own no slot; every other method with basis "slot" owns one."""
 METHODS_WITHOUT_BASIS = frozenset({"blockwise"})
 """Methods that own a slot whatever the basis, which means nothing to them."""
+METHODS_WITH_DUALS = frozenset({"dual"})
+"""Methods with directions of the token vectors besides those of their rank."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class AdapterConfig:
 
     Args:
         method: a name in ``METHODS``.
-        rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``.
+        rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``; ``dual`` may have 0, which
+            leaves its dual directions alone.
         alpha: the change is multiplied by ``alpha / rank``; None means 1.
         basis: where the frozen directions of ``orthogonal`` come from; other methods take no notice of it.
         blocks: which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
@@ -38,6 +41,7 @@ class AdapterConfig:
         slots: how many concepts a layer shall hold; sets the proportional rank, the number of blocks and the range of
             derived slots.
         down_scale: the length of every frozen direction (the paper's code uses 0.5).
+        duals: how many dual directions ``dual`` has, one for each token vector; other methods take no notice of it.
 
     Raises:
         ConfigurationError: when a value is outside its range.
@@ -51,11 +55,17 @@ class AdapterConfig:
     slot: int | None = None
     slots: int = 16
     down_scale: float = 0.5
+    duals: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        if self.rank != "proportional" and (not isinstance(self.rank, int) or self.rank < 1):
-            raise ConfigurationError(f"rank is {self.rank!r}; allowed are whole numbers from 1 and 'proportional'")
+        lowest = 0 if self.method in METHODS_WITH_DUALS else 1
+        if self.rank != "proportional" and (not isinstance(self.rank, int) or self.rank < lowest):
+            raise ConfigurationError(
+                f"rank is {self.rank!r}; allowed are whole numbers from {lowest} and 'proportional'"
+            )
+        if self.duals < 1:
+            raise ConfigurationError(f"duals is {self.duals}; allowed are whole numbers from 1")
         if self.basis not in get_args(Basis):
             raise ConfigurationError(f"basis is {self.basis!r}; allowed are {', '.join(get_args(Basis))}")
         if self.blocks not in get_args(Blocks):
@@ -72,6 +82,11 @@ class AdapterConfig:
     def rank_of(self, in_features: int) -> int:
         """Return the rank r at a layer with ``in_features`` inputs."""
         return proportional_rank(in_features, self.slots) if self.rank == "proportional" else self.rank
+
+    @property
+    def uses_basis(self) -> bool:
+        """Whether directions are rows of the shared basis."""
+        return self.method in ("orthogonal", "dual") and self.basis != "gaussian" and self.rank != 0
 
     def slot_of(self, concept_id: str) -> int | None:
         """Return the slot that the concept takes, or None where the method and basis use no slots."""
@@ -126,10 +141,14 @@ class Adapter(nn.Module, ABC):
         """Build the change of the weight at ``site``; subclasses decide about ``down``."""
         super().__init__()
         self.site = site
-        self.rank = config.rank_of(site.in_features)
+        self.rank = self._rank(config, site)
         self.scaling = 1.0 if config.alpha is None else config.alpha / self.rank
         self.up = nn.Parameter(torch.zeros(site.out_features, self.rank))
         self._set_down(self._initial_down(config, site))
+
+    def _rank(self, config: AdapterConfig, site: Site) -> int:
+        """Return how many directions there are in all."""
+        return config.rank_of(site.in_features)
 
     @abstractmethod
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:

@@ -2,6 +2,7 @@
 
 from orthoplex.subspaces.basis import BASIS_ID, shared_basis, shared_basis_rows
 from orthoplex.subspaces.blocks import block
+from orthoplex.subspaces.dual import dual_rows
 from orthoplex.subspaces.rows import capacity, choose_rows, gaussian_rows, overlap, proportional_rank, slot_from_id
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "block",
     "capacity",
     "choose_rows",
+    "dual_rows",
     "gaussian_rows",
     "overlap",
     "proportional_rank",

@@ -118,7 +118,7 @@ def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     for name, parameter in parameters.items():
         with torch.no_grad():
             parameter.copy_(_taken(tensors, f"parameter {name}", path))
-        if step > 0:
+        if f"optimizer step {name}" in tensors:  # what has not learned yet has no such state
             state.optimizer.state[parameter] = {
                 key: _taken(tensors, f"optimizer {key} {name}", path).to("cpu" if key == "step" else parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")

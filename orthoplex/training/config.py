@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks
 from orthoplex.errors import ConfigurationError
 
-LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3}
+LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2}
 """Default learning rate of the weights per method: a frozen down factor wants a several times larger one."""
 
 
@@ -30,6 +30,7 @@ class TrainingConfig:
         rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``.
         alpha: The change is multiplied by ``alpha / rank``; None means 1.
         down_scale: Length of every frozen direction.
+        dual_ridge: Damping of the dual directions of method ``dual``, as a share of the mean energy of an input.
         layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``.
         text_encoder: Whether the text encoder's layers of the same selection change too.
         learning_rate: Of the weights; None takes ``LEARNING_RATES[method]``.
@@ -38,6 +39,9 @@ class TrainingConfig:
         trigger_form: ``"token"``: ``<name>``; ``"token class"``: ``<name> class_word``.
         token_norm_limit: Longest length of a token vector; None for no limit.
         steps: Optimizer steps.
+        token_steps: The first of them, in which the token vectors learn alone; in the others the weights do, alone.
+            0 lets both learn at once, which ``dual`` cannot, because it aims at the vectors; None is a third of the
+            steps for ``dual`` and 0 for all others.
         batch_size: Pictures per step.
         weight_decay: AdamW's decoupled decay of the weights (not of the token vectors).
         gradient_clip: Largest norm of the gradient of each parameter group; 0 for no limit.
@@ -77,6 +81,7 @@ class TrainingConfig:
     rank: int | Literal["proportional"] = "proportional"
     alpha: float | None = None
     down_scale: float = 0.5
+    dual_ridge: float = 1e-3
     layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear"] = "attention"
     text_encoder: bool = False
     learning_rate: float | None = None
@@ -85,6 +90,7 @@ class TrainingConfig:
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = None
     steps: int = 120
+    token_steps: int | None = None
     batch_size: int = 8
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
@@ -125,15 +131,36 @@ class TrainingConfig:
             if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
                 limit = f"numbers from {lowest} to {highest}" if highest < math.inf else f"numbers from {lowest}"
                 raise ConfigurationError(f"{key} is {value!r}; allowed are {limit}")
-        for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma", "erasure_share"):
+        for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma", "erasure_share", "dual_ridge"):
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
         _ = self.adapter  # which refuses what only it knows about
+        self._check_stages()
         if self.prior_weight > 0 and self.prior_pictures == 0:
             raise ConfigurationError(
                 f"prior_weight is {self.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
                 "from 1"
             )
+
+    def _check_stages(self) -> None:
+        lowest = 1 if self.method == "dual" else 0
+        if not lowest <= self.first_steps < self.steps:
+            raise ConfigurationError(
+                f"token_steps is {self.first_steps} of {self.steps} steps; method {self.method!r} allows {lowest} to "
+                f"{self.steps - 1}"
+            )
+        if self.method == "dual" and (self.layers != "cross-attention-kv" or self.text_encoder):
+            raise ConfigurationError(
+                f"method is 'dual' with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed are "
+                "'cross-attention-kv' and false: its directions are what these layers see of the text"
+            )
+
+    @property
+    def first_steps(self) -> int:
+        """How many steps the token vectors learn alone."""
+        if self.token_steps is not None:
+            return self.token_steps
+        return max(1, self.steps // 3) if self.method == "dual" else 0
 
     @property
     def weight_learning_rate(self) -> float:
@@ -152,6 +179,7 @@ class TrainingConfig:
             slot=None if self.slot == "auto" else self.slot,
             slots=self.slots,
             down_scale=self.down_scale,
+            duals=self.num_vectors,
         )
 
     @staticmethod
@@ -210,12 +238,14 @@ _LARGEST = 1e6
 _RANGES: dict[str, tuple[float, float]] = {
     "slot": (0, math.inf),
     "slots": (1, math.inf),
-    "rank": (1, math.inf),
+    "rank": (0, math.inf),
     "learning_rate": (0, _LARGEST),
     "token_learning_rate": (0, _LARGEST),
     "num_vectors": (1, 16),
     "token_norm_limit": (0, math.inf),
     "steps": (1, math.inf),
+    "token_steps": (0, math.inf),
+    "dual_ridge": (0, _LARGEST),
     "batch_size": (1, math.inf),
     "weight_decay": (0, _LARGEST),
     "gradient_clip": (0, math.inf),

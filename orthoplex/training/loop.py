@@ -4,21 +4,18 @@ import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from orthoplex.adapters import Adapter, LowRank, create_adapter
-from orthoplex.concepts import Concept, Manifest, check_writable, encode_thumbnail, save_concept, token_names
+from orthoplex.concepts import check_writable, save_concept, token_names
 from orthoplex.errors import ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base
-from orthoplex.subspaces import BASIS_ID
-from orthoplex.training.batches import Batch, TrainingData, seeded
+from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
     checkpoint_path,
@@ -28,22 +25,17 @@ from orthoplex.training.checkpoint import (
 )
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
-from orthoplex.training.erasure import ActivationErasure, Erasure, is_due
+from orthoplex.training.erasure import is_due
 from orthoplex.training.foreign import (
-    PriorPictures,
-    compose_foreign_prompts,
     default_foreign_prompts,
-    draw_foreign_inputs,
-    gather_statistics,
-    make_prior_pictures,
-    random_vectors,
 )
 from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.precision import precision
-from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
+from orthoplex.training.run import Run
 from orthoplex.training.sampling import run_pipeline
-from orthoplex.training.text import check_captions, initial_vectors, replaced_vectors
+from orthoplex.training.stages import Stage, foreign_material, in_stage, stages
+from orthoplex.training.text import check_captions
 
 
 def train(
@@ -93,7 +85,7 @@ def train(
         raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
     _check_inference_steps(base, config)
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
-    run = _Run.of(base, dataset, config)
+    run = Run.of(base, dataset, config)
     vectors = run.vectors(base, dataset.class_word).to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
     _check_outputs(output, resume=resume, overwrite=overwrite)
@@ -141,79 +133,10 @@ def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[
         ) from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What is fixed throughout a training."""
-
-    config: TrainingConfig
-    name: str
-    concept_id: str
-    linears: Mapping[str, nn.Linear]
-
-    @staticmethod
-    def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "_Run":
-        name = dataset.token.strip("<>")
-        linears = base.linear_layers(config.layers, config.text_encoder)
-        return _Run(config, name, f"{name}-{dataset.dataset_hash[:16]}", linears)
-
-    def adapters(self, device: torch.device) -> dict[str, Adapter]:
-        """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
-        return {
-            layer: create_adapter(
-                self.config.adapter,
-                layer=layer,
-                out_features=linear.out_features,
-                in_features=linear.in_features,
-                concept_id=self.concept_id,
-                seed=self.config.seed,
-            ).to(device)
-            for layer, linear in self.linears.items()
-        }
-
-    def vectors(self, base: Base, class_word: str) -> Tensor:
-        """Untrained token vectors, ``(num_vectors, dim)``."""
-        generator = seeded("token vectors", self.concept_id, self.config.seed)
-        return initial_vectors(base, class_word, self.config.num_vectors, generator)
-
-    def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
-        """What a checkpoint must agree on."""
-        config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
-        return {
-            "name": self.name,
-            "base": base.identity.hash,
-            "dataset": dataset.dataset_hash,
-            "foreign prompts": list(foreign_prompts),
-            "config": config,
-        }
-
-    def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
-        """The finished concept."""
-        config = self.config.adapter
-        slot = config.slot_of(self.concept_id)
-        tokens = token_names(self.name, len(state.vectors))
-        manifest = Manifest(
-            name=self.name,
-            kind=dataset.kind,
-            class_word=dataset.class_word,
-            trigger=dataset.trigger,
-            base=base.identity,
-            method=config.method,
-            adapter=asdict(replace(config, slot=slot)),
-            basis_id=BASIS_ID if config.method == "orthogonal" and config.basis != "gaussian" else None,
-            slot=slot,
-            training={**self.config.to_json(), "concept_id": self.concept_id, "num_pictures": len(dataset)},
-            dataset_hash=dataset.dataset_hash,
-            thumbnail=encode_thumbnail(dataset.image(0)),
-        )
-        layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
-        vectors = state.vectors.detach().cpu()
-        return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)})
-
-
 def _steps(
     base: Base,
     dataset: ConceptDataset,
-    run: _Run,
+    run: Run,
     state: TrainingState,
     *,
     output: Path,
@@ -234,31 +157,34 @@ def _steps(
             names = token_names(run.name, config.num_vectors)
             ids = list(stack.enter_context(base.with_tokens(dict(zip(names, vectors, strict=True)))).values())
             check_captions(base, dataset, ids)
-            prior, foreign = _foreign(base, dataset, run, state.adapters, ids, foreign_prompts)
+            prior, inputs = foreign_material(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
-            stack.enter_context(base.attached(state.adapters))
-            stack.enter_context(replaced_vectors(base, ids, state.vectors))
             begin_log(log_path(output), state.step)
-            done = record(None, None, None)
-            if state.step == 0:
-                append_log(log_path(output), done)
-                yield replace(done, images=_samples(base, dataset, config, output, 0))
-            while state.step < config.steps:
-                loss = _denoising_loss(base, data, config, data.batch(config, state.step))
-                total, erasure = loss, None
-                if foreign is not None and is_due(state.step, config.erasure_share):
-                    penalty = foreign.penalty(state.step)
-                    total, erasure = loss + config.erasure * penalty, penalty.item()
-                _check_finite(total, run, state.step + 1)
-                total.backward()
-                factor = _update(state, config)
-                done = record(loss.item(), erasure, config.weight_learning_rate * factor)
-                append_log(log_path(output), done)
-                if config.checkpoint_every and state.step % config.checkpoint_every == 0:
-                    save_checkpoint(state, checkpoint, identity)
-                if state.step < config.steps:
-                    yield replace(done, images=_samples(base, dataset, config, output, state.step))
-            images = _samples(base, dataset, config, output, state.step)
+            done, images = record(None, None, None), ()
+            for stage in stages(config):
+                if state.step >= stage.stop < config.steps:
+                    continue
+                with in_stage(base, dataset, run, state, stage, ids, inputs, foreign_prompts) as foreign:
+                    if state.step == 0:
+                        append_log(log_path(output), done)
+                        yield replace(done, images=_samples(base, dataset, config, output, 0))
+                    while state.step < stage.stop:
+                        loss = _denoising_loss(base, data, config, data.batch(config, state.step))
+                        total, erasure = loss, None
+                        if foreign is not None and is_due(state.step, config.erasure_share):
+                            penalty = foreign.penalty(state.step)
+                            total, erasure = loss + config.erasure * penalty, penalty.item()
+                        _check_finite(total, run, state.step + 1)
+                        total.backward()
+                        factor = _update(state, config, stage)
+                        done = record(loss.item(), erasure, config.weight_learning_rate * factor)
+                        append_log(log_path(output), done)
+                        if config.checkpoint_every and state.step % config.checkpoint_every == 0:
+                            save_checkpoint(state, checkpoint, identity)
+                        if state.step < config.steps:
+                            yield replace(done, images=_samples(base, dataset, config, output, state.step))
+                    if stage.stop == config.steps:
+                        images = _samples(base, dataset, config, output, state.step)
             save_concept(run.concept(base, dataset, state), output)
             checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
@@ -278,9 +204,9 @@ def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -
     return f"step {state.step} is kept in {checkpoint}, resume continues it"
 
 
-def _update(state: TrainingState, config: TrainingConfig) -> float:
+def _update(state: TrainingState, config: TrainingConfig, stage: Stage) -> float:
     """Take one optimizer step, which no Ctrl-C breaks in two; returns the factor of its learning rate."""
-    factor = _learning_rate_factor(config, state.step)
+    factor = _learning_rate_factor(config, stage, state.step)
     with deferred_interrupt():
         state.update(
             learning_rate_factor=factor,
@@ -290,46 +216,12 @@ def _update(state: TrainingState, config: TrainingConfig) -> float:
     return factor
 
 
-def _check_finite(loss: Tensor, run: _Run, step: int) -> None:
+def _check_finite(loss: Tensor, run: Run, step: int) -> None:
     if not math.isfinite(loss.item()):
         raise OrthoplexError(
             f"step {step} of {run.name!r}: the loss is {loss.item()}; it must be finite "
             f"(learning_rate is {run.config.weight_learning_rate}, a lower one may help)"
         )
-
-
-def _foreign(
-    base: Base,
-    dataset: ConceptDataset,
-    run: _Run,
-    adapters: Mapping[str, Adapter],
-    token_ids: Sequence[int],
-    foreign_prompts: Sequence[str],
-) -> tuple[PriorPictures | None, Erasure | None]:
-    """Prior pictures and erasure, as far as the configuration asks for them."""
-    config = run.config
-    if config.erasure == 0 and config.prior_weight == 0:
-        return None, None
-    generator = seeded("foreign", run.concept_id, config.seed)
-    prompts = compose_foreign_prompts(
-        config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
-    )
-    prior = make_prior_pictures(base, config, prompts.plain) if config.prior_pictures > 0 else None
-    if config.erasure == 0:
-        return prior, None
-    vectors = random_vectors(
-        base,
-        class_word=dataset.class_word,
-        count=len(prompts.tokened),
-        num_vectors=config.num_vectors,
-        generator=generator,
-    )
-    latents = None if prior is None else prior.latents
-    inputs = draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
-    if config.erasure_form == "prediction":
-        return prior, PredictionErasure.prepare(base, config, inputs, token_ids, run.concept_id)
-    statistics = gather_statistics(base, config, adapters, run.linears, inputs=inputs, token_ids=token_ids)
-    return prior, ActivationErasure(adapters, statistics)
 
 
 def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batch: Batch) -> Tensor:
@@ -344,9 +236,10 @@ def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batc
     return own if batch.own == len(losses) else own + config.prior_weight * losses[batch.own :].mean()
 
 
-def _learning_rate_factor(config: TrainingConfig, step: int) -> float:
-    rise = min(1.0, (step + 1) / max(1, config.warmup))
-    fall = 0.5 * (1.0 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
+def _learning_rate_factor(config: TrainingConfig, stage: Stage, step: int) -> float:
+    done, steps = step - stage.start, stage.stop - stage.start
+    rise = min(1.0, (done + 1) / max(1, config.warmup))
+    fall = 0.5 * (1.0 + math.cos(math.pi * done / steps)) if config.schedule == "cosine" else 1.0
     return rise * fall
 
 
@@ -367,8 +260,3 @@ def _samples(
     for number, image in enumerate(images):
         image.save(folder / f"step-{step:05d}-{number}.png")
     return tuple(images)
-
-
-def _on_cpu(adapter: Adapter) -> LowRank:
-    factors = adapter.factors()
-    return replace(factors, up=factors.up.cpu(), down=factors.down.cpu())

@@ -21,6 +21,7 @@ from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
 from orthoplex.training import ConceptDataset, TrainingConfig, native_resolution, train
 from orthoplex.training.text import encode_ids
+from tests.pico import METHOD_OPTIONS
 
 CONFIG = TrainingConfig(
     steps=5,
@@ -70,7 +71,7 @@ def test_python(base, folders, tmp_path, method):
     loaded = []
     for slot, (name, class_word, kind) in enumerate(CONCEPTS):
         output = tmp_path / f"{name}.safetensors"
-        config = replace(CONFIG, method=method, slot=slot)
+        config = replace(CONFIG, method=method, slot=slot, **METHOD_OPTIONS.get(method, {}))
         dataset = dataset_of(base, folders, name, class_word, kind)
         with closing(train(base, dataset, config, output=output)) as records:
             begun = list(islice(records, 3))

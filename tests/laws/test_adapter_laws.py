@@ -180,7 +180,8 @@ def test_merging_is_order_free(method, basis, algorithm):
         assert torch.equal(other.up, first.up) and torch.equal(other.down, first.down)
 
 
-FROZEN = [method for method in METHODS if "down" in dict(build(method, "slot").named_buffers())]
+AIMED = ("dual",)  # some of its directions are its tokens', whatever the slot
+FROZEN = [method for method in METHODS if "down" in dict(build(method, "slot").named_buffers()) and method not in AIMED]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
@@ -25,8 +25,9 @@ def test_is_frozen():
 
 @pytest.mark.parametrize(("method", "rate"), LEARNING_RATES.items())
 def test_each_method_has_its_own_learning_rate(method, rate):
-    assert TrainingConfig(method=method).weight_learning_rate == rate
-    assert TrainingConfig(method=method, learning_rate=0.5).weight_learning_rate == 0.5
+    config = TrainingConfig(method=method, layers="cross-attention-kv")
+    assert config.weight_learning_rate == rate
+    assert replace(config, learning_rate=0.5).weight_learning_rate == 0.5
 
 
 def test_a_frozen_down_factor_learns_faster():
@@ -113,7 +114,11 @@ def test_wrong_types_are_named(entry, message):
         ("batch_size=-1", "batch_size is -1; allowed are numbers from 1"),
         ("caption_dropout=1.5", "caption_dropout is 1.5; allowed are numbers from 0 to 1"),
         ("slot=-1", "slot is -1; allowed are numbers from 0"),
-        ("rank=0", "rank is 0; allowed are numbers from 1"),
+        ("rank=0", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
+        ("token_steps=120", "token_steps is 120 of 120 steps; method 'orthogonal' allows 0 to 119"),
+        ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
+        ("dual_ridge=0", "dual_ridge is 0; allowed are numbers above 0"),
+        ("method=dual", "method is 'dual' with layers 'attention' and text_encoder False; allowed are"),
         ("num_vectors=17", "num_vectors is 17; allowed are numbers from 1 to 16"),
         ("erasure=-0.1", "erasure is -0.1; allowed are numbers from 0"),
         ("learning_rate=0", "learning_rate is 0; allowed are numbers above 0"),
@@ -172,3 +177,12 @@ def test_missing_toml_file(tmp_path):
 def test_json_round_trip():
     config = TrainingConfig(sample_prompts=("a", "b"), rank=3, slot=2, learning_rate=0.1)
     assert TrainingConfig.from_mapping(config.to_json()) == config
+
+
+def test_the_first_steps_are_the_token_vectors_for_dual_alone():
+    assert TrainingConfig().first_steps == 0
+    config = TrainingConfig(method="dual", layers="cross-attention-kv", steps=90, rank=0, num_vectors=3)
+    assert (config.first_steps, config.adapter.duals, config.adapter.rank) == (30, 3, 0)
+    assert TrainingConfig(token_steps=7).first_steps == 7
+    with pytest.raises(ConfigurationError, match="token_steps is 0 of 120 steps; method 'dual' allows 1 to 119"):
+        TrainingConfig(method="dual", layers="cross-attention-kv", token_steps=0)

@@ -16,9 +16,10 @@ from orthoplex.concepts import decode_thumbnail, load_concept, read_manifest
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
 from orthoplex.merging import merge
 from orthoplex.subspaces import BASIS_ID, slot_from_id
-from orthoplex.training import checkpoint_path, log_path, loop, samples_folder, train
+from orthoplex.training import FOREIGN_PROMPTS, checkpoint_path, log_path, loop, samples_folder, stages, train
 from orthoplex.training.records import StepRecord, begin_log
 from orthoplex.training.text import encode_ids, text_features
+from tests.pico import METHOD_OPTIONS
 
 
 def snapshot(base):
@@ -46,7 +47,7 @@ def assert_same_concept(first, second):
     assert replace(read_manifest(first), created="") == replace(read_manifest(second), created="")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in METHOD_OPTIONS])
 @pytest.mark.parametrize("text_encoder", [False, True])
 def test_a_training_ends_with_a_concept(base, dataset, config, tmp_path, method, text_encoder):
     config = replace(config, method=method, text_encoder=text_encoder, steps=3)
@@ -66,6 +67,36 @@ def test_a_training_ends_with_a_concept(base, dataset, config, tmp_path, method,
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert base.tokens == ()
+
+
+def test_token_vectors_first_then_weights_alone(base, dataset, config, tmp_path):
+    """What does not learn in a stage keeps every bit of it."""
+    config = replace(config, token_steps=3, checkpoint_every=1)
+    kept = {}
+    for record in train(base, dataset, config, output=tmp_path / "anna.safetensors"):
+        if 0 < record.step < 6:
+            kept[record.step] = load_file(checkpoint_path(tmp_path / "anna.safetensors"))
+    ups = [name for name in kept[1] if name.startswith("parameter") and name.endswith("up")]
+    vectors = [tensors["parameter token vectors"] for tensors in kept.values()]
+    assert all(not kept[3][name].any() for name in ups) and all(kept[4][name].any() for name in ups)
+    assert not torch.equal(vectors[0], vectors[2])
+    assert torch.equal(vectors[2], vectors[3]) and torch.equal(vectors[2], vectors[4])
+
+
+def test_dual_directions_hear_the_tokens_of_the_finished_concept(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, method="dual", layers="cross-attention-kv", rank=0, erasure=0.0)
+    last_of(train(base, dataset, config, output=output))
+    concept = load_concept(output, base=base.identity)
+    with base.with_tokens(concept.tokens) as ids, torch.no_grad():
+        tokens = encode_ids(base, dataset.captions)
+        features = text_features(base, tokens)
+    seen = torch.stack([features[tokens == number].mean(0) for number in ids.values()])
+    foreign = text_features(base, encode_ids(base, FOREIGN_PROMPTS)).flatten(0, 1)
+    for factors in concept.layers.values():
+        assert factors.rank == 2 and factors.up.any()
+        torch.testing.assert_close(seen @ factors.down.T, torch.eye(2), rtol=1e-2, atol=1e-3)
+        assert (foreign @ factors.down.T).square().mean() < 0.2
 
 
 def test_manifest(base, dataset, config, tmp_path):
@@ -98,7 +129,7 @@ def test_slots_beyond_capacity_are_refused_at_once(base, dataset, config, tmp_pa
         next(train(base, dataset, replace(config, slot=99), output=tmp_path / "anna.safetensors"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in METHOD_OPTIONS])
 def test_the_loss_falls_when_every_step_is_the_same(base, dataset, config, tmp_path, monkeypatch, method):
     drawn = loop.TrainingData.batch
     monkeypatch.setattr(loop.TrainingData, "batch", lambda data, config, step: drawn(data, config, 0))
@@ -143,7 +174,8 @@ def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("checkpoint_every", [0, 2])
 def test_resumed_equals_unbroken(base, dataset, config, tmp_path, method, checkpoint_every):
-    config = replace(config, method=method, prior_weight=0.5, checkpoint_every=checkpoint_every)
+    options = METHOD_OPTIONS.get(method, {})
+    config = replace(config, method=method, prior_weight=0.5, checkpoint_every=checkpoint_every, **options)
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
     whole = list(train(base, dataset, config, output=straight))
     with closing(train(base, dataset, config, output=broken)) as records:
@@ -271,7 +303,7 @@ def test_without_erasure_nothing_foreign_is_made(base, dataset, config, tmp_path
     def refuse(*arguments):
         raise AssertionError("not asked for")
 
-    monkeypatch.setattr(loop, "make_prior_pictures", refuse)
+    monkeypatch.setattr(stages, "make_prior_pictures", refuse)
     records = list(train(base, dataset, replace(config, steps=1, erasure=0.0), output=tmp_path / "a.safetensors"))
     assert records[-1].erasure is None
 
@@ -305,12 +337,22 @@ def test_token_vectors_learn(base, dataset, config, tmp_path):
 
 def test_learning_rate_schedule(config):
     config = replace(config, steps=10, warmup=4, schedule="constant")
-    factors = [loop._learning_rate_factor(config, step) for step in range(10)]
+    (whole,) = stages.stages(config)
+    factors = [loop._learning_rate_factor(config, whole, step) for step in range(10)]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     cosine = replace(config, schedule="cosine", warmup=0)
-    assert loop._learning_rate_factor(cosine, 0) == 1.0
-    assert loop._learning_rate_factor(cosine, 5) == pytest.approx(0.5)
-    assert loop._learning_rate_factor(cosine, 9) < 0.03
+    assert loop._learning_rate_factor(cosine, whole, 0) == 1.0
+    assert loop._learning_rate_factor(cosine, whole, 5) == pytest.approx(0.5)
+    assert loop._learning_rate_factor(cosine, whole, 9) < 0.03
+
+
+def test_every_stage_has_a_schedule_of_its_own(config):
+    config = replace(config, steps=10, token_steps=4, warmup=0, schedule="cosine")
+    first, second = stages.stages(config)
+    assert (first.start, first.stop, second.start, second.stop) == (0, 4, 4, 10)
+    assert loop._learning_rate_factor(config, first, 2) == pytest.approx(0.5)
+    assert loop._learning_rate_factor(config, second, 4) == 1.0
+    assert loop._learning_rate_factor(config, second, 7) == pytest.approx(0.5)
 
 
 def test_a_loss_that_is_not_finite_names_the_step(base, dataset, config, tmp_path, monkeypatch):

@@ -1,0 +1,59 @@
+"""Dual: the first frozen directions hear the concept's own tokens and little else; the others are a slot's."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters.adapter import Adapter, AdapterConfig, Site
+from orthoplex.errors import ConfigurationError
+from orthoplex.subspaces import choose_rows, gaussian_rows, shared_basis_rows
+
+
+@final
+class Dual(Adapter):
+    """``ΔW = (alpha / rank) · up · down``, ``down = [D; down_scale · S Q]`` frozen, ``up`` trained from zero.
+
+    D are the dual directions of the concept's token vectors as the layer sees them (``subspaces.dual_rows``): what
+    they write is heard at the concept's own tokens only, so it cannot meet another concept's. S Q are the rows of the
+    concept's slot, as in ``orthogonal``; with rank 0 there are none. An ordinary low-rank update either way.
+
+    Until ``aim`` is called D are random rows; training calls it once the token vectors are known.
+    """
+
+    def __init__(self, config: AdapterConfig, site: Site) -> None:
+        """Build the change of the weight at ``site``."""
+        self.duals = config.duals
+        super().__init__(config, site)
+
+    def _rank(self, config: AdapterConfig, site: Site) -> int:
+        return config.duals + config.rank_of(site.in_features)
+
+    def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
+        width, rank = site.in_features, config.rank_of(site.in_features)
+        rows = gaussian_rows(width=width, rank=config.duals, concept_id=site.concept_id, layer=site.layer)
+        if rank == 0:
+            return rows
+        choice = "slot" if config.basis == "slot" else "random"
+        slot = config.slot_of(site.concept_id)
+        chosen = choose_rows(choice, width=width, rank=rank, concept_id=site.concept_id, layer=site.layer, slot=slot)
+        return torch.cat([rows, shared_basis_rows(width, chosen) * config.down_scale])
+
+    def _set_down(self, down: Tensor) -> None:
+        self.register_buffer("down", down)
+
+    def aim(self, rows: Tensor) -> None:
+        """Set the dual directions.
+
+        Args:
+            rows: ``(duals, in)``.
+
+        Raises:
+            ConfigurationError: When the shape is another.
+        """
+        if rows.shape != (self.duals, self.down.shape[1]):
+            raise ConfigurationError(
+                f"layer {self.site.layer}: dual directions have shape {tuple(rows.shape)}; "
+                f"allowed is {(self.duals, self.down.shape[1])}"
+            )
+        self.down[: self.duals] = rows.to(self.down)

@@ -1,0 +1,99 @@
+"""What is fixed throughout a training: the layers, the concept's id, and what the finished concept says of itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.adapters import Adapter, LowRank, create_adapter
+from orthoplex.concepts import Concept, Manifest, encode_thumbnail, token_names
+from orthoplex.models import Base
+from orthoplex.subspaces import BASIS_ID
+from orthoplex.training.batches import seeded
+from orthoplex.training.checkpoint import TrainingState
+from orthoplex.training.config import TrainingConfig
+from orthoplex.training.dataset import ConceptDataset
+from orthoplex.training.text import initial_vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What is fixed throughout a training.
+
+    Attributes:
+        config: All knobs.
+        name: The concept's name.
+        concept_id: ``<name>-<first 16 digits of the data set's hash>``.
+        linears: Layer name to the base's layer, for all layers that change.
+    """
+
+    config: TrainingConfig
+    name: str
+    concept_id: str
+    linears: Mapping[str, nn.Linear]
+
+    @staticmethod
+    def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "Run":
+        """Name the concept and find its layers."""
+        name = dataset.token.strip("<>")
+        linears = base.linear_layers(config.layers, config.text_encoder)
+        return Run(config, name, f"{name}-{dataset.dataset_hash[:16]}", linears)
+
+    def adapters(self, device: torch.device) -> dict[str, Adapter]:
+        """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
+        return {
+            layer: create_adapter(
+                self.config.adapter,
+                layer=layer,
+                out_features=linear.out_features,
+                in_features=linear.in_features,
+                concept_id=self.concept_id,
+                seed=self.config.seed,
+            ).to(device)
+            for layer, linear in self.linears.items()
+        }
+
+    def vectors(self, base: Base, class_word: str) -> Tensor:
+        """Untrained token vectors, ``(num_vectors, dim)``."""
+        generator = seeded("token vectors", self.concept_id, self.config.seed)
+        return initial_vectors(base, class_word, self.config.num_vectors, generator)
+
+    def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
+        """What a checkpoint must agree on."""
+        config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
+        return {
+            "name": self.name,
+            "base": base.identity.hash,
+            "dataset": dataset.dataset_hash,
+            "foreign prompts": list(foreign_prompts),
+            "config": config,
+        }
+
+    def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
+        """The finished concept."""
+        config = self.config.adapter
+        slot = config.slot_of(self.concept_id)
+        tokens = token_names(self.name, len(state.vectors))
+        manifest = Manifest(
+            name=self.name,
+            kind=dataset.kind,
+            class_word=dataset.class_word,
+            trigger=dataset.trigger,
+            base=base.identity,
+            method=config.method,
+            adapter=asdict(replace(config, slot=slot)),
+            basis_id=BASIS_ID if config.uses_basis else None,
+            slot=slot,
+            training={**self.config.to_json(), "concept_id": self.concept_id, "num_pictures": len(dataset)},
+            dataset_hash=dataset.dataset_hash,
+            thumbnail=encode_thumbnail(dataset.image(0)),
+        )
+        layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
+        vectors = state.vectors.detach().cpu()
+        return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)})
+
+
+def _on_cpu(adapter: Adapter) -> LowRank:
+    factors = adapter.factors()
+    return replace(factors, up=factors.up.cpu(), down=factors.down.cpu())
