@@ -41,7 +41,7 @@ class AdapterConfig:
         slots: how many concepts a layer shall hold; sets the proportional rank, the number of blocks and the range of
             derived slots.
         down_scale: the length of every frozen direction (the paper's code uses 0.5).
-        duals: how many dual directions ``dual`` has, one for each token vector; other methods take no notice of it.
+        duals: how many directions of the concept's tokens ``dual`` has; other methods take no notice of it.
 
     Raises:
         ConfigurationError: when a value is outside its range.

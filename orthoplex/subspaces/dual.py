@@ -1,42 +1,42 @@
-"""Dual directions: rows that hear some vectors, each its own, and as little as possible of everything else."""
+"""Dual directions: rows that hear some inputs, and as little as possible of all others."""
 
 import torch
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError
 
-_DEPENDENT = 1e-10
-"""Squared volume that unit vectors span, below which they count as dependent."""
 
+def dual_rows(inputs: Tensor, gram: Tensor, *, count: int, ridge: float) -> Tensor:
+    """Return the rows d with the largest ratio of what they hear of the inputs to what they hear of all else.
 
-def dual_rows(vectors: Tensor, gram: Tensor, *, ridge: float) -> Tensor:
-    """Return rows D with ``D Xᵀ = I`` whose energy ``tr(D G Dᵀ)`` on other inputs is least.
-
-    ``D = (X Ĝ⁻¹ Xᵀ)⁻¹ X Ĝ⁻¹`` with ``Ĝ = G + ridge · mean(diag G) · I``; for one vector ``d = Ĝ⁻¹x / xᵀĜ⁻¹x``.
-    An update ``up · D`` then gives ``up[:, i]`` on the input ``x_i``, and is as silent as any can be on the inputs that
-    G was gathered from.
+    The ratio is ``λ = E[(dᵀx)²] / dᵀĜd`` with ``Ĝ = G + ridge · mean(diag G) · I``; its stationary points are the
+    generalised eigenvectors of ``E[x xᵀ]`` and Ĝ. They are scaled to ``E[(dᵀx)²] = 1``, so ``1/λ`` is what leaks. For
+    one input x it is its dual direction ``d = Ĝ⁻¹x / xᵀĜ⁻¹x``. Rows that leak more than they hear (λ < 1) are zero.
 
     Args:
-        vectors: X, ``(m, in)``: the inputs to be heard.
+        inputs: x, ``(n, in)``: what is to be heard.
         gram: ``G = E[x xᵀ]`` of the inputs not to be heard, ``(in, in)``.
-        ridge: Above 0; keeps D short where G says nothing.
+        count: How many rows, at most n.
+        ridge: Above 0; keeps rows short where G says nothing.
 
     Returns:
-        ``(m, in)`` float32.
+        ``(count, in)`` float32, the clearest first.
 
     Raises:
-        ConfigurationError: When the shapes do not fit, the ridge is not above 0, or the vectors depend on each other.
+        ConfigurationError: When the shapes do not fit, the count is not 1 … n, or the ridge is not above 0.
     """
-    count, width = vectors.shape
+    number, width = inputs.shape
     if gram.shape != (width, width):
-        raise ConfigurationError(f"vectors of width {width} and a Gram matrix {tuple(gram.shape)}; allowed: one width")
+        raise ConfigurationError(f"inputs of width {width} and a Gram matrix {tuple(gram.shape)}; allowed: one width")
+    if not 1 <= count <= number:
+        raise ConfigurationError(
+            f"{count} dual directions of {number} inputs were asked for; allowed are 1 to {number}"
+        )
     if not ridge > 0.0:
         raise ConfigurationError(f"ridge is {ridge}; allowed are numbers above 0")
-    x, g = vectors.detach().double(), gram.detach().double()
+    x, g = inputs.detach().double(), gram.detach().double()
     damped = g + ridge * g.diagonal().mean().clamp_min(1e-12) * torch.eye(width, dtype=g.dtype, device=g.device)
     heard = x @ torch.inverse(damped)
-    core = heard @ x.T
-    lengths = core.diagonal().clamp_min(1e-300).sqrt()
-    if float(torch.det(core / lengths[:, None] / lengths)) < _DEPENDENT:
-        raise ConfigurationError(f"{count} vectors lie in fewer than {count} directions; each needs one of its own")
-    return (torch.inverse(core) @ heard).float()
+    u, ratios, _ = torch.svd(heard @ x.T / number)  # symmetric, so singular vectors are eigenvectors
+    rows = u[:, :count].T @ heard / (ratios[:count, None].clamp_min(1e-300) * number**0.5)
+    return torch.where(ratios[:count, None] >= 1.0, rows, 0.0).float()

@@ -30,6 +30,7 @@ class TrainingConfig:
         rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``.
         alpha: The change is multiplied by ``alpha / rank``; None means 1.
         down_scale: Length of every frozen direction.
+        duals: How many directions of the token vectors ``dual`` has.
         dual_ridge: Damping of the dual directions of method ``dual``, as a share of the mean energy of an input.
         layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``.
         text_encoder: Whether the text encoder's layers of the same selection change too.
@@ -81,6 +82,7 @@ class TrainingConfig:
     rank: int | Literal["proportional"] = "proportional"
     alpha: float | None = None
     down_scale: float = 0.5
+    duals: int = 2
     dual_ridge: float = 1e-3
     layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear"] = "attention"
     text_encoder: bool = False
@@ -149,6 +151,8 @@ class TrainingConfig:
                 f"token_steps is {self.first_steps} of {self.steps} steps; method {self.method!r} allows {lowest} to "
                 f"{self.steps - 1}"
             )
+        if self.method == "dual" and self.duals > self.num_vectors:
+            raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
         if self.method == "dual" and (self.layers != "cross-attention-kv" or self.text_encoder):
             raise ConfigurationError(
                 f"method is 'dual' with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed are "
@@ -179,7 +183,7 @@ class TrainingConfig:
             slot=None if self.slot == "auto" else self.slot,
             slots=self.slots,
             down_scale=self.down_scale,
-            duals=self.num_vectors,
+            duals=self.duals,
         )
 
     @staticmethod
@@ -245,6 +249,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "token_norm_limit": (0, math.inf),
     "steps": (1, math.inf),
     "token_steps": (0, math.inf),
+    "duals": (1, math.inf),
     "dual_ridge": (0, _LARGEST),
     "batch_size": (1, math.inf),
     "weight_decay": (0, _LARGEST),

@@ -29,6 +29,8 @@ from orthoplex.training.run import Run
 from orthoplex.training.text import encode_ids, replaced_vectors, text_features
 
 _BATCH = 32
+_STRANGERS = 256
+"""Random concepts that dual directions are made silent on; more than text features have dimensions, or nearly so."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,11 @@ def in_stage(
     foreign_prompts: Sequence[str],
 ) -> Iterator[Erasure | None]:
     """Inside, what the stage trains is in the base, and nothing else gets a gradient; yields erasure, if it is on."""
-    config = run.config
     vectors = state.vectors if stage.tokens else state.vectors.detach()
     with ExitStack() as stack:
         erasure = None
         if stage.weights:
-            aim_duals(
-                base,
-                state.adapters,
-                dataset,
-                vectors.detach(),
-                token_ids,
-                foreign_prompts=foreign_prompts,
-                ridge=config.dual_ridge,
-            )
+            aim_duals(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
             if inputs is not None:
                 erasure = _erasure(base, run, state.adapters, inputs, token_ids)
             stack.enter_context(base.attached(state.adapters))
@@ -130,39 +123,62 @@ def _erasure(
 @torch.no_grad()
 def aim_duals(
     base: Base,
-    adapters: Mapping[str, Adapter],
     dataset: ConceptDataset,
+    run: Run,
+    adapters: Mapping[str, Adapter],
     vectors: Tensor,
     token_ids: Sequence[int],
-    *,
     foreign_prompts: Sequence[str],
-    ridge: float,
 ) -> None:
     """Aim every ``dual`` adapter at the concept's tokens; other adapters are left alone.
 
-    What a layer sees of a token is the mean of its text features over the concept's captions.
+    What a layer sees of the tokens are their text features in the concept's captions. Silence is asked for on
+    the base's own words and, as much, on the tokens of concepts that do not exist: learned tokens lie where no word
+    does, and others' will too.
 
     Args:
         base: The base, with no adapter attached; its tokenizer knows the tokens.
-        adapters: Layer name to adapter.
         dataset: For its captions.
+        run: For the seed and the ridge.
+        adapters: Layer name to adapter.
         vectors: Token vectors, ``(k, dim)``; they do not learn any more.
         token_ids: The k ids of the tokens.
-        foreign_prompts: Prompts of the base's own words, on which the directions shall be silent.
-        ridge: See ``dual_rows``.
+        foreign_prompts: Prompts of the base's own words.
     """
     duals = [adapter for adapter in adapters.values() if isinstance(adapter, Dual)]
     if not duals:
         return
-    ids = encode_ids(base, dataset.captions)
-    with replaced_vectors(base, token_ids, vectors):
-        features = _features(base, ids)
-    seen = torch.stack([features[ids == token].mean(0) for token in token_ids])
-    heard = _features(base, encode_ids(base, list(dict.fromkeys(foreign_prompts)))).flatten(0, 1)
-    rows = dual_rows(seen, heard.T @ heard / len(heard), ridge=ridge)
+    generator = seeded("dual directions", run.concept_id, run.config.seed)
+    prompts = compose_foreign_prompts(
+        run.config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
+    )
+    strangers = random_vectors(
+        base,
+        class_word=dataset.class_word,
+        count=_STRANGERS,
+        num_vectors=len(token_ids),
+        generator=generator,
+    )
+    holding = prompts.tokened or tuple(dataset.captions)
+    tokened = [holding[i % len(holding)] for i in range(_STRANGERS)]
+    own = _token_features(base, dataset.captions, vectors.expand(len(dataset.captions), -1, -1), token_ids)
+    others = _token_features(base, tokened, strangers, token_ids).flatten(0, 1)
+    words = torch.cat(
+        [text_features(base, part).float().cpu() for part in encode_ids(base, prompts.plain).split(_BATCH)]
+    )
+    words = words.flatten(0, 1)
+    gram = words.T @ words / len(words) + others.T @ others / len(others)
+    rows = dual_rows(own.flatten(0, 1), gram, count=run.config.duals, ridge=run.config.dual_ridge)
     for adapter in duals:
         adapter.aim(rows)
 
 
-def _features(base: Base, ids: Tensor) -> Tensor:
-    return torch.cat([text_features(base, part).float().cpu() for part in ids.split(_BATCH)])
+def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, token_ids: Sequence[int]) -> Tensor:
+    """What layers see of the tokens in prompts that hold each of them once or more, ``(prompts, k, dim)``."""
+    ids, found = encode_ids(base, prompts), []
+    for chosen in torch.arange(len(ids)).split(_BATCH):
+        with replaced_vectors(base, token_ids, vectors[chosen]):
+            features = text_features(base, ids[chosen]).float().cpu()
+        for row, numbers in zip(features, ids[chosen], strict=True):
+            found.append(torch.stack([row[numbers == token].mean(0) for token in token_ids]))
+    return torch.stack(found)

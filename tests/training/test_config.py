@@ -181,8 +181,10 @@ def test_json_round_trip():
 
 def test_the_first_steps_are_the_token_vectors_for_dual_alone():
     assert TrainingConfig().first_steps == 0
-    config = TrainingConfig(method="dual", layers="cross-attention-kv", steps=90, rank=0, num_vectors=3)
-    assert (config.first_steps, config.adapter.duals, config.adapter.rank) == (30, 3, 0)
+    config = TrainingConfig(method="dual", layers="cross-attention-kv", steps=90, rank=0, duals=1)
+    assert (config.first_steps, config.adapter.duals, config.adapter.rank) == (30, 1, 0)
     assert TrainingConfig(token_steps=7).first_steps == 7
     with pytest.raises(ConfigurationError, match="token_steps is 0 of 120 steps; method 'dual' allows 1 to 119"):
         TrainingConfig(method="dual", layers="cross-attention-kv", token_steps=0)
+    with pytest.raises(ConfigurationError, match="duals is 3; allowed are 1 to 2, num_vectors"):
+        TrainingConfig(method="dual", layers="cross-attention-kv", duals=3)
