@@ -16,6 +16,27 @@ METHODS: dict[str, type[Adapter]] = {
 }
 
 
+def check_config(config: AdapterConfig) -> type[Adapter]:
+    """Return the class of a configuration's method.
+
+    Raises:
+        ConfigurationError: when the method is unknown, or the rank is below what it needs.
+    """
+    if config.method not in METHODS:
+        raise ConfigurationError(f"method is {config.method!r}; allowed are {', '.join(METHODS)}")
+    method = METHODS[config.method]
+    if config.rank != "proportional" and config.rank < method.lowest_rank:
+        raise ConfigurationError(
+            f"rank is {config.rank!r}; allowed are whole numbers from {method.lowest_rank} and 'proportional'"
+        )
+    return method
+
+
+def owned_slot(config: AdapterConfig, concept_id: str) -> int | None:
+    """Return the slot that a concept owns, or None where the method and its options use no slots."""
+    return config.slot_of(concept_id) if check_config(config).owns_slot(config) else None
+
+
 def create_adapter(
     config: AdapterConfig, *, layer: str, out_features: int, in_features: int, concept_id: str, seed: int
 ) -> Adapter:
@@ -33,8 +54,7 @@ def create_adapter(
         ConfigurationError: when the method is unknown, or the rank exceeds the layer's width.
         CapacityError: when the slot lies beyond the layer's capacity.
     """
-    if config.method not in METHODS:
-        raise ConfigurationError(f"method is {config.method!r}; allowed are {', '.join(METHODS)}")
+    check_config(config)
     rank = config.rank_of(in_features)
     if rank > in_features:
         raise ConfigurationError(f"layer {layer}: rank is {rank}; allowed are 1 to {in_features}, the layer's width")
@@ -53,6 +73,8 @@ __all__ = [
     "LowRank",
     "Orthogonal",
     "Site",
+    "check_config",
     "create_adapter",
     "fold_stack",
+    "owned_slot",
 ]

@@ -4,7 +4,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,6 @@ from orthoplex.subspaces import proportional_rank, slot_from_id
 Basis = Literal["slot", "random", "gaussian"]
 Blocks = Literal["rows", "columns"]
 
-METHODS_WITHOUT_SLOTS = frozenset({"lora"})
-"""Methods that train their own directions and so own no slot; every other method with basis "slot" owns one."""
-METHODS_WITHOUT_BASIS = frozenset({"blockwise"})
-"""Methods that own a slot whatever the basis, which means nothing to them."""
-METHODS_WITH_DUALS = frozenset({"dual"})
-"""Methods with directions of the token vectors besides those of their rank."""
-
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -34,7 +27,7 @@ class AdapterConfig:
         rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``; ``dual`` may have 0, which
             leaves its dual directions alone.
         alpha: the change is multiplied by ``alpha / rank``; None means 1.
-        basis: where the frozen directions of ``orthogonal`` come from; other methods take no notice of it.
+        basis: where the frozen directions of ``orthogonal`` and ``dual`` come from; other methods take no notice of it.
         blocks: which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
         slot: the slot of basis ``"slot"``, or the block of ``blockwise``; None means that it is derived from the
             concept's id.
@@ -59,11 +52,8 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        lowest = 0 if self.method in METHODS_WITH_DUALS else 1
-        if self.rank != "proportional" and (not isinstance(self.rank, int) or self.rank < lowest):
-            raise ConfigurationError(
-                f"rank is {self.rank!r}; allowed are whole numbers from {lowest} and 'proportional'"
-            )
+        if self.rank != "proportional" and (not isinstance(self.rank, int) or self.rank < 0):
+            raise ConfigurationError(f"rank is {self.rank!r}; allowed are whole numbers from 0 and 'proportional'")
         if self.duals < 1:
             raise ConfigurationError(f"duals is {self.duals}; allowed are whole numbers from 1")
         if self.basis not in get_args(Basis):
@@ -83,16 +73,8 @@ class AdapterConfig:
         """Return the rank r at a layer with ``in_features`` inputs."""
         return proportional_rank(in_features, self.slots) if self.rank == "proportional" else self.rank
 
-    @property
-    def uses_basis(self) -> bool:
-        """Whether directions are rows of the shared basis."""
-        return self.method in ("orthogonal", "dual") and self.basis != "gaussian" and self.rank != 0
-
-    def slot_of(self, concept_id: str) -> int | None:
-        """Return the slot that the concept takes, or None where the method and basis use no slots."""
-        by_basis = self.basis == "slot" or self.method in METHODS_WITHOUT_BASIS
-        if self.method in METHODS_WITHOUT_SLOTS or not by_basis:
-            return None
+    def slot_of(self, concept_id: str) -> int:
+        """Return the slot given, or else derived from the concept's id; whether it is owned, the method says."""
         return slot_from_id(concept_id, self.slots) if self.slot is None else self.slot
 
 
@@ -132,10 +114,24 @@ class Adapter(nn.Module, ABC):
         down: ``(r, in)``, a parameter or a frozen buffer.
         scaling: ``alpha / rank``; 1 after ``load_factors``.
         rank: the rank r.
+        lowest_rank: the lowest rank that a configuration may ask for.
+        aimed: whether training sets directions to hear the concept's own tokens, by a method ``aim``.
     """
 
     up: nn.Parameter
     down: Tensor
+    lowest_rank: ClassVar[int] = 1
+    aimed: ClassVar[bool] = False
+
+    @classmethod
+    def owns_slot(cls, config: AdapterConfig) -> bool:
+        """Return whether a concept of this method owns a slot."""
+        return config.basis == "slot"
+
+    @classmethod
+    def uses_basis(cls, config: AdapterConfig) -> bool:
+        """Return whether directions are rows of the shared basis."""
+        return False
 
     def __init__(self, config: AdapterConfig, site: Site) -> None:
         """Build the change of the weight at ``site``; subclasses decide about ``down``."""

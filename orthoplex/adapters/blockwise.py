@@ -29,6 +29,11 @@ class Blockwise(Adapter):
         ConfigurationError: When the layer is narrower than the number of slots.
     """
 
+    @classmethod
+    def owns_slot(cls, config: AdapterConfig) -> bool:
+        """Return True: its block, whatever the basis."""
+        return True
+
     def __init__(self, config: AdapterConfig, site: Site) -> None:
         """Build the change of the weight at ``site``."""
         super().__init__(config, site)
@@ -52,7 +57,6 @@ class Blockwise(Adapter):
 def _owned(config: AdapterConfig, site: Site) -> tuple[slice, slice]:
     """The rows of the weight that the concept may change, and the columns."""
     slot = config.slot_of(site.concept_id)
-    assert slot is not None  # every blockwise concept has one
     rows, columns = slice(0, site.out_features), slice(0, site.in_features)
     width = site.out_features if config.blocks == "rows" else site.in_features
     owned = block(width=width, blocks=config.slots, index=slot, layer=site.layer)

@@ -14,12 +14,25 @@ from orthoplex.subspaces import choose_rows, gaussian_rows, shared_basis_rows
 class Dual(Adapter):
     """``ΔW = (alpha / rank) · up · down``, ``down = [D; down_scale · S Q]`` frozen, ``up`` trained from zero.
 
-    D are the dual directions of the concept's token vectors as the layer sees them (``subspaces.dual_rows``): what
-    they write is heard at the concept's own tokens only, so it cannot meet another concept's. S Q are the rows of the
-    concept's slot, as in ``orthogonal``; with rank 0 there are none. An ordinary low-rank update either way.
+    D are directions of the concept's tokens as the layer sees them (``subspaces.dual_rows``): they hear these tokens
+    most and all else, other concepts' tokens too, as little as can be. S Q are the rows of the concept's slot, as in
+    ``orthogonal``; with rank 0 there are none. An ordinary low-rank update either way.
 
     Until ``aim`` is called D are random rows; training calls it once the token vectors are known.
     """
+
+    lowest_rank = 0
+    aimed = True
+
+    @classmethod
+    def owns_slot(cls, config: AdapterConfig) -> bool:
+        """Return whether there are rows of a slot."""
+        return config.basis == "slot" and config.rank != 0
+
+    @classmethod
+    def uses_basis(cls, config: AdapterConfig) -> bool:
+        """Return whether there are rows besides the duals, and they are not Gaussian."""
+        return config.basis != "gaussian" and config.rank != 0
 
     def __init__(self, config: AdapterConfig, site: Site) -> None:
         """Build the change of the weight at ``site``."""
@@ -31,13 +44,16 @@ class Dual(Adapter):
 
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
         width, rank = site.in_features, config.rank_of(site.in_features)
-        rows = gaussian_rows(width=width, rank=config.duals, concept_id=site.concept_id, layer=site.layer)
+        who = {"concept_id": site.concept_id, "layer": site.layer}
+        duals = gaussian_rows(width=width, rank=config.duals, **who)
         if rank == 0:
-            return rows
-        choice = "slot" if config.basis == "slot" else "random"
-        slot = config.slot_of(site.concept_id)
-        chosen = choose_rows(choice, width=width, rank=rank, concept_id=site.concept_id, layer=site.layer, slot=slot)
-        return torch.cat([rows, shared_basis_rows(width, chosen) * config.down_scale])
+            return duals
+        if config.basis == "gaussian":
+            rows = gaussian_rows(width=width, rank=rank, concept_id=site.concept_id, layer=f"{site.layer} slot")
+        else:
+            slot = config.slot_of(site.concept_id)
+            rows = shared_basis_rows(width, choose_rows(config.basis, width=width, rank=rank, slot=slot, **who))
+        return torch.cat([duals, rows * config.down_scale])
 
     def _set_down(self, down: Tensor) -> None:
         self.register_buffer("down", down)

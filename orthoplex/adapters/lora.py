@@ -17,6 +17,11 @@ class Lora(Adapter):
     Reference: Hu et al., LoRA, arXiv 2106.09685, section 4.1.
     """
 
+    @classmethod
+    def owns_slot(cls, config: AdapterConfig) -> bool:
+        """Return False: its directions are its own."""
+        return False
+
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
         bound = 1.0 / math.sqrt(site.in_features)
         uniform = torch.rand(config.rank_of(site.in_features), site.in_features, generator=site.generator())

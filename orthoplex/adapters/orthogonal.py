@@ -21,6 +21,11 @@ class Orthogonal(Adapter):
         CapacityError: when the slot lies beyond the layer's capacity.
     """
 
+    @classmethod
+    def uses_basis(cls, config: AdapterConfig) -> bool:
+        """Return whether the rows are not Gaussian."""
+        return config.basis != "gaussian"
+
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
         width, rank = site.in_features, config.rank_of(site.in_features)
         if config.basis == "gaussian":

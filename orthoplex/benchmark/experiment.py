@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orthoplex.adapters import owned_slot
 from orthoplex.benchmark.checks import (
     FILLED_TEXT,
     TABLE,
@@ -200,7 +201,7 @@ class Experiment:
         values = {"sample_every": 0, **self.training, **variant.training, "seed": seed}
         try:
             config = TrainingConfig.from_mapping(values)
-            if config.adapter.slot_of(concept.name) is not None and "slot" not in values:
+            if owned_slot(config.adapter, concept.name) is not None and "slot" not in values:
                 config = TrainingConfig.from_mapping({**values, "slot": self.concepts.index(concept)})
         except ConfigurationError as error:
             raise ConfigurationError(f"variant {variant.name!r}: {error}") from error
@@ -210,6 +211,21 @@ class Experiment:
     def groups(self) -> dict[int, tuple[Group, ...]]:
         """Size of a merge -> the merges of that size."""
         return merge_groups(self.merges, [concept.name for concept in self.concepts])
+
+    @property
+    def capacity(self) -> int | None:
+        """How many slots the first variant with slots has; None where none has."""
+        for variant in self.variants:
+            config = self.training_config(variant, self.concepts[0], self.seeds[0])
+            if owned_slot(config.adapter, self.concepts[0].name) is not None:
+                return config.slots
+        return None
+
+    @property
+    def trained(self) -> tuple[ConceptSource, ...]:
+        """The concepts that some merge holds; the others only stand in the galleries."""
+        members = {name for groups in self.groups.values() for group in groups for name in group.members}
+        return tuple(concept for concept in self.concepts if concept.name in members)
 
     @property
     def measured(self) -> tuple[ConceptSource, ...]:

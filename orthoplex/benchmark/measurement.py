@@ -72,8 +72,8 @@ class Measurement:
         merged_recognised: The same, in the merge.
         single_identity: Share above the identity threshold, which at most 5 % of impostors pass.
         merged_identity: The same, in the merge.
-        merged_as: What the pictures in the merge are recognised as: concept of the kind -> share. All that is not the
-            concept itself is bleed.
+        single_as: What the pictures of the concept alone are recognised as: concept of the kind -> share.
+        merged_as: The same, in the merge. What this has more of another concept in the merge than `single_as` is bleed.
     """
 
     variant: str
@@ -89,6 +89,7 @@ class Measurement:
     merged_recognised: float
     single_identity: float
     merged_identity: float
+    single_as: Mapping[str, float]
     merged_as: Mapping[str, float]
 
 
@@ -139,8 +140,9 @@ def measure(
         others = [shown[other].single for other in gallery if other != name and other in shown]
         impostors = torch.cat([pictures.base, *others])
         threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
+        single_as = _shares(recognised(pictures.single, gallery))
         for size, merged in pictures.merged.items():
-            winners = recognised(merged, gallery)
+            merged_as = _shares(recognised(merged, gallery))
             rows.append(
                 Measurement(
                     variant=variant,
@@ -152,17 +154,22 @@ def measure(
                     single_alignment=image_alignment(pictures.single, own.held_out),
                     merged_alignment=image_alignment(merged, own.held_out),
                     base_recognised=recognised_rate(pictures.base, gallery, name),
-                    single_recognised=recognised_rate(pictures.single, gallery, name),
-                    merged_recognised=winners.count(name) / len(winners),
+                    single_recognised=single_as.get(name, 0.0),
+                    merged_recognised=merged_as.get(name, 0.0),
                     single_identity=identity_rate(pictures.single, own.training, threshold),
                     merged_identity=identity_rate(merged, own.training, threshold),
-                    merged_as={winner: winners.count(winner) / len(winners) for winner in sorted(set(winners))},
+                    single_as=single_as,
+                    merged_as=merged_as,
                 )
             )
     return rows
 
 
-def bleed(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...], Tensor]:
+def _shares(winners: Sequence[str]) -> dict[str, float]:
+    return {winner: winners.count(winner) / len(winners) for winner in sorted(set(winners))}
+
+
+def recognition(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:
     """Prompted concept against recognised concept, of one kind: what merged pictures are taken for.
 
     Args:
@@ -170,18 +177,18 @@ def bleed(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...], Tens
         kind: The kind.
 
     Returns:
-        The prompted concepts, and `(concepts, concepts)` float64; a row sums to 1 but for what is recognised as a
-        concept that nobody prompted, and the diagonal is the share of pictures recognised as their own concept.
+        The prompted concepts; they, and then whatever else is recognised; and `(prompted, recognised)` float64 shares.
+        A row sums to 1; the diagonal is the share of pictures recognised as their own concept.
     """
     of_kind = [row for row in rows if row.kind == kind]
-    names = tuple(dict.fromkeys(row.concept for row in of_kind))
-    seeds = len({row.seed for row in of_kind})
-    matrix = torch.zeros(len(names), len(names), dtype=torch.float64)
+    prompted = tuple(dict.fromkeys(row.concept for row in of_kind))
+    others = sorted({winner for row in of_kind for winner in row.merged_as} - {*prompted})
+    columns, seeds = (*prompted, *others), len({row.seed for row in of_kind})
+    matrix = torch.zeros(len(prompted), len(columns), dtype=torch.float64)
     for row in of_kind:
         for winner, share in row.merged_as.items():
-            if winner in names:
-                matrix[names.index(row.concept), names.index(winner)] += share / seeds
-    return names, matrix
+            matrix[prompted.index(row.concept), columns.index(winner)] += share / seeds
+    return prompted, columns, matrix
 
 
 @dataclass(frozen=True)
@@ -211,7 +218,7 @@ class Summary:
     seed_deviation: float
 
 
-_LABELS = ("variant", "size", "seed", "concept", "kind", "merged_as")
+_LABELS = ("variant", "size", "seed", "concept", "kind", "single_as", "merged_as")
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:

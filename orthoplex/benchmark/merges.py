@@ -53,6 +53,8 @@ class MergeSettings:
         for name in self.measured:
             if name not in names:
                 raise ConfigurationError(f"merges measure {name!r}; allowed: {', '.join(names)}")
+            if self.measured.count(name) > 1:
+                raise ConfigurationError(f"merges measure {name!r} {self.measured.count(name)} times; allowed: once")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Task:
 
     def run(self, job: Job, study: Study) -> None:
         """Do one job; what it makes stays in the work folder."""
-        concepts = self.experiment.concepts
+        concepts = self.experiment.trained
         files = finished(study.train(concepts if job.concept is None else (concepts[job.concept],)))
         if job.concept is None:
             finished(study.measure(files, self.references))
@@ -60,7 +60,7 @@ def training_jobs(experiment: Experiment) -> tuple[Job, ...]:
     jobs: dict[object, Job] = {}
     for seed in experiment.seeds:
         for v, variant in enumerate(experiment.variants):
-            for c, concept in enumerate(experiment.concepts):
+            for c, concept in enumerate(experiment.trained):
                 key = (concept.name, experiment.training_config(variant, concept, seed))
                 jobs.setdefault(key, Job(v, seed, c))
     return tuple(jobs.values())

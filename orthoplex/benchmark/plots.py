@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from orthoplex.evaluation import Interval
@@ -40,16 +41,20 @@ def curves(
     Returns:
         A whole SVG document.
     """
+    names = list(dict.fromkeys(name for variants in panels.values() for name in variants))
+    lines: dict[str, Line2D] = {}
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-        figure.suptitle(title)
+        figure.suptitle(_plain(title))
         for axes, (measure, variants) in zip(_row(figure, len(panels)), panels.items(), strict=True):
             for variant, points in variants.items():
                 sizes = sorted(points)
                 found = [points[size] for size in sizes]
-                (line,) = axes.plot(sizes, [point.value for point in found], marker="o", markersize=3, label=variant)
+                colour, means = f"C{names.index(variant) % 10}", [point.value for point in found]
+                (line,) = axes.plot(sizes, means, marker="o", markersize=3, color=colour, label=_plain(variant))
+                lines.setdefault(variant, line)
                 low, high = [point.low for point in found], [point.high for point in found]
-                axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+                axes.fill_between(sizes, low, high, color=colour, alpha=0.12, linewidth=0)
             axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
             if capacity is not None:
                 axes.axvline(capacity, color="#8a8f98", linestyle="--", linewidth=1)
@@ -61,16 +66,16 @@ def curves(
             axes.set_ylim(bottom=0)
             axes.set_xlabel("concepts in the merge")
             axes.set_title(f"{measure}, merged / alone")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        drawn = [lines[name] for name in names]
+        figure.legend(handles=drawn, loc="outside lower center", ncols=3, frameon=False)
         return _svg(figure)
 
 
-def heat_maps(panels: Mapping[str, tuple[Sequence[str], Tensor]], *, title: str) -> str:
+def heat_maps(panels: Mapping[str, tuple[Sequence[str], Sequence[str], Tensor]], *, title: str) -> str:
     """Draw matrices of shares, prompted concept against recognised concept, one panel each.
 
     Args:
-        panels: Panel title -> names and `(names, names)` shares in [0, 1].
+        panels: Panel title -> names of the rows, of the columns, and their shares in [0, 1].
         title: Above the panels.
 
     Returns:
@@ -80,16 +85,21 @@ def heat_maps(panels: Mapping[str, tuple[Sequence[str], Tensor]], *, title: str)
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained")
-        figure.suptitle(title)
-        for number, (name, (labels, matrix)) in enumerate(panels.items(), start=1):
+        figure.suptitle(_plain(title))
+        for number, (name, (prompted, recognised, matrix)) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(rows, columns, number)
             axes.imshow(matrix.numpy(), vmin=0, vmax=1, cmap="Blues")
-            axes.set_title(name, fontsize=8)
-            axes.set_xticks(range(len(labels)), labels=list(labels), rotation=90, fontsize=6)
-            axes.set_yticks(range(len(labels)), labels=list(labels), fontsize=6)
-            if len(labels) <= 12:
+            axes.set_title(_plain(name), fontsize=8)
+            axes.set_xticks(range(len(recognised)), labels=list(recognised), rotation=90, fontsize=6)
+            axes.set_yticks(range(len(prompted)), labels=list(prompted), fontsize=6)
+            if len(recognised) <= 12:
                 _write_shares(axes, matrix)
         return _svg(figure)
+
+
+def _plain(text: str) -> str:
+    """Text as it is: a dollar sign begins no formula."""
+    return text.replace("$", r"\$")
 
 
 def _row(figure: Figure, count: int) -> list[Axes]:

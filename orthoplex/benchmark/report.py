@@ -14,7 +14,7 @@ import torch
 from orthoplex import __version__
 from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.experiment import Experiment
-from orthoplex.benchmark.measurement import Measurement, References, Summary, bleed, ceilings, summarise
+from orthoplex.benchmark.measurement import Measurement, References, Summary, ceilings, recognition, summarise
 from orthoplex.benchmark.plots import curves, heat_maps
 from orthoplex.concepts import BaseIdentity, written_atomically
 from orthoplex.evaluation import Interval
@@ -95,7 +95,7 @@ def _cell(text: str) -> str:
 
 
 def write_result(result: ExperimentResult, folder: Path) -> None:
-    """Write `NAME.json`, `NAME.md` and `NAME.svg`; every number of the other two is in the first."""
+    """Write `NAME.json`, and from its numbers `NAME.md`, `NAME.svg` and `NAME-recognised.svg`."""
     summaries = result.summaries()
     name = result.experiment.name
     values = {
@@ -112,7 +112,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
     texts = {
         ".md": _markdown(result, summaries),
         ".svg": _chart(result, summaries),
-        "-bleed.svg": _bleed(result),
+        "-recognised.svg": _recognised(result),
     }
     for suffix, text in texts.items():
         with written_atomically(folder / f"{name}{suffix}") as temporary:
@@ -215,7 +215,8 @@ def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
             for row in summaries:
                 if (interval := pick(row)) is not None:
                     panels.setdefault(name, {}).setdefault(row.variant, {})[row.size] = interval
-        return curves(panels, title=f"{result.experiment.name}: what is left in a merge")
+        title = f"{result.experiment.name}: what is left in a merge"
+        return curves(panels, title=title, capacity=result.experiment.capacity)
     bars = {
         row.variant: [
             Bar(name, interval.value, interval.low, interval.high)
@@ -227,12 +228,12 @@ def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
     return bar_chart(bars, title=f"Retention in merges of {sizes[0]} (merged / alone)", reference=1.0)
 
 
-def _bleed(result: ExperimentResult) -> str:
+def _recognised(result: ExperimentResult) -> str:
     """What is recognised in the largest merges where which concept was prompted: a map for each kind and variant."""
     size = max(result.experiment.groups)
     panels = {}
     for kind in dict.fromkeys(concept.kind for concept in result.experiment.measured):
         for variant in result.experiment.variants:
             rows = [row for row in result.measurements if (row.variant, row.size) == (variant.name, size)]
-            panels[f"{kind}: {variant.name}"] = bleed(rows, kind)
+            panels[f"{kind}: {variant.name}"] = recognition(rows, kind)
     return heat_maps(panels, title=f"Prompted (rows) and recognised (columns) in merges of {size}, %")

@@ -19,7 +19,9 @@ from orthoplex.models import load_base
 def run(
     path: str | Path, *, results: str | Path, work: str | Path, processes: int = 1
 ) -> Generator[BenchmarkEvent, None, None]:
-    """Compute the experiment of a TOML file and write `NAME.json`, `NAME.md` and `NAME.svg` into a results folder.
+    """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
+
+    These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg` and `NAME-recognised.svg`.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 
@@ -47,7 +49,7 @@ def run(
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
         study = Study(experiment, workspace, encoder, variant, seed)
-        files = yield from study.train(experiment.concepts)
+        files = yield from study.train(experiment.trained)
         measured, spent = yield from study.measure(files, references)
         rows += measured
         seconds.append(spent)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from orthoplex import vignette
 from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, TEXT, check, list_of, whole_numbers
-from orthoplex.concepts import KINDS, check_name
+from orthoplex.concepts import KINDS, check_name, read_picture
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.training import PICTURE_SUFFIXES, read_caption_table
 
@@ -139,12 +139,8 @@ def folder_made_once(folder: Path) -> Iterator[Path]:
 
 
 def open_pictures(paths: Sequence[Path]) -> list[Image.Image]:
-    """Read pictures as RGB."""
-    pictures = []
-    for path in paths:
-        with Image.open(path) as picture:
-            pictures.append(picture.convert("RGB"))
-    return pictures
+    """Read pictures as RGB (see `orthoplex.concepts.read_picture`)."""
+    return [read_picture(path) for path in paths]
 
 
 def sample_sources(names: Sequence[str] = ()) -> tuple[ConceptSource, ...]:

@@ -63,11 +63,11 @@ class Study:
         """Make the pictures of the base, of each concept alone and of the merges it is in, and measure them.
 
         Args:
-            files: One for every concept of the experiment.
+            files: One for every concept that is trained.
             references: Concept -> features of its real pictures.
         """
         loaded = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
-        concepts = {source.name: concept for source, concept in zip(self.experiment.concepts, loaded, strict=True)}
+        concepts = {source.name: concept for source, concept in zip(self.experiment.trained, loaded, strict=True)}
         merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
         for size, groups in self.experiment.groups.items():
             for group in groups:
@@ -88,9 +88,11 @@ class Study:
 
     def _inputs(self, concepts: Sequence[Concept]) -> InputGrams | None:
         """What the layers see, where the algorithm wants to know."""
-        if not create_algorithm(self.variant.algorithm, self.variant.options).needs_inputs:
+        way = create_algorithm(self.variant.algorithm, self.variant.options)
+        if not way.needs_inputs:
             return None
-        return gather_inputs(self.workspace.base, concepts, gather=self.workspace.grams)
+        gather = self.workspace.grams
+        return gather_inputs(self.workspace.base, concepts, with_foreign=way.needs_foreign, gather=gather)
 
     def _group(
         self, group: Group, concepts: Mapping[str, Concept]

@@ -113,7 +113,7 @@ class Workspace:
             kind=source.kind,
             trigger_form=config.trigger_form,
         )
-        foreign = list(default_foreign_prompts(self.base)) if config.erasure > 0 or config.prior_weight > 0 else []
+        foreign = list(default_foreign_prompts(self.base)) if config.uses_foreign_prompts else []
         request = {
             "training": config.to_json(),
             "dataset": dataset.dataset_hash,

@@ -159,5 +159,7 @@ def merge_concepts(
 ) -> Merge:
     """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
     way = check_options(algorithm=algorithm, options=options, scale=scale)
-    inputs = gather_inputs(base, [concept for concept, _ in concepts]) if way.needs_inputs else None
+    inputs = None
+    if way.needs_inputs:
+        inputs = gather_inputs(base, [concept for concept, _ in concepts], with_foreign=way.needs_foreign)
     return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

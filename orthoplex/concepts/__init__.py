@@ -12,6 +12,7 @@ from orthoplex.concepts.manifest import (
     manifest_to_json,
     token_names,
 )
+from orthoplex.concepts.picture import read_picture
 from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "load_concept",
     "manifest_to_json",
     "read_manifest",
+    "read_picture",
     "save_concept",
     "token_names",
     "written_atomically",

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from orthoplex.concepts import read_picture
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.evaluation.encoder import Encoder
 from orthoplex.evaluation.intervals import Interval, mean_interval
@@ -57,14 +58,7 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(SUFFIXES)}")
-    pictures = []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"picture {path} cannot be read: {error}") from error
-    return pictures
+    return [read_picture(path) for path in paths]
 
 
 def evaluate_folder(

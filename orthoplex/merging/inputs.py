@@ -1,7 +1,7 @@
 """What the layers see: Gram matrices of their inputs, which data-aware merges need."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -22,6 +22,10 @@ class InputGrams:
     def of_layer(self, layer: str) -> dict[str, Tensor]:
         """Content hash of every concept to its matrix at one layer."""
         return {concept: grams[layer] for concept, grams in self.concepts.items() if layer in grams}
+
+    def only(self, concepts: Iterable[str]) -> "InputGrams":
+        """The matrices of some concepts, by content hash, and the foreign ones; strangers are left out."""
+        return InputGrams({name: self.concepts[name] for name in concepts if name in self.concepts}, self.foreign)
 
     @property
     def content_hash(self) -> str:

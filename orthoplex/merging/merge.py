@@ -76,7 +76,9 @@ def merge(
         raise ConfigurationError(
             f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs; none given"
         )
-    used = inputs if way.needs_inputs else None
+    used = None
+    if inputs is not None and way.needs_inputs:
+        used = inputs.only(concept.content_hash for concept, _ in ordered)
     layers: dict[str, LowRank] = {}
     for layer, parts in _collect_layers(ordered).items():
         merged = way.merge(_weight_changes(layer, parts, len(ordered), used))

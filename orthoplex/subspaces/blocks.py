@@ -19,8 +19,8 @@ def block(*, width: int, blocks: int, index: int, layer: str) -> slice:
         CapacityError: When there is no such block.
     """
     if not 1 <= blocks <= width:
-        raise ConfigurationError(f"layer {layer}: blocks is {blocks}; allowed are 1 to {width}, the layer's width")
+        raise ConfigurationError(f"layer {layer}: slots is {blocks}; allowed are 1 to {width}, the places to share")
     if not 0 <= index < blocks:
-        raise CapacityError(f"layer {layer}: block is {index}; of {blocks} blocks, allowed are 0 to {blocks - 1}")
+        raise CapacityError(f"layer {layer}: slot is {index}; of {blocks} slots, allowed are 0 to {blocks - 1}")
     size = width // blocks
     return slice(index * size, (index + 1) * size)

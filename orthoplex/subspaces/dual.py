@@ -1,5 +1,7 @@
 """Dual directions: rows that hear some inputs, and as little as possible of all others."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,8 @@ def dual_rows(inputs: Tensor, gram: Tensor, *, count: int, ridge: float) -> Tens
     x, g = inputs.detach().double(), gram.detach().double()
     damped = g + ridge * g.diagonal().mean().clamp_min(1e-12) * torch.eye(width, dtype=g.dtype, device=g.device)
     heard = x @ torch.inverse(damped)
-    u, ratios, _ = torch.svd(heard @ x.T / number)  # symmetric, so singular vectors are eigenvectors
-    rows = u[:, :count].T @ heard / (ratios[:count, None].clamp_min(1e-300) * number**0.5)
-    return torch.where(ratios[:count, None] >= 1.0, rows, 0.0).float()
+    core = heard @ x.T / number
+    values, vectors = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(core))  # pyright: ignore  # not annotated
+    ratios, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
+    rows = vectors.T @ heard / (ratios[:, None].clamp_min(1e-300) * number**0.5)
+    return torch.where(ratios[:, None] >= 1.0, rows, 0.0).float()

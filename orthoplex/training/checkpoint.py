@@ -69,11 +69,12 @@ class TrainingState:
             if gradient_clip > 0:
                 nn.utils.clip_grad_norm_(group["params"], gradient_clip)
             group["lr"] *= learning_rate_factor
+        vectors_learn = self.vectors.grad is not None
         self.optimizer.step()
         self.optimizer.zero_grad()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        if token_norm_limit is not None:
+        if token_norm_limit is not None and vectors_learn:
             lengths = self.vectors.norm(dim=1, keepdim=True)
             self.vectors.mul_((token_norm_limit / lengths).clamp(max=1.0))
         self.step += 1

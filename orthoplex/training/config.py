@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks
+from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 
 LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2}
@@ -56,7 +56,7 @@ class TrainingConfig:
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
         erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time.
-        erasure_share: Share of steps that erasure takes part in, evenly spread.
+        erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form.
         prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
@@ -126,8 +126,6 @@ class TrainingConfig:
             if converted is _REFUSED:
                 raise ConfigurationError(f"{key} is {value!r}; allowed is {_describe(annotation)}")
             object.__setattr__(self, key, converted)
-        if self.method not in METHODS:
-            raise ConfigurationError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
         for key, (lowest, highest) in _RANGES.items():
             value = getattr(self, key)
             if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
@@ -136,7 +134,7 @@ class TrainingConfig:
         for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma", "erasure_share", "dual_ridge"):
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
-        _ = self.adapter  # which refuses what only it knows about
+        check_config(self.adapter)  # which refuses what only adapters know about
         self._check_stages()
         if self.prior_weight > 0 and self.prior_pictures == 0:
             raise ConfigurationError(
@@ -144,19 +142,27 @@ class TrainingConfig:
                 "from 1"
             )
 
+    @property
+    def _is_aimed(self) -> bool:
+        return METHODS[self.method].aimed
+
     def _check_stages(self) -> None:
-        lowest = 1 if self.method == "dual" else 0
+        lowest = 1 if self._is_aimed else 0
+        if self.steps <= lowest:
+            raise ConfigurationError(f"steps is {self.steps}; method {self.method!r} needs {lowest + 1} or more")
         if not lowest <= self.first_steps < self.steps:
             raise ConfigurationError(
                 f"token_steps is {self.first_steps} of {self.steps} steps; method {self.method!r} allows {lowest} to "
                 f"{self.steps - 1}"
             )
-        if self.method == "dual" and self.duals > self.num_vectors:
+        if not self._is_aimed:
+            return
+        if self.duals > self.num_vectors:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
-        if self.method == "dual" and (self.layers != "cross-attention-kv" or self.text_encoder):
+        if self.layers != "cross-attention-kv" or self.text_encoder:
             raise ConfigurationError(
-                f"method is 'dual' with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed are "
-                "'cross-attention-kv' and false: its directions are what these layers see of the text"
+                f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
+                "are 'cross-attention-kv' and false: its directions are what these layers see of the text"
             )
 
     @property
@@ -164,7 +170,12 @@ class TrainingConfig:
         """How many steps the token vectors learn alone."""
         if self.token_steps is not None:
             return self.token_steps
-        return max(1, self.steps // 3) if self.method == "dual" else 0
+        return max(1, self.steps // 3) if self._is_aimed else 0
+
+    @property
+    def uses_foreign_prompts(self) -> bool:
+        """Whether foreign prompts have a part in what is learned."""
+        return self.erasure > 0 or self.prior_weight > 0 or self._is_aimed
 
     @property
     def weight_learning_rate(self) -> float:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.concepts import KINDS
+from orthoplex.concepts import KINDS, read_picture
 from orthoplex.errors import DatasetError
 
 CLASS_WORD_LIMIT = 64
@@ -153,37 +153,13 @@ class ConceptDataset:
 
 
 def load_picture(path: Path, resolution: int) -> Tensor:
-    """Return a picture as ``(3, resolution, resolution)`` uint8; transparent parts become white.
+    """Return a picture as ``(3, resolution, resolution)`` uint8, its middle, as ``read_picture`` reads it.
 
     Raises:
         DatasetError: When it cannot be read.
     """
-    try:
-        with Image.open(path) as opened:
-            image = _in_8_bits(ImageOps.exif_transpose(opened), path, is_png=opened.format == "PNG")
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"picture {path} cannot be read: {error}") from error
+    image = ImageOps.fit(read_picture(path), (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
-
-
-def _in_8_bits(image: Image.Image, path: Path, *, is_png: bool) -> Image.Image:
-    """Scale 16-bit grey, which conversion to RGB would clip at 255; other pictures come back as they are.
-
-    A PNG in mode ``I`` has 16 bits too: older versions of Pillow have no other mode for it.
-    """
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    if image.mode == "F" or (image.mode == "I" and not is_png):
-        raise DatasetError(f"picture {path} has pixels of mode {image.mode}; allowed are 8 or 16 bits per channel")
-    values = np.asarray(image)
-    grey = Image.fromarray(np.round(values / 257).astype(np.uint8))
-    if (clear := image.info.get("transparency")) is not None:
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey
 
 
 def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -> str:

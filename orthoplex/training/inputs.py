@@ -37,6 +37,7 @@ def gather_inputs(
     concepts: Sequence[Concept],
     *,
     prompts: Sequence[str] | None = None,
+    with_foreign: bool = True,
     gather: Gather | None = None,
 ) -> InputGrams:
     """Gather what every layer that a concept changes sees: under each concept's own prompts, and under foreign ones.
@@ -45,6 +46,7 @@ def gather_inputs(
         base: The base, with nothing folded in.
         concepts: The concepts of a merge; each is folded in, at strength 1, while its prompts are pictured.
         prompts: Prompts of the base's own words, without any concept; None takes those that come with the base.
+        with_foreign: Whether foreign prompts are pictured, too.
         gather: How Gram matrices are made, for callers that remember them; None makes them.
 
     Raises:
@@ -56,4 +58,4 @@ def gather_inputs(
     grams = {
         concept.content_hash: made(concept, layers, own_prompts(concept.manifest, foreign)) for concept in concepts
     }
-    return InputGrams(grams, made(None, layers, foreign[: 4 * NUM_PROMPTS]))
+    return InputGrams(grams, made(None, layers, foreign[: 4 * NUM_PROMPTS]) if with_foreign else {})

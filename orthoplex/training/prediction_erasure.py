@@ -1,7 +1,7 @@
 """Randomized output erasure, prediction form: on foreign inputs the concept shall predict what the base predicts.
 
 ``‖ε_{θ+Δ}(z, t, c) − ε_θ(z, t, c)‖²``, mean over numbers, for foreign prompts c, noised latents z and timesteps t. What
-the base predicts is computed once, before the first step; a step then takes a few foreign inputs more through the
+the base predicts is computed once, before weights learn; a step then takes a few foreign inputs more through the
 network. Unlike the activation form it sees what all layers do together, and costs what they cost.
 
 The abstract of BlockLoRA (Zhu et al., arXiv 2503.08575) names the idea without its loss; this is our second reading.

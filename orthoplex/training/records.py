@@ -19,8 +19,8 @@ class StepRecord:
         step: How many steps are done; 0 for the record before the first one.
         steps: How many there will be.
         loss: Denoising loss of the step; None at step 0.
-        erasure: ``E‖ΔW x‖² / E‖W x‖²`` over foreign inputs, mean over layers; None when it is not penalised.
-        learning_rate: Of the weights, in this step; None at step 0.
+        erasure: The penalty on foreign inputs before its weight, in the form asked for; None where a step has none.
+        learning_rate: Of the weights, in this step, whether or not they learn in it; None at step 0.
         seconds: Since training (or its continuation) began, preparation included.
         images: Sample pictures, on the steps that have them.
         output: The finished concept file, in the last record only.

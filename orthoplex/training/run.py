@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from orthoplex.adapters import Adapter, LowRank, create_adapter
+from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot
 from orthoplex.concepts import Concept, Manifest, encode_thumbnail, token_names
 from orthoplex.models import Base
 from orthoplex.subspaces import BASIS_ID
@@ -73,7 +73,7 @@ class Run:
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """The finished concept."""
         config = self.config.adapter
-        slot = config.slot_of(self.concept_id)
+        slot = owned_slot(config, self.concept_id)
         tokens = token_names(self.name, len(state.vectors))
         manifest = Manifest(
             name=self.name,
@@ -83,7 +83,7 @@ class Run:
             base=base.identity,
             method=config.method,
             adapter=asdict(replace(config, slot=slot)),
-            basis_id=BASIS_ID if config.uses_basis else None,
+            basis_id=BASIS_ID if METHODS[config.method].uses_basis(config) else None,
             slot=slot,
             training={**self.config.to_json(), "concept_id": self.concept_id, "num_pictures": len(dataset)},
             dataset_hash=dataset.dataset_hash,

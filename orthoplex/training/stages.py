@@ -1,5 +1,6 @@
 """What learns when: the token vectors first, then the weights; or both at once."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import Adapter, Dual
+from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.subspaces import dual_rows
 from orthoplex.training.batches import seeded
@@ -28,6 +30,7 @@ from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
 from orthoplex.training.text import encode_ids, replaced_vectors, text_features
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 32
 _STRANGERS = 256
 """Random concepts that dual directions are made silent on; more than text features have dimensions, or nearly so."""
@@ -168,17 +171,23 @@ def aim_duals(
     )
     words = words.flatten(0, 1)
     gram = words.T @ words / len(words) + others.T @ others / len(others)
+    if not len(own) or not len(others):
+        raise ConfigurationError(f"{dataset.token} stands in no caption that the base reads to it")
     rows = dual_rows(own.flatten(0, 1), gram, count=run.config.duals, ridge=run.config.dual_ridge)
+    if not rows.any():
+        _LOG.warning("no direction hears %s more than other words and tokens; its weights learn little", dataset.token)
     for adapter in duals:
         adapter.aim(rows)
 
 
 def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, token_ids: Sequence[int]) -> Tensor:
-    """What layers see of the tokens in prompts that hold each of them once or more, ``(prompts, k, dim)``."""
+    """What layers see of the tokens, ``(n, k, dim)``, in the n prompts that are not cut off before them."""
     ids, found = encode_ids(base, prompts), []
     for chosen in torch.arange(len(ids)).split(_BATCH):
         with replaced_vectors(base, token_ids, vectors[chosen]):
             features = text_features(base, ids[chosen]).float().cpu()
         for row, numbers in zip(features, ids[chosen], strict=True):
-            found.append(torch.stack([row[numbers == token].mean(0) for token in token_ids]))
-    return torch.stack(found)
+            places = [numbers == token for token in token_ids]
+            if all(place.any() for place in places):
+                found.append(torch.stack([row[place].mean(0) for place in places]))
+    return torch.stack(found) if found else torch.zeros(0, len(token_ids), 0)

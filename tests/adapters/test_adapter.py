@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from orthoplex.adapters import Adapter, AdapterConfig, LowRank, Orthogonal, create_adapter
+from orthoplex.adapters import Adapter, AdapterConfig, LowRank, Orthogonal, create_adapter, owned_slot
 from orthoplex.errors import CapacityError, ConfigurationError
 from orthoplex.subspaces import choose_rows, gaussian_rows, overlap, shared_basis_rows, slot_from_id
 
@@ -22,7 +22,7 @@ def build(config: AdapterConfig, layer: str = LAYER, in_features: int = 64, conc
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rank": 0}, "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
+        ({"rank": -1}, "rank is -1; allowed are whole numbers from 0 and 'proportional'"),
         ({"rank": "half"}, "rank is 'half'"),
         ({"rank": 2.0}, "rank is 2.0"),
         ({"basis": "best"}, "basis is 'best'; allowed are slot, random, gaussian"),
@@ -65,10 +65,10 @@ def test_rank_is_fixed_or_proportional():
 
 
 def test_slot_is_given_or_derived_or_absent():
-    assert AdapterConfig(slot=3).slot_of("anna") == 3
-    assert AdapterConfig(slots=7).slot_of("anna") == slot_from_id("anna", 7)
-    assert AdapterConfig(basis="random", slot=3).slot_of("anna") is None
-    assert AdapterConfig(method="lora", slot=3).slot_of("anna") is None
+    assert owned_slot(AdapterConfig(slot=3), "anna") == 3
+    assert owned_slot(AdapterConfig(slots=7), "anna") == slot_from_id("anna", 7)
+    assert owned_slot(AdapterConfig(basis="random", slot=3), "anna") is None
+    assert owned_slot(AdapterConfig(method="lora", slot=3), "anna") is None
 
 
 def test_orthogonal_down_is_scaled_rows_and_frozen():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orthoplex.adapters import AdapterConfig, create_adapter
+from orthoplex.adapters import AdapterConfig, create_adapter, owned_slot
 from orthoplex.errors import CapacityError, ConfigurationError
 from orthoplex.merging import Part, WeightChanges, create_algorithm
 
@@ -61,9 +61,9 @@ def test_columns_of_two_concepts_are_orthogonal():
 
 
 def test_slots_and_blocks_are_checked():
-    with pytest.raises(CapacityError, match="layer unet.x: block is 4; of 4 blocks, allowed are 0 to 3"):
+    with pytest.raises(CapacityError, match="layer unet.x: slot is 4; of 4 slots, allowed are 0 to 3"):
         adapter_of("rows", 4)
-    with pytest.raises(ConfigurationError, match="layer unet.x: blocks is 40; allowed are 1 to 32"):
+    with pytest.raises(ConfigurationError, match="layer unet.x: slots is 40; allowed are 1 to 32"):
         adapter_of("rows", 0, slots=40)
     with pytest.raises(ConfigurationError, match="blocks is 'both'; allowed are rows, columns"):
         AdapterConfig(method="blockwise", blocks="both")
@@ -71,6 +71,6 @@ def test_slots_and_blocks_are_checked():
 
 def test_every_blockwise_concept_has_a_slot_whatever_the_basis():
     config = AdapterConfig(method="blockwise", basis="random", slots=8)
-    assert config.slot_of("anna") in range(8)
-    assert AdapterConfig(method="orthogonal", basis="random").slot_of("anna") is None
-    assert AdapterConfig(method="lora").slot_of("anna") is None
+    assert owned_slot(config, "anna") in range(8)
+    assert owned_slot(AdapterConfig(method="orthogonal", basis="random"), "anna") is None
+    assert owned_slot(AdapterConfig(method="lora"), "anna") is None

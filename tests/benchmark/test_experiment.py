@@ -124,6 +124,8 @@ def test_merges_are_read_and_name_who_is_measured(tmp_path):
         1: 3,
         2: 1 if len(experiment.concepts) == 2 else 3,
     }
+    alone = load_experiment(write(tmp_path, GOOD + '\n[merges]\nsizes = [1]\nmeasured = ["rex"]\n'))
+    assert [concept.name for concept in alone.trained] == ["rex"]
     with pytest.raises(ConfigurationError, match="merges measure 'anya'; allowed: anna"):
         load_experiment(write(tmp_path, GOOD + table.replace("rex", "anya")))
 

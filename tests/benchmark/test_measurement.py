@@ -11,10 +11,10 @@ from orthoplex.benchmark.measurement import (
     Measurement,
     References,
     Shown,
-    bleed,
     ceilings,
     gallery_of,
     measure,
+    recognition,
     summarise,
 )
 from orthoplex.errors import ConfigurationError
@@ -52,7 +52,7 @@ def test_measure():
         base_recognised=1.0,  # looks like neither: the tie goes to the first name
         single_recognised=1.0, merged_recognised=0.5,
         single_identity=1.0, merged_identity=0.5,  # impostors score 0 (base) and 0 (rex), so the threshold is 0
-        merged_as={"anna": 0.5, "rex": 0.5},
+        single_as={"anna": 1.0}, merged_as={"anna": 0.5, "rex": 0.5},
     )  # fmt: skip
     assert (rex.merged_alignment, rex.merged_recognised, rex.merged_identity) == (1.0, 1.0, 1.0)
 
@@ -71,9 +71,8 @@ def test_ceilings_are_what_real_pictures_reach():
 def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", size=2, recognised=(1.0, 0.5)):
     alone, together = recognised
     taken_for = {concept: together, "stranger": 1 - together}
-    return Measurement(
-        variant, size, seed, concept, "person", base, single, merged, 0.25, alone, together, 0.5, 0.25, taken_for
-    )
+    numbers = (base, single, merged, 0.25, alone, together, 0.5, 0.25)
+    return Measurement(variant, size, seed, concept, "person", *numbers, {concept: alone}, taken_for)
 
 
 def test_every_size_of_merges_is_measured():
@@ -84,12 +83,12 @@ def test_every_size_of_merges_is_measured():
     assert small.single_alignment == large.single_alignment
 
 
-def test_bleed_is_prompted_against_recognised_averaged_over_seeds():
+def test_recognition_is_prompted_against_recognised_averaged_over_seeds():
     rows = [row("a", 0, recognised=(1, 0.5)), row("a", 1, recognised=(1, 1.0)), row("b", 0), row("b", 1)]
     rows[2] = replace(rows[2], merged_as={"a": 0.25, "b": 0.75})
-    names, matrix = bleed(rows, "person")
-    assert names == ("a", "b")
-    assert matrix.tolist() == [[0.75, 0.0], [0.125, 0.625]]  # the rest of a row is strangers
+    prompted, columns, matrix = recognition(rows, "person")
+    assert (prompted, columns) == (("a", "b"), ("a", "b", "stranger"))
+    assert matrix.tolist() == [[0.75, 0.0, 0.25], [0.125, 0.625, 0.25]]
 
 
 def test_summary_of_means_and_ratios():

@@ -26,7 +26,17 @@ def test_curves():
 
 
 def test_heat_maps():
-    panels = {f"person: v{number}": (("anna", "rex"), torch.tensor([[0.75, 0.25], [0.0, 1.0]])) for number in range(5)}
+    panels = {f"person: v{number}": (("anna",), ("anna", "rex"), torch.tensor([[0.75, 0.25]])) for number in range(5)}
     found = texts(heat_maps(panels, title="bleed"))
-    for word in ("bleed", "person: v4", "anna", "75", "25", "100"):
+    for word in ("bleed", "person: v4", "anna", "75", "25"):
         assert word in found
+
+
+def test_a_variant_has_one_colour_in_all_panels_and_any_name():
+    points = {3: Interval(0.9, 0.8, 1.0), 15: Interval(0.5, 0.4, 0.6)}
+    panels = {"identity": {"b costs $a^$": points}, "alignment": {"a": points, "b costs $a^$": points}}
+    svg = curves(panels, title="t")
+    assert "b costs $a^$" in texts(svg) and texts(svg).count("b costs $a^$") == 1
+    strokes = [part.split("stroke: ")[1][:7] for part in svg.split("style=") if "stroke: #" in part[:80]]
+    lines = [stroke for stroke in strokes if stroke in ("#1f77b4", "#ff7f0e")]
+    assert lines.count("#1f77b4") > lines.count("#ff7f0e") > 0  # b comes first and is in both panels

@@ -147,7 +147,7 @@ def test_merges_of_several_sizes_are_measured_beside_each_other(finished):
     text = (folder / "results" / "sizes.md").read_text()
     assert "## Merges of 2" in text and "2 of 3 concepts measured" in text
     assert "concepts in the merge" in (folder / "results" / "sizes.svg").read_text()
-    assert "Prompted (rows)" in (folder / "results" / "sizes-bleed.svg").read_text()
+    assert "Prompted (rows)" in (folder / "results" / "sizes-recognised.svg").read_text()
 
 
 def test_a_data_aware_merge_gathers_its_inputs_once(finished):

@@ -59,6 +59,19 @@ def test_one_reference_has_no_pairs(encoder, folders, tmp_path):
     assert evaluate_folder(folders["red"], single, encoder=encoder).alignment_of_references is None
 
 
+def test_pictures_are_read_as_training_reads_them(tmp_path):
+    """Turned as EXIF says, transparent parts white, 16-bit grey scaled."""
+    turned = Image.new("RGB", (8, 4), "blue")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "a.png", exif=exif)
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "b.png")
+    Image.fromarray(np.full((4, 4), 30000, dtype=np.uint16)).save(tmp_path / "c.png")
+    a, b, c = read_pictures(tmp_path)
+    assert a.size == (4, 8) and b.getpixel((0, 0)) == (255, 255, 255)
+    assert c.getpixel((0, 0)) == (117, 117, 117)
+
+
 def test_what_cannot_be_read_is_named(encoder, folders, tmp_path):
     with pytest.raises(DatasetError, match="nowhere does not exist"):
         read_pictures(tmp_path / "nowhere")

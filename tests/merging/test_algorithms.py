@@ -128,6 +128,30 @@ def test_tsv_keeps_its_share_of_the_triples():
     assert create_algorithm("tsv").merge(given).rank == 5 * (10 // 5)
 
 
+def test_tsv_takes_no_notice_of_what_is_silent():
+    alone = merged("tsv", changes(low_rank(0), low_rank(1)))
+    untrained = LowRank(torch.zeros(10, 2), torch.randn(2, 12))
+    given = changes(low_rank(0), low_rank(1), low_rank(2), untrained, strengths=[1.0, 1.0, 0.0, 1.0])
+    assert torch.equal(merged("tsv", given), alone)
+
+
+def test_tsv_of_more_concepts_than_directions_keeps_one_triple_each():
+    given = changes(*(low_rank(seed, out_features=3) for seed in range(5)))
+    assert create_algorithm("tsv").merge(given).rank == 5
+
+
+@pytest.mark.parametrize("ridge", (0.0, 1e-8, 1e-6, 1e-4))
+def test_inputs_of_few_directions_do_not_blow_up_least_squares(ridge):
+    """Gram matrices of float32 are indefinite where there are no inputs; nothing may be inverted there."""
+    generator = torch.Generator().manual_seed(0)
+    grams = []
+    for _ in range(2):
+        x = torch.randn(400, 20, generator=generator) @ torch.randn(20, 64, generator=generator)
+        grams.append(x.T @ x / len(x))
+    given = changes(low_rank(0, in_features=64), low_rank(1, in_features=64), grams=grams)
+    assert merged("least-squares", given, ridge=ridge).norm() < 2 * given.stacked().delta().norm()
+
+
 def test_iso_c_makes_all_singular_values_their_mean():
     given = changes(low_rank(0), low_rank(1))
     before, after = (
@@ -211,7 +235,9 @@ def test_the_router_is_least_squares_among_the_directions_at_hand():
 
 @pytest.mark.parametrize("name", ("least-squares", "ssr"))
 def test_missing_or_misshapen_grams_are_named(name):
-    with pytest.raises(ConfigurationError, match="layer unet.layer: Gram matrices of 0 concepts are given and 2 are"):
+    with pytest.raises(
+        ConfigurationError, match="layer unet.layer: of 2 concepts that are merged, 0 have a Gram matrix"
+    ):
         merged(name, changes(A, B))
     with pytest.raises(ConfigurationError, match=r"a Gram matrix has shape \(12, 12\); allowed is \(3, 3\)"):
         merged(name, changes(A, B, grams=[gram(0), gram(1)]))
@@ -233,6 +259,7 @@ def test_foreign_weight_needs_a_foreign_gram():
         ("dare", {"drop": 1.0}, "merging option drop is 1.0; allowed are numbers from 0, below 1"),
         ("dare-ties", {"drop": -0.1}, "merging option drop is -0.1"),
         ("dare", {"seed": 0.5}, "option seed is 0.5; allowed are whole numbers"),
+        ("dare", {"seed": 10**400}, "option seed is 10+; allowed are whole numbers"),
         ("dare", {"seed": True}, "option seed is True; allowed are whole numbers"),
         ("svd", {"rank": -1}, "merging option rank is -1; allowed are whole numbers from 0"),
         ("knots-ties", {"density": 2}, "merging option density is 2.0"),
@@ -244,6 +271,14 @@ def test_foreign_weight_needs_a_foreign_gram():
 def test_options_that_are_not_allowed_are_named(name, options, message):
     with pytest.raises(ConfigurationError, match=message):
         create_algorithm(name, options)
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ("mean", "least-squares", "ssr")])
+def test_strength_zero_leaves_a_concept_out(name):
+    """But from the mean's count, and from what data-aware algorithms hear: there it asks for silence."""
+    alone = merged(name, changes(low_rank(0)))
+    both = merged(name, changes(low_rank(0), low_rank(1), strengths=[1.0, 0.0]))
+    torch.testing.assert_close(both, alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

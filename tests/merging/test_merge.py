@@ -160,6 +160,19 @@ def test_recipe_holds_all_options_and_which_inputs():
     assert merge([(ANNA, 1.0)], inputs=inputs).recipe["inputs"] is None  # the sum took no notice of them
 
 
+@pytest.mark.parametrize("algorithm", ("least-squares", "ssr"))
+def test_inputs_of_strangers_change_nothing_and_do_not_stand_in_for_missing_ones(algorithm):
+    anna, rex, boro = (random_concept(name, seed) for seed, name in enumerate(("anna", "rex", "boro")))
+    pairs, every = [(anna, 1.0), (rex, 1.0)], inputs_of(anna, rex, boro)
+    own = InputGrams({key: every.concepts[key] for key in (anna.content_hash, rex.content_hash)}, every.foreign)
+    first, second = (merge(pairs, algorithm=algorithm, inputs=inputs) for inputs in (own, every))
+    assert first.recipe == second.recipe
+    assert torch.equal(first.layers[KEY].delta(), second.layers[KEY].delta())
+    missing = InputGrams({key: every.concepts[key] for key in (anna.content_hash, boro.content_hash)})
+    with pytest.raises(ConfigurationError, match="of 2 concepts that are merged, 1 have a Gram matrix"):
+        merge(pairs, algorithm=algorithm, inputs=missing)
+
+
 def test_a_concept_that_leaves_a_layer_alone_is_heard_by_least_squares():
     """Anna changes only keys; on her inputs the merge shall leave the values alone."""
     eye = torch.eye(1)

@@ -15,11 +15,11 @@ def test_blocks_are_disjoint_and_equal(width, blocks, size):
 
 @pytest.mark.parametrize("index", (-1, 4))
 def test_a_block_that_is_not_there(index):
-    with pytest.raises(CapacityError, match=f"layer unet.x: block is {index}; of 4 blocks, allowed are 0 to 3"):
+    with pytest.raises(CapacityError, match=f"layer unet.x: slot is {index}; of 4 slots, allowed are 0 to 3"):
         block(width=64, blocks=4, index=index, layer="unet.x")
 
 
 @pytest.mark.parametrize("blocks", (0, 65))
 def test_more_blocks_than_places(blocks):
-    with pytest.raises(ConfigurationError, match=f"layer unet.x: blocks is {blocks}; allowed are 1 to 64"):
+    with pytest.raises(ConfigurationError, match=f"layer unet.x: slots is {blocks}; allowed are 1 to 64"):
         block(width=64, blocks=blocks, index=0, layer="unet.x")

@@ -186,5 +186,7 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
     assert TrainingConfig(token_steps=7).first_steps == 7
     with pytest.raises(ConfigurationError, match="token_steps is 0 of 120 steps; method 'dual' allows 1 to 119"):
         TrainingConfig(method="dual", layers="cross-attention-kv", token_steps=0)
+    with pytest.raises(ConfigurationError, match="steps is 1; method 'dual' needs 2 or more"):
+        TrainingConfig(method="dual", layers="cross-attention-kv", steps=1)
     with pytest.raises(ConfigurationError, match="duals is 3; allowed are 1 to 2, num_vectors"):
         TrainingConfig(method="dual", layers="cross-attention-kv", duals=3)

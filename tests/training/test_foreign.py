@@ -176,7 +176,6 @@ def test_random_vectors_stand_in_the_token_s_place(base):
 
 def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(base, config):
     config = replace(config, erasure_batch_size=8)
-    layers = base.linear_layers("cross-attention")
     with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
         inputs, numbers = foreign_inputs(base), list(ids.values())
         erasure = PredictionErasure.prepare(base, config, inputs, numbers, "anna")
@@ -193,4 +192,4 @@ def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(ba
         with base.attached(adapters):
             assert few.penalty(3).item() == few.penalty(3).item() != few.penalty(4).item()
             whole.backward()
-        assert all(adapter.up.grad is not None for adapter in adapters.values()) and layers
+        assert all(adapter.up.grad is not None for adapter in adapters.values())

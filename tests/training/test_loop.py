@@ -138,7 +138,7 @@ def test_the_loss_falls_when_every_step_is_the_same(base, dataset, config, tmp_p
     config = replace(config, method=method, steps=12, erasure=0.0, warmup=1, caption_dropout=0.0, schedule="constant")
     records = list(train(base, dataset, config, output=tmp_path / "anna.safetensors"))
     losses = [record.loss for record in records[1:]]
-    assert losses[-1] < 0.99 * losses[0]
+    assert losses[-1] < (0.99 if method == "blockwise" else 0.98) * losses[0]  # blockwise has a quarter of the rows
     assert all(later < earlier for earlier, later in zip(losses[::4], losses[4::4], strict=False))
 
 
@@ -176,7 +176,7 @@ def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("checkpoint_every", [0, 2])
 def test_resumed_equals_unbroken(base, dataset, config, tmp_path, method, checkpoint_every):
-    options = METHOD_OPTIONS.get(method, {})
+    options = METHOD_OPTIONS.get(method, {}) | {"token_norm_limit": 0.05}
     config = replace(config, method=method, prior_weight=0.5, checkpoint_every=checkpoint_every, **options)
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
     whole = list(train(base, dataset, config, output=straight))

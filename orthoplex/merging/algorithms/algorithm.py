@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
+
+_LARGEST = 2**62
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,11 @@ class Algorithm(ABC):
 
     needs_inputs: ClassVar[bool] = False
 
+    @property
+    def needs_foreign(self) -> bool:
+        """Whether it needs those of inputs without any concept, too."""
+        return False
+
     @abstractmethod
     def merge(self, changes: WeightChanges) -> LowRank:
         """Return the one change of a weight, float32; a pure function of the changes."""
@@ -112,7 +118,7 @@ class Algorithm(ABC):
 
 
 def _number(name: str, key: str, value: object, *, whole: bool) -> float | int:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
         if not whole:
             return float(value)
         if value == int(value):

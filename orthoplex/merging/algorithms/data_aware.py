@@ -13,6 +13,9 @@ from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
 
+_SMALLEST_RIDGE = 1e-6
+"""Gram matrices of float32 are indefinite below: directions that no input has would be inverted as if they had."""
+
 
 def _grams(changes: WeightChanges) -> dict[str, Tensor]:
     """The Gram matrices of all concepts in the merge, float64.
@@ -21,10 +24,10 @@ def _grams(changes: WeightChanges) -> dict[str, Tensor]:
         ConfigurationError: When a concept has none, or one has another width.
     """
     width = changes.shape[1]
-    if len(changes.grams) < changes.num_concepts or any(part.concept not in changes.grams for part in changes.parts):
+    if len(changes.grams) != changes.num_concepts or any(part.concept not in changes.grams for part in changes.parts):
         raise ConfigurationError(
-            f"layer {changes.layer}: Gram matrices of {len(changes.grams)} concepts are given and "
-            f"{changes.num_concepts} are merged; this algorithm needs one for each"
+            f"layer {changes.layer}: of {changes.num_concepts} concepts that are merged, {len(changes.grams)} have a "
+            "Gram matrix; this algorithm needs one for each"
         )
     for gram in (*changes.grams.values(), *(() if changes.foreign is None else (changes.foreign,))):
         if gram.shape != (width, width):
@@ -37,8 +40,7 @@ def _grams(changes: WeightChanges) -> dict[str, Tensor]:
 def _solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
     """``right · (matrix + ridge · mean(diag) · I)⁻¹`` for a symmetric matrix that is positive semidefinite."""
     size = float(matrix.diagonal().mean())
-    # at least the rounding error of its float32 entries, and nothing at all is silent where nothing comes in
-    damped = matrix + max(ridge, 1e-12) * (size or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype)
+    damped = matrix + max(ridge, _SMALLEST_RIDGE) * (size or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype)
     return torch.linalg.solve(damped, right.T).T
 
 
@@ -52,10 +54,10 @@ class LeastSquares(Algorithm):
         ΔW = (Σ_i s_i ΔW_i G_i) (Σ_i G_i + f G_0 + εI)⁻¹,
 
     the optimum that gradient fusion seeks by L-BFGS (with f = 0). The factors stay low-rank: only ``down`` changes.
-    Reference: Gu et al., Mix-of-Show, arXiv 2305.18292, section 4.2 (equation 5).
+    Reference: Gu et al., Mix-of-Show, arXiv 2305.18292 (gradient fusion).
 
     Attributes:
-        ridge: ε, as a share of the mean diagonal of the sum of Gram matrices.
+        ridge: ε, as a share of the mean diagonal of the sum of Gram matrices; below 1e-6 counts as 1e-6.
         foreign: f, how much silence on prompts without any concept counts; an addition of ours.
     """
 
@@ -63,6 +65,11 @@ class LeastSquares(Algorithm):
 
     ridge: float = 1e-4
     foreign: float = 0.0
+
+    @property
+    def needs_foreign(self) -> bool:
+        """Where silence on foreign prompts counts."""
+        return self.foreign > 0
 
     def __post_init__(self) -> None:
         """Refuse negative weights."""
@@ -93,14 +100,14 @@ class LeastSquares(Algorithm):
 class SubspaceRouter(Algorithm):
     """SSR-Merge: a router between all ``down`` and all ``up`` that sends every concept's signal to its own ``up``.
 
-    With ``z = D x``, all downs one below the other, ``G = E[z zᵀ]`` over all concepts' inputs and ``Q_k = E[z_k zᵀ]``
-    over concept k's own:  ``R = Q (G + εI)⁻¹``,  ``ΔW = [s_1 up_1 … s_k up_k] · R · D``.
+    With ``z = D x``, all downs one below the other, ``G = Σ_k E_k[z zᵀ]`` over every concept's inputs and
+    ``Q_k = E_k[z_k zᵀ]`` over concept k's own:  ``R = Q (G + εI)⁻¹``,  ``ΔW = [s_1 up_1 … s_k up_k] · R · D``.
     It is least squares within the directions that the concepts already read.
     Reference: arXiv 2606.10617. There ε is 1e-4 itself; here it is a share of the mean diagonal of G, so that it
     means the same in every layer.
 
     Attributes:
-        ridge: ε, as a share of the mean diagonal of G.
+        ridge: ε, as a share of the mean diagonal of G; below 1e-6 counts as 1e-6.
     """
 
     needs_inputs: ClassVar[bool] = True

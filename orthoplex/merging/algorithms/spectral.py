@@ -80,15 +80,21 @@ class TaskSingularVectors(Algorithm):
     """TSV-M: the top ``1/k`` singular triples of each concept, their vectors made orthonormal together.
 
     ``ΔW = U⊥ diag(σ) V⊥ᵀ``: singular vectors of all concepts side by side, replaced by the nearest orthonormal ones;
-    singular values keep their size and carry the strengths.
+    singular values keep their size and carry the strengths. Concepts of strength 0 or without a change have no part in
+    it and do not count.
     Reference: Gargiulo et al., arXiv 2412.00081, section 4 (algorithm 1).
     """
 
     def merge(self, changes: WeightChanges) -> LowRank:
-        """Return a change whose rank is the number of triples kept, at most ``min(out, in)`` in all."""
-        kept = max(1, min(changes.shape) // changes.num_concepts)
+        """Return a change whose rank is the number of triples kept: at most ``min(out, in)``, or one a concept."""
+        silent = sum(1 for part in changes.parts if part.strength == 0 or not part.change.up.any())
+        if silent == len(changes.parts):
+            return changes.stacked()
+        kept = max(1, min(changes.shape) // (changes.num_concepts - silent))
         lefts, sizes, rights = [], [], []
         for part in changes.parts:
+            if part.strength == 0 or not part.change.up.any():
+                continue
             u, sigma, vh = thin_svd(part.change)
             lefts.append(u[:, :kept])
             sizes.append(part.strength * sigma[:kept])
