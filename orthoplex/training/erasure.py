@@ -7,7 +7,7 @@ Activation form. With ``x`` the inputs of a layer while the base, without any ad
 
 For a frozen ``down`` the inputs enter only as ``z = down x``, and ``tr(up G_z upᵀ)`` with the ``(r, r)`` matrix
 ``G_z = E[z zᵀ]`` is all that is needed; a trained ``down`` needs the ``(in, in)`` matrix. Both are gathered once,
-before the first step in which weights learn, so the penalty costs next to nothing per step. It is the expectation over the *base's*
+before weights learn, so the penalty costs next to nothing per step. It is the expectation over the *base's*
 activations: as long as the update is silent on foreign prompts, the adapted model's activations there are the same.
 
 The abstract of BlockLoRA (Zhu et al., arXiv 2503.08575) names the idea without its loss; this is our reading of it.

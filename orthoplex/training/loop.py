@@ -51,10 +51,10 @@ def train(
     """Train a concept, yield a record for every step, and write the concept file at the end.
 
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
-    ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does to foreign
-    inputs, in either form. Only adapters and token vectors learn: at once, or the vectors first and then the adapters
-    (``token_steps``). Every step draws its data from (seed, step), so a resumed run gives the tensors of an unbroken
-    one, bit for bit.
+    ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
+    to foreign inputs, in either form. Only adapters and token vectors learn: at once, or the vectors first and then the
+    adapters (``token_steps``). Every step draws its data from (seed, step), so a resumed run gives the tensors of an
+    unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
@@ -221,8 +221,8 @@ def _check_finite(loss: Tensor, run: Run, step: int) -> None:
     if not math.isfinite(loss.item()):
         raise OrthoplexError(
             f"step {step} of {run.name!r}: the loss is {loss.item()}; it must be finite "
-            f"(learning_rate is {run.config.weight_learning_rate}, token_learning_rate {run.config.token_learning_rate}; "
-            "lower ones may help)"
+            f"(learning_rate is {run.config.weight_learning_rate}, "
+            f"token_learning_rate is {run.config.token_learning_rate}; lower ones may help)"
         )
 
 

@@ -157,7 +157,7 @@ def test_a_data_aware_merge_gathers_its_inputs_once(finished):
     assert not (folder / "work" / "grams").exists()  # no algorithm asked for them so far
     list(run(aware, results=folder / "results", work=folder / "work"))
     made = times(folder / "work" / "grams")
-    assert len(made) == 4  # three concepts and foreign prompts
+    assert len(made) == 3  # one for each concept; ssr wants no foreign prompts
     options = json.loads((folder / "results" / "aware.json").read_text())["experiment"]["variants"][2]["options"]
     assert options == {"ridge": 0.01}
     aware.write_text(aware.read_text().replace("0.01", "0.02"))
