@@ -18,7 +18,8 @@ def adapters_of(concept, pico, method="lora"):
     """Adapters that hold the concept's factors."""
     adapters = {}
     for name, factors in concept.layers.items():
-        config = AdapterConfig(method=method, rank=factors.rank)
+        aimed = 1 if METHODS[method].aimed else 0  # these directions come on top of the rank
+        config = AdapterConfig(method=method, rank=factors.rank - aimed, duals=1)
         adapters[name] = create_adapter(
             config, layer=name, out_features=factors.shape[0], in_features=factors.shape[1], concept_id="anna", seed=0
         )
