@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orthoplex.adapters import owned_slot
+from orthoplex.adapters import Blockwise, check_config, owned_slot
 from orthoplex.benchmark.checks import (
     FILLED_TEXT,
     TABLE,
@@ -39,7 +39,7 @@ _PICTURES = {
     "guidance_scale": finite_numbers(0),
     "negative_prompt": TEXT,
 }
-_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1), "grid": whole_numbers(1)}
+_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1, 4096), "grid": whole_numbers(1)}
 _VARIANT = {"training": TABLE, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
 _EXPERIMENT = {
     "base": FILLED_TEXT,
@@ -187,10 +187,25 @@ class Experiment:
                         f"experiment {self.name!r}: kind {kind!r} has the prompt {prompt!r}; "
                         f"allowed: 1 or more prompts with {PLACEHOLDER}"
                     )
+        for seed in self.seeds:
+            if self.seeds.count(seed) > 1:
+                raise ConfigurationError(
+                    f"experiment {self.name!r} has the seed {seed} {self.seeds.count(seed)} times; allowed: once"
+                )
         self.merges.check([concept.name for concept in self.concepts])
         for variant in self.variants:
             for seed in self.seeds:
-                self.training_config(variant, self.concepts[0], seed)
+                config = self.training_config(variant, self.concepts[0], seed)
+                self._check_blocks(variant, config)
+
+    def _check_blocks(self, variant: Variant, config: TrainingConfig) -> None:
+        """Refuse fewer blocks than concepts; the slots of other methods end where the base's layers do."""
+        needed = len(self.concepts)
+        if check_config(config.adapter) is Blockwise and config.slot == 0 and config.slots < needed:
+            raise ConfigurationError(
+                f"variant {variant.name!r} has slots = {config.slots}, so many blocks, for {needed} concepts; "
+                f"allowed: {needed} or more"
+            )
 
     def training_config(self, variant: Variant, concept: ConceptSource, seed: int) -> TrainingConfig:
         """The training options of one concept; where it takes a slot, the slot is its place among the concepts.
@@ -254,8 +269,8 @@ def load_experiment(path: Path) -> Experiment:
         ConfigurationError: when the file cannot be read, or a key or value is not allowed; names the file.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"experiment {path} cannot be read: {error}") from error
     try:
         return _experiment(path, values)

@@ -11,7 +11,7 @@ from orthoplex.errors import ConfigurationError
 
 _MERGES = {
     "sizes": list_of(whole_numbers(1)),
-    "draws": whole_numbers(1),
+    "draws": whole_numbers(1, 1000),
     "seed": whole_numbers(0),
     "measured": list_of(TEXT),
 }

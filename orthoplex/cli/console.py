@@ -147,6 +147,8 @@ def parse_options(texts: Sequence[str]) -> dict[str, float]:
     options: dict[str, float] = {}
     for text in texts:
         key, _, number = text.partition("=")
+        if key.strip() in options:
+            raise ConfigurationError(f"option {key.strip()!r} is given twice; allowed: once")
         try:
             options[key.strip()] = float(number)
         except ValueError as error:

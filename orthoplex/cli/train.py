@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from orthoplex.adapters import METHODS
 from orthoplex.cli.console import INTERRUPTED_EXIT, errors_shown, progress_bar, refuse_existing
 from orthoplex.concepts import KINDS, token_names
 from orthoplex.models import load_base
@@ -15,6 +16,7 @@ from orthoplex.training import (
     StepRecord,
     TrainingConfig,
     checkpoint_path,
+    checkpoint_step,
     log_path,
     native_resolution,
     samples_folder,
@@ -31,7 +33,7 @@ def train(
     ] = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
-    method: Annotated[str | None, typer.Option(help="orthogonal or lora.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
     basis: Annotated[str | None, typer.Option(help="slot, random or gaussian.")] = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
@@ -63,9 +65,8 @@ def train(
     with errors_shown():
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
-        settings = TrainingConfig() if config is None else TrainingConfig.from_toml(config)
-        settings = settings.with_overrides([f"{key}={value}" for key, value in flags.items() if value is not None])
-        settings = settings.with_overrides(set_ or [])
+        given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+        settings = TrainingConfig.from_toml(config, overrides=[*given, *(set_ or [])])
         token = token_names(name)[0]
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(
@@ -80,12 +81,17 @@ def train(
         with closing(learn(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)) as records:
             last = _show(records, output)
         if last is None or last.output is None:
-            _leave_stopped(0 if last is None else last.step, settings.steps, output)
+            _leave_stopped(last, settings.steps, output)
         typer.echo(f"{last.output} in {last.seconds:.1f} s")
 
 
-def _leave_stopped(step: int, steps: int, output: Path) -> NoReturn:
-    kept = "--resume continues" if checkpoint_path(output).is_file() else "nothing is kept"
+def _leave_stopped(last: StepRecord | None, steps: int, output: Path) -> NoReturn:
+    """Say where a training stopped: after its last record, or, where it made none, where its checkpoint is."""
+    checkpoint, step = checkpoint_path(output), 0 if last is None else last.step
+    kept = "nothing is kept"
+    if checkpoint.is_file():
+        kept = "--resume continues"
+        step = checkpoint_step(checkpoint) if last is None else step
     typer.echo(f"Stopped after step {step} of {steps}; {kept}", err=True)
     raise typer.Exit(INTERRUPTED_EXIT)
 

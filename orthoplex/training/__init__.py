@@ -1,7 +1,7 @@
 """Pictures to a concept: one visible loop that yields step records."""
 
 from orthoplex.training.batches import native_resolution
-from orthoplex.training.checkpoint import checkpoint_path
+from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
 from orthoplex.training.config import LEARNING_RATES, TrainingConfig
 from orthoplex.training.dataset import (
     CAPTION_TEMPLATES,
@@ -27,6 +27,7 @@ __all__ = [
     "StepRecord",
     "TrainingConfig",
     "checkpoint_path",
+    "checkpoint_step",
     "default_foreign_prompts",
     "gather_inputs",
     "log_path",

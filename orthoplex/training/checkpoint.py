@@ -115,6 +115,9 @@ def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
     _check_identity(path, found, json.loads(json.dumps(identity)))
+    steps = identity.get("config", {}).get("steps", step)
+    if step > steps:
+        raise ConfigurationError(f"checkpoint {path} holds step {step} of {steps}; it is damaged")
     parameters = state.parameters()
     for name, parameter in parameters.items():
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -209,18 +210,23 @@ class TrainingConfig:
         return TrainingConfig(**values)
 
     @staticmethod
-    def from_toml(path: str | Path) -> "TrainingConfig":
-        """Read a configuration from the top-level keys of a TOML file.
+    def from_toml(path: str | Path | None, *, overrides: Sequence[str] = ()) -> "TrainingConfig":
+        """Read a configuration from the top-level keys of a TOML file, if there is one, and ``key=value`` entries.
+
+        Entries replace the file's values before anything is checked, so they may mend what the file alone could not be.
 
         Raises:
             ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
         """
+        changes = _read_entries(overrides)
+        if path is None:
+            return TrainingConfig.from_mapping(changes)
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"configuration {path} cannot be read: {error}") from error
         try:
-            return TrainingConfig.from_mapping(values)
+            return TrainingConfig.from_mapping({**values, **changes})
         except ConfigurationError as error:
             raise ConfigurationError(f"configuration {path}: {error}") from error
 
@@ -230,15 +236,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
         """
-        changes: dict[str, Any] = {}
-        for entry in overrides:
-            key, separator, text = entry.partition("=")
-            key = key.strip()
-            if not separator:
-                raise ConfigurationError(f"override {entry!r} has no '='; allowed is key=value")
-            _check_key(key)
-            changes[key] = _parse(text.strip())
-        return replace(self, **changes)
+        return replace(self, **_read_entries(overrides))
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
@@ -291,12 +289,25 @@ def _check_key(key: str) -> None:
         raise ConfigurationError(f"{key!r} is no training option; did you mean {nearest!r}?")
 
 
+def _read_entries(entries: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` entries as plain values; the last of one key counts."""
+    changes: dict[str, Any] = {}
+    for entry in entries:
+        key, separator, text = entry.partition("=")
+        key = key.strip()
+        if not separator:
+            raise ConfigurationError(f"override {entry!r} has no '='; allowed is key=value")
+        _check_key(key)
+        changes[key] = _parse(text.strip())
+    return changes
+
+
 def _parse(text: str) -> object:
     if text.lower() == "none":
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, too deep, or a number of too many digits
         return text
 
 
@@ -312,7 +323,7 @@ def _convert(value: object, annotation: Any) -> object:  # noqa: ANN401  (a type
         is_texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
         return tuple(value) if is_texts and isinstance(value, list | tuple) else _REFUSED
     if annotation is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         return float(value) if is_number and isinstance(value, int | float) else _REFUSED
     return value if type(value) is annotation else _REFUSED
 

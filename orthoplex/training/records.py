@@ -65,7 +65,7 @@ def begin_log(path: Path, step: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     kept: list[str] = []
     if step > 0 and path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
     path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
@@ -73,8 +73,8 @@ def begin_log(path: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     """The step of a log line; infinite for one that a crash cut off."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return math.inf
 
 

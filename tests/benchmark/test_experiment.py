@@ -241,3 +241,16 @@ def test_no_variants_are_refused():
         Experiment(
             "e", "b", 32, (0,), (source,), {}, {"person": ("{trigger}",)}, PictureSettings(), EncoderSettings(), ()
         )
+
+
+def test_what_could_never_be_finished_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ConfigurationError, match="has the seed 3 2 times; allowed: once"):
+        load_experiment(write(tmp_path, GOOD.replace("seeds = [3, 4]", "seeds = [3, 3]")))
+    blocks = '\n[[variants]]\nname = "blocks"\ntraining = { method = "blockwise", slots = 1 }\n'
+    with pytest.raises(ConfigurationError, match="variant 'blocks' has slots = 1, so many blocks, for [0-9]+ concepts"):
+        load_experiment(write(tmp_path, GOOD + blocks))
+    with pytest.raises(ConfigurationError, match="merges draws is 1001; allowed: whole numbers from 1 to 1000"):
+        load_experiment(write(tmp_path, GOOD + "\n[merges]\ndraws = 1001\n"))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_experiment(write(tmp_path, "x = " + "[" * 3000 + "]" * 3000))
+    assert load_experiment(write(tmp_path, "\ufeff" + GOOD)).name == "tiny"

@@ -59,6 +59,7 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
         ("nowhere", [], "nowhere.safetensors"),
         ("{anna}", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
         ("{anna}", ["--option", "density=1"], "merging algorithm 'sum' has no option 'density'"),
+        ("{anna}", ["--option", "a=1", "--option", "a=2"], "option 'a' is given twice"),
         ("{anna}", ["--option", "density"], "option is 'density'; allowed is KEY=NUMBER"),
         ("{anna}", ["--base", "nowhere"], "base 'nowhere'"),
         ("{anna}", ["--base", ""], "base ''"),

@@ -190,3 +190,17 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
         TrainingConfig(method="dual", layers="cross-attention-kv", steps=1)
     with pytest.raises(ConfigurationError, match="duals is 3; allowed are 1 to 2, num_vectors"):
         TrainingConfig(method="dual", layers="cross-attention-kv", duals=3)
+
+
+def test_file_and_entries_come_together_before_anything_is_checked(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('method = "dual"\ntoken_steps = 100\n')
+    config = TrainingConfig.from_toml(path, overrides=["layers=cross-attention-kv", "token_steps=2", "steps=9"])
+    assert (config.method, config.layers, config.first_steps, config.steps) == ("dual", "cross-attention-kv", 2, 9)
+    assert TrainingConfig.from_toml(None, overrides=["steps=3", "steps=4"]).steps == 4
+
+
+@pytest.mark.parametrize("digits", (400, 5000))
+def test_numbers_that_no_float_holds_are_refused(digits):
+    with pytest.raises(ConfigurationError, match="erasure is "):
+        TrainingConfig().with_overrides([f"erasure={'9' * digits}"])

@@ -69,6 +69,14 @@ def test_a_training_ends_with_a_concept(base, dataset, config, tmp_path, method,
     assert base.tokens == ()
 
 
+@pytest.mark.parametrize("line", [b"\xff\xfe", b'{"step": "a"}', b"[" * 9999, b"[1]"])
+def test_a_damaged_log_line_is_dropped(tmp_path, line):
+    path = tmp_path / "a.log.jsonl"
+    path.write_bytes(line + b'\n{"step": 1}\n{"step": 3}\n')
+    begin_log(path, 2)
+    assert path.read_text() == '{"step": 1}\n'
+
+
 def test_token_vectors_first_then_weights_alone(base, dataset, config, tmp_path):
     """What does not learn in a stage keeps every bit of it."""
     config = replace(config, token_steps=3, checkpoint_every=1)

@@ -123,5 +123,5 @@ def _number(name: str, key: str, value: object, *, whole: bool) -> float | int:
             return float(value)
         if value == int(value):
             return int(value)
-    allowed = "whole numbers" if whole else "finite numbers"
+    allowed = f"{'whole' if whole else 'finite'} numbers of size up to 2**62"
     raise ConfigurationError(f"merging algorithm {name!r}: option {key} is {value!r}; allowed are {allowed}")
