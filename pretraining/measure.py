@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from orthoplex.benchmark.report import markdown_table
-from orthoplex.evaluation import Encoder, mean_interval
+from orthoplex.evaluation import Encoder, mean_cosine, mean_interval
 from pretraining import pictures
 from pretraining.autoencoder import picture_tensor
 from pretraining.captions import full_prompt
@@ -144,9 +144,7 @@ def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Features, l
 
 def spread(features: Tensor) -> float:
     """Mean of 1 - cosine over all pairs of unit rows (n, d)."""
-    cosines = features.double() @ features.double().T
-    pairs = ~torch.eye(len(features), dtype=torch.bool)
-    return float((1 - cosines[pairs]).mean())
+    return 1 - mean_cosine(features)
 
 
 def people_in(scene: str, rng: random.Random) -> list[Image.Image]:

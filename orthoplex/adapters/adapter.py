@@ -133,6 +133,11 @@ class Adapter(nn.Module, ABC):
         """Return whether directions are rows of the shared basis."""
         return False
 
+    @classmethod
+    def slot_limit(cls, config: AdapterConfig) -> int | None:
+        """Return how many slots a configuration has, whatever the layer; None where the layers' widths decide."""
+        return None
+
     def __init__(self, config: AdapterConfig, site: Site) -> None:
         """Build the change of the weight at ``site``; subclasses decide about ``down``."""
         super().__init__()

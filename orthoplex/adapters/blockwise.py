@@ -34,6 +34,11 @@ class Blockwise(Adapter):
         """Return True: its block, whatever the basis."""
         return True
 
+    @classmethod
+    def slot_limit(cls, config: AdapterConfig) -> int | None:
+        """Return the number of blocks."""
+        return config.slots
+
     def __init__(self, config: AdapterConfig, site: Site) -> None:
         """Build the change of the weight at ``site``."""
         super().__init__(config, site)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters.adapter import Adapter, AdapterConfig, Site
+from orthoplex.adapters.orthogonal import frozen_rows
 from orthoplex.errors import ConfigurationError
-from orthoplex.subspaces import choose_rows, gaussian_rows, shared_basis_rows
+from orthoplex.subspaces import gaussian_rows
 
 
 @final
@@ -43,17 +44,10 @@ class Dual(Adapter):
         return config.duals + config.rank_of(site.in_features)
 
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
-        width, rank = site.in_features, config.rank_of(site.in_features)
-        who = {"concept_id": site.concept_id, "layer": site.layer}
-        duals = gaussian_rows(width=width, rank=config.duals, **who)
-        if rank == 0:
+        duals = gaussian_rows(width=site.in_features, rank=config.duals, concept_id=site.concept_id, layer=site.layer)
+        if config.rank_of(site.in_features) == 0:
             return duals
-        if config.basis == "gaussian":
-            rows = gaussian_rows(width=width, rank=rank, concept_id=site.concept_id, layer=f"{site.layer} slot")
-        else:
-            slot = config.slot_of(site.concept_id)
-            rows = shared_basis_rows(width, choose_rows(config.basis, width=width, rank=rank, slot=slot, **who))
-        return torch.cat([duals, rows * config.down_scale])
+        return torch.cat([duals, frozen_rows(config, site, gaussian_name=f"{site.layer} slot")])
 
     def _set_down(self, down: Tensor) -> None:
         self.register_buffer("down", down)

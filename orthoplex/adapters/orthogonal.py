@@ -8,6 +8,27 @@ from orthoplex.adapters.adapter import Adapter, AdapterConfig, Site
 from orthoplex.subspaces import choose_rows, gaussian_rows, shared_basis_rows
 
 
+def frozen_rows(config: AdapterConfig, site: Site, *, gaussian_name: str) -> Tensor:
+    """Return the frozen directions that a configuration's basis gives a concept at one layer, ``(r, in)``.
+
+    Args:
+        config: Its basis, rank, slot and ``down_scale``.
+        site: The layer, and the concept.
+        gaussian_name: What Gaussian rows are drawn for, with the concept's id.
+
+    Raises:
+        CapacityError: When the slot lies beyond the layer's capacity.
+    """
+    width, rank, who = site.in_features, config.rank_of(site.in_features), site.concept_id
+    if config.basis == "gaussian":
+        rows = gaussian_rows(width=width, rank=rank, concept_id=who, layer=gaussian_name)
+    else:
+        slot = config.slot_of(who)
+        chosen = choose_rows(config.basis, width=width, rank=rank, concept_id=who, layer=site.layer, slot=slot)
+        rows = shared_basis_rows(width, chosen)
+    return rows * config.down_scale
+
+
 @final
 class Orthogonal(Adapter):
     """``ΔW = (alpha / rank) · up · down`` with ``down`` frozen; only ``up`` is trained, from zero.
@@ -27,20 +48,7 @@ class Orthogonal(Adapter):
         return config.basis != "gaussian"
 
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:
-        width, rank = site.in_features, config.rank_of(site.in_features)
-        if config.basis == "gaussian":
-            rows = gaussian_rows(width=width, rank=rank, concept_id=site.concept_id, layer=site.layer)
-        else:
-            chosen = choose_rows(
-                config.basis,
-                width=width,
-                rank=rank,
-                concept_id=site.concept_id,
-                layer=site.layer,
-                slot=config.slot_of(site.concept_id),
-            )
-            rows = shared_basis_rows(width, chosen)
-        return rows * config.down_scale
+        return frozen_rows(config, site, gaussian_name=site.layer)
 
     def _set_down(self, down: Tensor) -> None:
         self.register_buffer("down", down)

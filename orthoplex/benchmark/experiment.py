@@ -6,10 +6,11 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orthoplex.adapters import Blockwise, check_config, owned_slot
+from orthoplex.adapters import check_config, owned_slot
 from orthoplex.benchmark.checks import (
     FILLED_TEXT,
     TABLE,
@@ -25,7 +26,7 @@ from orthoplex.benchmark.checks import (
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import Encoder
+from orthoplex.evaluation import LARGEST_PICTURE, Encoder
 from orthoplex.merging import check_options
 from orthoplex.training import TrainingConfig
 
@@ -39,7 +40,7 @@ _PICTURES = {
     "guidance_scale": finite_numbers(0),
     "negative_prompt": TEXT,
 }
-_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1, 4096), "grid": whole_numbers(1)}
+_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1, LARGEST_PICTURE), "grid": whole_numbers(1)}
 _VARIANT = {"training": TABLE, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
 _EXPERIMENT = {
     "base": FILLED_TEXT,
@@ -200,10 +201,10 @@ class Experiment:
 
     def _check_blocks(self, variant: Variant, config: TrainingConfig) -> None:
         """Refuse fewer blocks than concepts; the slots of other methods end where the base's layers do."""
-        needed = len(self.concepts)
-        if check_config(config.adapter) is Blockwise and config.slot == 0 and config.slots < needed:
+        needed, limit = len(self.concepts), check_config(config.adapter).slot_limit(config.adapter)
+        if limit is not None and config.slot == 0 and limit < needed:
             raise ConfigurationError(
-                f"variant {variant.name!r} has slots = {config.slots}, so many blocks, for {needed} concepts; "
+                f"variant {variant.name!r} has slots = {limit}, so many blocks, for {needed} concepts; "
                 f"allowed: {needed} or more"
             )
 
@@ -222,12 +223,12 @@ class Experiment:
             raise ConfigurationError(f"variant {variant.name!r}: {error}") from error
         return config
 
-    @property
+    @cached_property
     def groups(self) -> dict[int, tuple[Group, ...]]:
         """Size of a merge -> the merges of that size."""
         return merge_groups(self.merges, [concept.name for concept in self.concepts])
 
-    @property
+    @cached_property
     def capacity(self) -> int | None:
         """How many slots the first variant with slots has; None where none has."""
         for variant in self.variants:
@@ -236,13 +237,13 @@ class Experiment:
                 return config.slots
         return None
 
-    @property
+    @cached_property
     def trained(self) -> tuple[ConceptSource, ...]:
         """The concepts that some merge holds; the others only stand in the galleries."""
         members = {name for groups in self.groups.values() for group in groups for name in group.members}
         return tuple(concept for concept in self.concepts if concept.name in members)
 
-    @property
+    @cached_property
     def measured(self) -> tuple[ConceptSource, ...]:
         """The concepts that are pictured and measured."""
         names = self.merges.measured

@@ -21,6 +21,7 @@ from orthoplex.evaluation import (
     recognised_rate,
     retention_interval,
     scores,
+    shares,
 )
 
 
@@ -140,9 +141,9 @@ def measure(
         others = [shown[other].single for other in gallery if other != name and other in shown]
         impostors = torch.cat([pictures.base, *others])
         threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
-        single_as = _shares(recognised(pictures.single, gallery))
+        single_as = shares(sorted(recognised(pictures.single, gallery)))
         for size, merged in pictures.merged.items():
-            merged_as = _shares(recognised(merged, gallery))
+            merged_as = shares(sorted(recognised(merged, gallery)))
             rows.append(
                 Measurement(
                     variant=variant,
@@ -163,10 +164,6 @@ def measure(
                 )
             )
     return rows
-
-
-def _shares(winners: Sequence[str]) -> dict[str, float]:
-    return {winner: winners.count(winner) / len(winners) for winner in sorted(set(winners))}
 
 
 def recognition(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...], tuple[str, ...], Tensor]:

@@ -196,7 +196,7 @@ def _concept_table(result: ExperimentResult) -> str:
 
 
 def _number(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
+    return "–" if interval is None else str(interval)
 
 
 _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {

@@ -15,9 +15,9 @@ from PIL import Image
 
 from orthoplex import vignette
 from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, TEXT, check, list_of, whole_numbers
-from orthoplex.concepts import KINDS, check_name, read_picture
+from orthoplex.concepts import KINDS, check_name, picture_files, read_picture
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.training import PICTURE_SUFFIXES, read_caption_table
+from orthoplex.training import read_caption_table
 
 MINIMUM_PICTURES = 4
 
@@ -79,7 +79,7 @@ def split_pictures(folder: Path, held_out: int | None = None) -> Split:
     """
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed: a folder of pictures")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES)
+    files = picture_files(folder)
     if len(files) < MINIMUM_PICTURES:
         raise DatasetError(f"folder {folder} holds {len(files)} pictures; allowed: {MINIMUM_PICTURES} or more")
     contents: dict[bytes, Path] = {}

@@ -17,8 +17,8 @@ from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
-from orthoplex.merging import InputGrams, Merge, create_algorithm, merge
-from orthoplex.training import gather_inputs, with_article
+from orthoplex.merging import Merge, create_algorithm, merge
+from orthoplex.training import inputs_for, with_article
 
 _Result = TypeVar("_Result")
 
@@ -86,25 +86,18 @@ class Study:
         rows = measure(self.variant.name, self.seed, shown, references)
         return rows, Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
 
-    def _inputs(self, concepts: Sequence[Concept]) -> InputGrams | None:
-        """What the layers see, where the algorithm wants to know."""
-        way = create_algorithm(self.variant.algorithm, self.variant.options)
-        if not way.needs_inputs:
-            return None
-        gather = self.workspace.grams
-        return gather_inputs(self.workspace.base, concepts, with_foreign=way.needs_foreign, gather=gather)
-
     def _group(
         self, group: Group, concepts: Mapping[str, Concept]
     ) -> Generator[BenchmarkEvent, None, dict[str, tuple[PictureSet, ...]]]:
         """Merge a group and picture the prompts of all that are measured in it, so that the merge is folded once."""
         members = [concepts[name] for name in group.members]
+        way = create_algorithm(self.variant.algorithm, self.variant.options)
         together = merge(
             [(concept, 1.0) for concept in members],
             algorithm=self.variant.algorithm,
             options=self.variant.options,
             scale=self.variant.scale,
-            inputs=self._inputs(members),
+            inputs=inputs_for(way, self.workspace.base, members, gather=self.workspace.grams),
         )
         kinds = {source.name: source.kind for source in self.experiment.concepts}
         prompts = {

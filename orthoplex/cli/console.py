@@ -24,7 +24,7 @@ from orthoplex.concepts import Concept, load_concept
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.merging import Merge, check_options, merge
 from orthoplex.models import Base
-from orthoplex.training import gather_inputs
+from orthoplex.training import inputs_for
 
 ERROR_EXIT = 2
 INTERRUPTED_EXIT = 130
@@ -161,7 +161,5 @@ def merge_concepts(
 ) -> Merge:
     """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
     way = check_options(algorithm=algorithm, options=options, scale=scale)
-    inputs = None
-    if way.needs_inputs:
-        inputs = gather_inputs(base, [concept for concept, _ in concepts], with_foreign=way.needs_foreign)
+    inputs = inputs_for(way, base, [concept for concept, _ in concepts])
     return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orthoplex.cli.console import errors_shown
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import Encoder, FolderEvaluation, Interval, evaluate_folder
+from orthoplex.evaluation import Encoder, FolderEvaluation, evaluate_folder
 
 
 def evaluate(
@@ -57,16 +57,12 @@ def _named_folders(texts: list[str]) -> dict[str, Path]:
 
 
 def _rows(found: FolderEvaluation) -> list[tuple[str, str]]:
-    rows = [("image alignment", _number(found.alignment))]
+    rows = [("image alignment", str(found.alignment))]
     if found.alignment_of_references is not None:
         rows.append(("among the references", f"{found.alignment_of_references:.3f}"))
     if found.recognised is not None:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found.recognised_as.items())
-        rows += [("recognised", _number(found.recognised)), ("recognised as", shares)]
+        rows += [("recognised", str(found.recognised)), ("recognised as", shares)]
     if found.identity is not None:
-        rows.append(("identity at 5 % false positives", _number(found.identity)))
+        rows.append(("identity at 5 % false positives", str(found.identity)))
     return rows
-
-
-def _number(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"

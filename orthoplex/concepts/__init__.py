@@ -12,12 +12,13 @@ from orthoplex.concepts.manifest import (
     manifest_to_json,
     token_names,
 )
-from orthoplex.concepts.picture import read_picture
+from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_picture
 from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
 
 __all__ = [
     "FORMAT_VERSION",
     "KINDS",
+    "PICTURE_SUFFIXES",
     "BaseIdentity",
     "Concept",
     "Manifest",
@@ -27,6 +28,7 @@ __all__ = [
     "encode_thumbnail",
     "load_concept",
     "manifest_to_json",
+    "picture_files",
     "read_manifest",
     "read_picture",
     "save_concept",

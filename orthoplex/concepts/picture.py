@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from orthoplex.errors import DatasetError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""What the names of a concept's pictures end with; upper case is as good."""
+
+
+def picture_files(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> list[Path]:
+    """Return the pictures of a folder, not of folders in it, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in suffixes)
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -1,6 +1,6 @@
 """Pictures to numbers: a frozen encoder, pure formulas on its vectors, and how far they can be trusted."""
 
-from orthoplex.evaluation.encoder import LAYERS, Encoder
+from orthoplex.evaluation.encoder import LARGEST_PICTURE, LAYERS, Encoder
 from orthoplex.evaluation.folders import FolderEvaluation, evaluate_folder, read_pictures
 from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, save_head
 from orthoplex.evaluation.intervals import Interval, bootstrap, mean_interval, retention_interval
@@ -9,13 +9,16 @@ from orthoplex.evaluation.metrics import (
     identity_rate,
     identity_threshold,
     image_alignment,
+    mean_cosine,
     recognised,
     recognised_rate,
     retention,
     scores,
+    shares,
 )
 
 __all__ = [
+    "LARGEST_PICTURE",
     "LAYERS",
     "Encoder",
     "FolderEvaluation",
@@ -29,6 +32,7 @@ __all__ = [
     "identity_threshold",
     "image_alignment",
     "load_head",
+    "mean_cosine",
     "mean_interval",
     "read_pictures",
     "recognised",
@@ -37,4 +41,5 @@ __all__ = [
     "retention_interval",
     "save_head",
     "scores",
+    "shares",
 ]

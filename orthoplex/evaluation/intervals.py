@@ -19,6 +19,10 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """As tables show it: the estimate and, in brackets, the bounds."""
+        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+
 
 def bootstrap(
     values: Tensor,

@@ -33,6 +33,22 @@ def image_alignment(pictures: Tensor, references: Tensor) -> float:
     return float((pictures.double() @ references.double().T).mean())
 
 
+def mean_cosine(pictures: Tensor) -> float:
+    """Mean cosine between different pictures of one set: `1/(n(n-1)) * sum_{i != j} <p_i, p_j>`.
+
+    Args:
+        pictures: `(n, d)` unit rows.
+
+    Raises:
+        ConfigurationError: when there are fewer than two.
+    """
+    count = len(pictures)
+    if count < 2:
+        raise ConfigurationError(f"the mean cosine among {count} pictures was asked for; allowed: 2 or more")
+    cosines = pictures.double() @ pictures.double().T
+    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
+
+
 def scores(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int | None = None) -> Tensor:
     """How much each picture looks like each concept of a gallery.
 
@@ -93,6 +109,11 @@ def recognised_rate(
         raise ConfigurationError(f"concept {concept!r} is not in the gallery; allowed: {', '.join(gallery)}")
     winners = recognised(pictures, gallery, neighbours=neighbours)
     return winners.count(concept) / len(winners)
+
+
+def shares(winners: Sequence[str]) -> dict[str, float]:
+    """Name -> its share of the winners that `recognised` gave, in the order in which they first occur."""
+    return {name: winners.count(name) / len(winners) for name in dict.fromkeys(winners)}
 
 
 def confusion(winners: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Tensor:

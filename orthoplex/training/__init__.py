@@ -5,14 +5,13 @@ from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
 from orthoplex.training.config import LEARNING_RATES, TrainingConfig
 from orthoplex.training.dataset import (
     CAPTION_TEMPLATES,
-    PICTURE_SUFFIXES,
     CaptionRow,
     ConceptDataset,
     Picture,
     read_caption_table,
 )
 from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts, with_article
-from orthoplex.training.inputs import gather_inputs, own_prompts
+from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
 
@@ -20,7 +19,6 @@ __all__ = [
     "CAPTION_TEMPLATES",
     "FOREIGN_PROMPTS",
     "LEARNING_RATES",
-    "PICTURE_SUFFIXES",
     "CaptionRow",
     "ConceptDataset",
     "Picture",
@@ -30,6 +28,7 @@ __all__ = [
     "checkpoint_step",
     "default_foreign_prompts",
     "gather_inputs",
+    "inputs_for",
     "log_path",
     "native_resolution",
     "own_prompts",

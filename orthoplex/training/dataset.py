@@ -12,11 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.concepts import KINDS, read_picture
+from orthoplex.concepts import KINDS, PICTURE_SUFFIXES, picture_files, read_picture
 from orthoplex.errors import DatasetError
 
 CLASS_WORD_LIMIT = 64
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "person": ("a photo of {trigger}", "a drawing of {trigger}"),
     "subject": ("a photo of {trigger}", "a drawing of {trigger}"),
@@ -107,7 +106,7 @@ class ConceptDataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
-        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES)
+        paths = picture_files(folder)
         if not paths:
             raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
         contents = _read_all(folder, paths)

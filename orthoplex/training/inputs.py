@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from orthoplex.concepts import Concept, Manifest
-from orthoplex.merging import InputGrams
+from orthoplex.merging import Algorithm, InputGrams
 from orthoplex.models import Base, Foldable, gather_grams
 from orthoplex.training.dataset import CAPTION_TEMPLATES, insert_trigger
 from orthoplex.training.foreign import default_foreign_prompts
@@ -30,6 +30,20 @@ def own_prompts(manifest: Manifest, prompts: Sequence[str], count: int = NUM_PRO
     ordered = sorted(dict.fromkeys(prompts), key=lambda prompt: (word not in prompt.split(), len(prompt), prompt))
     filled = [insert_trigger(text, token=f"<{manifest.name}>", class_word=word, trigger=trigger) for text in ordered]
     return tuple(dict.fromkeys([*templates, *filled]))[:count]
+
+
+def inputs_for(
+    way: Algorithm, base: Base, concepts: Sequence[Concept], *, gather: Gather | None = None
+) -> InputGrams | None:
+    """Gather what a merging algorithm wants to know of the layers' inputs; None where it wants nothing.
+
+    Args:
+        way: The algorithm.
+        base: See ``gather_inputs``.
+        concepts: See ``gather_inputs``.
+        gather: See ``gather_inputs``.
+    """
+    return gather_inputs(base, concepts, with_foreign=way.needs_foreign, gather=gather) if way.needs_inputs else None
 
 
 def gather_inputs(

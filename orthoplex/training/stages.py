@@ -19,6 +19,7 @@ from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import ActivationErasure, Erasure
 from orthoplex.training.foreign import (
     ForeignInputs,
+    ForeignPrompts,
     PriorPictures,
     compose_foreign_prompts,
     draw_foreign_inputs,
@@ -72,21 +73,35 @@ def foreign_material(
     if config.erasure == 0 and config.prior_weight == 0:
         return None, None
     generator = seeded("foreign", run.concept_id, config.seed)
-    prompts = compose_foreign_prompts(
-        config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
-    )
+    prompts, vectors = _strangers(base, dataset, run, foreign_prompts, generator)
     prior = make_prior_pictures(base, config, prompts.plain) if config.prior_pictures > 0 else None
     if config.erasure == 0:
         return prior, None
+    latents = None if prior is None else prior.latents
+    return prior, draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
+
+
+def _strangers(
+    base: Base,
+    dataset: ConceptDataset,
+    run: Run,
+    foreign_prompts: Sequence[str],
+    generator: torch.Generator,
+    *,
+    count: int | None = None,
+) -> tuple[ForeignPrompts, Tensor]:
+    """Foreign prompts, and ``(count, k, dim)`` token vectors of concepts that do not exist; one a prompt with None."""
+    prompts = compose_foreign_prompts(
+        run.config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
+    )
     vectors = random_vectors(
         base,
         class_word=dataset.class_word,
-        count=len(prompts.tokened),
-        num_vectors=config.num_vectors,
+        count=len(prompts.tokened) if count is None else count,
+        num_vectors=run.config.num_vectors,
         generator=generator,
     )
-    latents = None if prior is None else prior.latents
-    return prior, draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
+    return prompts, vectors
 
 
 @contextmanager
@@ -152,27 +167,18 @@ def aim_duals(
     if not duals:
         return
     generator = seeded("dual directions", run.concept_id, run.config.seed)
-    prompts = compose_foreign_prompts(
-        run.config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
-    )
-    strangers = random_vectors(
-        base,
-        class_word=dataset.class_word,
-        count=_STRANGERS,
-        num_vectors=len(token_ids),
-        generator=generator,
-    )
+    prompts, strangers = _strangers(base, dataset, run, foreign_prompts, generator, count=_STRANGERS)
     holding = prompts.tokened or tuple(dataset.captions)
     tokened = [holding[i % len(holding)] for i in range(_STRANGERS)]
     own = _token_features(base, dataset.captions, vectors.expand(len(dataset.captions), -1, -1), token_ids)
     others = _token_features(base, tokened, strangers, token_ids).flatten(0, 1)
+    if not len(own) or not len(others):
+        raise ConfigurationError(f"{dataset.token} stands in no caption that the base reads to it")
     words = torch.cat(
         [text_features(base, part).float().cpu() for part in encode_ids(base, prompts.plain).split(_BATCH)]
     )
     words = words.flatten(0, 1)
     gram = words.T @ words / len(words) + others.T @ others / len(others)
-    if not len(own) or not len(others):
-        raise ConfigurationError(f"{dataset.token} stands in no caption that the base reads to it")
     rows = dual_rows(own.flatten(0, 1), gram, count=run.config.duals, ridge=run.config.dual_ridge)
     if not rows.any():
         _LOG.warning("no direction hears %s more than other words and tokens; its weights learn little", dataset.token)
