@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orthoplex.benchmark.report import markdown_table
+from orthoplex.benchmark.markdown import markdown_table
 
 FIRST, NOW = Path("results/vignette/first/merge-of-twelve.json"), Path("results/merge-of-twelve.json")
 

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from orthoplex.benchmark.report import markdown_table
+from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.evaluation import Encoder, mean_cosine, mean_interval
 from pretraining import pictures
 from pretraining.autoencoder import picture_tensor

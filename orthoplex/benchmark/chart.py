@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_COLOURS = ("#3b82c4", "#e08a3c", "#5aa469", "#a05fb0")
+_COLOURS = ("#3b82c4", "#e08a3c", "#5aa469", "#a05fb0", "#c0504d", "#6b7f99")
 _GREY = "#8a8f98"
 _LABEL, _PLOT, _BAR, _GAP, _TOP = 230, 460, 14, 16, 64
 
@@ -34,7 +34,7 @@ def bar_chart(groups: Mapping[str, Sequence[Bar]], *, title: str, reference: flo
     """
     names = list(dict.fromkeys(bar.name for bars in groups.values() for bar in bars))
     ends = [bar.high for bars in groups.values() for bar in bars] + ([reference] if reference else [])
-    scale = _PLOT / max(ends, default=1.0) / 1.02
+    scale = _PLOT / (max(ends, default=0.0) or 1.0) / 1.02
     parts = [_text(0, 18, title, size=15, weight=600), *_legend(names)]
     top = _TOP
     for group, bars in groups.items():

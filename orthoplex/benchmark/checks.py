@@ -26,6 +26,7 @@ class Rule:
 
 TEXT = Rule("texts", lambda value: isinstance(value, str))
 FILLED_TEXT = Rule("texts that are not blank", lambda value: isinstance(value, str) and bool(value.strip()))
+TRUTH = Rule("true, false", lambda value: isinstance(value, bool))
 TABLE = Rule("tables", lambda value: isinstance(value, Mapping))
 
 

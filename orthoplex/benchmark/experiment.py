@@ -15,6 +15,7 @@ from orthoplex.benchmark.checks import (
     FILLED_TEXT,
     TABLE,
     TEXT,
+    TRUTH,
     Rule,
     check,
     check_fields,
@@ -25,6 +26,7 @@ from orthoplex.benchmark.checks import (
 )
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
+from orthoplex.benchmark.together import Combination, Together, combinations
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import LARGEST_PICTURE, Encoder
 from orthoplex.merging import check_options
@@ -40,14 +42,16 @@ _PICTURES = {
     "guidance_scale": finite_numbers(0),
     "negative_prompt": TEXT,
 }
+PARTS = Rule("'both', 'tokens', 'weights'", lambda value: value in ("both", "tokens", "weights"))
 _ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1, LARGEST_PICTURE), "grid": whole_numbers(1)}
-_VARIANT = {"training": TABLE, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
+_VARIANT = {"training": TABLE, "parts": PARTS, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
 _EXPERIMENT = {
     "base": FILLED_TEXT,
     "resolution": whole_numbers(1),
     "seeds": list_of(whole_numbers(0)),
     "training": TABLE,
     "prompts": table_of(list_of(TEXT)),
+    "crosstalk": TRUTH,
 }
 _FILE = {
     **_EXPERIMENT,
@@ -57,6 +61,7 @@ _FILE = {
     "pictures": TABLE,
     "encoder": TABLE,
     "merges": TABLE,
+    "together": list_of(TABLE),
     "variants": list_of(TABLE),
 }
 _COLLECTION = {"index": FILLED_TEXT, "names": list_of(TEXT), "kinds": list_of(TEXT)}
@@ -114,6 +119,8 @@ class Variant:
     Attributes:
         name: Its row in the tables.
         training: Training options that differ from the experiment's.
+        parts: `"both"`; or `"tokens"` or `"weights"`: only these of a trained concept are shown, alone and merged. What
+            is left out is as before training: no change of weights, or the class word's vector for every token.
         algorithm: How the concepts are merged, a name in `orthoplex.merging.ALGORITHMS`.
         options: The algorithm's options that differ from its defaults.
         scale: Strength of all concepts in the merge; a concept alone always has strength 1.
@@ -121,6 +128,7 @@ class Variant:
 
     name: str
     training: Mapping[str, Any] = field(default_factory=dict)
+    parts: str = "both"
     algorithm: str = "sum"
     options: Mapping[str, Any] = field(default_factory=dict)
     scale: float = 1.0
@@ -153,6 +161,8 @@ class Experiment:
         encoder: What they are measured with.
         variants: The rows of the result.
         merges: Which concepts are merged with which; all with all unless it says otherwise.
+        together: Pictures of several concepts.
+        crosstalk: Whether what each concept's change does to the others' inputs is measured, layer by layer.
     """
 
     name: str
@@ -166,6 +176,8 @@ class Experiment:
     encoder: EncoderSettings
     variants: tuple[Variant, ...]
     merges: MergeSettings = field(default_factory=MergeSettings)
+    together: tuple[Together, ...] = ()
+    crosstalk: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
@@ -175,7 +187,8 @@ class Experiment:
         for what, values in (("seeds", self.seeds), ("concepts", self.concepts), ("variants", self.variants)):
             if not values:
                 raise ConfigurationError(f"experiment {self.name!r} has 0 {what}; allowed: 1 or more")
-        for what, names in (("concept", [c.name for c in self.concepts]), ("variant", [v.name for v in self.variants])):
+        for what, items in (("concept", self.concepts), ("variant", self.variants), ("together", self.together)):
+            names = [item.name for item in items]
             for name in names:
                 if names.count(name) > 1:
                     raise ConfigurationError(
@@ -194,6 +207,7 @@ class Experiment:
                     f"experiment {self.name!r} has the seed {seed} {self.seeds.count(seed)} times; allowed: once"
                 )
         self.merges.check([concept.name for concept in self.concepts])
+        self.combinations  # noqa: B018  (refuses what cannot be drawn)
         for variant in self.variants:
             for seed in self.seeds:
                 config = self.training_config(variant, self.concepts[0], seed)
@@ -238,9 +252,15 @@ class Experiment:
         return None
 
     @cached_property
+    def combinations(self) -> dict[str, tuple[Combination, ...]]:
+        """Name of a table `[[together]]` -> the combinations that are pictured."""
+        return {table.name: combinations(table, self.concepts) for table in self.together}
+
+    @cached_property
     def trained(self) -> tuple[ConceptSource, ...]:
         """The concepts that some merge holds; the others only stand in the galleries."""
-        members = {name for groups in self.groups.values() for group in groups for name in group.members}
+        merges = [*self.groups.values(), *self.combinations.values()]
+        members = {name for groups in merges for group in groups for name in group.members}
         return tuple(concept for concept in self.concepts if concept.name in members)
 
     @cached_property
@@ -300,6 +320,8 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
         encoder=_build(EncoderSettings, values.get("encoder", {}), "encoder"),
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
+        together=tuple(_build(Together, row, "together") for row in values.get("together", ())),
+        crosstalk=values.get("crosstalk", False),
         variants=tuple(_build(Variant, row, "a variant") for row in values.get("variants", ())),
     )
 
@@ -319,7 +341,7 @@ def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ..
     return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
-_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Variant)
+_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Together, Variant)
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:

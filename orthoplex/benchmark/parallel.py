@@ -53,6 +53,8 @@ class Task:
         files = finished(study.train(concepts if job.concept is None else (concepts[job.concept],)))
         if job.concept is None:
             finished(study.measure(files, self.references))
+            finished(study.together(files, self.references))
+            study.crosstalk(files)
 
 
 def training_jobs(experiment: Experiment) -> tuple[Job, ...]:

@@ -97,6 +97,41 @@ def heat_maps(panels: Mapping[str, tuple[Sequence[str], Sequence[str], Tensor]],
         return _svg(figure)
 
 
+def dots(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]], *, title: str) -> str:
+    """Draw values by row, one panel for each measure, one colour for each series; intervals as whiskers.
+
+    Args:
+        panels: Measure -> series -> row -> its value. Rows stand in the order in which they first come, from the top.
+        title: Above the panels.
+
+    Returns:
+        A whole SVG document.
+    """
+    rows = list(dict.fromkeys(row for panel in panels.values() for series in panel.values() for row in series))
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    drawn: dict[str, Any] = {}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.2 + 3.0 * len(panels), 1.6 + 0.17 * len(rows)), layout="constrained")
+        figure.suptitle(_plain(title))
+        for place, (axes, (measure, series)) in enumerate(zip(_row(figure, len(panels)), panels.items(), strict=True)):
+            for name, points in series.items():
+                heights, found = [-rows.index(row) for row in points], list(points.values())
+                below = [point.value - point.low for point in found]
+                above = [point.high - point.value for point in found]
+                colour, values = f"C{names.index(name) % 10}", [point.value for point in found]
+                axes.errorbar(values, heights, xerr=(below, above), fmt="none", ecolor=colour, elinewidth=0.7)
+                drawn.setdefault(name, axes.scatter(values, heights, s=12, color=colour))
+            axes.axvline(0.0, color="#8a8f98", linestyle=":", linewidth=1)
+            labels = rows if place == 0 else []
+            axes.set_yticks([-number for number in range(len(labels))], labels=labels, fontsize=6)
+            axes.set_ylim(-len(rows) + 0.5, 0.5)
+            axes.set_title(_plain(measure), fontsize=8)
+        figure.legend(
+            list(drawn.values()), [_plain(name) for name in drawn], loc="outside lower center", ncols=3, frameon=False
+        )
+        return _svg(figure)
+
+
 def _plain(text: str) -> str:
     """Text as it is: a dollar sign begins no formula."""
     return text.replace("$", r"\$")

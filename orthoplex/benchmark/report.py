@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ import torch
 
 from orthoplex import __version__
 from orthoplex.benchmark.chart import Bar, bar_chart
+from orthoplex.benchmark.crosstalk import CrosstalkSummary, LayerCrosstalk, summarise_crosstalk
 from orthoplex.benchmark.experiment import Experiment
+from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.measurement import Measurement, References, Summary, ceilings, recognition, summarise
 from orthoplex.benchmark.plots import curves, heat_maps
+from orthoplex.benchmark.sections import crosstalk_chart, crosstalk_section, together_chart, together_section
+from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
 from orthoplex.concepts import BaseIdentity, written_atomically
 from orthoplex.evaluation import Interval
 
@@ -48,6 +52,8 @@ class ExperimentResult:
         references: Concept -> features of its real pictures.
         measurements: One for every variant, seed and concept.
         seconds: One for every variant and seed.
+        together: One for every combination, variant and seed.
+        crosstalk: One for every layer, concept, variant and seed.
     """
 
     experiment: Experiment
@@ -56,6 +62,8 @@ class ExperimentResult:
     references: Mapping[str, References]
     measurements: Sequence[Measurement]
     seconds: Sequence[Seconds]
+    together: Sequence[TogetherMeasurement] = ()
+    crosstalk: Sequence[LayerCrosstalk] = ()
 
     def summaries(self) -> list[Summary]:
         """One summary for every size of merges and every variant, in the experiment's order."""
@@ -64,6 +72,19 @@ class ExperimentResult:
             for size in self.experiment.groups
             for variant in self.experiment.variants
         ]
+
+    def together_summaries(self) -> list[TogetherSummary]:
+        """One summary for every table of combinations and every variant, in the experiment's order."""
+        return [
+            summarise_together([row for row in self.together if (row.table, row.variant) == (table.name, variant.name)])
+            for table in self.experiment.together
+            for variant in self.experiment.variants
+        ]
+
+    def crosstalk_summaries(self) -> tuple[CrosstalkSummary, ...]:
+        """One summary for every layer, set beside what the largest merges lose."""
+        largest = max(self.experiment.groups)
+        return summarise_crosstalk(self.crosstalk, [row for row in self.measurements if row.size == largest])
 
 
 def machine() -> dict[str, Any]:
@@ -84,19 +105,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right; cells may hold any text."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")
-
-
 def write_result(result: ExperimentResult, folder: Path) -> None:
-    """Write `NAME.json`, and from its numbers `NAME.md`, `NAME.svg` and `NAME-recognised.svg`."""
-    summaries = result.summaries()
+    """Write `NAME.json`, and from its numbers `NAME.md` and the charts (see `orthoplex.benchmark.run`)."""
+    summaries, together, crosstalk = result.summaries(), result.together_summaries(), result.crosstalk_summaries()
     name = result.experiment.name
     values = {
         "experiment": result.experiment.to_json(),
@@ -108,13 +119,24 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "measurements": [asdict(row) for row in result.measurements],
         "seconds": [asdict(row) for row in result.seconds],
     }
+    if together:
+        values["together_summary"] = [asdict(row) for row in together]
+        values["together"] = [asdict(row) for row in result.together]
+    if crosstalk:
+        values["crosstalk"] = [asdict(row) for row in crosstalk]
     write_json(folder / f"{name}.json", values)
     texts = {
-        ".md": _markdown(result, summaries),
+        ".md": _markdown(result, summaries)
+        + together_section(result.experiment.together, together)
+        + crosstalk_section(crosstalk),
         ".svg": _chart(result, summaries),
         "-recognised.svg": _recognised(result),
+        "-together.svg": together_chart(result.experiment.together, together),
+        "-crosstalk.svg": crosstalk_chart(crosstalk, title=f"{name}: what the others do to a concept's inputs"),
     }
     for suffix, text in texts.items():
+        if not text:
+            continue
         with written_atomically(folder / f"{name}{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
 

@@ -6,12 +6,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 from orthoplex.benchmark.checks import check, whole_numbers
+from orthoplex.benchmark.crosstalk import LayerCrosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import load_experiment
 from orthoplex.benchmark.measurement import Measurement, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
 from orthoplex.benchmark.study import Study
+from orthoplex.benchmark.together import TogetherMeasurement
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.models import load_base
 
@@ -21,7 +23,8 @@ def run(
 ) -> Generator[BenchmarkEvent, None, None]:
     """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
 
-    These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg` and `NAME-recognised.svg`.
+    These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg`, `NAME-recognised.svg` and, where the experiment
+    asks for it, `NAME-together.svg` and `NAME-crosstalk.svg`.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 
@@ -46,6 +49,8 @@ def run(
         yield from fill(experiment, references, work=Path(work), processes=processes)
     rows: list[Measurement] = []
     seconds: list[Seconds] = []
+    together: list[TogetherMeasurement] = []
+    crosstalk: list[LayerCrosstalk] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
         study = Study(experiment, workspace, encoder, variant, seed)
@@ -53,9 +58,18 @@ def run(
         measured, spent = yield from study.measure(files, references)
         rows += measured
         seconds.append(spent)
+        together += yield from study.together(files, references)
+        crosstalk += study.crosstalk(files)
         yield BenchmarkEvent("measure", done, len(pairs), f"{variant.name}, seed {seed}")
     result = ExperimentResult(
-        experiment, workspace.base.identity, encoder.name, references, tuple(rows), tuple(seconds)
+        experiment=experiment,
+        base=workspace.base.identity,
+        encoder=encoder.name,
+        references=references,
+        measurements=tuple(rows),
+        seconds=tuple(seconds),
+        together=tuple(together),
+        crosstalk=tuple(crosstalk),
     )
     write_result(result, Path(results))
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))

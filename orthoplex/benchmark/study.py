@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor, cat
 
+from orthoplex.benchmark.crosstalk import LayerCrosstalk, measure_crosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import PLACEHOLDER, Experiment, Variant
 from orthoplex.benchmark.measurement import Measurement, References, Shown, measure
 from orthoplex.benchmark.merges import Group
 from orthoplex.benchmark.report import Seconds
 from orthoplex.benchmark.sources import ConceptSource
+from orthoplex.benchmark.together import Combination, TogetherMeasurement, Views, measure_together
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, create_algorithm, merge
-from orthoplex.training import inputs_for, with_article
+from orthoplex.training import class_vector, gather_inputs, inputs_for, with_article
 
 _Result = TypeVar("_Result")
 
@@ -66,8 +68,7 @@ class Study:
             files: One for every concept that is trained.
             references: Concept -> features of its real pictures.
         """
-        loaded = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
-        concepts = {source.name: concept for source, concept in zip(self.experiment.trained, loaded, strict=True)}
+        concepts = self._loaded(files)
         merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
         for size, groups in self.experiment.groups.items():
             for group in groups:
@@ -90,25 +91,76 @@ class Study:
         self, group: Group, concepts: Mapping[str, Concept]
     ) -> Generator[BenchmarkEvent, None, dict[str, tuple[PictureSet, ...]]]:
         """Merge a group and picture the prompts of all that are measured in it, so that the merge is folded once."""
-        members = [concepts[name] for name in group.members]
-        way = create_algorithm(self.variant.algorithm, self.variant.options)
-        together = merge(
-            [(concept, 1.0) for concept in members],
-            algorithm=self.variant.algorithm,
-            options=self.variant.options,
-            scale=self.variant.scale,
-            inputs=inputs_for(way, self.workspace.base, members, gather=self.workspace.grams),
-        )
+        together = self._merge([concepts[name] for name in group.members])
         kinds = {source.name: source.kind for source in self.experiment.concepts}
         prompts = {
             name: fill_prompts(self.experiment.prompts[kinds[name]], concepts[name].manifest.trigger)
             for name in group.measured
         }
         flat = [prompt for texts in prompts.values() for prompt in texts]
-        message = f"merge of {len(members)}, {self.variant.name}, seed {self.seed}"
+        message = f"merge of {len(group.members)}, {self.variant.name}, seed {self.seed}"
         sets = yield from self.workspace.pictures(together, flat, self.experiment.pictures, message=message)
         found = iter(sets)
         return {name: tuple(next(found) for _ in texts) for name, texts in prompts.items()}
+
+    def _loaded(self, files: Sequence[TrainedConcept]) -> dict[str, Concept]:
+        """The trained concepts, or what of them the variant shows, by name."""
+        loaded = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
+        names = [source.name for source in self.experiment.trained]
+        return {name: self._shown(concept) for name, concept in zip(names, loaded, strict=True)}
+
+    def _shown(self, concept: Concept) -> Concept:
+        if self.variant.parts == "tokens":
+            return replace(concept, layers={})
+        if self.variant.parts == "weights":
+            word = class_vector(self.workspace.base, concept.manifest.class_word).cpu()
+            tokens = {token: word.expand_as(vector).clone() for token, vector in concept.tokens.items()}
+            return replace(concept, tokens=tokens)
+        return concept
+
+    def _merge(self, members: Sequence[Concept]) -> Merge:
+        """Bring concepts together as the variant says."""
+        way = create_algorithm(self.variant.algorithm, self.variant.options)
+        return merge(
+            [(concept, 1.0) for concept in members],
+            algorithm=self.variant.algorithm,
+            options=self.variant.options,
+            scale=self.variant.scale,
+            inputs=inputs_for(way, self.workspace.base, members, gather=self.workspace.grams),
+        )
+
+    def together(
+        self, files: Sequence[TrainedConcept], references: Mapping[str, References]
+    ) -> Generator[BenchmarkEvent, None, list[TogetherMeasurement]]:
+        """Make the pictures of several concepts that the experiment asks for, and measure them; see `measure`."""
+        concepts = self._loaded(files)
+        words = {source.name: with_article(source.class_word) for source in self.experiment.concepts}
+        settings, rows = self.experiment.pictures, []
+        for table in self.experiment.together:
+            found: dict[Combination, tuple[Views, Views]] = {}
+            for combination in self.experiment.combinations[table.name]:
+                merged = self._merge([concepts[name] for name in combination.members])
+                triggers = [concepts[name].manifest.trigger for name in combination.shown]
+                message = f"{table.name}, {self.variant.name}, seed {self.seed}"
+                shown = yield from self.workspace.pictures(merged, table.fill(triggers), settings, message=message)
+                plain = table.fill([words[name] for name in combination.shown])
+                base = yield from self.workspace.pictures(None, plain, settings, message="the base")
+                found[combination] = (self._views(shown), self._views(base))
+            rows += measure_together(table, self.variant.name, self.seed, found, references)
+        return rows
+
+    def crosstalk(self, files: Sequence[TrainedConcept]) -> list[LayerCrosstalk]:
+        """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it."""
+        if not self.experiment.crosstalk:
+            return []
+        base, concepts = self.workspace.base, list(self._loaded(files).values())
+        inputs = gather_inputs(base, concepts, with_foreign=False, gather=self.workspace.grams)
+        linears = base.linear_layers("linear", text_encoder=True)
+        weights = {layer: linear.weight for layer, linear in linears.items()}
+        return measure_crosstalk(self.variant.name, self.seed, concepts, weights, inputs)
+
+    def _views(self, sets: Sequence[PictureSet]) -> Views:
+        return Views(cat([self.workspace.views(pictures, self.encoder) for pictures in sets], dim=1))
 
     def _pictures(
         self, merged: Merge | None, source: ConceptSource, trigger: str

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,7 +30,7 @@ from orthoplex.benchmark.experiment import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
 from orthoplex.concepts import load_concept, written_atomically
 from orthoplex.errors import ConceptFileError
-from orthoplex.evaluation import Encoder
+from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import Base, Foldable, gather_grams
@@ -163,10 +164,22 @@ class Workspace:
 
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
         """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
-        path = pictures.folder / f"{encoder.name}.safetensors"
+        return self._encoded(pictures.folder / f"{encoder.name}.safetensors", lambda: encoder.encode(pictures.open()))
+
+    def views(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
+        """The encoder's features of a set's pictures, their left parts and their right parts, `(3, n, d)`; kept."""
+
+        def encode() -> Tensor:
+            whole = pictures.open()
+            left, right = zip(*map(halves, whole), strict=True)
+            return torch.stack([encoder.encode(part) for part in (whole, left, right)])
+
+        return self._encoded(pictures.folder / f"{encoder.name}-views.safetensors", encode)
+
+    def _encoded(self, path: Path, encode: Callable[[], Tensor]) -> Tensor:
         features = _whole(path, lambda file: load_file(file)["features"])
         if features is None:
-            features = encoder.encode(pictures.open())
+            features = encode()
             with written_atomically(path) as temporary:
                 save_file({"features": features}, temporary)
         return features

@@ -16,6 +16,7 @@ from orthoplex.evaluation.metrics import (
     scores,
     shares,
 )
+from orthoplex.evaluation.parts import halves
 
 __all__ = [
     "LARGEST_PICTURE",
@@ -28,6 +29,7 @@ __all__ = [
     "confusion",
     "evaluate_folder",
     "fit_linear_head",
+    "halves",
     "identity_rate",
     "identity_threshold",
     "image_alignment",

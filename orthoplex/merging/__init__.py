@@ -1,6 +1,7 @@
 """Many concepts -> one change per weight, without any model at hand."""
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.inputs import InputGrams
 from orthoplex.merging.merge import Merge, check_options, merge
 
@@ -13,5 +14,6 @@ __all__ = [
     "WeightChanges",
     "check_options",
     "create_algorithm",
+    "crosstalk",
     "merge",
 ]

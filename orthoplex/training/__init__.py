@@ -14,6 +14,7 @@ from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts,
 from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
+from orthoplex.training.text import class_vector
 
 __all__ = [
     "CAPTION_TEMPLATES",
@@ -26,6 +27,7 @@ __all__ = [
     "TrainingConfig",
     "checkpoint_path",
     "checkpoint_step",
+    "class_vector",
     "default_foreign_prompts",
     "gather_inputs",
     "inputs_for",

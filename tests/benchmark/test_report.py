@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from orthoplex.benchmark.chart import Bar, bar_chart
-from orthoplex.benchmark.report import machine, markdown_table, write_json
+from orthoplex.benchmark.markdown import markdown_table
+from orthoplex.benchmark.report import machine, write_json
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
@@ -58,3 +59,4 @@ def test_names_are_escaped_and_negative_bars_end_at_zero():
 
 def test_an_empty_chart_is_still_a_chart():
     assert bars(bar_chart({}, title="nothing")) == []
+    assert [length for length, _ in bars(bar_chart({"v": [Bar("a", 0.0, 0.0, 0.0)]}, title="none"))] == [0.0]

@@ -86,6 +86,50 @@ def test_events_tell_every_stage(finished, sources):
     assert events[-1].message == str(folder / "results" / "tiny.json")
 
 
+MORE = """
+crosstalk = true
+
+[[together]]
+name = "pairs"
+kinds = ["person", "subject"]
+prompts = ["{1} and {2}"]
+draws = 2
+
+[[variants]]
+name = "lora tokens"
+training = { method = "lora" }
+parts = "tokens"
+
+[[variants]]
+name = "lora weights"
+training = { method = "lora" }
+parts = "weights"
+"""
+
+
+def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
+    path = experiment_file(tmp_path, pico_folder, sources)
+    head, tables = MORE.strip().split("\n", 1)
+    path.write_text(f"{head}\n{path.read_text()}{tables}\n")
+    events = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
+    trained = {event.message for event in events if event.stage == "train"}
+    assert not any("tokens" in message or "weights" in message for message in trained)  # they share the lora variants'
+    values = json.loads((tmp_path / "results" / "tiny.json").read_text())
+    rows = values["together"]
+    assert len(rows) == 2 * 5 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
+    assert all(0 <= row["all_recognised"] <= min(row["recognised"]) <= 1 for row in rows)
+    layers = {row["layer"] for row in values["crosstalk"]}
+    assert layers and all(set(row["own"]) >= {"slots", "lora sum"} for row in values["crosstalk"])
+    assert all("lora tokens" not in row["own"] for row in values["crosstalk"])  # no weights, no crosstalk
+    assert all(row["overlap"]["slots"] < 1e-6 < row["overlap"]["lora sum"] for row in values["crosstalk"])
+    text = (tmp_path / "results" / "tiny.md").read_text()
+    assert "## Together: pairs" in text and "## Crosstalk" in text and next(iter(layers)) in text
+    for name in ("tiny-together.svg", "tiny-crosstalk.svg"):
+        assert (tmp_path / "results" / name).read_text().lstrip().startswith("<")
+    again = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
+    assert not [event for event in again if event.stage in ("train", "pictures")]
+
+
 def test_the_result_holds_every_measurement(finished, sources):
     values = json.loads((finished[1] / "results" / "tiny.json").read_text())
     rows = values["measurements"]

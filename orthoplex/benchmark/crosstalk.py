@@ -1,0 +1,167 @@
+"""What each concept's change does to the others' inputs, layer by layer, and whether what is lost goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.benchmark.measurement import Measurement
+from orthoplex.concepts import Concept
+from orthoplex.merging import InputGrams, crosstalk
+from orthoplex.subspaces import overlap
+
+
+@dataclass(frozen=True)
+class LayerCrosstalk:
+    """One layer and one concept of one variant and seed.
+
+    Attributes:
+        variant: The variant's name.
+        seed: The training seed.
+        layer: The layer's name.
+        concept: The concept i.
+        own: `‖ΔW_i X_i‖ / ‖W X_i‖`, X_i what the layer sees under the concept's own prompts.
+        others: `‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖`: what all others, at strength 1, do to them.
+        overlap: Mean of `‖down_i down_jᵀ‖_F / √r` over the others, rows of length 1.
+        expected_overlap: `√(r / in)`, what r directions at random have with r others.
+    """
+
+    variant: str
+    seed: int
+    layer: str
+    concept: str
+    own: float
+    others: float
+    overlap: float
+    expected_overlap: float
+
+
+def measure_crosstalk(
+    variant: str, seed: int, concepts: Sequence[Concept], weights: Mapping[str, Tensor], inputs: InputGrams
+) -> list[LayerCrosstalk]:
+    """Measure every layer that two concepts or more change.
+
+    Args:
+        variant: The variant's name.
+        seed: The training seed.
+        concepts: The concepts.
+        weights: Layer -> the base's weight `(out, in)`.
+        inputs: What the layers see under each concept's own prompts.
+    """
+    rows = []
+    for layer in sorted({layer for concept in concepts for layer in concept.layers}):
+        owners = [concept for concept in concepts if layer in concept.layers]
+        if len(owners) < 2:
+            continue
+        shared = _overlaps(owners, layer)
+        for concept in owners:
+            change, gram = concept.layers[layer], inputs.concepts[concept.content_hash][layer]
+            rest = LowRank.stack([_plain(other, layer) for other in owners if other is not concept])
+            rows.append(
+                LayerCrosstalk(
+                    variant=variant,
+                    seed=seed,
+                    layer=layer,
+                    concept=concept.name,
+                    own=crosstalk(change, weights[layer], gram),
+                    others=crosstalk(rest, weights[layer], gram),
+                    overlap=shared[concept.name],
+                    expected_overlap=(change.rank / change.shape[1]) ** 0.5,
+                )
+            )
+    return rows
+
+
+def _plain(concept: Concept, layer: str) -> LowRank:
+    change = concept.layers[layer]
+    return LowRank(change.up.float(), change.down.float())
+
+
+def _overlaps(owners: Sequence[Concept], layer: str) -> dict[str, float]:
+    """Concept -> mean overlap of its directions with the others'."""
+    found: dict[str, list[float]] = {concept.name: [] for concept in owners}
+    for first, second in combinations(owners, 2):
+        value = overlap(first.layers[layer].down, second.layers[layer].down)
+        found[first.name].append(value)
+        found[second.name].append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class CrosstalkSummary:
+    """One layer, means over concepts and seeds.
+
+    Attributes:
+        layer: The layer's name.
+        own: Variant -> mean of `LayerCrosstalk.own`.
+        others: Variant -> mean of `LayerCrosstalk.others`.
+        overlap: Variant -> mean overlap.
+        expected_overlap: Variant -> what directions at random have.
+        correlation: Spearman's rank correlation of `others` with the alignment that is lost in the merge, over all
+            concepts, variants and seeds; None where there are fewer than three or one of them never varies.
+    """
+
+    layer: str
+    own: Mapping[str, float]
+    others: Mapping[str, float]
+    overlap: Mapping[str, float]
+    expected_overlap: Mapping[str, float]
+    correlation: float | None
+
+
+def summarise_crosstalk(
+    rows: Sequence[LayerCrosstalk], measurements: Sequence[Measurement]
+) -> tuple[CrosstalkSummary, ...]:
+    """Bring together all variants, layer by layer.
+
+    Args:
+        rows: What was measured.
+        measurements: Of merges of one size; what a concept lost there is `single_alignment - merged_alignment`.
+    """
+    lost = {(row.variant, row.seed, row.concept): row.single_alignment - row.merged_alignment for row in measurements}
+    summaries = []
+    for layer in dict.fromkeys(row.layer for row in rows):
+        of_layer = [row for row in rows if row.layer == layer]
+        pairs = [
+            (row.others, lost[row.variant, row.seed, row.concept])
+            for row in of_layer
+            if (row.variant, row.seed, row.concept) in lost
+        ]
+        means = {
+            what: {
+                variant: _mean([getattr(row, what) for row in of_layer if row.variant == variant])
+                for variant in dict.fromkeys(row.variant for row in of_layer)
+            }
+            for what in ("own", "others", "overlap", "expected_overlap")
+        }
+        summaries.append(CrosstalkSummary(layer=layer, correlation=rank_correlation(pairs), **means))
+    return tuple(summaries)
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation; equal values share the mean of their ranks.
+
+    Returns:
+        A number in [-1, 1]; None for fewer than three pairs, or where one side never varies.
+    """
+    if len(pairs) < 3:
+        return None
+    first, second = (_ranks(torch.tensor(side, dtype=torch.float64)) for side in zip(*pairs, strict=True))
+    first, second = first - first.mean(), second - second.mean()
+    size = float(first.norm() * second.norm())
+    return None if size == 0.0 else float(first @ second) / size
+
+
+def _ranks(values: Tensor) -> Tensor:
+    below = (values[:, None] > values[None]).sum(1)
+    equal = (values[:, None] == values[None]).sum(1)
+    return below + (equal - 1).double() / 2
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

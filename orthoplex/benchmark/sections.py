@@ -1,0 +1,93 @@
+"""What a result says of pictures of several concepts, and of crosstalk: Markdown sections and their charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orthoplex.benchmark.chart import Bar, bar_chart
+from orthoplex.benchmark.crosstalk import CrosstalkSummary
+from orthoplex.benchmark.markdown import markdown_table
+from orthoplex.benchmark.plots import dots
+from orthoplex.benchmark.together import Together, TogetherSummary
+from orthoplex.evaluation import Interval
+
+
+def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
+    """Of every table what is recognised, and how much whole pictures look like each concept."""
+    chunks = []
+    for table in tables:
+        merged = f"merges of {len(table.kinds) + table.companions}"
+        rows = [row for row in summaries if row.table == table.name]
+        chunks.append(
+            f"\n## Together: {table.name}\n\n{table.draws} combinations of {' + '.join(table.kinds)} in {merged}. "
+            "Shares of pictures in which a concept, and in which every one, is recognised; image alignment of whole "
+            "pictures; the base's pictures of the same prompts hold class words.\n\n"
+        )
+        kinds = _numbered(table.kinds)
+        header = ["variant", *kinds, "all", *(f"{kind} alignment" for kind in kinds)]
+        base = rows[0]
+        lines = [["the base", *("–" for _ in kinds), str(base.base_all_recognised), *map(str, base.base_alignment)]]
+        lines += [[row.variant, *map(str, (*row.recognised, row.all_recognised, *row.alignment))] for row in rows]
+        chunks.append(markdown_table(header, lines))
+    return "".join(chunks)
+
+
+def together_chart(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
+    """Bars: shares of pictures in which each concept, and every one, is recognised; nothing without tables."""
+    groups: dict[str, list[Bar]] = {}
+    for table in tables:
+        names = [*_numbered(table.kinds), "all"]
+        for row in summaries:
+            if row.table == table.name:
+                label = row.variant if len(tables) == 1 else f"{table.name}: {row.variant}"
+                groups[label] = [
+                    Bar(name, found.value, found.low, found.high)
+                    for name, found in zip(names, (*row.recognised, row.all_recognised), strict=True)
+                ]
+    return bar_chart(groups, title="Recognised in pictures of several concepts") if groups else ""
+
+
+def _numbered(kinds: Sequence[str]) -> list[str]:
+    """Kinds that come twice get a number."""
+    return [
+        f"{kind} {kinds[: place + 1].count(kind)}" if kinds.count(kind) > 1 else kind
+        for place, kind in enumerate(kinds)
+    ]
+
+
+def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
+    """Layer by layer what a concept says to its own inputs, and what all others say to them."""
+    if not summaries:
+        return ""
+    variants = list(summaries[0].own)
+    header = ["layer", "correlation with loss"]
+    for variant in variants:
+        header += [f"{variant}: own", "others", "overlap", "at random"]
+    rows = []
+    for row in summaries:
+        cells = [row.layer, "–" if row.correlation is None else f"{row.correlation:.2f}"]
+        for variant in variants:
+            means = (row.own, row.others, row.overlap, row.expected_overlap)
+            cells += [f"{mean[variant]:.3f}" if variant in mean else "–" for mean in means]
+        rows.append(cells)
+    return (
+        "\n## Crosstalk\n\n`own` is ‖ΔW_i X_i‖ / ‖W X_i‖, `others` ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖ at strength 1, "
+        "`overlap` ‖down_i down_jᵀ‖_F / √r, beside √(r/in) of directions at random; means over concepts and seeds. "
+        "The correlation is Spearman's, of `others` with the alignment lost in the largest merges.\n\n"
+        + markdown_table(header, rows)
+    )
+
+
+def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str:
+    """Dots for every layer and variant, beside how well they foretell what is lost; nothing without summaries."""
+    if not summaries:
+        return ""
+    panels: dict[str, dict[str, dict[str, Interval]]] = {"‖Σ ΔW_j X_i‖ / ‖W X_i‖": {}, "correlation with loss": {}}
+    others, correlations = panels.values()
+    for row in summaries:
+        for variant, value in row.others.items():
+            others.setdefault(variant, {})[row.layer] = Interval(value, value, value)
+        if row.correlation is not None:
+            value = row.correlation
+            correlations.setdefault("all variants", {})[row.layer] = Interval(value, value, value)
+    return dots({name: series for name, series in panels.items() if series}, title=title)

@@ -1,0 +1,304 @@
+"""Several concepts in one picture: which are put together, and whether every one of them is recognised there."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orthoplex.benchmark.checks import FILLED_TEXT, TEXT, check_fields, list_of, whole_numbers
+from orthoplex.benchmark.measurement import References, gallery_of
+from orthoplex.benchmark.sources import ConceptSource
+from orthoplex.concepts import KINDS
+from orthoplex.errors import ConfigurationError
+from orthoplex.evaluation import Interval, identity_threshold, image_alignment, mean_interval, scores
+
+THINGS = ("person", "subject", "other")
+"""Kinds that stand somewhere in a picture; scenes and styles are everywhere in it."""
+_TABLE = {
+    "name": FILLED_TEXT,
+    "kinds": list_of(TEXT),
+    "prompts": list_of(TEXT),
+    "draws": whole_numbers(1, 1000),
+    "seed": whole_numbers(0),
+    "companions": whole_numbers(0),
+}
+
+
+@dataclass(frozen=True)
+class Together:
+    """A table `[[together]]` of an experiment: pictures of several concepts.
+
+    Attributes:
+        name: What the table is called.
+        kinds: Kinds of the concepts in a picture: `{1}` in a prompt is a concept of the first kind, and so on.
+        prompts: Prompts; each has `{1}`, `{2}`, … once.
+        draws: How many different combinations of concepts are pictured.
+        seed: Decides which.
+        companions: How many concepts more are in the merge, drawn from all others.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    prompts: tuple[str, ...]
+    draws: int = 8
+    seed: int = 0
+    companions: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type or outside their range; lists become tuples."""
+        check_fields(self, _TABLE, "together:")
+        object.__setattr__(self, "kinds", tuple(self.kinds))
+        object.__setattr__(self, "prompts", tuple(self.prompts))
+        where = f"together {self.name!r}"
+        if len(self.kinds) < 2:
+            raise ConfigurationError(f"{where} has {len(self.kinds)} kinds; allowed: 2 or more")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise ConfigurationError(f"{where} has the kind {kind!r}; allowed: {', '.join(KINDS)}")
+        if sum(kind in THINGS for kind in self.kinds) > 2:
+            raise ConfigurationError(
+                f"{where} has the kinds {', '.join(self.kinds)}; allowed: at most 2 of {', '.join(THINGS)}, because "
+                "they are looked for in the left and the right of a picture"
+            )
+        for prompt in self.prompts or [""]:
+            for place in range(1, len(self.kinds) + 1):
+                if prompt.count(f"{{{place}}}") != 1:
+                    raise ConfigurationError(
+                        f"{where} has the prompt {prompt!r}; allowed: 1 or more prompts with "
+                        f"{', '.join(f'{{{number}}}' for number in range(1, len(self.kinds) + 1))}, each once"
+                    )
+
+    def fill(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The prompts with what the concepts are called in their places."""
+        filled = []
+        for prompt in self.prompts:
+            for place, name in enumerate(names, start=1):
+                prompt = prompt.replace(f"{{{place}}}", name)
+            filled.append(prompt)
+        return tuple(filled)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Concepts that are pictured together.
+
+    Attributes:
+        shown: Names of the concepts in the picture, in the order of the table's kinds.
+        members: Names of all in the merge, sorted.
+    """
+
+    shown: tuple[str, ...]
+    members: tuple[str, ...]
+
+
+def combinations(table: Together, concepts: Sequence[ConceptSource]) -> tuple[Combination, ...]:
+    """Draw combinations, no two alike, in which every concept comes about equally often.
+
+    Args:
+        table: How many, of which kinds.
+        concepts: All concepts that may be drawn.
+
+    Raises:
+        ConfigurationError: when there are fewer combinations, or fewer companions, than asked for.
+    """
+    pools = [[concept.name for concept in concepts if concept.kind == kind] for kind in table.kinds]
+    possible = [row for row in itertools.product(*pools) if len(set(row)) == len(row)]
+    if len(possible) < table.draws:
+        raise ConfigurationError(
+            f"together {table.name!r} has draws = {table.draws}; allowed: 1 to {len(possible)}, the combinations of "
+            f"{', '.join(table.kinds)} that there are"
+        )
+    strangers = len(concepts) - len(table.kinds)
+    if table.companions > strangers:
+        raise ConfigurationError(
+            f"together {table.name!r} has companions = {table.companions}; allowed: 0 to {strangers}, the others"
+        )
+    rng = random.Random(f"{table.seed}/{table.name}")
+    rng.shuffle(possible)
+    used: Counter[str] = Counter()
+    drawn = []
+    for _ in range(table.draws):
+        shown = min(possible, key=lambda row: sorted((used[name] for name in row), reverse=True))
+        possible.remove(shown)
+        used.update(shown)
+        others = [concept.name for concept in concepts if concept.name not in shown]
+        drawn.append(Combination(shown, tuple(sorted((*shown, *rng.sample(others, table.companions))))))
+    return tuple(drawn)
+
+
+@dataclass(frozen=True)
+class TogetherMeasurement:
+    """The numbers of one combination, variant and seed.
+
+    Attributes:
+        table: The table's name.
+        variant: The variant's name.
+        seed: The training seed.
+        shown: The concepts in the picture.
+        recognised: For each of them, the share of pictures in which it is recognised.
+        alignment: For each of them, the mean pairwise cosine of whole pictures to its held-out pictures.
+        all_recognised: Share of pictures in which every one is recognised, two things in different halves.
+        base_alignment: `alignment` of the base's pictures, class words in the concepts' places.
+        base_all_recognised: `all_recognised` of the base's pictures: what chance reaches.
+    """
+
+    table: str
+    variant: str
+    seed: int
+    shown: tuple[str, ...]
+    recognised: tuple[float, ...]
+    alignment: tuple[float, ...]
+    all_recognised: float
+    base_alignment: tuple[float, ...]
+    base_all_recognised: float
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Features of pictures, `(3, n, d)`: whole, left part and right part (`orthoplex.evaluation.halves`)."""
+
+    features: Tensor
+
+    def of(self, kind: str, *, alone: bool) -> Tensor:
+        """`(v, n, d)`: where a concept is looked for. Two things: in the halves; one: in all views; else: whole."""
+        if kind not in THINGS:
+            return self.features[:1]
+        return self.features if alone else self.features[1:]
+
+
+def measure_together(
+    table: Together,
+    variant: str,
+    seed: int,
+    found: Mapping[Combination, tuple[Views, Views]],
+    references: Mapping[str, References],
+) -> list[TogetherMeasurement]:
+    """Measure the combinations of one table.
+
+    A concept is recognised in a view of a picture when it is the nearest of its kind there (centroid of the training
+    pictures) and nearer than a threshold that at most 5 % of the base's pictures of the same prompts pass, class words
+    in the concepts' places.
+
+    Args:
+        table: The table.
+        variant: The variant's name.
+        seed: The training seed.
+        found: Combination -> features of its pictures, and of the base's.
+        references: Concept -> features of its real pictures.
+    """
+    alone = sum(kind in THINGS for kind in table.kinds) == 1
+    strangers = Views(torch.cat([base.features for _, base in found.values()], dim=1))
+    rows = []
+    for combination, (pictures, base) in found.items():
+        roles = list(zip(combination.shown, table.kinds, strict=True))
+        thresholds = {
+            name: identity_threshold(_own_scores(strangers.of(kind, alone=alone), name, references).amax(0))
+            for name, kind in roles
+        }
+        passed, by_chance = (
+            [_recognised(views.of(kind, alone=alone), name, references, thresholds[name]) for name, kind in roles]
+            for views in (pictures, base)
+        )
+        rows.append(
+            TogetherMeasurement(
+                table=table.name,
+                variant=variant,
+                seed=seed,
+                shown=combination.shown,
+                recognised=tuple(float(part.any(0).double().mean()) for part in passed),
+                alignment=_alignments(pictures, combination.shown, references),
+                all_recognised=float(_every(passed, table.kinds).double().mean()),
+                base_alignment=_alignments(base, combination.shown, references),
+                base_all_recognised=float(_every(by_chance, table.kinds).double().mean()),
+            )
+        )
+    return rows
+
+
+def _alignments(views: Views, shown: Sequence[str], references: Mapping[str, References]) -> tuple[float, ...]:
+    return tuple(image_alignment(views.features[0], references[name].held_out) for name in shown)
+
+
+def _own_scores(views: Tensor, name: str, references: Mapping[str, References]) -> Tensor:
+    """`(v, n)`: how near every view is to the concept."""
+    return torch.stack([scores(view, {name: references[name].training})[:, 0] for view in views])
+
+
+def _recognised(views: Tensor, name: str, references: Mapping[str, References], threshold: float) -> Tensor:
+    """`(v, n)` bool: in which views the concept is recognised."""
+    gallery = gallery_of(name, references)
+    nearest = torch.stack([scores(view, gallery).argmax(1) == list(gallery).index(name) for view in views])
+    return nearest & (_own_scores(views, name, references) > threshold)
+
+
+def _every(passed: Sequence[Tensor], kinds: Sequence[str]) -> Tensor:
+    """`(n,)` bool: whether every concept is recognised, and two things not in the same half."""
+    things = [part for part, kind in zip(passed, kinds, strict=True) if kind in THINGS]
+    others = [part.any(0) for part, kind in zip(passed, kinds, strict=True) if kind not in THINGS]
+    if len(things) == 2:
+        first, second = things
+        others.append((first[0] & second[1]) | (first[1] & second[0]))
+    else:
+        others += [part.any(0) for part in things]
+    return torch.stack(others).all(0)
+
+
+@dataclass(frozen=True)
+class TogetherSummary:
+    """One table and variant over all combinations and seeds, with 95 % bootstrap intervals.
+
+    Attributes:
+        table: The table's name.
+        variant: The variant's name.
+        recognised: For each kind of the table, the share of pictures in which its concept is recognised.
+        alignment: For each kind, the alignment of whole pictures.
+        base_alignment: For each kind, that of the base's pictures.
+        all_recognised: Share of pictures in which every concept is.
+        base_all_recognised: The same of the base's pictures.
+    """
+
+    table: str
+    variant: str
+    recognised: tuple[Interval, ...]
+    alignment: tuple[Interval, ...]
+    base_alignment: tuple[Interval, ...]
+    all_recognised: Interval
+    base_all_recognised: Interval
+
+
+def summarise_together(rows: Sequence[TogetherMeasurement]) -> TogetherSummary:
+    """Bring together the measurements of one table and variant: every combination once for every seed.
+
+    Raises:
+        ConfigurationError: when rows are missing or belong to more than one table or variant.
+    """
+    owners = sorted({(row.table, row.variant) for row in rows})
+    if len(owners) != 1:
+        raise ConfigurationError(f"a summary of {len(owners)} tables and variants {owners} was asked for; allowed: 1")
+    cells = {(row.shown, row.seed): row for row in rows}
+    shown, seeds = sorted({row.shown for row in rows}), sorted({row.seed for row in rows})
+    if len(cells) != len(rows) or len(rows) != len(shown) * len(seeds):
+        raise ConfigurationError(
+            f"{len(rows)} measurements of {len(shown)} combinations and {len(seeds)} seeds; allowed: one for each pair"
+        )
+    ordered = [cells[combination, seed] for combination in shown for seed in seeds]
+
+    def interval(values: Sequence[float]) -> Interval:
+        return mean_interval(torch.tensor(values, dtype=torch.float64).reshape(len(shown), len(seeds)))
+
+    places = range(len(shown[0]))
+    return TogetherSummary(
+        table=owners[0][0],
+        variant=owners[0][1],
+        recognised=tuple(interval([row.recognised[place] for row in ordered]) for place in places),
+        alignment=tuple(interval([row.alignment[place] for row in ordered]) for place in places),
+        base_alignment=tuple(interval([row.base_alignment[place] for row in ordered]) for place in places),
+        all_recognised=interval([row.all_recognised for row in ordered]),
+        base_all_recognised=interval([row.base_all_recognised for row in ordered]),
+    )
