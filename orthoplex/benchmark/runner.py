@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+from orthoplex.adapters import create_adapter
 from orthoplex.benchmark.checks import check, whole_numbers
 from orthoplex.benchmark.crosstalk import LayerCrosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import load_experiment
+from orthoplex.benchmark.experiment import Experiment, load_experiment
 from orthoplex.benchmark.measurement import Measurement, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
 from orthoplex.benchmark.study import Study
 from orthoplex.benchmark.together import TogetherMeasurement
 from orthoplex.benchmark.workspace import Workspace
-from orthoplex.models import load_base
+from orthoplex.errors import CapacityError
+from orthoplex.models import Base, load_base
 
 
 def run(
@@ -37,11 +39,13 @@ def run(
     Raises:
         ConfigurationError: when the experiment, or the combination of its options, is not allowed.
         DatasetError: when a concept's folder cannot be used.
+        CapacityError: when a layer has no room for all concepts; nothing is trained then.
     """
     check("processes", processes, whole_numbers(1))
     experiment = load_experiment(Path(path))
     base = load_base(experiment.base)
     check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
+    _check_capacity(experiment, base)
     workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
     references = read_references(experiment.concepts, encoder)
@@ -73,3 +77,16 @@ def run(
     )
     write_result(result, Path(results))
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
+
+
+def _check_capacity(experiment: Experiment, base: Base) -> None:
+    """Refuse concepts that a layer has no room for before any is trained; the last of them has the highest slot."""
+    last = experiment.trained[-1]
+    for variant in experiment.variants:
+        config = experiment.training_config(variant, last, experiment.seeds[0])
+        for layer, linear in base.linear_layers(config.layers, config.text_encoder).items():
+            shape = {"out_features": linear.out_features, "in_features": linear.in_features}
+            try:
+                create_adapter(config.adapter, layer=layer, concept_id=last.name, seed=config.seed, **shape)
+            except CapacityError as error:
+                raise CapacityError(f"variant {variant.name!r}, concept {last.name}: {error}") from error

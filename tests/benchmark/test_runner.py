@@ -12,7 +12,7 @@ import pytest
 from orthoplex.benchmark import run
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
-from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
 
 TEXT = """
 base = "{base}"
@@ -84,6 +84,15 @@ def test_events_tell_every_stage(finished, sources):
     last_steps = [event for event in events if event.stage == "train" and event.done == event.total]
     assert len({event.message for event in last_steps}) == 2 * len(sources)  # the two lora variants share theirs
     assert events[-1].message == str(folder / "results" / "tiny.json")
+
+
+def test_too_many_concepts_for_a_layer_are_refused_before_training(pico_folder, sources, tmp_path):
+    path = experiment_file(tmp_path, pico_folder, sources)
+    path.write_text(path.read_text().replace("rank = 2", "rank = 16"))
+    events = run(path, results=tmp_path / "results", work=tmp_path / "work")
+    with pytest.raises(CapacityError, match=r"variant 'slots', concept boro: .* slot is 2"):
+        next(events)
+    assert not (tmp_path / "work").exists()
 
 
 MORE = """
