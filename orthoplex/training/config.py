@@ -170,14 +170,12 @@ class TrainingConfig:
             )
         if self.layers != "none":
             return
-        alone = {"text_encoder": False, "token_steps": None, "erasure": 0.0, "prior_weight": 0.0}
-        for key, allowed in alone.items():
-            value = getattr(self, key)
-            if value != allowed and value != 0:
-                shown = {None: "none", False: "false"}.get(allowed, 0)
+        allowed = {"text_encoder": "false", "token_steps": "none", "erasure": "0", "prior_weight": "0"}
+        for key, nothing in allowed.items():
+            if getattr(self, key):
                 raise ConfigurationError(
-                    f"{key} is {value!r} and layers is 'none', with which token vectors learn alone, in all steps; "
-                    f"allowed is {shown}"
+                    f"{key} is {getattr(self, key)!r} and layers is 'none', with which token vectors learn alone, in "
+                    f"all steps; allowed is {nothing}"
                 )
 
     def _check_stages(self) -> None:
