@@ -356,6 +356,7 @@ def _convert(value: object, annotation: Any) -> object:  # noqa: ANN401  (a type
         results = (_convert(value, part) for part in get_args(annotation))
         return next((result for result in results if result is not _REFUSED), _REFUSED)
     if origin is Literal:
+        value = "none" if value is None else value  # as entries have it
         return value if value in get_args(annotation) else _REFUSED
     if origin is tuple:
         is_texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)

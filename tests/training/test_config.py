@@ -225,6 +225,7 @@ def test_token_variants_that_leave_nothing_to_learn_are_named(values, message):
 def test_token_vectors_alone_learn_in_all_steps():
     assert TrainingConfig(layers="none", token_steps=0, steps=1).first_steps == 1
     assert TrainingConfig(token_vectors="layer-wise", token_steps=9).first_steps == 9
+    assert TrainingConfig().with_overrides(["layers=none"]).layers == "none"
     with pytest.raises(ConfigurationError, match="token_steps is 120 of 120 .*with layers 'none' only token vectors"):
         TrainingConfig(token_steps=120)
 
