@@ -16,6 +16,8 @@ from orthoplex.errors import ConfigurationError
 LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2}
 """Default learning rate of the weights per method: a frozen down factor wants a several times larger one."""
 
+TokenStart = Literal["class word", "rare word", "rare and class word"]
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -43,7 +45,8 @@ class TrainingConfig:
             cross-attention layer of the U-Net (P+, arXiv 2303.09522), which start equal; ``"frozen"``: one that stays
             as it starts, so that only weights learn.
         token_start: Where token vectors start: ``"class word"``: at its embedding; ``"rare word"``: at a random one,
-            drawn from the spread of all embeddings.
+            drawn from the spread of all embeddings; ``"rare and class word"``: all tokens but the last as rare words,
+            the last as the class word.
         trigger_form: ``"token"``: ``<name>``; ``"token class"``: ``<name> class_word``.
         token_norm_limit: Longest length of a token vector; None for no limit.
         steps: Optimizer steps.
@@ -97,7 +100,7 @@ class TrainingConfig:
     token_learning_rate: float = 5e-3
     num_vectors: int = 2
     token_vectors: Literal["shared", "layer-wise", "frozen"] = "shared"
-    token_start: Literal["class word", "rare word"] = "class word"
+    token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = None
     steps: int = 120

@@ -58,8 +58,7 @@ class Run:
         """Untrained token vectors, ``(num_vectors, dim)``, or ``(num_vectors, L, dim)``, equal in all layers."""
         config = self.config
         generator = seeded("token vectors", self.concept_id, config.seed)
-        rare = config.token_start == "rare word"
-        vectors = initial_vectors(base, class_word, config.num_vectors, generator, rare=rare)
+        vectors = initial_vectors(base, class_word, config.num_vectors, generator, start=config.token_start)
         if config.token_vectors != "layer-wise":
             return vectors
         return vectors.unsqueeze(1).repeat(1, len(base.cross_attention_layers), 1)

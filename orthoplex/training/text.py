@@ -9,6 +9,7 @@ from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.models import Base
+from orthoplex.training.config import TokenStart
 from orthoplex.training.dataset import ConceptDataset
 
 _LOG = logging.getLogger(__name__)
@@ -84,18 +85,20 @@ def class_vector(base: Base, class_word: str) -> Tensor:
 
 
 def initial_vectors(
-    base: Base, class_word: str, num_vectors: int, generator: torch.Generator, *, rare: bool = False
+    base: Base, class_word: str, num_vectors: int, generator: torch.Generator, *, start: TokenStart = "class word"
 ) -> Tensor:
     """Return the starting token vectors, ``(num_vectors, dim)``.
 
     Each is the class word's embedding; those after the first add noise a tenth as large as the table's spread,
-    so that they can grow apart. Or, as rare words, each is drawn from the spread of the table.
+    so that they can grow apart. Or, as rare words, each is drawn from the spread of the table, or all but the last,
+    which then is the class word's embedding.
     """
     table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float()
     vectors = class_vector(base, class_word).cpu().repeat(num_vectors, 1)
     noise = torch.randn(vectors.shape, generator=generator)
-    if rare:
-        return table.mean(0).cpu() + table.std(0).cpu() * noise
+    if start != "class word":
+        rare = table.mean(0).cpu() + table.std(0).cpu() * noise
+        return rare if start == "rare word" else torch.cat([rare[:-1], vectors[-1:]])
     noise[0] = 0.0
     return vectors + 0.1 * float(table.std()) * noise
 

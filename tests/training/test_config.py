@@ -120,7 +120,7 @@ def test_wrong_types_are_named(entry, message):
         ("rank=0", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
         ("token_steps=120", "token_steps is 120 of 120 steps; method 'orthogonal' allows 0 to 119"),
         ("token_vectors=each", "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'frozen'"),
-        ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word'"),
+        ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word', 'rare and class word'"),
         ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
         ("dual_ridge=0", "dual_ridge is 0; allowed are numbers above 0"),
         ("method=dual", "method is 'dual' with layers 'attention' and text_encoder False; allowed are"),

@@ -146,11 +146,13 @@ def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, data
 
 def test_rare_words_start_away_from_the_class_word(base):
     generator = torch.Generator().manual_seed(0)
-    vectors = initial_vectors(base, "person", 3, generator, rare=True)
+    vectors = initial_vectors(base, "person", 3, generator, start="rare word")
     table = base.pipeline.text_encoder.get_input_embeddings().weight
     word = initial_vectors(base, "person", 1, generator)
     assert 0.5 * table.std() < (vectors - table.mean(0)).std() < 2.0 * table.std()
     assert not torch.isclose(vectors, word).all(dim=1).any()
+    both = initial_vectors(base, "person", 3, torch.Generator().manual_seed(0), start="rare and class word")
+    assert torch.equal(both[:2], vectors[:2]) and torch.equal(both[2:], word)
 
 
 def test_norms_are_limited_layer_by_layer(base, dataset, config, tmp_path):
