@@ -152,15 +152,18 @@ def make_concept(
     ranks: Sequence[int] = (2,),
     scale: float = 0.1,
     num_vectors: int = 1,
+    layerwise: bool = False,
     seed: int = 0,
 ) -> Concept:
-    """A concept of a base with random factors; layers take the ranks in turn.
+    """A concept of a base with random factors; layers take the ranks in turn, selection ``none`` has no layers.
 
-    Entries of each change are of size ``scale``, token vectors of the size of the base's own.
+    Entries of each change are of size ``scale``, token vectors of the size of the base's own; ``layerwise`` gives
+    every cross-attention layer vectors of its own.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = {}
-    for i, (layer, linear) in enumerate(base.linear_layers(selection, text_encoder=text_encoder).items()):
+    chosen = {} if selection == "none" else base.linear_layers(selection, text_encoder=text_encoder)
+    for i, (layer, linear) in enumerate(chosen.items()):
         rank = ranks[i % len(ranks)]
         layers[layer] = LowRank(
             up=torch.randn(linear.out_features, rank, generator=generator) * scale / rank**0.5,
@@ -168,5 +171,7 @@ def make_concept(
         )
     size = base.pipeline.text_encoder.get_input_embeddings().weight.std().float()
     names = token_names(name, num_vectors) if num_vectors else ()
-    tokens = {token: torch.randn(TEXT_WIDTH, generator=generator) * size for token in names}
-    return Concept(make_manifest(name, base=base.identity), layers, tokens)
+    token_layers = base.cross_attention_layers if layerwise else ()
+    shape = (len(token_layers), TEXT_WIDTH) if layerwise else (TEXT_WIDTH,)
+    tokens = {token: torch.randn(shape, generator=generator) * size for token in names}
+    return Concept(make_manifest(name, base=base.identity), layers, tokens, token_layers)

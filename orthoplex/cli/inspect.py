@@ -48,13 +48,19 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("slot", "none" if manifest.slot is None else str(manifest.slot)),
         ("layers", layers),
         ("ranks", ", ".join(map(str, ranks)) or "none"),
-        ("tokens", " ".join(manifest.tokens) or "none"),
+        ("tokens", _tokens(manifest)),
         ("training", _options(manifest.training)),
         ("data set", manifest.dataset_hash[:12] or "unknown"),
         ("content", manifest.content_hash[:12] or "unknown"),
         ("created", manifest.created),
         ("written by", f"orthoplex {manifest.package_version}, format {manifest.format_version}"),
     ]
+
+
+def _tokens(manifest: Manifest) -> str:
+    count = len(manifest.token_layers)
+    layerwise = f", a vector for each of {count} cross-attention layers" if count else ""
+    return (" ".join(manifest.tokens) or "none") + layerwise
 
 
 def _options(values: Any) -> str:  # noqa: ANN401  (JSON values)

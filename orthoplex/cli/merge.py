@@ -15,7 +15,7 @@ from orthoplex.cli.console import (
     refuse_existing,
 )
 from orthoplex.merging import check_options
-from orthoplex.models import check_pipeline_folder, load_base
+from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
 
 
 def merge(
@@ -35,6 +35,7 @@ def merge(
         check_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base)
         loaded = load_concepts(concepts, model)
+        check_pipeline_tokens([token for item, _ in loaded if item.token_layers for token in item.tokens])
         began = time.monotonic()
         merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale)
         with model.folded(merged):

@@ -4,7 +4,7 @@ from orthoplex.concepts.atomic import check_writable, written_atomically
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.file import load_concept, read_manifest, save_concept
 from orthoplex.concepts.manifest import (
-    FORMAT_VERSION,
+    FORMAT_VERSIONS,
     KINDS,
     BaseIdentity,
     Manifest,
@@ -16,7 +16,7 @@ from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_pic
 from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
 
 __all__ = [
-    "FORMAT_VERSION",
+    "FORMAT_VERSIONS",
     "KINDS",
     "PICTURE_SUFFIXES",
     "BaseIdentity",

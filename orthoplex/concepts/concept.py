@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,12 +25,15 @@ class Concept:
         manifest: What the concept says about itself.
         layers: Layer name (``unet.<path>`` or ``text_encoder.<path>``) to its change ``ΔW = up · down``,
             ``up`` of shape ``(out, r)`` and ``down`` of shape ``(r, in)``.
-        tokens: Token (``<name>``, ``<name>_1``, …) to its embedding of shape ``(dim,)``.
+        tokens: Token (``<name>``, ``<name>_1``, …) to its embedding of shape ``(dim,)``, or ``(L, dim)`` where every
+            one of L cross-attention layers has a vector of its own.
+        token_layers: The names of these layers, in the order of the rows; empty for tokens of shape ``(dim,)``.
     """
 
     manifest: Manifest
     layers: Mapping[str, LowRank]
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    token_layers: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -39,7 +42,7 @@ class Concept:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) over the names, data types, shapes and values of all tensors and tokens."""
+        """SHA-256 (hex) over the names, data types, shapes and values of all tensors and tokens, and token layers."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -47,6 +50,8 @@ class Concept:
         for token, vector in sorted(self.tokens.items()):
             digest.update(f"{token} {tuple(vector.shape)}\n".encode())
             digest.update(tensor_bytes(vector.to(torch.float32)))
+        for layer in self.token_layers:
+            digest.update(f"token layer {layer}\n".encode())
         return digest.hexdigest()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +48,8 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
 
     Raises:
         ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
-            a token is not named after the concept, or a number is not finite.
+            a token is not named after the concept or has another shape than its layers ask for, or a number is not
+            finite.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -61,12 +62,14 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
         if tensor.dtype not in DTYPES.values():
             raise ConceptFileError(f"{path}: tensor '{name}' is {tensor.dtype}, allowed are {', '.join(DTYPES)}")
     _check_token_names(stored.tokens, stored.name, path)
+    _check_token_shapes(stored.tokens, stored.token_layers, path)
     _check_finite(tensors, stored.tokens, path)
     manifest = replace(
         concept.manifest.with_content(
             layers={name: (item.shape[0], item.rank, item.shape[1]) for name, item in stored.layers.items()},
             tokens={token: encode_token(vector) for token, vector in stored.tokens.items()},
             content_hash=stored.content_hash,
+            token_layers=stored.token_layers,
         ),
         package_version=concept.manifest.package_version or __version__,
         created=concept.manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,13 +118,14 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ConceptFileError(f"{path}: is not a whole safetensors file: {error}") from error
-    tokens = {token: _decoded(token, text, path) for token, text in manifest.tokens.items()}
+    tokens = {token: _decoded(token, text, manifest, path) for token, text in manifest.tokens.items()}
+    _check_token_shapes(tokens, manifest.token_layers, path)
     _check_finite(tensors, tokens, path)
     layers = {
         name: LowRank(up=tensors[f"{name}.lora_B.weight"], down=tensors[f"{name}.lora_A.weight"])
         for name in manifest.layers
     }
-    concept = Concept(manifest, layers, tokens)
+    concept = Concept(manifest, layers, tokens, manifest.token_layers)
     if concept.content_hash != manifest.content_hash:
         raise ConceptFileError(
             f"{path}: manifest field 'content_hash' is {manifest.content_hash[:12]}, "
@@ -176,6 +180,15 @@ def _check_token_names(tokens: Iterable[str], name: str, path: Path) -> None:
         )
 
 
+def _check_token_shapes(tokens: Mapping[str, Tensor], layers: Sequence[str], path: Path) -> None:
+    if layers and not tokens:
+        raise ConceptFileError(f"{path}: token_layers names {len(layers)} layers and there is no token, allowed: none")
+    for token, vectors in tokens.items():
+        allowed = f"({len(layers)}, dim), a row for each of the token_layers" if layers else "(dim,)"
+        if vectors.ndim != (2 if layers else 1) or (layers and len(vectors) != len(layers)):
+            raise ConceptFileError(f"{path}: token '{token}' has shape {tuple(vectors.shape)}, allowed is {allowed}")
+
+
 def _check_finite(tensors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in {**tensors, **tokens}.items():
         count = int((~torch.isfinite(tensor)).sum())
@@ -184,9 +197,9 @@ def _check_finite(tensors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], p
             raise ConceptFileError(f"{path}: {what} '{name}' holds {count} numbers that are not finite, allowed: none")
 
 
-def _decoded(token: str, text: str, path: Path) -> Tensor:
+def _decoded(token: str, text: str, manifest: Manifest, path: Path) -> Tensor:
     try:
-        return decode_token(text)
+        return decode_token(text, len(manifest.token_layers) or None)
     except ConceptFileError as error:
         raise ConceptFileError(f"{path}: manifest field 'tokens.{token}': {error}") from error
 

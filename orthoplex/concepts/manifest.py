@@ -7,7 +7,7 @@ import binascii
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor
 from orthoplex.concepts.header import parse_json
 from orthoplex.errors import ConceptFileError, ConfigurationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+"""2 has ``token_layers``, and is written where tokens need them; 1 is all else."""
 KINDS = ("person", "subject", "scene", "style", "other")
 NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
 THUMBNAIL_LIMIT_BYTES = 6 * 1024
@@ -60,7 +61,8 @@ class Manifest:
         layers: Layer name to ``(out_features, rank, in_features)``; filled in when the concept is saved.
         tokens: Token to its embedding in base64 (float32, little endian); filled in when the concept is saved.
         content_hash: SHA-256 (hex) over all tensors and tokens; filled in when the concept is saved.
-        format_version: Version of this layout.
+        token_layers: The cross-attention layers that every token has a vector of its own for, in the order of the
+            vectors; empty where one vector serves all; filled in when the concept is saved.
     """
 
     name: str
@@ -80,10 +82,10 @@ class Manifest:
     layers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     tokens: Mapping[str, str] = field(default_factory=dict)
     content_hash: str = ""
-    format_version: int = FORMAT_VERSION
+    token_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a name, kind, slot or thumbnail that no file may carry."""
+        """Refuse a name, kind, slot, thumbnail or token layers that no file may carry."""
         check_name(self.name)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept '{self.name}': kind '{self.kind}' is not one of {', '.join(KINDS)}")
@@ -94,6 +96,13 @@ class Manifest:
                 f"concept '{self.name}': thumbnail takes {len(self.thumbnail)} bytes, "
                 f"at most {THUMBNAIL_LIMIT_BYTES} are allowed"
             )
+        if len(set(self.token_layers)) < len(self.token_layers):
+            raise ConfigurationError(f"concept '{self.name}': token_layers names a layer twice, allowed is once")
+
+    @property
+    def format_version(self) -> int:
+        """The lowest version of the file's layout that holds all this."""
+        return 2 if self.token_layers else 1
 
     @property
     def rank(self) -> int:
@@ -101,10 +110,20 @@ class Manifest:
         return max((rank for _, rank, _ in self.layers.values()), default=0)
 
     def with_content(
-        self, layers: Mapping[str, tuple[int, int, int]], tokens: Mapping[str, str], content_hash: str
+        self,
+        layers: Mapping[str, tuple[int, int, int]],
+        tokens: Mapping[str, str],
+        content_hash: str,
+        token_layers: Sequence[str] = (),
     ) -> Manifest:
-        """The same manifest with the shape table, tokens and hash of what is being written."""
-        return replace(self, layers=dict(layers), tokens=dict(tokens), content_hash=content_hash)
+        """The same manifest with the shape table, tokens, their layers, and hash of what is being written."""
+        return replace(
+            self,
+            layers=dict(layers),
+            tokens=dict(tokens),
+            content_hash=content_hash,
+            token_layers=tuple(token_layers),
+        )
 
 
 def check_name(name: str) -> None:
@@ -132,16 +151,16 @@ def token_names(name: str, num_vectors: int = 1) -> tuple[str, ...]:
 
 
 def encode_token(vector: Tensor) -> str:
-    """Write a ``(dim,)`` embedding as base64 of little-endian float32."""
+    """Write a ``(dim,)`` or ``(L, dim)`` embedding as base64 of little-endian float32, row by row."""
     values = vector.detach().to("cpu", torch.float32).flatten().tolist()
     return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode("ascii")
 
 
-def decode_token(text: str) -> Tensor:
-    """Read a ``(dim,)`` float32 embedding from base64.
+def decode_token(text: str, num_layers: int | None = None) -> Tensor:
+    """Read a ``(dim,)`` float32 embedding from base64, or a ``(num_layers, dim)`` one.
 
     Raises:
-        ConceptFileError: If the text is not base64 of whole float32 numbers.
+        ConceptFileError: If the text is not base64 of whole float32 numbers, or these do not make ``num_layers`` rows.
     """
     try:
         data = base64.b64decode(text, validate=True)
@@ -149,14 +168,24 @@ def decode_token(text: str) -> Tensor:
         raise ConceptFileError(f"token embedding is not base64: {error}") from error
     if len(data) == 0 or len(data) % 4:
         raise ConceptFileError(f"token embedding holds {len(data)} bytes, allowed is a positive multiple of 4")
-    return torch.tensor(struct.unpack(f"<{len(data) // 4}f", data), dtype=torch.float32)
+    numbers = torch.tensor(struct.unpack(f"<{len(data) // 4}f", data), dtype=torch.float32)
+    if num_layers is None:
+        return numbers
+    if len(numbers) % num_layers:
+        raise ConceptFileError(
+            f"token embedding holds {len(numbers)} numbers, allowed is a multiple of {num_layers}, the token_layers"
+        )
+    return numbers.view(num_layers, -1)
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Write a manifest as JSON with sorted keys."""
+    """Write a manifest as JSON with sorted keys; ``token_layers`` where there are any."""
     values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
     values["base"] = {item.name: getattr(manifest.base, item.name) for item in fields(manifest.base)}
     values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
+    values["format_version"] = manifest.format_version
+    if not manifest.token_layers:
+        del values["token_layers"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -183,11 +212,14 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
     if not isinstance(values, dict):
         raise ConceptFileError(f"{source}: manifest is a JSON {type(values).__name__}, allowed is an object")
     version = values.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version not in FORMAT_VERSIONS:
         raise ConceptFileError(
-            f"{source}: format_version {version!r} is unknown, this version of orthoplex reads {FORMAT_VERSION}"
+            f"{source}: format_version {version!r} is unknown, this version of orthoplex reads "
+            f"{' and '.join(map(str, FORMAT_VERSIONS))}"
         )
-    _check_keys(values, {item.name for item in fields(Manifest)}, source)
+    known = {"format_version", *(item.name for item in fields(Manifest))}
+    _check_keys(values, known if version > 1 else known - {"token_layers"}, source)
+    del values["format_version"]
     for key in _TEXT_FIELDS:
         _check_type(values[key], str, key, source)
     for key in ("adapter", "training", "layers", "tokens", "base"):
@@ -203,6 +235,8 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
         _check_type(values["slot"], int, "slot", source)
     values["layers"] = {name: _shape(name, shape, source) for name, shape in values["layers"].items()}
     values["base"] = BaseIdentity(**values["base"])
+    if version > 1:
+        values["token_layers"] = _layer_names(values["token_layers"], source)
     try:
         return Manifest(**values)
     except ConfigurationError as error:
@@ -223,6 +257,14 @@ def _check_type(value: object, expected: type, key: str, source: str) -> None:
         raise ConceptFileError(
             f"{source}: manifest field '{key}' is {value!r}, allowed is a value of type {expected.__name__}"
         )
+
+
+def _layer_names(names: object, source: str) -> tuple[str, ...]:
+    if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
+        return tuple(names)
+    raise ConceptFileError(
+        f"{source}: manifest field 'token_layers' is {names!r}, allowed is a list of at least one layer name"
+    )
 
 
 def _shape(name: str, shape: object, source: str) -> tuple[int, int, int]:

@@ -26,15 +26,17 @@ class Merge:
 
     Args:
         layers: layer name to its one stacked change; strengths are already in ``up``. float32.
-        tokens: token to its embedding ``(dim,)``.
+        tokens: token to its embedding ``(dim,)``, or ``(L, dim)`` for each of ``token_layers``.
         recipe: what was merged, as plain JSON values: ``algorithm``, ``options`` (all of the algorithm's), ``inputs``
             (hash of the Gram matrices, or None), ``scale``, ``concepts`` (``name``, ``kind``, ``strength``,
             ``content_hash``, ``slot``), ``base`` (``family``, ``hash``, ``name``), ``package_version``.
+        token_layers: the cross-attention layers that the rows of layer-wise tokens belong to; empty without such.
     """
 
     layers: Mapping[str, LowRank]
     tokens: Mapping[str, Tensor]
     recipe: Mapping[str, Any]
+    token_layers: Sequence[str] = ()
 
 
 def merge(
@@ -60,8 +62,8 @@ def merge(
 
     Raises:
         ConfigurationError: when there is no concept, the algorithm or an option is unknown or not allowed, a strength
-            is no finite number, the bases differ, two concepts claim one token, a weight has different shapes in two
-            concepts, or Gram matrices are missing.
+            is no finite number, the bases differ, two concepts claim one token or have vectors for different
+            cross-attention layers, a weight has different shapes in two concepts, or Gram matrices are missing.
     """
     way = check_options(algorithm=algorithm, options=options, scale=scale)
     if not concepts:
@@ -71,6 +73,7 @@ def merge(
     ordered = sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
     _check_bases([concept for concept, _ in ordered])
     tokens = _collect_tokens([concept for concept, _ in ordered])
+    token_layers = _shared_token_layers([concept for concept, _ in ordered])
     _log_shared_slots([concept for concept, strength in ordered if strength != 0])
     if way.needs_inputs and inputs is None:
         raise ConfigurationError(
@@ -83,7 +86,7 @@ def merge(
     for layer, parts in _collect_layers(ordered).items():
         merged = way.merge(_weight_changes(layer, parts, len(ordered), used))
         layers[layer] = merged if scale == 1.0 else merged.scaled(float(scale))
-    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used))
+    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers)
 
 
 def check_options(*, algorithm: str, options: Mapping[str, object] | None = None, scale: float = 1.0) -> Algorithm:
@@ -158,6 +161,19 @@ def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Tensor]:
             owners[token] = concept.name
             tokens[token] = embedding
     return tokens
+
+
+def _shared_token_layers(concepts: Sequence[Concept]) -> tuple[str, ...]:
+    """The cross-attention layers of all concepts that have vectors for each of them."""
+    holders = [concept for concept in concepts if concept.token_layers]
+    for first, concept in zip(holders, holders[1:], strict=False):
+        if tuple(concept.token_layers) != tuple(first.token_layers):
+            raise ConfigurationError(
+                f"tokens of concept {first.name} have vectors for {len(first.token_layers)} cross-attention layers and "
+                f"those of concept {concept.name} for {len(concept.token_layers)}, by name {first.token_layers[0]} … "
+                f"and {concept.token_layers[0]} …; allowed are the same layers in the same order"
+            )
+    return tuple(holders[0].token_layers) if holders else ()
 
 
 def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[Part]]:

@@ -5,7 +5,7 @@ from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
 from orthoplex.models.folding import Foldable
 from orthoplex.models.inputs import gather_grams, observed_inputs
 from orthoplex.models.layers import SELECTIONS
-from orthoplex.models.saving import check_pipeline_folder
+from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
 
 __all__ = [
     "EMBEDDED",
@@ -15,6 +15,7 @@ __all__ = [
     "Foldable",
     "Undo",
     "check_pipeline_folder",
+    "check_pipeline_tokens",
     "gather_grams",
     "load_base",
     "observed_inputs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models.folding import Foldable, FoldedWeights, check_layer
+from orthoplex.models.folding import Foldable, FoldedWeights, check_layer, check_token_layers
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.pipelines import StableDiffusionPipeline
-from orthoplex.models.saving import save_pipeline
+from orthoplex.models.saving import check_pipeline_tokens, save_pipeline
 from orthoplex.models.tokens import TokenExtension, concept_tokens
+from orthoplex.models.vectors import TokenVectors
 
 COMPONENTS = ("unet", "text_encoder")
 
@@ -40,6 +41,7 @@ class Base:
         self.pipeline = pipeline
         self.identity = identity
         self._undo: Undo | None = None
+        self._vectors = TokenVectors(pipeline)
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +57,15 @@ class Base:
     def tokens(self) -> tuple[str, ...]:
         """The concept tokens that a prompt may use now, sorted."""
         return concept_tokens(self.pipeline)
+
+    @property
+    def cross_attention_layers(self) -> tuple[str, ...]:
+        """The names of the denoiser's L cross-attention layers, in the order in which it uses them.
+
+        Down blocks, the middle block, up blocks, in each of them as they are numbered; this is the order of the rows
+        of a token that has a vector for each layer.
+        """
+        return self._vectors.layers
 
     @property
     def recipe(self) -> Mapping[str, Any] | None:
@@ -116,14 +127,33 @@ class Base:
 
         Leaving puts the original tokenizer and the original embedding parameter back.
 
+        Args:
+            tokens: Token to its embedding, ``(dim,)``, or ``(L, dim)`` for each of the ``cross_attention_layers``.
+
         Raises:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
         """
-        extension = TokenExtension(self.pipeline, tokens)
+        extension = TokenExtension(self.pipeline, tokens, self._vectors)
         try:
             yield extension.ids
         finally:
             extension.restore()
+
+    @contextmanager
+    def replaced_vectors(self, token_ids: Sequence[int], vectors: Tensor) -> Iterator[None]:
+        """Inside, vectors stand in the place of tokens that the tokenizer knows; gradients flow into them.
+
+        Args:
+            token_ids: The k ids.
+            vectors: ``(n or 1, k, L or 1, dim)``: of every prompt of a batch or of all, of every one of the L
+                ``cross_attention_layers`` or of all. While there are any of single layers, what the text encoder
+                returns is the layers' features side by side, ``(n, length, L·dim)``.
+        """
+        replacement = self._vectors.put(token_ids, vectors)
+        try:
+            yield
+        finally:
+            self._vectors.take(replacement)
 
     def fold(self, change: Foldable) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
@@ -131,8 +161,8 @@ class Base:
         ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding to the base's data type.
 
         Raises:
-            BaseModelError: If something is folded in already, the change belongs to another base, or a layer is
-                missing or of another shape. Then nothing was changed.
+            BaseModelError: If something is folded in already, the change belongs to another base, a layer is missing
+                or of another shape, or tokens are made for other cross-attention layers. Then nothing was changed.
             ConfigurationError: If a token is in the vocabulary already, or a weight would not be finite, as with a
                 huge strength. Then nothing was changed.
         """
@@ -146,6 +176,8 @@ class Base:
                 f"{names}: trained on base '{change.recipe['base'].get('name', '')}' (hash {theirs[:12]}), "
                 f"this is '{self.identity.name}' (hash {self.identity.hash[:12]})"
             )
+        if change.token_layers:
+            check_token_layers(change.token_layers, self.cross_attention_layers)
         self._undo = Undo(self, change)
         return self._undo
 
@@ -168,9 +200,13 @@ class Base:
             overwrite: Replace a folder that holds something.
 
         Raises:
-            ConfigurationError: If the folder holds something and ``overwrite`` is False.
+            ConfigurationError: If the folder holds something and ``overwrite`` is False, or a token has a vector for
+                each cross-attention layer, which such a folder has no place for.
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
+        layerwise = self._vectors.layerwise_ids
+        tokenizer = self.pipeline.tokenizer
+        check_pipeline_tokens([token for token in self.tokens if tokenizer.convert_tokens_to_ids(token) in layerwise])
         return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
 
 
@@ -193,7 +229,7 @@ class Undo:
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}; strengths are {_strengths(change.recipe)}") from error
         try:
-            self._tokens = TokenExtension(base.pipeline, change.tokens) if change.tokens else None
+            self._tokens = TokenExtension(base.pipeline, change.tokens, base._vectors) if change.tokens else None
         except BaseException:
             self._weights.restore()
             raise

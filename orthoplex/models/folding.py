@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +28,12 @@ class Foldable(Protocol):
 
     @property
     def tokens(self) -> Mapping[str, Tensor]:
-        """Token to its embedding ``(dim,)``."""
+        """Token to its embedding ``(dim,)``, or ``(L, dim)`` for each of ``token_layers``."""
+        ...
+
+    @property
+    def token_layers(self) -> Sequence[str]:
+        """The cross-attention layers that the rows of layer-wise tokens belong to; empty where there are none."""
         ...
 
     @property
@@ -101,3 +106,23 @@ def check_layer(name: str, shape: tuple[int, int], layers: Mapping[str, nn.Linea
     weight_shape = tuple(layers[name].weight.shape)
     if shape != weight_shape:
         raise BaseModelError(f"layer '{name}': the change has shape {shape}, the base's weight has {weight_shape}")
+
+
+def check_token_layers(given: Sequence[str], layers: Sequence[str]) -> None:
+    """Refuse tokens whose rows belong to other cross-attention layers than the base has, or in another order.
+
+    Raises:
+        BaseModelError: Names a layer, and what the base has.
+    """
+    for names, others, where in ((given, layers, "not in the base"), (layers, given, "missing in the tokens")):
+        strangers = [name for name in names if name not in others]
+        if strangers:
+            raise BaseModelError(
+                f"tokens have a vector for each of {len(given)} cross-attention layers, the base has {len(layers)}; "
+                f"layer '{strangers[0]}' is {where}"
+            )
+    if tuple(given) != tuple(layers):
+        raise BaseModelError(
+            f"tokens have vectors for the cross-attention layers in the order {', '.join(given)}; "
+            f"allowed is {', '.join(layers)}"
+        )

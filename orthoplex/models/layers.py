@@ -21,6 +21,7 @@ _UNET_ENDS = {
                        ("to_q", "to_k", "to_v", "to_out.0")),
 }  # fmt: skip
 _TEXT_ATTENTION_ENDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
+_BLOCKS = ("down_blocks", "mid_block", "up_blocks")
 _TEXT_MLP_ENDS = ("mlp.fc1", "mlp.fc2")
 
 
@@ -58,6 +59,15 @@ def select_linear_layers(
             if path.endswith(ends):
                 chosen[component_name("text_encoder", path)] = module
     return chosen
+
+
+def cross_attention_modules(unet: nn.Module) -> dict[str, nn.Module]:
+    """The cross-attention layers of a denoiser, by path, in the order in which it uses them.
+
+    That is: down blocks, the middle block, up blocks; in each of them as they are numbered.
+    """
+    paths = {path: module for path, module in unet.named_modules() if path.endswith(".attn2")}
+    return dict(sorted(paths.items(), key=lambda item: _BLOCKS.index(item[0].partition(".")[0])))
 
 
 def all_linear_layers(modules: Mapping[str, nn.Module]) -> dict[str, nn.Linear]:

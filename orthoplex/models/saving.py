@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,22 @@ def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
     if _is_full(folder) and not (folder / _INDEX_NAME).is_file():
         raise ConfigurationError(f"{folder}: holds no {_INDEX_NAME}, only a pipeline folder may be overwritten")
     check_writable(folder / RECIPE_NAME if folder.is_dir() else folder)
+
+
+def check_pipeline_tokens(tokens: Sequence[str]) -> None:
+    """Refuse tokens that have a vector for each cross-attention layer: an ordinary pipeline has no place for them.
+
+    Args:
+        tokens: Those that have; callers with much work ahead check before it.
+
+    Raises:
+        ConfigurationError: If there is any; says what to do instead.
+    """
+    if tokens:
+        raise ConfigurationError(
+            f"tokens {', '.join(sorted(tokens))} have a vector for each cross-attention layer, which no pipeline "
+            "folder can hold; fold the concept files in where pictures are made, or train with token_vectors = 'shared'"
+        )
 
 
 def _is_full(folder: Path) -> bool:

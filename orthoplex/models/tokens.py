@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.pipelines import StableDiffusionPipeline
+from orthoplex.models.vectors import Replacement, TokenVectors, layerwise
 
 CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
 
@@ -20,22 +21,27 @@ CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
 class TokenExtension:
     """Tokens added to a pipeline's tokenizer, and their rows to its text encoder's embedding.
 
+    Tokens that have a vector for each cross-attention layer have the mean of them as row, and are put in the place of
+    it layer by layer.
+
     Attributes:
         ids: Token to its number.
     """
 
     ids: dict[str, int]
 
-    def __init__(self, pipeline: StableDiffusionPipeline, tokens: Mapping[str, Tensor]) -> None:
+    def __init__(self, pipeline: StableDiffusionPipeline, tokens: Mapping[str, Tensor], vectors: TokenVectors) -> None:
         """Add the tokens.
 
         Args:
             pipeline: A pipeline with ``tokenizer`` and ``text_encoder``.
-            tokens: Token to its embedding ``(dim,)``.
+            tokens: Token to its embedding, ``(dim,)``, or ``(L, dim)`` for each of the L cross-attention layers, in
+                the order in which the denoiser uses them.
+            vectors: What stands in the place of the pipeline's tokens.
 
         Raises:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has another shape than
-                ``(dim,)`` of the text encoder.
+                ``(dim,)`` of the text encoder or ``(L, dim)``.
         """
         self._pipeline = pipeline
         self._original_tokenizer = pipeline.tokenizer
@@ -43,6 +49,7 @@ class TokenExtension:
         self._embedding: nn.Embedding = self._text_encoder.get_input_embeddings()
         self._original_weight = cast(nn.Parameter, self._embedding.weight)
         self._original_vocab_size = self._text_encoder.config.vocab_size
+        self._vectors = vectors
         self._check(tokens)
         tokenizer = copy.deepcopy(self._original_tokenizer)
         tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
@@ -50,6 +57,7 @@ class TokenExtension:
         weight = self._extended_weight(tokens)
         pipeline.tokenizer = self._tokenizer = tokenizer
         self._set_weight(nn.Parameter(weight, requires_grad=self._original_weight.requires_grad), weight.shape[0])
+        self._replacement = self._put(layerwise(tokens))
 
     def restore(self) -> None:
         """Put the original tokenizer and the original embedding parameter back.
@@ -61,6 +69,8 @@ class TokenExtension:
             raise BaseModelError(
                 f"tokens {', '.join(self.ids)} cannot be taken out before the tokens that were added after them"
             )
+        if self._replacement is not None:
+            self._vectors.take(self._replacement)
         device = self._embedding.weight.device
         if self._original_weight.device != device:
             self._original_weight.data = self._original_weight.data.to(device)
@@ -77,17 +87,26 @@ class TokenExtension:
                 )
             if token in vocabulary:
                 raise ConfigurationError(f"token '{token}' is in the vocabulary already, allowed are new tokens")
-            if tuple(vector.shape) != (dim,):
+            if tuple(vector.shape) == (dim,):
+                continue
+            if tuple(vector.shape) != ((num_layers := len(self._vectors.layers)), dim):
                 raise ConfigurationError(
-                    f"token '{token}': embedding has shape {tuple(vector.shape)}, allowed is ({dim},)"
+                    f"token '{token}': embedding has shape {tuple(vector.shape)}, allowed is ({dim},), or "
+                    f"({num_layers}, {dim}) with a row for each cross-attention layer"
                 )
+
+    def _put(self, tokens: Mapping[str, Tensor]) -> Replacement | None:
+        if not tokens:
+            return None
+        stacked = torch.stack([vectors.detach() for vectors in tokens.values()])
+        return self._vectors.put([self.ids[token] for token in tokens], stacked.unsqueeze(0))
 
     def _extended_weight(self, tokens: Mapping[str, Tensor]) -> Tensor:
         old = self._original_weight.detach()
         num_rows = max(old.shape[0], *(number + 1 for number in self.ids.values())) if tokens else old.shape[0]
         weight = torch.cat([old, old.new_zeros(num_rows - old.shape[0], old.shape[1])])
         for token, vector in tokens.items():
-            weight[self.ids[token]] = vector.detach().to(weight)
+            weight[self.ids[token]] = (vector if vector.ndim == 1 else vector.mean(0)).detach().to(weight)
         return weight
 
     def _set_weight(self, weight: nn.Parameter, vocab_size: int) -> None:

@@ -114,7 +114,7 @@ class TrainingData:
         )
 
     def features(self, base: Base, batch: Batch) -> Tensor:
-        """Return the text features of all items, ``(b, length, dim)``; those in which nothing is learned are cached."""
+        """Return the text features of all items, as ``text_features`` has them; what cannot change is cached."""
         own = text_features(base, batch.ids)
         if self.prior is None:
             return own

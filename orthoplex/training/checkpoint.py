@@ -25,7 +25,7 @@ class TrainingState:
 
     Attributes:
         adapters: Layer name to adapter.
-        vectors: Token vectors, ``(k, dim)``.
+        vectors: Token vectors, ``(k, dim)``, or ``(k, L, dim)`` where each of L layers has its own.
         optimizer: AdamW over the adapters' parameters (group 0) and the vectors (group 1).
         step: How many steps are done.
     """
@@ -75,7 +75,7 @@ class TrainingState:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         if token_norm_limit is not None and vectors_learn:
-            lengths = self.vectors.norm(dim=1, keepdim=True)
+            lengths = self.vectors.norm(dim=-1, keepdim=True)
             self.vectors.mul_((token_norm_limit / lengths).clamp(max=1.0))
         self.step += 1
 

@@ -16,6 +16,8 @@ from orthoplex.errors import ConfigurationError
 LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2}
 """Default learning rate of the weights per method: a frozen down factor wants a several times larger one."""
 
+TokenStart = Literal["class word", "rare word", "rare and class word"]
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -33,11 +35,18 @@ class TrainingConfig:
         down_scale: Length of every frozen direction.
         duals: How many directions of the token vectors ``dual`` has.
         dual_ridge: Damping of the dual directions of method ``dual``, as a share of the mean energy of an input.
-        layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``.
+        layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``;
+            ``none`` for no weight at all: only the token vectors learn.
         text_encoder: Whether the text encoder's layers of the same selection change too.
         learning_rate: Of the weights; None takes ``LEARNING_RATES[method]``.
         token_learning_rate: Of the token vectors.
-        num_vectors: How many learned token vectors the concept has: ``<name>``, ``<name>_1``, ….
+        num_vectors: How many tokens the concept has: ``<name>``, ``<name>_1``, ….
+        token_vectors: ``"shared"``: every token has one learned vector, for all layers; ``"layer-wise"``: one for each
+            cross-attention layer of the U-Net (P+, arXiv 2303.09522), which start equal; ``"frozen"``: one that stays
+            as it starts, so that only weights learn.
+        token_start: Where token vectors start: ``"class word"``: at its embedding; ``"rare word"``: at a random one,
+            drawn from the spread of all embeddings; ``"rare and class word"``: all tokens but the last as rare words,
+            the last as the class word.
         trigger_form: ``"token"``: ``<name>``; ``"token class"``: ``<name> class_word``.
         token_norm_limit: Longest length of a token vector; None for no limit.
         steps: Optimizer steps.
@@ -85,11 +94,13 @@ class TrainingConfig:
     down_scale: float = 0.5
     duals: int = 2
     dual_ridge: float = 1e-3
-    layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear"] = "attention"
+    layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear", "none"] = "attention"
     text_encoder: bool = False
     learning_rate: float | None = None
     token_learning_rate: float = 5e-3
     num_vectors: int = 2
+    token_vectors: Literal["shared", "layer-wise", "frozen"] = "shared"
+    token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = None
     steps: int = 120
@@ -136,6 +147,7 @@ class TrainingConfig:
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
         check_config(self.adapter)  # which refuses what only adapters know about
+        self._check_tokens()
         self._check_stages()
         if self.prior_weight > 0 and self.prior_pictures == 0:
             raise ConfigurationError(
@@ -147,28 +159,52 @@ class TrainingConfig:
     def _is_aimed(self) -> bool:
         return METHODS[self.method].aimed
 
+    def _check_tokens(self) -> None:
+        """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
+        if self.token_vectors != "shared" and self._is_aimed:
+            raise ConfigurationError(
+                f"token_vectors is {self.token_vectors!r} and method is {self.method!r}, which aims at learned vectors "
+                "that all layers share; allowed is 'shared'"
+            )
+        if self.token_vectors == "frozen" and (self.layers == "none" or self.token_steps):
+            key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
+            raise ConfigurationError(
+                f"token_vectors is 'frozen' and {key} is {value!r}; allowed are 'shared' and 'layer-wise', which learn"
+            )
+        if self.layers != "none":
+            return
+        allowed = {"text_encoder": "false", "token_steps": "none", "erasure": "0", "prior_weight": "0"}
+        for key, nothing in allowed.items():
+            if getattr(self, key):
+                raise ConfigurationError(
+                    f"{key} is {getattr(self, key)!r} and layers is 'none', with which token vectors learn alone, in "
+                    f"all steps; allowed is {nothing}"
+                )
+
     def _check_stages(self) -> None:
+        if self._is_aimed and (self.layers != "cross-attention-kv" or self.text_encoder):
+            raise ConfigurationError(
+                f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
+                "are 'cross-attention-kv' and false: its directions are what these layers see of the text"
+            )
+        if self.layers == "none":
+            return
         lowest = 1 if self._is_aimed else 0
         if self.steps <= lowest:
             raise ConfigurationError(f"steps is {self.steps}; method {self.method!r} needs {lowest + 1} or more")
         if not lowest <= self.first_steps < self.steps:
             raise ConfigurationError(
                 f"token_steps is {self.first_steps} of {self.steps} steps; method {self.method!r} allows {lowest} to "
-                f"{self.steps - 1}"
+                f"{self.steps - 1}; with layers 'none' only token vectors learn"
             )
-        if not self._is_aimed:
-            return
-        if self.duals > self.num_vectors:
+        if self._is_aimed and self.duals > self.num_vectors:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
-        if self.layers != "cross-attention-kv" or self.text_encoder:
-            raise ConfigurationError(
-                f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
-                "are 'cross-attention-kv' and false: its directions are what these layers see of the text"
-            )
 
     @property
     def first_steps(self) -> int:
         """How many steps the token vectors learn alone."""
+        if self.layers == "none":
+            return self.steps
         if self.token_steps is not None:
             return self.token_steps
         return max(1, self.steps // 3) if self._is_aimed else 0
@@ -182,6 +218,11 @@ class TrainingConfig:
     def weight_learning_rate(self) -> float:
         """The learning rate of the weights, the method's own where none is given."""
         return LEARNING_RATES.get(self.method, 2e-3) if self.learning_rate is None else self.learning_rate
+
+    @property
+    def shown_learning_rate(self) -> float:
+        """The learning rate that records tell: of the weights, or of the token vectors where no weight learns."""
+        return self.token_learning_rate if self.layers == "none" else self.weight_learning_rate
 
     @property
     def adapter(self) -> AdapterConfig:
@@ -318,6 +359,7 @@ def _convert(value: object, annotation: Any) -> object:  # noqa: ANN401  (a type
         results = (_convert(value, part) for part in get_args(annotation))
         return next((result for result in results if result is not _REFUSED), _REFUSED)
     if origin is Literal:
+        value = "none" if value is None else value  # as entries have it
         return value if value in get_args(annotation) else _REFUSED
     if origin is tuple:
         is_texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)

@@ -68,6 +68,8 @@ def gather_inputs(
     """
     foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
     layers = sorted({layer for concept in concepts for layer in concept.layers})
+    if not layers:  # tokens alone
+        return InputGrams({concept.content_hash: {} for concept in concepts})
     made: Gather = gather or (lambda change, names, texts: gather_grams(base, names, texts, change=change))
     grams = {
         concept.content_hash: made(concept, layers, own_prompts(concept.manifest, foreign)) for concept in concepts

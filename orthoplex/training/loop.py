@@ -53,8 +53,8 @@ def train(
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
     ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
     to foreign inputs, in either form. Only adapters and token vectors learn: at once, or the vectors first and then the
-    adapters (``token_steps``). Every step draws its data from (seed, step), so a resumed run gives the tensors of an
-    unbroken one, bit for bit.
+    adapters (``token_steps``), or one of them alone (``layers``, ``token_vectors``). Every step draws its data from
+    (seed, step), so a resumed run gives the tensors of an unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
@@ -178,7 +178,7 @@ def _steps(
                         _check_finite(total, run, state.step + 1)
                         total.backward()
                         factor = _update(state, config, stage)
-                        done = record(loss.item(), erasure, config.weight_learning_rate * factor)
+                        done = record(loss.item(), erasure, config.shown_learning_rate * factor)
                         append_log(log_path(output), done)
                         if config.checkpoint_every and state.step % config.checkpoint_every == 0:
                             save_checkpoint(state, checkpoint, identity)

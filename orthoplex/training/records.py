@@ -20,7 +20,8 @@ class StepRecord:
         steps: How many there will be.
         loss: Denoising loss of the step; None at step 0.
         erasure: The penalty on foreign inputs before its weight, in the form asked for; None where a step has none.
-        learning_rate: Of the weights, in this step, whether or not they learn in it; None at step 0.
+        learning_rate: Of the weights, in this step, whether or not they learn in it, or of the token vectors where no
+            weight ever learns; None at step 0.
         seconds: Since training (or its continuation) began, preparation included.
         images: Sample pictures, on the steps that have them.
         output: The finished concept file, in the last record only.

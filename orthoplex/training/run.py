@@ -37,7 +37,7 @@ class Run:
     def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "Run":
         """Name the concept and find its layers."""
         name = dataset.token.strip("<>")
-        linears = base.linear_layers(config.layers, config.text_encoder)
+        linears = {} if config.layers == "none" else base.linear_layers(config.layers, config.text_encoder)
         return Run(config, name, f"{name}-{dataset.dataset_hash[:16]}", linears)
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
@@ -55,9 +55,13 @@ class Run:
         }
 
     def vectors(self, base: Base, class_word: str) -> Tensor:
-        """Untrained token vectors, ``(num_vectors, dim)``."""
-        generator = seeded("token vectors", self.concept_id, self.config.seed)
-        return initial_vectors(base, class_word, self.config.num_vectors, generator)
+        """Untrained token vectors, ``(num_vectors, dim)``, or ``(num_vectors, L, dim)``, equal in all layers."""
+        config = self.config
+        generator = seeded("token vectors", self.concept_id, config.seed)
+        vectors = initial_vectors(base, class_word, config.num_vectors, generator, start=config.token_start)
+        if config.token_vectors != "layer-wise":
+            return vectors
+        return vectors.unsqueeze(1).repeat(1, len(base.cross_attention_layers), 1)
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
@@ -72,8 +76,9 @@ class Run:
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """The finished concept."""
-        config = self.config.adapter
-        slot = owned_slot(config, self.concept_id)
+        config, changes_weights = self.config.adapter, self.config.layers != "none"
+        slot = owned_slot(config, self.concept_id) if changes_weights else None
+        uses_basis = changes_weights and METHODS[config.method].uses_basis(config)
         tokens = token_names(self.name, len(state.vectors))
         manifest = Manifest(
             name=self.name,
@@ -81,9 +86,9 @@ class Run:
             class_word=dataset.class_word,
             trigger=dataset.trigger,
             base=base.identity,
-            method=config.method,
-            adapter=asdict(replace(config, slot=slot)),
-            basis_id=BASIS_ID if METHODS[config.method].uses_basis(config) else None,
+            method=config.method if changes_weights else "none",
+            adapter=asdict(replace(config, slot=slot)) if changes_weights else {},
+            basis_id=BASIS_ID if uses_basis else None,
             slot=slot,
             training={**self.config.to_json(), "concept_id": self.concept_id, "num_pictures": len(dataset)},
             dataset_hash=dataset.dataset_hash,
@@ -91,7 +96,8 @@ class Run:
         )
         layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
         vectors = state.vectors.detach().cpu()
-        return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)})
+        token_layers = base.cross_attention_layers if self.config.token_vectors == "layer-wise" else ()
+        return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)}, token_layers)
 
 
 def _on_cpu(adapter: Adapter) -> LowRank:

@@ -1,4 +1,4 @@
-"""What learns when: the token vectors first, then the weights; or both at once."""
+"""What learns when: the token vectors first, then the weights; or both at once; or only one of them."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,12 +57,12 @@ class Stage:
 def stages(config: TrainingConfig) -> tuple[Stage, ...]:
     """The stages of a training, one after the other."""
     first = config.first_steps
-    if first == 0:
-        return (Stage(0, config.steps, tokens=True, weights=True),)
-    return (
+    tokens = first == 0 and config.token_vectors != "frozen"
+    both = (
         Stage(0, first, tokens=True, weights=False),
-        Stage(first, config.steps, tokens=False, weights=True),
+        Stage(first, config.steps, tokens=tokens, weights=True),
     )
+    return tuple(stage for stage in both if stage.start < stage.stop)
 
 
 def foreign_material(
@@ -124,7 +124,7 @@ def in_stage(
             if inputs is not None:
                 erasure = _erasure(base, run, state.adapters, inputs, token_ids)
             stack.enter_context(base.attached(state.adapters))
-        stack.enter_context(replaced_vectors(base, token_ids, vectors))
+        stack.enter_context(replaced_vectors(base, token_ids, vectors.unsqueeze(0)))
         yield erasure
 
 

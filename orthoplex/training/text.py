@@ -1,14 +1,15 @@
 """Prompts to text features, with learned vectors in the place of the concept's tokens."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.models import Base
+from orthoplex.training.config import TokenStart
 from orthoplex.training.dataset import ConceptDataset
 
 _LOG = logging.getLogger(__name__)
@@ -62,7 +63,10 @@ def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]
 
 
 def text_features(base: Base, ids: Tensor) -> Tensor:
-    """Return the text encoder's features of token ids, ``(n, length, dim)``."""
+    """Return the text encoder's features of token ids, ``(n, length, dim)``.
+
+    While there are layer-wise vectors, those of the L cross-attention layers lie side by side, ``(n, length, L·dim)``.
+    """
     text_encoder = base.pipeline.text_encoder
     return text_encoder(ids.to(text_encoder.device))[0]
 
@@ -80,38 +84,33 @@ def class_vector(base: Base, class_word: str) -> Tensor:
     return table[torch.tensor(ids, device=table.device)].detach().float().mean(0)
 
 
-def initial_vectors(base: Base, class_word: str, num_vectors: int, generator: torch.Generator) -> Tensor:
+def initial_vectors(
+    base: Base, class_word: str, num_vectors: int, generator: torch.Generator, *, start: TokenStart = "class word"
+) -> Tensor:
     """Return the starting token vectors, ``(num_vectors, dim)``.
 
     Each is the class word's embedding; those after the first add noise a tenth as large as the table's spread,
-    so that they can grow apart.
+    so that they can grow apart. Or, as rare words, each is drawn from the spread of the table, or all but the last,
+    which then is the class word's embedding.
     """
     table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float()
     vectors = class_vector(base, class_word).cpu().repeat(num_vectors, 1)
     noise = torch.randn(vectors.shape, generator=generator)
+    if start != "class word":
+        rare = table.mean(0).cpu() + table.std(0).cpu() * noise
+        return rare if start == "rare word" else torch.cat([rare[:-1], vectors[-1:]])
     noise[0] = 0.0
     return vectors + 0.1 * float(table.std()) * noise
 
 
-@contextmanager
-def replaced_vectors(base: Base, token_ids: Sequence[int], vectors: Tensor) -> Iterator[None]:
-    """Within it, the token embedding gives ``vectors`` for ``token_ids``; gradients flow into them, not the table.
+def replaced_vectors(base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:
+    """Within it, the text encoder sees ``vectors`` for ``token_ids``; gradients flow into them, not the table.
 
     Args:
         base: The base, whose tokenizer knows the tokens.
         token_ids: The k ids.
-        vectors: ``(k, dim)``, or ``(n, k, dim)`` for other vectors in every prompt of a batch of n.
+        vectors: ``(k, dim)``, ``(n, k, dim)`` for other vectors in every prompt of a batch of n, or, for other vectors
+            in every one of L cross-attention layers, ``(n or 1, k, L, dim)``.
     """
-    each = vectors if vectors.ndim == 3 else vectors.unsqueeze(0)
-
-    def replace(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        for position, token_id in enumerate(token_ids):
-            mask = (arguments[0] == token_id).unsqueeze(-1)
-            output = torch.where(mask, each[:, position].unsqueeze(1).to(output), output)
-        return output
-
-    handle = base.pipeline.text_encoder.get_input_embeddings().register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+    each = vectors.unsqueeze(0) if vectors.ndim == 2 else vectors
+    return base.replaced_vectors(token_ids, each.unsqueeze(2) if each.ndim == 3 else each)

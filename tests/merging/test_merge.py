@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -234,3 +235,37 @@ def test_concepts_that_share_a_slot_are_logged(caplog):
     assert caplog.text == ""
     merge([(lake, 1.0), (bob, 1.0)])
     assert "concepts bob, lake share slot 3, so their changes meet" in caplog.text
+
+
+LAYERS = ("unet.down.attn2", "unet.up.attn2")
+
+
+def layerwise_concept(name: str, layers: tuple[str, ...] = LAYERS, changes: dict | None = None) -> Concept:
+    tokens = {f"<{name}>": torch.arange(8.0).view(2, 4)}
+    return replace(concept(name, changes or {}, tokens=tokens), token_layers=layers)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_shared_layerwise_and_lone_tokens_come_together_whatever_the_algorithm(algorithm):
+    rex, bob = layerwise_concept("rex", changes=random_concept("rex", 1).layers), layerwise_concept("bob")
+    every = [random_concept("anna", 0), rex, bob, concept("tom", {})]
+    grams = {layer: torch.eye(width) for layer, width in ((KEY, 64), (VALUE, 48))}
+    inputs = InputGrams({each.content_hash: grams for each in every}, grams)
+    merged = merge([(each, 1.0) for each in every], algorithm=algorithm, inputs=inputs)
+    assert {token: tuple(vector.shape) for token, vector in merged.tokens.items()} == {
+        "<anna>": (4,), "<bob>": (2, 4), "<rex>": (2, 4), "<tom>": (4,),
+    }  # fmt: skip
+    assert merged.token_layers == LAYERS and set(merged.layers) == {KEY, VALUE}
+    assert len({item["content_hash"] for item in merged.recipe["concepts"]}) == 4
+    alone = merge([(bob, 1.0), (every[3], 0.5)], algorithm=algorithm, inputs=inputs)
+    assert alone.layers == {} and alone.token_layers == LAYERS and set(alone.tokens) == {"<bob>", "<tom>"}
+    assert merge([(every[3], 1.0)], algorithm=algorithm, inputs=inputs).token_layers == ()
+
+
+@pytest.mark.parametrize("layers", [LAYERS[::-1], LAYERS[:1]])
+def test_tokens_of_different_cross_attention_layers_are_refused(layers):
+    message = (
+        r"tokens of concept anna have vectors for 2 cross-attention layers and those of concept bob for [12], by name"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        merge([(layerwise_concept("anna"), 1.0), (REX, 1.0), (layerwise_concept("bob", layers), 1.0)])

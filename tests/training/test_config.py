@@ -96,7 +96,10 @@ def test_override_without_equals_sign():
         ("method=3", "method is 3; allowed is a text"),
         ("slot=first", "slot is 'first'; allowed is a whole number or 'auto'"),
         ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian'"),
-        ("layers=all", "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear'"),
+        (
+            "layers=all",
+            "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear', 'none'",
+        ),
         ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16'"),
         pytest.param("steps=" + "[" * 9999, "steps is '.*'; allowed is a whole number", id="nested"),
         ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed is a list of texts"),
@@ -116,6 +119,8 @@ def test_wrong_types_are_named(entry, message):
         ("slot=-1", "slot is -1; allowed are numbers from 0"),
         ("rank=0", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
         ("token_steps=120", "token_steps is 120 of 120 steps; method 'orthogonal' allows 0 to 119"),
+        ("token_vectors=each", "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'frozen'"),
+        ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word', 'rare and class word'"),
         ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
         ("dual_ridge=0", "dual_ridge is 0; allowed are numbers above 0"),
         ("method=dual", "method is 'dual' with layers 'attention' and text_encoder False; allowed are"),
@@ -190,6 +195,39 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
         TrainingConfig(method="dual", layers="cross-attention-kv", steps=1)
     with pytest.raises(ConfigurationError, match="duals is 3; allowed are 1 to 2, num_vectors"):
         TrainingConfig(method="dual", layers="cross-attention-kv", duals=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"token_vectors": "frozen", "layers": "none"},
+            "token_vectors is 'frozen' and layers is 'none'; allowed are 's",
+        ),
+        (
+            {"token_vectors": "frozen", "token_steps": 9},
+            "token_vectors is 'frozen' and token_steps is 9; allowed are 's",
+        ),
+        ({"layers": "none", "token_steps": 9}, "token_steps is 9 and layers is 'none', .*; allowed is none"),
+        ({"layers": "none", "text_encoder": True}, "text_encoder is True and layers is 'none', .*; allowed is false"),
+        ({"layers": "none", "erasure": 0.5}, "erasure is 0.5 and layers is 'none', with which .*; allowed is 0"),
+        ({"layers": "none", "prior_weight": 0.5}, "prior_weight is 0.5 and layers is 'none', .*; allowed is 0"),
+        ({"layers": "none", "method": "dual"}, "method is 'dual' with layers 'none'"),
+        ({"token_vectors": "layer-wise", "method": "dual"}, "token_vectors is 'layer-wise' and method is 'dual'"),
+        ({"token_vectors": "frozen", "method": "dual"}, "token_vectors is 'frozen' and method is 'dual', which aims"),
+    ],
+)
+def test_token_variants_that_leave_nothing_to_learn_are_named(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        TrainingConfig(**values)
+
+
+def test_token_vectors_alone_learn_in_all_steps():
+    assert TrainingConfig(layers="none", token_steps=0, steps=1).first_steps == 1
+    assert TrainingConfig(token_vectors="layer-wise", token_steps=9).first_steps == 9
+    assert TrainingConfig().with_overrides(["layers=none"]).layers == "none"
+    with pytest.raises(ConfigurationError, match="token_steps is 120 of 120 .*with layers 'none' only token vectors"):
+        TrainingConfig(token_steps=120)
 
 
 def test_file_and_entries_come_together_before_anything_is_checked(tmp_path):

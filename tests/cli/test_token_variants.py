@@ -1,0 +1,42 @@
+"""Layer-wise tokens and tokens alone, from the command line."""
+
+import pytest
+
+from orthoplex.concepts import load_concept
+from tests.cli.conftest import quick_options
+
+
+@pytest.fixture
+def tokens_alone(run, pictures, pico_folder, tmp_path):
+    output = tmp_path / "tom.safetensors"
+    options = ["--class-word", "cat", "--base", pico_folder, "--output", output, *quick_options(), "--erasure", 0]
+    result = run(
+        "train", pictures, "--name", "tom", *options, "--set", "token_vectors=layer-wise", "--set", "layers=none"
+    )
+    assert result.exit_code == 0, result.stderr
+    return output
+
+
+def test_they_are_trained_inspected_and_pictured_with_others(run, concepts, tokens_alone, pico_folder, tmp_path):
+    assert load_concept(tokens_alone).layers == {}
+    shown = " ".join(run("inspect", tokens_alone).stdout.replace("│", " ").split())
+    for text in (
+        "<tom> <tom>_1, a vector for each of 4 cross-attention layers",
+        "method none",
+        "layers none",
+        "format 2",
+    ):
+        assert text in shown, shown
+    picture = tmp_path / "a.png"
+    named = ["--concept", concepts["anna"], "--concept", tokens_alone]
+    options = ["--base", pico_folder, "--output", picture, "--steps", 1]
+    result = run("generate", "<anna> person with <tom> cat", *named, *options)
+    assert result.exit_code == 0, result.stderr
+    assert picture.is_file()
+
+
+def test_a_pipeline_folder_of_them_is_refused_before_the_merge(run, concepts, tokens_alone, pico_folder, tmp_path):
+    options = ["--output", tmp_path / "merged", "--base", pico_folder, "--algorithm", "least-squares"]
+    result = run("merge", concepts["anna"], tokens_alone, *options)
+    assert result.exit_code == 2 and not (tmp_path / "merged").exists()
+    assert "tokens <tom>, <tom>_1 have a vector for each cross-attention layer" in " ".join(result.stderr.split())

@@ -1,0 +1,185 @@
+"""Token vectors of every layer's own, frozen ones, and trainings of token vectors alone."""
+
+import math
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from orthoplex.concepts import load_concept, read_manifest
+from orthoplex.generation import generate
+from orthoplex.merging import ALGORITHMS, merge
+from orthoplex.training import checkpoint_path, gather_inputs, loop, stages, train
+from orthoplex.training.run import Run
+from orthoplex.training.text import encode_ids, initial_vectors, replaced_vectors, text_features
+from tests.pico import make_concept
+from tests.training.test_loop import assert_same_concept, last_of, snapshot
+
+DIM, LAYERS = 24, 4
+ALONE = {"layers": "none", "erasure": 0.0}
+VARIANTS = {
+    "layer-wise": {"token_vectors": "layer-wise"},
+    "layer-wise, both encoders": {"token_vectors": "layer-wise", "text_encoder": True, "method": "lora", "rank": 4},
+    "layer-wise, prediction": {"token_vectors": "layer-wise", "erasure_form": "prediction", "prior_weight": 0.5},
+    "layer-wise, first": {"token_vectors": "layer-wise", "token_steps": 3},
+    "frozen": {"token_vectors": "frozen"},
+    "rare word": {"token_vectors": "frozen", "token_start": "rare word", "num_vectors": 1},
+    "tokens alone": ALONE,
+    "layer-wise tokens alone": {"token_vectors": "layer-wise", "num_vectors": 1, **ALONE},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request, config):
+    return replace(config, **VARIANTS[request.param])
+
+
+def starting_vectors(base, dataset, config):
+    return Run.of(base, dataset, config).vectors(base, dataset.class_word)
+
+
+def test_every_variant_trains_and_comes_back_from_a_break(base, dataset, variant, tmp_path):
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    before = snapshot(base)
+    whole = list(train(base, dataset, variant, output=straight))
+    with closing(train(base, dataset, variant, output=broken)) as records:
+        first = list(islice(records, 4))
+    rest = list(train(base, dataset, variant, output=broken, resume=True))
+    assert [record.loss for record in first + rest] == [record.loss for record in whole]
+    assert all(math.isfinite(record.loss) for record in whole[1:])
+    assert_same_concept(straight, broken)
+    after = snapshot(base)
+    assert base.tokens == () and all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks
+        for root in base.modules().values()
+        for module in root.modules()
+    )
+
+
+def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, variant, output=output))
+    concept, start = load_concept(output, base=base.identity), starting_vectors(base, dataset, variant)
+    learned = torch.stack(list(concept.tokens.values()))
+    assert learned.shape == start.shape
+    assert torch.equal(learned, start) == (variant.token_vectors == "frozen")
+    expected = {} if variant.layers == "none" else base.linear_layers(variant.layers, variant.text_encoder)
+    assert set(concept.layers) == set(expected)
+    assert all(factors.up.any() for factors in concept.layers.values())
+    if variant.token_vectors != "layer-wise":
+        assert concept.token_layers == () and concept.manifest.format_version == 1
+        return
+    assert concept.token_layers == base.cross_attention_layers and concept.manifest.format_version == 2
+    assert (start == start[:, :1]).all()
+    assert all(not torch.equal(learned[:, 0], learned[:, i]) for i in range(1, LAYERS))
+
+
+def test_a_concept_without_layers_says_so(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, slot=99, checkpoint_every=1, **ALONE)  # no layer, so no slot that it could be beyond
+    records = train(base, dataset, config, output=output)
+    assert [next(records).step, next(records).step] == [0, 1]
+    kept = load_file(checkpoint_path(output))
+    assert {name for name in kept if name.startswith("parameter")} == {"parameter token vectors"}
+    rates = [record.learning_rate for record in records]
+    assert max(rates) <= config.token_learning_rate
+    manifest = read_manifest(output)
+    assert (manifest.method, manifest.adapter, manifest.slot, manifest.basis_id) == ("none", {}, None, None)
+    assert manifest.layers == {} and load_file(output) == {}
+
+
+def test_no_erasure_is_prepared_where_no_weight_learns(base, dataset, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "_erasure", None)
+    monkeypatch.setattr(stages, "make_prior_pictures", None)
+    last_of(train(base, dataset, replace(config, **ALONE), output=tmp_path / "anna.safetensors"))
+
+
+def test_stages(config):
+    def learning(**changes):
+        return [
+            (stage.start, stage.stop, stage.tokens, stage.weights)
+            for stage in stages.stages(replace(config, **changes))
+        ]
+
+    assert learning() == [(0, 6, True, True)]
+    assert learning(token_vectors="frozen") == [(0, 6, False, True)]
+    assert learning(**ALONE) == [(0, 6, True, False)]
+    assert learning(token_vectors="layer-wise", token_steps=2) == [(0, 2, True, False), (2, 6, False, True)]
+
+
+def test_the_first_step_is_that_of_shared_vectors(base, dataset, config, tmp_path):
+    """As layers start with equal vectors, the first loss and what the weights learn from it are the same."""
+    found = {}
+    for kind in ("shared", "layer-wise"):
+        records = list(
+            train(base, dataset, replace(config, steps=1, token_vectors=kind), output=tmp_path / "anna.safetensors")
+        )
+        found[kind] = records[-1], load_concept(tmp_path / "anna.safetensors")
+    (shared, ours), (layerwise, theirs) = found.values()
+    assert layerwise.loss == pytest.approx(shared.loss, rel=1e-5)
+    for layer, factors in ours.layers.items():
+        torch.testing.assert_close(theirs.layers[layer].delta(), factors.delta(), rtol=1e-2, atol=1e-4)
+
+
+def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, dataset, config):
+    config = replace(config, text_encoder=True, token_vectors="layer-wise", method="lora", rank=4)
+    run = Run.of(base, dataset, config)
+    adapters = {name: item for name, item in run.adapters(base.device).items() if name.startswith("text_encoder")}
+    (name, adapter), *_ = adapters.items()
+    vectors = starting_vectors(base, dataset, config)
+    with base.with_tokens({"<anna>": vectors[0], "<anna>_1": vectors[1]}) as ids, base.attached(adapters):
+        with replaced_vectors(base, list(ids.values()), vectors.unsqueeze(0)):
+            wide = text_features(base, encode_ids(base, ["a photo of <anna>"]))
+    parts = [
+        torch.autograd.grad(part.sum() + part.square().sum(), adapter.up, retain_graph=True)[0]
+        for part in wide.split(DIM, -1)
+    ]
+    (whole,) = torch.autograd.grad(wide.sum() + wide.square().sum(), adapter.up)
+    assert name.startswith("text_encoder") and all(part.any() for part in parts)
+    torch.testing.assert_close(whole, sum(parts), rtol=1e-3, atol=1e-5)
+
+
+def test_rare_words_start_away_from_the_class_word(base):
+    generator = torch.Generator().manual_seed(0)
+    vectors = initial_vectors(base, "person", 3, generator, start="rare word")
+    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    word = initial_vectors(base, "person", 1, generator)
+    assert 0.5 * table.std() < (vectors - table.mean(0)).std() < 2.0 * table.std()
+    assert not torch.isclose(vectors, word).all(dim=1).any()
+    both = initial_vectors(base, "person", 3, torch.Generator().manual_seed(0), start="rare and class word")
+    assert torch.equal(both[:2], vectors[:2]) and torch.equal(both[2:], word)
+
+
+def test_norms_are_limited_layer_by_layer(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, token_norm_limit=0.01, token_vectors="layer-wise", **ALONE)
+    last_of(train(base, dataset, config, output=output))
+    assert all((vectors.norm(dim=1) <= 0.01001).all() for vectors in load_concept(output).tokens.values())
+
+
+def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, steps=2, sample_every=1, token_vectors="layer-wise")
+    records = list(train(base, dataset, config, output=output))
+    with base.folded(load_concept(output)):
+        images = loop.run_pipeline(base, config, ["a photo of <anna> person"], seed=0, output_type="pil")
+    pictures = (records[-1].images[0], images[0], records[0].images[0])
+    trained, folded, before = (np.asarray(picture).astype(int) for picture in pictures)
+    assert np.abs(trained - folded).max() <= 1 < np.abs(trained - before).max()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_trained_variants_merge_and_make_pictures(base, dataset, config, tmp_path, algorithm):
+    concepts = [make_concept(base, "rex", layerwise=True, seed=1), make_concept(base, "cup", seed=2)]
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, steps=1, **ALONE), output=output))
+    concepts.append(load_concept(output))
+    inputs = gather_inputs(base, concepts) if ALGORITHMS[algorithm].needs_inputs else None
+    merged = merge([(concept, 1.0) for concept in concepts], algorithm=algorithm, inputs=inputs)
+    assert len(generate(base, "<anna> with <rex> and <cup>", merge=merged, num_inference_steps=1)) == 1
+    assert merge([(concepts[2], 1.0)], algorithm=algorithm, inputs=gather_inputs(base, concepts[2:])).layers == {}
