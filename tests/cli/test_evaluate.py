@@ -40,7 +40,7 @@ def test_numbers_as_json(run, folders):
         (["--other", "a=x", "--other", "a=y"], "other 'a' is given twice"),
         (["--impostors", "nowhere"], "folder nowhere does not exist"),
         (["--picture-size", "100"], "encoder picture_size is 100; allowed: multiples of 32"),
-        (["--picture-size", "1000000"], "encoder picture_size is 1000000; allowed: multiples of 32 up to 4096"),
+        (["--picture-size", "1000000"], "encoder picture_size is 1000000; allowed: whole numbers from 1 to 4096"),
     ],
 )
 def test_errors_are_one_line(run, folders, options, message):

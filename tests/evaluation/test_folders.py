@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.evaluation import Encoder, evaluate_folder, read_pictures
+from orthoplex.evaluation import MobileNetEncoder, evaluate_folder, read_pictures
 
 
 def folder_of(path, colour, count=4, seed=0):
@@ -20,7 +20,7 @@ def folder_of(path, colour, count=4, seed=0):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return Encoder(layer="stem", picture_size=32)
+    return MobileNetEncoder(layer="stem", picture_size=32)
 
 
 @pytest.fixture
