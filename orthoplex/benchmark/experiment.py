@@ -26,7 +26,7 @@ from orthoplex.benchmark.checks import (
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import LARGEST_PICTURE, Encoder
+from orthoplex.evaluation import LARGEST_PICTURE, PRETRAINED, Encoder, MobileNetEncoder
 from orthoplex.merging import check_options
 from orthoplex.training import TrainingConfig
 
@@ -40,7 +40,16 @@ _PICTURES = {
     "guidance_scale": finite_numbers(0),
     "negative_prompt": TEXT,
 }
-_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1, LARGEST_PICTURE), "grid": whole_numbers(1)}
+MOBILENET = "mobilenet"
+_KINDS = (MOBILENET, *PRETRAINED)
+_ENCODER = {
+    "layer": TEXT,
+    "picture_size": whole_numbers(1, LARGEST_PICTURE),
+    "grid": whole_numbers(1),
+    "kind": Rule(f"one of {', '.join(_KINDS)}", lambda value: value in _KINDS),
+    "model": FILLED_TEXT,
+}
+_MOBILENET = {"layer": "bottleneck", "picture_size": 128, "grid": 1}
 _VARIANT = {"training": TABLE, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
 _EXPERIMENT = {
     "base": FILLED_TEXT,
@@ -88,23 +97,50 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Which frozen features pictures are measured in; the arguments of `orthoplex.evaluation.Encoder`.
+    """Which frozen features pictures are measured in.
 
     128 pixels, the vignette's own size, tell the sample concepts apart as well as 224 and with more contrast
     (docs/evaluation.md).
+
+    Attributes:
+        layer: See `orthoplex.evaluation.MobileNetEncoder`; None for its bottleneck, or with another kind.
+        picture_size: See there; None for 128, or with another kind.
+        grid: See there; None for 1, or with another kind.
+        kind: `mobilenet`, or one of `orthoplex.evaluation.PRETRAINED`.
+        model: Of the other kinds: a folder, or a name where the kind finds models; None for the usual one.
     """
 
-    layer: str = "bottleneck"
-    picture_size: int = 128
-    grid: int = 1
+    layer: str | None = None
+    picture_size: int | None = None
+    grid: int | None = None
+    kind: str = MOBILENET
+    model: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values of the wrong type; which of the right type there are, the encoder knows."""
-        check_fields(self, _ENCODER, "encoder")
+        """Refuse wrong types and what the kind does not have; which values of the right type there are, it knows."""
+        check("encoder kind", self.kind, _ENCODER["kind"])
+        for name in (*_MOBILENET, "model"):
+            value = getattr(self, name)
+            if value is not None:
+                check(f"encoder {name}", value, _ENCODER[name])
+                if (self.kind == MOBILENET) == (name == "model"):
+                    allowed = ", ".join(_MOBILENET) if self.kind == MOBILENET else "model"
+                    raise ConfigurationError(
+                        f"encoder {name} is {value!r}, which the kind {self.kind!r} does not have; allowed: {allowed}"
+                    )
+            elif self.kind == MOBILENET and name in _MOBILENET:
+                object.__setattr__(self, name, _MOBILENET[name])
 
     def build(self) -> Encoder:
-        """The encoder itself."""
-        return Encoder(layer=self.layer, picture_size=self.picture_size, grid=self.grid)
+        """The encoder itself.
+
+        Raises:
+            ConfigurationError: when there is no such layer, size or model, or an extra is not installed.
+        """
+        if self.kind != MOBILENET:
+            return PRETRAINED[self.kind](self.model) if self.model else PRETRAINED[self.kind]()
+        assert self.layer is not None and self.picture_size is not None and self.grid is not None
+        return MobileNetEncoder(layer=self.layer, picture_size=self.picture_size, grid=self.grid)
 
 
 @dataclass(frozen=True)
@@ -256,6 +292,9 @@ class Experiment:
             concept["folder"] = Path(concept["folder"]).name
             if concept["held_out"] is None:
                 del concept["held_out"]
+        model = self.encoder.model
+        if model is not None and Path(model).expanduser().is_dir():
+            values["encoder"]["model"] = Path(model).expanduser().resolve().name
         return values
 
 

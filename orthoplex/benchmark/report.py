@@ -45,6 +45,7 @@ class ExperimentResult:
         experiment: What was computed.
         base: On which base.
         encoder: Name of the features.
+        text: How text alignment is read; None where it is not.
         references: Concept -> features of its real pictures.
         measurements: One for every variant, seed and concept.
         seconds: One for every variant and seed.
@@ -53,6 +54,7 @@ class ExperimentResult:
     experiment: Experiment
     base: BaseIdentity
     encoder: str
+    text: str | None
     references: Mapping[str, References]
     measurements: Sequence[Measurement]
     seconds: Sequence[Seconds]
@@ -102,6 +104,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "experiment": result.experiment.to_json(),
         "base": asdict(result.base),
         "encoder": result.encoder,
+        "text": result.text,
         "machine": machine(),
         "ceilings": ceilings(result.references),
         "summary": [asdict(summary) for summary in summaries],
@@ -127,6 +130,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{experiment.base}` in merges "
         f"of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
         "Numbers are means over concepts and seeds with 95 % bootstrap intervals; retention is merged / alone.\n"
+        + (f"Text alignment, what prompts ask for besides the concept: {result.text}.\n" if result.text else "")
     ]
     for size in sizes:
         if len(sizes) > 1:
@@ -145,7 +149,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
 
 
 def _summary_tables(summaries: Sequence[Summary]) -> str:
-    """Alignment, then recognition and identity, one row for each variant."""
+    """Alignment, then recognition and identity, then text alignment, one row for each variant."""
     alignment = markdown_table(
         ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation over seeds"],
         [
@@ -170,7 +174,14 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
             for row in summaries
         ],
     )
-    return f"\n{alignment}\n{identity}"
+    text = markdown_table(
+        ["variant", "text base", "alone", "merged", "retention"],
+        [
+            [row.variant, *map(_number, (row.base_text, row.single_text, row.merged_text, row.text_retention))]
+            for row in summaries
+        ],
+    )
+    return f"\n{alignment}\n{identity}\n{text}"
 
 
 def _concept_table(result: ExperimentResult) -> str:
@@ -187,12 +198,20 @@ def _concept_table(result: ExperimentResult) -> str:
             [row.merged_alignment for row in own],
             [row.single_recognised for row in own],
             [row.merged_recognised for row in own],
+            [row.base_text for row in own],
+            [row.single_text for row in own],
+            [row.merged_text for row in own],
         ]
-        means = [f"{sum(values) / len(values):.3f}" for values in states]
+        means = [_mean(values) for values in states]
         real = [f"{limits[concept.name][what]:.3f}" for what in ("alignment", "recognised")]
-        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:], real[1]])
+        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:5], real[1], *means[5:]])
     header = ["concept", "kind", "alignment base", "alone", "merged", "real", "recognised alone", "merged", "real"]
-    return markdown_table(header, rows)
+    return markdown_table([*header, "text base", "alone", "merged"], rows)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    return f"{sum(numbers) / len(numbers):.3f}" if numbers else "–"
 
 
 def _number(interval: Interval | None) -> str:
@@ -203,6 +222,7 @@ _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
     "alignment": lambda row: row.alignment_retention,
     "recognised": lambda row: row.recognised_retention,
     "identity": lambda row: row.identity_retention,
+    "text": lambda row: row.text_retention,
 }
 
 

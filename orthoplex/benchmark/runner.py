@@ -12,6 +12,7 @@ from orthoplex.benchmark.measurement import Measurement, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
 from orthoplex.benchmark.study import Study
+from orthoplex.benchmark.text import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.models import load_base
 
@@ -41,6 +42,7 @@ def run(
     check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
     workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
+    text = text_reader(encoder, base)
     references = read_references(experiment.concepts, encoder)
     if processes > 1:
         yield from fill(experiment, references, work=Path(work), processes=processes)
@@ -48,14 +50,20 @@ def run(
     seconds: list[Seconds] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
-        study = Study(experiment, workspace, encoder, variant, seed)
+        study = Study(experiment, workspace, encoder, text, variant, seed)
         files = yield from study.train(experiment.trained)
         measured, spent = yield from study.measure(files, references)
         rows += measured
         seconds.append(spent)
         yield BenchmarkEvent("measure", done, len(pairs), f"{variant.name}, seed {seed}")
     result = ExperimentResult(
-        experiment, workspace.base.identity, encoder.name, references, tuple(rows), tuple(seconds)
+        experiment=experiment,
+        base=base.identity,
+        encoder=encoder.name,
+        text=text.name if text else None,
+        references=references,
+        measurements=tuple(rows),
+        seconds=tuple(seconds),
     )
     write_result(result, Path(results))
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
