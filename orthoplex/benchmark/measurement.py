@@ -42,8 +42,21 @@ class References:
 
 
 @dataclass(frozen=True)
+class TextValue:
+    """Text alignment of pictures: what they show of that which their prompts ask for besides the concept.
+
+    Attributes:
+        text: The mean over pictures.
+        choice: The same among the names that the experiment's prompts ask for, chance taken off; None without choice.
+    """
+
+    text: float
+    choice: float | None = None
+
+
+@dataclass(frozen=True)
 class TextShown:
-    """Text alignment of a concept's generated pictures: what they show of all that the prompts ask for besides it.
+    """Text alignment of a concept's generated pictures.
 
     Attributes:
         base: Of the base alone.
@@ -51,9 +64,15 @@ class TextShown:
         merged: Concepts in a merge -> of merges of that size.
     """
 
-    base: float
-    single: float
-    merged: Mapping[int, float]
+    base: TextValue
+    single: TextValue
+    merged: Mapping[int, TextValue]
+
+    def numbers(self, size: int) -> dict[str, float | None]:
+        """The fields of a `Measurement` of merges of a size."""
+        states = {"base": self.base, "single": self.single, "merged": self.merged[size]}
+        texts: dict[str, float | None] = {f"{state}_text": value.text for state, value in states.items()}
+        return texts | {f"{state}_choice": value.choice for state, value in states.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +115,9 @@ class Measurement:
         base_text: Text alignment of the base's pictures; None where no prompt asks for anything that can be read.
         single_text: The same, concept alone.
         merged_text: The same, in the merge.
+        base_choice: See `TextValue.choice`; of the base's pictures.
+        single_choice: The same, concept alone.
+        merged_choice: The same, in the merge.
     """
 
     variant: str
@@ -116,6 +138,9 @@ class Measurement:
     base_text: float | None = None
     single_text: float | None = None
     merged_text: float | None = None
+    base_choice: float | None = None
+    single_choice: float | None = None
+    merged_choice: float | None = None
 
 
 def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict[str, References]:
@@ -202,9 +227,7 @@ def measure(
                     merged_identity=identity_rate(merged, own.training, threshold),
                     single_as=single_as,
                     merged_as=merged_as,
-                    base_text=text.base if text else None,
-                    single_text=text.single if text else None,
-                    merged_text=text.merged[size] if text else None,
+                    **(text.numbers(size) if text else {}),
                 )
             )
     return rows
@@ -262,10 +285,14 @@ class Summary:
     single_text: Interval | None = None
     merged_text: Interval | None = None
     text_retention: Interval | None = None
+    base_choice: Interval | None = None
+    single_choice: Interval | None = None
+    merged_choice: Interval | None = None
+    choice_retention: Interval | None = None
 
 
 _LABELS = ("variant", "size", "seed", "concept", "kind", "single_as", "merged_as")
-_TEXTS = ("base_text", "single_text", "merged_text")
+_TEXTS = tuple(f"{state}_{what}" for what in ("text", "choice") for state in ("base", "single", "merged"))
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:
@@ -279,8 +306,10 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
         raise ConfigurationError(f"a summary of {len(variants)} variants {variants} was asked for; allowed: 1")
     numbers = [item.name for item in fields(Measurement) if item.name not in (*_LABELS, *_TEXTS)]
     values = {name: _table(rows, name) for name in numbers}
-    read = [row for row in rows if row.base_text is not None]
-    texts = {name: _table(read, name) for name in _TEXTS} if read else {}
+    texts: dict[str, Tensor] = {}
+    for name in _TEXTS:
+        if read := [row for row in rows if getattr(row, name) is not None]:
+            texts[name] = _table(read, name)
     base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
     by_seed = merged.mean(dim=0) / single.mean(dim=0)
     return Summary(
@@ -292,7 +321,8 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
         recognised_retention=_retention(values["single_recognised"], values["merged_recognised"]),
         identity_retention=_retention(values["single_identity"], values["merged_identity"]),
         seed_deviation=float(by_seed.std()) if len(by_seed) > 1 else 0.0,
-        text_retention=_retention(texts["single_text"], texts["merged_text"]) if texts else None,
+        text_retention=_retention_of(texts, "text"),
+        choice_retention=_retention_of(texts, "choice"),
     )
 
 
@@ -309,3 +339,7 @@ def _table(rows: Sequence[Measurement], what: str) -> Tensor:
 
 def _retention(single: Tensor, merged: Tensor) -> Interval | None:
     return retention_interval(single, merged) if float(single.mean()) > 0.0 else None
+
+
+def _retention_of(tables: Mapping[str, Tensor], what: str) -> Interval | None:
+    return _retention(tables[f"single_{what}"], tables[f"merged_{what}"]) if f"single_{what}" in tables else None

@@ -14,7 +14,14 @@ import torch
 from orthoplex import __version__
 from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.experiment import Experiment
-from orthoplex.benchmark.measurement import Measurement, References, Summary, ceilings, recognition, summarise
+from orthoplex.benchmark.measurement import (
+    Measurement,
+    References,
+    Summary,
+    ceilings,
+    recognition,
+    summarise,
+)
 from orthoplex.benchmark.plots import curves, heat_maps
 from orthoplex.concepts import BaseIdentity, written_atomically
 from orthoplex.evaluation import Interval
@@ -46,6 +53,7 @@ class ExperimentResult:
         base: On which base.
         encoder: Name of the features.
         text: How text alignment is read; None where it is not.
+        real_text: Concept -> text alignment of its real pictures with their captions, None where none is read.
         references: Concept -> features of its real pictures.
         measurements: One for every variant, seed and concept.
         seconds: One for every variant and seed.
@@ -55,6 +63,7 @@ class ExperimentResult:
     base: BaseIdentity
     encoder: str
     text: str | None
+    real_text: Mapping[str, float | None]
     references: Mapping[str, References]
     measurements: Sequence[Measurement]
     seconds: Sequence[Seconds]
@@ -106,7 +115,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "encoder": result.encoder,
         "text": result.text,
         "machine": machine(),
-        "ceilings": ceilings(result.references),
+        "ceilings": _ceilings(result),
         "summary": [asdict(summary) for summary in summaries],
         "measurements": [asdict(row) for row in result.measurements],
         "seconds": [asdict(row) for row in result.seconds],
@@ -120,6 +129,13 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
     for suffix, text in texts.items():
         with written_atomically(folder / f"{name}{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _ceilings(result: ExperimentResult) -> dict[str, dict[str, float | None]]:
+    """What real pictures reach; `text` is of all of a concept's pictures, with their captions."""
+    return {
+        name: {**limits, "text": result.real_text.get(name)} for name, limits in ceilings(result.references).items()
+    }
 
 
 def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
@@ -175,9 +191,13 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
         ],
     )
     text = markdown_table(
-        ["variant", "text base", "alone", "merged", "retention"],
+        ["variant", "text base", "alone", "merged", "retention", "choice base", "alone", "merged", "retention"],
         [
-            [row.variant, *map(_number, (row.base_text, row.single_text, row.merged_text, row.text_retention))]
+            [
+                row.variant,
+                *map(_number, (row.base_text, row.single_text, row.merged_text, row.text_retention)),
+                *map(_number, (row.base_choice, row.single_choice, row.merged_choice, row.choice_retention)),
+            ]
             for row in summaries
         ],
     )
@@ -185,7 +205,7 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
 
 
 def _concept_table(result: ExperimentResult) -> str:
-    variant, limits = result.experiment.variants[0].name, ceilings(result.references)
+    variant, limits = result.experiment.variants[0].name, _ceilings(result)
     largest = [
         row for row in result.measurements if row.variant == variant and row.size == max(result.experiment.groups)
     ]
@@ -203,10 +223,10 @@ def _concept_table(result: ExperimentResult) -> str:
             [row.merged_text for row in own],
         ]
         means = [_mean(values) for values in states]
-        real = [f"{limits[concept.name][what]:.3f}" for what in ("alignment", "recognised")]
-        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:5], real[1], *means[5:]])
+        real = [_mean([limits[concept.name][what]]) for what in ("alignment", "recognised", "text")]
+        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:5], real[1], *means[5:], real[2]])
     header = ["concept", "kind", "alignment base", "alone", "merged", "real", "recognised alone", "merged", "real"]
-    return markdown_table([*header, "text base", "alone", "merged"], rows)
+    return markdown_table([*header, "text base", "alone", "merged", "real"], rows)
 
 
 def _mean(values: Sequence[float | None]) -> str:

@@ -42,7 +42,7 @@ def run(
     check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
     workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
-    text = text_reader(encoder, base)
+    text = text_reader(encoder, base, experiment.prompts)
     references = read_references(experiment.concepts, encoder)
     if processes > 1:
         yield from fill(experiment, references, work=Path(work), processes=processes)
@@ -61,6 +61,7 @@ def run(
         base=base.identity,
         encoder=encoder.name,
         text=text.name if text else None,
+        real_text={source.name: text.real(source) if text else None for source in experiment.measured},
         references=references,
         measurements=tuple(rows),
         seconds=tuple(seconds),

@@ -22,7 +22,7 @@ from orthoplex.evaluation.metrics import (
 )
 from orthoplex.evaluation.mobilenet import LAYERS, MobileNetEncoder
 from orthoplex.evaluation.pretrained import ClipEncoder, DinoEncoder
-from orthoplex.evaluation.text import TEXT_PREFIX, asked_for, shows, text_scores
+from orthoplex.evaluation.text import TEXT_PREFIX, above_chance, asked_for, shows, text_scores
 
 PRETRAINED: dict[str, type[ClipEncoder | DinoEncoder | FaceEncoder]] = {
     "clip": ClipEncoder,
@@ -48,6 +48,7 @@ __all__ = [
     "Interval",
     "LinearHead",
     "MobileNetEncoder",
+    "above_chance",
     "asked_for",
     "bootstrap",
     "confusion",

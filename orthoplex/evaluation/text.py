@@ -75,6 +75,25 @@ def shows(head: LinearHead, features: Tensor, asked: str, *, among: Collection[s
     return (best == candidates.index(asked)).double()
 
 
+def above_chance(right: Tensor, num_names: int) -> Tensor:
+    """What is left of a share when guessing among k names is taken off: `(x - 1/k) / (1 - 1/k)`.
+
+    1 stays 1 and chance becomes 0, so that shares of choices among different numbers of names can be compared.
+
+    Args:
+        right: 0 or 1 for every picture, or shares.
+        num_names: k, at least 2.
+
+    Raises:
+        ConfigurationError: for fewer names.
+
+    Source: Cohen, "A coefficient of agreement for nominal scales", 1960, equation 1 with equal chances.
+    """
+    if num_names < 2:
+        raise ConfigurationError(f"a choice among {num_names} names was to be judged; allowed: 2 or more")
+    return (right - 1 / num_names) / (1 - 1 / num_names)
+
+
 def text_scores(pictures: Tensor, texts: Tensor) -> Tensor:
     """Alignment of pictures and the texts they should show: `2.5 * max(<p_i, t_i>, 0)`.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import LinearHead, asked_for, shows, text_scores
+from orthoplex.evaluation import LinearHead, above_chance, asked_for, shows, text_scores
 
 SCENES = ("a desert", "a desert with cacti", "a forest", "an autumn forest", "the sea")
 HEAD = LinearHead(torch.eye(3), torch.zeros(3), ("a cave", "a beach", "the sea"), "e")
@@ -44,6 +44,11 @@ def test_fewer_names_are_easier():
     assert shows(HEAD, ROWS, "a cave", among=("a beach", "a cave")).tolist() == [1.0, 1.0, 0.0]
 
 
+def test_chance_is_taken_off():
+    assert above_chance(torch.tensor([1.0, 0.0, 0.25]), 4).tolist() == pytest.approx([1.0, -1 / 3, 0.0])
+    assert float(above_chance(torch.tensor(0.5), 2)) == 0.0
+
+
 def test_scores_of_texts_are_cosines_above_zero():
     texts = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     pictures = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, -1.0]])
@@ -57,6 +62,7 @@ def test_scores_of_texts_are_cosines_above_zero():
         (lambda: shows(HEAD, ROWS, "a fjord"), "does not know 'a fjord'; allowed: a cave, a beach, the sea"),
         (lambda: shows(HEAD, ROWS, "a cave", among=("a cave", "a fjord")), "does not know 'a fjord'"),
         (lambda: shows(HEAD, ROWS, "a cave", among=("a beach",)), "'a cave' was asked for; allowed, .*: a beach"),
+        (lambda: above_chance(torch.zeros(1), 1), "among 1 names was to be judged; allowed: 2 or more"),
         (lambda: text_scores(torch.zeros(3, 2), torch.zeros(2, 2)), r"\(3, 2\) and texts \(2, 2\); allowed"),
         (lambda: text_scores(torch.zeros(3, 2), torch.zeros(3, 5)), r"texts \(3, 5\); allowed"),
     ],
