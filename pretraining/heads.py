@@ -2,8 +2,8 @@
 
 `python -m pretraining.heads` fits them on real composites (`work/pictures`) with the features that experiments measure
 in, writes them into the package as `heads/scene.safetensors` and `heads/style.safetensors`, and notes in
-`results/vignette/heads.json` how well the files that were written read composites of another collection. Text alignment
-is read with them (docs/evaluation.md); no generated picture ever takes part in the fit.
+`results/vignette/heads.json` and `heads.md` how well the files that were written read composites of another collection.
+Text alignment is read with them (docs/evaluation.md); no generated picture ever takes part in the fit.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from orthoplex.benchmark.report import write_json
+from orthoplex.benchmark.report import markdown_table, write_json
+from orthoplex.concepts import written_atomically
 from orthoplex.evaluation import Encoder, LinearHead, MobileNetEncoder, load_head, mean_interval, save_head
 from pretraining.compose import SIZE, Factors, compose
 from pretraining.measure import real_features
@@ -42,7 +44,7 @@ def unseen(count: int) -> tuple[list[Image.Image], list[Factors]]:
     return [picture for picture, _ in made], [factors for _, factors in made]
 
 
-def reading(head: LinearHead, features: torch.Tensor, names: Sequence[str], kept: Sequence[bool]) -> dict[str, object]:
+def reading(head: LinearHead, features: torch.Tensor, names: Sequence[str], kept: Sequence[bool]) -> dict[str, Any]:
     """How often a head names the pictures that are kept rightly, with a 95 % bootstrap interval."""
     guesses = head.predict(features)
     right = [guess == name for guess, name, keep in zip(guesses, names, kept, strict=True) if keep]
@@ -50,7 +52,7 @@ def reading(head: LinearHead, features: torch.Tensor, names: Sequence[str], kept
     return {"accuracy": found.value, "low": found.low, "high": found.high, "pictures": len(right)}
 
 
-def report(heads: dict[str, LinearHead], features: torch.Tensor, rows: Sequence[Factors]) -> dict[str, object]:
+def report(heads: dict[str, LinearHead], features: torch.Tensor, rows: Sequence[Factors]) -> dict[str, Any]:
     """The readings of both heads: of all pictures, and of painted and other ones apart."""
     painted = [row.style is not None for row in rows]
     kinds = {"all": [True] * len(rows), "painted": painted, "not_painted": [not one for one in painted]}
@@ -61,6 +63,20 @@ def report(heads: dict[str, LinearHead], features: torch.Tensor, rows: Sequence[
         }
         for factor, head in heads.items()
     }
+
+
+def table(found: dict[str, Any]) -> str:
+    """What `report` found, as Markdown."""
+    kinds = ("all", "not_painted", "painted")
+    header = ["names of", "classes", *(kind.replace("_", " ") for kind in kinds)]
+    rows = []
+    for factor, row in found.items():
+        cells = [
+            f"{one['accuracy']:.3f} ({one['low']:.3f}–{one['high']:.3f}) of {one['pictures']}"
+            for one in (row[kind] for kind in kinds)
+        ]
+        rows.append([factor, str(row["classes"]), *cells])
+    return markdown_table(header, rows)
 
 
 def main() -> None:
@@ -88,7 +104,9 @@ def main() -> None:
         "unseen": report(written, encoder.encode(pictures), shown),
     }
     write_json(options.results / "heads.json", values)
-    print(values)
+    with written_atomically(options.results / "heads.md") as temporary:
+        temporary.write_text(table(values["unseen"]), encoding="utf-8")
+    print(table(values["unseen"]))
 
 
 if __name__ == "__main__":

@@ -146,7 +146,8 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{experiment.base}` in merges "
         f"of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
         "Numbers are means over concepts and seeds with 95 % bootstrap intervals; retention is merged / alone.\n"
-        + (f"Text alignment, what prompts ask for besides the concept: {result.text}.\n" if result.text else "")
+        + (f"Text alignment, what prompts ask for besides the concept: {result.text}; " if result.text else "")
+        + ("choice: among the names that the prompts ask for, chance taken off.\n" if result.text else "")
     ]
     for size in sizes:
         if len(sizes) > 1:

@@ -77,7 +77,9 @@ def test_the_command_measures_the_files_it_wrote(tmp_path, monkeypatch, capsys):
     assert values["unseen"]["scene"]["all"] == {"accuracy": 1.0, "low": 1.0, "high": 1.0, "pictures": 8}
     assert (values["fitted_on"], values["painted_among_them"]) == (20, 10)
     assert load_head(tmp_path / "heads" / "scene.safetensors").encoder == values["encoder"]
-    assert "accuracy" in capsys.readouterr().out
+    page = (tmp_path / "heads.md").read_text()
+    assert "| scene | 2 | 1.000 (1.000–1.000) of 8 |" in page
+    assert page in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("factor", "classes"), [("scene", {*SCENES}), ("style", {*STYLES, PLAIN})])
