@@ -78,7 +78,7 @@ def load_clip(model: str) -> ClipNetwork:
     network = _load(CLIPModel, model, "clip")
     try:
         with quiet():
-            tokenizer = CLIPTokenizer.from_pretrained(model)
+            tokenizer = CLIPTokenizer.from_pretrained(_place(model))
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
         raise _unusable(model, "clip", f"its tokenizer cannot be loaded: {_first_line(error)}") from error
     config: Any = network.config  # its parts are typed as what they may be given as
@@ -96,15 +96,15 @@ def load_dino(model: str) -> DinoNetwork:
 
 
 def _load(kind: type[_Network], model: str, model_type: str) -> _Network:
-    place = Path(model).expanduser()
-    if not model.strip() or ((place.is_absolute() or model.startswith(".")) and not place.is_dir()):
+    place = _place(model)
+    if not model.strip() or ((place.startswith(".") or Path(place).is_absolute()) and not Path(place).is_dir()):
         raise _unusable(model, model_type, "there is no such folder")
     try:
         with quiet():
-            found = AutoConfig.from_pretrained(model).model_type
+            found = AutoConfig.from_pretrained(place).model_type
             if found != model_type:
                 raise _unusable(model, model_type, f"it is a {found!r} model")
-            loaded: Any = kind.from_pretrained(model, output_loading_info=True, dtype=torch.float32)
+            loaded: Any = kind.from_pretrained(place, output_loading_info=True, dtype=torch.float32)
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
@@ -113,6 +113,11 @@ def _load(kind: type[_Network], model: str, model_type: str) -> _Network:
     if report["missing_keys"]:
         raise _unusable(model, model_type, f"its weights lack {min(report['missing_keys'])}")
     return network.eval().requires_grad_(False)
+
+
+def _place(model: str) -> str:
+    """The folder, with the home folder in the place of `~`; or the name on the hub as it is."""
+    return str(Path(model).expanduser()) if model.startswith("~") else model
 
 
 def _unusable(model: str, model_type: str, reason: str) -> ConfigurationError:
@@ -127,4 +132,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _label(model: str, network: nn.Module) -> str:
-    return f"{Path(model).expanduser().resolve().name}-{weights_hash({'encoder': network})[:8]}"
+    return f"{Path(_place(model)).resolve().name}-{weights_hash({'encoder': network})[:8]}"

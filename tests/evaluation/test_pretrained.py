@@ -49,6 +49,11 @@ def test_the_name_tells_weights_apart(kind, folders, tmp_path):
     assert all(name.startswith(f"{kind}-tiny-{kind}-") and "/" not in name for name in names)
 
 
+def test_a_folder_may_lie_in_the_home_folder(folders, monkeypatch):
+    monkeypatch.setenv("HOME", str(folders["clip"].parent))
+    assert ClipEncoder("~/tiny-clip").name == ClipEncoder(str(folders["clip"])).name
+
+
 def test_texts_are_unit_rows_in_the_space_of_pictures(folders):
     encoder = ClipEncoder(str(folders["clip"]))
     texts = ["a dog", "a photo of a cat in a forest", "word " * 100]
