@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.evaluation import Encoder, mean_cosine, mean_interval
+from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, mean_interval
 from pretraining import pictures
 from pretraining.autoencoder import picture_tensor
 from pretraining.captions import full_prompt
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     options = parser.parse_args()
-    encoder = Encoder(picture_size=ENCODED)
+    encoder = MobileNetEncoder(picture_size=ENCODED)
     real, rows = real_features(options.work, options.fit, encoder)
     readers = fit_readers(real, rows, encoder.name)
     composites = [compose(2, index, styled=1 / 3, sheets=0) for index in range(options.prompts)]

@@ -13,7 +13,8 @@ def test_the_command_line_needs_no_optional_package():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = {"scikit-learn": "sklearn"}
     hidden = [
-        names.get(name, name.replace("-", "_")) for name in (entry.split(">")[0] for entry in extras["evaluation"])
+        names.get(name, name.replace("-", "_"))
+        for name in (entry.split(">")[0] for extra in ("evaluation", "faces") for entry in extras[extra])
     ]
     code = f"import sys; sys.modules.update(dict.fromkeys({hidden!r})); import orthoplex.cli"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -2,8 +2,9 @@
 
 from orthoplex.benchmark.demo import DemoMaterial, run_demo
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import Experiment, PictureSettings, Variant, load_experiment
+from orthoplex.benchmark.experiment import Experiment, load_experiment
 from orthoplex.benchmark.runner import run
+from orthoplex.benchmark.settings import PictureSettings, Variant
 from orthoplex.benchmark.sources import ConceptSource, Split, sample_sources, split_pictures
 from orthoplex.benchmark.stand import DemoSettings
 

@@ -19,32 +19,17 @@ from orthoplex.benchmark.checks import (
     Rule,
     check,
     check_fields,
-    finite_numbers,
     list_of,
     table_of,
     whole_numbers,
 )
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
+from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.benchmark.together import Combination, Together, combinations
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import LARGEST_PICTURE, Encoder
-from orthoplex.merging import check_options
 from orthoplex.training import TrainingConfig
 
-PLACEHOLDER = "{trigger}"
-
-
-_PICTURES = {
-    "num_images": whole_numbers(1),
-    "seed": whole_numbers(0, 2**63 - 1),
-    "num_inference_steps": whole_numbers(1),
-    "guidance_scale": finite_numbers(0),
-    "negative_prompt": TEXT,
-}
-PARTS = Rule("'both', 'tokens', 'weights'", lambda value: value in ("both", "tokens", "weights"))
-_ENCODER = {"layer": TEXT, "picture_size": whole_numbers(1, LARGEST_PICTURE), "grid": whole_numbers(1)}
-_VARIANT = {"training": TABLE, "parts": PARTS, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
 _EXPERIMENT = {
     "base": FILLED_TEXT,
     "resolution": whole_numbers(1),
@@ -65,84 +50,6 @@ _FILE = {
     "variants": list_of(TABLE),
 }
 _COLLECTION = {"index": FILLED_TEXT, "names": list_of(TEXT), "kinds": list_of(TEXT)}
-_OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
-
-
-@dataclass(frozen=True)
-class PictureSettings:
-    """How pictures are made; the same for every variant, so that only the concepts differ.
-
-    Attributes:
-        num_images: Pictures of every prompt.
-        seed: Of the first picture's noise.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Weight of the prompt against no prompt.
-        negative_prompt: What not to show.
-    """
-
-    num_images: int = 4
-    seed: int = 1000
-    num_inference_steps: int = 20
-    guidance_scale: float = 4.0
-    negative_prompt: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse what no pictures could be made with."""
-        check_fields(self, _PICTURES)
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """Which frozen features pictures are measured in; the arguments of `orthoplex.evaluation.Encoder`.
-
-    128 pixels, the vignette's own size, tell the sample concepts apart as well as 224 and with more contrast
-    (docs/evaluation.md).
-    """
-
-    layer: str = "bottleneck"
-    picture_size: int = 128
-    grid: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse values of the wrong type; which of the right type there are, the encoder knows."""
-        check_fields(self, _ENCODER, "encoder")
-
-    def build(self) -> Encoder:
-        """The encoder itself."""
-        return Encoder(layer=self.layer, picture_size=self.picture_size, grid=self.grid)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of training and merging.
-
-    Attributes:
-        name: Its row in the tables.
-        training: Training options that differ from the experiment's.
-        parts: `"both"`; or `"tokens"` or `"weights"`: only these of a trained concept are shown, alone and merged. What
-            is left out is as before training: no change of weights, or the class word's vector for every token.
-        algorithm: How the concepts are merged, a name in `orthoplex.merging.ALGORITHMS`.
-        options: The algorithm's options that differ from its defaults.
-        scale: Strength of all concepts in the merge; a concept alone always has strength 1.
-    """
-
-    name: str
-    training: Mapping[str, Any] = field(default_factory=dict)
-    parts: str = "both"
-    algorithm: str = "sum"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse values of the wrong type, an unknown algorithm and options that it has not."""
-        check("a variant's name", self.name, FILLED_TEXT)
-        check_fields(self, _VARIANT, f"variant {self.name!r}:")
-        if "seed" in self.training:
-            raise ConfigurationError(f"variant {self.name!r}: training {_OWN_SEED}")
-        try:
-            check_options(algorithm=self.algorithm, options=self.options)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"variant {self.name!r}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -183,7 +90,7 @@ class Experiment:
         """Refuse what could not be run to its end."""
         check_fields(self, _EXPERIMENT)
         if "seed" in self.training:
-            raise ConfigurationError(f"training {_OWN_SEED}")
+            raise ConfigurationError(f"training {OWN_SEED}")
         for what, values in (("seeds", self.seeds), ("concepts", self.concepts), ("variants", self.variants)):
             if not values:
                 raise ConfigurationError(f"experiment {self.name!r} has 0 {what}; allowed: 1 or more")
@@ -276,6 +183,9 @@ class Experiment:
             concept["folder"] = Path(concept["folder"]).name
             if concept["held_out"] is None:
                 del concept["held_out"]
+        model = self.encoder.model
+        if model is not None and Path(model).expanduser().is_dir():
+            values["encoder"]["model"] = Path(model).expanduser().resolve().name
         return values
 
 

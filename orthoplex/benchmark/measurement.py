@@ -13,6 +13,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import (
     Encoder,
     Interval,
+    found_references,
     identity_rate,
     identity_threshold,
     image_alignment,
@@ -40,6 +41,40 @@ class References:
     held_out: Tensor
 
 
+@dataclass(frozen=True)
+class TextValue:
+    """Text alignment of pictures: what they show of that which their prompts ask for besides the concept.
+
+    Attributes:
+        text: The mean over pictures.
+        choice: The same among the names that the experiment's prompts ask for, chance taken off; None without choice.
+    """
+
+    text: float
+    choice: float | None = None
+
+
+@dataclass(frozen=True)
+class TextShown:
+    """Text alignment of a concept's generated pictures.
+
+    Attributes:
+        base: Of the base alone.
+        single: Of the concept alone.
+        merged: Concepts in a merge -> of merges of that size.
+    """
+
+    base: TextValue
+    single: TextValue
+    merged: Mapping[int, TextValue]
+
+    def numbers(self, size: int) -> dict[str, float | None]:
+        """The fields of a `Measurement` of merges of a size."""
+        states = {"base": self.base, "single": self.single, "merged": self.merged[size]}
+        texts: dict[str, float | None] = {f"{state}_text": value.text for state, value in states.items()}
+        return texts | {f"{state}_choice": value.choice for state, value in states.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Shown:
     """Features of a concept's generated pictures, all from the same prompts and noise.
@@ -48,11 +83,13 @@ class Shown:
         base: `(n, d)` of the base alone, the class word in the concept's place.
         single: `(n, d)` of the concept alone.
         merged: Concepts in a merge -> `(n, d)` of merges of that size that the concept is in.
+        text: Their text alignment; None where no prompt asks for anything that can be read.
     """
 
     base: Tensor
     single: Tensor
     merged: Mapping[int, Tensor]
+    text: TextShown | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +108,16 @@ class Measurement:
         base_recognised: Share recognised as the concept among the concepts of its kind.
         single_recognised: The same, concept alone.
         merged_recognised: The same, in the merge.
-        single_identity: Share above the identity threshold, which at most 5 % of impostors pass.
+        single_identity: Share above the identity threshold, which at most 5 % of impostors pass, or a published one.
         merged_identity: The same, in the merge.
         single_as: What the pictures of the concept alone are recognised as: concept of the kind -> share.
         merged_as: The same, in the merge. What this has more of another concept in the merge than `single_as` is bleed.
+        base_text: Text alignment of the base's pictures; None where no prompt asks for anything that can be read.
+        single_text: The same, concept alone.
+        merged_text: The same, in the merge.
+        base_choice: See `TextValue.choice`; of the base's pictures.
+        single_choice: The same, concept alone.
+        merged_choice: The same, in the merge.
     """
 
     variant: str
@@ -92,14 +135,29 @@ class Measurement:
     merged_identity: float
     single_as: Mapping[str, float]
     merged_as: Mapping[str, float]
+    base_text: float | None = None
+    single_text: float | None = None
+    merged_text: float | None = None
+    base_choice: float | None = None
+    single_choice: float | None = None
+    merged_choice: float | None = None
 
 
 def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict[str, References]:
-    """Encode the real pictures of concepts, split as everywhere (`ConceptSource.split`)."""
+    """Encode the real pictures of concepts, split as everywhere (`ConceptSource.split`).
+
+    Pictures in which the encoder finds nothing to compare are left out.
+
+    Raises:
+        DatasetError: when a concept would be left without pictures.
+    """
     references = {}
     for concept in concepts:
         split = concept.split()
-        training, held_out = (encoder.encode(open_pictures(files)) for files in (split.training, split.held_out))
+        training, held_out = (
+            found_references(encoder.encode(open_pictures(files)), f"concept {concept.name!r}")
+            for files in (split.training, split.held_out)
+        )
         references[concept.name] = References(concept.kind, training, held_out)
     return references
 
@@ -122,7 +180,12 @@ def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float]
 
 
 def measure(
-    variant: str, seed: int, shown: Mapping[str, Shown], references: Mapping[str, References]
+    variant: str,
+    seed: int,
+    shown: Mapping[str, Shown],
+    references: Mapping[str, References],
+    *,
+    identity_cosine: float | None = None,
 ) -> list[Measurement]:
     """Measure every concept of one variant and seed.
 
@@ -134,13 +197,16 @@ def measure(
         seed: The training seed.
         shown: Concept -> features of its generated pictures.
         references: Concept -> features of its real pictures.
+        identity_cosine: A published threshold of these features, which then judges instead of one set on impostors.
     """
     rows = []
     for name, pictures in shown.items():
-        own, gallery = references[name], gallery_of(name, references)
-        others = [shown[other].single for other in gallery if other != name and other in shown]
-        impostors = torch.cat([pictures.base, *others])
-        threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
+        own, gallery, text = references[name], gallery_of(name, references), pictures.text
+        threshold = identity_cosine
+        if threshold is None:
+            others = [shown[other].single for other in gallery if other != name and other in shown]
+            impostors = torch.cat([pictures.base, *others])
+            threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
         single_as = shares(sorted(recognised(pictures.single, gallery)))
         for size, merged in pictures.merged.items():
             merged_as = shares(sorted(recognised(merged, gallery)))
@@ -161,6 +227,7 @@ def measure(
                     merged_identity=identity_rate(merged, own.training, threshold),
                     single_as=single_as,
                     merged_as=merged_as,
+                    **(text.numbers(size) if text else {}),
                 )
             )
     return rows
@@ -195,7 +262,8 @@ class Summary:
     A retention is `mean(merged)/mean(single)`, None where the single value is 0. `gain_retention` is the stricter
     `(merged - base)/(single - base)` of alignment: what is left of what the concept added to the base.
     `base_recognised` is what the base's class-word pictures reach by chance: with three concepts of a kind a third.
-    `seed_deviation` is the standard deviation over seeds of the retention of alignment, 0 for one seed.
+    `seed_deviation` is the standard deviation over seeds of the retention of alignment, 0 for one seed. Numbers of text
+    are over the concepts whose prompts ask for something that can be read, None where there is none.
     """
 
     variant: str
@@ -213,9 +281,18 @@ class Summary:
     merged_identity: Interval
     identity_retention: Interval | None
     seed_deviation: float
+    base_text: Interval | None = None
+    single_text: Interval | None = None
+    merged_text: Interval | None = None
+    text_retention: Interval | None = None
+    base_choice: Interval | None = None
+    single_choice: Interval | None = None
+    merged_choice: Interval | None = None
+    choice_retention: Interval | None = None
 
 
 _LABELS = ("variant", "size", "seed", "concept", "kind", "single_as", "merged_as")
+_TEXTS = tuple(f"{state}_{what}" for what in ("text", "choice") for state in ("base", "single", "merged"))
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:
@@ -227,18 +304,25 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
     variants = sorted({(row.variant, row.size) for row in rows})
     if len(variants) != 1:
         raise ConfigurationError(f"a summary of {len(variants)} variants {variants} was asked for; allowed: 1")
-    values = {item.name: _table(rows, item.name) for item in fields(Measurement) if item.name not in _LABELS}
+    numbers = [item.name for item in fields(Measurement) if item.name not in (*_LABELS, *_TEXTS)]
+    values = {name: _table(rows, name) for name in numbers}
+    texts: dict[str, Tensor] = {}
+    for name in _TEXTS:
+        if read := [row for row in rows if getattr(row, name) is not None]:
+            texts[name] = _table(read, name)
     base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
     by_seed = merged.mean(dim=0) / single.mean(dim=0)
     return Summary(
         variant=variants[0][0],
         size=variants[0][1],
-        **{name: mean_interval(table) for name, table in values.items()},
+        **{name: mean_interval(table) for name, table in (values | texts).items()},
         alignment_retention=_retention(single, merged),
         gain_retention=_retention(single - base, merged - base),
         recognised_retention=_retention(values["single_recognised"], values["merged_recognised"]),
         identity_retention=_retention(values["single_identity"], values["merged_identity"]),
         seed_deviation=float(by_seed.std()) if len(by_seed) > 1 else 0.0,
+        text_retention=_retention_of(texts, "text"),
+        choice_retention=_retention_of(texts, "choice"),
     )
 
 
@@ -255,3 +339,7 @@ def _table(rows: Sequence[Measurement], what: str) -> Tensor:
 
 def _retention(single: Tensor, merged: Tensor) -> Interval | None:
     return retention_interval(single, merged) if float(single.mean()) > 0.0 else None
+
+
+def _retention_of(tables: Mapping[str, Tensor], what: str) -> Interval | None:
+    return _retention(tables[f"single_{what}"], tables[f"merged_{what}"]) if f"single_{what}" in tables else None

@@ -19,6 +19,7 @@ from orthoplex.benchmark.events import BenchmarkEvent, Stage
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.measurement import References
 from orthoplex.benchmark.study import Study, finished
+from orthoplex.benchmark.text import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import OrthoplexError
 from orthoplex.models import load_base
@@ -144,6 +145,7 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
     try:
         workspace = Workspace(load_base(task.experiment.base), task.work)
         encoder = task.experiment.encoder.build()
+        text = text_reader(encoder, workspace.base, task.experiment.prompts)
         while (parent := parent_process()) is not None and parent.is_alive():
             with taken.get_lock():
                 index = taken.value
@@ -152,7 +154,7 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
                 return
             job = task.jobs[index]
             variant = task.experiment.variants[job.variant]
-            task.run(job, Study(task.experiment, workspace, encoder, variant, job.seed))
+            task.run(job, Study(task.experiment, workspace, encoder, text, variant, job.seed))
             reports.put(None)
     except KeyboardInterrupt:  # nobody listens where the parent sent it; else it must not wait for ever
         reports.put(OrthoplexError("a process of the experiment was interrupted; run it again to go on"))

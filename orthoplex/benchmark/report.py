@@ -16,7 +16,14 @@ from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.crosstalk import CrosstalkSummary, LayerCrosstalk, summarise_crosstalk
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.benchmark.measurement import Measurement, References, Summary, ceilings, recognition, summarise
+from orthoplex.benchmark.measurement import (
+    Measurement,
+    References,
+    Summary,
+    ceilings,
+    recognition,
+    summarise,
+)
 from orthoplex.benchmark.plots import curves, heat_maps
 from orthoplex.benchmark.sections import crosstalk_chart, crosstalk_section, together_chart, together_section
 from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
@@ -49,6 +56,8 @@ class ExperimentResult:
         experiment: What was computed.
         base: On which base.
         encoder: Name of the features.
+        text: How text alignment is read; None where it is not.
+        real_text: Concept -> text alignment of its real pictures with their captions, None where none is read.
         references: Concept -> features of its real pictures.
         measurements: One for every variant, seed and concept.
         seconds: One for every variant and seed.
@@ -59,6 +68,8 @@ class ExperimentResult:
     experiment: Experiment
     base: BaseIdentity
     encoder: str
+    text: str | None
+    real_text: Mapping[str, float | None]
     references: Mapping[str, References]
     measurements: Sequence[Measurement]
     seconds: Sequence[Seconds]
@@ -113,8 +124,9 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "experiment": result.experiment.to_json(),
         "base": asdict(result.base),
         "encoder": result.encoder,
+        "text": result.text,
         "machine": machine(),
-        "ceilings": ceilings(result.references),
+        "ceilings": _ceilings(result),
         "summary": [asdict(summary) for summary in summaries],
         "measurements": [asdict(row) for row in result.measurements],
         "seconds": [asdict(row) for row in result.seconds],
@@ -141,6 +153,13 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
+def _ceilings(result: ExperimentResult) -> dict[str, dict[str, float | None]]:
+    """What real pictures reach; `text` is of all of a concept's pictures, with their captions."""
+    return {
+        name: {**limits, "text": result.real_text.get(name)} for name, limits in ceilings(result.references).items()
+    }
+
+
 def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
     experiment = result.experiment
     sizes = list(experiment.groups)
@@ -149,6 +168,8 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{experiment.base}` in merges "
         f"of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
         "Numbers are means over concepts and seeds with 95 % bootstrap intervals; retention is merged / alone.\n"
+        + (f"Text alignment, what prompts ask for besides the concept: {result.text}; " if result.text else "")
+        + ("choice: among the names that the prompts ask for, chance taken off.\n" if result.text else "")
     ]
     for size in sizes:
         if len(sizes) > 1:
@@ -167,7 +188,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
 
 
 def _summary_tables(summaries: Sequence[Summary]) -> str:
-    """Alignment, then recognition and identity, one row for each variant."""
+    """Alignment, then recognition and identity, then text alignment, one row for each variant."""
     alignment = markdown_table(
         ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation over seeds"],
         [
@@ -192,11 +213,22 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
             for row in summaries
         ],
     )
-    return f"\n{alignment}\n{identity}"
+    text = markdown_table(
+        ["variant", "text base", "alone", "merged", "retention", "choice base", "alone", "merged", "retention"],
+        [
+            [
+                row.variant,
+                *map(_number, (row.base_text, row.single_text, row.merged_text, row.text_retention)),
+                *map(_number, (row.base_choice, row.single_choice, row.merged_choice, row.choice_retention)),
+            ]
+            for row in summaries
+        ],
+    )
+    return f"\n{alignment}\n{identity}\n{text}"
 
 
 def _concept_table(result: ExperimentResult) -> str:
-    variant, limits = result.experiment.variants[0].name, ceilings(result.references)
+    variant, limits = result.experiment.variants[0].name, _ceilings(result)
     largest = [
         row for row in result.measurements if row.variant == variant and row.size == max(result.experiment.groups)
     ]
@@ -209,12 +241,20 @@ def _concept_table(result: ExperimentResult) -> str:
             [row.merged_alignment for row in own],
             [row.single_recognised for row in own],
             [row.merged_recognised for row in own],
+            [row.base_text for row in own],
+            [row.single_text for row in own],
+            [row.merged_text for row in own],
         ]
-        means = [f"{sum(values) / len(values):.3f}" for values in states]
-        real = [f"{limits[concept.name][what]:.3f}" for what in ("alignment", "recognised")]
-        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:], real[1]])
+        means = [_mean(values) for values in states]
+        real = [_mean([limits[concept.name][what]]) for what in ("alignment", "recognised", "text")]
+        rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:5], real[1], *means[5:], real[2]])
     header = ["concept", "kind", "alignment base", "alone", "merged", "real", "recognised alone", "merged", "real"]
-    return markdown_table(header, rows)
+    return markdown_table([*header, "text base", "alone", "merged", "real"], rows)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    return f"{sum(numbers) / len(numbers):.3f}" if numbers else "–"
 
 
 def _number(interval: Interval | None) -> str:
@@ -225,6 +265,7 @@ _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
     "alignment": lambda row: row.alignment_retention,
     "recognised": lambda row: row.recognised_retention,
     "identity": lambda row: row.identity_retention,
+    "text": lambda row: row.text_retention,
 }
 
 

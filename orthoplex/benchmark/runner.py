@@ -14,6 +14,7 @@ from orthoplex.benchmark.measurement import Measurement, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
 from orthoplex.benchmark.study import Study
+from orthoplex.benchmark.text import text_reader
 from orthoplex.benchmark.together import TogetherMeasurement
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import CapacityError
@@ -48,6 +49,7 @@ def run(
     _check_capacity(experiment, base)
     workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
+    text = text_reader(encoder, base, experiment.prompts)
     references = read_references(experiment.concepts, encoder)
     if processes > 1:
         yield from fill(experiment, references, work=Path(work), processes=processes)
@@ -57,7 +59,7 @@ def run(
     crosstalk: list[LayerCrosstalk] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
-        study = Study(experiment, workspace, encoder, variant, seed)
+        study = Study(experiment, workspace, encoder, text, variant, seed)
         files = yield from study.train(experiment.trained)
         measured, spent = yield from study.measure(files, references)
         rows += measured
@@ -67,8 +69,10 @@ def run(
         yield BenchmarkEvent("measure", done, len(pairs), f"{variant.name}, seed {seed}")
     result = ExperimentResult(
         experiment=experiment,
-        base=workspace.base.identity,
+        base=base.identity,
         encoder=encoder.name,
+        text=text.name if text else None,
+        real_text={source.name: text.real(source) if text else None for source in experiment.measured},
         references=references,
         measurements=tuple(rows),
         seconds=tuple(seconds),

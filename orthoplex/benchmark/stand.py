@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import EncoderSettings, PictureSettings
 from orthoplex.benchmark.gallery import Combination, Gallery, Row
 from orthoplex.benchmark.measurement import References, Shown, Summary, measure, summarise
+from orthoplex.benchmark.settings import EncoderSettings, PictureSettings
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.benchmark.workspace import PictureSet, Workspace

@@ -10,11 +10,13 @@ from torch import Tensor, cat
 
 from orthoplex.benchmark.crosstalk import LayerCrosstalk, measure_crosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import PLACEHOLDER, Experiment, Variant
-from orthoplex.benchmark.measurement import Measurement, References, Shown, measure
+from orthoplex.benchmark.experiment import Experiment
+from orthoplex.benchmark.measurement import Measurement, References, Shown, TextShown, measure
 from orthoplex.benchmark.merges import Group
 from orthoplex.benchmark.report import Seconds
+from orthoplex.benchmark.settings import PLACEHOLDER, Variant
 from orthoplex.benchmark.sources import ConceptSource
+from orthoplex.benchmark.text import TextReader
 from orthoplex.benchmark.together import Combination, TogetherMeasurement, Views, measure_together
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
@@ -41,11 +43,12 @@ def fill_prompts(prompts: Sequence[str], trigger: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Study:
-    """One variant with one seed."""
+    """One variant with one seed; `text` is how text alignment is read, None where it is not."""
 
     experiment: Experiment
     workspace: Workspace
     encoder: Encoder
+    text: TextReader | None
     variant: Variant
     seed: int
 
@@ -83,8 +86,9 @@ class Study:
             together = merged[source.name]
             spent += sum(pictures.seconds for sets in (single, *together.values()) for pictures in sets)
             features = {size: self._features(sets) for size, sets in together.items()}
-            shown[source.name] = Shown(self._features(base), self._features(single), features)
-        rows = measure(self.variant.name, self.seed, shown, references)
+            text = self._text(source, base, single, together)
+            shown[source.name] = Shown(self._features(base), self._features(single), features, text)
+        rows = measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
         return rows, Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
 
     def _group(
@@ -169,6 +173,24 @@ class Study:
         what = "the base" if merged is None else f"{source.name} alone, {self.variant.name}, seed {self.seed}"
         settings = self.experiment.pictures
         return (yield from self.workspace.pictures(merged, prompts, settings, message=what))
+
+    def _text(
+        self,
+        source: ConceptSource,
+        base: Sequence[PictureSet],
+        single: Sequence[PictureSet],
+        merged: Mapping[int, Sequence[PictureSet]],
+    ) -> TextShown | None:
+        """Text alignment of the pictures, which are one set for each prompt in turn; None where none is read."""
+        if self.text is None:
+            return None
+        templates, found = self.experiment.prompts[source.kind], []
+        for sets in (base, single, *merged.values()):
+            mean = self.text.mean(sets, templates, source, self.workspace)
+            if mean is None:
+                return None
+            found.append(mean)
+        return TextShown(found[0], found[1], dict(zip(merged, found[2:], strict=True)))
 
     def _features(self, sets: Sequence[PictureSet]) -> Tensor:
         return cat([self.workspace.features(pictures, self.encoder) for pictures in sets])

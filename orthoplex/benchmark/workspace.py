@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import PictureSettings
+from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
 from orthoplex.concepts import load_concept, written_atomically
 from orthoplex.errors import ConceptFileError

@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orthoplex.benchmark.settings import MOBILENET, EncoderSettings
 from orthoplex.cli.console import errors_shown
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import Encoder, FolderEvaluation, evaluate_folder
+from orthoplex.evaluation import PRETRAINED, Encoder, FolderEvaluation, evaluate_folder
+
+_PICTURE_SIZE = 224
 
 
 def evaluate(
@@ -26,22 +29,53 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Folder of pictures that do not show the concept, for the identity rate; may be repeated."),
     ] = None,
-    picture_size: Annotated[int, typer.Option(help="Pixels to which pictures are brought before encoding.")] = 224,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND[=MODEL]",
+            help=f"What measures pictures: {', '.join((MOBILENET, *PRETRAINED))}; MODEL is a folder or a name.",
+        ),
+    ] = MOBILENET,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What the pictures should show, with a plain word for the concept; with --encoder clip."),
+    ] = None,
+    picture_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels to which pictures are brought before encoding; mobilenet only.",
+            show_default=str(_PICTURE_SIZE),
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure pictures against real pictures of a concept: alignment, recognition, identity."""
     with errors_shown():
         others = _named_folders(other or [])
-        encoder = Encoder(picture_size=picture_size)
-        found = evaluate_folder(pictures, references, encoder=encoder, others=others, impostors=impostors or [])
+        found = evaluate_folder(
+            pictures,
+            references,
+            encoder=_encoder(encoder, picture_size),
+            others=others,
+            impostors=impostors or [],
+            prompt=prompt,
+        )
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
             return
         title = f"{pictures}: {found.num_pictures} pictures against {found.num_references}, {found.encoder}"
         table = Table(title=Text(title), show_header=False, title_justify="left")
-        for row in _rows(found):
+        for row in _rows(found, bool(impostors)):
             table.add_row(*map(Text, row))
         Console().print(table)
+
+
+def _encoder(text: str, picture_size: int | None) -> Encoder:
+    kind, separator, model = text.partition("=")
+    if separator and not model:
+        raise ConfigurationError(f"encoder is {text!r}; allowed is KIND or KIND=MODEL, as in clip=models/clip")
+    size = _PICTURE_SIZE if kind == MOBILENET and picture_size is None else picture_size
+    return EncoderSettings(kind=kind, model=model or None, picture_size=size).build()
 
 
 def _named_folders(texts: list[str]) -> dict[str, Path]:
@@ -56,7 +90,7 @@ def _named_folders(texts: list[str]) -> dict[str, Path]:
     return folders
 
 
-def _rows(found: FolderEvaluation) -> list[tuple[str, str]]:
+def _rows(found: FolderEvaluation, impostors: bool) -> list[tuple[str, str]]:
     rows = [("image alignment", str(found.alignment))]
     if found.alignment_of_references is not None:
         rows.append(("among the references", f"{found.alignment_of_references:.3f}"))
@@ -64,5 +98,8 @@ def _rows(found: FolderEvaluation) -> list[tuple[str, str]]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found.recognised_as.items())
         rows += [("recognised", str(found.recognised)), ("recognised as", shares)]
     if found.identity is not None:
-        rows.append(("identity at 5 % false positives", str(found.identity)))
+        told = "5 % false positives" if impostors else f"a cosine of {found.identity_cosine:.2f}"
+        rows.append((f"identity at {told}", str(found.identity)))
+    if found.text is not None:
+        rows.append(("text alignment", str(found.text)))
     return rows

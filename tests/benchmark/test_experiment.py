@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Variant, load_experiment
-from orthoplex.benchmark.experiment import EncoderSettings
 from orthoplex.benchmark.merges import MergeSettings
+from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.errors import ConfigurationError
+from orthoplex.evaluation import DinoEncoder
+from tests.tiny_vision import build_dino
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
 GOOD = """
@@ -254,3 +256,45 @@ def test_what_could_never_be_finished_is_refused_before_any_work(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_experiment(write(tmp_path, "x = " + "[" * 3000 + "]" * 3000))
     assert load_experiment(write(tmp_path, "\ufeff" + GOOD)).name == "tiny"
+
+
+def test_an_encoder_has_the_options_of_its_kind():
+    usual = EncoderSettings()
+    assert (usual.kind, usual.layer, usual.picture_size, usual.grid, usual.model) == (
+        "mobilenet", "bottleneck", 128, 1, None,
+    )  # fmt: skip
+    clip = EncoderSettings(kind="clip", model="models/clip")
+    assert (clip.layer, clip.picture_size, clip.grid, clip.model) == (None, None, None, "models/clip")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "vgg"}, "encoder kind is 'vgg'; allowed: one of mobilenet, clip, dino, face"),
+        ({"kind": ["clip"]}, r"encoder kind is \['clip'\]; allowed: one of"),
+        ({"kind": "clip", "layer": "stem"}, "layer is 'stem', which the kind 'clip' does not have; allowed: model"),
+        ({"kind": "face", "grid": 2}, "encoder grid is 2, which the kind 'face' does not have; allowed: model"),
+        ({"model": "x"}, "model is 'x', which the kind 'mobilenet' does not have; allowed: layer, picture_size, grid"),
+        ({"kind": "dino", "model": " "}, "encoder model is ' '; allowed: texts that are not blank"),
+        ({"kind": "dino", "model": 5}, "encoder model is 5; allowed: texts"),
+    ],
+)
+def test_an_encoder_of_a_wrong_kind_is_refused(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        EncoderSettings(**values)
+
+
+def test_kinds_build_their_encoders(tmp_path):
+    folder = build_dino(tmp_path / "tiny")
+    encoder = EncoderSettings(kind="dino", model=str(folder)).build()
+    assert isinstance(encoder, DinoEncoder) and encoder.name.startswith("dino-tiny-")
+
+
+def test_a_result_holds_no_folder_of_a_model(tmp_path, sources):
+    folder = build_dino(tmp_path / "tiny")
+    settings = EncoderSettings(kind="dino", model=str(folder))
+    prompts = {"person": ("{trigger}",), "subject": ("{trigger}",)}
+    experiment = Experiment(
+        "e", "b", 32, (0,), sources, {}, prompts, PictureSettings(), settings, (Variant("v"),)
+    )  # fmt: skip
+    assert experiment.to_json()["encoder"]["model"] == "tiny"

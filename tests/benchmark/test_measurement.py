@@ -11,6 +11,8 @@ from orthoplex.benchmark.measurement import (
     Measurement,
     References,
     Shown,
+    TextShown,
+    TextValue,
     ceilings,
     gallery_of,
     measure,
@@ -138,3 +140,40 @@ def test_impostors_are_the_base_and_the_others_of_the_kind():
     anna = measure("v", 0, pictures, references())[0]
     assert anna.single_identity == 0.0
     assert torch.equal(pictures["anna"].single, tensor([EAST, EAST]))
+
+
+def test_text_alignment_is_taken_over_for_every_size():
+    text = TextShown(TextValue(0.5), TextValue(0.75, 0.5), {2: TextValue(0.25, -0.5), 5: TextValue(0.0)})
+    pictures = Shown(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, text)
+    small, large = measure("v", 0, {"anna": pictures}, references())
+    assert (small.base_text, small.single_text, small.merged_text) == (0.5, 0.75, 0.25)
+    assert (small.base_choice, small.single_choice, small.merged_choice) == (None, 0.5, -0.5)
+    assert (large.merged_text, large.merged_choice) == (0.0, None)
+
+
+def test_text_is_summarised_over_the_concepts_that_have_it():
+    rows = [
+        replace(row("a", 0), base_text=0.25, single_text=0.75, merged_text=0.5),
+        replace(row("b", 0), base_text=0.75, single_text=0.25, merged_text=0.25, single_choice=0.5, merged_choice=0.25),
+        row("c", 0),
+    ]
+    rows[1] = replace(rows[1], base_choice=0.0)
+    summary = summarise(rows)
+    assert summary.base_text is not None and summary.base_text.value == 0.5
+    assert summary.text_retention is not None and summary.text_retention.value == pytest.approx(0.375 / 0.5)
+    assert summary.single_choice is not None and summary.single_choice.value == 0.5
+    assert summary.choice_retention is not None and summary.choice_retention.value == 0.5
+    without = summarise([row("a", 0)])
+    assert (without.base_text, without.merged_text, without.text_retention, without.choice_retention) == (None,) * 4
+
+
+def test_text_that_nothing_is_left_of_alone_has_no_retention():
+    rows = [replace(row("a", 0), base_text=0.5, single_text=0.0, merged_text=0.5)]
+    assert summarise(rows).text_retention is None
+
+
+def test_a_published_threshold_judges_instead_of_impostors():
+    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST, DIAGONAL]), merged={1: tensor([NORTH])})}
+    (strict,) = measure("v", 0, pictures, references(), identity_cosine=0.8)
+    (mild,) = measure("v", 0, pictures, references(), identity_cosine=0.5)
+    assert (strict.single_identity, mild.single_identity, mild.merged_identity) == (0.5, 1.0, 0.0)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from orthoplex.benchmark import run
+from orthoplex.benchmark import run, text
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
@@ -157,11 +157,33 @@ def test_the_result_holds_every_measurement(finished, sources):
 
 
 def test_tables_and_chart_are_written(finished):
-    text = (finished[1] / "results" / "tiny.md").read_text()
-    assert text.count("| slots |") == 3
-    assert "| boro | subject |" in text
+    page = (finished[1] / "results" / "tiny.md").read_text()
+    assert page.count("| slots |") == 4
+    assert "| boro | subject |" in page
+    assert "| slots | – | – | – | – | – | – | – | – |" in page  # no heads for this base's words
     chart = (finished[1] / "results" / "tiny.svg").read_text()
     assert chart.startswith("<svg") and "lora mean" in chart
+
+
+def test_where_heads_know_the_words_text_alignment_is_measured(finished, monkeypatch, tmp_path):
+    path, folder, _ = finished
+    monkeypatch.setattr(text, "EMBEDDED", "sd1")
+    list(run(path, results=tmp_path, work=folder / "work"))
+    values = json.loads((tmp_path / "tiny.json").read_text())
+    assert "scene and style that linear heads read off mobilenetv2-bottleneck-128px-grid1" in values["text"]
+    for row in values["measurements"]:
+        read = [row[f"{state}_text"] for state in ("base", "single", "merged")]
+        if row["kind"] == "person":  # of their two prompts one asks for a forest
+            assert all(value in (0.0, 1.0) for value in read)
+        else:
+            assert read == [None] * 3
+        assert row["base_choice"] is None  # one name is no choice
+    assert all(0 <= summary["base_text"]["value"] <= 1 for summary in values["summary"])
+    assert values["ceilings"]["anna"]["text"] is None  # its captions name no scene
+    assert (
+        "Text alignment, what prompts ask for besides the concept: scene and style"
+        in (tmp_path / "tiny.md").read_text()
+    )
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(finished):
@@ -197,8 +219,8 @@ def test_merges_of_several_sizes_are_measured_beside_each_other(finished):
     for row in values["measurements"]:
         assert sum(row["merged_as"].values()) == pytest.approx(1)
         assert row["merged_as"].get(row["concept"], 0.0) == row["merged_recognised"]
-    text = (folder / "results" / "sizes.md").read_text()
-    assert "## Merges of 2" in text and "2 of 3 concepts measured" in text
+    page = (folder / "results" / "sizes.md").read_text()
+    assert "## Merges of 2" in page and "2 of 3 concepts measured" in page
     assert "concepts in the merge" in (folder / "results" / "sizes.svg").read_text()
     assert "Prompted (rows)" in (folder / "results" / "sizes-recognised.svg").read_text()
 

@@ -4,9 +4,9 @@ import pytest
 from torch import tensor
 
 from orthoplex.benchmark import sample_sources
-from orthoplex.benchmark.experiment import EncoderSettings
 from orthoplex.benchmark.measurement import References
 from orthoplex.benchmark.separability import Separability, compare_encoders, separability, separability_table
+from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.errors import ConfigurationError
 
 EAST, NORTH, DIAGONAL = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from orthoplex.benchmark import PictureSettings
-from orthoplex.benchmark.experiment import EncoderSettings
+from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.workspace import Workspace, _Clock, content_key
 from orthoplex.concepts import load_concept
 from orthoplex.errors import PromptError

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.tiny_vision import build_clip, build_dino
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
@@ -33,6 +35,23 @@ def test_numbers_as_json(run, folders):
     assert values["alignment"]["low"] <= values["alignment"]["value"] <= values["alignment"]["high"]
 
 
+def test_other_encoders_are_loaded_from_folders(run, folders, tmp_path):
+    clip, dino = build_clip(tmp_path / "clip"), build_dino(tmp_path / "dino")
+    options = ["--references", folders["red"], "--json"]
+    result = run("evaluate", folders["red"], *options, "--encoder", f"clip={clip}", "--prompt", "a red picture")
+    values = json.loads(result.stdout)
+    assert values["encoder"].startswith("clip-clip-") and 0 <= values["text"]["value"] <= 2.5
+    values = json.loads(run("evaluate", folders["red"], *options, "--encoder", f"dino={dino}").stdout)
+    assert values["encoder"].startswith("dino-dino-") and values["text"] is None
+
+
+def test_text_alignment_for_people(run, folders, tmp_path):
+    clip = build_clip(tmp_path / "clip")
+    options = ["--references", folders["red"], "--encoder", f"clip={clip}", "--prompt", "a red picture"]
+    result = run("evaluate", folders["red"], *options)
+    assert result.exit_code == 0 and "text alignment" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -40,7 +59,13 @@ def test_numbers_as_json(run, folders):
         (["--other", "a=x", "--other", "a=y"], "other 'a' is given twice"),
         (["--impostors", "nowhere"], "folder nowhere does not exist"),
         (["--picture-size", "100"], "encoder picture_size is 100; allowed: multiples of 32"),
-        (["--picture-size", "1000000"], "encoder picture_size is 1000000; allowed: multiples of 32 up to 4096"),
+        (["--picture-size", "1000000"], "encoder picture_size is 1000000; allowed: whole numbers from 1 to 4096"),
+        (["--encoder", "vgg"], "encoder kind is 'vgg'; allowed: one of mobilenet, clip, dino, face"),
+        (["--encoder", "clip="], "encoder is 'clip='; allowed is KIND or KIND=MODEL"),
+        (["--encoder", "clip=./nowhere"], "encoder model './nowhere' cannot be used: there is no such folder"),
+        (["--encoder", "mobilenet=x"], "encoder model is 'x', which the kind 'mobilenet' does not have"),
+        (["--encoder", "dino=x", "--picture-size", "64"], "encoder picture_size is 64, which the kind 'dino' does not"),
+        (["--prompt", "a cat"], "prompt is 'a cat' with mobilenetv2-bottleneck-224px-grid1; allowed"),
     ],
 )
 def test_errors_are_one_line(run, folders, options, message):

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.evaluation import Encoder, evaluate_folder, read_pictures
+from orthoplex.evaluation import ClipEncoder, MobileNetEncoder, evaluate_folder, read_pictures
+from tests.tiny_vision import build_clip
 
 
 def folder_of(path, colour, count=4, seed=0):
@@ -20,7 +21,7 @@ def folder_of(path, colour, count=4, seed=0):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return Encoder(layer="stem", picture_size=32)
+    return MobileNetEncoder(layer="stem", picture_size=32)
 
 
 @pytest.fixture
@@ -84,3 +85,16 @@ def test_what_cannot_be_read_is_named(encoder, folders, tmp_path):
         read_pictures(empty)
     with pytest.raises(ConfigurationError, match="a concept is called 'the concept'"):
         evaluate_folder(folders["red"], folders["red"], encoder=encoder, others={"the concept": folders["blue"]})
+
+
+def test_a_prompt_is_measured_with_an_encoder_of_texts(encoder, folders, tmp_path):
+    clip = ClipEncoder(str(build_clip(tmp_path / "clip")))
+    found = evaluate_folder(folders["red"], folders["red"], encoder=clip, prompt="a red cat")
+    assert found.text is not None and 0.0 <= found.text.low <= found.text.value <= found.text.high <= 2.5
+    assert evaluate_folder(folders["red"], folders["red"], encoder=clip).text is None
+    with pytest.raises(
+        ConfigurationError, match="prompt is 'a cat' with mobilenetv2-.*; allowed: a prompt with .* clip"
+    ):
+        evaluate_folder(folders["red"], folders["red"], encoder=encoder, prompt="a cat")
+    with pytest.raises(ConfigurationError, match="a concept is called 'nothing found'"):
+        evaluate_folder(folders["red"], folders["red"], encoder=encoder, others={"nothing found": folders["blue"]})

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex import vignette
-from orthoplex.evaluation import Encoder
+from orthoplex.evaluation import MobileNetEncoder
 from pretraining.compose import Box, Factors, Thing
 from pretraining.measure import TARGETS, known_words, sides, spread, summary, table
 from pretraining.readers import PARTS, PERSON, Features, Readers, fit_readers, pair, parts, truth
@@ -109,7 +109,7 @@ def test_one_unseen_picture_in_twenty_passes_a_threshold(readers: Readers) -> No
 def test_features_of_pictures_have_parts_where_there_are_two_things() -> None:
     rows = [Factors((), "a cave", None), Factors((thing("fox"), thing("owl")), "a cave", None)]
     pictures = [Image.new("RGB", (128, 128), colour) for colour in ("red", "green")]
-    found = Features.of(pictures, rows, Encoder(picture_size=32))
+    found = Features.of(pictures, rows, MobileNetEncoder(picture_size=32))
     assert found.whole.shape == (2, 1280)
     assert found.halves.shape == (2, 1, 1280)
 

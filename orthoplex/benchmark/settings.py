@@ -1,0 +1,147 @@
+"""How an experiment trains, merges, pictures and encodes: its tables, each checked as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orthoplex.benchmark.checks import (
+    FILLED_TEXT,
+    TABLE,
+    TEXT,
+    Rule,
+    check,
+    check_fields,
+    finite_numbers,
+    whole_numbers,
+)
+from orthoplex.errors import ConfigurationError
+from orthoplex.evaluation import LARGEST_PICTURE, PRETRAINED, Encoder, MobileNetEncoder
+from orthoplex.merging import check_options
+
+PLACEHOLDER = "{trigger}"
+OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
+_PICTURES = {
+    "num_images": whole_numbers(1),
+    "seed": whole_numbers(0, 2**63 - 1),
+    "num_inference_steps": whole_numbers(1),
+    "guidance_scale": finite_numbers(0),
+    "negative_prompt": TEXT,
+}
+PARTS = Rule("'both', 'tokens', 'weights'", lambda value: value in ("both", "tokens", "weights"))
+MOBILENET = "mobilenet"
+_KINDS = (MOBILENET, *PRETRAINED)
+_ENCODER = {
+    "layer": TEXT,
+    "picture_size": whole_numbers(1, LARGEST_PICTURE),
+    "grid": whole_numbers(1),
+    "kind": Rule(f"one of {', '.join(_KINDS)}", lambda value: value in _KINDS),
+    "model": FILLED_TEXT,
+}
+_MOBILENET = {"layer": "bottleneck", "picture_size": 128, "grid": 1}
+_VARIANT = {"training": TABLE, "parts": PARTS, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """How pictures are made; the same for every variant, so that only the concepts differ.
+
+    Attributes:
+        num_images: Pictures of every prompt.
+        seed: Of the first picture's noise.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Weight of the prompt against no prompt.
+        negative_prompt: What not to show.
+    """
+
+    num_images: int = 4
+    seed: int = 1000
+    num_inference_steps: int = 20
+    guidance_scale: float = 4.0
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no pictures could be made with."""
+        check_fields(self, _PICTURES)
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Which frozen features pictures are measured in.
+
+    128 pixels, the vignette's own size, tell the sample concepts apart as well as 224 and with more contrast
+    (docs/evaluation.md).
+
+    Attributes:
+        layer: See `orthoplex.evaluation.MobileNetEncoder`; None for its bottleneck, or with another kind.
+        picture_size: See there; None for 128, or with another kind.
+        grid: See there; None for 1, or with another kind.
+        kind: `mobilenet`, or one of `orthoplex.evaluation.PRETRAINED`.
+        model: Of the other kinds: a folder, or a name where the kind finds models; None for the usual one.
+    """
+
+    layer: str | None = None
+    picture_size: int | None = None
+    grid: int | None = None
+    kind: str = MOBILENET
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse wrong types and what the kind does not have; which values of the right type there are, it knows."""
+        check("encoder kind", self.kind, _ENCODER["kind"])
+        for name in (*_MOBILENET, "model"):
+            value = getattr(self, name)
+            if value is not None:
+                check(f"encoder {name}", value, _ENCODER[name])
+                if (self.kind == MOBILENET) == (name == "model"):
+                    allowed = ", ".join(_MOBILENET) if self.kind == MOBILENET else "model"
+                    raise ConfigurationError(
+                        f"encoder {name} is {value!r}, which the kind {self.kind!r} does not have; allowed: {allowed}"
+                    )
+            elif self.kind == MOBILENET and name in _MOBILENET:
+                object.__setattr__(self, name, _MOBILENET[name])
+
+    def build(self) -> Encoder:
+        """The encoder itself.
+
+        Raises:
+            ConfigurationError: when there is no such layer, size or model, or an extra is not installed.
+        """
+        if self.kind != MOBILENET:
+            return PRETRAINED[self.kind](self.model) if self.model else PRETRAINED[self.kind]()
+        assert self.layer is not None and self.picture_size is not None and self.grid is not None
+        return MobileNetEncoder(layer=self.layer, picture_size=self.picture_size, grid=self.grid)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of training and merging.
+
+    Attributes:
+        name: Its row in the tables.
+        training: Training options that differ from the experiment's.
+        algorithm: How the concepts are merged, a name in `orthoplex.merging.ALGORITHMS`.
+        options: The algorithm's options that differ from its defaults.
+        scale: Strength of all concepts in the merge; a concept alone always has strength 1.
+        parts: `"both"`; or `"tokens"` or `"weights"`: only these of a trained concept are shown, alone and merged. What
+            is left out is as before training: no change of weights, or the class word's vector for every token.
+    """
+
+    name: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: str = "sum"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+    parts: str = "both"
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type, an unknown algorithm and options that it has not."""
+        check("a variant's name", self.name, FILLED_TEXT)
+        check_fields(self, _VARIANT, f"variant {self.name!r}:")
+        if "seed" in self.training:
+            raise ConfigurationError(f"variant {self.name!r}: training {OWN_SEED}")
+        try:
+            check_options(algorithm=self.algorithm, options=self.options)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"variant {self.name!r}: {error}") from error

@@ -1,0 +1,179 @@
+"""Text alignment of an experiment: what of a prompt can be read off pictures, and with what."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import final
+
+from torch import Tensor, cat, stack
+
+from orthoplex import vignette
+from orthoplex.benchmark.measurement import TextValue
+from orthoplex.benchmark.settings import PLACEHOLDER, EncoderSettings
+from orthoplex.benchmark.sources import ConceptSource, open_pictures
+from orthoplex.benchmark.workspace import PictureSet, Workspace
+from orthoplex.errors import ConfigurationError
+from orthoplex.evaluation import (
+    TEXT_PREFIX,
+    ClipEncoder,
+    Encoder,
+    LinearHead,
+    above_chance,
+    asked_for,
+    load_head,
+    shows,
+    text_scores,
+)
+from orthoplex.models import EMBEDDED, Base
+from orthoplex.training import read_caption_table, with_article
+
+FACTORS = ("scene", "style")
+"""What heads read; a concept that is itself one of them is not asked for it."""
+
+
+class TextReader(ABC):
+    """Reads off pictures what their prompt asks for besides the concept.
+
+    Attributes:
+        name: How it reads, for reports.
+        encoder: Whose features it reads.
+    """
+
+    name: str
+    encoder: Encoder
+
+    @abstractmethod
+    def values(self, features: Tensor, template: str, source: ConceptSource) -> tuple[Tensor, Tensor | None] | None:
+        """What every picture shows of what was asked for, `(n,)`; None where nothing was that can be read.
+
+        The second is the same among the names that are asked for at all, chance taken off; None where that is one.
+
+        Args:
+            features: `(n, d)` of the pictures of one prompt.
+            template: The prompt, with a placeholder in the concept's place.
+            source: The concept.
+        """
+
+    def mean(
+        self, sets: Sequence[PictureSet], templates: Sequence[str], source: ConceptSource, workspace: Workspace
+    ) -> TextValue | None:
+        """The mean over the pictures of all prompts that ask for something; None where none does.
+
+        Args:
+            sets: The pictures, one set for each template in turn, once or several times over.
+            templates: The prompts, with a placeholder in the concept's place.
+            source: The concept.
+            workspace: Where features are kept.
+        """
+        found = [
+            self.values(workspace.features(pictures, self.encoder), template, source)
+            for template, pictures in zip(cycle(templates), sets, strict=False)
+        ]
+        return _mean([one for one in found if one is not None])
+
+    def real(self, source: ConceptSource) -> float | None:
+        """What all real pictures of a concept show of what their captions ask for; None where they ask for nothing.
+
+        This is as much as can be read off pictures of this concept: a painting style may hide scenes from any reader.
+        """
+        split = source.split()
+        table = {row.file_name: row.text for row in read_caption_table(source.folder / "metadata.jsonl")}
+        found = []
+        for path in (*split.training, *split.held_out):
+            beside = path.with_suffix(".txt")
+            caption = beside.read_text("utf-8", errors="replace") if beside.is_file() else table.get(path.name, "")
+            template = caption.partition("\n")[0].replace(source.token, "").strip()
+            if template:
+                found.append(self.values(self.encoder.encode(open_pictures([path])), template, source))
+        value = _mean([one for one in found if one is not None])
+        return value.text if value else None
+
+
+def _mean(found: Sequence[tuple[Tensor, Tensor | None]]) -> TextValue | None:
+    if not found:
+        return None
+    values, choices = [one for one, _ in found], [one for _, one in found if one is not None]
+    return TextValue(float(cat(values).mean()), float(cat(choices).mean()) if choices else None)
+
+
+@final
+class HeadReader(TextReader):
+    """Reads scene and painting style with linear heads (`orthoplex.evaluation.shows`).
+
+    A prompt asks for what it names; one that names no painting style does not ask for a photo. Where it asks for a
+    scene and a style, each is half of the picture's value.
+
+    Args:
+        heads: Factor -> its head.
+        encoder: Whose features the heads read.
+        prompts: Kind -> prompts of the experiment; the names they ask for are what `TextValue.choice` chooses among.
+
+    Raises:
+        ConfigurationError: when a head was fitted on features of another encoder.
+    """
+
+    def __init__(self, heads: Mapping[str, LinearHead], encoder: Encoder, prompts: Mapping[str, Sequence[str]]) -> None:
+        for factor, head in heads.items():
+            if head.encoder != encoder.name:
+                raise ConfigurationError(f"the head for {factor} reads {encoder.name}; allowed: {head.encoder}")
+        self.heads, self.encoder = heads, encoder
+        self.name = f"{' and '.join(heads)} that linear heads read off {encoder.name}"
+        asked = [self.asked(prompt, kind) for kind, templates in prompts.items() for prompt in templates]
+        self.choices = {
+            factor: tuple(sorted({names[factor] for names in asked if factor in names})) for factor in heads
+        }
+
+    def asked(self, template: str, kind: str) -> dict[str, str]:
+        """Factor -> the name that a prompt asks for, but the concept's own factor."""
+        named = {factor: asked_for(template, head.classes) for factor, head in self.heads.items() if factor != kind}
+        return {factor: name for factor, name in named.items() if name is not None}
+
+    def values(self, features: Tensor, template: str, source: ConceptSource) -> tuple[Tensor, Tensor | None] | None:
+        """Share of the names asked for that are the heads' best ones, a picture each."""
+        right, chosen = [], []
+        for factor, name in self.asked(template, source.kind).items():
+            head, names = self.heads[factor], self.choices[factor]
+            right.append(shows(head, features, name))
+            if name in names and len(names) > 1:
+                chosen.append(above_chance(shows(head, features, name, among=names), len(names)))
+        return (stack(right).mean(dim=0), stack(chosen).mean(dim=0) if chosen else None) if right else None
+
+
+@final
+class ClipReader(TextReader):
+    """Reads the whole prompt, the class word in the concept's place (`orthoplex.evaluation.text_scores`).
+
+    Args:
+        encoder: Encodes pictures and texts.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self.encoder, self._clip = encoder, encoder
+        self.name = f"2.5 times the cosine with the prompt, {encoder.name}"
+
+    def values(self, features: Tensor, template: str, source: ConceptSource) -> tuple[Tensor, None]:
+        """2.5 times the cosine above 0 with the prompt, a picture each; there are no names to choose among."""
+        prompt = template.replace(PLACEHOLDER, with_article(source.class_word))
+        return text_scores(features, self._clip.encode_texts([TEXT_PREFIX + prompt])), None
+
+
+def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str]]) -> TextReader | None:
+    """How text alignment is read with an encoder on a base.
+
+    CLIP reads it on any base; otherwise heads do on the embedded base, whose scenes and styles they know, with the
+    encoder they were fitted on; None on other bases.
+
+    Args:
+        encoder: The experiment's.
+        base: The experiment's.
+        prompts: Kind -> the experiment's prompts.
+    """
+    if isinstance(encoder, ClipEncoder):
+        return ClipReader(encoder)
+    if base.identity.family != EMBEDDED:
+        return None
+    heads = {factor: load_head(vignette.head_file(factor)) for factor in FACTORS}
+    fitting = all(head.encoder == encoder.name for head in heads.values())
+    return HeadReader(heads, encoder if fitting else EncoderSettings().build(), prompts)
