@@ -118,6 +118,7 @@ NEUTRAL = {
     "knots-ties": {"density": 1},
     "least-squares": {"ridge": 0},
     "ssr": {"ridge": 0},
+    "custom-diffusion": {"threshold": 0, "directions": 0, "ridge": 0},
 }
 EXACT = ("sum", "mean", "ties", "dare", "dare-ties")
 CHANGES_ONE_ALONE = ("iso-c",)  # its singular values are made equal
@@ -125,14 +126,15 @@ CHANGES_ONE_ALONE = ("iso-c",)  # its singular values are made equal
 
 def inputs_of(concepts: list[Concept]) -> InputGrams:
     """Gram matrices of random inputs, for every layer."""
-    grams = {}
+    grams, foreign = {}, {}
     for number, concept in enumerate(concepts):
         generator = torch.Generator().manual_seed(number)
         grams[concept.content_hash] = {
             layer: (x := torch.randn(200, change.shape[1], generator=generator)).T @ x / len(x)
             for layer, change in concept.layers.items()
         }
-    return InputGrams(grams)
+        foreign |= {layer: torch.eye(len(gram)) for layer, gram in grams[concept.content_hash].items()}
+    return InputGrams(grams, foreign)
 
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name not in CHANGES_ONE_ALONE])
