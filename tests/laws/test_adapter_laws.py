@@ -119,6 +119,7 @@ NEUTRAL = {
     "least-squares": {"ridge": 0},
     "ssr": {"ridge": 0},
     "custom-diffusion": {"threshold": 0, "directions": 0, "ridge": 0},
+    "loraclr": {"weight": 0},
 }
 EXACT = ("sum", "mean", "ties", "dare", "dare-ties")
 CHANGES_ONE_ALONE = ("iso-c",)  # its singular values are made equal

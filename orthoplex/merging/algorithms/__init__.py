@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import Algorithm, Part, WeightChanges
 from orthoplex.merging.algorithms.constrained import CustomDiffusion
+from orthoplex.merging.algorithms.contrastive import Loraclr
 from orthoplex.merging.algorithms.data_aware import LeastSquares, SubspaceRouter
 from orthoplex.merging.algorithms.linear import Mean, Sum
 from orthoplex.merging.algorithms.sparse import Dare, DareTies, Ties
@@ -23,6 +24,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "least-squares": LeastSquares,
     "ssr": SubspaceRouter,
     "custom-diffusion": CustomDiffusion,
+    "loraclr": Loraclr,
 }
 
 
