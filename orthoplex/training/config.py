@@ -65,7 +65,7 @@ class TrainingConfig:
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
-        erasure_batch_size: Foreign inputs a step, for the prediction form.
+        erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
         prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
             0 takes pure noise as foreign latents.
         prior_weight: Extra share of the batch, and weight of its loss, that is prior pictures; 0 for none.
@@ -114,7 +114,7 @@ class TrainingConfig:
     erasure_form: Literal["activation", "prediction"] = "activation"
     erasure_share: float = 1.0
     erasure_prompts: int = 128
-    erasure_batch_size: int = 4
+    erasure_batch_size: int = 3
     prior_pictures: int = 24
     prior_weight: float = 0.0
     sample_every: int = 50
