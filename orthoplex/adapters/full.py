@@ -18,7 +18,8 @@ class Full(Adapter):
     There is no rank to choose, and ``alpha`` counts for nothing. As factors a change is itself and an identity of its
     smaller side (``LowRank.of_matrix``), so that a concept file is an ordinary low-rank file, though a large one.
     Reference: Kumari et al., Multi-Concept Customization of Text-to-Image Diffusion (Custom Diffusion),
-    arXiv 2212.04488, section 3.2: there the keys and values of cross-attention and the token's vector are trained.
+    arXiv 2212.04488, single-concept fine-tuning: there the keys and values of cross-attention and the token's vector
+    are trained.
     """
 
     @classmethod

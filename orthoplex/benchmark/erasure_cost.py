@@ -19,7 +19,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.models import load_base
 from orthoplex.training import ConceptDataset, StepRecord, TrainingConfig, native_resolution, train
 
-FORMS: Mapping[str, Mapping[str, Any]] = {
+FORMS: dict[str, Mapping[str, Any]] = {
     "none": {"erasure": 0.0},
     "activation": {"erasure": 1.0, "erasure_form": "activation"},
     "prediction": {"erasure": 1.0, "erasure_form": "prediction"},

@@ -35,7 +35,7 @@ class CustomDiffusion(Algorithm):
     their way with it, and meet halfway. Unlike ``least-squares`` it does nothing for inputs that foreign prompts hold
     as well, so a concept merged alone comes back on its own words only. The paper knows keys and values of
     cross-attention; other layers are solved in the same way, by what they see.
-    Reference: Kumari et al., arXiv 2212.04488, section 3.3 (equations 4 and 5).
+    Reference: Kumari et al., arXiv 2212.04488, constrained optimization to merge concepts.
 
     Attributes:
         directions: The most directions a concept may claim in a layer; 0 for no limit.

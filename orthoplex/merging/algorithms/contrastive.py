@@ -33,13 +33,14 @@ class Loraclr(Algorithm):
     - Distances are between what is added, and not between outputs: ``W₀ x_i − W₀ x_j`` is missing from the push. From
       the pull it drops out.
     - Distances are in units of σ, so that one margin suits all layers; there the margin is 0.5 as it stands.
-    - The penalty is ``w`` times the mean diagonal of the ``G_i``, squared as in a ridge.
+    - The penalty is ``w`` times the mean diagonal of the ``G_i``, on the squared norm as in a ridge. The public code
+      penalises the norm itself, and adds the pull once more, as a mean over numbers.
     - There, 50 steps of AdamW from zero. Here the pull and the penalty are minimised in closed form, which is
       ``least-squares``, and L-BFGS goes on from there, with strong Wolfe line search in coordinates in which they are a
       sphere; without a push at work it has nothing to do. It needs no learning rate and draws nothing at random. As the
       loss pulls outside the span of the concepts' ups nowhere, the change stays low-rank.
 
-    Reference: Simsar et al., LoRACLR, arXiv 2412.09622, section 4; its public code, ``enisimsar/LoRACLR``.
+    Reference: Simsar et al., LoRACLR, arXiv 2412.09622; its public code, ``enisimsar/LoRACLR``.
 
     Attributes:
         margin: m, in units of the concepts' own outputs; 0 for no push.
