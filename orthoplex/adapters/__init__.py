@@ -3,6 +3,7 @@
 from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site
 from orthoplex.adapters.blockwise import Blockwise
 from orthoplex.adapters.dual import Dual
+from orthoplex.adapters.full import Full
 from orthoplex.adapters.lora import Lora
 from orthoplex.adapters.low_rank import LowRank, fold_stack
 from orthoplex.adapters.orthogonal import Orthogonal
@@ -13,6 +14,7 @@ METHODS: dict[str, type[Adapter]] = {
     "orthogonal": Orthogonal,
     "blockwise": Blockwise,
     "dual": Dual,
+    "full": Full,
 }
 
 
@@ -20,15 +22,12 @@ def check_config(config: AdapterConfig) -> type[Adapter]:
     """Return the class of a configuration's method.
 
     Raises:
-        ConfigurationError: when the method is unknown, or the rank is below what it needs.
+        ConfigurationError: when the method is unknown, or the rank is none that it can have.
     """
     if config.method not in METHODS:
         raise ConfigurationError(f"method is {config.method!r}; allowed are {', '.join(METHODS)}")
     method = METHODS[config.method]
-    if config.rank != "proportional" and config.rank < method.lowest_rank:
-        raise ConfigurationError(
-            f"rank is {config.rank!r}; allowed are whole numbers from {method.lowest_rank} and 'proportional'"
-        )
+    method.check_rank(config)
     return method
 
 
@@ -69,6 +68,7 @@ __all__ = [
     "Blocks",
     "Blockwise",
     "Dual",
+    "Full",
     "Lora",
     "LowRank",
     "Orthogonal",

@@ -14,7 +14,7 @@ from orthoplex.adapters.low_rank import LowRank
 from orthoplex.errors import ConfigurationError
 from orthoplex.subspaces import proportional_rank, slot_from_id
 
-Basis = Literal["slot", "random", "gaussian"]
+Basis = Literal["slot", "random", "gaussian", "identical", "half"]
 Blocks = Literal["rows", "columns"]
 
 
@@ -25,12 +25,13 @@ class AdapterConfig:
     Args:
         method: a name in ``METHODS``.
         rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``; ``dual`` may have 0, which
-            leaves its dual directions alone.
-        alpha: the change is multiplied by ``alpha / rank``; None means 1.
+            leaves its dual directions alone, and ``full`` has none.
+        alpha: the change is multiplied by ``alpha / rank``; None means 1; ``full`` takes no notice of it.
         basis: where the frozen directions of ``orthogonal`` and ``dual`` come from; other methods take no notice of it.
+            ``"identical"`` and ``"half"`` are there to be compared with: concepts share directions on purpose.
         blocks: which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
-        slot: the slot of basis ``"slot"``, or the block of ``blockwise``; None means that it is derived from the
-            concept's id.
+        slot: the slot of bases ``"slot"`` and ``"half"``, or the block of ``blockwise``; None means that it is
+            derived from the concept's id.
         slots: how many concepts a layer shall hold; sets the proportional rank, the number of blocks and the range of
             derived slots.
         down_scale: the length of every frozen direction (the paper's code uses 0.5).
@@ -72,6 +73,11 @@ class AdapterConfig:
     def rank_of(self, in_features: int) -> int:
         """Return the rank r at a layer with ``in_features`` inputs."""
         return proportional_rank(in_features, self.slots) if self.rank == "proportional" else self.rank
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether the basis gives every slot directions of its own, all of them or half of them."""
+        return self.basis in ("slot", "half")
 
     def slot_of(self, concept_id: str) -> int:
         """Return the slot given, or else derived from the concept's id; whether it is owned, the method says."""
@@ -124,9 +130,21 @@ class Adapter(nn.Module, ABC):
     aimed: ClassVar[bool] = False
 
     @classmethod
+    def check_rank(cls, config: AdapterConfig) -> None:
+        """Refuse a rank that the method cannot have.
+
+        Raises:
+            ConfigurationError: when the rank is below ``lowest_rank``.
+        """
+        if config.rank != "proportional" and config.rank < cls.lowest_rank:
+            raise ConfigurationError(
+                f"rank is {config.rank!r}; allowed are whole numbers from {cls.lowest_rank} and 'proportional'"
+            )
+
+    @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
         """Return whether a concept of this method owns a slot."""
-        return config.basis == "slot"
+        return config.has_slots
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:

@@ -28,7 +28,7 @@ class Dual(Adapter):
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
         """Return whether there are rows of a slot."""
-        return config.basis == "slot" and config.rank != 0
+        return config.has_slots and config.rank != 0
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:

@@ -33,7 +33,7 @@ def frozen_rows(config: AdapterConfig, site: Site, *, gaussian_name: str) -> Ten
 class Orthogonal(Adapter):
     """``ΔW = (alpha / rank) · up · down`` with ``down`` frozen; only ``up`` is trained, from zero.
 
-    ``down = down_scale · S Q``: rows ``S`` of the shared orthonormal basis ``Q`` (bases ``slot`` and ``random``), or
+    ``down = down_scale · S Q``: rows ``S`` of the shared orthonormal basis ``Q`` (all bases but ``gaussian``), or
     Gaussian rows. As ``down`` gets no gradient, the inputs ``x`` need not be kept for the backward pass: only
     ``down x`` with its r columns is.
     Reference: Po et al., Orthogonal Adaptation for Modular Customization, arXiv 2312.02432, section 4.

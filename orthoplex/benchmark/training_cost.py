@@ -1,10 +1,11 @@
-"""What a training step costs: memory kept for the backward pass and time, ours beside PEFT's LoRA.
+"""What a training step costs: memory kept for the backward pass and time, ours beside PEFT's LoRA; and erasure.
 
     python -m orthoplex.benchmark.training_cost --output results/training-cost.json
 
 Four cases on the same denoiser, all training the text features too (as a learned token does, so that the whole graph
 is alive): `frozen` (no adapter), `orthogonal` and `lora` (ours), `peft` (PEFT's LoRA through diffusers), equal rank and
-layers. What an adapter keeps is its case less `frozen`, both with the graph alive from the first layer on.
+layers. What an adapter keeps is its case less `frozen`, both with the graph alive from the first layer on. What erasure
+adds to a step is measured on real trainings (`orthoplex.benchmark.erasure_cost`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,13 +27,18 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import AdapterConfig, create_adapter
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.erasure_cost import ErasureSettings, erasure_cost
+from orthoplex.benchmark.report import machine, markdown_table, write_json
+from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target, peft_lora
+from orthoplex.concepts import written_atomically
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.models import Base
 
 CASES = ("frozen", "orthogonal", "lora", "peft")
 _MIB = 2**20
+_CONCEPT = "anna"
+_MEMORIES = ("saved_mib", "adapter_saved_mib", "peak_mib")
 _MODULE = "orthoplex.benchmark.training_cost"
 
 
@@ -252,14 +258,16 @@ def _in_fresh_process(settings: CostSettings, case: str) -> Memory:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: all targets into one file; `--case` is how it calls itself."""
+    """Command line: all targets into one file, and its tables beside it; `--case` is how it calls itself."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("results/training-cost.json"))
-    parser.add_argument("--targets", nargs="+", default=["vignette", RANDOM_SD15])
+    parser.add_argument("--targets", nargs="*", default=["vignette", RANDOM_SD15])
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sd15-latent-size", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=8, help="of all targets but sd15, which takes 1")
+    parser.add_argument("--erasure-bases", nargs="*", default=["vignette"], help="on which erasure is timed")
+    parser.add_argument("--erasure-rounds", type=int, default=6)
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--settings", type=json.loads)
     options = parser.parse_args(arguments)
@@ -279,7 +287,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 steps=1 if large else 3,
             )
         )
-    write_json(options.output, {"machine": machine(), "targets": targets})
+    source = sample_sources([_CONCEPT])[0]
+    erasure = {
+        base: erasure_cost(ErasureSettings(base, rounds=options.erasure_rounds), source)
+        for base in options.erasure_bases
+    }
+    write_json(options.output, {"machine": machine(), "targets": targets, "erasure": erasure})
+    with written_atomically(options.output.with_suffix(".md")) as temporary:
+        temporary.write_text(tables(targets, erasure), encoding="utf-8")
+
+
+def tables(targets: Mapping[str, Any], erasure: Mapping[str, Any]) -> str:
+    """The numbers as Markdown.
+
+    Args:
+        targets: Target to what `training_cost` returned.
+        erasure: Base to what `erasure_cost` returned.
+    """
+    steps = markdown_table(
+        ("target", "case", "saved MiB", "of it the adapters'", "peak MiB", "seconds a step"),
+        [
+            (target, case, *(f"{row[key]:.1f}" for key in _MEMORIES), f"{row['step_seconds']:.4f}")
+            for target, cost in targets.items()
+            for case, row in cost["cases"].items()
+        ],
+    )
+    forms = markdown_table(
+        ("base", "erasure", "foreign inputs a step", "share of steps", "seconds a step", "to none"),
+        [
+            (
+                base,
+                form,
+                str(cost["erasure_batch_size"]) if form == "prediction" else "0",
+                f"{cost['erasure_share']:g}" if form != "none" else "0",
+                f"{seconds:.4f}",
+                f"{cost['step_seconds_to_none'].get(form, 1.0):.2f}",
+            )
+            for base, cost in erasure.items()
+            for form, seconds in cost["step_seconds"].items()
+        ],
+    )
+    return f"# What a training step costs\n\n{steps}\n## What erasure adds to it\n\n{forms}"
 
 
 if __name__ == "__main__":

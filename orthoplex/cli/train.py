@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex.adapters import METHODS
+from orthoplex.adapters import METHODS, Basis
 from orthoplex.cli.console import INTERRUPTED_EXIT, errors_shown, progress_bar, refuse_existing
 from orthoplex.concepts import KINDS, token_names
 from orthoplex.models import load_base
@@ -34,7 +34,7 @@ def train(
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
     method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
-    basis: Annotated[str | None, typer.Option(help="slot, random or gaussian.")] = None,
+    basis: Annotated[str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.")] = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
     erasure: Annotated[float | None, typer.Option(help="Weight of randomized output erasure.")] = None,

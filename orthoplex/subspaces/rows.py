@@ -39,13 +39,18 @@ def choose_rows(choice: str, *, width: int, rank: int, concept_id: str, layer: s
     Choice ``"random"``: r different rows drawn by SHA-256 of (concept_id, layer); two concepts share ``r² / width``
     rows in the mean. Reference: Po et al., arXiv 2312.02432, section 4.2 (randomized orthogonal basis).
 
+    Two more are worse on purpose, for the ablation of the same paper. Choice ``"identical"``: rows ``0 … r − 1``,
+    whatever the slot. Choice ``"half"``: with ``c = ⌊r / 2⌋``, rows ``0 … c − 1``, which all concepts share, and rows
+    ``c + slot · (r − c) … c + (slot + 1) · (r − c) − 1``, which no other slot has; two concepts share c rows, and the
+    capacity is ``⌊(width − c) / (r − c)⌋``.
+
     Args:
-        choice: ``"slot"`` or ``"random"``.
+        choice: ``"slot"``, ``"random"``, ``"identical"`` or ``"half"``.
         width: the inputs of the layer.
         rank: r, how many rows.
         concept_id: decides the random rows, with ``layer``.
         layer: the layer's name; errors name it too.
-        slot: the slot; needed for ``"slot"`` only.
+        slot: the slot; needed for ``"slot"`` and ``"half"`` only.
 
     Returns:
         ``(r,)`` int64.
@@ -58,17 +63,23 @@ def choose_rows(choice: str, *, width: int, rank: int, concept_id: str, layer: s
         raise ConfigurationError(f"layer {layer}: rank is {rank}; allowed are 1 to {width}, the layer's width")
     if choice == "random":
         return torch.tensor(draw_subset(hash_words("random rows", concept_id, layer), width, rank), dtype=torch.int64)
-    if choice != "slot":
-        raise ConfigurationError(f"layer {layer}: choice of rows is {choice!r}; allowed are slot, random")
+    if choice == "identical":
+        return torch.arange(rank, dtype=torch.int64)
+    if choice not in ("slot", "half"):
+        allowed = "slot, random, identical, half"
+        raise ConfigurationError(f"layer {layer}: choice of rows is {choice!r}; allowed are {allowed}")
     if slot is None:
-        raise ConfigurationError(f"layer {layer}: slot is None; choice 'slot' needs a whole number from 0")
-    slots = capacity(width, rank)
+        raise ConfigurationError(f"layer {layer}: slot is None; choice {choice!r} needs a whole number from 0")
+    common = rank // 2 if choice == "half" else 0
+    own = rank - common
+    slots = capacity(width - common, own)
     if not 0 <= slot < slots:
         raise CapacityError(
             f"layer {layer}: slot is {slot}; at width {width} and rank {rank} the capacity is {slots}, "
             f"so allowed are 0 to {slots - 1}"
         )
-    return torch.arange(slot * rank, (slot + 1) * rank, dtype=torch.int64)
+    first = common + slot * own
+    return torch.cat([torch.arange(common), torch.arange(first, first + own)])
 
 
 def gaussian_rows(*, width: int, rank: int, concept_id: str, layer: str) -> Tensor:

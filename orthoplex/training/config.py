@@ -13,8 +13,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 
-LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2}
-"""Default learning rate of the weights per method: a frozen down factor wants a several times larger one."""
+LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2, "full": 4e-4}
+"""Default learning rate of the weights per method: a frozen down factor wants a several times larger one.
+
+That of ``full`` lets the first step move outputs as far as ``orthogonal``'s does. A step of Adam is of size η in every
+entry of ``up``, so an output moves by ``η · ‖z‖₁ ≈ 0.8 η √n ‖z‖`` for n inputs z: ``0.8 η √in ‖x‖`` where the whole
+weight learns, ``0.4 η r/√in ‖x‖`` for r rows of length 0.5; equal at ``η_full = η / 2 · r / in = η / 32`` for 16 slots.
+"""
 
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
@@ -25,13 +30,14 @@ class TrainingConfig:
 
     Attributes:
         method: A name in ``orthoplex.adapters.METHODS``.
-        basis: Where the frozen directions of ``orthogonal`` come from.
+        basis: Where the frozen directions of ``orthogonal`` and ``dual`` come from.
         blocks: Which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
-        slot: The slot of basis ``slot``, or the block of ``blockwise``; ``"auto"`` derives it from the concept's id.
+        slot: The slot of bases ``slot`` and ``half``, or the block of ``blockwise``; ``"auto"`` derives it from the
+            concept's id.
         slots: How many concepts every layer shall hold; sets the proportional rank, the number of blocks and the range
             of automatic slots.
-        rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``.
-        alpha: The change is multiplied by ``alpha / rank``; None means 1.
+        rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``; ``full`` has none.
+        alpha: The change is multiplied by ``alpha / rank``; None means 1; ``full`` takes no notice of it.
         down_scale: Length of every frozen direction.
         duals: How many directions of the token vectors ``dual`` has.
         dual_ridge: Damping of the dual directions of method ``dual``, as a share of the mean energy of an input.
@@ -68,7 +74,7 @@ class TrainingConfig:
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
-        erasure_batch_size: Foreign inputs a step, for the prediction form.
+        erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
         prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
             0 takes pure noise as foreign latents.
         prior_weight: Extra share of the batch, and weight of its loss, that is prior pictures; 0 for none.
@@ -119,7 +125,7 @@ class TrainingConfig:
     erasure_form: Literal["activation", "prediction"] = "activation"
     erasure_share: float = 1.0
     erasure_prompts: int = 128
-    erasure_batch_size: int = 4
+    erasure_batch_size: int = 3
     prior_pictures: int = 24
     prior_weight: float = 0.0
     sample_every: int = 50

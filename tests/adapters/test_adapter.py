@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from orthoplex.adapters import Adapter, AdapterConfig, LowRank, Orthogonal, create_adapter, owned_slot
+from orthoplex.adapters import METHODS, Adapter, AdapterConfig, LowRank, Orthogonal, create_adapter, owned_slot
 from orthoplex.errors import CapacityError, ConfigurationError
 from orthoplex.subspaces import choose_rows, gaussian_rows, overlap, shared_basis_rows, slot_from_id
 
@@ -25,7 +25,7 @@ def build(config: AdapterConfig, layer: str = LAYER, in_features: int = 64, conc
         ({"rank": -1}, "rank is -1; allowed are whole numbers from 0 and 'proportional'"),
         ({"rank": "half"}, "rank is 'half'"),
         ({"rank": 2.0}, "rank is 2.0"),
-        ({"basis": "best"}, "basis is 'best'; allowed are slot, random, gaussian"),
+        ({"basis": "best"}, "basis is 'best'; allowed are slot, random, gaussian, identical, half"),
         ({"alpha": 0.0}, "alpha is 0.0; allowed are numbers above 0"),
         ({"alpha": math.nan}, "alpha is nan"),
         ({"slots": 0}, "slots is 0"),
@@ -67,7 +67,11 @@ def test_rank_is_fixed_or_proportional():
 def test_slot_is_given_or_derived_or_absent():
     assert owned_slot(AdapterConfig(slot=3), "anna") == 3
     assert owned_slot(AdapterConfig(slots=7), "anna") == slot_from_id("anna", 7)
+    assert owned_slot(AdapterConfig(basis="half", slot=3), "anna") == 3
     assert owned_slot(AdapterConfig(basis="random", slot=3), "anna") is None
+    assert owned_slot(AdapterConfig(basis="identical", slot=3), "anna") is None
+    assert owned_slot(AdapterConfig(method="dual", basis="half", slot=3), "anna") == 3
+    assert owned_slot(AdapterConfig(method="dual", basis="half", rank=0, slot=3), "anna") is None
     assert owned_slot(AdapterConfig(method="lora", slot=3), "anna") is None
 
 
@@ -89,6 +93,21 @@ def test_orthogonal_random_and_gaussian_rows_belong_to_concept_and_layer():
         assert torch.equal(build(config).down, build(config, seed=1).down)
         assert not torch.equal(build(config).down, build(config, concept_id="rex").down)
         assert not torch.equal(build(config).down, build(config, layer="unet.to_v").down)
+
+
+def test_bases_for_the_ablation_share_rows_of_the_shared_basis_on_purpose():
+    downs = {
+        basis: [build(AdapterConfig(basis=basis, slot=slot), concept_id=f"concept-{slot}").down for slot in (0, 5)]
+        for basis in ("identical", "half")
+    }
+    assert torch.equal(*downs["identical"])
+    assert torch.equal(downs["identical"][1], 0.5 * shared_basis_rows(64, range(4)))
+    assert overlap(*downs["half"]) == pytest.approx(math.sqrt(1 / 2), abs=1e-6)
+    for basis in ("identical", "half"):
+        assert METHODS["orthogonal"].uses_basis(AdapterConfig(basis=basis))
+    build(AdapterConfig(basis="identical", slot=400))  # there is nothing to run out of
+    with pytest.raises(CapacityError, match=f"layer {LAYER}: slot is 31; .* capacity is 31"):
+        build(AdapterConfig(basis="half", slot=31))
 
 
 def test_lora_starts_as_peft_does_and_by_seed_layer_and_concept():

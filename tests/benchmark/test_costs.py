@@ -90,11 +90,14 @@ def test_a_case_in_this_process_is_written_as_json(pico_folder, capsys):
 @pytest.mark.slow
 def test_training_cost_in_fresh_processes(pico_folder, tmp_path):
     output = tmp_path / "training-cost.json"
-    training_cost.main(["--targets", str(pico_folder), "--rounds", "2", "--rank", "2", "--output", str(output)])
+    training_cost.main(
+        ["--targets", str(pico_folder), "--erasure-bases", "--rounds", "2", "--rank", "2", "--output", str(output)]
+    )
     cost = json.loads(output.read_text())["targets"][str(pico_folder)]
     assert cost["orthogonal_to_peft"]["adapter_saved"] < 0.5
     assert set(cost["cases"]) == set(CASES)
     assert cost["cases"]["frozen"]["adapter_saved_mib"] == 0.0
+    assert f"{cost['cases']['lora']['step_seconds']:.4f}" in output.with_suffix(".md").read_text()
 
 
 def test_a_process_that_fails_says_why(monkeypatch):

@@ -85,6 +85,13 @@ def test_training_options_are_the_experiments_then_the_variants(tmp_path):
     assert experiment.training_config(mean, rex, 3).slot == "auto"
 
 
+@pytest.mark.parametrize(("basis", "expected"), [("half", [0, 1]), ("identical", ["auto", "auto"])])
+def test_bases_with_slots_get_them_by_place(tmp_path, basis, expected):
+    experiment = load_experiment(write(tmp_path, GOOD.replace("{ rank = 2 }", f'{{ basis = "{basis}" }}')))
+    slots = [experiment.training_config(experiment.variants[0], c, 0).slot for c in experiment.concepts]
+    assert slots == expected
+
+
 def test_a_slot_that_is_written_down_is_kept(tmp_path):
     experiment = load_experiment(write(tmp_path, GOOD.replace("{ rank = 2 }", "{ slot = 7 }")))
     assert [experiment.training_config(experiment.variants[0], c, 0).slot for c in experiment.concepts] == [7, 7]

@@ -19,7 +19,9 @@ def adapters_of(concept, pico, method="lora"):
     adapters = {}
     for name, factors in concept.layers.items():
         aimed = 1 if METHODS[method].aimed else 0  # these directions come on top of the rank
-        config = AdapterConfig(method=method, rank=factors.rank - aimed, duals=1)
+        rank = "proportional" if method == "full" else factors.rank - aimed
+        factors = LowRank.of_matrix(factors.delta()) if method == "full" else factors
+        config = AdapterConfig(method=method, rank=rank, duals=1)
         adapters[name] = create_adapter(
             config, layer=name, out_features=factors.shape[0], in_features=factors.shape[1], concept_id="anna", seed=0
         )

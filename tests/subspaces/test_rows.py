@@ -58,6 +58,40 @@ def test_slot_beyond_capacity_is_refused(slot):
         slot_rows(320, 20, slot)
 
 
+def half_rows(width: int, rank: int, slot: int | None) -> torch.Tensor:
+    return choose_rows("half", width=width, rank=rank, concept_id="anna", layer="unet.to_k", slot=slot)
+
+
+def test_identical_rows_are_those_of_slot_0_for_everyone():
+    for concept_id, slot in (("anna", None), ("rex", 3), ("rex", 4000)):
+        rows = choose_rows("identical", width=320, rank=5, concept_id=concept_id, layer="unet.to_k", slot=slot)
+        assert torch.equal(rows, slot_rows(320, 5, 0)) and rows.dtype == torch.int64
+
+
+def test_half_rows_are_half_common_and_half_a_slots_own():
+    assert half_rows(20, 4, 0).tolist() == [0, 1, 2, 3]
+    assert half_rows(20, 4, 1).tolist() == [0, 1, 4, 5]
+    assert half_rows(20, 4, 8).tolist() == [0, 1, 18, 19]
+    assert half_rows(20, 5, 1).tolist() == [0, 1, 5, 6, 7]  # of an odd rank the smaller half is common
+    assert half_rows(20, 1, 7).tolist() == [7]
+    assert half_rows(20, 4, 8).dtype == torch.int64
+
+
+@pytest.mark.parametrize(("width", "rank"), [(64, 4), (320, 20), (96, 7)])
+def test_two_concepts_of_half_rows_share_half(width, rank):
+    a, b = (shared_basis_rows(width, half_rows(width, rank, slot)) for slot in (0, 3))
+    assert overlap(a, b) == pytest.approx(math.sqrt((rank // 2) / rank), abs=1e-6)
+
+
+def test_half_rows_end_where_the_slots_own_halves_do():
+    with pytest.raises(CapacityError, match="layer unet.to_k: slot is 9; at width 20 and rank 4 the capacity is 9"):
+        half_rows(20, 4, 9)
+    with pytest.raises(CapacityError, match="at width 20 and rank 5 the capacity is 6, so allowed are 0 to 5"):
+        half_rows(20, 5, 6)
+    with pytest.raises(ConfigurationError, match="slot is None; choice 'half' needs a whole number from 0"):
+        half_rows(20, 4, None)
+
+
 def test_random_rows_are_different_and_inside():
     rows = random_rows(320, 20, "anna").tolist()
     assert len(set(rows)) == 20
@@ -143,7 +177,7 @@ def test_slot_from_id_is_fixed_and_fair():
         (lambda: gaussian_rows(width=8, rank=0, concept_id="a", layer="to_v"), "layer to_v: rank is 0"),
         (
             lambda: choose_rows("best", width=8, rank=1, concept_id="a", layer="to_v"),
-            "layer to_v: choice of rows is 'best'; allowed are slot, random",
+            "layer to_v: choice of rows is 'best'; allowed are slot, random, identical, half",
         ),
     ],
 )

@@ -34,6 +34,18 @@ def test_a_frozen_down_factor_learns_faster():
     assert LEARNING_RATES["orthogonal"] > 2 * LEARNING_RATES["lora"]
 
 
+def test_the_whole_weight_learns_as_much_more_slowly_as_it_hears_more():
+    config = TrainingConfig()
+    size = config.down_scale / config.slots
+    assert LEARNING_RATES["full"] == pytest.approx(size * LEARNING_RATES["orthogonal"], rel=0.1)
+
+
+def test_full_has_no_rank():
+    with pytest.raises(ConfigurationError, match="rank is 4 with method 'full'; allowed is 'proportional'"):
+        TrainingConfig(method="full", rank=4)
+    assert TrainingConfig(method="full", layers="cross-attention-kv", prior_weight=1.0).rank == "proportional"
+
+
 def test_adapter_part():
     adapter = TrainingConfig(method="lora", rank=5, alpha=2.0, slot=3, slots=8, down_scale=0.25).adapter
     assert (adapter.method, adapter.rank, adapter.alpha) == ("lora", 5, 2.0)
@@ -95,11 +107,11 @@ def test_override_without_equals_sign():
         ("text_encoder=1", "text_encoder is 1; allowed is true or false"),
         ("method=3", "method is 3; allowed is a text"),
         ("slot=first", "slot is 'first'; allowed is a whole number or 'auto'"),
-        ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian'"),
         (
             "layers=all",
             "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear', 'none'",
         ),
+        ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian', 'identical', 'half'"),
         ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16'"),
         pytest.param("steps=" + "[" * 9999, "steps is '.*'; allowed is a whole number", id="nested"),
         ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed is a list of texts"),
@@ -132,7 +144,7 @@ def test_wrong_types_are_named(entry, message):
         ("token_learning_rate=1e300", "token_learning_rate is 1e.300"),
         ("weight_decay=1e300", "weight_decay is 1e.300"),
         ("down_scale=-1", "down_scale is -1.0; allowed are numbers above 0"),
-        ("method=full", "method is 'full'; allowed are lora, orthogonal"),
+        ("method=whole", "method is 'whole'; allowed are lora, orthogonal"),
     ],
 )
 def test_values_out_of_range_are_named(entry, message):

@@ -11,6 +11,7 @@ LAYER = "unet.a"
 
 
 def make_adapter(method="orthogonal", *, out_features=3, in_features=4, rank=2, layer=LAYER, **options):
+    rank = "proportional" if method == "full" else rank
     config = AdapterConfig(method=method, rank=rank, slot=0, slots=2, **options)
     return create_adapter(
         config, layer=layer, out_features=out_features, in_features=in_features, concept_id="x", seed=0
@@ -78,7 +79,7 @@ def test_gradient_equals_the_direct_one(method):
     ours = {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
     adapter.zero_grad()
     direct(linear, adapter, x).backward()
-    assert set(ours) == ({"up"} if method in ("orthogonal", "dual") else {"up", "down"})
+    assert set(ours) == ({"up"} if method in ("orthogonal", "dual", "full") else {"up", "down"})
     for name, parameter in adapter.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import Algorithm, Part, WeightChanges
+from orthoplex.merging.algorithms.constrained import CustomDiffusion
+from orthoplex.merging.algorithms.contrastive import Loraclr
 from orthoplex.merging.algorithms.data_aware import LeastSquares, SubspaceRouter
 from orthoplex.merging.algorithms.linear import Mean, Sum
 from orthoplex.merging.algorithms.sparse import Dare, DareTies, Ties
@@ -21,6 +23,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "knots-ties": KnotsTies,
     "least-squares": LeastSquares,
     "ssr": SubspaceRouter,
+    "custom-diffusion": CustomDiffusion,
+    "loraclr": Loraclr,
 }
 
 

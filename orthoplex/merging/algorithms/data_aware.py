@@ -13,12 +13,12 @@ from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
 
-_SMALLEST_RIDGE = 1e-6
+SMALLEST_RIDGE = 1e-6
 """Gram matrices of float32 are indefinite below: directions that no input has would be inverted as if they had."""
 
 
-def _grams(changes: WeightChanges) -> dict[str, Tensor]:
-    """The Gram matrices of all concepts in the merge, float64.
+def concept_grams(changes: WeightChanges) -> dict[str, Tensor]:
+    """Return the Gram matrices of all concepts in the merge, content hash to ``(in, in)`` float64, in sorted order.
 
     Raises:
         ConfigurationError: When a concept has none, or one has another width.
@@ -37,11 +37,20 @@ def _grams(changes: WeightChanges) -> dict[str, Tensor]:
     return {concept: changes.grams[concept].double() for concept in sorted(changes.grams)}
 
 
-def _solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """``right · (matrix + ridge · mean(diag) · I)⁻¹`` for a symmetric matrix that is positive semidefinite."""
+def damped(matrix: Tensor, ridge: float) -> Tensor:
+    """Return ``matrix + ridge · mean(diag) · I``; a ridge below 1e-6 counts as 1e-6.
+
+    Args:
+        matrix: Symmetric, positive semidefinite but for rounding.
+        ridge: As a share of the mean diagonal.
+    """
     size = float(matrix.diagonal().mean())
-    damped = matrix + max(ridge, _SMALLEST_RIDGE) * (size or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype)
-    return torch.linalg.solve(damped, right.T).T
+    return matrix + max(ridge, SMALLEST_RIDGE) * (size or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype)
+
+
+def solve_damped(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """Return ``right · (matrix + ridge · mean(diag) · I)⁻¹`` for a symmetric matrix that is positive semidefinite."""
+    return torch.linalg.solve(damped(matrix, ridge), right.T).T
 
 
 @final
@@ -82,7 +91,7 @@ class LeastSquares(Algorithm):
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
         """
-        grams = _grams(changes)
+        grams = concept_grams(changes)
         total = torch.stack(list(grams.values())).sum(0)
         if self.foreign > 0:
             if changes.foreign is None:
@@ -92,7 +101,7 @@ class LeastSquares(Algorithm):
                 )
             total = total + self.foreign * changes.foreign.double()
         seen = torch.cat([part.change.down.double() @ grams[part.concept] for part in changes.parts])
-        return LowRank(changes.stacked().up, _solve(total, seen, self.ridge).float().contiguous())
+        return LowRank(changes.stacked().up, solve_damped(total, seen, self.ridge).float().contiguous())
 
 
 @final
@@ -124,9 +133,9 @@ class SubspaceRouter(Algorithm):
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
         """
-        grams, stacked = _grams(changes), changes.stacked()
+        grams, stacked = concept_grams(changes), changes.stacked()
         down = stacked.down.double()
         total = down @ torch.stack(list(grams.values())).sum(0) @ down.T
         own = torch.cat([part.change.down.double() @ grams[part.concept] @ down.T for part in changes.parts])
-        router = _solve(total, own, self.ridge)
+        router = solve_damped(total, own, self.ridge)
         return LowRank((stacked.up.double() @ router).float().contiguous(), stacked.down)

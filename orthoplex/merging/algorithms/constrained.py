@@ -1,0 +1,101 @@
+"""Custom Diffusion's merge: exact on what only a concept's own prompts hold, and as little as can be on all else."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.data_aware import SMALLEST_RIDGE, concept_grams, damped
+
+
+@final
+@dataclass(frozen=True)
+class CustomDiffusion(Algorithm):
+    """The least change on other words that gives every concept's own words what that concept alone would give them.
+
+    The paper's ``argmin_W ‖W C_reg − W₀ C_reg‖_F`` under ``W C = V``, with the text features ``C`` of all concepts'
+    target words, what each concept's own weights give for them ``V``, and features of other captions ``C_reg``, is
+
+        W = W₀ + (V − W₀ C) (Cᵀ A⁻¹ C)⁻¹ Cᵀ A⁻¹,    A = C_reg C_regᵀ.
+
+    ``V − W₀ C`` holds ``s_i ΔW_i C_i`` for each concept, and only the span of each ``C_i`` counts; both are known here.
+    A is the Gram matrix ``G_0`` of foreign prompts. The words of concept i are the directions that its own prompts hold
+    more than ``threshold`` times as strongly as foreign prompts do: with ``A^(-1/2) G_i A^(-1/2) = Q Λ Qᵀ`` and
+    ``U_i`` the columns of Q with the largest ``λ``, ``C_i = A^(1/2) U_i``, and with all ``U_i`` side by side
+
+        ΔW = [s_1 ΔW_1 C_1 … s_k ΔW_k C_k] (Uᵀ U)⁻¹ Uᵀ A^(-1/2).
+
+    This *is* the paper's solution where ``G_i = a A + C_i C_iᵀ`` with a below the threshold, for example where a
+    concept's prompts are its target words alone (a = 0). That directions are chosen by threshold, and not as the
+    features of listed words, is ours. Damping keeps A and ``Uᵀ U`` regular: concepts that share a word cannot both have
+    their way with it, and meet halfway. Unlike ``least-squares`` it does nothing for inputs that foreign prompts hold
+    as well, so a concept merged alone comes back on its own words only. The paper knows keys and values of
+    cross-attention; other layers are solved in the same way, by what they see.
+    Reference: Kumari et al., arXiv 2212.04488, constrained optimization to merge concepts.
+
+    Attributes:
+        directions: The most directions a concept may claim in a layer; 0 for no limit.
+        threshold: How many times as strong as under foreign prompts a direction must be.
+        ridge: Damping, as a share of the mean diagonal of A and of ``Uᵀ U``; below 1e-6 counts as 1e-6.
+    """
+
+    needs_inputs: ClassVar[bool] = True
+
+    directions: int = 8
+    threshold: float = 2.0
+    ridge: float = 1e-3
+
+    @property
+    def needs_foreign(self) -> bool:
+        """Always: they are what must not change."""
+        return True
+
+    def __post_init__(self) -> None:
+        """Refuse negative numbers."""
+        self._check("directions", "whole numbers from 0", self.directions >= 0)
+        self._check("threshold", "numbers from 0", self.threshold >= 0)
+        self._check("ridge", "numbers from 0", self.ridge >= 0)
+
+    def merge(self, changes: WeightChanges) -> LowRank:
+        """Solve for the change; its rank is the number of directions claimed, at most in; the change is 0 without any.
+
+        Raises:
+            ConfigurationError: When a Gram matrix is missing, that of foreign prompts too, or of another width.
+        """
+        grams = concept_grams(changes)
+        if changes.foreign is None:
+            raise ConfigurationError(
+                f"layer {changes.layer}: merging algorithm 'custom-diffusion' needs the Gram matrix of foreign "
+                "prompts; none given"
+            )
+        values, vectors = torch.linalg.eigh(damped(changes.foreign.double(), self.ridge))
+        root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
+        strengths = {part.concept: part.change.scaled(part.strength) for part in changes.parts}
+        claims: list[Tensor] = []
+        wanted: list[Tensor] = []
+        for concept, gram in grams.items():
+            claim = self._claim(inverse @ gram @ inverse)
+            claims.append(claim)
+            change = strengths.get(concept)
+            if change is None:  # it leaves this weight alone, and wants it left alone on its words
+                wanted.append(torch.zeros(changes.shape[0], claim.shape[1], dtype=torch.float64))
+            else:
+                wanted.append(change.up.double() @ (change.down.double() @ root @ claim))
+        claimed = torch.cat(claims, 1)
+        if claimed.shape[1] == 0:
+            return LowRank(torch.zeros(changes.shape[0], 1), torch.zeros(1, changes.shape[1]))
+        # (Uᵀ U + εI)⁻¹ Uᵀ by the SVD of U: were Uᵀ U inverted, its large numbers would cancel in float32
+        left, sizes, right = torch.linalg.svd(claimed, full_matrices=False)
+        up = torch.cat(wanted, 1) @ right.T * (sizes / (sizes.square() + max(self.ridge, SMALLEST_RIDGE)))
+        return LowRank(up.float().contiguous(), (left.T @ inverse).float().contiguous())
+
+    def _claim(self, relative: Tensor) -> Tensor:
+        """The eigenvectors, ``(in, m)``, whose eigenvalue passes the threshold, the largest first."""
+        values, vectors = torch.linalg.eigh(relative)
+        most = self.directions or len(values)
+        count = min(most, int((values > self.threshold).sum()))
+        return vectors.flip(1)[:, :count]
