@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 SOURCES := orthoplex pretraining tests .ci
 
-.PHONY: help env pretraining-env test test-all gate format demo bench concepts clean
+.PHONY: help env pretraining-env test test-all gate format demo bench pool concepts clean
 
 help:
 	@echo "make env        create .venv with the pinned dependencies"
@@ -14,6 +14,7 @@ help:
 	@echo "make gate       check format, style, types, imports, spelling, docs"
 	@echo "make demo       train three concepts, merge twelve, write demo/index.html"
 	@echo "make bench      run the experiments and regenerate results/"
+	@echo "make pool       build the pictures that most experiments take"
 	@echo "make concepts   train the shipped concept files again"
 	@echo "make format     format the code"
 
@@ -52,7 +53,11 @@ format: env
 demo: env
 	$(BIN)/orthoplex demo
 
-bench: env
+# Pictures of concepts that the base has never seen; most experiments take them.
+pool: pretraining-env
+	test -f work/pool/concepts.json || { $(BIN)/python -m pretraining.assets && $(BIN)/python -m pretraining.pool; }
+
+bench: env pool
 	$(BIN)/python -m orthoplex.benchmark.merge_cost
 	$(BIN)/python -m orthoplex.benchmark.training_cost
 	$(BIN)/python -m orthoplex.benchmark.separability

@@ -3,7 +3,7 @@
     denoiser   the U-Net and text encoder, on latents that are known before any training (see autoencoder.py)
     decoder    the convolutional half of the autoencoder
     refine     the decoder once more, also on latents that the trained denoiser made (see refine.py)
-    export     write the pipeline folder that the package ships (fp16 safetensors)
+    export     write the pipeline folder that the package ships (fp16 safetensors), and prompts in its words
 
 Everything it keeps lies in `--work` (pictures, checkpoints); the record goes to `results/vignette/`.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from pretraining import autoencoder, pictures, tokenizer
+from pretraining import autoencoder, foreign_prompts, pictures, tokenizer
 from pretraining.captions import caption
 from pretraining.checkpoint import save
 from pretraining.compose import GRID, SIZE, Factors
@@ -188,8 +188,11 @@ def _follow(records: Iterator[DecoderProgress], options: argparse.Namespace, sta
 
 
 def export_command(options: argparse.Namespace) -> None:
-    """Write the pipeline folder, a sheet of samples and the loss curves."""
+    """Write the pipeline folder, the prompts that ship with it, a sheet of samples and the loss curves."""
     export(options.work, options.output)
+    foreign_prompts.write(
+        pictures.load_factors(options.work / "pictures"), options.output.parent / "foreign_prompts.txt"
+    )
     sample_sheet(options.output, options.results / "samples.png")
     for stage in ("denoiser", "decoder", "refine"):
         loss_curve(options.results / f"{stage}.jsonl", options.results / f"{stage}.svg")
