@@ -13,7 +13,7 @@ ROWS = [Factors((), f"scene {number}", "ink" if number % 3 == 0 else None) for n
 def test_they_differ_and_are_never_empty(tmp_path: Path) -> None:
     found = foreign_prompts(ROWS, 30)
     assert len(set(found)) == len(found) == 30 and all(found)
-    assert all("scene" in text or text == "a place" or "painting" in text for text in found)
+    assert all("scene" in text or "place" in text for text in found)
     assert found == foreign_prompts(ROWS, 30)
     write([Factors((), f"scene {number}", None) for number in range(600)], tmp_path / "prompts.txt")
     assert len((tmp_path / "prompts.txt").read_text().splitlines()) == 400
