@@ -24,7 +24,7 @@ from orthoplex.benchmark.checks import (
     whole_numbers,
 )
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
-from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Variant
+from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Published, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.benchmark.together import Combination, Together, combinations
 from orthoplex.errors import ConfigurationError
@@ -47,6 +47,7 @@ _FILE = {
     "encoder": TABLE,
     "merges": TABLE,
     "together": list_of(TABLE),
+    "published": TABLE,
     "variants": list_of(TABLE),
 }
 _COLLECTION = {"index": FILLED_TEXT, "names": list_of(TEXT), "kinds": list_of(TEXT)}
@@ -70,6 +71,7 @@ class Experiment:
         merges: Which concepts are merged with which; all with all unless it says otherwise.
         together: Pictures of several concepts.
         crosstalk: Whether what each concept's change does to the others' inputs is measured, layer by layer.
+        published: Figures of others for the report.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Experiment:
     merges: MergeSettings = field(default_factory=MergeSettings)
     together: tuple[Together, ...] = ()
     crosstalk: bool = False
+    published: Published | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
@@ -232,6 +235,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
         together=tuple(_build(Together, row, "together") for row in values.get("together", ())),
         crosstalk=values.get("crosstalk", False),
+        published=_build(Published, values["published"], "published") if "published" in values else None,
         variants=tuple(_build(Variant, row, "a variant") for row in values.get("variants", ())),
     )
 
@@ -251,7 +255,7 @@ def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ..
     return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
-_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Together, Variant)
+_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Together, Published, Variant)
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:

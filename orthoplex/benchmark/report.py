@@ -25,7 +25,13 @@ from orthoplex.benchmark.measurement import (
     summarise,
 )
 from orthoplex.benchmark.plots import curves, heat_maps
-from orthoplex.benchmark.sections import crosstalk_chart, crosstalk_section, together_chart, together_section
+from orthoplex.benchmark.sections import (
+    crosstalk_chart,
+    crosstalk_section,
+    published_section,
+    together_chart,
+    together_section,
+)
 from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
 from orthoplex.concepts import BaseIdentity, written_atomically
 from orthoplex.evaluation import Interval
@@ -140,7 +146,8 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
     texts = {
         ".md": _markdown(result, summaries)
         + together_section(result.experiment.together, together)
-        + crosstalk_section(crosstalk),
+        + crosstalk_section(crosstalk)
+        + published_section(result.experiment.published),
         ".svg": _chart(result, summaries),
         "-recognised.svg": _recognised(result),
         "-together.svg": together_chart(result.experiment.together, together),

@@ -88,6 +88,8 @@ def _check_capacity(experiment: Experiment, base: Base) -> None:
     last = experiment.trained[-1]
     for variant in experiment.variants:
         config = experiment.training_config(variant, last, experiment.seeds[0])
+        if config.layers == "none":
+            continue
         for layer, linear in base.linear_layers(config.layers, config.text_encoder).items():
             shape = {"out_features": linear.out_features, "in_features": linear.in_features}
             try:

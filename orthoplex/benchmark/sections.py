@@ -8,8 +8,18 @@ from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.crosstalk import CrosstalkSummary
 from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.plots import dots
+from orthoplex.benchmark.settings import Published
 from orthoplex.benchmark.together import Together, TogetherSummary
 from orthoplex.evaluation import Interval
+
+
+def published_section(published: Published | None) -> str:
+    """Figures of others, as they published them."""
+    if published is None:
+        return ""
+    rows = [[name, *(f"{number:.3f}" for number in numbers)] for name, numbers in published.rows.items()]
+    table = markdown_table(["method", *published.columns], rows)
+    return f"\n## Published figures\n\n{published.source}\n\n{table}"
 
 
 def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:

@@ -14,6 +14,8 @@ from orthoplex.benchmark.checks import (
     check,
     check_fields,
     finite_numbers,
+    list_of,
+    table_of,
     whole_numbers,
 )
 from orthoplex.errors import ConfigurationError
@@ -30,6 +32,11 @@ _PICTURES = {
     "negative_prompt": TEXT,
 }
 PARTS = Rule("'both', 'tokens', 'weights'", lambda value: value in ("both", "tokens", "weights"))
+_PUBLISHED = {
+    "source": FILLED_TEXT,
+    "columns": list_of(FILLED_TEXT),
+    "rows": table_of(list_of(finite_numbers())),
+}
 MOBILENET = "mobilenet"
 _KINDS = (MOBILENET, *PRETRAINED)
 _ENCODER = {
@@ -112,6 +119,30 @@ class EncoderSettings:
             return PRETRAINED[self.kind](self.model) if self.model else PRETRAINED[self.kind]()
         assert self.layer is not None and self.picture_size is not None and self.grid is not None
         return MobileNetEncoder(layer=self.layer, picture_size=self.picture_size, grid=self.grid)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of others that a report sets beside its own.
+
+    Attributes:
+        source: Where they are from, and how they were measured.
+        columns: What is measured.
+        rows: Method -> one number for each column.
+    """
+
+    source: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type, and rows that are no longer or shorter than the columns."""
+        check_fields(self, _PUBLISHED, "published:")
+        for name, numbers in self.rows.items():
+            if len(numbers) != len(self.columns):
+                raise ConfigurationError(
+                    f"published: {name!r} has {len(numbers)} numbers; allowed: {len(self.columns)}, one a column"
+                )
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,23 @@ def test_the_shipped_experiments_are_read(path):
     assert load_experiment(path).name == path.stem
 
 
+def test_published_figures_have_one_number_a_column(tmp_path):
+    table = '\n[published]\nsource = "a paper"\ncolumns = ["single", "merged"]\nrows = { "theirs" = [0.5, 0.25] }\n'
+    published = load_experiment(write(tmp_path, GOOD + table)).published
+    assert published is not None and published.rows["theirs"] == [0.5, 0.25]
+    with pytest.raises(ConfigurationError, match="published: 'theirs' has 1 numbers; allowed: 2, one a column"):
+        load_experiment(write(tmp_path, GOOD + table.replace("0.5, 0.25", "0.5")))
+    with pytest.raises(ConfigurationError, match="published: rows is"):
+        load_experiment(write(tmp_path, GOOD + table.replace("0.25", "'a lot'")))
+
+
+def test_what_is_shown_of_a_concept_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigurationError, match="parts is 'faces'; allowed: 'both', 'tokens', 'weights'"):
+        load_experiment(write(tmp_path, GOOD + '\n[[variants]]\nname = "x"\nparts = "faces"\n'))
+    with pytest.raises(ConfigurationError, match="crosstalk is 1; allowed: true, false"):
+        load_experiment(write(tmp_path, "crosstalk = 1\n" + GOOD))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"nothing.toml cannot be read"):
         load_experiment(tmp_path / "nothing.toml")

@@ -104,6 +104,15 @@ kinds = ["person", "subject"]
 prompts = ["{1} and {2}"]
 draws = 2
 
+[published]
+source = "A paper, table 2"
+columns = ["identity single", "merged"]
+rows = { "theirs" = [0.5, 0.25] }
+
+[[variants]]
+name = "no weights"
+training = { layers = "none", token_vectors = "layer-wise" }
+
 [[variants]]
 name = "lora tokens"
 training = { method = "lora" }
@@ -122,10 +131,12 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     path.write_text(f"{head}\n{path.read_text()}{tables}\n")
     events = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     trained = {event.message for event in events if event.stage == "train"}
-    assert not any("tokens" in message or "weights" in message for message in trained)  # they share the lora variants'
+    assert not any(
+        "lora tokens" in message or "lora weights" in message for message in trained
+    )  # they share the lora variants'
     values = json.loads((tmp_path / "results" / "tiny.json").read_text())
     rows = values["together"]
-    assert len(rows) == 2 * 5 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
+    assert len(rows) == 2 * 6 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
     assert all(0 <= row["all_recognised"] <= min(row["recognised"]) <= 1 for row in rows)
     layers = {row["layer"] for row in values["crosstalk"]}
     assert layers and all(set(row["own"]) >= {"slots", "lora sum"} for row in values["crosstalk"])
@@ -133,6 +144,7 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     assert all(row["overlap"]["slots"] < 1e-6 < row["overlap"]["lora sum"] for row in values["crosstalk"])
     text = (tmp_path / "results" / "tiny.md").read_text()
     assert "## Together: pairs" in text and "## Crosstalk" in text and next(iter(layers)) in text
+    assert "A paper, table 2" in text and "| theirs | 0.500 | 0.250 |" in text
     for name in ("tiny-together.svg", "tiny-crosstalk.svg"):
         assert (tmp_path / "results" / name).read_text().lstrip().startswith("<")
     again = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
