@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from orthoplex.benchmark.report import markdown_table, write_json
+from orthoplex.benchmark.markdown import markdown_table
+from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import written_atomically
 from orthoplex.evaluation import Encoder, LinearHead, MobileNetEncoder, load_head, mean_interval, save_head
 from pretraining.compose import SIZE, Factors, compose

@@ -26,9 +26,10 @@ class LayerCrosstalk:
         layer: The layer's name.
         concept: The concept i.
         own: `‖ΔW_i X_i‖ / ‖W X_i‖`, X_i what the layer sees under the concept's own prompts.
-        others: `‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖`: what all others, at strength 1, do to them.
-        overlap: Mean of `‖down_i down_jᵀ‖_F / √r` over the others, rows of length 1.
-        expected_overlap: `√(r / in)`, what r directions at random have with r others.
+        others: `λ ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖`: what the others of a merge do to them, mean over its largest merges.
+        overlap: Mean of `‖down_i down_jᵀ‖_F / √r` over the others, rows of length 1; None where a change has as many
+            directions as its weight.
+        expected_overlap: `√(r / in)`, what r directions at random have with r others; None likewise.
     """
 
     variant: str
@@ -37,12 +38,19 @@ class LayerCrosstalk:
     concept: str
     own: float
     others: float
-    overlap: float
-    expected_overlap: float
+    overlap: float | None
+    expected_overlap: float | None
 
 
 def measure_crosstalk(
-    variant: str, seed: int, concepts: Sequence[Concept], weights: Mapping[str, Tensor], inputs: InputGrams
+    variant: str,
+    seed: int,
+    concepts: Sequence[Concept],
+    groups: Sequence[Sequence[str]],
+    weights: Mapping[str, Tensor],
+    inputs: InputGrams,
+    *,
+    scale: float = 1.0,
 ) -> list[LayerCrosstalk]:
     """Measure every layer that two concepts or more change.
 
@@ -50,8 +58,10 @@ def measure_crosstalk(
         variant: The variant's name.
         seed: The training seed.
         concepts: The concepts.
+        groups: The merges, as names of their members; a concept that is in none is left out.
         weights: Layer -> the base's weight `(out, in)`.
         inputs: What the layers see under each concept's own prompts.
+        scale: λ of the merges.
     """
     rows = []
     for layer in sorted({layer for concept in concepts for layer in concept.layers}):
@@ -61,7 +71,11 @@ def measure_crosstalk(
         shared = _overlaps(owners, layer)
         for concept in owners:
             change, gram = concept.layers[layer], inputs.concepts[concept.content_hash][layer]
-            rest = LowRank.stack([_plain(other, layer) for other in owners if other is not concept])
+            rests = [_rest(owners, group, concept, layer) for group in groups if concept.name in group]
+            said = [crosstalk(rest, weights[layer], gram) if rest else 0.0 for rest in rests]
+            if not said:
+                continue
+            narrow = change.rank < min(change.shape)
             rows.append(
                 LayerCrosstalk(
                     variant=variant,
@@ -69,12 +83,18 @@ def measure_crosstalk(
                     layer=layer,
                     concept=concept.name,
                     own=crosstalk(change, weights[layer], gram),
-                    others=crosstalk(rest, weights[layer], gram),
-                    overlap=shared[concept.name],
-                    expected_overlap=(change.rank / change.shape[1]) ** 0.5,
+                    others=scale * _mean(said),
+                    overlap=shared[concept.name] if narrow else None,
+                    expected_overlap=(change.rank / change.shape[1]) ** 0.5 if narrow else None,
                 )
             )
     return rows
+
+
+def _rest(owners: Sequence[Concept], group: Sequence[str], concept: Concept, layer: str) -> LowRank | None:
+    """What the others of a group add to a layer together; None where nobody does."""
+    others = [_plain(other, layer) for other in owners if other is not concept and other.name in group]
+    return LowRank.stack(others) if others else None
 
 
 def _plain(concept: Concept, layer: str) -> LowRank:
@@ -100,10 +120,11 @@ class CrosstalkSummary:
         layer: The layer's name.
         own: Variant -> mean of `LayerCrosstalk.own`.
         others: Variant -> mean of `LayerCrosstalk.others`.
-        overlap: Variant -> mean overlap.
+        overlap: Variant -> mean overlap, where there is one.
         expected_overlap: Variant -> what directions at random have.
-        correlation: Spearman's rank correlation of `others` with the alignment that is lost in the merge, over all
-            concepts, variants and seeds; None where there are fewer than three or one of them never varies.
+        correlation: Spearman's rank correlation of `others` with the alignment that is lost in the merge, over the
+            concepts and seeds of one variant, mean over variants: whether those lose most whose inputs the others
+            disturb most, and not which method does. None where no variant has three, or none in which both vary.
     """
 
     layer: str
@@ -127,19 +148,17 @@ def summarise_crosstalk(
     summaries = []
     for layer in dict.fromkeys(row.layer for row in rows):
         of_layer = [row for row in rows if row.layer == layer]
-        pairs = [
-            (row.others, lost[row.variant, row.seed, row.concept])
-            for row in of_layer
-            if (row.variant, row.seed, row.concept) in lost
-        ]
-        means = {
-            what: {
-                variant: _mean([getattr(row, what) for row in of_layer if row.variant == variant])
-                for variant in dict.fromkeys(row.variant for row in of_layer)
-            }
-            for what in ("own", "others", "overlap", "expected_overlap")
-        }
-        summaries.append(CrosstalkSummary(layer=layer, correlation=rank_correlation(pairs), **means))
+        means: dict[str, dict[str, float]] = {"own": {}, "others": {}, "overlap": {}, "expected_overlap": {}}
+        correlations = []
+        for variant in dict.fromkeys(row.variant for row in of_layer):
+            own = [row for row in of_layer if row.variant == variant]
+            for what, found in means.items():
+                if values := [value for row in own if (value := getattr(row, what)) is not None]:
+                    found[variant] = _mean(values)
+            keys = [(row.others, (row.variant, row.seed, row.concept)) for row in own]
+            correlations.append(rank_correlation([(others, lost[key]) for others, key in keys if key in lost]))
+        known = [value for value in correlations if value is not None]
+        summaries.append(CrosstalkSummary(layer=layer, correlation=_mean(known) if known else None, **means))
     return tuple(summaries)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ _EXPERIMENT = {
     "training": TABLE,
     "prompts": table_of(list_of(TEXT)),
     "crosstalk": TRUTH,
+    "share_slots": TRUTH,
 }
 _FILE = {
     **_EXPERIMENT,
@@ -72,6 +73,7 @@ class Experiment:
         together: Pictures of several concepts.
         crosstalk: Whether what each concept's change does to the others' inputs is measured, layer by layer.
         published: Figures of others for the report.
+        share_slots: Whether concepts beyond the `slots` begin anew at slot 0, so that some meet; or else are refused.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Experiment:
     together: tuple[Together, ...] = ()
     crosstalk: bool = False
     published: Published | None = None
+    share_slots: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
@@ -126,6 +129,8 @@ class Experiment:
     def _check_blocks(self, variant: Variant, config: TrainingConfig) -> None:
         """Refuse fewer blocks than concepts; the slots of other methods end where the base's layers do."""
         needed, limit = len(self.concepts), check_config(config.adapter).slot_limit(config.adapter)
+        if self.share_slots:
+            return
         if limit is not None and config.slot == 0 and limit < needed:
             raise ConfigurationError(
                 f"variant {variant.name!r} has slots = {limit}, so many blocks, for {needed} concepts; "
@@ -133,7 +138,7 @@ class Experiment:
             )
 
     def training_config(self, variant: Variant, concept: ConceptSource, seed: int) -> TrainingConfig:
-        """The training options of one concept; where it takes a slot, the slot is its place among the concepts.
+        """The training options of one concept; where it takes a slot, the slot is its place (see `share_slots`).
 
         Raises:
             ConfigurationError: for an unknown option or a value that is not allowed; names the variant.
@@ -142,7 +147,8 @@ class Experiment:
         try:
             config = TrainingConfig.from_mapping(values)
             if owned_slot(config.adapter, concept.name) is not None and "slot" not in values:
-                config = TrainingConfig.from_mapping({**values, "slot": self.concepts.index(concept)})
+                place = self.concepts.index(concept)
+                config = replace(config, slot=place % config.slots if self.share_slots else place)
         except ConfigurationError as error:
             raise ConfigurationError(f"variant {variant.name!r}: {error}") from error
         return config
@@ -235,6 +241,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
         together=tuple(_build(Together, row, "together") for row in values.get("together", ())),
         crosstalk=values.get("crosstalk", False),
+        share_slots=values.get("share_slots", False),
         published=_build(Published, values["published"], "published") if "published" in values else None,
         variants=tuple(_build(Variant, row, "a variant") for row in values.get("variants", ())),
     )

@@ -263,7 +263,8 @@ class Summary:
     `(merged - base)/(single - base)` of alignment: what is left of what the concept added to the base.
     `base_recognised` is what the base's class-word pictures reach by chance: with three concepts of a kind a third.
     `seed_deviation` is the standard deviation over seeds of the retention of alignment, 0 for one seed. Numbers of text
-    are over the concepts whose prompts ask for something that can be read, None where there is none.
+    are over the concepts whose prompts ask for something that can be read, None where there is none; `text` is without
+    styles, which hide scenes: there it would be the better the more of the style is lost.
     """
 
     variant: str
@@ -308,7 +309,8 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
     values = {name: _table(rows, name) for name in numbers}
     texts: dict[str, Tensor] = {}
     for name in _TEXTS:
-        if read := [row for row in rows if getattr(row, name) is not None]:
+        kinds = {row.kind for row in rows} - ({"style"} if name.endswith("_text") else set())
+        if read := [row for row in rows if row.kind in kinds and getattr(row, name) is not None]:
             texts[name] = _table(read, name)
     base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
     by_seed = merged.mean(dim=0) / single.mean(dim=0)

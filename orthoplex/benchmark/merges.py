@@ -6,13 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orthoplex.benchmark.checks import TEXT, check_fields, list_of, whole_numbers
+from orthoplex.benchmark.checks import TEXT, Rule, check_fields, list_of, whole_numbers
 from orthoplex.errors import ConfigurationError
 
 _MERGES = {
     "sizes": list_of(whole_numbers(1)),
     "draws": whole_numbers(1, 1000),
     "seed": whole_numbers(0),
+    "companions": Rule("'random', 'first'", lambda value: value in ("random", "first")),
     "measured": list_of(TEXT),
 }
 
@@ -24,13 +25,16 @@ class MergeSettings:
     Attributes:
         sizes: Concepts in a merge; empty for one merge of all.
         draws: In how many merges of every size each measured concept is seen, each time with other companions.
-        seed: Decides the companions.
+        seed: Decides the groups.
+        companions: Who fills a group: others drawn at `"random"`, or the `"first"` ones in the experiment's order, so
+            that a larger merge holds what a smaller one does.
         measured: Names of the concepts that are pictured and measured; empty for all. The others are companions.
     """
 
     sizes: tuple[int, ...] = ()
     draws: int = 1
     seed: int = 0
+    companions: str = "random"
     measured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,7 +95,8 @@ def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tup
             for start in range(0, len(shuffled), size):
                 own = shuffled[start : start + size]
                 others = [name for name in names if name not in own]
-                members = own + rng.sample(others, size - len(own))
+                lacking = size - len(own)
+                members = own + (rng.sample(others, lacking) if settings.companions == "random" else others[:lacking])
                 groups.append(Group(tuple(sorted(members)), tuple(name for name in names if name in own)))
         found[size] = tuple(groups)
     return found

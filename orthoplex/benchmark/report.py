@@ -155,6 +155,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
     }
     for suffix, text in texts.items():
         if not text:
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)  # of an experiment that asked for it once
             continue
         with written_atomically(folder / f"{name}{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -46,7 +46,7 @@ def run(
     experiment = load_experiment(Path(path))
     base = load_base(experiment.base)
     check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
-    _check_capacity(experiment, base)
+    check_capacity(experiment, base)
     workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
     text = text_reader(encoder, base, experiment.prompts)
@@ -83,13 +83,15 @@ def run(
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
 
 
-def _check_capacity(experiment: Experiment, base: Base) -> None:
-    """Refuse concepts that a layer has no room for before any is trained; the last of them has the highest slot."""
-    last = experiment.trained[-1]
+def check_capacity(experiment: Experiment, base: Base) -> None:
+    """Refuse concepts that a layer has no room for before any is trained."""
     for variant in experiment.variants:
-        config = experiment.training_config(variant, last, experiment.seeds[0])
-        if config.layers == "none":
+        configs = [experiment.training_config(variant, concept, experiment.seeds[0]) for concept in experiment.trained]
+        if configs[0].layers == "none":
             continue
+        slots = [config.slot if isinstance(config.slot, int) else 0 for config in configs]
+        highest = slots.index(max(slots))
+        config, last = configs[highest], experiment.trained[highest]
         for layer, linear in base.linear_layers(config.layers, config.text_encoder).items():
             shape = {"out_features": linear.out_features, "in_features": linear.in_features}
             try:

@@ -69,7 +69,7 @@ def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
     """Layer by layer what a concept says to its own inputs, and what all others say to them."""
     if not summaries:
         return ""
-    variants = list(summaries[0].own)
+    variants = list(dict.fromkeys(variant for row in summaries for variant in row.own))
     header = ["layer", "correlation with loss"]
     for variant in variants:
         header += [f"{variant}: own", "others", "overlap", "at random"]

@@ -22,7 +22,7 @@ from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, create_algorithm, merge
-from orthoplex.training import class_vector, gather_inputs, inputs_for, with_article
+from orthoplex.training import gather_inputs, inputs_for, starting_tokens, with_article
 
 _Result = TypeVar("_Result")
 
@@ -117,9 +117,7 @@ class Study:
         if self.variant.parts == "tokens":
             return replace(concept, layers={})
         if self.variant.parts == "weights":
-            word = class_vector(self.workspace.base, concept.manifest.class_word).cpu()
-            tokens = {token: word.expand_as(vector).clone() for token, vector in concept.tokens.items()}
-            return replace(concept, tokens=tokens)
+            return replace(concept, tokens=starting_tokens(self.workspace.base, concept))
         return concept
 
     def _merge(self, members: Sequence[Concept]) -> Merge:
@@ -150,18 +148,31 @@ class Study:
                 plain = table.fill([words[name] for name in combination.shown])
                 base = yield from self.workspace.pictures(None, plain, settings, message="the base")
                 found[combination] = (self._views(shown), self._views(base))
-            rows += measure_together(table, self.variant.name, self.seed, found, references)
+            rows += measure_together(
+                table,
+                self.variant.name,
+                self.seed,
+                found,
+                references,
+                {source.name: source.class_word for source in self.experiment.concepts},
+                identity_cosine=self.encoder.identity_cosine,
+            )
         return rows
 
     def crosstalk(self, files: Sequence[TrainedConcept]) -> list[LayerCrosstalk]:
-        """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it."""
-        if not self.experiment.crosstalk:
+        """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it.
+
+        Only of variants that add up whole concepts: what other merges do to them is not told by the concepts.
+        """
+        if not self.experiment.crosstalk or self.variant.algorithm != "sum" or self.variant.parts != "both":
             return []
         base, concepts = self.workspace.base, list(self._loaded(files).values())
         inputs = gather_inputs(base, concepts, with_foreign=False, gather=self.workspace.grams)
         linears = base.linear_layers("linear", text_encoder=True)
         weights = {layer: linear.weight for layer, linear in linears.items()}
-        return measure_crosstalk(self.variant.name, self.seed, concepts, weights, inputs)
+        groups = [group.members for group in self.experiment.groups[max(self.experiment.groups)]]
+        scale = self.variant.scale
+        return measure_crosstalk(self.variant.name, self.seed, concepts, groups, weights, inputs, scale=scale)
 
     def _views(self, sets: Sequence[PictureSet]) -> Views:
         return Views(cat([self.workspace.views(pictures, self.encoder) for pictures in sets], dim=1))

@@ -20,6 +20,7 @@ from orthoplex.evaluation import (
     ClipEncoder,
     Encoder,
     LinearHead,
+    MobileNetEncoder,
     above_chance,
     asked_for,
     load_head,
@@ -27,7 +28,7 @@ from orthoplex.evaluation import (
     text_scores,
 )
 from orthoplex.models import EMBEDDED, Base
-from orthoplex.training import read_caption_table, with_article
+from orthoplex.training import insert_trigger, read_caption_table, with_article
 
 FACTORS = ("scene", "style")
 """What heads read; a concept that is itself one of them is not asked for it."""
@@ -80,13 +81,18 @@ class TextReader(ABC):
         """
         split = source.split()
         table = {row.file_name: row.text for row in read_caption_table(source.folder / "metadata.jsonl")}
-        found = []
+        captions = {}
         for path in (*split.training, *split.held_out):
             beside = path.with_suffix(".txt")
             caption = beside.read_text("utf-8", errors="replace") if beside.is_file() else table.get(path.name, "")
-            template = caption.partition("\n")[0].replace(source.token, "").strip()
-            if template:
-                found.append(self.values(self.encoder.encode(open_pictures([path])), template, source))
+            if first := caption.partition("\n")[0].strip():
+                word, token = source.class_word, source.token
+                captions[path] = insert_trigger(first, token=token, class_word=word, trigger=PLACEHOLDER)
+        if not captions:
+            return None
+        features = self.encoder.encode(open_pictures(list(captions)))
+        rows = zip(features.split(1), captions.values(), strict=True)
+        found = [self.values(row, template, source) for row, template in rows]
         value = _mean([one for one in found if one is not None])
         return value.text if value else None
 
@@ -162,8 +168,8 @@ class ClipReader(TextReader):
 def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str]]) -> TextReader | None:
     """How text alignment is read with an encoder on a base.
 
-    CLIP reads it on any base; otherwise heads do on the embedded base, whose scenes and styles they know, with the
-    encoder they were fitted on; None on other bases.
+    CLIP reads it on any base. With MobileNet, heads do on the embedded base, whose scenes and styles they know, on
+    features of the layer and size that they were fitted on; None on other bases, and with other encoders.
 
     Args:
         encoder: The experiment's.
@@ -172,7 +178,7 @@ def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str
     """
     if isinstance(encoder, ClipEncoder):
         return ClipReader(encoder)
-    if base.identity.family != EMBEDDED:
+    if base.identity.family != EMBEDDED or not isinstance(encoder, MobileNetEncoder):
         return None
     heads = {factor: load_head(vignette.head_file(factor)) for factor in FACTORS}
     fitting = all(head.encoder == encoder.name for head in heads.values())

@@ -143,9 +143,9 @@ class TogetherMeasurement:
         shown: The concepts in the picture.
         recognised: For each of them, the share of pictures in which it is recognised.
         alignment: For each of them, the mean pairwise cosine of whole pictures to its held-out pictures.
-        all_recognised: Share of pictures in which every one is recognised, two things in different halves.
+        all_recognised: Share of pictures in which every one is recognised, two things on a side each.
         base_alignment: `alignment` of the base's pictures, class words in the concepts' places.
-        base_all_recognised: `all_recognised` of the base's pictures: what chance reaches.
+        base_all_recognised: `all_recognised` of the base's pictures, which the thresholds were set on.
     """
 
     table: str
@@ -178,12 +178,15 @@ def measure_together(
     seed: int,
     found: Mapping[Combination, tuple[Views, Views]],
     references: Mapping[str, References],
+    words: Mapping[str, str],
+    *,
+    identity_cosine: float | None = None,
 ) -> list[TogetherMeasurement]:
     """Measure the combinations of one table.
 
     A concept is recognised in a view of a picture when it is the nearest of its kind there (centroid of the training
-    pictures) and nearer than a threshold that at most 5 % of the base's pictures of the same prompts pass, class words
-    in the concepts' places.
+    pictures) and nearer than a threshold. At most 5 % of the impostors pass it: the base's pictures of those prompts in
+    which the concept's own class word stands in its place.
 
     Args:
         table: The table.
@@ -191,18 +194,24 @@ def measure_together(
         seed: The training seed.
         found: Combination -> features of its pictures, and of the base's.
         references: Concept -> features of its real pictures.
+        words: Concept -> its class word.
+        identity_cosine: A published threshold of these features, which then judges instead.
     """
     alone = sum(kind in THINGS for kind in table.kinds) == 1
-    strangers = Views(torch.cat([base.features for _, base in found.values()], dim=1))
     rows = []
     for combination, (pictures, base) in found.items():
         roles = list(zip(combination.shown, table.kinds, strict=True))
-        thresholds = {
-            name: identity_threshold(_own_scores(strangers.of(kind, alone=alone), name, references).amax(0))
-            for name, kind in roles
-        }
+        thresholds = {}
+        for place, (name, kind) in enumerate(roles):
+            strangers = Views(torch.cat([row.features for row in _impostors(found, place, words[name], words)], dim=1))
+            own = _own_scores(strangers.of(kind, alone=alone), name, references).amax(0)
+            thresholds[name] = identity_threshold(own) if identity_cosine is None else identity_cosine
         passed, by_chance = (
             [_recognised(views.of(kind, alone=alone), name, references, thresholds[name]) for name, kind in roles]
+            for views in (pictures, base)
+        )
+        nearness, by_chance_nearness = (
+            [_own_scores(views.of(kind, alone=alone), name, references) for name, kind in roles]
             for views in (pictures, base)
         )
         rows.append(
@@ -213,12 +222,19 @@ def measure_together(
                 shown=combination.shown,
                 recognised=tuple(float(part.any(0).double().mean()) for part in passed),
                 alignment=_alignments(pictures, combination.shown, references),
-                all_recognised=float(_every(passed, table.kinds).double().mean()),
+                all_recognised=float(_every(passed, nearness, table.kinds).double().mean()),
                 base_alignment=_alignments(base, combination.shown, references),
-                base_all_recognised=float(_every(by_chance, table.kinds).double().mean()),
+                base_all_recognised=float(_every(by_chance, by_chance_nearness, table.kinds).double().mean()),
             )
         )
     return rows
+
+
+def _impostors(
+    found: Mapping[Combination, tuple[Views, Views]], place: int, word: str, words: Mapping[str, str]
+) -> list[Views]:
+    """The base's pictures with a class word in one of a prompt's places."""
+    return [base for combination, (_, base) in found.items() if words[combination.shown[place]] == word]
 
 
 def _alignments(views: Views, shown: Sequence[str], references: Mapping[str, References]) -> tuple[float, ...]:
@@ -237,13 +253,21 @@ def _recognised(views: Tensor, name: str, references: Mapping[str, References], 
     return nearest & (_own_scores(views, name, references) > threshold)
 
 
-def _every(passed: Sequence[Tensor], kinds: Sequence[str]) -> Tensor:
-    """`(n,)` bool: whether every concept is recognised, and two things not in the same half."""
+def _every(passed: Sequence[Tensor], nearness: Sequence[Tensor], kinds: Sequence[str]) -> Tensor:
+    """`(n,)` bool: whether every concept is recognised, two things each in the part that it is nearer to.
+
+    The parts overlap in the middle of the picture: one figure that stands there and blends both is not nearer to one of
+    them on the left and to the other on the right, but by chance.
+    """
     things = [part for part, kind in zip(passed, kinds, strict=True) if kind in THINGS]
+    near = [part for part, kind in zip(nearness, kinds, strict=True) if kind in THINGS]
     others = [part.any(0) for part, kind in zip(passed, kinds, strict=True) if kind not in THINGS]
     if len(things) == 2:
         first, second = things
-        others.append((first[0] & second[1]) | (first[1] & second[0]))
+        leans = [part[0] - part[1] for part in near]  # above 0: more like it on the left
+        as_named = first[0] & second[1] & (leans[0] > 0) & (leans[1] < 0)
+        exchanged = first[1] & second[0] & (leans[0] < 0) & (leans[1] > 0)
+        others.append(as_named | exchanged)
     else:
         others += [part.any(0) for part in things]
     return torch.stack(others).all(0)

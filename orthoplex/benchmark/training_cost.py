@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import AdapterConfig, create_adapter
 from orthoplex.benchmark.erasure_cost import ErasureSettings, erasure_cost
-from orthoplex.benchmark.report import machine, markdown_table, write_json
+from orthoplex.benchmark.markdown import markdown_table
+from orthoplex.benchmark.report import machine, write_json
 from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target, peft_lora
 from orthoplex.concepts import written_atomically

@@ -7,7 +7,6 @@ from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, s
 from orthoplex.evaluation.intervals import Interval, bootstrap, mean_interval, retention_interval
 from orthoplex.evaluation.metrics import (
     NOTHING,
-    confusion,
     found,
     found_references,
     identity_rate,
@@ -16,7 +15,6 @@ from orthoplex.evaluation.metrics import (
     mean_cosine,
     recognised,
     recognised_rate,
-    retention,
     scores,
     shares,
 )
@@ -52,7 +50,6 @@ __all__ = [
     "above_chance",
     "asked_for",
     "bootstrap",
-    "confusion",
     "evaluate_folder",
     "fit_linear_head",
     "halves",
@@ -67,7 +64,6 @@ __all__ = [
     "read_pictures",
     "recognised",
     "recognised_rate",
-    "retention",
     "retention_interval",
     "save_head",
     "scores",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Protocol, final
 
 import numpy as np
@@ -16,7 +17,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation.encoder import Encoder
 
 _PACKAGE = "insightface"
-_WIDTH = 512
+_WIDTH, _SIDE = 512, 640
 FACE_MODEL = "buffalo_l"
 """Name of the model pack, which insightface downloads once."""
 FACE_COSINE = 1 - 0.68
@@ -69,11 +70,12 @@ class FaceEncoder(Encoder):
             raise ConfigurationError(f"encoder model is {model!r}; allowed: the name of a model pack, as {FACE_MODEL}")
         self._model = model
         self._detector = _load_detector(model) if detector is None else detector
+        self._version = f"-{_PACKAGE}-{metadata.version(_PACKAGE)}" if detector is None else ""
 
     @property
     def name(self) -> str:
-        """`face-` and the model pack."""
-        return f"face-{self._model}"
+        """`face-`, the model pack, the side that pictures are brought to, and the library's version."""
+        return f"face-{self._model}-{_SIDE}px{self._version}"
 
     def vectors(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Features of the largest face of every picture, `(n, 512)`; zeros where none is found."""
@@ -102,7 +104,7 @@ def _load_detector(model: str) -> FaceDetector:
         analysis = importlib.import_module(f"{_PACKAGE}.app").FaceAnalysis(
             name=model, allowed_modules=["detection", "recognition"], providers=["CPUExecutionProvider"]
         )
-        analysis.prepare(ctx_id=-1, det_size=(640, 640))
+        analysis.prepare(ctx_id=-1, det_size=(_SIDE, _SIDE))
     except Exception as error:  # noqa: BLE001  (a missing model pack makes the library raise anything)
         raise ConfigurationError(
             f"encoder model {model!r} cannot be loaded by insightface: {type(error).__name__}: {error}; "

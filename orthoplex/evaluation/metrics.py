@@ -147,31 +147,6 @@ def shares(winners: Sequence[str]) -> dict[str, float]:
     return {name: winners.count(name) / len(winners) for name in dict.fromkeys(winners)}
 
 
-def confusion(winners: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Tensor:
-    """Prompted against recognised: entry (i, j) is the share of pictures prompted with i that look most like j.
-
-    Args:
-        winners: Prompted concept -> the names `recognised` gave for its pictures.
-        columns: The names of the columns.
-
-    Returns:
-        `(len(winners), len(columns))` float64; every row sums to 1.
-
-    Raises:
-        ConfigurationError: for a winner that is no column, or a concept without pictures.
-    """
-    position = {name: index for index, name in enumerate(columns)}
-    matrix = torch.zeros(len(winners), len(columns), dtype=torch.float64)
-    for row, (prompted, names) in enumerate(winners.items()):
-        if not names:
-            raise ConfigurationError(f"concept {prompted!r} has 0 pictures; allowed: 1 or more")
-        for name in names:
-            if name not in position:
-                raise ConfigurationError(f"{name!r} was recognised; allowed columns: {', '.join(columns)}")
-            matrix[row, position[name]] += 1 / len(names)
-    return matrix
-
-
 def identity_threshold(impostors: Tensor, *, false_positive_rate: float = 0.05) -> float:
     """The score above which a picture counts as the concept: at most `false_positive_rate` of the impostors exceed it.
 
@@ -196,17 +171,6 @@ def identity_threshold(impostors: Tensor, *, false_positive_rate: float = 0.05) 
 def identity_rate(pictures: Tensor, references: Tensor, threshold: float) -> float:
     """Share of pictures whose cosine to the references' unit centroid is larger than `threshold`."""
     return float((scores(pictures, {"": references})[:, 0] > threshold).double().mean())
-
-
-def retention(single: float, merged: float) -> float:
-    """What of a number is left in a merge: `merged / single`.
-
-    Raises:
-        ConfigurationError: when `single` is not positive, where a ratio means nothing.
-    """
-    if not single > 0.0:
-        raise ConfigurationError(f"retention of a single-concept value of {single}; allowed: larger than 0")
-    return merged / single
 
 
 def _check_pair(pictures: Tensor, references: Tensor) -> None:

@@ -8,13 +8,14 @@ from orthoplex.training.dataset import (
     CaptionRow,
     ConceptDataset,
     Picture,
+    insert_trigger,
     read_caption_table,
 )
 from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts, with_article
 from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
-from orthoplex.training.text import class_vector
+from orthoplex.training.run import starting_tokens
 
 __all__ = [
     "CAPTION_TEMPLATES",
@@ -27,15 +28,16 @@ __all__ = [
     "TrainingConfig",
     "checkpoint_path",
     "checkpoint_step",
-    "class_vector",
     "default_foreign_prompts",
     "gather_inputs",
     "inputs_for",
+    "insert_trigger",
     "log_path",
     "native_resolution",
     "own_prompts",
     "read_caption_table",
     "samples_folder",
+    "starting_tokens",
     "train",
     "with_article",
 ]

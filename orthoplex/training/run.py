@@ -1,13 +1,14 @@
 """What is fixed throughout a training: the layers, the concept's id, and what the finished concept says of itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot
 from orthoplex.concepts import Concept, Manifest, encode_thumbnail, token_names
+from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.subspaces import BASIS_ID
 from orthoplex.training.batches import seeded
@@ -98,6 +99,26 @@ class Run:
         vectors = state.vectors.detach().cpu()
         token_layers = base.cross_attention_layers if self.config.token_vectors == "layer-wise" else ()
         return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)}, token_layers)
+
+
+def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
+    """Return a trained concept's tokens as they were before training, from what its manifest says of it.
+
+    Raises:
+        ConfigurationError: When its manifest holds no training configuration of this version.
+    """
+    training = concept.manifest.training
+    known = {item.name for item in fields(TrainingConfig)}
+    config = TrainingConfig.from_mapping({key: value for key, value in training.items() if key in known})
+    if "concept_id" not in training:
+        raise ConfigurationError(f"concept {concept.name} does not say how it was trained; allowed are those that do")
+    generator = seeded("token vectors", training["concept_id"], config.seed)
+    word, count = concept.manifest.class_word, len(concept.tokens)
+    vectors = initial_vectors(base, word, count, generator, start=config.token_start)
+    return {
+        token: vector.expand_as(learned).clone()
+        for (token, learned), vector in zip(concept.tokens.items(), vectors, strict=True)
+    }
 
 
 def _on_cpu(adapter: Adapter) -> LowRank:

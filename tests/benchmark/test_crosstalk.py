@@ -1,6 +1,7 @@
 """Crosstalk of concepts, and whether it goes with what is lost."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from orthoplex.adapters import LowRank
 from orthoplex.benchmark.crosstalk import measure_crosstalk, rank_correlation, summarise_crosstalk
 from orthoplex.benchmark.measurement import Measurement
+from orthoplex.benchmark.sections import crosstalk_section
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
 from orthoplex.merging import InputGrams
 
@@ -33,7 +35,9 @@ WEIGHTS = {"unet.a": torch.ones(3, 4), "unet.b": torch.ones(3, 4)}
 def test_own_and_others_per_layer():
     concepts = [concept("anna", 0), concept("mia", 1, 2.0), concept("solo", 2, layers=("unet.b",))]
     inputs = grams(concepts, anna=[1.0, 0.25, 0, 0], mia=[0.0, 1.0, 0, 0], solo=[0.0, 0, 1.0, 0])
-    anna, mia = measure_crosstalk("v", 0, concepts, WEIGHTS, inputs)  # layer b has one owner: no crosstalk
+    anna, mia = measure_crosstalk(
+        "v", 0, concepts, [["anna", "mia", "solo"]], WEIGHTS, inputs
+    )  # layer b has one owner: no crosstalk
     given = (3 * 1.25) ** 0.5
     assert (anna.own, anna.others) == pytest.approx((1 / given, (4 * 0.25) ** 0.5 / given))
     assert (mia.own, mia.others) == pytest.approx((2 / 3**0.5, 0.0))
@@ -47,20 +51,50 @@ def measurement(variant, name, merged):
     return Measurement(**values)
 
 
-def test_summaries_set_crosstalk_beside_loss():
-    rows = []
-    for variant, sizes in {"v": (1.0, 2.0), "w": (3.0, 4.0)}.items():
-        concepts = [concept("anna", 0, sizes[0]), concept("mia", 0, sizes[1])]
-        rows += measure_crosstalk(
-            variant, 0, concepts, WEIGHTS, grams(concepts, anna=[1.0, 0, 0, 0], mia=[1.0, 0, 0, 0])
-        )
-    lost = [measurement("v", "mia", 0.9), measurement("v", "anna", 0.8), measurement("w", "mia", 0.7)]
-    lost.append(measurement("w", "anna", 0.6))  # what is lost grows with what the other says
-    (summary,) = summarise_crosstalk(rows, lost)
+SEEN = [1.0, 0, 0, 0]
+
+
+def test_only_the_members_of_a_merge_speak_and_at_its_scale():
+    concepts = [concept("anna", 0, 1.0), concept("mia", 0, 2.0), concept("lea", 0, 4.0)]
+    inputs = grams(concepts, anna=SEEN, mia=SEEN, lea=SEEN)
+    groups = [["anna", "mia"], ["anna", "lea"]]
+    rows = measure_crosstalk("v", 0, concepts, groups, WEIGHTS, inputs, scale=0.5)
+    assert [row.others * 3**0.5 for row in rows] == pytest.approx([0.5 * (2 + 4) / 2, 0.5 * 1, 0.5 * 1])
+    assert [row.concept for row in measure_crosstalk("v", 0, concepts, groups[:1], WEIGHTS, inputs)] == ["anna", "mia"]
+
+
+def test_a_change_of_the_whole_weight_has_no_directions():
+    whole = [replace(concept(name, 0), layers={"unet.a": LowRank(torch.ones(3, 3), torch.ones(3, 4))}) for name in "ab"]
+    rows = measure_crosstalk("v", 0, whole, [["a", "b"]], WEIGHTS, grams(whole, a=SEEN, b=SEEN))
+    assert all(row.overlap is None and row.expected_overlap is None and row.others > 0 for row in rows)
+    (summary,) = summarise_crosstalk(rows, [])
+    assert summary.overlap == {} and set(summary.others) == {"v"}
+
+
+def test_summaries_set_crosstalk_beside_loss_within_each_variant():
+    rows, lost = [], []
+    for variant, sizes in {"v": (1.0, 2.0, 4.0), "w": (10.0, 20.0, 40.0)}.items():
+        concepts = [concept(name, 0, size) for name, size in zip(("anna", "mia", "lea"), sizes, strict=True)]
+        inputs = grams(concepts, anna=SEEN, mia=SEEN, lea=SEEN)
+        rows += measure_crosstalk(variant, 0, concepts, [["anna", "mia", "lea"]], WEIGHTS, inputs)
+    for variant, merged in {"v": (0.1, 0.2, 0.3), "w": (0.7, 0.8, 0.9)}.items():  # w disturbs more and loses less
+        lost += [measurement(variant, name, kept) for name, kept in zip(("anna", "mia", "lea"), merged, strict=True)]
+    (summary,) = summarise_crosstalk(rows, lost)  # but within each, who is disturbed most loses most
     assert summary.layer == "unet.a" and summary.correlation == pytest.approx(1.0)
-    assert summary.others["v"] == pytest.approx(1.5 / 3**0.5) and summary.overlap["v"] == pytest.approx(1.0)
+    assert summary.others["v"] == pytest.approx((6 + 5 + 3) / 3 / 3**0.5) and summary.overlap["v"] == pytest.approx(1.0)
     (unknown,) = summarise_crosstalk(rows, [])
     assert unknown.correlation is None
+
+
+def test_a_variant_that_lacks_the_first_layer_is_in_the_table():
+    wide = [concept(name, 0, layers=("unet.a", "unet.b")) for name in ("anna", "mia")]
+    seen = {c.content_hash: {layer: torch.eye(4) for layer in WEIGHTS} for c in wide}
+    narrow = [replace(c, layers={"unet.b": c.layers["unet.b"]}) for c in wide]
+    alike = {c.content_hash: {"unet.b": torch.eye(4)} for c in narrow}
+    rows = measure_crosstalk("narrow", 0, narrow, [["anna", "mia"]], WEIGHTS, InputGrams(alike))
+    rows = measure_crosstalk("wide", 0, wide, [["anna", "mia"]], WEIGHTS, InputGrams(seen)) + rows
+    text = crosstalk_section(summarise_crosstalk(rows, []))
+    assert "wide: own" in text and "narrow: own" in text
 
 
 def test_rank_correlation():

@@ -2,15 +2,20 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Variant, load_experiment
 from orthoplex.benchmark.merges import MergeSettings
+from orthoplex.benchmark.runner import check_capacity
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import DinoEncoder
+from orthoplex.models import load_base
+from pretraining.concept_pictures import index_rows
+from pretraining.pool import more, pool
 from tests.tiny_vision import build_dino
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
@@ -234,9 +239,22 @@ def test_numbers_are_kept_as_written(tmp_path):
     assert type(experiment.variants[1].scale) is int
 
 
+@pytest.fixture(scope="module")
+def with_pool(tmp_path_factory):
+    """A folder for experiments, beside which lie the indices of the held-out pool, but no picture."""
+    root = tmp_path_factory.mktemp("shipped")
+    for folder, samples in (("work/pool", pool()), ("work/pool/more", more())):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "concepts.json").write_text(json.dumps(index_rows(samples)))
+    (root / "experiments").mkdir()
+    return root / "experiments"
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_shipped_experiments_are_read(path):
-    assert load_experiment(path).name == path.stem
+def test_the_shipped_experiments_are_read_and_fit_their_base(path, with_pool):
+    experiment = load_experiment(Path(shutil.copy(path, with_pool)))
+    assert experiment.name == path.stem
+    check_capacity(experiment, load_base(experiment.base))
 
 
 def test_published_figures_have_one_number_a_column(tmp_path):

@@ -121,7 +121,7 @@ def measured(references, pictures, base=NOTHING, **changes):
     if settings.kinds == ("subject", "style"):
         shown = ("rex", "oil")
     combination = Combination(shown, shown)
-    (row,) = measure_together(settings, "v", 0, {combination: (pictures, base)}, references)
+    (row,) = measure_together(settings, "v", 0, {combination: (pictures, base)}, references, KINDS)
     return row
 
 
@@ -154,6 +154,25 @@ def test_two_things_and_a_style(references):
         measured(references, views(("oil",), ("anna",), ("rex",)), kinds=kinds, prompts=prompts).all_recognised == 1.0
     )
     assert measured(references, views((), ("anna",), ("rex",)), kinds=kinds, prompts=prompts).all_recognised == 0.0
+
+
+def test_one_figure_that_blends_both_is_not_two(references):
+    blend = views(("anna", "rex"), ("anna", "rex"), ("anna", "rex"))
+    row = measured(references, blend)
+    assert row.recognised == (1.0, 1.0) and row.all_recognised == 0.0
+
+
+def test_impostors_have_the_concepts_own_class_word(references):
+    settings, words = table(draws=2), {**KINDS, "rex": "dog", "pip": "rocket"}
+    dog = views(("rex",), ("rex",), ())  # the base's dog looks as much like rex as rex does
+    found = {
+        Combination(("anna", "rex"), ("anna", "rex")): (dog, dog),
+        Combination(("anna", "pip"), ("anna", "pip")): (views(("rex",), ("rex",), ()), NOTHING),
+    }
+    first, _ = measure_together(settings, "v", 0, found, references, words)
+    assert first.recognised == (0.0, 0.0)
+    first, _ = measure_together(settings, "v", 0, found, references, words, identity_cosine=0.5)
+    assert first.recognised == (0.0, 1.0)  # a published threshold judges instead
 
 
 def measurement(shown, seed, share):

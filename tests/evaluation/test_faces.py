@@ -56,7 +56,7 @@ def test_the_largest_face_counts_and_no_face_is_a_row_of_zeros(encoder):
     assert rows.shape == (4, 512) and rows.dtype == torch.float32
     assert rows[:, :2].tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
     assert encoder.encode([]).shape == (0, 512)
-    assert encoder.name == "face-buffalo_l"
+    assert encoder.name == "face-buffalo_l-640px"
 
 
 def test_a_picture_without_a_face_is_never_recognised_nor_identified(encoder):

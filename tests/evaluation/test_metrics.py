@@ -9,7 +9,6 @@ from torch import tensor
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.evaluation import (
     NOTHING,
-    confusion,
     found,
     found_references,
     identity_rate,
@@ -17,7 +16,6 @@ from orthoplex.evaluation import (
     image_alignment,
     recognised,
     recognised_rate,
-    retention,
     scores,
 )
 
@@ -73,11 +71,6 @@ def test_an_impostor_in_the_gallery_takes_pictures_away():
     assert recognised_rate(pictures, anna | {"(base)": tensor([NORTH])}, "anna") == 0.5
 
 
-def test_confusion_rows_are_shares():
-    matrix = confusion({"a": ["a", "b", "a", "a"], "b": ["other", "b"]}, ["a", "b", "other"])
-    assert matrix.tolist() == [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5]]
-
-
 def test_threshold_lets_five_of_a_hundred_impostors_pass():
     impostors = torch.arange(100) / 100
     threshold = identity_threshold(impostors[torch.randperm(100)])
@@ -99,10 +92,6 @@ def test_identity_rate_is_strict():
     assert identity_rate(pictures, tensor([EAST]), 1.0) == 0.0
 
 
-def test_retention_is_a_ratio():
-    assert retention(0.8, 0.6) == pytest.approx(0.75)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -112,12 +101,8 @@ def test_retention_is_a_ratio():
         (lambda: scores(tensor([EAST]), {}), "the gallery is empty"),
         (lambda: scores(tensor([EAST]), {"a": tensor([EAST])}, neighbours=0), "neighbours is 0"),
         (lambda: recognised_rate(tensor([EAST]), {"a": tensor([EAST])}, "b"), "'b' is not in the gallery; allowed: a"),
-        (lambda: confusion({"a": []}, ["a"]), "'a' has 0 pictures"),
-        (lambda: confusion({"a": ["z"]}, ["a", "b"]), "'z' was recognised; allowed columns: a, b"),
         (lambda: identity_threshold(torch.zeros(0)), "0 impostor scores"),
         (lambda: identity_threshold(torch.zeros(3), false_positive_rate=1.0), "false_positive_rate is 1.0"),
-        (lambda: retention(0.0, 0.5), "single-concept value of 0.0"),
-        (lambda: retention(math.nan, 0.5), "single-concept value of nan"),
     ],
 )
 def test_errors_name_the_value_and_what_is_allowed(call, message):

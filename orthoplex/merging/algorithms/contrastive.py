@@ -20,8 +20,8 @@ _NOTHING = 1e-10
 class Loraclr(Algorithm):
     """The change that a contrastive loss learns: outputs near to the concept's own, and not near to another's.
 
-        L = 1/k Σ_i [ d_ii² + max(0, m − min_{j≠i} d_ij)² ] + w ‖ΔW‖²,
-        d_ij² = ‖ΔW X_i − s_j ΔW_j X_j‖² / σ²,    σ² = mean_i ‖s_i ΔW_i X_i‖².
+        L = 1/k Σ_i [ d_ii² + max(0, m − min_{j≠i} d_ij)² ] + w γ ‖ΔW‖² / σ²,
+        d_ij² = ‖ΔW X_i − s_j ΔW_j X_j‖² / σ²,    σ² = mean_i ‖s_i ΔW_i X_i‖²,    γ = mean diagonal of the G_i.
 
     The pull, the push against the nearest other concept, and the penalty are the paper's and its public code's. What is
     reconstructed here, because a merge has neither the base's weights nor inputs but Gram matrices ``G_i = E[x xᵀ]``:
@@ -33,7 +33,7 @@ class Loraclr(Algorithm):
     - Distances are between what is added, and not between outputs: ``W₀ x_i − W₀ x_j`` is missing from the push. From
       the pull it drops out.
     - Distances are in units of σ, so that one margin suits all layers; there the margin is 0.5 as it stands.
-    - The penalty is ``w`` times the mean diagonal of the ``G_i``, on the squared norm as in a ridge. The public code
+    - The penalty is on the squared norm, as in a ridge, and in the units of the pull (γ, σ²). The public code
       penalises the norm itself, and adds the pull once more, as a mean over numbers.
     - There, 50 steps of AdamW from zero. Here the pull and the penalty are minimised in closed form, which is
       ``least-squares``, and L-BFGS goes on from there, with strong Wolfe line search in coordinates in which they are a
@@ -129,7 +129,12 @@ def minimised(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Te
     """
     point = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [point], max_iter=steps, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        [point],
+        max_iter=steps,
+        max_eval=25 * steps,  # a line search may take several
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
