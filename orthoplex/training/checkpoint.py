@@ -1,7 +1,7 @@
 """What changes from step to step, and its file: safetensors with a JSON header, never pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,11 @@ def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     parameters = state.parameters()
     for name, parameter in parameters.items():
         with torch.no_grad():
-            parameter.copy_(_taken(tensors, f"parameter {name}", path))
+            parameter.copy_(_taken(tensors, f"parameter {name}", path, parameter.shape))
         if f"optimizer step {name}" in tensors:  # what has not learned yet has no such state
             state.optimizer.state[parameter] = {
-                key: _taken(tensors, f"optimizer {key} {name}", path).to("cpu" if key == "step" else parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                key: _taken(tensors, f"optimizer {key} {name}", path, shape).to(parameter.device if shape else "cpu")
+                for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
             }
     state.step = step
 
@@ -164,7 +164,12 @@ def _check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str,
             )
 
 
-def _taken(tensors: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
+def _taken(tensors: Mapping[str, Tensor], name: str, path: Path, shape: Sequence[int]) -> Tensor:
     if name not in tensors:
         raise ConfigurationError(f"checkpoint {path} lacks the tensor {name!r}; it belongs to another run")
+    if tensors[name].shape != tuple(shape):
+        raise ConfigurationError(
+            f"checkpoint {path} holds the tensor {name!r} with shape {tuple(tensors[name].shape)}; allowed is "
+            f"{tuple(shape)}: it is damaged, or another version's"
+        )
     return tensors[name]

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from orthoplex.adapters import create_adapter
@@ -155,3 +156,14 @@ def test_a_damaged_header_is_named(config, tmp_path, header):
         load_checkpoint(begin(config), path, IDENTITY)
     with pytest.raises(ConfigurationError, match="x.checkpoint.safetensors cannot be read"):
         checkpoint_step(path)
+
+
+def test_a_tensor_of_another_shape_is_named(config, tmp_path):
+    path = tmp_path / "x.checkpoint.safetensors"
+    save_checkpoint(begin(config), path, IDENTITY)
+    with safe_open(path, "pt") as file:
+        header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors["parameter unet.b up"] = tensors["parameter unet.b up"][:1]
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(ConfigurationError, match=r"'parameter unet.b up' with shape \(1, .*; allowed is .* damaged"):
+        load_checkpoint(begin(config), path, IDENTITY)
