@@ -82,8 +82,8 @@ def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
         rows.append(cells)
     return (
         "\n## Crosstalk\n\n`own` is ‖ΔW_i X_i‖ / ‖W X_i‖, `others` λ ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖ in the largest "
-        "merges, `overlap` ‖down_i down_jᵀ‖_F / √r, beside √(r/in) of directions at random; means over "
-        "concepts and seeds. The correlation is Spearman's, of `others` with the alignment lost in the largest merges.\n\n"
+        "merges, `overlap` ‖down_i down_jᵀ‖_F / √r, beside √(r/in) of directions at random; means over concepts and "
+        "seeds. The correlation is Spearman's, within a variant, of `others` with the alignment lost there.\n\n"
         + markdown_table(header, rows)
     )
 
