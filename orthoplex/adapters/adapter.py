@@ -122,12 +122,14 @@ class Adapter(nn.Module, ABC):
         rank: the rank r.
         lowest_rank: the lowest rank that a configuration may ask for.
         aimed: whether training sets directions to hear the concept's own tokens, by a method ``aim``.
+        learning_rate: what its weights are trained with unless a configuration says otherwise.
     """
 
     up: nn.Parameter
     down: Tensor
     lowest_rank: ClassVar[int] = 1
     aimed: ClassVar[bool] = False
+    learning_rate: ClassVar[float] = 2e-3
 
     @classmethod
     def check_rank(cls, config: AdapterConfig) -> None:

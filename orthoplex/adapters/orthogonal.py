@@ -42,6 +42,8 @@ class Orthogonal(Adapter):
         CapacityError: when the slot lies beyond the layer's capacity.
     """
 
+    learning_rate = 1.2e-2  # a frozen down factor wants a several times larger one
+
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:
         """Return whether the rows are not Gaussian."""

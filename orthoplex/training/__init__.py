@@ -2,7 +2,7 @@
 
 from orthoplex.training.batches import native_resolution
 from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
-from orthoplex.training.config import LEARNING_RATES, TrainingConfig
+from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import (
     CAPTION_TEMPLATES,
     CaptionRow,
@@ -20,7 +20,6 @@ from orthoplex.training.run import starting_tokens
 __all__ = [
     "CAPTION_TEMPLATES",
     "FOREIGN_PROMPTS",
-    "LEARNING_RATES",
     "CaptionRow",
     "ConceptDataset",
     "Picture",

@@ -13,14 +13,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 
-LEARNING_RATES = {"orthogonal": 1.2e-2, "lora": 2e-3, "blockwise": 2e-3, "dual": 1.2e-2, "full": 4e-4}
-"""Default learning rate of the weights per method: a frozen down factor wants a several times larger one.
-
-That of ``full`` lets the first step move outputs as far as ``orthogonal``'s does. A step of Adam is of size η in every
-entry of ``up``, so an output moves by ``η · ‖z‖₁ ≈ 0.8 η √n ‖z‖`` for n inputs z: ``0.8 η √in ‖x‖`` where the whole
-weight learns, ``0.4 η r/√in ‖x‖`` for r rows of length 0.5; equal at ``η_full = η / 2 · r / in = η / 32`` for 16 slots.
-"""
-
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
 
@@ -44,7 +36,7 @@ class TrainingConfig:
         layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``;
             ``none`` for no weight at all: only the token vectors learn.
         text_encoder: Whether the text encoder's layers of the same selection change too.
-        learning_rate: Of the weights; None takes ``LEARNING_RATES[method]``.
+        learning_rate: Of the weights; None takes the method's own.
         token_learning_rate: Of the token vectors.
         num_vectors: How many tokens the concept has: ``<name>``, ``<name>_1``, ….
         token_vectors: ``"shared"``: every token has one learned vector, for all layers; ``"layer-wise"``: one for each
@@ -223,7 +215,7 @@ class TrainingConfig:
     @property
     def weight_learning_rate(self) -> float:
         """The learning rate of the weights, the method's own where none is given."""
-        return LEARNING_RATES.get(self.method, 2e-3) if self.learning_rate is None else self.learning_rate
+        return METHODS[self.method].learning_rate if self.learning_rate is None else self.learning_rate
 
     @property
     def shown_learning_rate(self) -> float:

@@ -2,8 +2,9 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
+from orthoplex.adapters import METHODS
 from orthoplex.errors import ConfigurationError
-from orthoplex.training import LEARNING_RATES, TrainingConfig
+from orthoplex.training import TrainingConfig
 
 
 def test_defaults_are_the_documented_ones():
@@ -23,21 +24,21 @@ def test_is_frozen():
         TrainingConfig().steps = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("method", "rate"), LEARNING_RATES.items())
-def test_each_method_has_its_own_learning_rate(method, rate):
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_has_its_own_learning_rate(method):
     config = TrainingConfig(method=method, layers="cross-attention-kv")
-    assert config.weight_learning_rate == rate
+    assert config.weight_learning_rate == METHODS[method].learning_rate > 0
     assert replace(config, learning_rate=0.5).weight_learning_rate == 0.5
 
 
 def test_a_frozen_down_factor_learns_faster():
-    assert LEARNING_RATES["orthogonal"] > 2 * LEARNING_RATES["lora"]
+    assert METHODS["orthogonal"].learning_rate > 2 * METHODS["lora"].learning_rate
 
 
 def test_the_whole_weight_learns_as_much_more_slowly_as_it_hears_more():
     config = TrainingConfig()
     size = config.down_scale / config.slots
-    assert LEARNING_RATES["full"] == pytest.approx(size * LEARNING_RATES["orthogonal"], rel=0.1)
+    assert METHODS["full"].learning_rate == pytest.approx(size * METHODS["orthogonal"].learning_rate, rel=0.1)
 
 
 def test_full_has_no_rank():
