@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from orthoplex import vignette
+from orthoplex.adapters import owned_slot
 from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.study import finished
 from orthoplex.benchmark.workspace import Workspace
@@ -34,7 +35,7 @@ def train_one(job: tuple[str, int, Path]) -> tuple[str, str, float]:
     torch.set_num_threads(1)
     source = sample_sources()[index]
     config = TrainingConfig.from_toml(HERE / "training" / f"{method}.toml")
-    if config.method == "orthogonal" and config.basis == "slot":
+    if owned_slot(config.adapter, source.name) is not None:
         config = replace(config, slot=index)
     workspace = Workspace(load_base("vignette"), work)
     trained = finished(workspace.concept(source, config, resolution=128, message=source.name))
