@@ -17,6 +17,10 @@ class ConfigurationError(OrthoplexError):
     """An option has a value, or a combination of values, that is not allowed."""
 
 
+class BusyError(ConfigurationError):
+    """Another process is at the same work; it may be waited for."""
+
+
 class CapacityError(OrthoplexError):
     """A layer has no room for the slot or the rank that was asked for."""
 

@@ -29,7 +29,7 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
 from orthoplex.concepts import load_concept, written_atomically
-from orthoplex.errors import ConceptFileError
+from orthoplex.errors import BusyError, ConceptFileError
 from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
@@ -38,6 +38,7 @@ from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
 CACHE_VERSION = 4
+POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 
@@ -94,6 +95,8 @@ class Workspace:
     ) -> Generator[BenchmarkEvent, None, TrainedConcept]:
         """Train a concept, go on with its interrupted training, or find it done; yields its steps.
 
+        Where another process trains it at the time, that one is waited for.
+
         Args:
             source: Whose training pictures are used; the held-out ones are never seen.
             config: How it is trained.
@@ -123,17 +126,21 @@ class Workspace:
         }
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
-        is_trained = _whole(output, load_concept, seconds) is not None
-        clock = _Clock(seconds)
-        if not is_trained:
+        while _whole(output, load_concept, seconds) is None:
+            clock = _Clock(seconds)
             folder.mkdir(parents=True, exist_ok=True)
             _write_json(folder / "request.json", request)
-            with clock, closing(train(self.base, dataset, config, output=output, resume=True)) as records:
-                for record in records:
-                    yield BenchmarkEvent("train", record.step, record.steps, message)
+            try:
+                with clock, closing(train(self.base, dataset, config, output=output, resume=True)) as records:
+                    for record in records:
+                        yield BenchmarkEvent("train", record.step, record.steps, message)
+            except BusyError:  # another process trains it, on the same work folder
+                yield BenchmarkEvent("train", 0, config.steps, f"{message}: waiting for another process")
+                time.sleep(POLL_SECONDS)
+                continue
             if not output.is_file():  # Ctrl-C: the training kept its checkpoint and ended in good order
                 raise KeyboardInterrupt
-        return TrainedConcept(output, clock.seconds)
+        return TrainedConcept(output, _read_seconds(seconds))
 
     def pictures(
         self, merge: Merge | None, prompts: Sequence[str], settings: PictureSettings, *, message: str
@@ -305,6 +312,8 @@ class _Clock:
     def __enter__(self) -> None:
         self._started = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is BusyError:  # nothing was done, and the file is another process's now
+            return
         self.seconds += time.perf_counter() - self._started
         _write_json(self._path, {"seconds": self.seconds})

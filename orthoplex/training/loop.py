@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex.concepts import check_writable, save_concept, token_names
-from orthoplex.errors import ConfigurationError, OrthoplexError, OutputError
+from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
@@ -73,7 +73,8 @@ def train(
 
     Raises:
         ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or is neither
-            resumed nor overwritten, or the same file is being trained already.
+            resumed nor overwritten.
+        BusyError: When the same file is being trained already.
         CapacityError: When a layer has no room for the slot.
         DatasetError: When a caption is so long that the base does not see the concept's token in it.
         OutputError: When a file cannot be written; names the checkpoint that was kept.
@@ -129,9 +130,7 @@ def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[
                 with suppress(OSError):  # Windows keeps the name of an open file
                     path.unlink()
     except Timeout as error:
-        raise ConfigurationError(
-            f"{output} is being trained already; allowed is one training of it at a time"
-        ) from error
+        raise BusyError(f"{output} is being trained already; allowed is one training of it at a time") from error
 
 
 def _steps(

@@ -9,6 +9,7 @@ import torch
 
 from orthoplex.benchmark import PictureSettings
 from orthoplex.benchmark.settings import EncoderSettings
+from orthoplex.benchmark.study import finished
 from orthoplex.benchmark.workspace import Workspace, _Clock, content_key
 from orthoplex.concepts import load_concept
 from orthoplex.errors import PromptError
@@ -114,6 +115,19 @@ def test_an_interrupted_training_gives_the_same_concept(workspace, sources):
     events, resumed = trained(other, sources[0])
     assert events[-1].done == 3
     assert load_concept(resumed.path).content_hash == expected
+
+
+def test_what_another_process_trains_is_waited_for(workspace, sources, monkeypatch):
+    monkeypatch.setattr("orthoplex.benchmark.workspace.POLL_SECONDS", 0.0)
+    other = Workspace(workspace.base, workspace.folder)
+    first = workspace.concept(sources[0], CONFIG, resolution=32, message="m")
+    next(first)  # it holds the file
+    second = other.concept(sources[0], CONFIG, resolution=32, message="m")
+    waiting = [next(second).message for _ in range(3)]
+    assert waiting == ["m: waiting for another process"] * 3
+    done = finished(first)
+    assert finished(second) == done  # and its time is the first one's
+    assert done.seconds > 0
 
 
 def test_ctrl_c_inside_a_step_stops_the_whole_run(workspace, sources, monkeypatch):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from orthoplex.adapters import METHODS
 from orthoplex.concepts import decode_thumbnail, load_concept, read_manifest
-from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
+from orthoplex.errors import BusyError, CapacityError, ConfigurationError, OrthoplexError
 from orthoplex.merging import merge
 from orthoplex.subspaces import BASIS_ID, slot_from_id
 from orthoplex.training import FOREIGN_PROMPTS, checkpoint_path, log_path, loop, samples_folder, stages, train
@@ -248,7 +248,7 @@ def test_two_trainings_of_one_file_at_a_time_are_refused(base, dataset, config, 
     output = tmp_path / "anna.safetensors"
     with closing(train(base, dataset, config, output=output)) as first:
         next(first)
-        with pytest.raises(ConfigurationError, match="being trained already"):
+        with pytest.raises(BusyError, match="being trained already"):
             next(train(base, dataset, config, output=output))
         assert log_lines(output)[0]["step"] == 0
     assert not list(tmp_path.glob(".*"))
