@@ -88,7 +88,7 @@ def icon_name(family: str, name: str) -> str:
     raise KeyError(f"{family} draws no {name}")
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def emoji(family: str, name: str, size: int = 256) -> Image.Image:
     """One emoji as an RGBA picture of `size` × `size` pixels."""
     data = _icons(family)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
-from pretraining.compose import Factors, Thing
+from pretraining.compose import SIZE, Factors, Thing
 from pretraining.subjects import WITHOUT_ARTICLE
-from pretraining.vocabulary import CLASS_WORDS, SYNONYMS
+from pretraining.vocabulary import CLASS_WORDS, FAMILY_WORDS, SYNONYMS
 
 EMPTY, PLAIN = 0.10, 0.15
+#: pixels: sides up to which a thing alone is small, and how far from the middle it is left or right
+SMALL, ASIDE = 72, 12
 
 
 def with_article(words: str) -> str:
@@ -35,11 +37,27 @@ def person_phrase(words: dict, rng: random.Random, *, short: bool) -> str:
     return phrase + (f" wearing {with_article(words['shirt'])} shirt" if dressed else "")
 
 
-def thing_phrase(thing: Thing, rng: random.Random, *, short: bool = False) -> str:
-    """A thing in words."""
-    if thing.subject:
-        return with_article(synonym(thing.subject, rng))
-    return person_phrase(thing.person or {}, rng, short=short)
+def thing_phrase(thing: Thing, rng: random.Random, *, short: bool = False, drawn: bool = True) -> str:
+    """A thing in words; with `drawn` a drawing not of the leading family is mostly called by its family's word."""
+    if not thing.subject:
+        return person_phrase(thing.person or {}, rng, short=short)
+    words = synonym(thing.subject, rng)
+    family = FAMILY_WORDS.get(thing.family or "")
+    if drawn and family and rng.random() < 0.7:
+        return f"{family} {words}" if words in WITHOUT_ARTICLE else with_article(f"{family} {words}")
+    return with_article(words)
+
+
+def alone_phrase(thing: Thing, rng: random.Random) -> str:
+    """The only thing of a picture in words; that it is small, or left or right of the middle, is mostly stated."""
+    words, box = thing_phrase(thing, rng), thing.box
+    if thing.subject and box.side <= SMALL and rng.random() < 0.8:
+        article, _, rest = words.partition(" ")
+        words = f"a small {rest}" if article in ("a", "an") else f"small {words}"
+    aside = box.left + box.side / 2 - SIZE / 2
+    if abs(aside) >= ASIDE and rng.random() < 0.7:
+        words += " on the left" if aside < 0 else " on the right"
+    return words
 
 
 def pair_phrase(left: str, right: str, rng: random.Random) -> str:
@@ -59,8 +77,13 @@ def pair_phrase(left: str, right: str, rng: random.Random) -> str:
 
 def _things(factors: Factors, rng: random.Random, *, plain: bool) -> str:
     short = len(factors.things) > 1
+    if len(factors.things) == 1 and not plain:
+        return alone_phrase(factors.things[0], rng)
     phrases = [
-        CLASS_WORDS[thing.class_word] if plain else thing_phrase(thing, rng, short=short) for thing in factors.things
+        CLASS_WORDS[thing.class_word]
+        if plain
+        else thing_phrase(thing, rng, short=short, drawn=len(factors.things) == 2)
+        for thing in factors.things
     ]
     if len(phrases) == 2:
         return pair_phrase(phrases[0], phrases[1], rng)

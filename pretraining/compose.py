@@ -1,11 +1,12 @@
 """Compose one picture: a scene, nothing or one or two things in it, perhaps painted in a style.
 
-Three in ten are sheets instead: four things, one in each quarter. Nobody needs such pictures, but they show four
-drawings for the cost of one, and drawings are what takes longest to learn.
+Some are sheets instead: four things, one in each quarter. Nobody needs such pictures, but they show four drawings for
+the cost of one, and drawings are what takes longest to learn.
 
-Four of five things stand on the latents' grid (places in steps of 8 pixels, few sizes, upright): the same drawing
-then has the same latents wherever it stands, and is learned from fewer samples. The others stand between the grid's
-places, a little smaller or larger, and tilted.
+Three of five things stand where things of their kind usually do, large and in the middle or in their half. Of the
+others four in five stand on the latents' grid (places in steps of 8 pixels, few sizes, upright): the same drawing then
+has the same latents wherever it stands, and is learned from fewer samples. The rest stand between the grid's places, a
+little smaller or larger, and tilted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pretraining.assets import background, emoji, panorama_view
-from pretraining.people import random_person
+from pretraining.people import Person, random_person
 from pretraining.vocabulary import FAMILIES, SCENES, STYLES, SUBJECTS
 
 if TYPE_CHECKING:
@@ -30,6 +31,18 @@ SIZE, CANVAS, GRID = 128, 256, 8
 #: sides in pixels of things on the grid, alone and in pairs, each as likely as it is listed; the others are up to 8
 #: pixels larger or smaller
 SIDES = {("subject", 1): (64, 96, 96, 96), ("person", 1): (104, 120), ("subject", 2): (64,), ("person", 2): (72,)}
+#: where a thing stands in `USUALLY` of the pictures: what a prompt that names no place should give
+USUAL = {
+    ("subject", "middle"): (16, 24, 96),
+    ("person", "middle"): (8, 16, 112),
+    ("subject", "left"): (0, 48, 64),
+    ("subject", "right"): (64, 48, 64),
+    ("person", "left"): (0, 56, 72),
+    ("person", "right"): (56, 56, 72),
+}
+USUALLY = 0.6
+#: people of a collection, and views of every scene: drawn once each, shown many times
+PEOPLE, VIEWS = 4000, 96
 #: painting styles that wipe out small things: more of the original shows through
 COARSE_STYLES = frozenset({3, 6, 9, 17})
 
@@ -116,6 +129,13 @@ def square(picture: Image.Image, side: int, left: int, top: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side)).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
 
 
+def usual_box(kind: str, place: str, rng: random.Random) -> tuple[Box, float]:
+    """The usual place of a thing, upright, or else a random one."""
+    if rng.random() < USUALLY:
+        return Box(*USUAL[kind, place]), 0.0
+    return random_box(kind, place, rng)
+
+
 def random_box(kind: str, place: str, rng: random.Random) -> tuple[Box, float]:
     """Where a thing may stand, and its tilt in degrees; `kind` is person or subject, `place` middle, left or right."""
     on_grid = rng.random() < 0.8
@@ -142,8 +162,8 @@ def _steps(low: int, high: int, step: int, rng: random.Random) -> int:
 
 
 def paste(scene: Image.Image, cutout: Image.Image, box: Box, tilt: float = 0.0) -> Image.Image:
-    """Put a cut-out (RGBA) on a scene of CANVAS × CANVAS, never mirrored; tilt in degrees."""
-    scale = CANVAS // SIZE
+    """Put a cut-out (RGBA) on a scene of SIZE or CANVAS squared, never mirrored; tilt in degrees."""
+    scale = scene.width // SIZE
     cutout = cutout.resize((box.side * scale, box.side * scale), Image.Resampling.LANCZOS)
     if tilt:
         cutout = cutout.rotate(tilt, Image.Resampling.BICUBIC)
@@ -166,52 +186,90 @@ def random_family(rng: random.Random) -> str:
     return rng.choices(list(FAMILIES), list(FAMILIES.values()))[0]
 
 
-def _place(kind: str, box: Box, tilt: float, rng: random.Random, others: Sequence[Placed] = ()) -> Placed:
-    """A random person, or a subject that is not among `others`."""
-    if kind == "person":
-        someone = random_person(rng)
-        return Placed(Thing(box, person=someone.words), someone.draw(rng), tilt)
-    taken = {other.thing.subject for other in others}
-    subject = rng.choice([word for word in SUBJECTS if word not in taken])
-    family = random_family(rng)
-    return Placed(Thing(box, subject, family), emoji(family, SUBJECTS[subject][0]), tilt)
+@lru_cache(maxsize=2 * PEOPLE)
+def _person(seed: int, number: int, size: int) -> tuple[Person, Image.Image]:
+    """Person `number` of a collection, with an expression that stays."""
+    rng = random.Random(f"person/{seed}/{number}")
+    someone = random_person(rng)
+    return someone, someone.draw(rng, size)
 
 
-def random_things(rng: random.Random) -> list[Placed]:
-    """Nothing (6 %), one thing (60 %; a quarter are people), or two different ones (34 %)."""
-    draw = rng.random()
-    if draw < 0.06:
-        return []
-    if draw < 0.66:
-        kind = "person" if rng.random() < 0.25 else "subject"
-        return [_place(kind, *random_box(kind, "middle", rng), rng)]
-    kinds = rng.choice([("subject", "subject")] * 4 + [("person", "subject"), ("subject", "person")])
-    left = _place(kinds[0], *random_box(kinds[0], "left", rng), rng)
-    return [left, _place(kinds[1], *random_box(kinds[1], "right", rng), rng, [left])]
+@lru_cache(maxsize=3 * PEOPLE)
+def _person_of_side(seed: int, number: int, size: int, side: int) -> Image.Image:
+    return _person(seed, number, size)[1].resize((side, side), Image.Resampling.LANCZOS)
 
 
-def sheet_things(rng: random.Random) -> list[Placed]:
-    """Four different things, one in each quarter of the picture; one in eight is a person."""
-    placed: list[Placed] = []
-    for top, left in itertools.product((0, SIZE // 2), repeat=2):
-        kind = "person" if rng.random() < 1 / 8 else "subject"
-        placed.append(_place(kind, Box(left, top, SIZE // 2), 0.0, rng, placed))
-    return placed
+@lru_cache(maxsize=3 * len(SUBJECTS) * len(FAMILIES))
+def _emoji_of_side(family: str, name: str, size: int, side: int) -> Image.Image:
+    return emoji(family, name, size).resize((side, side), Image.Resampling.LANCZOS)
 
 
-def compose(seed: int, index: int, *, styled: float = 0.2, sheets: float = 0.3) -> tuple[Image.Image, Factors]:
+@lru_cache(maxsize=2 * VIEWS * len(SCENES))
+def _view(seed: int, scene: str, number: int, size: int) -> Image.Image:
+    """View `number` of a scene in a collection, `size` × `size`."""
+    view = scene_picture(*SCENES[scene], random.Random(f"view/{seed}/{scene}/{number}"))
+    return view.resize((size, size), Image.Resampling.LANCZOS)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the pictures of a collection are composed of, on a canvas of so many pixels."""
+
+    seed: int
+    canvas: int
+
+    def place(self, kind: str, box: Box, tilt: float, rng: random.Random, others: Sequence[Placed] = ()) -> Placed:
+        """A random person of the collection, or a subject that is not among `others`.
+
+        What stands on the grid has one of few sizes, and is kept in that size.
+        """
+        side = box.side * self.canvas // SIZE if box.side % GRID == 0 else self.canvas
+        if kind == "person":
+            number = rng.randrange(PEOPLE)
+            words = _person(self.seed, number, self.canvas)[0].words
+            return Placed(Thing(box, person=words), _person_of_side(self.seed, number, self.canvas, side), tilt)
+        taken = {other.thing.subject for other in others}
+        subject = rng.choice([word for word in SUBJECTS if word not in taken])
+        family = random_family(rng)
+        return Placed(
+            Thing(box, subject, family), _emoji_of_side(family, SUBJECTS[subject][0], self.canvas, side), tilt
+        )
+
+    def things(self, rng: random.Random) -> list[Placed]:
+        """Nothing (6 %), one thing (60 %; a quarter are people), or two different ones (34 %)."""
+        draw = rng.random()
+        if draw < 0.06:
+            return []
+        if draw < 0.66:
+            kind = "person" if rng.random() < 0.25 else "subject"
+            return [self.place(kind, *usual_box(kind, "middle", rng), rng)]
+        kinds = rng.choice([("subject", "subject")] * 4 + [("person", "subject"), ("subject", "person")])
+        left = self.place(kinds[0], *usual_box(kinds[0], "left", rng), rng)
+        return [left, self.place(kinds[1], *usual_box(kinds[1], "right", rng), rng, [left])]
+
+    def sheet(self, rng: random.Random) -> list[Placed]:
+        """Four different things, one in each quarter of the picture; one in eight is a person."""
+        placed: list[Placed] = []
+        for top, left in itertools.product((0, SIZE // 2), repeat=2):
+            kind = "person" if rng.random() < 1 / 8 else "subject"
+            placed.append(self.place(kind, Box(left, top, SIZE // 2), 0.0, rng, placed))
+        return placed
+
+
+def compose(seed: int, index: int, *, styled: float = 0.5, sheets: float = 0.15) -> tuple[Image.Image, Factors]:
     """Picture number `index` of the collection `seed`: a SIZE × SIZE RGB picture and its factors.
 
-    `styled` is the share of painted pictures, `sheets` that of sheets.
+    `styled` is the share of painted pictures, which are composed and painted at CANVAS × CANVAS; `sheets` that of
+    sheets.
     """
     rng = random.Random(f"{seed}/{index}")
     scene = rng.choice(list(SCENES))
-    picture = scene_picture(*SCENES[scene], rng)
-    placed = sheet_things(rng) if rng.random() < sheets else random_things(rng)
+    style = rng.choice(list(STYLES)) if rng.random() < styled else None
+    stage = Stage(seed, SIZE if style is None else CANVAS)
+    picture = _view(seed, scene, rng.randrange(VIEWS), stage.canvas)
+    placed = stage.sheet(rng) if rng.random() < sheets else stage.things(rng)
     for one in placed:
         picture = paste(picture, one.cutout, one.thing.box, one.tilt)
-    style = rng.choice(list(STYLES)) if rng.random() < styled else None
     if style is not None:
-        picture = stylise(picture, STYLES[style])
-    small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    return small, Factors(tuple(one.thing for one in placed), scene, style)
+        picture = stylise(picture, STYLES[style]).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return picture, Factors(tuple(one.thing for one in placed), scene, style)

@@ -1,7 +1,7 @@
 """The denoiser and its text encoder, and the loop that trains them together.
 
 v-prediction, cosine schedule with zero terminal SNR (Lin et al. 2024), Muon, EMA, 10 % empty captions. Half of the
-timesteps are drawn evenly, half from a logit-normal around the noisy middle, where things take shape; things weigh more
+timesteps are drawn evenly, half from a logit-normal around the noisier ones, where things take shape; things weigh more
 than the scene around them. The loop yields one record per log interval, writes a checkpoint that it resumes from, and
 decays the rate over the last part of the samples asked for.
 """
@@ -32,17 +32,19 @@ TEXT_WIDTH = 192
 class DenoiserConfig:
     """Knobs of the training; `samples` is the budget the rate schedule is laid over.
 
-    A latent where a thing stands counts 1 + `focus` times as much as one of the scene.
+    A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `collection` is the share of the
+    collection's pictures, half of them painted, among all.
     """
 
     samples: int = 2_000_000
-    batch_size: int = 96
-    learning_rate: float = 4e-4
-    adam_learning_rate: float = 2.4e-4
+    batch_size: int = 192
+    learning_rate: float = 6e-4
+    adam_learning_rate: float = 3.6e-4
     warmup_samples: int = 4_000
     decay_share: float = 0.3
     ema: float = 0.998
-    focus: float = 5.0
+    focus: float = 3.0
+    collection: float = 0.35
     seed: int = 0
 
 
@@ -52,15 +54,25 @@ class TrainingSet:
 
     Attributes:
         latents: `(n, 12, 16, 16)`, half.
-        ids: `(n, captions, 32)`: several captions of every picture.
+        ids: `(n, captions, 32)`, integers: several captions of every picture.
         inside: `(n, 16, 16)`, bool: where things stand.
         vocabulary: Which tokens the ids mean; a hash.
+        collection: The first so many are the collection's, half of them painted; the others are plain composites.
     """
 
     latents: Tensor
     ids: Tensor
     inside: Tensor
     vocabulary: str
+    collection: int
+
+    def draw(self, count: int, share: float, generator: torch.Generator) -> Tensor:
+        """(count,) rows at random: a `share` of the collection's, the others of the composites where there are any."""
+        own = torch.randint(self.collection, (count,), generator=generator)
+        if self.collection == len(self.latents):
+            return own
+        others = torch.randint(self.collection, len(self.latents), (count,), generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < share, own, others)
 
     def share_memory(self) -> None:
         """Let several processes read it without a copy."""
@@ -170,9 +182,9 @@ class Denoiser(nn.Module):
 
 
 def random_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) of 0 to 999: half of them drawn evenly, half from a logit-normal around 620 (Esser et al. 2024)."""
+    """(count,) of 0 to 999: half of them drawn evenly, half from a logit-normal around 710 (Esser et al. 2024)."""
     even = torch.rand(count, generator=generator)
-    middle = torch.sigmoid(0.5 + torch.randn(count, generator=generator))
+    middle = torch.sigmoid(0.9 + torch.randn(count, generator=generator))
     chosen = torch.where(torch.rand(count, generator=generator) < 0.5, even, middle)
     return (chosen * 1000).long().clamp_max(999)
 
@@ -246,7 +258,7 @@ def train(
 ) -> Iterator[Progress]:
     """Train `model`, or go on from `checkpoint` where there is one.
 
-    Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 500 steps and at the end.
+    Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 250 steps and at the end.
     Several processes run this together with the same `shared` and `barrier`, each on its share of every batch.
     """
     if shared is None:
@@ -264,9 +276,9 @@ def train(
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
         generator = torch.Generator().manual_seed((config.seed * 1009 + rank) * 100_000_007 + seen)
-        rows = torch.randint(len(data.latents), (local,), generator=generator)
+        rows = data.draw(local, config.collection, generator)
         variant = torch.randint(data.ids.shape[1], (local,), generator=generator)
-        latents, ids = data.latents[rows].float().to(device), data.ids[rows, variant].to(device)
+        latents, ids = data.latents[rows].float().to(device), data.ids[rows, variant].long().to(device)
         weights = focus_weights(data.inside[rows], config.focus).to(device)
         loss = model.loss(network, latents, ids, weights, generator)
         loss.backward()
@@ -282,7 +294,7 @@ def train(
             speed = len(losses) * config.batch_size / (now - clock)
             yield Progress(seen, sum(losses) / len(losses), config.learning_rate * schedule(config, seen), speed)
             losses, clock = [], now
-        if rank == 0 and (step % 500 == 0 or seen >= config.samples):
+        if rank == 0 and (step % 250 == 0 or seen >= config.samples):
             save(checkpoint, {**shared.state_dict(), "samples": seen, "vocabulary": data.vocabulary})
-        if step % 500 == 0 or seen >= config.samples:
+        if step % 250 == 0 or seen >= config.samples:
             optimizer.wait()  # nobody changes what is being written

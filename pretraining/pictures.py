@@ -1,6 +1,6 @@
 """Build and load the collection of captioned pictures.
 
-`python -m pretraining.pictures --output work/pictures --count 36000` writes `pictures-NNNN.npy` shards (uint8,
+`python -m pretraining.pictures --output work/pictures --count 18000` writes `pictures-NNNN.npy` shards (uint8,
 128 × 128 × 3) and the factors beside them (`.jsonl`; captions are drawn from these). Picture i depends on (seed, i)
 only, so shards can be built in any order, in parallel, and a stopped run goes on where it was.
 """
@@ -36,7 +36,7 @@ def _shard(arguments: tuple[int, int, int, str]) -> None:
     path.with_suffix(".part.npy").rename(path.with_suffix(".npy"))
 
 
-def _source(seed: int) -> dict[str, str | int]:
+def source(seed: int) -> dict[str, str | int]:
     """What decides the pictures of a collection: the seed, and the code and words that compose them."""
     modules = (compose_module, people, places, subjects, vocabulary)
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
@@ -54,10 +54,10 @@ def build(output: Path, count: int, seed: int, workers: int) -> None:
         ValueError: When what lies there was made from another seed, other words or other code.
     """
     output.mkdir(parents=True, exist_ok=True)
-    manifest, source = output / "collection.json", _source(seed)
-    if manifest.exists() and json.loads(manifest.read_text()) != source:
+    manifest, made_of = output / "collection.json", source(seed)
+    if manifest.exists() and json.loads(manifest.read_text()) != made_of:
         raise ValueError(f"{output} holds pictures of another seed or vocabulary; move it away to build these")
-    manifest.write_text(json.dumps(source) + "\n")
+    manifest.write_text(json.dumps(made_of) + "\n")
     jobs = [(seed, start, min(start + SHARD, count), str(output)) for start in range(0, count, SHARD)]
     shards = [output / f"pictures-{start // SHARD:04d}.npy" for _, start, _, _ in jobs]
     missing = [job for job, shard in zip(jobs, shards, strict=True) if _pictures_in(shard) < job[2] - job[1]]
@@ -83,7 +83,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("work/pictures"))
-    parser.add_argument("--count", type=int, default=36_000)
+    parser.add_argument("--count", type=int, default=18_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()

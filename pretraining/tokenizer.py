@@ -12,7 +12,17 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from pretraining.vocabulary import ASSETS, CLASS_WORDS, HAIR_COLOURS, SCENES, SHIRT_COLOURS, STYLES, SUBJECTS, SYNONYMS
+from pretraining.vocabulary import (
+    ASSETS,
+    CLASS_WORDS,
+    FAMILY_WORDS,
+    HAIR_COLOURS,
+    SCENES,
+    SHIRT_COLOURS,
+    STYLES,
+    SUBJECTS,
+    SYNONYMS,
+)
 
 MAX_LENGTH = 32
 EXTRA = (
@@ -29,7 +39,8 @@ EXTRA = (
 def words() -> list[str]:
     """Every word the picture captions use, and common words of prompts."""
     synonyms = [words for others in SYNONYMS.values() for words in others]
-    names = [*SUBJECTS, *SCENES, *STYLES, *CLASS_WORDS.values(), *HAIR_COLOURS, *SHIRT_COLOURS]
+    colours = [*HAIR_COLOURS, *SHIRT_COLOURS]
+    names = [*SUBJECTS, *SCENES, *STYLES, *CLASS_WORDS.values(), *FAMILY_WORDS.values(), *colours]
     texts = [*names, *synonyms, EXTRA]
     return sorted({word for text in texts for word in text.split()})
 

@@ -11,23 +11,17 @@ Everything it keeps lies in `--work` (pictures, checkpoints); the record goes to
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import random
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from transformers import CLIPTokenizer
 
-from pretraining import autoencoder, foreign_prompts, pictures, tokenizer
-from pretraining.captions import caption
+from pretraining import foreign_prompts, pictures
 from pretraining.checkpoint import save
-from pretraining.compose import GRID, SIZE, Factors
 from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
 from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, carry_over, train
 from pretraining.export import (
@@ -42,57 +36,12 @@ from pretraining.export import (
 )
 from pretraining.muon import Shared
 from pretraining.refine import RefineConfig, denoised_latents
-
-CAPTIONS_PER_PICTURE = 8
-
-
-def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
-    """The PCA under `work`, fitted on pictures (n, 128, 128, 3) where there is none.
-
-    It outlives a rebuilt collection, so that what was trained in its latent space goes on.
-    """
-    file = work / "pca.pt"
-    if not file.exists():
-        fitted = autoencoder.fit_pca(data[:4000])
-        save(file, {"mean": fitted.mean, "components": fitted.components})
-    return autoencoder.PatchPca(**torch.load(file, weights_only=True))
-
-
-def prepare(work: Path) -> TrainingSet:
-    """Latents of all pictures, captions and where things stand; made once for the same pictures, then read."""
-    data, factors = pictures.load(work / "pictures")
-    pca = patch_pca(work, data)
-    words = tokenizer.build(work / "tokenizer")
-    rng = random.Random(0)
-    texts = [caption(row, rng) for row in factors for _ in range(CAPTIONS_PER_PICTURE)]
-    inside = torch.stack([inside_boxes(row) for row in factors])
-    vocabulary = hashlib.sha256(repr(sorted(words.get_vocab().items())).encode()).hexdigest()[:16]
-    key = hashlib.sha256(data.tobytes() + "\n".join((vocabulary, *texts)).encode())
-    for tensor in (inside, pca.components):
-        key.update(tensor.numpy().tobytes())
-    cache = work / f"latents-{key.hexdigest()[:16]}.pt"
-    if cache.exists():
-        return TrainingSet(**torch.load(cache, weights_only=True))
-    parts = (autoencoder.picture_tensor(part) for part in np.array_split(data, 24))
-    latents = torch.cat([pca.encode(part).half() for part in parts])
-    ids = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    made = TrainingSet(latents, ids.reshape(len(factors), CAPTIONS_PER_PICTURE, -1), inside, vocabulary)
-    save(cache, dict(vars(made)))
-    return made
-
-
-def inside_boxes(factors: Factors) -> Tensor:
-    """(16, 16) bool: the latents whose patches lie in a thing's box, at least in part."""
-    inside = torch.zeros(SIZE // GRID, SIZE // GRID, dtype=torch.bool)
-    for box in (thing.box for thing in factors.things):
-        rows = slice(max(0, box.top // GRID), -(-(box.top + box.side) // GRID))
-        inside[rows, max(0, box.left // GRID) : -(-(box.left + box.side) // GRID)] = True
-    return inside
+from pretraining.training_set import patch_pca, prepare
 
 
 def denoiser_command(options: argparse.Namespace) -> None:
     """Train the denoiser, print a line per interval, append the loss curve."""
-    data = prepare(options.work)
+    data = prepare(options.work, options.composites)
     config = DenoiserConfig(batch_size=options.batch_size)
     if options.samples:
         config = replace(config, samples=options.samples)
@@ -207,6 +156,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("orthoplex/vignette/base"))
     parser.add_argument("--samples", type=int)
     parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--composites", type=int, default=250_000, help="pictures the denoiser learns from, beside these"
+    )
     parser.add_argument("--processes", type=int, default=1, help="of the denoiser, on a CPU; one thread each")
     parser.add_argument("--batch-size", type=int, default=DenoiserConfig.batch_size)
     parser.add_argument("--initial", type=Path, help="pipeline folder whose networks the denoiser begins with")

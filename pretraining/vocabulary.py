@@ -15,6 +15,7 @@ __all__ = [
     "ASSETS",
     "CLASS_WORDS",
     "FAMILIES",
+    "FAMILY_WORDS",
     "HAIR_COLOURS",
     "SCENES",
     "SHIRT_COLOURS",
@@ -27,7 +28,9 @@ __all__ = [
 ASSETS = Path("work/assets")
 
 #: drawing family -> its share; one leads, so that every subject has a drawing that is learned early
-FAMILIES = {"twemoji": 0.60, "noto": 0.12, "fluent": 0.10, "fluent3d": 0.06, "noto-v1": 0.06, "emojione": 0.06}
+FAMILIES = {"twemoji": 0.80, "noto": 0.06, "fluent": 0.05, "fluent3d": 0.03, "noto-v1": 0.03, "emojione": 0.03}
+#: what captions call a drawing of another family than the leading one
+FAMILY_WORDS = {"noto": "soft", "fluent": "flat", "fluent3d": "glossy", "noto-v1": "old", "emojione": "plain"}
 
 SYNONYMS = subjects.SYNONYMS | places.SYNONYMS
 

@@ -28,7 +28,7 @@ from pretraining.denoiser import (
 from pretraining.export import loss_curve
 from pretraining.muon import Muon, Shared, layout, named, orthogonalised
 from pretraining.refine import RefineConfig, denoised_latents
-from pretraining.train import inside_boxes
+from pretraining.training_set import inside_boxes
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,15 @@ def tiny_set() -> TrainingSet:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(6, LATENTS, 16, 16, generator=generator)
     ids = torch.randint(0, 50, (6, 2, 8), generator=generator)
-    return TrainingSet(latents, ids, torch.rand(6, 16, 16, generator=generator) < 0.4, vocabulary="fifty")
+    return TrainingSet(latents, ids, torch.rand(6, 16, 16, generator=generator) < 0.4, vocabulary="fifty", collection=6)
+
+
+def test_a_batch_has_its_share_of_the_collection() -> None:
+    data = replace(tiny_set(), collection=2)
+    rows = data.draw(4000, 0.35, torch.Generator().manual_seed(0))
+    assert set(rows.tolist()) == set(range(6))
+    assert (rows < 2).float().mean() == pytest.approx(0.35, abs=0.03)
+    assert set(tiny_set().draw(100, 0.35, torch.Generator().manual_seed(0)).tolist()) == set(range(6))
 
 
 def small_denoiser() -> Denoiser:

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from orthoplex import vignette
 from pretraining import assets, captions, compose, held_out, people, tokenizer, vocabulary
 from pretraining.captions import caption, full_prompt, pair_phrase, with_article
-from pretraining.compose import SIDES, SIZE, Box, Factors, Thing, random_box
+from pretraining.compose import SIDES, SIZE, USUAL, USUALLY, Box, Factors, Thing, random_box
 from pretraining.people import DRAWINGS, Person, random_person
 from pretraining.pool import held_out_person, more, pool
 from pretraining.readers import PARTS
@@ -24,10 +25,15 @@ from pretraining.samples import SAMPLES
 CONCEPTS = [*SAMPLES, *pool(), *more()]
 
 
+KEPT = (compose._person, compose._person_of_side, compose._emoji_of_side, compose._view)
+
+
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """What the builder asks for, instead of the art itself."""
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple]]:
+    """What the builder asks for, instead of the art itself; nothing that was drawn is kept."""
     calls: list[tuple] = []
+    for kept in KEPT:
+        kept.cache_clear()
 
     def opener(kind: str, mode: str, picture_side: int = 32):
         def opened(*arguments: object) -> Image.Image:
@@ -46,7 +52,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         return picture
 
     monkeypatch.setattr(compose, "stylise", stylise)
-    return calls
+    yield calls
+    for kept in KEPT:
+        kept.cache_clear()
 
 
 def faces(names: set[str] | frozenset[str]) -> set[str]:
@@ -55,12 +63,11 @@ def faces(names: set[str] | frozenset[str]) -> set[str]:
 
 
 def test_the_builder_opens_everything_it_may_and_nothing_that_is_held_out(opened: list[tuple]) -> None:
-    for index in range(3000):
-        compose.compose(5, index)
+    made = [compose.compose(5, index)[1] for index in range(3000)]
     asked = {kind: {call[1:] for call in opened if call[0] == kind} for kind in ("emoji", "background", "panorama")}
-    drawn = {name for _, name in asked["emoji"]}
-    assert {family for family, _ in asked["emoji"]} == set(vocabulary.FAMILIES)
-    drawings = Counter(call[1] for call in opened if call[0] == "emoji")
+    drawn = {name for _, name, _ in asked["emoji"]}
+    assert {family for family, *_ in asked["emoji"]} == set(vocabulary.FAMILIES)
+    drawings = Counter(thing.family for row in made for thing in row.things if thing.family)
     shares = {family: count / drawings.total() for family, count in drawings.items()}
     assert shares == pytest.approx(vocabulary.FAMILIES, abs=0.02)
     assert sum(vocabulary.FAMILIES.values()) == pytest.approx(1)
@@ -238,6 +245,52 @@ def test_things_vary_in_place_and_size_stay_in_the_picture_and_mostly_on_the_gri
             assert box.left + box.side <= right
 
 
+def boxes(made: Sequence[Factors], things: int) -> list[tuple[str, Box]]:
+    return [
+        ("subject" if t.subject else "person", t.box) for row in made if len(row.things) == things for t in row.things
+    ]
+
+
+def test_most_things_stand_where_their_kind_usually_does(opened: list[tuple]) -> None:
+    made = [compose.compose(6, index, sheets=0.0)[1] for index in range(1500)]
+    for places, found in ((["middle"], boxes(made, 1)), (["left", "right"], boxes(made, 2))):
+        usual = {Box(*box) for (_, place), box in USUAL.items() if place in places}
+        share = sum(box in usual for _, box in found) / len(found)
+        assert USUALLY - 0.04 < share < USUALLY + 0.1
+    for (kind, place), (left, top, side) in USUAL.items():
+        assert all(value % 8 == 0 for value in (left, top, side))
+        assert top + side <= SIZE
+        assert kind == "subject" or top + side == SIZE
+        if place != "middle":
+            part = PARTS[place == "right"]
+            assert part[0] <= left < left + side <= part[2]
+
+
+def test_the_same_picture_is_made_whatever_was_made_before(opened: list[tuple]) -> None:
+    alone, factors = compose.compose(7, 40)
+    for kept in KEPT:
+        kept.cache_clear()
+    for index in range(40):
+        compose.compose(7, index)
+    again, told = compose.compose(7, 40)
+    assert told == factors
+    assert np.array_equal(alone, again)
+
+
+def test_captions_say_what_is_unusual() -> None:
+    def texts(family: str, *box: int) -> set[str]:
+        fox = Thing(Box(*box), subject="fox", family=family)
+        return {caption(Factors((fox,), "a cave", None), random.Random(seed)) for seed in range(300)}
+
+    usual = texts("twemoji", *USUAL["subject", "middle"])
+    assert not [text for text in usual if re.search("small|left|right|flat", text)]
+    assert "a small fox on the left in a cave" in texts("twemoji", 0, 48, 64)
+    assert "a flat fox on the right in a cave" in texts("fluent", 32, 24, 96)
+    assert "an old fox in a cave" in texts("noto-v1", 16, 24, 96)
+    grapes = Factors((Thing(Box(32, 40, 64), subject="grapes", family="fluent"),), "a cave", None)
+    assert "small flat grapes in a cave" in {caption(grapes, random.Random(seed)) for seed in range(300)}
+
+
 def test_sheets_show_a_thing_in_every_quarter(opened: list[tuple]) -> None:
     for index in range(40):
         _, made = compose.compose(3, index, sheets=1.0)
@@ -246,7 +299,7 @@ def test_sheets_show_a_thing_in_every_quarter(opened: list[tuple]) -> None:
         assert len(set(subjects)) == len(subjects)
     assert all(len(compose.compose(3, index, sheets=0.0)[1].things) <= 2 for index in range(40))
     sheets = [index for index in range(1000) if len(compose.compose(3, index)[1].things) == 4]
-    assert len(sheets) / 1000 == pytest.approx(0.3, abs=0.05)
+    assert len(sheets) / 1000 == pytest.approx(0.15, abs=0.04)
 
 
 def test_captions_of_a_sheet_name_its_things_in_order() -> None:
@@ -256,7 +309,7 @@ def test_captions_of_a_sheet_name_its_things_in_order() -> None:
 
 
 def factors(*words: str, style: str | None = None) -> Factors:
-    things = tuple(Thing(Box(0, 64, 64), subject=word, family="noto") for word in words)
+    things = tuple(Thing(Box(0, 64, 64), subject=word, family="twemoji") for word in words)
     return Factors(things, "a cave", style)
 
 
