@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -46,6 +46,11 @@ def finite_numbers(lowest: float | None = None) -> Rule:
         return isinstance(value, int | float) and not isinstance(value, bool) and start <= value <= largest
 
     return Rule(words, holds)
+
+
+def one_of(values: Sequence[str]) -> Rule:
+    """One of these texts."""
+    return Rule(", ".join(map(repr, values)), lambda value: value in values)
 
 
 def list_of(rule: Rule) -> Rule:

@@ -75,7 +75,7 @@ def measure_crosstalk(
             said = [crosstalk(rest, weights[layer], gram) if rest else 0.0 for rest in rests]
             if not said:
                 continue
-            narrow = change.rank < min(change.shape)
+            narrow = concept.name in shared
             rows.append(
                 LayerCrosstalk(
                     variant=variant,
@@ -103,13 +103,15 @@ def _plain(concept: Concept, layer: str) -> LowRank:
 
 
 def _overlaps(owners: Sequence[Concept], layer: str) -> dict[str, float]:
-    """Concept -> mean overlap of its directions with the others'."""
-    found: dict[str, list[float]] = {concept.name: [] for concept in owners}
-    for first, second in combinations(owners, 2):
-        value = overlap(first.layers[layer].down, second.layers[layer].down)
-        found[first.name].append(value)
-        found[second.name].append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    """Concept -> mean overlap of its directions with the others', where it has fewer directions than the weight."""
+    changes = {concept.name: concept.layers[layer] for concept in owners}
+    found: dict[str, list[float]] = {name: [] for name, change in changes.items() if change.rank < min(change.shape)}
+    for first, second in combinations(changes, 2):
+        if narrow := [name for name in (first, second) if name in found]:
+            value = overlap(changes[first].down, changes[second].down)
+            for name in narrow:
+                found[name].append(value)
+    return {name: _mean(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True)

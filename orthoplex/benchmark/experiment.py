@@ -129,9 +129,7 @@ class Experiment:
     def _check_blocks(self, variant: Variant, config: TrainingConfig) -> None:
         """Refuse fewer blocks than concepts; the slots of other methods end where the base's layers do."""
         needed, limit = len(self.concepts), check_config(config.adapter).slot_limit(config.adapter)
-        if self.share_slots:
-            return
-        if limit is not None and config.slot == 0 and limit < needed:
+        if not self.share_slots and limit is not None and config.slot == 0 and limit < needed:
             raise ConfigurationError(
                 f"variant {variant.name!r} has slots = {limit}, so many blocks, for {needed} concepts; "
                 f"allowed: {needed} or more"

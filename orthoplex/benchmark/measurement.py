@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from orthoplex.evaluation import (
     scores,
     shares,
 )
+
+_Owner = TypeVar("_Owner", str, tuple[str, ...])
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +295,28 @@ class Summary:
     choice_retention: Interval | None = None
 
 
+def seed_table(values: Sequence[tuple[_Owner, int, float]], what: str) -> Tensor:
+    """Lay out one number of every owner and seed.
+
+    Args:
+        values: Owner, seed and number; every owner once for every seed.
+        what: The owners in the plural, as the error calls them.
+
+    Returns:
+        `(owners, seeds)` float64, both sorted.
+
+    Raises:
+        ConfigurationError: when an owner lacks a seed or has it twice.
+    """
+    cells = {(owner, seed): value for owner, seed, value in values}
+    owners, seeds = sorted({owner for owner, _ in cells}), sorted({seed for _, seed in cells})
+    if len(cells) != len(values) or len(values) != len(owners) * len(seeds):
+        raise ConfigurationError(
+            f"{len(values)} measurements of {len(owners)} {what} and {len(seeds)} seeds; allowed: one for each pair"
+        )
+    return torch.tensor([[cells[owner, seed] for seed in seeds] for owner in owners], dtype=torch.float64)
+
+
 _LABELS = ("variant", "size", "seed", "concept", "kind", "single_as", "merged_as")
 _TEXTS = tuple(f"{state}_{what}" for what in ("text", "choice") for state in ("base", "single", "merged"))
 
@@ -330,13 +355,7 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
 
 def _table(rows: Sequence[Measurement], what: str) -> Tensor:
     """`(concepts, seeds)` of one number."""
-    cells = {(row.concept, row.seed): float(getattr(row, what)) for row in rows}
-    concepts, seeds = sorted({row.concept for row in rows}), sorted({row.seed for row in rows})
-    if len(cells) != len(rows) or len(rows) != len(concepts) * len(seeds):
-        raise ConfigurationError(
-            f"{len(rows)} measurements of {len(concepts)} concepts and {len(seeds)} seeds; allowed: one for each pair"
-        )
-    return torch.tensor([[cells[concept, seed] for seed in seeds] for concept in concepts], dtype=torch.float64)
+    return seed_table([(row.concept, row.seed, float(getattr(row, what))) for row in rows], "concepts")
 
 
 def _retention(single: Tensor, merged: Tensor) -> Interval | None:

@@ -6,14 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orthoplex.benchmark.checks import TEXT, Rule, check_fields, list_of, whole_numbers
+from orthoplex.benchmark.checks import TEXT, check_fields, list_of, one_of, whole_numbers
 from orthoplex.errors import ConfigurationError
 
 _MERGES = {
     "sizes": list_of(whole_numbers(1)),
     "draws": whole_numbers(1, 1000),
     "seed": whole_numbers(0),
-    "companions": Rule("'random', 'first'", lambda value: value in ("random", "first")),
+    "companions": one_of(("random", "first")),
     "measured": list_of(TEXT),
 }
 

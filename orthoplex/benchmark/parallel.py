@@ -53,9 +53,7 @@ class Task:
         concepts = self.experiment.trained
         files = finished(study.train(concepts if job.concept is None else (concepts[job.concept],)))
         if job.concept is None:
-            finished(study.measure(files, self.references))
-            finished(study.together(files, self.references))
-            study.crosstalk(files)
+            finished(study.results(files, self.references))
 
 
 def training_jobs(experiment: Experiment) -> tuple[Job, ...]:

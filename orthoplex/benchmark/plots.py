@@ -97,8 +97,8 @@ def heat_maps(panels: Mapping[str, tuple[Sequence[str], Sequence[str], Tensor]],
         return _svg(figure)
 
 
-def dots(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]], *, title: str) -> str:
-    """Draw values by row, one panel for each measure, one colour for each series; intervals as whiskers.
+def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str) -> str:
+    """Draw values by row, one panel for each measure, one colour for each series.
 
     Args:
         panels: Measure -> series -> row -> its value. Rows stand in the order in which they first come, from the top.
@@ -115,12 +115,8 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]], *, title: s
         figure.suptitle(_plain(title))
         for place, (axes, (measure, series)) in enumerate(zip(_row(figure, len(panels)), panels.items(), strict=True)):
             for name, points in series.items():
-                heights, found = [-rows.index(row) for row in points], list(points.values())
-                below = [point.value - point.low for point in found]
-                above = [point.high - point.value for point in found]
-                colour, values = f"C{names.index(name) % 10}", [point.value for point in found]
-                axes.errorbar(values, heights, xerr=(below, above), fmt="none", ecolor=colour, elinewidth=0.7)
-                drawn.setdefault(name, axes.scatter(values, heights, s=12, color=colour))
+                heights, colour = [-rows.index(row) for row in points], f"C{names.index(name) % 10}"
+                drawn.setdefault(name, axes.scatter(list(points.values()), heights, s=12, color=colour))
             axes.axvline(0.0, color="#8a8f98", linestyle=":", linewidth=1)
             labels = rows if place == 0 else []
             axes.set_yticks([-number for number in range(len(labels))], labels=labels, fontsize=6)

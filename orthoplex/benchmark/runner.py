@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
-from orthoplex.adapters import create_adapter
 from orthoplex.benchmark.checks import check, whole_numbers
-from orthoplex.benchmark.crosstalk import LayerCrosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
-from orthoplex.benchmark.measurement import Measurement, read_references
+from orthoplex.benchmark.measurement import read_references
 from orthoplex.benchmark.parallel import fill
-from orthoplex.benchmark.report import ExperimentResult, Seconds, write_result
-from orthoplex.benchmark.study import Study
+from orthoplex.benchmark.report import ExperimentResult, write_result
+from orthoplex.benchmark.study import Study, StudyResults
 from orthoplex.benchmark.text import text_reader
-from orthoplex.benchmark.together import TogetherMeasurement
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import CapacityError
 from orthoplex.models import Base, load_base
+from orthoplex.training import check_layers
 
 
 def run(
@@ -53,19 +51,12 @@ def run(
     references = read_references(experiment.concepts, encoder)
     if processes > 1:
         yield from fill(experiment, references, work=Path(work), processes=processes)
-    rows: list[Measurement] = []
-    seconds: list[Seconds] = []
-    together: list[TogetherMeasurement] = []
-    crosstalk: list[LayerCrosstalk] = []
+    found: list[StudyResults] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
         study = Study(experiment, workspace, encoder, text, variant, seed)
         files = yield from study.train(experiment.trained)
-        measured, spent = yield from study.measure(files, references)
-        rows += measured
-        seconds.append(spent)
-        together += yield from study.together(files, references)
-        crosstalk += study.crosstalk(files)
+        found.append((yield from study.results(files, references)))
         yield BenchmarkEvent("measure", done, len(pairs), f"{variant.name}, seed {seed}")
     result = ExperimentResult(
         experiment=experiment,
@@ -74,10 +65,10 @@ def run(
         text=text.name if text else None,
         real_text={source.name: text.real(source) if text else None for source in experiment.measured},
         references=references,
-        measurements=tuple(rows),
-        seconds=tuple(seconds),
-        together=tuple(together),
-        crosstalk=tuple(crosstalk),
+        measurements=tuple(row for part in found for row in part.measurements),
+        seconds=tuple(part.seconds for part in found),
+        together=tuple(row for part in found for row in part.together),
+        crosstalk=tuple(row for part in found for row in part.crosstalk),
     )
     write_result(result, Path(results))
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
@@ -87,14 +78,10 @@ def check_capacity(experiment: Experiment, base: Base) -> None:
     """Refuse concepts that a layer has no room for before any is trained."""
     for variant in experiment.variants:
         configs = [experiment.training_config(variant, concept, experiment.seeds[0]) for concept in experiment.trained]
-        if configs[0].layers == "none":
-            continue
         slots = [config.slot if isinstance(config.slot, int) else 0 for config in configs]
         highest = slots.index(max(slots))
-        config, last = configs[highest], experiment.trained[highest]
-        for layer, linear in base.linear_layers(config.layers, config.text_encoder).items():
-            shape = {"out_features": linear.out_features, "in_features": linear.in_features}
-            try:
-                create_adapter(config.adapter, layer=layer, concept_id=last.name, seed=config.seed, **shape)
-            except CapacityError as error:
-                raise CapacityError(f"variant {variant.name!r}, concept {last.name}: {error}") from error
+        name = experiment.trained[highest].name
+        try:
+            check_layers(base, configs[highest], name)
+        except CapacityError as error:
+            raise CapacityError(f"variant {variant.name!r}, concept {name}: {error}") from error

@@ -10,7 +10,6 @@ from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.plots import dots
 from orthoplex.benchmark.settings import Published
 from orthoplex.benchmark.together import Together, TogetherSummary
-from orthoplex.evaluation import Interval
 
 
 def published_section(published: Published | None) -> str:
@@ -92,12 +91,11 @@ def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str
     """Dots for every layer and variant, beside how well they foretell what is lost; nothing without summaries."""
     if not summaries:
         return ""
-    panels: dict[str, dict[str, dict[str, Interval]]] = {"‖Σ ΔW_j X_i‖ / ‖W X_i‖": {}, "correlation with loss": {}}
+    panels: dict[str, dict[str, dict[str, float]]] = {"‖Σ ΔW_j X_i‖ / ‖W X_i‖": {}, "correlation with loss": {}}
     others, correlations = panels.values()
     for row in summaries:
         for variant, value in row.others.items():
-            others.setdefault(variant, {})[row.layer] = Interval(value, value, value)
+            others.setdefault(variant, {})[row.layer] = value
         if row.correlation is not None:
-            value = row.correlation
-            correlations.setdefault("all variants", {})[row.layer] = Interval(value, value, value)
+            correlations.setdefault("all variants", {})[row.layer] = row.correlation
     return dots({name: series for name, series in panels.items() if series}, title=title)

@@ -15,6 +15,7 @@ from orthoplex.benchmark.checks import (
     check_fields,
     finite_numbers,
     list_of,
+    one_of,
     table_of,
     whole_numbers,
 )
@@ -31,7 +32,6 @@ _PICTURES = {
     "guidance_scale": finite_numbers(0),
     "negative_prompt": TEXT,
 }
-PARTS = Rule("'both', 'tokens', 'weights'", lambda value: value in ("both", "tokens", "weights"))
 _PUBLISHED = {
     "source": FILLED_TEXT,
     "columns": list_of(FILLED_TEXT),
@@ -47,7 +47,13 @@ _ENCODER = {
     "model": FILLED_TEXT,
 }
 _MOBILENET = {"layer": "bottleneck", "picture_size": 128, "grid": 1}
-_VARIANT = {"training": TABLE, "parts": PARTS, "algorithm": TEXT, "options": TABLE, "scale": finite_numbers()}
+_VARIANT = {
+    "training": TABLE,
+    "parts": one_of(("both", "tokens", "weights")),
+    "algorithm": TEXT,
+    "options": TABLE,
+    "scale": finite_numbers(),
+}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,23 @@ def fill_prompts(prompts: Sequence[str], trigger: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class StudyResults:
+    """What one variant measures with one seed.
+
+    Attributes:
+        measurements: One for every measured concept and size of merges.
+        seconds: What it took.
+        together: One for every combination of the experiment's tables `[[together]]`.
+        crosstalk: One for every layer and concept, where it is asked for.
+    """
+
+    measurements: list[Measurement]
+    seconds: Seconds
+    together: list[TogetherMeasurement]
+    crosstalk: list[LayerCrosstalk]
+
+
+@dataclass(frozen=True)
 class Study:
     """One variant with one seed; `text` is how text alignment is read, None where it is not."""
 
@@ -62,16 +79,25 @@ class Study:
             files.append((yield from self.workspace.concept(concept, config, resolution=resolution, message=message)))
         return tuple(files)
 
-    def measure(
+    def results(
         self, files: Sequence[TrainedConcept], references: Mapping[str, References]
-    ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], Seconds]]:
-        """Make the pictures of the base, of each concept alone and of the merges it is in, and measure them.
+    ) -> Generator[BenchmarkEvent, None, StudyResults]:
+        """Make all pictures that the experiment asks for, and measure them and the concepts.
 
         Args:
             files: One for every concept that is trained.
             references: Concept -> features of its real pictures.
         """
         concepts = self._loaded(files)
+        rows, spent = yield from self._measure(concepts, references)
+        seconds = Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
+        together = yield from self._together(concepts, references)
+        return StudyResults(rows, seconds, together, self._crosstalk(list(concepts.values())))
+
+    def _measure(
+        self, concepts: Mapping[str, Concept], references: Mapping[str, References]
+    ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], float]]:
+        """Picture the base, each concept alone and the merges it is in; the numbers, and the pictures' seconds."""
         merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
         for size, groups in self.experiment.groups.items():
             for group in groups:
@@ -89,7 +115,7 @@ class Study:
             text = self._text(source, base, single, together)
             shown[source.name] = Shown(self._features(base), self._features(single), features, text)
         rows = measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
-        return rows, Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
+        return rows, spent
 
     def _group(
         self, group: Group, concepts: Mapping[str, Concept]
@@ -131,11 +157,10 @@ class Study:
             inputs=inputs_for(way, self.workspace.base, members, gather=self.workspace.grams),
         )
 
-    def together(
-        self, files: Sequence[TrainedConcept], references: Mapping[str, References]
+    def _together(
+        self, concepts: Mapping[str, Concept], references: Mapping[str, References]
     ) -> Generator[BenchmarkEvent, None, list[TogetherMeasurement]]:
-        """Make the pictures of several concepts that the experiment asks for, and measure them; see `measure`."""
-        concepts = self._loaded(files)
+        """Make the pictures of several concepts that the experiment asks for, and measure them."""
         words = {source.name: with_article(source.class_word) for source in self.experiment.concepts}
         settings, rows = self.experiment.pictures, []
         for table in self.experiment.together:
@@ -159,14 +184,14 @@ class Study:
             )
         return rows
 
-    def crosstalk(self, files: Sequence[TrainedConcept]) -> list[LayerCrosstalk]:
+    def _crosstalk(self, concepts: Sequence[Concept]) -> list[LayerCrosstalk]:
         """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it.
 
         Only of variants that add up whole concepts: what other merges do to them is not told by the concepts.
         """
         if not self.experiment.crosstalk or self.variant.algorithm != "sum" or self.variant.parts != "both":
             return []
-        base, concepts = self.workspace.base, list(self._loaded(files).values())
+        base = self.workspace.base
         inputs = gather_inputs(base, concepts, with_foreign=False, gather=self.workspace.grams)
         linears = base.linear_layers("linear", text_encoder=True)
         weights = {layer: linear.weight for layer, linear in linears.items()}

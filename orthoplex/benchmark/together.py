@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from orthoplex.benchmark.checks import FILLED_TEXT, TEXT, check_fields, list_of, whole_numbers
-from orthoplex.benchmark.measurement import References, gallery_of
+from orthoplex.benchmark.measurement import References, gallery_of, seed_table
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
@@ -73,6 +73,11 @@ class Together:
                         f"{where} has the prompt {prompt!r}; allowed: 1 or more prompts with "
                         f"{', '.join(f'{{{number}}}' for number in range(1, len(self.kinds) + 1))}, each once"
                     )
+
+    @property
+    def alone(self) -> bool:
+        """Whether one thing only is looked for in a picture."""
+        return sum(kind in THINGS for kind in self.kinds) == 1
 
     def fill(self, names: Sequence[str]) -> tuple[str, ...]:
         """The prompts with what the concepts are called in their places."""
@@ -197,21 +202,19 @@ def measure_together(
         words: Concept -> its class word.
         identity_cosine: A published threshold of these features, which then judges instead.
     """
-    alone = sum(kind in THINGS for kind in table.kinds) == 1
+    thresholds = {
+        (place, name): _threshold(table, place, name, found, references, words)
+        if identity_cosine is None
+        else identity_cosine
+        for place, name in {role for combination in found for role in enumerate(combination.shown)}
+    }
     rows = []
     for combination, (pictures, base) in found.items():
-        roles = list(zip(combination.shown, table.kinds, strict=True))
-        thresholds = {}
-        for place, (name, kind) in enumerate(roles):
-            strangers = Views(torch.cat([row.features for row in _impostors(found, place, words[name], words)], dim=1))
-            own = _own_scores(strangers.of(kind, alone=alone), name, references).amax(0)
-            thresholds[name] = identity_threshold(own) if identity_cosine is None else identity_cosine
-        passed, by_chance = (
-            [_recognised(views.of(kind, alone=alone), name, references, thresholds[name]) for name, kind in roles]
-            for views in (pictures, base)
-        )
-        nearness, by_chance_nearness = (
-            [_own_scores(views.of(kind, alone=alone), name, references) for name, kind in roles]
+        judged, by_chance = (
+            [
+                _judged(views.of(kind, alone=table.alone), name, references, thresholds[place, name])
+                for place, (name, kind) in enumerate(zip(combination.shown, table.kinds, strict=True))
+            ]
             for views in (pictures, base)
         )
         rows.append(
@@ -220,56 +223,71 @@ def measure_together(
                 variant=variant,
                 seed=seed,
                 shown=combination.shown,
-                recognised=tuple(float(part.any(0).double().mean()) for part in passed),
+                recognised=tuple(float(passed.any(0).double().mean()) for passed, _ in judged),
                 alignment=_alignments(pictures, combination.shown, references),
-                all_recognised=float(_every(passed, nearness, table.kinds).double().mean()),
+                all_recognised=float(_every(judged, table.kinds).double().mean()),
                 base_alignment=_alignments(base, combination.shown, references),
-                base_all_recognised=float(_every(by_chance, by_chance_nearness, table.kinds).double().mean()),
+                base_all_recognised=float(_every(by_chance, table.kinds).double().mean()),
             )
         )
     return rows
 
 
-def _impostors(
-    found: Mapping[Combination, tuple[Views, Views]], place: int, word: str, words: Mapping[str, str]
-) -> list[Views]:
-    """The base's pictures with a class word in one of a prompt's places."""
-    return [base for combination, (_, base) in found.items() if words[combination.shown[place]] == word]
+def _threshold(
+    table: Together,
+    place: int,
+    name: str,
+    found: Mapping[Combination, tuple[Views, Views]],
+    references: Mapping[str, References],
+    words: Mapping[str, str],
+) -> float:
+    """A concept's threshold in one of a prompt's places, on the base's pictures with its class word there."""
+    impostors = [
+        base.of(table.kinds[place], alone=table.alone)
+        for combination, (_, base) in found.items()
+        if words[combination.shown[place]] == words[name]
+    ]
+    own = _gallery_scores(torch.cat(impostors, dim=1), {name: references[name].training})[..., 0]
+    return identity_threshold(own.amax(0))
 
 
 def _alignments(views: Views, shown: Sequence[str], references: Mapping[str, References]) -> tuple[float, ...]:
     return tuple(image_alignment(views.features[0], references[name].held_out) for name in shown)
 
 
-def _own_scores(views: Tensor, name: str, references: Mapping[str, References]) -> Tensor:
-    """`(v, n)`: how near every view is to the concept."""
-    return torch.stack([scores(view, {name: references[name].training})[:, 0] for view in views])
+def _gallery_scores(views: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
+    """`(v, n, g)`: how near every view is to each of g concepts."""
+    return torch.stack([scores(view, gallery) for view in views])
 
 
-def _recognised(views: Tensor, name: str, references: Mapping[str, References], threshold: float) -> Tensor:
-    """`(v, n)` bool: in which views the concept is recognised."""
+def _judged(views: Tensor, name: str, references: Mapping[str, References], threshold: float) -> tuple[Tensor, Tensor]:
+    """`(v, n)` bool, in which views the concept is recognised; and `(v, n)`, how near each of them is to it."""
     gallery = gallery_of(name, references)
-    nearest = torch.stack([scores(view, gallery).argmax(1) == list(gallery).index(name) for view in views])
-    return nearest & (_own_scores(views, name, references) > threshold)
+    near, own = _gallery_scores(views, gallery), list(gallery).index(name)
+    nearness = near[..., own]
+    return (near.argmax(2) == own) & (nearness > threshold), nearness
 
 
-def _every(passed: Sequence[Tensor], nearness: Sequence[Tensor], kinds: Sequence[str]) -> Tensor:
+def _every(judged: Sequence[tuple[Tensor, Tensor]], kinds: Sequence[str]) -> Tensor:
     """`(n,)` bool: whether every concept is recognised, two things each in the part that it is nearer to.
 
     The parts overlap in the middle of the picture: one figure that stands there and blends both is not nearer to one of
     them on the left and to the other on the right, but by chance.
+
+    Args:
+        judged: For each concept in which views it is recognised, and how near they are to it, `(v, n)` each.
+        kinds: Their kinds.
     """
-    things = [part for part, kind in zip(passed, kinds, strict=True) if kind in THINGS]
-    near = [part for part, kind in zip(nearness, kinds, strict=True) if kind in THINGS]
-    others = [part.any(0) for part, kind in zip(passed, kinds, strict=True) if kind not in THINGS]
+    things = [pair for pair, kind in zip(judged, kinds, strict=True) if kind in THINGS]
+    others = [passed.any(0) for (passed, _), kind in zip(judged, kinds, strict=True) if kind not in THINGS]
     if len(things) == 2:
-        first, second = things
-        leans = [part[0] - part[1] for part in near]  # above 0: more like it on the left
+        (first, _), (second, _) = things
+        leans = [nearness[0] - nearness[1] for _, nearness in things]  # above 0: more like it on the left
         as_named = first[0] & second[1] & (leans[0] > 0) & (leans[1] < 0)
         exchanged = first[1] & second[0] & (leans[0] < 0) & (leans[1] > 0)
         others.append(as_named | exchanged)
     else:
-        others += [part.any(0) for part in things]
+        others += [passed.any(0) for passed, _ in things]
     return torch.stack(others).all(0)
 
 
@@ -305,24 +323,19 @@ def summarise_together(rows: Sequence[TogetherMeasurement]) -> TogetherSummary:
     owners = sorted({(row.table, row.variant) for row in rows})
     if len(owners) != 1:
         raise ConfigurationError(f"a summary of {len(owners)} tables and variants {owners} was asked for; allowed: 1")
-    cells = {(row.shown, row.seed): row for row in rows}
-    shown, seeds = sorted({row.shown for row in rows}), sorted({row.seed for row in rows})
-    if len(cells) != len(rows) or len(rows) != len(shown) * len(seeds):
-        raise ConfigurationError(
-            f"{len(rows)} measurements of {len(shown)} combinations and {len(seeds)} seeds; allowed: one for each pair"
-        )
-    ordered = [cells[combination, seed] for combination in shown for seed in seeds]
 
-    def interval(values: Sequence[float]) -> Interval:
-        return mean_interval(torch.tensor(values, dtype=torch.float64).reshape(len(shown), len(seeds)))
+    def interval(value: Callable[[TogetherMeasurement], float]) -> Interval:
+        return mean_interval(seed_table([(row.shown, row.seed, value(row)) for row in rows], "combinations"))
 
-    places = range(len(shown[0]))
+    def intervals(values: Callable[[TogetherMeasurement], tuple[float, ...]]) -> tuple[Interval, ...]:
+        return tuple(interval(lambda row, place=place: values(row)[place]) for place in range(len(rows[0].shown)))
+
     return TogetherSummary(
         table=owners[0][0],
         variant=owners[0][1],
-        recognised=tuple(interval([row.recognised[place] for row in ordered]) for place in places),
-        alignment=tuple(interval([row.alignment[place] for row in ordered]) for place in places),
-        base_alignment=tuple(interval([row.base_alignment[place] for row in ordered]) for place in places),
-        all_recognised=interval([row.all_recognised for row in ordered]),
-        base_all_recognised=interval([row.base_all_recognised for row in ordered]),
+        recognised=intervals(lambda row: row.recognised),
+        alignment=intervals(lambda row: row.alignment),
+        base_alignment=intervals(lambda row: row.base_alignment),
+        all_recognised=interval(lambda row: row.all_recognised),
+        base_all_recognised=interval(lambda row: row.base_all_recognised),
     )

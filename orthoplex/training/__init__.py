@@ -15,7 +15,7 @@ from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts,
 from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts
 from orthoplex.training.loop import train
 from orthoplex.training.records import StepRecord, log_path, samples_folder
-from orthoplex.training.run import starting_tokens
+from orthoplex.training.run import check_layers, starting_tokens
 
 __all__ = [
     "CAPTION_TEMPLATES",
@@ -25,6 +25,7 @@ __all__ = [
     "Picture",
     "StepRecord",
     "TrainingConfig",
+    "check_layers",
     "checkpoint_path",
     "checkpoint_step",
     "default_foreign_prompts",

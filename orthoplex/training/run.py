@@ -1,6 +1,6 @@
 """What is fixed throughout a training: the layers, the concept's id, and what the finished concept says of itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
@@ -38,28 +38,17 @@ class Run:
     def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "Run":
         """Name the concept and find its layers."""
         name = dataset.token.strip("<>")
-        linears = {} if config.layers == "none" else base.linear_layers(config.layers, config.text_encoder)
-        return Run(config, name, f"{name}-{dataset.dataset_hash[:16]}", linears)
+        return Run(config, name, f"{name}-{dataset.dataset_hash[:16]}", changed_layers(base, config))
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
         """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
-        return {
-            layer: create_adapter(
-                self.config.adapter,
-                layer=layer,
-                out_features=linear.out_features,
-                in_features=linear.in_features,
-                concept_id=self.concept_id,
-                seed=self.config.seed,
-            ).to(device)
-            for layer, linear in self.linears.items()
-        }
+        untrained = _untrained_adapters(self.config, self.linears, self.concept_id)
+        return {layer: adapter.to(device) for layer, adapter in untrained}
 
     def vectors(self, base: Base, class_word: str) -> Tensor:
         """Untrained token vectors, ``(num_vectors, dim)``, or ``(num_vectors, L, dim)``, equal in all layers."""
         config = self.config
-        generator = seeded("token vectors", self.concept_id, config.seed)
-        vectors = initial_vectors(base, class_word, config.num_vectors, generator, start=config.token_start)
+        vectors = _starting_vectors(base, config, self.concept_id, class_word, config.num_vectors)
         if config.token_vectors != "layer-wise":
             return vectors
         return vectors.unsqueeze(1).repeat(1, len(base.cross_attention_layers), 1)
@@ -101,6 +90,31 @@ class Run:
         return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)}, token_layers)
 
 
+def changed_layers(base: Base, config: TrainingConfig) -> Mapping[str, nn.Linear]:
+    """Return the base's layers that a training changes, by name; none where token vectors learn alone.
+
+    Raises:
+        ConfigurationError: When the base has no such layers.
+    """
+    return {} if config.layers == "none" else base.linear_layers(config.layers, config.text_encoder)
+
+
+def check_layers(base: Base, config: TrainingConfig, concept_id: str) -> None:
+    """Build the adapters of a training one by one, and keep none.
+
+    Args:
+        base: The base.
+        config: All knobs.
+        concept_id: The concept's id; a slot chosen automatically comes from it.
+
+    Raises:
+        ConfigurationError: When the base has no such layers, or the rank exceeds a layer's width.
+        CapacityError: When a layer has no room for the slot.
+    """
+    for _ in _untrained_adapters(config, changed_layers(base, config), concept_id):
+        pass
+
+
 def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
     """Return a trained concept's tokens as they were before training, from what its manifest says of it.
 
@@ -108,17 +122,40 @@ def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
         ConfigurationError: When its manifest holds no training configuration of this version.
     """
     training = concept.manifest.training
-    known = {item.name for item in fields(TrainingConfig)}
-    config = TrainingConfig.from_mapping({key: value for key, value in training.items() if key in known})
     if "concept_id" not in training:
         raise ConfigurationError(f"concept {concept.name} does not say how it was trained; allowed are those that do")
-    generator = seeded("token vectors", training["concept_id"], config.seed)
+    known = {item.name for item in fields(TrainingConfig)}
+    config = TrainingConfig.from_mapping({key: value for key, value in training.items() if key in known})
     word, count = concept.manifest.class_word, len(concept.tokens)
-    vectors = initial_vectors(base, word, count, generator, start=config.token_start)
+    vectors = _starting_vectors(base, config, training["concept_id"], word, count)
     return {
         token: vector.expand_as(learned).clone()
         for (token, learned), vector in zip(concept.tokens.items(), vectors, strict=True)
     }
+
+
+def _untrained_adapters(
+    config: TrainingConfig, linears: Mapping[str, nn.Linear], concept_id: str
+) -> Iterator[tuple[str, Adapter]]:
+    """Yield every layer's name and its adapter, on the CPU."""
+    for layer, linear in linears.items():
+        yield (
+            layer,
+            create_adapter(
+                config.adapter,
+                layer=layer,
+                out_features=linear.out_features,
+                in_features=linear.in_features,
+                concept_id=concept_id,
+                seed=config.seed,
+            ),
+        )
+
+
+def _starting_vectors(base: Base, config: TrainingConfig, concept_id: str, class_word: str, count: int) -> Tensor:
+    """Draw untrained token vectors, ``(count, dim)``."""
+    generator = seeded("token vectors", concept_id, config.seed)
+    return initial_vectors(base, class_word, count, generator, start=config.token_start)
 
 
 def _on_cpu(adapter: Adapter) -> LowRank:

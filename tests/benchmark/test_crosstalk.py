@@ -71,6 +71,13 @@ def test_a_change_of_the_whole_weight_has_no_directions():
     assert summary.overlap == {} and set(summary.others) == {"v"}
 
 
+def test_a_narrow_change_beside_one_of_the_whole_weight_has_an_overlap_with_it():
+    whole = replace(concept("b", 0), layers={"unet.a": LowRank(torch.ones(3, 3), torch.eye(4)[:3])})
+    mixed = [concept("a", 0), whole]
+    narrow, wide = measure_crosstalk("v", 0, mixed, [["a", "b"]], WEIGHTS, grams(mixed, a=SEEN, b=SEEN))
+    assert narrow.overlap == 1.0 and wide.overlap is None and wide.expected_overlap is None
+
+
 def test_summaries_set_crosstalk_beside_loss_within_each_variant():
     rows, lost = [], []
     for variant, sizes in {"v": (1.0, 2.0, 4.0), "w": (10.0, 20.0, 40.0)}.items():

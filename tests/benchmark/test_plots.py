@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import torch
 
-from orthoplex.benchmark.plots import curves, heat_maps
+from orthoplex.benchmark.plots import curves, dots, heat_maps
 from orthoplex.evaluation import Interval
 
 
@@ -30,6 +30,15 @@ def test_heat_maps():
     found = texts(heat_maps(panels, title="bleed"))
     for word in ("bleed", "person: v4", "anna", "75", "25"):
         assert word in found
+
+
+def test_dots():
+    panels = {"others": {"slots": {"unet.a": 0.5, "unet.b": 0.25}, "lora": {"unet.b": 2.0}}, "loss": {"all": {}}}
+    svg = dots(panels, title="crosstalk")
+    found = texts(svg)
+    for word in ("crosstalk", "others", "loss", "slots", "lora", "all", "unet.a", "unet.b"):
+        assert word in found
+    assert svg == dots(panels, title="crosstalk")
 
 
 def test_a_variant_has_one_colour_in_all_panels_and_any_name():

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from orthoplex.concepts import load_concept, read_manifest
+from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
-from orthoplex.training import checkpoint_path, gather_inputs, loop, stages, train
+from orthoplex.training import checkpoint_path, gather_inputs, loop, stages, starting_tokens, train
 from orthoplex.training.run import Run
 from orthoplex.training.text import encode_ids, initial_vectors, replaced_vectors, text_features
 from tests.pico import make_concept
@@ -68,6 +69,7 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     learned = torch.stack(list(concept.tokens.values()))
     assert learned.shape == start.shape
     assert torch.equal(learned, start) == (variant.token_vectors == "frozen")
+    assert torch.equal(torch.stack(list(starting_tokens(base, concept).values())), start)
     expected = {} if variant.layers == "none" else base.linear_layers(variant.layers, variant.text_encoder)
     assert set(concept.layers) == set(expected)
     assert all(factors.up.any() for factors in concept.layers.values())
@@ -77,6 +79,11 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     assert concept.token_layers == base.cross_attention_layers and concept.manifest.format_version == 2
     assert (start == start[:, :1]).all()
     assert all(not torch.equal(learned[:, 0], learned[:, i]) for i in range(1, LAYERS))
+
+
+def test_a_concept_that_does_not_say_how_it_was_trained_has_no_starting_tokens(base):
+    with pytest.raises(ConfigurationError, match="concept rex does not say how it was trained; allowed are those"):
+        starting_tokens(base, make_concept(base, "rex"))
 
 
 def test_a_concept_without_layers_says_so(base, dataset, config, tmp_path):
