@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
@@ -60,8 +62,9 @@ def denoiser_command(options: argparse.Namespace) -> None:
     shared = Shared(model, options.processes)
     barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
     data.share_memory()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemonic processes end with this one
     torch.multiprocessing.spawn(
-        _run_denoiser, (config, data, model, options, shared, barrier), nprocs=options.processes
+        _run_denoiser, (config, data, model, options, shared, barrier), nprocs=options.processes, daemon=True
     )
 
 
