@@ -153,12 +153,13 @@ def make_concept(
     scale: float = 0.1,
     num_vectors: int = 1,
     layerwise: bool = False,
+    keys_values: bool = False,
     seed: int = 0,
 ) -> Concept:
     """A concept of a base with random factors; layers take the ranks in turn, selection ``none`` has no layers.
 
     Entries of each change are of size ``scale``, token vectors of the size of the base's own; ``layerwise`` gives
-    every cross-attention layer vectors of its own.
+    every cross-attention layer vectors of its own, ``keys_values`` keys and values, each about as large as the base's.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = {}
@@ -174,4 +175,8 @@ def make_concept(
     token_layers = base.cross_attention_layers if layerwise else ()
     shape = (len(token_layers), TEXT_WIDTH) if layerwise else (TEXT_WIDTH,)
     tokens = {token: torch.randn(shape, generator=generator) * size for token in names}
-    return Concept(make_manifest(name, base=base.identity), layers, tokens, token_layers)
+    added = {
+        token: {layer: torch.randn(2, width, generator=generator) for layer, width in base.key_widths.items()}
+        for token in (names if keys_values else ())
+    }
+    return Concept(make_manifest(name, base=base.identity), layers, tokens, token_layers, added)

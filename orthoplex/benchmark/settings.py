@@ -162,7 +162,7 @@ class Variant:
         options: The algorithm's options that differ from its defaults.
         scale: Strength of all concepts in the merge; a concept alone always has strength 1.
         parts: `"both"`; or `"tokens"` or `"weights"`: only these of a trained concept are shown, alone and merged. What
-            is left out is as before training: no change of weights, or the tokens' starting vectors.
+            is left out is as before training: no change of weights, or the tokens' starting vectors alone.
     """
 
     name: str

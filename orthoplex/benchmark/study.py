@@ -143,7 +143,7 @@ class Study:
         if self.variant.parts == "tokens":
             return replace(concept, layers={})
         if self.variant.parts == "weights":
-            return replace(concept, tokens=starting_tokens(self.workspace.base, concept))
+            return replace(concept, tokens=starting_tokens(self.workspace.base, concept), keys_values={})
         return concept
 
     def _merge(self, members: Sequence[Concept]) -> Merge:

@@ -58,9 +58,12 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _tokens(manifest: Manifest) -> str:
-    count = len(manifest.token_layers)
-    layerwise = f", a vector for each of {count} cross-attention layers" if count else ""
-    return (" ".join(manifest.tokens) or "none") + layerwise
+    own = ""
+    if manifest.token_layers:
+        own = f", a vector for each of {len(manifest.token_layers)} cross-attention layers"
+    for layers in list(manifest.keys_values.values())[:1]:
+        own = f", a key and a value for each of {len(layers)} cross-attention layers"
+    return (" ".join(manifest.tokens) or "none") + own
 
 
 def _options(values: Any) -> str:  # noqa: ANN401  (JSON values)

@@ -35,7 +35,8 @@ def merge(
         check_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base)
         loaded = load_concepts(concepts, model)
-        check_pipeline_tokens([token for item, _ in loaded if item.token_layers for token in item.tokens])
+        layered = [item for item, _ in loaded if item.token_layers or item.keys_values]
+        check_pipeline_tokens([token for item in layered for token in item.tokens])
         began = time.monotonic()
         merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale)
         with model.folded(merged):

@@ -28,12 +28,15 @@ class Concept:
         tokens: Token (``<name>``, ``<name>_1``, …) to its embedding of shape ``(dim,)``, or ``(L, dim)`` where every
             one of L cross-attention layers has a vector of its own.
         token_layers: The names of these layers, in the order of the rows; empty for tokens of shape ``(dim,)``.
+        keys_values: Token to what every cross-attention layer adds to its key and to its value where the token stands:
+            layer name to ``(2, out)``; empty where the embedding is all there is of the tokens.
     """
 
     manifest: Manifest
     layers: Mapping[str, LowRank]
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     token_layers: Sequence[str] = ()
+    keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -42,7 +45,10 @@ class Concept:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) over the names, data types, shapes and values of all tensors and tokens, and token layers."""
+        """SHA-256 (hex) over the names, data types, shapes and values of all tensors, tokens, their keys and values.
+
+        And the names of token layers.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -52,6 +58,10 @@ class Concept:
             digest.update(tensor_bytes(vector.to(torch.float32)))
         for layer in self.token_layers:
             digest.update(f"token layer {layer}\n".encode())
+        for token, layers in sorted(self.keys_values.items()):
+            for layer, values in sorted(layers.items()):
+                digest.update(f"{token} {layer} {tuple(values.shape)}\n".encode())
+                digest.update(tensor_bytes(values.to(torch.float32)))
         return digest.hexdigest()
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,8 +49,8 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
 
     Raises:
         ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
-            a token is not named after the concept or has another shape than its layers ask for, or a number is not
-            finite.
+            a token is not named after the concept or has another shape than its layers ask for, keys and values are
+            not those of all tokens in the same layers, or a number is not finite.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -63,13 +64,18 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
             raise ConceptFileError(f"{path}: tensor '{name}' is {tensor.dtype}, allowed are {', '.join(DTYPES)}")
     _check_token_names(stored.tokens, stored.name, path)
     _check_token_shapes(stored.tokens, stored.token_layers, path)
-    _check_finite(tensors, stored.tokens, path)
+    _check_keys_values(stored.keys_values, stored.tokens, path)
+    _check_finite(tensors, stored, path)
     manifest = replace(
         concept.manifest.with_content(
             layers={name: (item.shape[0], item.rank, item.shape[1]) for name, item in stored.layers.items()},
             tokens={token: encode_token(vector) for token, vector in stored.tokens.items()},
             content_hash=stored.content_hash,
             token_layers=stored.token_layers,
+            keys_values={
+                token: {layer: encode_token(values) for layer, values in layers.items()}
+                for token, layers in stored.keys_values.items()
+            },
         ),
         package_version=concept.manifest.package_version or __version__,
         created=concept.manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,7 +107,7 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
     Raises:
         ConceptFileError: If the file is missing, truncated, a pickle, of an unknown format version or another base,
             if a tensor is missing, unknown, of another shape or not finite, if a token is not named after the
-            concept, or if the content hash differs.
+            concept or keys and values are not those of all tokens in the same layers, or if the content hash differs.
             The message names the file, the tensor or field, its value, and what was allowed.
     """
     path = Path(path)
@@ -118,14 +124,14 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ConceptFileError(f"{path}: is not a whole safetensors file: {error}") from error
-    tokens = {token: _decoded(token, text, manifest, path) for token, text in manifest.tokens.items()}
-    _check_token_shapes(tokens, manifest.token_layers, path)
-    _check_finite(tensors, tokens, path)
     layers = {
         name: LowRank(up=tensors[f"{name}.lora_B.weight"], down=tensors[f"{name}.lora_A.weight"])
         for name in manifest.layers
     }
-    concept = Concept(manifest, layers, tokens, manifest.token_layers)
+    concept = Concept(manifest, layers, _tokens(manifest, path), manifest.token_layers, _keys_values(manifest, path))
+    _check_token_shapes(concept.tokens, manifest.token_layers, path)
+    _check_keys_values(concept.keys_values, concept.tokens, path)
+    _check_finite(tensors, concept, path)
     if concept.content_hash != manifest.content_hash:
         raise ConceptFileError(
             f"{path}: manifest field 'content_hash' is {manifest.content_hash[:12]}, "
@@ -189,19 +195,69 @@ def _check_token_shapes(tokens: Mapping[str, Tensor], layers: Sequence[str], pat
             raise ConceptFileError(f"{path}: token '{token}' has shape {tuple(vectors.shape)}, allowed is {allowed}")
 
 
-def _check_finite(tensors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], path: Path) -> None:
-    for name, tensor in {**tensors, **tokens}.items():
+def _check_keys_values(keys_values: Mapping[str, Mapping[str, Tensor]], tokens: Iterable[str], path: Path) -> None:
+    """Refuse keys and values of some tokens only, or of different layers or widths in two tokens."""
+    if not keys_values:
+        return
+    if keys_values.keys() != set(tokens):
+        given, allowed = ", ".join(sorted(keys_values)), ", ".join(sorted(tokens)) or "none"
+        raise ConceptFileError(f"{path}: keys_values are those of tokens {given}, allowed are {allowed}")
+    (first, layers), *others = keys_values.items()
+    for layer, values in layers.items():
+        if values.ndim != 2 or len(values) != 2:
+            raise ConceptFileError(
+                f"{path}: keys_values of token '{first}' in layer '{layer}' have shape {tuple(values.shape)}, allowed "
+                "is (2, out), a key and a value"
+            )
+    shapes = {layer: tuple(values.shape) for layer, values in layers.items()}
+    if not shapes:
+        raise ConceptFileError(f"{path}: keys_values of token '{first}' name 0 layers, allowed is at least 1")
+    for token, values in others:
+        found = {layer: tuple(item.shape) for layer, item in values.items()}
+        for layer in sorted(shapes.keys() | found.keys()):
+            if shapes.get(layer) != found.get(layer):
+                raise ConceptFileError(
+                    f"{path}: keys_values of token '{token}' in layer '{layer}' have shape "
+                    f"{found.get(layer, 'none')}, allowed is that of token '{first}', {shapes.get(layer, 'none')}"
+                )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], concept: Concept, path: Path) -> None:
+    named = {f"tensor '{name}'": tensor for name, tensor in tensors.items()}
+    named |= {f"token '{token}'": vectors for token, vectors in concept.tokens.items()}
+    for token, layers in concept.keys_values.items():
+        named |= {f"keys_values of token '{token}' in layer '{layer}'": values for layer, values in layers.items()}
+    for what, tensor in named.items():
         count = int((~torch.isfinite(tensor)).sum())
         if count:
-            what = "token" if name in tokens else "tensor"
-            raise ConceptFileError(f"{path}: {what} '{name}' holds {count} numbers that are not finite, allowed: none")
+            raise ConceptFileError(f"{path}: {what} holds {count} numbers that are not finite, allowed: none")
 
 
-def _decoded(token: str, text: str, manifest: Manifest, path: Path) -> Tensor:
+def _tokens(manifest: Manifest, path: Path) -> dict[str, Tensor]:
+    tokens = {}
+    for token, text in manifest.tokens.items():
+        with _named(f"tokens.{token}", path):
+            tokens[token] = decode_token(text, len(manifest.token_layers) or None)
+    return tokens
+
+
+def _keys_values(manifest: Manifest, path: Path) -> dict[str, dict[str, Tensor]]:
+    tokens: dict[str, dict[str, Tensor]] = {}
+    for token, layers in manifest.keys_values.items():
+        tokens[token] = {}
+        for layer, text in layers.items():
+            with _named(f"keys_values.{token}.{layer}", path):
+                tokens[token][layer] = decode_token(text, 2, what="it", rows="a key and a value")
+    return tokens
+
+
+@contextmanager
+def _named(field: str, path: Path) -> Iterator[None]:
+    """Inside, errors are told with the file and the manifest field."""
     try:
-        return decode_token(text, len(manifest.token_layers) or None)
+        yield
     except ConceptFileError as error:
-        raise ConceptFileError(f"{path}: manifest field 'tokens.{token}': {error}") from error
+        raise ConceptFileError(f"{path}: manifest field '{field}': {error}") from error
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:

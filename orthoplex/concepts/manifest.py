@@ -17,8 +17,9 @@ from torch import Tensor
 from orthoplex.concepts.header import parse_json
 from orthoplex.errors import ConceptFileError, ConfigurationError
 
-FORMAT_VERSIONS = (1, 2)
-"""2 has ``token_layers``, and is written where tokens need them; 1 is all else."""
+FORMAT_VERSIONS = (1, 2, 3)
+"""2 has ``token_layers`` and 3 ``keys_values``, and is written where tokens need them; 1 is all else."""
+_FIELDS_OF_VERSION = {"token_layers": 2, "keys_values": 3}
 KINDS = ("person", "subject", "scene", "style", "other")
 NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
 THUMBNAIL_LIMIT_BYTES = 6 * 1024
@@ -63,6 +64,8 @@ class Manifest:
         content_hash: SHA-256 (hex) over all tensors and tokens; filled in when the concept is saved.
         token_layers: The cross-attention layers that every token has a vector of its own for, in the order of the
             vectors; empty where one vector serves all; filled in when the concept is saved.
+        keys_values: Token to what every cross-attention layer adds to its key and to its value, layer name to base64
+            of both (float32, little endian); empty where tokens have none; filled in when the concept is saved.
     """
 
     name: str
@@ -83,9 +86,10 @@ class Manifest:
     tokens: Mapping[str, str] = field(default_factory=dict)
     content_hash: str = ""
     token_layers: tuple[str, ...] = ()
+    keys_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a name, kind, slot, thumbnail or token layers that no file may carry."""
+        """Refuse a name, kind, slot, thumbnail, token layers or keys and values that no file may carry."""
         check_name(self.name)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept '{self.name}': kind '{self.kind}' is not one of {', '.join(KINDS)}")
@@ -98,11 +102,14 @@ class Manifest:
             )
         if len(set(self.token_layers)) < len(self.token_layers):
             raise ConfigurationError(f"concept '{self.name}': token_layers names a layer twice, allowed is once")
+        if self.token_layers and self.keys_values:
+            raise ConfigurationError(f"concept '{self.name}': has token_layers and keys_values, allowed is one of them")
 
     @property
     def format_version(self) -> int:
         """The lowest version of the file's layout that holds all this."""
-        return 2 if self.token_layers else 1
+        used = (version for key, version in _FIELDS_OF_VERSION.items() if getattr(self, key))
+        return max(used, default=1)
 
     @property
     def rank(self) -> int:
@@ -115,14 +122,16 @@ class Manifest:
         tokens: Mapping[str, str],
         content_hash: str,
         token_layers: Sequence[str] = (),
+        keys_values: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Manifest:
-        """The same manifest with the shape table, tokens, their layers, and hash of what is being written."""
+        """The same manifest with the shape table, all that tokens have, and hash of what is being written."""
         return replace(
             self,
             layers=dict(layers),
             tokens=dict(tokens),
             content_hash=content_hash,
             token_layers=tuple(token_layers),
+            keys_values={token: dict(layers) for token, layers in (keys_values or {}).items()},
         )
 
 
@@ -151,41 +160,51 @@ def token_names(name: str, num_vectors: int = 1) -> tuple[str, ...]:
 
 
 def encode_token(vector: Tensor) -> str:
-    """Write a ``(dim,)`` or ``(L, dim)`` embedding as base64 of little-endian float32, row by row."""
+    """Write an embedding, ``(dim,)`` or ``(L, dim)``, or a key and a value, as base64 of little-endian float32.
+
+    Row by row.
+    """
     values = vector.detach().to("cpu", torch.float32).flatten().tolist()
     return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode("ascii")
 
 
-def decode_token(text: str, num_layers: int | None = None) -> Tensor:
-    """Read a ``(dim,)`` float32 embedding from base64, or a ``(num_layers, dim)`` one.
+def decode_token(
+    text: str, num_rows: int | None = None, *, what: str = "token embedding", rows: str = "the token_layers"
+) -> Tensor:
+    """Read a ``(dim,)`` float32 embedding from base64, or rows ``(num_rows, dim)``.
+
+    Args:
+        text: The base64.
+        num_rows: How many rows it must make; None for a single vector.
+        what: What it is, for the error messages.
+        rows: What its rows are, for the error messages.
 
     Raises:
-        ConceptFileError: If the text is not base64 of whole float32 numbers, or these do not make ``num_layers`` rows.
+        ConceptFileError: If the text is not base64 of whole float32 numbers, or these do not make ``num_rows`` rows.
     """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ConceptFileError(f"token embedding is not base64: {error}") from error
+        raise ConceptFileError(f"{what} is not base64: {error}") from error
     if len(data) == 0 or len(data) % 4:
-        raise ConceptFileError(f"token embedding holds {len(data)} bytes, allowed is a positive multiple of 4")
+        raise ConceptFileError(f"{what} holds {len(data)} bytes, allowed is a positive multiple of 4")
     numbers = torch.tensor(struct.unpack(f"<{len(data) // 4}f", data), dtype=torch.float32)
-    if num_layers is None:
+    if num_rows is None:
         return numbers
-    if len(numbers) % num_layers:
-        raise ConceptFileError(
-            f"token embedding holds {len(numbers)} numbers, allowed is a multiple of {num_layers}, the token_layers"
-        )
-    return numbers.view(num_layers, -1)
+    if len(numbers) % num_rows:
+        raise ConceptFileError(f"{what} holds {len(numbers)} numbers, allowed is a multiple of {num_rows}, {rows}")
+    return numbers.view(num_rows, -1)
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Write a manifest as JSON with sorted keys; ``token_layers`` where there are any."""
+    """Write a manifest as JSON with sorted keys; ``token_layers`` and ``keys_values`` where there are any."""
     values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
     values["base"] = {item.name: getattr(manifest.base, item.name) for item in fields(manifest.base)}
     values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
     values["format_version"] = manifest.format_version
-    if not manifest.token_layers:
-        del values["token_layers"]
+    for key, version in _FIELDS_OF_VERSION.items():
+        if version != manifest.format_version:
+            del values[key]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -215,10 +234,10 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
     if type(version) is not int or version not in FORMAT_VERSIONS:
         raise ConceptFileError(
             f"{source}: format_version {version!r} is unknown, this version of orthoplex reads "
-            f"{' and '.join(map(str, FORMAT_VERSIONS))}"
+            f"{', '.join(map(str, FORMAT_VERSIONS))}"
         )
     known = {"format_version", *(item.name for item in fields(Manifest))}
-    _check_keys(values, known if version > 1 else known - {"token_layers"}, source)
+    _check_keys(values, {key for key in known if _FIELDS_OF_VERSION.get(key, version) == version}, source)
     del values["format_version"]
     for key in _TEXT_FIELDS:
         _check_type(values[key], str, key, source)
@@ -235,8 +254,10 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
         _check_type(values["slot"], int, "slot", source)
     values["layers"] = {name: _shape(name, shape, source) for name, shape in values["layers"].items()}
     values["base"] = BaseIdentity(**values["base"])
-    if version > 1:
+    if "token_layers" in values:
         values["token_layers"] = _layer_names(values["token_layers"], source)
+    if "keys_values" in values:
+        _check_keys_values(values["keys_values"], source)
     try:
         return Manifest(**values)
     except ConfigurationError as error:
@@ -265,6 +286,16 @@ def _layer_names(names: object, source: str) -> tuple[str, ...]:
     raise ConceptFileError(
         f"{source}: manifest field 'token_layers' is {names!r}, allowed is a list of at least one layer name"
     )
+
+
+def _check_keys_values(tokens: object, source: str) -> None:
+    _check_type(tokens, dict, "keys_values", source)
+    if not tokens or not isinstance(tokens, dict):
+        raise ConceptFileError(f"{source}: manifest field 'keys_values' is {{}}, allowed is at least one token")
+    for token, layers in tokens.items():
+        _check_type(layers, dict, f"keys_values.{token}", source)
+        for layer, text in layers.items():
+            _check_type(text, str, f"keys_values.{token}.{layer}", source)
 
 
 def _shape(name: str, shape: object, source: str) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ import math
 import numbers
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -31,12 +31,15 @@ class Merge:
             (hash of the Gram matrices, or None), ``scale``, ``concepts`` (``name``, ``kind``, ``strength``,
             ``content_hash``, ``slot``), ``base`` (``family``, ``hash``, ``name``), ``package_version``.
         token_layers: the cross-attention layers that the rows of layer-wise tokens belong to; empty without such.
+        keys_values: token to what every cross-attention layer adds to its key and value there, layer name to
+            ``(2, out)``; for those tokens that have keys and values. No strength changes them, nor any token.
     """
 
     layers: Mapping[str, LowRank]
     tokens: Mapping[str, Tensor]
     recipe: Mapping[str, Any]
     token_layers: Sequence[str] = ()
+    keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def merge(
@@ -86,7 +89,8 @@ def merge(
     for layer, parts in _collect_layers(ordered).items():
         merged = way.merge(_weight_changes(layer, parts, len(ordered), used))
         layers[layer] = merged if scale == 1.0 else merged.scaled(float(scale))
-    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers)
+    keys_values = {token: values for concept, _ in ordered for token, values in concept.keys_values.items()}
+    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers, keys_values)
 
 
 def check_options(*, algorithm: str, options: Mapping[str, object] | None = None, scale: float = 1.0) -> Algorithm:

@@ -19,7 +19,7 @@ from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.saving import check_pipeline_tokens, save_pipeline
 from orthoplex.models.tokens import TokenExtension, concept_tokens
-from orthoplex.models.vectors import TokenVectors
+from orthoplex.models.vectors import KeysValues, TokenVectors
 
 COMPONENTS = ("unet", "text_encoder")
 
@@ -66,6 +66,11 @@ class Base:
         of a token that has a vector for each layer.
         """
         return self._vectors.layers
+
+    @property
+    def key_widths(self) -> dict[str, int]:
+        """How many numbers a key has, and a value as many, in each of the ``cross_attention_layers``."""
+        return self._vectors.widths
 
     @property
     def recipe(self) -> Mapping[str, Any] | None:
@@ -122,18 +127,23 @@ class Base:
                 handle.remove()
 
     @contextmanager
-    def with_tokens(self, tokens: Mapping[str, Tensor]) -> Iterator[dict[str, int]]:
+    def with_tokens(
+        self, tokens: Mapping[str, Tensor], keys_values: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> Iterator[dict[str, int]]:
         """Inside, the tokenizer knows the tokens and the embedding has their rows; yields token to its number.
 
         Leaving puts the original tokenizer and the original embedding parameter back.
 
         Args:
             tokens: Token to its embedding, ``(dim,)``, or ``(L, dim)`` for each of the ``cross_attention_layers``.
+            keys_values: For some of the tokens, what each of these layers adds to its key and to its value where the
+                token stands: layer name to ``(2, out)``, ``out`` as in ``key_widths``.
 
         Raises:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
+            BaseModelError: If keys and values are those of other layers, or have the wrong shape.
         """
-        extension = TokenExtension(self.pipeline, tokens, self._vectors)
+        extension = TokenExtension(self.pipeline, tokens, self._vectors, keys_values)
         try:
             yield extension.ids
         finally:
@@ -155,6 +165,23 @@ class Base:
         finally:
             self._vectors.take(replacement)
 
+    @contextmanager
+    def added_keys_values(self, token_ids: Sequence[int], keys_values: KeysValues) -> Iterator[None]:
+        """Inside, cross-attention layers add keys and values where tokens stand; gradients flow into them.
+
+        Layer l computes ``K = W_k h + δk`` and ``V = W_v h + δv`` at the positions of a token; nothing else changes.
+
+        Args:
+            token_ids: The k ids.
+            keys_values: Layer name to δk and δv of every token, ``(k, 2, out)``, asked at every use. While there are
+                any, what the text encoder returns has one channel more for each such token.
+        """
+        replacement = self._vectors.put(token_ids, keys_values=keys_values)
+        try:
+            yield
+        finally:
+            self._vectors.take(replacement)
+
     def fold(self, change: Foldable) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
 
@@ -162,7 +189,8 @@ class Base:
 
         Raises:
             BaseModelError: If something is folded in already, the change belongs to another base, a layer is missing
-                or of another shape, or tokens are made for other cross-attention layers. Then nothing was changed.
+                or of another shape, or tokens are made for other cross-attention layers or for other widths of them.
+                Then nothing was changed.
             ConfigurationError: If a token is in the vocabulary already, or a weight would not be finite, as with a
                 huge strength. Then nothing was changed.
         """
@@ -200,13 +228,13 @@ class Base:
             overwrite: Replace a folder that holds something.
 
         Raises:
-            ConfigurationError: If the folder holds something and ``overwrite`` is False, or a token has a vector for
-                each cross-attention layer, which such a folder has no place for.
+            ConfigurationError: If the folder holds something and ``overwrite`` is False, or a token has vectors of
+                single cross-attention layers, which such a folder has no place for.
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
-        layerwise = self._vectors.layerwise_ids
+        homeless = {*self._vectors.layerwise_ids, *self._vectors.marked_ids}
         tokenizer = self.pipeline.tokenizer
-        check_pipeline_tokens([token for token in self.tokens if tokenizer.convert_tokens_to_ids(token) in layerwise])
+        check_pipeline_tokens([token for token in self.tokens if tokenizer.convert_tokens_to_ids(token) in homeless])
         return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
 
 
@@ -229,7 +257,9 @@ class Undo:
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}; strengths are {_strengths(change.recipe)}") from error
         try:
-            self._tokens = TokenExtension(base.pipeline, change.tokens, base._vectors) if change.tokens else None
+            self._tokens: TokenExtension | None = None
+            if change.tokens:
+                self._tokens = TokenExtension(base.pipeline, change.tokens, base._vectors, change.keys_values)
         except BaseException:
             self._weights.restore()
             raise

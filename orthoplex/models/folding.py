@@ -37,6 +37,11 @@ class Foldable(Protocol):
         ...
 
     @property
+    def keys_values(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Token to what every cross-attention layer adds to its key and value there, layer name to ``(2, out)``."""
+        ...
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         """What is in it, as JSON values; ``base.hash`` names the base it belongs to."""
         ...
@@ -114,15 +119,39 @@ def check_token_layers(given: Sequence[str], layers: Sequence[str]) -> None:
     Raises:
         BaseModelError: Names a layer, and what the base has.
     """
-    for names, others, where in ((given, layers, "not in the base"), (layers, given, "missing in the tokens")):
-        strangers = [name for name in names if name not in others]
-        if strangers:
-            raise BaseModelError(
-                f"tokens have a vector for each of {len(given)} cross-attention layers, the base has {len(layers)}; "
-                f"layer '{strangers[0]}' is {where}"
-            )
+    _check_names("tokens have a vector for each", given, layers)
     if tuple(given) != tuple(layers):
         raise BaseModelError(
             f"tokens have vectors for the cross-attention layers in the order {', '.join(given)}; "
             f"allowed is {', '.join(layers)}"
         )
+
+
+def check_keys_values(tokens: Mapping[str, Mapping[str, Tensor]], widths: Mapping[str, int]) -> None:
+    """Refuse keys and values of other cross-attention layers than the base has, or of another width.
+
+    Args:
+        tokens: Token to layer to ``(2, out)``.
+        widths: The base's layers to their ``out``.
+
+    Raises:
+        BaseModelError: Names the token, the layer, and what the base has.
+    """
+    for token, layers in tokens.items():
+        _check_names(f"token '{token}' has a key and a value for each", tuple(layers), tuple(widths))
+        for layer, values in layers.items():
+            if tuple(values.shape) != (2, widths[layer]):
+                raise BaseModelError(
+                    f"token '{token}': key and value of layer '{layer}' have shape {tuple(values.shape)}, "
+                    f"allowed is (2, {widths[layer]})"
+                )
+
+
+def _check_names(what: str, given: Sequence[str], layers: Sequence[str]) -> None:
+    for names, others, where in ((given, layers, "not in the base"), (layers, given, "missing in the tokens")):
+        strangers = [name for name in names if name not in others]
+        if strangers:
+            raise BaseModelError(
+                f"{what} of {len(given)} cross-attention layers, the base has {len(layers)}; "
+                f"layer '{strangers[0]}' is {where}"
+            )

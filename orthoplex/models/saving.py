@@ -83,7 +83,7 @@ def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def check_pipeline_tokens(tokens: Sequence[str]) -> None:
-    """Refuse tokens that have a vector for each cross-attention layer: an ordinary pipeline has no place for them.
+    """Refuse tokens that have vectors of single cross-attention layers: an ordinary pipeline has no place for them.
 
     Args:
         tokens: Those that have; callers with much work ahead check before it.
@@ -93,7 +93,7 @@ def check_pipeline_tokens(tokens: Sequence[str]) -> None:
     """
     if tokens:
         raise ConfigurationError(
-            f"tokens {', '.join(sorted(tokens))} have a vector for each cross-attention layer, which no pipeline "
+            f"tokens {', '.join(sorted(tokens))} have vectors of single cross-attention layers, which no pipeline "
             "folder can hold; fold the concept files in where pictures are made, or train with token_vectors = 'shared'"
         )
 

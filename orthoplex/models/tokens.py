@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import torch
@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.folding import check_keys_values
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.vectors import Replacement, TokenVectors, layerwise
 
@@ -22,7 +23,7 @@ class TokenExtension:
     """Tokens added to a pipeline's tokenizer, and their rows to its text encoder's embedding.
 
     Tokens that have a vector for each cross-attention layer have the mean of them as row, and are put in the place of
-    it layer by layer.
+    it layer by layer. Keys and values that tokens have of their own are added where the tokens stand.
 
     Attributes:
         ids: Token to its number.
@@ -30,7 +31,13 @@ class TokenExtension:
 
     ids: dict[str, int]
 
-    def __init__(self, pipeline: StableDiffusionPipeline, tokens: Mapping[str, Tensor], vectors: TokenVectors) -> None:
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        tokens: Mapping[str, Tensor],
+        vectors: TokenVectors,
+        keys_values: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> None:
         """Add the tokens.
 
         Args:
@@ -38,10 +45,13 @@ class TokenExtension:
             tokens: Token to its embedding, ``(dim,)``, or ``(L, dim)`` for each of the L cross-attention layers, in
                 the order in which the denoiser uses them.
             vectors: What stands in the place of the pipeline's tokens.
+            keys_values: Token to what each of the L cross-attention layers adds to its key and to its value, layer name
+                to ``(2, out)``; for some of the tokens, or none.
 
         Raises:
-            ConfigurationError: If a token is in the vocabulary already, or an embedding has another shape than
-                ``(dim,)`` of the text encoder or ``(L, dim)``.
+            ConfigurationError: If a token is in the vocabulary already, an embedding has another shape than
+                ``(dim,)`` of the text encoder or ``(L, dim)``, or there are keys and values of none of the tokens.
+            BaseModelError: If a token has keys and values of other layers than the pipeline, or of another width.
         """
         self._pipeline = pipeline
         self._original_tokenizer = pipeline.tokenizer
@@ -51,13 +61,14 @@ class TokenExtension:
         self._original_vocab_size = self._text_encoder.config.vocab_size
         self._vectors = vectors
         self._check(tokens)
+        self._check_keys_values(keys_values or {}, tokens)
         tokenizer = copy.deepcopy(self._original_tokenizer)
         tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
         self.ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokens}
         weight = self._extended_weight(tokens)
         pipeline.tokenizer = self._tokenizer = tokenizer
         self._set_weight(nn.Parameter(weight, requires_grad=self._original_weight.requires_grad), weight.shape[0])
-        self._replacement = self._put(layerwise(tokens))
+        self._replacements = [*self._put_layerwise(layerwise(tokens)), *self._put_keys_values(keys_values or {})]
 
     def restore(self) -> None:
         """Put the original tokenizer and the original embedding parameter back.
@@ -69,8 +80,9 @@ class TokenExtension:
             raise BaseModelError(
                 f"tokens {', '.join(self.ids)} cannot be taken out before the tokens that were added after them"
             )
-        if self._replacement is not None:
-            self._vectors.take(self._replacement)
+        for replacement in self._replacements:
+            self._vectors.take(replacement)
+        self._replacements.clear()
         device = self._embedding.weight.device
         if self._original_weight.device != device:
             self._original_weight.data = self._original_weight.data.to(device)
@@ -95,11 +107,29 @@ class TokenExtension:
                     f"({num_layers}, {dim}) with a row for each cross-attention layer"
                 )
 
-    def _put(self, tokens: Mapping[str, Tensor]) -> Replacement | None:
+    def _check_keys_values(self, tokens: Mapping[str, Mapping[str, Tensor]], known: Collection[str]) -> None:
+        for token in tokens:
+            if token not in known:
+                raise ConfigurationError(
+                    f"token '{token}' has keys and values and no embedding, allowed are tokens that have one"
+                )
+        if tokens:
+            check_keys_values(tokens, self._vectors.widths)
+
+    def _put_layerwise(self, tokens: Mapping[str, Tensor]) -> list[Replacement]:
         if not tokens:
-            return None
+            return []
         stacked = torch.stack([vectors.detach() for vectors in tokens.values()])
-        return self._vectors.put([self.ids[token] for token in tokens], stacked.unsqueeze(0))
+        return [self._vectors.put([self.ids[token] for token in tokens], stacked.unsqueeze(0))]
+
+    def _put_keys_values(self, tokens: Mapping[str, Mapping[str, Tensor]]) -> list[Replacement]:
+        if not tokens:
+            return []
+        layers, device = next(iter(tokens.values())), self._embedding.weight.device
+        stacked = {
+            layer: torch.stack([values[layer].detach() for values in tokens.values()]).to(device) for layer in layers
+        }
+        return [self._vectors.put([self.ids[token] for token in tokens], keys_values=stacked.__getitem__)]
 
     def _extended_weight(self, tokens: Mapping[str, Tensor]) -> Tensor:
         old = self._original_weight.detach()

@@ -25,7 +25,8 @@ class TrainingState:
 
     Attributes:
         adapters: Layer name to adapter.
-        vectors: Token vectors, ``(k, dim)``, or ``(k, L, dim)`` where each of L layers has its own.
+        vectors: What learns of the tokens: vectors, ``(k, dim)``, or ``(k, L, dim)`` where each of L layers has its
+            own, or keys and values, ``(k, size)`` of a ``KeyValueLayout``.
         optimizer: AdamW over the adapters' parameters (group 0) and the vectors (group 1).
         step: How many steps are done.
     """

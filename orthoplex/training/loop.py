@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import check_writable, save_concept, token_names
+from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base
 from orthoplex.training.batches import Batch, TrainingData
@@ -88,7 +88,7 @@ def train(
     _check_inference_steps(base, config)
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     run = Run.of(base, dataset, config)
-    vectors = run.vectors(base, dataset.class_word).to(base.device)
+    vectors = run.vectors(base).to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
     _check_outputs(output, resume=resume, overwrite=overwrite)
     return _alone(output, _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign))
@@ -145,7 +145,7 @@ def _steps(
 ) -> Generator[StepRecord, None, None]:
     config, began = run.config, time.monotonic()
     identity, checkpoint = run.identity(base, dataset, foreign_prompts), checkpoint_path(output)
-    vectors = state.vectors.detach().cpu().clone()
+    tokens, keys_values = run.tokens(state.vectors)
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
 
@@ -154,8 +154,7 @@ def _steps(
 
     try:
         with ExitStack() as stack:
-            names = token_names(run.name, config.num_vectors)
-            ids = list(stack.enter_context(base.with_tokens(dict(zip(names, vectors, strict=True)))).values())
+            ids = list(stack.enter_context(base.with_tokens(tokens, keys_values)).values())
             check_captions(base, dataset, ids)
             prior, inputs = foreign_material(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)

@@ -1,6 +1,7 @@
 """What is fixed throughout a training: the layers, the concept's id, and what the finished concept says of itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
@@ -15,7 +16,8 @@ from orthoplex.training.batches import seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.text import initial_vectors
+from orthoplex.training.keys_values import KeyValueLayout
+from orthoplex.training.text import initial_vectors, replaced_vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,31 +29,71 @@ class Run:
         name: The concept's name.
         concept_id: ``<name>-<first 16 digits of the data set's hash>``.
         linears: Layer name to the base's layer, for all layers that change.
+        start: The tokens' embeddings before training, ``(num_vectors, dim)``.
+        layout: Where keys and values of the tokens lie among what learns; None where embeddings are what learns.
     """
 
     config: TrainingConfig
     name: str
     concept_id: str
     linears: Mapping[str, nn.Linear]
+    start: Tensor
+    layout: KeyValueLayout | None
 
     @staticmethod
     def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "Run":
-        """Name the concept and find its layers."""
+        """Name the concept, find its layers, and draw what its tokens start from."""
         name = dataset.token.strip("<>")
-        return Run(config, name, f"{name}-{dataset.dataset_hash[:16]}", changed_layers(base, config))
+        concept_id = f"{name}-{dataset.dataset_hash[:16]}"
+        start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_vectors)
+        has_keys = config.token_vectors == "keys-and-values"
+        layout = KeyValueLayout.of(base, dataset.class_word) if has_keys else None
+        return Run(config, name, concept_id, changed_layers(base, config), start, layout)
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
         """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
         untrained = _untrained_adapters(self.config, self.linears, self.concept_id)
         return {layer: adapter.to(device) for layer, adapter in untrained}
 
-    def vectors(self, base: Base, class_word: str) -> Tensor:
-        """Untrained token vectors, ``(num_vectors, dim)``, or ``(num_vectors, L, dim)``, equal in all layers."""
-        config = self.config
-        vectors = _starting_vectors(base, config, self.concept_id, class_word, config.num_vectors)
-        if config.token_vectors != "layer-wise":
-            return vectors
-        return vectors.unsqueeze(1).repeat(1, len(base.cross_attention_layers), 1)
+    def vectors(self, base: Base) -> Tensor:
+        """What learns of the tokens, untrained.
+
+        Their embeddings, ``(num_vectors, dim)``, or ``(num_vectors, L, dim)``, equal in all layers; or their keys and
+        values, ``(num_vectors, size)`` of the layout, all zero.
+        """
+        if self.layout is not None:
+            return self.start.new_zeros(len(self.start), self.layout.size)
+        if self.config.token_vectors != "layer-wise":
+            return self.start
+        return self.start.unsqueeze(1).repeat(1, len(base.cross_attention_layers), 1)
+
+    def tokens(self, vectors: Tensor) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+        """Return every token's embedding, and its keys and values where it has any, as a concept holds them.
+
+        Args:
+            vectors: What learns of them, as ``vectors`` begins it.
+        """
+        vectors, names = vectors.detach().cpu(), token_names(self.name, len(vectors))
+        if self.layout is None:
+            return {token: vectors[i].clone() for i, token in enumerate(names)}, {}
+        layers = {layer: self.layout.of_layer(vectors, layer) for layer in self.layout.widths}
+        keys_values = {
+            token: {layer: rows[i].clone() for layer, rows in layers.items()} for i, token in enumerate(names)
+        }
+        return dict(zip(names, self.start.cpu().clone(), strict=True)), keys_values
+
+    def put_in(self, base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:
+        """Within it, the base works with what learns of the tokens, and gradients flow into it.
+
+        Args:
+            base: The base, whose tokenizer knows the tokens.
+            token_ids: Their ids.
+            vectors: What learns of them, as ``vectors`` begins it.
+        """
+        layout = self.layout
+        if layout is None:
+            return replaced_vectors(base, token_ids, vectors.unsqueeze(0))
+        return base.added_keys_values(token_ids, lambda layer: layout.of_layer(vectors, layer))
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
@@ -69,7 +111,7 @@ class Run:
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
         uses_basis = changes_weights and METHODS[config.method].uses_basis(config)
-        tokens = token_names(self.name, len(state.vectors))
+        tokens, keys_values = self.tokens(state.vectors)
         manifest = Manifest(
             name=self.name,
             kind=dataset.kind,
@@ -85,9 +127,8 @@ class Run:
             thumbnail=encode_thumbnail(dataset.image(0)),
         )
         layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
-        vectors = state.vectors.detach().cpu()
         token_layers = base.cross_attention_layers if self.config.token_vectors == "layer-wise" else ()
-        return Concept(manifest, layers, {token: vectors[i].clone() for i, token in enumerate(tokens)}, token_layers)
+        return Concept(manifest, layers, tokens, token_layers, keys_values)
 
 
 def changed_layers(base: Base, config: TrainingConfig) -> Mapping[str, nn.Linear]:

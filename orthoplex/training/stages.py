@@ -124,7 +124,7 @@ def in_stage(
             if inputs is not None:
                 erasure = _erasure(base, run, state.adapters, inputs, token_ids)
             stack.enter_context(base.attached(state.adapters))
-        stack.enter_context(replaced_vectors(base, token_ids, vectors.unsqueeze(0)))
+        stack.enter_context(run.put_in(base, token_ids, vectors))
         yield erasure
 
 

@@ -5,14 +5,18 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from orthoplex.benchmark import run, text
 from orthoplex.benchmark.parallel import _stop
-from orthoplex.benchmark.study import fill_prompts
+from orthoplex.benchmark.settings import Variant
+from orthoplex.benchmark.study import Study, fill_prompts
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
+from tests.pico import make_concept
 
 TEXT = """
 base = "{base}"
@@ -114,6 +118,16 @@ name = "no weights"
 training = { layers = "none", token_vectors = "layer-wise" }
 
 [[variants]]
+name = "keys and values"
+training = { method = "lora", token_vectors = "keys-and-values" }
+parts = "tokens"
+
+[[variants]]
+name = "keys and values, weights"
+training = { method = "lora", token_vectors = "keys-and-values" }
+parts = "weights"
+
+[[variants]]
 name = "lora tokens"
 training = { method = "lora" }
 parts = "tokens"
@@ -136,7 +150,7 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     )  # they share the lora variants'
     values = json.loads((tmp_path / "results" / "tiny.json").read_text())
     rows = values["together"]
-    assert len(rows) == 2 * 6 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
+    assert len(rows) == 2 * 8 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
     assert all(0 <= row["all_recognised"] <= min(row["recognised"]) <= 1 for row in rows)
     layers = {row["layer"] for row in values["crosstalk"]}
     assert layers and all(set(row["own"]) >= {"slots", "lora sum"} for row in values["crosstalk"])
@@ -336,3 +350,17 @@ def test_prompts_are_filled():
         "<a> cat",
         "a photo of <a> cat in a {x}",
     )
+
+
+def test_keys_and_values_are_on_the_token_side_of_a_concept(pico):
+    """Folded in beside its own tokens, or left out with its weights beside tokens as they began."""
+    concept = make_concept(pico, keys_values=True)
+    start = {"token_vectors": "keys-and-values", "num_vectors": 1, "concept_id": "anna-0"}
+    concept = replace(concept, manifest=replace(concept.manifest, training=start))
+    shown = {}
+    for parts in ("tokens", "weights"):
+        study = SimpleNamespace(variant=Variant(name="x", parts=parts), workspace=SimpleNamespace(base=pico))
+        shown[parts] = Study._shown(study, concept)
+    assert shown["tokens"].layers == {} and shown["tokens"].keys_values == concept.keys_values
+    assert shown["weights"].layers == concept.layers and shown["weights"].keys_values == {}
+    assert shown["weights"].tokens["<anna>"].shape == concept.tokens["<anna>"].shape

@@ -1,30 +1,37 @@
-"""Layer-wise tokens and tokens alone, from the command line."""
+"""Tokens that have vectors of single layers, and tokens alone, from the command line."""
 
 import pytest
 
 from orthoplex.concepts import load_concept
 from tests.cli.conftest import quick_options
 
+SHOWN = {"layer-wise": ("a vector", 2), "keys-and-values": ("a key and a value", 3)}
+"""Kind of token vectors to what a layer has of its own, and the version of the file's format."""
+
+
+@pytest.fixture(params=SHOWN)
+def kind(request):
+    return request.param
+
 
 @pytest.fixture
-def tokens_alone(run, pictures, pico_folder, tmp_path):
+def tokens_alone(run, pictures, pico_folder, tmp_path, kind):
     output = tmp_path / "tom.safetensors"
     options = ["--class-word", "cat", "--base", pico_folder, "--output", output, *quick_options(), "--erasure", 0]
-    result = run(
-        "train", pictures, "--name", "tom", *options, "--set", "token_vectors=layer-wise", "--set", "layers=none"
-    )
+    result = run("train", pictures, "--name", "tom", *options, "--set", f"token_vectors={kind}", "--set", "layers=none")
     assert result.exit_code == 0, result.stderr
     return output
 
 
-def test_they_are_trained_inspected_and_pictured_with_others(run, concepts, tokens_alone, pico_folder, tmp_path):
+def test_they_are_trained_inspected_and_pictured_with_others(run, concepts, tokens_alone, kind, pico_folder, tmp_path):
     assert load_concept(tokens_alone).layers == {}
+    own, version = SHOWN[kind]
     shown = " ".join(run("inspect", tokens_alone).stdout.replace("│", " ").split())
     for text in (
-        "<tom> <tom>_1, a vector for each of 4 cross-attention layers",
+        f"<tom> <tom>_1, {own} for each of 4 cross-attention layers",
         "method none",
         "layers none",
-        "format 2",
+        f"format {version}",
     ):
         assert text in shown, shown
     picture = tmp_path / "a.png"
@@ -39,4 +46,4 @@ def test_a_pipeline_folder_of_them_is_refused_before_the_merge(run, concepts, to
     options = ["--output", tmp_path / "merged", "--base", pico_folder, "--algorithm", "least-squares"]
     result = run("merge", concepts["anna"], tokens_alone, *options)
     assert result.exit_code == 2 and not (tmp_path / "merged").exists()
-    assert "tokens <tom>, <tom>_1 have a vector for each cross-attention layer" in " ".join(result.stderr.split())
+    assert "tokens <tom>, <tom>_1 have vectors of single cross-attention layers" in " ".join(result.stderr.split())

@@ -84,6 +84,13 @@ def test_files_without_them_are_as_version_1_wrote_them(concept, tmp_path):
     assert hashlib.sha256(text).hexdigest() == "7aa1e6e238f4872923620cd60d2a7a6cf61bfc93888d2c7259b96147a0c0de14"
 
 
+def test_files_with_them_are_as_version_2_wrote_them(concept, tmp_path):
+    path, tokens = tmp_path / "anna.safetensors", {"<anna>": torch.arange(6.0).view(3, 2)}
+    save_concept(replace(concept, tokens=tokens, manifest=replace(concept.manifest, package_version="1")), path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found == "5cbdaf688b1f8b8311a4e94c73af9f5f82477e50f5dcb4f4c9c91e5bb33de801"
+
+
 def test_the_hash_covers_layers_and_shape(concept):
     (first, *others), tokens = LAYERS, concept.tokens
     flat = {token: vector.view(2, 9) for token, vector in tokens.items()}

@@ -262,6 +262,16 @@ def test_shared_layerwise_and_lone_tokens_come_together_whatever_the_algorithm(a
     assert merge([(every[3], 1.0)], algorithm=algorithm, inputs=inputs).token_layers == ()
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_keys_and_values_stay_as_they_are_whatever_the_algorithm_and_strength(algorithm):
+    added = {name: {f"<{name}>": {layer: torch.randn(2, 4) for layer in LAYERS}} for name in ("bob", "tom")}
+    bob, tom = (replace(concept(name, {}), keys_values=own) for name, own in added.items())
+    pairs = [(bob, 0.5), (layerwise_concept("rex"), 1.0), (tom, 0.0)]
+    inputs = InputGrams({each.content_hash: {} for each, _ in pairs})
+    merged = merge(pairs, algorithm=algorithm, scale=2.0, inputs=inputs)
+    assert merged.keys_values == {**added["bob"], **added["tom"]} and merged.token_layers == LAYERS
+
+
 @pytest.mark.parametrize("layers", [LAYERS[::-1], LAYERS[:1]])
 def test_tokens_of_different_cross_attention_layers_are_refused(layers):
     message = (

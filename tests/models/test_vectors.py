@@ -282,5 +282,5 @@ def test_a_pipeline_folder_cannot_hold_them(pico, tmp_path):
     both = merge([(make_concept(pico, "anna", layerwise=True), 1.0), (make_concept(pico, "rex", seed=1), 1.0)])
     with pico.folded(both), pytest.raises(ConfigurationError) as error:
         pico.save(tmp_path / "merged")
-    assert "tokens <anna> have a vector for each cross-attention layer" in str(error.value)
+    assert "tokens <anna> have vectors of single cross-attention layers" in str(error.value)
     assert "token_vectors = 'shared'" in str(error.value) and not (tmp_path / "merged").exists()

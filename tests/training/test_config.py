@@ -132,7 +132,10 @@ def test_wrong_types_are_named(entry, message):
         ("slot=-1", "slot is -1; allowed are numbers from 0"),
         ("rank=0", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
         ("token_steps=120", "token_steps is 120 of 120 steps; method 'orthogonal' allows 0 to 119"),
-        ("token_vectors=each", "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'frozen'"),
+        (
+            "token_vectors=each",
+            "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'keys-and-values', 'frozen'",
+        ),
         ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word', 'rare and class word'"),
         ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
         ("dual_ridge=0", "dual_ridge is 0; allowed are numbers above 0"),
@@ -227,6 +230,14 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
         ({"layers": "none", "prior_weight": 0.5}, "prior_weight is 0.5 and layers is 'none', .*; allowed is 0"),
         ({"layers": "none", "method": "dual"}, "method is 'dual' with layers 'none'"),
         ({"token_vectors": "layer-wise", "method": "dual"}, "token_vectors is 'layer-wise' and method is 'dual'"),
+        (
+            {"token_vectors": "keys-and-values", "method": "dual"},
+            "token_vectors is 'keys-and-values' and method is 'dual'",
+        ),
+        (
+            {"token_vectors": "keys-and-values", "token_norm_limit": 0.5},
+            "token_norm_limit is 0.5 and token_vectors is 'keys-and-values', .*; allowed is none",
+        ),
         ({"token_vectors": "frozen", "method": "dual"}, "token_vectors is 'frozen' and method is 'dual', which aims"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Token vectors of every layer's own, frozen ones, and trainings of token vectors alone."""
+"""Token vectors, or keys and values, of every layer's own, frozen ones, and trainings of the token side alone."""
 
 import math
 from contextlib import closing
@@ -27,11 +27,19 @@ VARIANTS = {
     "layer-wise, both encoders": {"token_vectors": "layer-wise", "text_encoder": True, "method": "lora", "rank": 4},
     "layer-wise, prediction": {"token_vectors": "layer-wise", "erasure_form": "prediction", "prior_weight": 0.5},
     "layer-wise, first": {"token_vectors": "layer-wise", "token_steps": 3},
+    "keys and values": {"token_vectors": "keys-and-values"},
+    "keys and values, both encoders": {
+        "token_vectors": "keys-and-values", "text_encoder": True, "method": "lora", "rank": 4,
+    },
+    "keys and values, prediction": {
+        "token_vectors": "keys-and-values", "erasure_form": "prediction", "prior_weight": 0.5, "token_steps": 3,
+    },
+    "keys and values alone": {"token_vectors": "keys-and-values", "num_vectors": 1, **ALONE},
     "frozen": {"token_vectors": "frozen"},
     "rare word": {"token_vectors": "frozen", "token_start": "rare word", "num_vectors": 1},
     "tokens alone": ALONE,
     "layer-wise tokens alone": {"token_vectors": "layer-wise", "num_vectors": 1, **ALONE},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(params=VARIANTS)
@@ -40,7 +48,8 @@ def variant(request, config):
 
 
 def starting_vectors(base, dataset, config):
-    return Run.of(base, dataset, config).vectors(base, dataset.class_word)
+    run = Run.of(base, dataset, config)
+    return run.start if run.layout is not None else run.vectors(base)
 
 
 def test_every_variant_trains_and_comes_back_from_a_break(base, dataset, variant, tmp_path):
@@ -68,11 +77,21 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     concept, start = load_concept(output, base=base.identity), starting_vectors(base, dataset, variant)
     learned = torch.stack(list(concept.tokens.values()))
     assert learned.shape == start.shape
-    assert torch.equal(learned, start) == (variant.token_vectors == "frozen")
+    assert torch.equal(learned, start) == (variant.token_vectors in ("frozen", "keys-and-values"))
     assert torch.equal(torch.stack(list(starting_tokens(base, concept).values())), start)
     expected = {} if variant.layers == "none" else base.linear_layers(variant.layers, variant.text_encoder)
     assert set(concept.layers) == set(expected)
     assert all(factors.up.any() for factors in concept.layers.values())
+    if variant.token_vectors == "keys-and-values":
+        assert concept.token_layers == () and concept.manifest.format_version == 3
+        assert concept.keys_values.keys() == concept.tokens.keys()
+        for layers in concept.keys_values.values():
+            assert {layer: tuple(values.shape) for layer, values in layers.items()} == {
+                layer: (2, width) for layer, width in base.key_widths.items()
+            }
+            assert all(values.any(dim=1).all() for values in layers.values())
+        return
+    assert concept.keys_values == {}
     if variant.token_vectors != "layer-wise":
         assert concept.token_layers == () and concept.manifest.format_version == 1
         return
@@ -120,17 +139,18 @@ def test_stages(config):
 
 
 def test_the_first_step_is_that_of_shared_vectors(base, dataset, config, tmp_path):
-    """As layers start with equal vectors, the first loss and what the weights learn from it are the same."""
+    """As layers start with equal vectors, or none added, the first loss and what weights learn from it are the same."""
     found = {}
-    for kind in ("shared", "layer-wise"):
+    for kind in ("shared", "layer-wise", "keys-and-values"):
         records = list(
             train(base, dataset, replace(config, steps=1, token_vectors=kind), output=tmp_path / "anna.safetensors")
         )
         found[kind] = records[-1], load_concept(tmp_path / "anna.safetensors")
-    (shared, ours), (layerwise, theirs) = found.values()
-    assert layerwise.loss == pytest.approx(shared.loss, rel=1e-5)
-    for layer, factors in ours.layers.items():
-        torch.testing.assert_close(theirs.layers[layer].delta(), factors.delta(), rtol=1e-2, atol=1e-4)
+    (shared, ours), *others = found.values()
+    for record, theirs in others:
+        assert record.loss == pytest.approx(shared.loss, rel=1e-5)
+        for layer, factors in ours.layers.items():
+            torch.testing.assert_close(theirs.layers[layer].delta(), factors.delta(), rtol=1e-2, atol=1e-4)
 
 
 def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, dataset, config):
@@ -169,9 +189,10 @@ def test_norms_are_limited_layer_by_layer(base, dataset, config, tmp_path):
     assert all((vectors.norm(dim=1) <= 0.01001).all() for vectors in load_concept(output).tokens.values())
 
 
-def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path):
+@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values"])
+def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path, kind):
     output = tmp_path / "anna.safetensors"
-    config = replace(config, steps=2, sample_every=1, token_vectors="layer-wise")
+    config = replace(config, steps=2, sample_every=1, token_vectors=kind, token_learning_rate=0.1)
     records = list(train(base, dataset, config, output=output))
     with base.folded(load_concept(output)):
         images = loop.run_pipeline(base, config, ["a photo of <anna> person"], seed=0, output_type="pil")
@@ -186,7 +207,38 @@ def test_trained_variants_merge_and_make_pictures(base, dataset, config, tmp_pat
     output = tmp_path / "anna.safetensors"
     last_of(train(base, dataset, replace(config, steps=1, **ALONE), output=output))
     concepts.append(load_concept(output))
+    concepts.append(make_concept(base, "tom", keys_values=True, seed=3))
     inputs = gather_inputs(base, concepts) if ALGORITHMS[algorithm].needs_inputs else None
     merged = merge([(concept, 1.0) for concept in concepts], algorithm=algorithm, inputs=inputs)
-    assert len(generate(base, "<anna> with <rex> and <cup>", merge=merged, num_inference_steps=1)) == 1
-    assert merge([(concepts[2], 1.0)], algorithm=algorithm, inputs=gather_inputs(base, concepts[2:])).layers == {}
+    assert len(generate(base, "<anna> with <rex>, <cup> and <tom>", merge=merged, num_inference_steps=1)) == 1
+    assert merge([(concepts[2], 1.0)], algorithm=algorithm, inputs=gather_inputs(base, concepts[2:3])).layers == {}
+
+
+def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, dataset, config):
+    """And what is cached before, with all tokens in, has as many marks as the features that follow."""
+    run = Run.of(base, dataset, replace(config, token_vectors="keys-and-values"))
+    learned = torch.randn(run.vectors(base).shape, generator=torch.Generator().manual_seed(0))
+    tokens, keys_values = run.tokens(learned)
+    foreign = torch.zeros(1, 2, DIM)
+    with base.with_tokens(tokens, keys_values) as ids, run.put_in(base, [*ids.values()], learned), torch.no_grad():
+        every = encode_ids(base, ["a <anna> person"])  # spelled out in both tokens
+        own = text_features(base, every)
+        with replaced_vectors(base, [*ids.values()], foreign):
+            others = text_features(base, every)
+    assert own.shape == others.shape == (1, 32, DIM + 2)
+    assert own[..., DIM:].sum() == 2 and not others[..., DIM:].any()
+
+
+def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embeddings(base, dataset, config):
+    layout = Run.of(base, dataset, replace(config, token_vectors="keys-and-values")).layout
+    assert layout is not None and tuple(layout.widths) == base.cross_attention_layers == tuple(layout.units)
+    features = text_features(base, encode_ids(base, ["person"]))
+    spread = base.pipeline.text_encoder.get_input_embeddings().weight.std()
+    rows, start = torch.arange(2.0 * layout.size).view(2, -1), 0
+    for layer, width in base.key_widths.items():
+        for row, name in enumerate(("to_k", "to_v")):
+            unit = base.linear_layers("cross-attention-kv")[f"{layer}.{name}"](features).square().mean().sqrt()
+            expected = rows[:, start : start + width] * unit / spread
+            torch.testing.assert_close(layout.of_layer(rows, layer)[:, row], expected)
+            start += width
+    assert start == layout.size
