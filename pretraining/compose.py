@@ -3,10 +3,10 @@
 Some are sheets instead: four things, one in each quarter. Nobody needs such pictures, but they show four drawings for
 the cost of one, and drawings are what takes longest to learn.
 
-Three of five things stand where things of their kind usually do, large and in the middle or in their half. Of the
-others four in five stand on the latents' grid (places in steps of 8 pixels, few sizes, upright): the same drawing then
-has the same latents wherever it stands, and is learned from fewer samples. The rest stand between the grid's places, a
-little smaller or larger, and tilted.
+Three of five things stand where things of their kind usually do, large and in the middle or in their half, and three
+of five pictures have their scene's usual view. Of the other things four in five stand on the latents' grid (places in
+steps of 8 pixels, few sizes, upright): the same drawing then has the same latents wherever it stands, and is learned
+from fewer samples. The rest stand between the grid's places, a little smaller or larger, and tilted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ SIZE, CANVAS, GRID = 128, 256, 8
 #: sides in pixels of things on the grid, alone and in pairs, each as likely as it is listed; the others are up to 8
 #: pixels larger or smaller
 SIDES = {("subject", 1): (64, 96, 96, 96), ("person", 1): (104, 120), ("subject", 2): (64,), ("person", 2): (72,)}
-#: where a thing stands in `USUALLY` of the pictures: what a prompt that names no place should give
+#: where a thing stands in `USUALLY` of the pictures: what a prompt that names no place should give; as many have the
+#: usual view of their scene
 USUAL = {
     ("subject", "middle"): (16, 24, 96),
     ("person", "middle"): (8, 16, 112),
@@ -116,6 +117,14 @@ def scene_picture(kind: str, name: str, rng: random.Random) -> Image.Image:
         return random_square(picture, rng)
     left = rng.choice((0, picture.width - 288))
     return square(picture, 288, left, (picture.height - 288) // 2)
+
+
+def usual_view(kind: str, name: str) -> Image.Image:
+    """The view of a scene that `USUALLY` of the pictures have, CANVAS × CANVAS."""
+    if kind == "panorama":
+        return panorama_view(name, 240.0, 75.0, CANVAS)
+    picture = background(name)
+    return square(picture, 288, 0, (picture.height - 288) // 2)
 
 
 def random_square(picture: Image.Image, rng: random.Random) -> Image.Image:
@@ -206,8 +215,9 @@ def _emoji_of_side(family: str, name: str, size: int, side: int) -> Image.Image:
 
 @lru_cache(maxsize=2 * VIEWS * len(SCENES))
 def _view(seed: int, scene: str, number: int, size: int) -> Image.Image:
-    """View `number` of a scene in a collection, `size` × `size`."""
-    view = scene_picture(*SCENES[scene], random.Random(f"view/{seed}/{scene}/{number}"))
+    """View `number` of a scene in a collection, `size` × `size`; number 0 is the usual one of every collection."""
+    rng = random.Random(f"view/{seed}/{scene}/{number}")
+    view = scene_picture(*SCENES[scene], rng) if number else usual_view(*SCENES[scene])
     return view.resize((size, size), Image.Resampling.LANCZOS)
 
 
@@ -266,7 +276,8 @@ def compose(seed: int, index: int, *, styled: float = 0.5, sheets: float = 0.15)
     scene = rng.choice(list(SCENES))
     style = rng.choice(list(STYLES)) if rng.random() < styled else None
     stage = Stage(seed, SIZE if style is None else CANVAS)
-    picture = _view(seed, scene, rng.randrange(VIEWS), stage.canvas)
+    number = 0 if rng.random() < USUALLY else rng.randrange(1, VIEWS)
+    picture = _view(seed, scene, number, stage.canvas)
     placed = stage.sheet(rng) if rng.random() < sheets else stage.things(rng)
     for one in placed:
         picture = paste(picture, one.cutout, one.thing.box, one.tilt)

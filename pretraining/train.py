@@ -118,7 +118,7 @@ def refine_command(options: argparse.Namespace) -> None:
         rows = torch.cat([part.rows for part in made])
         save(cache, {"latents": torch.cat([part.latents for part in made]), "rows": rows})
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
-    training = DecoderConfig(samples=options.samples or 32_000, learning_rate=1e-3)
+    training = DecoderConfig(samples=options.samples or 64_000, learning_rate=1e-3, perceptual=2.0)
     initial = torch.load(options.work / DECODER, weights_only=True)["average"]
     checkpoint = refined_decoder(options.work, key)
     records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)

@@ -16,7 +16,7 @@ from PIL import Image
 from orthoplex import vignette
 from pretraining import assets, captions, compose, held_out, people, tokenizer, vocabulary
 from pretraining.captions import caption, full_prompt, pair_phrase, with_article
-from pretraining.compose import SIDES, SIZE, USUAL, USUALLY, Box, Factors, Thing, random_box
+from pretraining.compose import SIDES, SIZE, USUAL, USUALLY, VIEWS, Box, Factors, Thing, random_box
 from pretraining.people import DRAWINGS, Person, random_person
 from pretraining.pool import held_out_person, more, pool
 from pretraining.readers import PARTS
@@ -264,6 +264,17 @@ def test_most_things_stand_where_their_kind_usually_does(opened: list[tuple]) ->
         if place != "middle":
             part = PARTS[place == "right"]
             assert part[0] <= left < left + side <= part[2]
+
+
+def test_most_pictures_have_the_usual_view_of_their_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = []
+    view = Image.new("RGB", (SIZE, SIZE))
+    monkeypatch.setattr(compose, "_view", lambda seed, scene, number, size: (numbers.append(number), view)[1])
+    monkeypatch.setattr(compose.Stage, "things", lambda stage, rng: [])
+    for index in range(1000):
+        compose.compose(6, index, styled=0.0, sheets=0.0)
+    assert numbers.count(0) / len(numbers) == pytest.approx(USUALLY, abs=0.05)
+    assert len(set(numbers)) == VIEWS
 
 
 def test_the_same_picture_is_made_whatever_was_made_before(opened: list[tuple]) -> None:
