@@ -256,7 +256,8 @@ def test_most_things_stand_where_their_kind_usually_does(opened: list[tuple]) ->
     for places, found in ((["middle"], boxes(made, 1)), (["left", "right"], boxes(made, 2))):
         usual = {Box(*box) for (_, place), box in USUAL.items() if place in places}
         share = sum(box in usual for _, box in found) / len(found)
-        assert USUALLY - 0.04 < share < USUALLY + 0.1
+        # a random place may be the usual one; in pairs there are few others
+        assert USUALLY - 0.04 < share < USUALLY + 0.15
     for (kind, place), (left, top, side) in USUAL.items():
         assert all(value % 8 == 0 for value in (left, top, side))
         assert top + side <= SIZE
@@ -271,7 +272,7 @@ def test_most_pictures_have_the_usual_view_of_their_scene(monkeypatch: pytest.Mo
     view = Image.new("RGB", (SIZE, SIZE))
     monkeypatch.setattr(compose, "_view", lambda seed, scene, number, size: (numbers.append(number), view)[1])
     monkeypatch.setattr(compose.Stage, "things", lambda stage, rng: [])
-    for index in range(1000):
+    for index in range(3000):
         compose.compose(6, index, styled=0.0, sheets=0.0)
     assert numbers.count(0) / len(numbers) == pytest.approx(USUALLY, abs=0.05)
     assert len(set(numbers)) == VIEWS
