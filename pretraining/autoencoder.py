@@ -9,6 +9,7 @@ GroupNorm and SiLU are made linear by carrying every component with both signs n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +26,11 @@ class PatchPca:
 
     mean: Tensor
     components: Tensor
+
+    @staticmethod
+    def load(work: Path) -> PatchPca:
+        """The one that is kept under `work`."""
+        return PatchPca(**torch.load(work / "pca.pt", weights_only=True))
 
     def encode(self, pictures: Tensor) -> Tensor:
         """(n, 3, h, w) in [−1, 1] -> (n, 12, h/8, w/8)."""

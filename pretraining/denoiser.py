@@ -32,8 +32,8 @@ TEXT_WIDTH = 192
 class DenoiserConfig:
     """Knobs of the training; `samples` is the budget the rate schedule is laid over.
 
-    A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `collection` is the share of the
-    collection's pictures, half of them painted, among all.
+    A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `collection_share` is
+    that of the collection's pictures, half of them painted, among all.
     """
 
     samples: int = 2_000_000
@@ -44,7 +44,7 @@ class DenoiserConfig:
     decay_share: float = 0.3
     ema: float = 0.998
     focus: float = 3.0
-    collection: float = 0.35
+    collection_share: float = 0.35
     seed: int = 0
 
 
@@ -276,7 +276,7 @@ def train(
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
         generator = torch.Generator().manual_seed((config.seed * 1009 + rank) * 100_000_007 + seen)
-        rows = data.draw(local, config.collection, generator)
+        rows = data.draw(local, config.collection_share, generator)
         variant = torch.randint(data.ids.shape[1], (local,), generator=generator)
         latents, ids = data.latents[rows].float().to(device), data.ids[rows, variant].long().to(device)
         weights = focus_weights(data.inside[rows], config.focus).to(device)
@@ -294,7 +294,8 @@ def train(
             speed = len(losses) * config.batch_size / (now - clock)
             yield Progress(seen, sum(losses) / len(losses), config.learning_rate * schedule(config, seen), speed)
             losses, clock = [], now
-        if rank == 0 and (step % 250 == 0 or seen >= config.samples):
+        saves = step % 250 == 0 or seen >= config.samples
+        if saves and rank == 0:
             save(checkpoint, {**shared.state_dict(), "samples": seen, "vocabulary": data.vocabulary})
-        if step % 250 == 0 or seen >= config.samples:
+        if saves:
             optimizer.wait()  # nobody changes what is being written

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from orthoplex.evaluation import MobileNetEncoder
 from pretraining.autoencoder import picture_tensor
-from pretraining.captions import full_prompt
-from pretraining.compose import compose
-from pretraining.export import pipeline
-from pretraining.measure import real_features
+from pretraining.export import pipeline, sheet
+from pretraining.measure import asked, real_features
 from pretraining.readers import Features, fit_readers
+from pretraining.refine import denoise
 
 SHOWN = ("class", "subject", "scene", "style", "both found")
 
@@ -46,13 +45,7 @@ def denoised(
     noise = torch.randn(clean.shape, generator=generator)
     start = scheduler.timesteps[first]
     latents = scheduler.add_noise(clean, noise, start[None].expand(len(clean))) if first else noise
-    both = torch.cat([contexts[0].expand(len(clean), -1, -1), contexts[1]])
-    for timestep in scheduler.timesteps[first:]:
-        with torch.autocast("cpu", torch.bfloat16):
-            free, told = pipe.unet(torch.cat([latents, latents]), timestep, both).sample.float().chunk(2)
-        predicted = free + guidance * (told - free)
-        latents = scheduler.step(predicted, timestep, latents, eta=eta, generator=generator).prev_sample
-    return latents
+    return denoise(pipe, latents, scheduler.timesteps[first:], contexts, guidance, eta=eta, generator=generator)
 
 
 @torch.no_grad()
@@ -101,15 +94,12 @@ def main() -> None:
     options = parser.parse_args()
     encoder = MobileNetEncoder(picture_size=options.pixels)
     readers = fit_readers(*real_features(options.work, options.fit, encoder), encoder.name)
-    made = [compose(2, index, styled=1 / 3, sheets=0) for index in range(options.prompts)]
-    wanted = [factors for _, factors in made]
-    sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(wanted)]
-    prompts = [full_prompt(row, sided=stated) for row, stated in zip(wanted, sided, strict=True)]
+    unseen, wanted, _, prompts = asked(options.prompts)
     if options.base:
         pipe = StableDiffusionPipeline.from_pretrained(options.base, dtype=torch.float32, safety_checker=None)
     else:
         pipe = pipeline(options.work)
-    found = ways(pipe, [picture for picture, _ in made], prompts, options)
+    found = ways(pipe, unseen, prompts, options)
     ceiling: dict[str, float] = {}
     for label, pictures in found.items():
         right = readers.right(Features.of(pictures, wanted, encoder), wanted)
@@ -119,12 +109,9 @@ def main() -> None:
             f"{label:14}", *(f"{name} {read[name]:.3f} ({read[name] / ceiling[name]:.0%})" for name in SHOWN), sep="  "
         )
     if options.sheet:
-        shown = [pictures[:16] for pictures in found.values()]
-        page = Image.new("RGB", (16 * 128, len(shown) * 128))
-        for row, pictures in enumerate(shown):
-            for column, picture in enumerate(pictures):
-                page.paste(picture, (column * 128, row * 128))
-        page.save(options.sheet)
+        columns = min(16, len(unseen))
+        shown = [(picture, label) for label, pictures in found.items() for picture in pictures[:columns]]
+        sheet([picture for picture, _ in shown], [label for _, label in shown], columns, options.sheet)
 
 
 if __name__ == "__main__":

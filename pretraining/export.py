@@ -43,7 +43,7 @@ def refined_decoder(work: Path, key: str) -> Path:
 
 def pipeline(work: Path) -> StableDiffusionPipeline:
     """The pipeline of the checkpoints under `work`, float32: averaged weights, the decoder refined for them if any."""
-    vae = build(PatchPca(**torch.load(work / "pca.pt", weights_only=True)))
+    vae = build(PatchPca.load(work))
     average = denoiser_average(work)
     for file in (refined_decoder(work, denoiser_key(work, average)), work / DECODER):
         if file.exists():

@@ -128,6 +128,14 @@ def sides(readers: Readers, features: Features, rows: Sequence[Factors], sided: 
     }
 
 
+def asked(count: int) -> tuple[list[Image.Image], list[Factors], list[bool], list[str]]:
+    """Composites that no training has seen, their factors, whether their prompts state sides, and these prompts."""
+    composites = [compose(2, index, styled=1 / 3, sheets=0) for index in range(count)]
+    unseen, rows = [picture for picture, _ in composites], [factors for _, factors in composites]
+    sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(rows)]
+    return unseen, rows, sided, [full_prompt(row, sided=stated) for row, stated in zip(rows, sided, strict=True)]
+
+
 def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Features, list[Factors]]:
     """Features and factors of the first `count` real composites but sheets; the features are kept in `work`."""
     data, rows = pictures.load(work / "pictures")
@@ -229,12 +237,8 @@ def main() -> None:
     encoder = MobileNetEncoder(picture_size=ENCODED)
     real, rows = real_features(options.work, options.fit, encoder)
     readers = fit_readers(real, rows, encoder.name)
-    composites = [compose(2, index, styled=1 / 3, sheets=0) for index in range(options.prompts)]
-    unseen, wanted = [picture for picture, _ in composites], [factors for _, factors in composites]
+    unseen, wanted, sided, prompts = asked(options.prompts)
     x = picture_tensor(np.stack([np.asarray(picture) for picture in unseen]))
-
-    sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(wanted)]
-    prompts = [full_prompt(row, sided=stated) for row, stated in zip(wanted, sided, strict=True)]
 
     def encode(drawn: Sequence[Image.Image]) -> Features:
         return Features.of(drawn, wanted, encoder)

@@ -59,16 +59,37 @@ def denoised_latents(
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(start))
         latents = pipeline.scheduler.add_noise(clean, noise, timesteps[:1].expand(len(clean)))
         guidance = config.guidance_scale if rng.random() < config.guided_share else 1.0
-        contexts = torch.cat([empty.expand(len(batch), -1, -1), context]) if guidance > 1 else context
-        for timestep in timesteps:
-            inputs = torch.cat([latents, latents]) if guidance > 1 else latents
-            with torch.autocast(latents.device.type, torch.bfloat16):
-                predicted = pipeline.unet(inputs, timestep, contexts).sample.float()
-            if guidance > 1:
-                free, told = predicted.chunk(2)
-                predicted = free + guidance * (told - free)
-            latents = pipeline.scheduler.step(predicted, timestep, latents).prev_sample
-        yield DenoisedLatents(latents.half(), torch.from_numpy(batch.copy()))
+        made = denoise(pipeline, latents, timesteps, (empty, context), guidance)
+        yield DenoisedLatents(made.half(), torch.from_numpy(batch.copy()))
+
+
+def denoise(
+    pipeline: StableDiffusionPipeline,
+    latents: Tensor,
+    timesteps: Tensor,
+    contexts: tuple[Tensor, Tensor],
+    guidance: float,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Latents (n, c, h, w) after some steps of a DDIM sampler, under autocast.
+
+    `contexts` are those of the empty prompt (1, tokens, width), unused at guidance 1, and of the prompts (n, tokens,
+    width); `eta` and `generator` are the sampler's.
+    """
+    empty, context = contexts
+    guided = guidance != 1
+    both = torch.cat([empty.expand(len(latents), -1, -1), context]) if guided else context
+    for timestep in timesteps:
+        inputs = torch.cat([latents, latents]) if guided else latents
+        with torch.autocast(latents.device.type, torch.bfloat16):
+            predicted = pipeline.unet(inputs, timestep, both).sample.float()
+        if guided:
+            free, told = predicted.chunk(2)
+            predicted = free + guidance * (told - free)
+        latents = pipeline.scheduler.step(predicted, timestep, latents, eta=eta, generator=generator).prev_sample
+    return latents
 
 
 def _context(pipeline: StableDiffusionPipeline, texts: list[str]) -> Tensor:

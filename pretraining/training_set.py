@@ -37,7 +37,7 @@ def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
     if not file.exists():
         fitted = autoencoder.fit_pca(data[:4000])
         save(file, {"mean": fitted.mean, "components": fitted.components})
-    return autoencoder.PatchPca(**torch.load(file, weights_only=True))
+    return autoencoder.PatchPca.load(work)
 
 
 def inside_boxes(factors: Factors) -> Tensor:
@@ -71,7 +71,7 @@ def _composites(arguments: tuple[int, int, Path]) -> dict[str, Tensor]:
     torch.set_num_threads(1)
     made, rows = zip(*(compose(SEED, index, styled=0.0) for index in range(start, stop)), strict=True)
     words = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    pca = autoencoder.PatchPca(**torch.load(work / "pca.pt", weights_only=True))
+    pca = autoencoder.PatchPca.load(work)
     return _examples(np.stack([np.asarray(picture) for picture in made]), rows, start, words, pca)
 
 

@@ -61,7 +61,8 @@ def _tokens(manifest: Manifest) -> str:
     own = ""
     if manifest.token_layers:
         own = f", a vector for each of {len(manifest.token_layers)} cross-attention layers"
-    for layers in list(manifest.keys_values.values())[:1]:
+    if manifest.keys_values:
+        layers = next(iter(manifest.keys_values.values()))  # those of every token
         own = f", a key and a value for each of {len(layers)} cross-attention layers"
     return (" ".join(manifest.tokens) or "none") + own
 
