@@ -42,6 +42,7 @@ class TrainingConfig:
         token_vectors: ``"shared"``: every token has one learned vector, for all layers; ``"layer-wise"``: one for each
             cross-attention layer of the U-Net (P+, arXiv 2303.09522), which start equal; ``"keys-and-values"``: one
             that stays as it starts, and for each of these layers a learned vector more for its key and for its value;
+            ``"values"``: the same with keys locked to the class word's (Perfusion, arXiv 2305.01644, in part);
             ``"frozen"``: one that stays as it starts, so that only weights learn.
         token_start: Where token vectors start: ``"class word"``: at its embedding; ``"rare word"``: at a random one,
             drawn from the spread of all embeddings; ``"rare and class word"``: all tokens but the last as rare words,
@@ -98,7 +99,7 @@ class TrainingConfig:
     learning_rate: float | None = None
     token_learning_rate: float = 5e-3
     num_vectors: int = 2
-    token_vectors: Literal["shared", "layer-wise", "keys-and-values", "frozen"] = "shared"
+    token_vectors: Literal["shared", "layer-wise", "keys-and-values", "values", "frozen"] = "shared"
     token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = None
@@ -165,16 +166,21 @@ class TrainingConfig:
                 f"token_vectors is {self.token_vectors!r} and method is {self.method!r}, which aims at learned vectors "
                 "that all layers share; allowed is 'shared'"
             )
-        if self.token_vectors == "keys-and-values" and self.token_norm_limit is not None:
+        if self.learns_values and self.token_norm_limit is not None:
             raise ConfigurationError(
-                f"token_norm_limit is {self.token_norm_limit} and token_vectors is 'keys-and-values', with which token "
-                "vectors do not learn; allowed is none"
+                f"token_norm_limit is {self.token_norm_limit} and token_vectors is {self.token_vectors!r}, with which "
+                "token vectors do not learn; allowed is none"
+            )
+        if self.token_vectors == "values" and self.token_start != "class word":
+            raise ConfigurationError(
+                f"token_start is {self.token_start!r} and token_vectors is 'values', which locks keys to the class "
+                "word's; allowed is 'class word'"
             )
         if self.token_vectors == "frozen" and (self.layers == "none" or self.token_steps):
             key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
             raise ConfigurationError(
-                f"token_vectors is 'frozen' and {key} is {value!r}; allowed are 'shared', 'layer-wise' and "
-                "'keys-and-values', which learn"
+                f"token_vectors is 'frozen' and {key} is {value!r}; allowed are 'shared', 'layer-wise', "
+                "'keys-and-values' and 'values', which learn"
             )
         if self.layers != "none":
             return
@@ -204,6 +210,11 @@ class TrainingConfig:
             )
         if self._is_aimed and self.duals > self.num_vectors:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
+
+    @property
+    def learns_values(self) -> bool:
+        """Whether the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
+        return self.token_vectors in ("keys-and-values", "values")
 
     @property
     def first_steps(self) -> int:

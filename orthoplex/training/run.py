@@ -46,8 +46,9 @@ class Run:
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
         start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_vectors)
-        has_keys = config.token_vectors == "keys-and-values"
-        layout = KeyValueLayout.of(base, dataset.class_word) if has_keys else None
+        layout = None
+        if config.learns_values:
+            layout = KeyValueLayout.of(base, dataset.class_word, keys=config.token_vectors != "values")
         return Run(config, name, concept_id, changed_layers(base, config), start, layout)
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:

@@ -134,7 +134,7 @@ def test_wrong_types_are_named(entry, message):
         ("token_steps=120", "token_steps is 120 of 120 steps; method 'orthogonal' allows 0 to 119"),
         (
             "token_vectors=each",
-            "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'keys-and-values', 'frozen'",
+            "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'keys-and-values', 'values', 'frozen'",
         ),
         ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word', 'rare and class word'"),
         ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
@@ -237,6 +237,14 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
         (
             {"token_vectors": "keys-and-values", "token_norm_limit": 0.5},
             "token_norm_limit is 0.5 and token_vectors is 'keys-and-values', .*; allowed is none",
+        ),
+        (
+            {"token_vectors": "values", "token_norm_limit": 0.5},
+            "token_norm_limit is 0.5 and token_vectors is 'values', .*; allowed is none",
+        ),
+        (
+            {"token_vectors": "values", "token_start": "rare word"},
+            "token_start is 'rare word' and token_vectors is 'values', which locks keys .*; allowed is 'class word'",
         ),
         ({"token_vectors": "frozen", "method": "dual"}, "token_vectors is 'frozen' and method is 'dual', which aims"),
     ],

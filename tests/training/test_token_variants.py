@@ -35,6 +35,8 @@ VARIANTS = {
         "token_vectors": "keys-and-values", "erasure_form": "prediction", "prior_weight": 0.5, "token_steps": 3,
     },
     "keys and values alone": {"token_vectors": "keys-and-values", "num_vectors": 1, **ALONE},
+    "values": {"token_vectors": "values"},
+    "values alone": {"token_vectors": "values", "num_vectors": 1, **ALONE},
     "frozen": {"token_vectors": "frozen"},
     "rare word": {"token_vectors": "frozen", "token_start": "rare word", "num_vectors": 1},
     "tokens alone": ALONE,
@@ -77,19 +79,20 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     concept, start = load_concept(output, base=base.identity), starting_vectors(base, dataset, variant)
     learned = torch.stack(list(concept.tokens.values()))
     assert learned.shape == start.shape
-    assert torch.equal(learned, start) == (variant.token_vectors in ("frozen", "keys-and-values"))
+    assert torch.equal(learned, start) == (variant.learns_values or variant.token_vectors == "frozen")
     assert torch.equal(torch.stack(list(starting_tokens(base, concept).values())), start)
     expected = {} if variant.layers == "none" else base.linear_layers(variant.layers, variant.text_encoder)
     assert set(concept.layers) == set(expected)
     assert all(factors.up.any() for factors in concept.layers.values())
-    if variant.token_vectors == "keys-and-values":
+    if variant.learns_values:
         assert concept.token_layers == () and concept.manifest.format_version == 3
         assert concept.keys_values.keys() == concept.tokens.keys()
         for layers in concept.keys_values.values():
             assert {layer: tuple(values.shape) for layer, values in layers.items()} == {
                 layer: (2, width) for layer, width in base.key_widths.items()
             }
-            assert all(values.any(dim=1).all() for values in layers.values())
+            assert all(values[1].any() for values in layers.values())
+            assert all(values[0].any() == (variant.token_vectors != "values") for values in layers.values())
         return
     assert concept.keys_values == {}
     if variant.token_vectors != "layer-wise":
@@ -189,7 +192,7 @@ def test_norms_are_limited_layer_by_layer(base, dataset, config, tmp_path):
     assert all((vectors.norm(dim=1) <= 0.01001).all() for vectors in load_concept(output).tokens.values())
 
 
-@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values"])
+@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values", "values"])
 def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path, kind):
     output = tmp_path / "anna.safetensors"
     config = replace(config, steps=2, sample_every=1, token_vectors=kind, token_learning_rate=0.1)
@@ -229,14 +232,18 @@ def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, data
     assert own[..., DIM:].sum() == 2 and not others[..., DIM:].any()
 
 
-def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embeddings(base, dataset, config):
-    layout = Run.of(base, dataset, replace(config, token_vectors="keys-and-values")).layout
+@pytest.mark.parametrize("kind", ["keys-and-values", "values"])
+def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embeddings(base, dataset, config, kind):
+    layout = Run.of(base, dataset, replace(config, token_vectors=kind)).layout
     assert layout is not None and tuple(layout.widths) == base.cross_attention_layers == tuple(layout.units)
     features = text_features(base, encode_ids(base, ["person"]))
     spread = base.pipeline.text_encoder.get_input_embeddings().weight.std()
     rows, start = torch.arange(2.0 * layout.size).view(2, -1), 0
     for layer, width in base.key_widths.items():
         for row, name in enumerate(("to_k", "to_v")):
+            if name == "to_k" and kind == "values":
+                assert not layout.of_layer(rows, layer)[:, row].any()
+                continue
             unit = base.linear_layers("cross-attention-kv")[f"{layer}.{name}"](features).square().mean().sqrt()
             expected = rows[:, start : start + width] * unit / spread
             torch.testing.assert_close(layout.of_layer(rows, layer)[:, row], expected)
