@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from orthoplex.benchmark.checks import (
     FILLED_TEXT,
@@ -22,6 +22,7 @@ from orthoplex.benchmark.checks import (
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import LARGEST_PICTURE, PRETRAINED, Encoder, MobileNetEncoder
 from orthoplex.merging import check_options
+from orthoplex.models import Precision
 
 PLACEHOLDER = "{trigger}"
 OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
@@ -31,6 +32,7 @@ _PICTURES = {
     "num_inference_steps": whole_numbers(1),
     "guidance_scale": finite_numbers(0),
     "negative_prompt": TEXT,
+    "mixed_precision": one_of(get_args(Precision)),
 }
 _PUBLISHED = {
     "source": FILLED_TEXT,
@@ -66,6 +68,7 @@ class PictureSettings:
         num_inference_steps: Denoising steps.
         guidance_scale: Weight of the prompt against no prompt.
         negative_prompt: What not to show.
+        mixed_precision: `no`, or `bf16` (autocast), about twice as fast.
     """
 
     num_images: int = 4
@@ -73,6 +76,7 @@ class PictureSettings:
     num_inference_steps: int = 20
     guidance_scale: float = 4.0
     negative_prompt: str = ""
+    mixed_precision: Precision = "no"
 
     def __post_init__(self) -> None:
         """Refuse what no pictures could be made with."""

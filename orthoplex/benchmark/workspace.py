@@ -223,6 +223,7 @@ class Workspace:
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             negative_prompt=settings.negative_prompt,
+            mixed_precision=settings.mixed_precision,
         )
         seconds = time.perf_counter() - started
         with folder_made_once(folder) as partial:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
 from orthoplex.generation.prompts import contract_prompt, expand_prompt
-from orthoplex.models import Base, Foldable
+from orthoplex.models import Base, Foldable, Precision, precision
 
 BATCH_SIZE = 8
 
@@ -43,12 +43,13 @@ def generate(
     num_inference_steps: int = 20,
     guidance_scale: float = 4.0,
     negative_prompt: str = "",
+    mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
 ) -> list[Image.Image]:
     """Make pictures of a prompt.
 
     Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
-    nor on the device.
+    nor on the device, but for rounding.
 
     Args:
         base: The base, with or without something folded in.
@@ -59,6 +60,7 @@ def generate(
         num_inference_steps: Denoising steps per picture.
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: What guidance leads away from.
+        mixed_precision: ``"no"``, or ``"bf16"`` (autocast): about twice as fast, and nearly the same picture.
         progress: Called after every denoising step.
 
     Raises:
@@ -68,6 +70,9 @@ def generate(
         BaseModelError: If ``merge`` does not fit the base.
     """
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
+    if mixed_precision not in get_args(Precision):
+        allowed = ", ".join(get_args(Precision))
+        raise ConfigurationError(f"mixed_precision is {mixed_precision!r}, allowed are {allowed}")
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.folded(merge) if merge is not None else nullcontext():
         texts = {}
@@ -80,16 +85,17 @@ def generate(
         run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly
         for number, batch in enumerate(batches):
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
-            result = run(
-                prompt=texts["prompt"],
-                negative_prompt=texts["negative_prompt"],
-                num_images_per_prompt=len(batch),
-                generator=generators,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),
-                output_type="np",
-            )
+            with precision(mixed_precision, base.device):
+                result = run(
+                    prompt=texts["prompt"],
+                    negative_prompt=texts["negative_prompt"],
+                    num_images_per_prompt=len(batch),
+                    generator=generators,
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),
+                    output_type="np",
+                )
             _check_finite(result.images, prompt, guidance_scale)
             pictures.extend(base.pipeline.image_processor.numpy_to_pil(result.images))
     return pictures
@@ -104,6 +110,7 @@ def picture_recipe(
     num_inference_steps: int = 20,
     guidance_scale: float = 4.0,
     negative_prompt: str = "",
+    mixed_precision: Precision = "no",
 ) -> dict[str, Any]:
     """What made one picture, as JSON values for ``save_png``.
 
@@ -115,6 +122,7 @@ def picture_recipe(
         num_inference_steps: As given to ``generate``.
         guidance_scale: As given to ``generate``.
         negative_prompt: As given to ``generate``.
+        mixed_precision: As given to ``generate``.
     """
     identity = base.identity
     folded = merge.recipe if merge is not None else base.recipe
@@ -124,6 +132,7 @@ def picture_recipe(
         "seed": seed,
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
+        "mixed_precision": mixed_precision,
         "base": {"family": identity.family, "hash": identity.hash, "name": identity.name},
         "merge": dict(folded) if folded is not None else None,
     }

@@ -8,6 +8,7 @@ from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
 from orthoplex.models.folding import Foldable
 from orthoplex.models.inputs import gather_grams, observed_inputs
 from orthoplex.models.layers import SELECTIONS
+from orthoplex.models.precision import Precision, precision
 from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
 from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
 
@@ -19,6 +20,7 @@ __all__ = [
     "ClipNetwork",
     "DinoNetwork",
     "Foldable",
+    "Precision",
     "Undo",
     "check_pipeline_folder",
     "check_pipeline_tokens",
@@ -27,4 +29,5 @@ __all__ = [
     "load_clip",
     "load_dino",
     "observed_inputs",
+    "precision",
 ]

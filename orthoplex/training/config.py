@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
+from orthoplex.models import Precision
 
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
@@ -78,7 +79,7 @@ class TrainingConfig:
         prior_inference_steps: Denoising steps of prior pictures; few are enough for what layers see.
         guidance_scale: Guidance of sample and prior pictures.
         checkpoint_every: Steps between checkpoints; 0 for only when interrupted.
-        mixed_precision: ``"no"`` or ``"bf16"`` (autocast).
+        mixed_precision: ``"no"`` or ``"bf16"`` (autocast), of training and of its pictures.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -128,7 +129,7 @@ class TrainingConfig:
     prior_inference_steps: int = 10
     guidance_scale: float = 4.0
     checkpoint_every: int = 0
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Precision = "no"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""

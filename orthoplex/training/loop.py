@@ -14,7 +14,7 @@ from torch import Tensor
 
 from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
-from orthoplex.models import Base
+from orthoplex.models import Base, precision
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
@@ -30,7 +30,6 @@ from orthoplex.training.foreign import (
     default_foreign_prompts,
 )
 from orthoplex.training.interrupt import deferred_interrupt
-from orthoplex.training.precision import precision
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import run_pipeline

@@ -14,11 +14,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from orthoplex.models import Base
+from orthoplex.models import Base, precision
 from orthoplex.training.batches import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.foreign import ForeignInputs
-from orthoplex.training.precision import precision
 
 
 @final

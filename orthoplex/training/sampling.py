@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from orthoplex.models import Base
+from orthoplex.models import Base, precision
 from orthoplex.training.config import TrainingConfig
 
 
@@ -17,16 +17,17 @@ def run_pipeline(
 
     Args:
         base: The base.
-        config: For the number of denoising steps and the guidance.
+        config: For the number of denoising steps, the guidance and the precision.
         prompts: At least one.
         seed: Decides the noise; the library's own random state is not touched.
         output_type: ``"pil"`` for a list of pictures, ``"latent"`` for ``(n, c, h, w)``.
     """
     pipeline: Any = base.pipeline
-    return pipeline(
-        list(prompts),
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        generator=torch.Generator().manual_seed(seed),
-        output_type=output_type,
-    ).images
+    with precision(config.mixed_precision, base.device):
+        return pipeline(
+            list(prompts),
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type=output_type,
+        ).images

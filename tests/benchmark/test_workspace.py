@@ -227,8 +227,9 @@ def test_settings_and_merges_have_pictures_of_their_own(workspace, sources):
         pictured(workspace, half, prompt)[1],
         pictured(workspace, alone, prompt, settings=replace(ONE_STEP, seed=7))[1],
         pictured(workspace, alone, prompt, settings=replace(ONE_STEP, guidance_scale=2.0))[1],
+        pictured(workspace, alone, prompt, settings=replace(ONE_STEP, mixed_precision="bf16"))[1],
     ]
-    assert len({one[0].folder for one in found}) == 4
+    assert len({one[0].folder for one in found}) == 5
     assert workspace.base.recipe is None  # all that was folded in is out again
     assert json.loads((found[1][0].folder / "set.json").read_text())["merge"]["concepts"][0]["strength"] == 0.5
 

@@ -20,7 +20,7 @@ def test_file_names():
 def test_one_picture_with_its_recipe(generate, concepts, tmp_path):
     output = tmp_path / "out.png"
     options = ["--concept", concepts["anna"], "--concept", f"{concepts['rex']}@0.8", "--scale", 0.5]
-    settings = ["--seed", 3, "--guidance-scale", 2.5, "--negative-prompt", "night"]
+    settings = ["--seed", 3, "--guidance-scale", 2.5, "--negative-prompt", "night", "--mixed-precision", "bf16"]
     result = generate("<anna> and <rex>", *options, *settings, "--output", output)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{output}\n"
@@ -29,6 +29,7 @@ def test_one_picture_with_its_recipe(generate, concepts, tmp_path):
     recipe = read_recipe(output)
     assert (recipe["prompt"], recipe["negative_prompt"]) == ("<anna> and <rex>", "night")
     assert (recipe["seed"], recipe["num_inference_steps"], recipe["guidance_scale"]) == (3, 1, 2.5)
+    assert recipe["mixed_precision"] == "bf16"
     assert [item["name"] for item in recipe["merge"]["concepts"]] == ["anna", "rex"]
 
 
@@ -57,6 +58,7 @@ def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
         ("a dog", ["--num-images", 0], "num_images is 0"),
         ("a dog", ["--steps", 1001], "num_inference_steps is 1001; allowed are 1 to 1000"),
         ("a dog", ["--guidance-scale", "1e38"], "not finite; guidance_scale is 1e+38"),
+        ("a dog", ["--mixed-precision", "fp8"], "'fp8' is not one of"),
         ("a dog", ["--scale", "nan"], "scale is nan; allowed are finite numbers"),
         ("a dog", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
         ("a dog", ["--device", "meta"], "device is 'meta', allowed are cpu"),

@@ -87,6 +87,14 @@ def test_guidance_and_the_negative_prompt_matter(pico):
     assert numpy.abs(pixels(guided) - pixels(away)).max() > 0
 
 
+def test_bf16_gives_nearly_the_same_pictures_and_ends_with_them(pico):
+    settings = {"seed": 1, "num_inference_steps": 3, "num_images": 2}
+    exact, fast = (generate(pico, "a cat", mixed_precision=kind, **settings) for kind in ("no", "bf16"))
+    differences = [numpy.abs(pixels(one) - pixels(other)) for one, other in zip(exact, fast, strict=True)]
+    assert 0 < max(difference.max() for difference in differences) <= 8
+    assert not torch.is_autocast_enabled("cpu") and pico.dtype == torch.float32
+
+
 def test_progress_counts_the_steps_of_all_batches(pico, capfd):
     seen: list[GenerationProgress] = []
     generate(pico, "a cat", num_images=9, num_inference_steps=2, progress=seen.append)
@@ -103,6 +111,7 @@ def test_progress_counts_the_steps_of_all_batches(pico, capfd):
         ("guidance_scale", float("nan"), "guidance_scale is nan, allowed are finite numbers from 0"),
         ("guidance_scale", -1.0, "guidance_scale is -1.0"),
         ("guidance_scale", "4", "guidance_scale is '4', allowed are finite numbers"),
+        ("mixed_precision", "fp16", "mixed_precision is 'fp16', allowed are no, bf16"),
         ("num_images", 1.5, "num_images is 1.5, allowed are whole numbers"),
         ("seed", 0.5, "seed is 0.5, allowed are whole numbers"),
         (

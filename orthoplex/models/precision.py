@@ -1,12 +1,17 @@
 """bf16 autocast that stays fast on a CPU."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+Precision = Literal["no", "bf16"]
+"""``"no"`` computes in the weights' own type, ``"bf16"`` under autocast."""
 
 
 @final
@@ -37,8 +42,8 @@ def _to_float32(value: object) -> object:
 
 
 @contextmanager
-def precision(mixed_precision: str, device: torch.device) -> Iterator[None]:
-    """Run the block in the precision that ``TrainingConfig.mixed_precision`` names (``"no"`` or ``"bf16"``)."""
+def precision(mixed_precision: Precision, device: torch.device) -> Iterator[None]:
+    """Run the block in a precision."""
     if mixed_precision == "no":
         yield
     elif device.type == "cpu":

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from orthoplex.training.precision import precision
+from orthoplex.models import precision
 
 CPU = torch.device("cpu")
 
