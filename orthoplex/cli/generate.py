@@ -1,7 +1,7 @@
 """``orthoplex generate``: a prompt becomes pictures."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,6 +52,12 @@ def generate(
         model = load_base(base, device=device)
         loaded = load_concepts(concept or [], model)
         merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale) if loaded else None
+        settings: dict[str, Any] = {
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+            "negative_prompt": negative_prompt,
+            "mixed_precision": mixed_precision,
+        }
         with progress_bar() as bar:
             task = bar.add_task("picturing", total=None, visible=False)
 
@@ -64,24 +70,11 @@ def generate(
                 merge=merged,
                 num_images=num_images,
                 seed=seed,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-                mixed_precision=mixed_precision,
                 progress=advance,
+                **settings,
             )
         for number, (path, image) in enumerate(zip(paths, images, strict=True)):
-            recipe = picture_recipe(
-                prompt,
-                base=model,
-                merge=merged,
-                seed=seed + number,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-                mixed_precision=mixed_precision,
-            )
-            save_png(image, path, recipe)
+            save_png(image, path, picture_recipe(prompt, base=model, merge=merged, seed=seed + number, **settings))
             typer.echo(str(path))
 
 

@@ -70,16 +70,11 @@ def generate(
         BaseModelError: If ``merge`` does not fit the base.
     """
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
-    if mixed_precision not in get_args(Precision):
-        allowed = ", ".join(get_args(Precision))
-        raise ConfigurationError(f"mixed_precision is {mixed_precision!r}, allowed are {allowed}")
+    _check_precision(mixed_precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
+    asked = {"prompt": prompt, "negative_prompt": negative_prompt}
     with base.folded(merge) if merge is not None else nullcontext():
-        texts = {}
-        for key, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-            _check_text(text, key)
-            texts[key] = contract_prompt(text, base.tokens)  # the pipeline spells the vectors out itself
-            _check_length(base, expand_prompt(text, base.tokens), key)
+        texts = {key: _contracted(base, key, text) for key, text in asked.items()}
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly
@@ -87,8 +82,7 @@ def generate(
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
             with precision(mixed_precision, base.device):
                 result = run(
-                    prompt=texts["prompt"],
-                    negative_prompt=texts["negative_prompt"],
+                    **texts,
                     num_images_per_prompt=len(batch),
                     generator=generators,
                     num_inference_steps=num_inference_steps,
@@ -151,6 +145,20 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
         raise ConfigurationError(f"seed is {seed}, allowed are 0 to 2^63 - 1")
     if not 0 <= guidance_scale <= sys.float_info.max:
         raise ConfigurationError(f"guidance_scale is {guidance_scale}, allowed are finite numbers from 0")
+
+
+def _check_precision(mixed_precision: str) -> None:
+    if mixed_precision not in get_args(Precision):
+        allowed = ", ".join(get_args(Precision))
+        raise ConfigurationError(f"mixed_precision is {mixed_precision!r}, allowed are {allowed}")
+
+
+def _contracted(base: Base, key: str, text: str) -> str:
+    """A prompt as the pipeline takes it: a token for every concept, whose vectors it spells out itself."""
+    _check_text(text, key)
+    contracted = contract_prompt(text, base.tokens)
+    _check_length(base, expand_prompt(text, base.tokens), key)
+    return contracted
 
 
 def _check_text(text: str, key: str) -> None:
