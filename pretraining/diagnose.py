@@ -21,8 +21,8 @@ from torch import Tensor
 from orthoplex.evaluation import MobileNetEncoder
 from pretraining.autoencoder import picture_tensor
 from pretraining.export import pipeline, sheet
-from pretraining.measure import asked, real_features
 from pretraining.readers import Features, fit_readers
+from pretraining.real_pictures import asked, real_features
 from pretraining.refine import denoise
 
 SHOWN = ("class", "subject", "scene", "style", "both found")
@@ -35,13 +35,13 @@ def denoised(
     first: int,
     guidance: float,
     eta: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """Latents (n, c, h, w) noised to the step numbered `first` and denoised from there; from noise alone if it is 0.
 
     `contexts` are those of the empty prompt (1, tokens, width) and of the prompts (n, tokens, width).
     """
     scheduler: DDIMScheduler = pipe.scheduler
-    generator = torch.Generator().manual_seed(first)
     noise = torch.randn(clean.shape, generator=generator)
     start = scheduler.timesteps[first]
     latents = scheduler.add_noise(clean, noise, start[None].expand(len(clean))) if first else noise
@@ -68,11 +68,11 @@ def ways(
     pipe.scheduler.set_timesteps(options.steps)
     empty = pipe.encode_prompt([""], "cpu", 1, False)[0]
     for first in options.first:
-        parts = []
+        parts, generator = [], torch.Generator().manual_seed(first)
         for start in range(0, len(prompts), 40):
             told = pipe.encode_prompt(list(prompts[start : start + 40]), "cpu", 1, False)[0]
             clean = latents[start : start + 40]
-            parts.append(denoised(pipe, clean, (empty, told), first, options.guidance, options.eta))
+            parts.append(denoised(pipe, clean, (empty, told), first, options.guidance, options.eta, generator))
         label = f"from t = {int(pipe.scheduler.timesteps[first])}" if first else "from noise"
         made[label] = decoded(torch.cat(parts))
     return made

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +21,18 @@ from pretraining.autoencoder import PatchPca, build
 from pretraining.denoiser import Denoiser, scheduler
 from pretraining.muon import named
 from pretraining.showcase import PROMPTS
+from pretraining.tokenizer import vocabulary_hash
 
 DECODER = "decoder.pt"
 
 
 def denoiser_average(work: Path) -> Tensor:
-    """The averaged weights of the denoiser's checkpoint under `work`, flat."""
-    return torch.load(work / "denoiser.pt", weights_only=True)["average"]
+    """The averaged weights of the denoiser's checkpoint under `work`, flat, on the CPU."""
+    return _checkpoint(work)["average"]
+
+
+def _checkpoint(work: Path) -> dict:
+    return torch.load(work / "denoiser.pt", map_location="cpu", weights_only=True)
 
 
 def denoiser_key(work: Path, average: Tensor) -> str:
@@ -36,22 +43,38 @@ def denoiser_key(work: Path, average: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
+def folder_hash(folder: Path) -> str:
+    """Stands for the weights of a pipeline folder."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def refined_decoder(work: Path, key: str) -> Path:
     """The checkpoint of the decoder refined for the denoiser and pictures of a `denoiser_key`."""
     return work / f"decoder-refined-{key}.pt"
 
 
 def pipeline(work: Path) -> StableDiffusionPipeline:
-    """The pipeline of the checkpoints under `work`, float32: averaged weights, the decoder refined for them if any."""
+    """The pipeline of the checkpoints under `work`, float32: averaged weights, the decoder refined for them if any.
+
+    Raises:
+        FileNotFoundError: When there is no decoder.
+        ValueError: When the denoiser knows other words than the tokenizer.
+    """
     vae = build(PatchPca.load(work))
-    average = denoiser_average(work)
-    for file in (refined_decoder(work, denoiser_key(work, average)), work / DECODER):
-        if file.exists():
-            vae.decoder.load_state_dict(torch.load(file, weights_only=True)["average"])
-            break
+    checkpoint = _checkpoint(work)
+    files = (refined_decoder(work, denoiser_key(work, checkpoint["average"])), work / DECODER)
+    decoder = next((file for file in files if file.exists()), None)
+    if decoder is None:
+        raise FileNotFoundError(f"there is neither {files[0]} nor {files[1]}; train the decoder first")
+    vae.decoder.load_state_dict(torch.load(decoder, map_location="cpu", weights_only=True)["average"])
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    if checkpoint["vocabulary"] != vocabulary_hash(tokenizer):
+        raise ValueError(f"{work / 'denoiser.pt'} was trained with other words than {work / 'tokenizer'} has")
     denoiser = Denoiser(len(tokenizer))
-    denoiser.load_state_dict(named(denoiser, average))
+    denoiser.load_state_dict(named(denoiser, checkpoint["average"]))
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=denoiser.text_encoder,
@@ -65,8 +88,22 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
 
 
 def export(work: Path, folder: Path) -> None:
-    """Save the pipeline as fp16 safetensors under `folder`."""
-    pipeline(work).to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    """Save the pipeline as fp16 safetensors under `folder`, in the place of what is there.
+
+    Raises:
+        FileNotFoundError: When no decoder was refined for the denoiser.
+        ValueError: When the denoiser's rate has not decayed to its end.
+    """
+    checkpoint = _checkpoint(work)
+    if (seen := checkpoint["samples"]) < (asked := checkpoint["config"]["samples"]):
+        raise ValueError(f"{work / 'denoiser.pt'} has seen {seen} of {asked} samples; what ships is the end of a run")
+    refined = refined_decoder(work, denoiser_key(work, checkpoint["average"]))
+    if not refined.exists():
+        raise FileNotFoundError(f"there is no {refined}; refine the decoder for this denoiser first")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        pipeline(work).to(dtype=torch.float16).save_pretrained(made, safe_serialization=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(made, folder)
 
 
 def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from orthoplex.concepts import written_atomically
 from pretraining.captions import caption
 from pretraining.compose import Factors
 
@@ -19,13 +20,15 @@ def foreign_prompts(rows: Sequence[Factors], count: int = COUNT) -> list[str]:
         ValueError: When the collection is too small for so many.
     """
     rng = random.Random(0)
-    texts = dict.fromkeys(caption(row, rng) for row in rows[: 10 * count] if len(row.things) <= 2)
+    read = [row for row in rows[: 10 * count] if len(row.things) <= 2]
+    texts = dict.fromkeys(caption(row, rng) for row in read)
     texts.pop("", None)
     if len(texts) < count:
-        raise ValueError(f"{len(rows)} pictures have {len(texts)} different captions; {count} are asked for")
+        raise ValueError(f"{len(read)} pictures have {len(texts)} different captions; {count} are asked for")
     return list(texts)[:count]
 
 
 def write(rows: Sequence[Factors], file: Path) -> None:
     """Write them, one a line."""
-    file.write_text("\n".join(foreign_prompts(rows)) + "\n", encoding="utf-8")
+    with written_atomically(file) as temporary:
+        temporary.write_text("\n".join(foreign_prompts(rows)) + "\n", encoding="utf-8")

@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import written_atomically
 from orthoplex.evaluation import Encoder, LinearHead, MobileNetEncoder, load_head, mean_interval, save_head
-from pretraining.compose import SIZE, Factors, compose
-from pretraining.measure import real_features
+from pretraining.compose import SIZE, Factors
 from pretraining.readers import PLAIN, Features, fit_head, truth
+from pretraining.real_pictures import real_features, unseen
+from pretraining.seeds import HEADS
 
 FACTORS = ("scene", "style")
-#: number of the collection that the heads are measured on; the pictures they are fitted on are another one's
-UNSEEN = 3
 
 
 def named(factor: str, rows: Sequence[Factors]) -> list[str]:
@@ -37,12 +35,6 @@ def named(factor: str, rows: Sequence[Factors]) -> list[str]:
 def fit_heads(features: Features, rows: Sequence[Factors], encoder: str) -> dict[str, LinearHead]:
     """One head for each of `FACTORS`."""
     return {factor: fit_head(features.whole, named(factor, rows), encoder) for factor in FACTORS}
-
-
-def unseen(count: int) -> tuple[list[Image.Image], list[Factors]]:
-    """Composites of a collection of their own: no sheets, a third of them painted."""
-    made = [compose(UNSEEN, index, styled=1 / 3, sheets=0) for index in range(count)]
-    return [picture for picture, _ in made], [factors for _, factors in made]
 
 
 def reading(head: LinearHead, features: torch.Tensor, names: Sequence[str], kept: Sequence[bool]) -> dict[str, Any]:
@@ -84,7 +76,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--fit", type=int, default=24_000, help="real composites the heads are fitted on")
+    parser.add_argument("--fit", type=int, default=15_000, help="real composites the heads are fitted on")
     parser.add_argument("--unseen", type=int, default=900, help="real composites they are measured on")
     parser.add_argument("--output", type=Path, default=Path("orthoplex/vignette/heads"))
     parser.add_argument("--results", type=Path, default=Path("results/vignette"))
@@ -95,7 +87,7 @@ def main() -> None:
         options.output.mkdir(parents=True, exist_ok=True)
         save_head(head, options.output / f"{factor}.safetensors")
     files = {factor: options.output / f"{factor}.safetensors" for factor in FACTORS}
-    pictures, shown = unseen(options.unseen)
+    pictures, shown = unseen(HEADS, options.unseen)
     written = {factor: load_head(path) for factor, path in files.items()}
     values = {
         "encoder": encoder.name,

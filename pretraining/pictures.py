@@ -19,6 +19,7 @@ import numpy as np
 from pretraining import compose as compose_module
 from pretraining import people, places, subjects, vocabulary
 from pretraining.compose import Factors, compose
+from pretraining.seeds import COLLECTION, HEADS, MEASURED
 
 SHARD = 500
 
@@ -51,8 +52,11 @@ def build(output: Path, count: int, seed: int, workers: int) -> None:
     """Build every shard that is missing under `output`, or too short.
 
     Raises:
-        ValueError: When what lies there was made from another seed, other words or other code.
+        ValueError: When the seed is one that is measured on, or what lies there was made from another seed, other words
+            or other code.
     """
+    if seed in (MEASURED, HEADS):
+        raise ValueError(f"seed is {seed}, whose pictures are measured on; allowed are others than {MEASURED}, {HEADS}")
     output.mkdir(parents=True, exist_ok=True)
     manifest, made_of = output / "collection.json", source(seed)
     if manifest.exists() and json.loads(manifest.read_text()) != made_of:
@@ -84,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("work/pictures"))
     parser.add_argument("--count", type=int, default=18_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=COLLECTION)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     build(options.output, options.count, options.seed, options.workers)

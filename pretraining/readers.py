@@ -84,7 +84,8 @@ class Readers:
     def found(self, halves: Tensor, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
         """Whether the things of each pair are found left and right, as named, and whether the other way round."""
         passed = self.part_scores(halves) > self.thresholds
-        left, right = (torch.tensor([self.part.classes.index(names[side]) for names in pairs]) for side in (0, 1))
+        columns = [[self.part.classes.index(name) for name in names] for names in pairs]
+        left, right = torch.tensor(columns, dtype=torch.long).reshape(-1, 2).T
         each = torch.arange(len(pairs))
         as_named = passed[0, each, left] & passed[1, each, right]
         exchanged = passed[0, each, right] & passed[1, each, left]

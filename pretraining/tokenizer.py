@@ -1,13 +1,14 @@
 """The real CLIP byte-pair vocabulary, cut to the words the base can know, plus byte fall-back for everything else.
 
 A merge is kept when some word of `WORDS` needs it; every text still tokenises, because all 256 bytes (and their
-end-of-word forms) stay. The files written are CLIP's own `vocab.json` and `merges.txt`.
+end-of-word forms) stay.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
+import hashlib
+import shutil
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -70,8 +71,17 @@ def merges_needed(table: list[tuple[str, str]], vocabulary: list[str]) -> list[t
     return [table[index] for index in sorted(used)]
 
 
+def vocabulary_hash(tokenizer: CLIPTokenizer) -> str:
+    """Stands for the tokens and their numbers."""
+    return hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+
+
 def build(folder: Path) -> CLIPTokenizer:
-    """Write the cut tokenizer to `folder` and load it again."""
+    """Write the cut tokenizer to `folder`, whatever lies there, and load it again.
+
+    Raises:
+        ValueError: When what is loaded has other tokens than were written.
+    """
     path = next((ASSETS / "clip").rglob("bpe_simple_vocab_16e6.txt.gz"))
     lines = gzip.open(path, "rt", encoding="utf-8").read().split("\n")[1 : 49152 - 256 - 2 + 1]
     table = [(a, b) for a, b in (line.split() for line in lines)]
@@ -79,11 +89,11 @@ def build(folder: Path) -> CLIPTokenizer:
     alphabet = byte_alphabet()
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(
-        json.dumps({token: index for index, token in enumerate(tokens)}, ensure_ascii=False)
-    )
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in merges) + "\n")
-    tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_LENGTH, pad_token="<|endoftext|>")
-    tokenizer.save_pretrained(folder)
-    return CLIPTokenizer.from_pretrained(folder)
+    numbers = {token: index for index, token in enumerate(tokens)}
+    made = CLIPTokenizer(vocab=numbers, merges=merges, model_max_length=MAX_LENGTH, pad_token="<|endoftext|>")
+    shutil.rmtree(folder, ignore_errors=True)
+    made.save_pretrained(folder)
+    found = CLIPTokenizer.from_pretrained(folder)
+    if found.get_vocab() != numbers:
+        raise ValueError(f"{folder} holds {len(found)} tokens; allowed are the {len(numbers)} that were written")
+    return found

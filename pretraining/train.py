@@ -11,7 +11,9 @@ Everything it keeps lies in `--work` (pictures, checkpoints); the record goes to
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,15 +24,19 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from pretraining import foreign_prompts, pictures
+from orthoplex.benchmark.report import write_json
+from orthoplex.concepts import written_atomically
+from pretraining import captions, foreign_prompts, pictures
+from pretraining.carry_over import carry_over
 from pretraining.checkpoint import save
-from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
-from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, carry_over, train
+from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, crops_seen, train_decoder
+from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, train
 from pretraining.export import (
     DECODER,
     denoiser_average,
     denoiser_key,
     export,
+    folder_hash,
     loss_curve,
     pipeline,
     refined_decoder,
@@ -47,15 +53,18 @@ def denoiser_command(options: argparse.Namespace) -> None:
     config = DenoiserConfig(batch_size=options.batch_size)
     if options.samples:
         config = replace(config, samples=options.samples)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "denoiser.json").write_text(
-        json.dumps({**asdict(config), "pictures": len(data.latents), "initial": str(options.initial)}, indent=1) + "\n"
-    )
+    seen = _seen(options.work / "denoiser.pt")
+    _begin_log(options.results / "denoiser.jsonl", seen)
+    _note_denoiser(options, config, len(data.latents), seen)
     torch.manual_seed(config.seed)
     words = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
     model = Denoiser(len(words))
-    if options.initial is not None:
-        carry_over(model, options.initial, words.get_vocab())
+    if options.initial is not None and not seen:
+        rng = random.Random(config.seed)
+        texts = [captions.caption(row, rng) for row in pictures.load_factors(options.work / "pictures")]
+        for step, loss in enumerate(carry_over(model, options.initial, words, texts), start=1):
+            if step % 100 == 0:
+                print(f"text encoder, new words: {step} steps  loss {loss:.4f}", flush=True)
     if options.processes == 1:
         _run_denoiser(0, config, data, model, options, None, None)
         return
@@ -66,6 +75,31 @@ def denoiser_command(options: argparse.Namespace) -> None:
     torch.multiprocessing.spawn(
         _run_denoiser, (config, data, model, options, shared, barrier), nprocs=options.processes, daemon=True
     )
+
+
+def _seen(checkpoint: Path) -> int:
+    """The samples that a denoiser's checkpoint has seen; 0 where there is none."""
+    if not checkpoint.exists():
+        return 0
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["samples"]
+
+
+def _begin_log(log: Path, seen: int) -> None:
+    """Keep the lines of a log up to the checkpoint that is gone on from; none at the beginning of a run."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = log.read_text().splitlines() if log.exists() else []
+    kept = [line for line in lines if json.loads(line)["samples"] <= seen]
+    with written_atomically(log) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _note_denoiser(options: argparse.Namespace, config: DenoiserConfig, count: int, seen: int) -> None:
+    """Write how the denoiser is trained; what it began with is what was noted at its beginning."""
+    file = options.results / "denoiser.json"
+    initial = options.initial and {"folder": options.initial.name, "hash": folder_hash(options.initial)}
+    if seen and file.exists():
+        initial = json.loads(file.read_text())["initial"]
+    write_json(file, {**asdict(config), "pictures": count, "initial": initial})
 
 
 def _run_denoiser(
@@ -100,7 +134,9 @@ def decoder_command(options: argparse.Namespace) -> None:
     config = DecoderConfig()
     if options.samples:
         config = replace(config, samples=options.samples)
-    _follow(train_decoder(config, data, pca, options.work / DECODER, options.device), options, "decoder")
+    checkpoint = options.work / DECODER
+    _begin_log(options.results / "decoder.jsonl", crops_seen(checkpoint, config))
+    _follow(train_decoder(config, data, pca, checkpoint, options.device), options, "decoder")
 
 
 def refine_command(options: argparse.Namespace) -> None:
@@ -108,9 +144,10 @@ def refine_command(options: argparse.Namespace) -> None:
     data, factors = pictures.load(options.work / "pictures")
     pca = patch_pca(options.work, data)
     key = denoiser_key(options.work, denoiser_average(options.work))
-    cache = options.work / f"denoised-{key}.pt"
+    config = RefineConfig()
+    grammar = Path(str(captions.__file__)).read_text()
+    cache = options.work / f"denoised-{key}-{hashlib.sha256(repr((config, grammar)).encode()).hexdigest()[:8]}.pt"
     if not cache.exists():
-        config = RefineConfig()
         made = []
         for part in denoised_latents(config, pipeline(options.work), data, factors):
             made.append(part)
@@ -119,8 +156,9 @@ def refine_command(options: argparse.Namespace) -> None:
         save(cache, {"latents": torch.cat([part.latents for part in made]), "rows": rows})
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
     training = DecoderConfig(samples=options.samples or 64_000, learning_rate=1e-3, perceptual=2.0)
-    initial = torch.load(options.work / DECODER, weights_only=True)["average"]
+    initial = torch.load(options.work / DECODER, map_location="cpu", weights_only=True)["average"]
     checkpoint = refined_decoder(options.work, key)
+    _begin_log(options.results / "refine.jsonl", crops_seen(checkpoint, training))
     records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)
     _follow(records, options, "refine")
 
@@ -128,7 +166,6 @@ def refine_command(options: argparse.Namespace) -> None:
 def _follow(records: Iterator[DecoderProgress], options: argparse.Namespace, stage: str) -> None:
     """Print every record and append it to the stage's log."""
     log = options.results / f"{stage}.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
     for record in records:
         with log.open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")

@@ -22,10 +22,11 @@ from pretraining import autoencoder, captions, pictures, tokenizer
 from pretraining.checkpoint import save
 from pretraining.compose import GRID, SIZE, Factors, compose
 from pretraining.denoiser import TrainingSet
+from pretraining.seeds import COMPOSITES
 
 CAPTIONS_PER_PICTURE = 4
-#: of the composites; the collection has 1, what is measured on 2
-SEED, SHARD = 4, 2500
+#: composites that one process makes at a time
+SHARD = 2500
 
 
 def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
@@ -69,7 +70,7 @@ def _composites(arguments: tuple[int, int, Path]) -> dict[str, Tensor]:
     """Composites `start` to `stop`, never painted."""
     start, stop, work = arguments
     torch.set_num_threads(1)
-    made, rows = zip(*(compose(SEED, index, styled=0.0) for index in range(start, stop)), strict=True)
+    made, rows = zip(*(compose(COMPOSITES, index, styled=0.0) for index in range(start, stop)), strict=True)
     words = CLIPTokenizer.from_pretrained(work / "tokenizer")
     pca = autoencoder.PatchPca.load(work)
     return _examples(np.stack([np.asarray(picture) for picture in made]), rows, start, words, pca)
@@ -80,9 +81,9 @@ def prepare(work: Path, composites: int, workers: int = 2) -> TrainingSet:
     data, factors = pictures.load(work / "pictures")
     pca = patch_pca(work, data)
     words = tokenizer.build(work / "tokenizer")
-    vocabulary = hashlib.sha256(repr(sorted(words.get_vocab().items())).encode()).hexdigest()[:16]
+    vocabulary = tokenizer.vocabulary_hash(words)
     grammar = Path(str(captions.__file__)).read_text()
-    told = (vocabulary, CAPTIONS_PER_PICTURE, composites, pictures.source(SEED), grammar, factors)
+    told = (vocabulary, CAPTIONS_PER_PICTURE, composites, pictures.source(COMPOSITES), grammar, factors)
     key = hashlib.sha256(repr(told).encode() + data.tobytes() + pca.components.numpy().tobytes())
     cache = work / f"latents-{key.hexdigest()[:16]}.pt"
     if not cache.exists():

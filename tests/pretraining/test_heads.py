@@ -9,10 +9,11 @@ from PIL import Image
 from orthoplex import vignette
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.evaluation import LinearHead, load_head
-from pretraining import heads
+from pretraining import heads, real_pictures
 from pretraining.compose import Box, Factors, Thing
 from pretraining.heads import FACTORS, fit_heads, named, report
 from pretraining.readers import PLAIN, Features
+from pretraining.seeds import HEADS
 from pretraining.vocabulary import SCENES, STYLES
 
 TWO_SCENES, TWO_STYLES = ("a cave", "a beach"), ("cubist painting", None)
@@ -59,7 +60,7 @@ def test_the_command_measures_the_files_it_wrote(tmp_path, monkeypatch, capsys):
     colours = {"a cave": "black", "a beach": "yellow"}
 
     def compose(seed, index, **options):
-        assert seed == heads.UNSEEN and options == {"styled": 1 / 3, "sheets": 0}
+        assert seed == HEADS and options == {"styled": 1 / 3, "sheets": 0, "usual": False}
         row = rows_of(index + 1)[-1]
         return Image.new("RGB", (128, 128), colours[row.scene]), row
 
@@ -68,7 +69,7 @@ def test_the_command_measures_the_files_it_wrote(tmp_path, monkeypatch, capsys):
         pictures = [Image.new("RGB", (128, 128), colours[row.scene]) for row in rows]
         return Features(encoder.encode(pictures), torch.zeros(2, 0, 1280)), rows
 
-    monkeypatch.setattr(heads, "compose", compose)
+    monkeypatch.setattr(real_pictures, "compose", compose)
     monkeypatch.setattr(heads, "real_features", real_features)
     arguments = ["--fit", "20", "--unseen", "8", "--output", str(tmp_path / "heads"), "--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["heads", *arguments])

@@ -11,7 +11,7 @@ from torch import Tensor
 from orthoplex import vignette
 from orthoplex.evaluation import MobileNetEncoder
 from pretraining.compose import Box, Factors, Thing
-from pretraining.measure import TARGETS, known_words, sides, spread, summary, table
+from pretraining.measure import TARGETS, known_words, shares, sides, spread, summary, table
 from pretraining.readers import PARTS, PERSON, Features, Readers, fit_readers, pair, parts, truth
 
 BOX = Box(0, 64, 64)
@@ -84,6 +84,7 @@ def test_readers_read_unseen_pictures_in_either_order(readers: Readers) -> None:
         assert right["found by chance"].mean() < 0.3
         stated = sides(readers, shown, rows, [len(row.things) == 2 for row in rows])
         assert stated["found"] > 0.95
+        assert stated["one_way"] > 0.9 * stated["prompts"]
         assert stated["as_stated"] == pytest.approx(0.0 if exchanged else 1.0, abs=0.02)
     assert len(right["both found"]) == sum(pair(row) is not None for row in rows)
     assert len(right["subject"]) == sum(truth(row)["subject"] is not None for row in rows)
@@ -132,14 +133,18 @@ def test_spread_is_zero_for_equal_pictures_and_one_for_orthogonal_ones() -> None
 
 def test_the_table_shows_every_base_beside_the_ceiling() -> None:
     def reading(value: float) -> dict:
-        return summary({name: np.array([value, value, value, 0.0]) for name in TARGETS})
+        names = [*reversed(TARGETS)]  # in another order than the columns
+        return summary({name: np.array([value, value, value, 0.0]) for name in names}) | {
+            "found by chance": {"accuracy": value / 4, "low": 0.0, "high": 1.0}
+        }
 
     def base(value: float) -> dict:
         row = {"noise": 0.2, "psnr_db": 27.5, "psnr_db_linear_decoding": 25.0, "read": reading(value)}
         return {
             "factors": reading(value),
+            "shares": {"both found": {"share": value, "low": 0.4, "high": 0.6}},
             "known_words": {"prompts": 7, "base": reading(value), "real": reading(1.0)},
-            "sides": {"prompts": 5, "found": 0.4, "as_stated": 0.9},
+            "sides": {"prompts": 5, "found": 0.4, "one_way": 2, "as_stated": 0.9},
             "diversity": {"base": 0.3, "real": 0.4, "share": 0.75},
             "autoencoder": [row],
         }
@@ -148,10 +153,28 @@ def test_the_table_shows_every_base_beside_the_ceiling() -> None:
     assert "| factor | base | previous base | real composites (ceiling) | share of the ceiling | goal |" in made
     line = next(line for line in made.splitlines() if line.startswith("| both found"))
     assert line.startswith("| both found | 0.375 [")
-    assert "| 0.750 | 50% | 60% of all |" in line
-    assert "| previous base: 7 | 0.188 (0.750) |" in made
-    assert "| previous base | 5 | 0.400 | 0.900 | 0.300 | 0.400 (75%) |" in made
+    assert "| 0.750 | 50% [40%, 60%] | 60% of all |" in line
+    columns = next(line for line in made.splitlines() if line.startswith("| prompts in words")).split(" | ")
+    known = next(line for line in made.splitlines() if line.startswith("| previous base: 7")).split(" | ")
+    assert [known[i] for i in (1, columns.index("found by chance (ceiling)"))] == ["0.188 (0.750)", "0.062 (0.250)"]
+    assert "| previous base | 5 | 0.400 | 0.900 of 2 | 0.300 | 0.400 (75%) |" in made
     assert "| base | 0.2 | 27.50 | 25.00 | 0.375 |" in made
+
+
+def test_a_share_of_the_ceiling_has_an_interval_of_pairs() -> None:
+    real = np.array([1.0] * 80 + [0.0] * 20)
+    base = real * np.array([1.0, 0.0] * 50)
+    found = shares(dict.fromkeys(TARGETS, base), dict.fromkeys(TARGETS, real))
+    assert set(found) == {name for name, goal in TARGETS.items() if goal is not None}
+    row = found["scene"]
+    assert row["share"] == 0.5 and 0.35 < row["low"] < 0.45 and 0.55 < row["high"] < 0.65
+    assert shares(dict.fromkeys(TARGETS, base), dict.fromkeys(TARGETS, 0 * real)) == {}
+
+
+def test_nothing_is_said_of_sides_that_no_prompt_states(readers: Readers) -> None:
+    rows = many(1)[:20]
+    told = sides(readers, features_of(rows), rows, [False] * len(rows))
+    assert told == {"prompts": 0, "found": None, "one_way": 0, "as_stated": None}
 
 
 def test_words_that_the_tokenizer_cuts_are_not_known() -> None:
@@ -165,3 +188,5 @@ def test_words_that_the_tokenizer_cuts_are_not_known() -> None:
     assert 0 in known
     assert 3 in known
     assert 2 not in known
+    words = vignette.folder() / "tokenizer" / "tokenizer.json"
+    assert (1 in known) == ("scorpion</w>" in words.read_text())

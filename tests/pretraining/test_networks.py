@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from orthoplex import vignette
 from orthoplex.models import load_base
 from pretraining import tokenizer
 from pretraining.autoencoder import LATENTS, build, fit_pca, picture_tensor
@@ -18,7 +17,6 @@ from pretraining.denoiser import (
     Denoiser,
     DenoiserConfig,
     TrainingSet,
-    carry_over,
     focus_weights,
     random_timesteps,
     schedule,
@@ -165,6 +163,26 @@ def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
         torch.testing.assert_close(resumed[name], unbroken[name], rtol=0, atol=0)
 
 
+def test_a_run_may_become_longer_and_nothing_else(tmp_path: Path) -> None:
+    data, config = tiny_set(), DenoiserConfig(samples=2, batch_size=2)
+    list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    with pytest.raises(ValueError, match=r"batch_size is 4; allowed is 2, with which .*a.pt began"):
+        other = replace(config, batch_size=4, samples=8)
+        next(train(other, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    list(train(replace(config, samples=4), data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["samples"] == 4
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint(tmp_path: Path) -> None:
+    data, config = tiny_set(), DenoiserConfig(samples=2, batch_size=2)
+    list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    before = (tmp_path / "a.pt").read_bytes()
+    data.latents.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="the loss is nan after 2 samples; the last checkpoint is untouched"):
+        list(train(replace(config, samples=4), data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    assert (tmp_path / "a.pt").read_bytes() == before
+
+
 def test_a_quarter_of_the_crops_get_exact_latents() -> None:
     levels = noise_levels(20_000, torch.Generator().manual_seed(0))
     assert (levels == 0).float().mean() == pytest.approx(0.25, abs=0.01)
@@ -277,20 +295,6 @@ def test_timesteps_cover_the_schedule_and_lie_more_often_in_the_noisy_middle() -
     tenths = torch.bincount(drawn // 100, minlength=10) / len(drawn)
     assert tenths.min() > 0.045
     assert tenths[6] > 1.4 * tenths[0]
-
-
-def test_a_new_vocabulary_keeps_what_the_networks_knew(tmp_path: Path) -> None:
-    old = load_base("vignette").pipeline
-    tokens = {**{token: index + 2 for token, index in old.tokenizer.get_vocab().items()}, "new": 0, "words": 1}
-    torch.manual_seed(0)
-    model = Denoiser(len(tokens))
-    fresh = model.text_encoder.get_input_embeddings().weight[:2].clone()
-    carry_over(model, vignette.folder(), tokens)
-    rows = model.text_encoder.get_input_embeddings().weight
-    torch.testing.assert_close(rows[:2], fresh)
-    torch.testing.assert_close(rows[2:], old.text_encoder.get_input_embeddings().weight)
-    for name, value in old.unet.state_dict().items():
-        torch.testing.assert_close(model.unet.state_dict()[name], value)
 
 
 def test_latents_in_a_box_are_the_ones_it_touches() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pretraining import pictures
 from pretraining.compose import Factors
+from pretraining.seeds import COLLECTION, COMPOSITES, HEADS, MEASURED
 
 
 @pytest.fixture(autouse=True)
@@ -31,19 +32,27 @@ def greys(folder: Path) -> list[int]:
 
 
 def test_a_stopped_collection_goes_on_and_a_larger_one_keeps_what_is_there(tmp_path: Path) -> None:
-    pictures.build(tmp_path, 3, seed=2, workers=1)
-    assert greys(tmp_path) == [20, 21, 22]
+    pictures.build(tmp_path, 3, seed=5, workers=1)
+    assert greys(tmp_path) == [50, 51, 52]
     stamp = (tmp_path / "pictures-0000.npy").stat().st_mtime_ns
-    pictures.build(tmp_path, 5, seed=2, workers=1)
-    assert greys(tmp_path) == [20, 21, 22, 23, 24]
+    pictures.build(tmp_path, 5, seed=5, workers=1)
+    assert greys(tmp_path) == [50, 51, 52, 53, 54]
     assert (tmp_path / "pictures-0000.npy").stat().st_mtime_ns == stamp
     assert np.load(tmp_path / "pictures-0001.npy").shape == (2, 4, 4, 3)
+
+
+@pytest.mark.parametrize("seed", [MEASURED, HEADS])
+def test_what_is_measured_on_is_never_a_collection(tmp_path: Path, seed: int) -> None:
+    assert len({MEASURED, HEADS, COLLECTION, COMPOSITES}) == 4
+    with pytest.raises(ValueError, match=f"seed is {seed}, whose pictures are measured on; allowed are others"):
+        pictures.build(tmp_path / "new", 2, seed=seed, workers=1)
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_seed_or_another_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures.build(tmp_path, 2, seed=1, workers=1)
     with pytest.raises(ValueError, match="holds pictures of another seed or vocabulary; move it away"):
-        pictures.build(tmp_path, 2, seed=2, workers=1)
+        pictures.build(tmp_path, 2, seed=5, workers=1)
     manifest = tmp_path / "collection.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "code": "0"}))
     with pytest.raises(ValueError, match="another seed or vocabulary"):

@@ -1,0 +1,55 @@
+"""Real composites to fit readers and heads on, and others, of collections of their own, to measure on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from orthoplex.evaluation import Encoder
+from pretraining import pictures
+from pretraining.captions import full_prompt
+from pretraining.checkpoint import save
+from pretraining.compose import Factors, compose
+from pretraining.readers import PARTS, Features
+from pretraining.seeds import MEASURED
+
+
+def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Features, list[Factors]]:
+    """Features and factors of the first `count` real composites but sheets; the features are kept in `work`.
+
+    Raises:
+        ValueError: When the collection has fewer.
+    """
+    data, rows = pictures.load(work / "pictures")
+    kept = [number for number, row in enumerate(rows) if len(row.things) <= 2]
+    if len(kept) < count:
+        raise ValueError(f"{work / 'pictures'} holds {len(kept)} pictures that are no sheets; {count} are asked for")
+    kept = kept[:count]
+    data, rows = data[kept], [rows[number] for number in kept]
+    key = hashlib.sha256(data.tobytes() + repr((rows, PARTS)).encode()).hexdigest()[:16]
+    cache = work / f"features-{encoder.name}-{key}.pt"
+    if not cache.exists():
+        found = Features.of([Image.fromarray(picture) for picture in data], rows, encoder)
+        save(cache, {"whole": found.whole.half(), "halves": found.halves.half()})
+    state = torch.load(cache, weights_only=True)
+    return Features(state["whole"].float(), state["halves"].float()), rows
+
+
+def unseen(seed: int, count: int, *, usual: bool = False) -> tuple[list[Image.Image], list[Factors]]:
+    """The first composites of a collection that no training has seen: no sheets, a third of them painted."""
+    made = [compose(seed, index, styled=1 / 3, sheets=0, usual=usual) for index in range(count)]
+    return [picture for picture, _ in made], [factors for _, factors in made]
+
+
+def asked(count: int, *, usual: bool = True) -> tuple[list[Image.Image], list[Factors], list[bool], list[str]]:
+    """Composites that no training has seen, their factors, whether their prompts state sides, and these prompts.
+
+    The prompts name neither places nor drawing families, so the composites have the usual ones; with `usual` false they
+    have any, as pictures that training sees do.
+    """
+    shown, rows = unseen(MEASURED, count, usual=usual)
+    sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(rows)]
+    return shown, rows, sided, [full_prompt(row, sided=stated) for row, stated in zip(rows, sided, strict=True)]

@@ -1,0 +1,79 @@
+"""What ships is the end of a run with a decoder refined for it, and the record of a run is that of its checkpoint."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from orthoplex import vignette
+from pretraining import train
+from pretraining.autoencoder import build, fit_pca
+from pretraining.decoder import DecoderConfig, crops_seen
+from pretraining.denoiser import DenoiserConfig
+from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder with an end of a run that is no more than its hash and its numbers."""
+    pca = fit_pca(np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3)).astype(np.uint8))
+    torch.save({"mean": pca.mean, "components": pca.components}, tmp_path / "pca.pt")
+    torch.save({"average": build(pca).decoder.state_dict(), "step": 3}, tmp_path / DECODER)
+    CLIPTokenizer.from_pretrained(vignette.folder(), subfolder="tokenizer").save_pretrained(tmp_path / "tokenizer")
+    put(tmp_path, samples=8)
+    return tmp_path
+
+
+def put(work: Path, *, samples: int) -> None:
+    told = {"average": torch.zeros(3), "samples": samples, "vocabulary": "of another run", "config": {"samples": 8}}
+    torch.save(told, work / "denoiser.pt")
+
+
+def test_only_the_end_of_a_run_with_its_own_decoder_ships(work: Path) -> None:
+    target = work / "out" / "base"
+    with pytest.raises(FileNotFoundError, match="there is no .*decoder-refined-.*; refine the decoder for this denois"):
+        export(work, target)
+    put(work, samples=6)
+    with pytest.raises(ValueError, match=r"denoiser.pt has seen 6 of 8 samples; what ships is the end of a run"):
+        export(work, target)
+    assert not target.exists()
+
+
+def test_a_denoiser_of_other_words_is_refused(work: Path) -> None:
+    with pytest.raises(ValueError, match="was trained with other words than .*tokenizer has"):
+        pipeline(work)
+
+
+def test_without_a_decoder_there_is_no_pipeline(work: Path) -> None:
+    (work / DECODER).unlink()
+    refined = refined_decoder(work, denoiser_key(work, torch.zeros(3)))
+    with pytest.raises(FileNotFoundError, match=f"there is neither {refined} nor .*{DECODER}; train the decoder first"):
+        pipeline(work)
+
+
+def test_a_log_goes_on_where_the_checkpoint_is(work: Path) -> None:
+    log = work / "results" / "decoder.jsonl"
+    train._begin_log(log, 0)
+    assert log.read_text() == ""
+    log.write_text("".join(json.dumps({"samples": samples}) + "\n" for samples in (16, 32, 48, 64)))
+    train._begin_log(log, crops_seen(work / DECODER, DecoderConfig(batch_size=16)))
+    assert [json.loads(line)["samples"] for line in log.read_text().splitlines()] == [16, 32, 48]
+    train._begin_log(log, crops_seen(work / "none.pt", DecoderConfig()))
+    assert log.read_text() == ""
+
+
+def test_the_record_keeps_what_a_run_began_with(work: Path) -> None:
+    assert train._seen(work / "denoiser.pt") == 8
+    assert train._seen(work / "none.pt") == 0
+    config, results = DenoiserConfig(samples=8), work
+    train._note_denoiser(Namespace(results=results, initial=vignette.folder()), config, 5, 0)
+    first = json.loads((results / "denoiser.json").read_text())
+    assert (first["samples"], first["pictures"], first["initial"]["folder"]) == (8, 5, "base")
+    assert len(first["initial"]["hash"]) == 16
+    longer = DenoiserConfig(samples=12)
+    train._note_denoiser(Namespace(results=results, initial=None), longer, 5, 8)
+    assert json.loads((results / "denoiser.json").read_text()) == {**first, "samples": 12}

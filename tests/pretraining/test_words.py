@@ -1,0 +1,79 @@
+"""The tokenizer holds the words of today, and a base goes on with more words than it knew."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from orthoplex import vignette
+from orthoplex.models import load_base
+from pretraining import tokenizer
+from pretraining.carry_over import Lesson, carry_over, embeddings, lines
+from pretraining.denoiser import Denoiser
+
+MERGES = "#version: 0.2\nf o\nfo x</w>\nq u\nqu o\nquo k</w>"
+
+
+def built(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> CLIPTokenizer:
+    """What `build` writes when the captions use these words."""
+    table = folder.parent / "assets" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_bytes(gzip.compress(MERGES.encode()))
+    monkeypatch.setattr(tokenizer, "ASSETS", folder.parent / "assets")
+    monkeypatch.setattr(tokenizer, "words", lambda: list(words))
+    return tokenizer.build(folder)
+
+
+def test_new_words_are_in_a_tokenizer_that_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = built(tmp_path / "tokenizer", monkeypatch, "fox")
+    assert first.tokenize("a fox quok") == ["a</w>", "fox</w>", "q", "u", "o", "k</w>"]
+    second = built(tmp_path / "tokenizer", monkeypatch, "fox", "quok")
+    assert second.tokenize("a fox quok") == ["a</w>", "fox</w>", "quok</w>"]
+    assert second.model_max_length == tokenizer.MAX_LENGTH == len(second("", padding="max_length").input_ids)
+    assert second.pad_token == second.eos_token and second.eos_token_id == len(second) - 1
+
+
+def test_a_new_tokens_row_is_the_mean_of_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = built(tmp_path / "before", monkeypatch, "fox")
+    now = built(tmp_path / "now", monkeypatch, "fox", "quok")
+    rows = torch.randn(len(before), 4, generator=torch.Generator().manual_seed(0))
+    old, new = before.get_vocab(), now.get_vocab()
+    found = embeddings(rows, before, now)
+    assert found.shape == (len(now), 4)
+    for token in ("fox</w>", "q", "k</w>", before.eos_token):
+        assert torch.equal(found[new[token]], rows[old[token]])
+    torch.testing.assert_close(found[new["quok</w>"]], rows[[old[part] for part in ("q", "u", "o", "k</w>")]].mean(0))
+    torch.testing.assert_close(found[new["qu"]], rows[[old["q"], old["u"]]].mean(0))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[new["quo"]], rows[[old[part] for part in ("q", "u", "o")]].mean(0))
+
+
+def test_words_answer_to_the_ends_of_what_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = built(tmp_path / "before", monkeypatch, "fox")
+    now = built(tmp_path / "now", monkeypatch, "fox", "quok")
+    data = lines(["a quok fox", "a quok fox", " ".join(["quok"] * 20)], before, now)
+    assert data.now.shape == data.before.shape == (1, tokenizer.MAX_LENGTH)  # once each, and none that is cut
+    # start, a, quok (four tokens before), fox, end, and then what fills up
+    assert data.places[0, :8].tolist() == [0, 1, 5, 6, 7, 7, 7, 7]
+    assert data.places[0, -1] == tokenizer.MAX_LENGTH - 1
+    assert data.before[0, data.places[0, 4:]].eq(before.eos_token_id).all()
+
+
+def test_a_model_with_more_words_goes_on_with_what_the_networks_knew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load_base("vignette").pipeline
+    old = pipeline.tokenizer
+    words = CLIPTokenizer.from_pretrained(vignette.folder(), subfolder="tokenizer")
+    model = Denoiser(len(words))
+    assert list(carry_over(model, vignette.folder(), words, ["a cat"])) == []  # nothing to learn
+    for network, before in ((model.unet, pipeline.unet), (model.text_encoder, pipeline.text_encoder)):
+        for name, value in before.state_dict().items():
+            torch.testing.assert_close(network.state_dict()[name], value)
+    few = built(tmp_path / "few", monkeypatch, "fox")
+    assert few.get_vocab() != old.get_vocab()
+    torch.manual_seed(0)
+    losses = list(carry_over(Denoiser(len(few)), vignette.folder(), few, ["a cat", "cat a"], Lesson(30, 4)))
+    assert len(losses) == 30 and sum(losses[-5:]) < 0.5 * sum(losses[:5])
