@@ -17,6 +17,8 @@ help:
 	@echo "make pool       build the pictures that most experiments take"
 	@echo "make concepts   train the shipped concept files again"
 	@echo "make format     format the code"
+	@echo "make test-all   also the slow tests"
+	@echo "make clean      remove what the commands wrote"
 
 env: $(STAMP)
 
@@ -53,7 +55,7 @@ format: env
 demo: env
 	$(BIN)/orthoplex demo
 
-# Pictures of concepts that the base has never seen; most experiments take them.
+# Pictures of concepts that the base has never seen; most experiments take them. Downloading the art needs npm.
 pool: pretraining-env
 	test -f work/pool/concepts.json || { $(BIN)/python -m pretraining.assets && $(BIN)/python -m pretraining.pool; }
 

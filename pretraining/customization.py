@@ -1,8 +1,8 @@
 """Did customization get better with a new base? Two results of `experiments/merge-of-twelve.toml`, side by side.
 
 `python -m pretraining.customization` compares `results/vignette/first/merge-of-twelve.json` (the base before) with
-`results/merge-of-twelve.json` and writes `results/vignette/customization.md`. Alignments are shares of what real
-held-out pictures of the same concept reach, since the pictures of the concepts differ between the two.
+`results/merge-of-twelve.json` and writes `results/vignette/customization.md`: all concepts and variants that both have.
+Alignments are shares of what real held-out pictures of the same concept reach.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from orthoplex.benchmark.markdown import markdown_table
+from orthoplex.concepts import written_atomically
 
 FIRST, NOW = Path("results/vignette/first/merge-of-twelve.json"), Path("results/merge-of-twelve.json")
 
@@ -39,6 +40,10 @@ def table(before: dict, now: dict) -> str:
         "now": {r["variant"]: r for r in now["summary"]},
     }
     shared = [name for name in names if name in rows["before"]]
+    if not shared:
+        raise ValueError(
+            f"no variant stands in both results; {', '.join(rows['before'])} before, {', '.join(names)} now"
+        )
     what = ("alignment_retention", "recognised_retention", "identity_retention", "single_recognised", "single_identity")
     retention = [
         [name, label, *(_interval(found[name][key]) for key in what)]
@@ -46,14 +51,14 @@ def table(before: dict, now: dict) -> str:
         for label, found in rows.items()
     ]
     first, second = alone(before, shared[0]), alone(now, shared[0])
+    both = [concept for concept in second if concept in first]
+    if not both:
+        raise ValueError(f"no concept stands in both results; {', '.join(first)} before, {', '.join(second)} now")
     concepts = [
-        [
-            concept,
-            *(f"{found[concept][0]:.3f} ({found[concept][1]:.3f})" for found in (first, second) if concept in found),
-        ]
-        for concept in second
+        [concept, *(f"{found[concept][0]:.3f} ({found[concept][1]:.3f})" for found in (first, second))]
+        for concept in both
     ]
-    means = [np.mean([found[concept][0] for concept in second if concept in found]) for found in (first, second)]
+    means = [np.mean([found[concept][0] for concept in both]) for found in (first, second)]
     concepts.append(["mean", *(f"{mean:.3f}" for mean in means)])
     told = f"Alone, {shared[0]}: alignment as a share of real pictures' (of the base alone)\n"
     header = ["variant", "base", *(key.replace("_", " ") for key in what)]
@@ -72,7 +77,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/vignette/customization.md"))
     options = parser.parse_args()
     made = table(json.loads(options.before.read_text()), json.loads(options.now.read_text()))
-    options.output.write_text(made)
+    with written_atomically(options.output) as temporary:
+        temporary.write_text(made, encoding="utf-8")
     print(made)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orthoplex.concepts import written_atomically
 from pretraining import compose as compose_module
 from pretraining import people, places, subjects, vocabulary
 from pretraining.compose import Factors, compose
@@ -32,8 +33,10 @@ def _shard(arguments: tuple[int, int, int, str]) -> None:
         pictures.append(np.asarray(picture))
         rows.append(json.dumps({"index": index, **asdict(factors)}))
     path = Path(output) / f"pictures-{start // SHARD:04d}"
-    path.with_suffix(".jsonl").write_text("\n".join(rows) + "\n")
     np.save(path.with_suffix(".part.npy"), np.stack(pictures))
+    path.with_suffix(".npy").unlink(missing_ok=True)  # a shorter one: never beside the new factors
+    with written_atomically(path.with_suffix(".jsonl")) as temporary:
+        temporary.write_text("\n".join(rows) + "\n")
     path.with_suffix(".part.npy").rename(path.with_suffix(".npy"))
 
 
@@ -71,9 +74,16 @@ def build(output: Path, count: int, seed: int, workers: int) -> None:
 
 
 def load(folder: Path) -> tuple[np.ndarray, list[Factors]]:
-    """All pictures (n, 128, 128, 3) uint8 and their factors."""
-    shards = sorted(folder.glob("pictures-????.npy"))
-    return np.concatenate([np.load(path) for path in shards]), load_factors(folder)
+    """All pictures (n, 128, 128, 3) uint8 and their factors.
+
+    Raises:
+        ValueError: When a shard has pictures without factors, or factors without pictures.
+    """
+    shards, factors = sorted(folder.glob("pictures-????.npy")), load_factors(folder)
+    data = np.concatenate([np.load(path) for path in shards])
+    if len(data) != len(factors):
+        raise ValueError(f"{folder} holds {len(data)} pictures and the factors of {len(factors)}; build it again")
+    return data, factors
 
 
 def load_factors(folder: Path) -> list[Factors]:

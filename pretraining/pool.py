@@ -1,8 +1,9 @@
 """The held-out pool: forty concepts beyond the samples, and two hundred more for experiments with very many.
 
 `python -m pretraining.pool` writes sixteen pictures of each under `work/pool` (the second eight are kept for measuring)
-and an index, and compares the pictures' checksums with `results/vignette/pool.json`. Nothing of them is in the base's
-training (held_out.py). The pictures themselves are not in git: they are made again from their names.
+and compares the pictures' checksums with `results/vignette/pool.json`; only then it writes the indices that experiments
+read. Nothing of them is in the base's training (held_out.py). The pictures themselves are not in git: they are made
+again from their names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from orthoplex.benchmark.report import write_json
 from pretraining import held_out
 from pretraining.concept_pictures import EMOJI_LICENCES, Sample, index_rows, write
 from pretraining.people import DRAWINGS, random_person
@@ -99,13 +101,15 @@ def _make(job: tuple[Sample, Path]) -> tuple[str, str]:
 
 
 def build(folder: Path, samples: list[Sample], workers: int) -> dict[str, str]:
-    """Write the concepts and `concepts.json`, their index; returns the checksum of each."""
+    """Write the concepts; returns the checksum of each."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as executor:
-        sums = dict(executor.map(_make, [(sample, folder) for sample in samples]))
-    rows = [{**row, "held_out": 8} for row in index_rows(samples)]
-    (folder / "concepts.json").write_text(json.dumps(rows, indent=1) + "\n")
-    return sums
+        return dict(executor.map(_make, [(sample, folder) for sample in samples]))
+
+
+def differing(sums: dict[str, str], kept: dict[str, str]) -> list[str]:
+    """The names whose checksums are not the same in both."""
+    return sorted(name for name in kept.keys() | sums.keys() if kept.get(name) != sums.get(name))
 
 
 def main() -> None:
@@ -114,18 +118,24 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("work/pool"))
     parser.add_argument("--checksums", type=Path, default=Path("results/vignette/pool.json"))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="write the checksums instead of comparing with them")
+    differ = parser.add_mutually_exclusive_group()
+    differ.add_argument("--write", action="store_true", help="write the checksums instead of comparing with them")
+    differ.add_argument("--any", action="store_true", help="take pictures that differ from the listed ones, too")
     options = parser.parse_args()
-    sums = build(options.output, pool(), options.workers)
-    sums |= build(options.output / "more", more(), options.workers)
+    parts = {options.output: pool(), options.output / "more": more()}
+    sums: dict[str, str] = {}
+    for folder, samples in parts.items():
+        sums |= build(folder, samples, options.workers)
     if options.write:
-        options.checksums.write_text(json.dumps(sums, indent=1) + "\n")
-        return
-    kept = json.loads(options.checksums.read_text())
-    other = sorted(name for name in kept.keys() | sums.keys() if kept.get(name) != sums.get(name))
+        write_json(options.checksums, sums)
+    other = differing(sums, json.loads(options.checksums.read_text()))
     if other:
-        parser.exit(1, f"{len(other)} of {len(kept)} concepts have other pictures than listed: {', '.join(other)}\n")
-    print(f"{len(sums)} concepts, all as listed in {options.checksums}")
+        print(f"{len(other)} of {len(sums)} concepts have other pictures than listed: {', '.join(other)}")
+        if not options.any:
+            parser.exit(1, "no index was written; --any takes them as they are\n")
+    for folder, samples in parts.items():
+        write_json(folder / "concepts.json", [{**row, "held_out": 8} for row in index_rows(samples)])
+    print(f"{len(sums)} concepts, {len(sums) - len(other)} as listed in {options.checksums}")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,18 @@ def test_both_results_stand_side_by_side() -> None:
     assert lines[-1] == "| mean | 0.700 | 1.100 |"
 
 
+def test_only_what_stands_in_both_results_is_compared() -> None:
+    more, other = result(0.5), result(0.5)
+    more["ceilings"]["rex"] = {"alignment": 0.5}
+    more["measurements"] += [{**row, "concept": "rex"} for row in more["measurements"]]
+    assert table(result(0.3), more) == table(result(0.3), result(0.5))
+    other["summary"][0]["variant"] = "another"
+    with pytest.raises(ValueError, match="no variant stands in both results; ours before, another now"):
+        table(result(0.3), other)
+    with pytest.raises(ValueError, match="no concept stands in both results; anna before, tom now"):
+        table(result(0.3), json.loads(json.dumps(result(0.5)).replace("anna", "tom")))
+
+
 def test_the_first_version_is_kept() -> None:
     kept = json.loads(FIRST.read_text())
     assert len(alone(kept, kept["summary"][0]["variant"])) == 12

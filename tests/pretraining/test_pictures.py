@@ -41,6 +41,14 @@ def test_a_stopped_collection_goes_on_and_a_larger_one_keeps_what_is_there(tmp_p
     assert np.load(tmp_path / "pictures-0001.npy").shape == (2, 4, 4, 3)
 
 
+def test_pictures_without_factors_are_refused(tmp_path: Path) -> None:
+    pictures.build(tmp_path, 3, seed=5, workers=1)
+    rows = tmp_path / "pictures-0001.jsonl"
+    rows.write_text(rows.read_text() * 2)
+    with pytest.raises(ValueError, match="holds 3 pictures and the factors of 4; build it again"):
+        pictures.load(tmp_path)
+
+
 @pytest.mark.parametrize("seed", [MEASURED, HEADS])
 def test_what_is_measured_on_is_never_a_collection(tmp_path: Path, seed: int) -> None:
     assert len({MEASURED, HEADS, COLLECTION, COMPOSITES}) == 4

@@ -1,0 +1,65 @@
+"""An index of the pool is written once its pictures are the listed ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pretraining import pool
+from pretraining.concept_pictures import Sample
+
+CONCEPT = Sample("koala", "subject", "animal", ("emoji", "noto", "koala"), "Noto")
+FURTHER = Sample("crow", "subject", "animal", ("emoji", "noto", "crow"), "Noto")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The command, with two concepts whose checksums are given."""
+    sums = {"koala": "1", "crow": "2"}
+
+    def build(folder: Path, samples: list[Sample], workers: int) -> dict[str, str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {sample.name: sums[sample.name] for sample in samples}
+
+    monkeypatch.setattr(pool, "pool", lambda: [CONCEPT])
+    monkeypatch.setattr(pool, "more", lambda: [FURTHER])
+    monkeypatch.setattr(pool, "build", build)
+
+    def command(*arguments: str, **changed: str) -> None:
+        sums.update(changed)
+        paths = ["--output", str(tmp_path / "pool"), "--checksums", str(tmp_path / "pool.json")]
+        monkeypatch.setattr("sys.argv", ["pool", *paths, *arguments])
+        pool.main()
+
+    return command
+
+
+def indices(folder: Path) -> list[str]:
+    files = [folder / "pool" / "concepts.json", folder / "pool" / "more" / "concepts.json"]
+    return [row["name"] for file in files if file.exists() for row in json.loads(file.read_text())]
+
+
+def test_the_index_comes_with_the_listed_pictures(run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run("--write")
+    assert json.loads((tmp_path / "pool.json").read_text()) == {"koala": "1", "crow": "2"}
+    run()
+    assert indices(tmp_path) == ["koala", "crow"]
+    assert "2 concepts, 2 as listed" in capsys.readouterr().out
+
+
+def test_other_pictures_are_named_and_have_no_index_unless_asked_for(
+    run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "pool.json").write_text(json.dumps({"koala": "1", "crow": "2"}))
+    with pytest.raises(SystemExit) as stopped:
+        run(crow="3")
+    shown = capsys.readouterr()
+    assert stopped.value.code == 1 and indices(tmp_path) == []
+    assert "1 of 2 concepts have other pictures than listed: crow" in shown.out and "--any takes them" in shown.err
+    run("--any")
+    assert indices(tmp_path) == ["koala", "crow"]
+    assert "2 concepts, 1 as listed" in capsys.readouterr().out
+
+
+def test_what_is_missing_on_either_side_differs() -> None:
+    assert pool.differing({"a": "1", "b": "2"}, {"b": "2", "c": "3"}) == ["a", "c"]
