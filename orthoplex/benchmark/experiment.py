@@ -123,12 +123,12 @@ class Experiment:
         self.combinations  # noqa: B018  (refuses what cannot be drawn)
         for variant in self.variants:
             for seed in self.seeds:
-                config = self.training_config(variant, self.concepts[0], seed)
+                config = self.training_config(variant, self.trained[0], seed)
                 self._check_blocks(variant, config)
 
     def _check_blocks(self, variant: Variant, config: TrainingConfig) -> None:
-        """Refuse fewer blocks than concepts; the slots of other methods end where the base's layers do."""
-        needed, limit = len(self.concepts), check_config(config.adapter).slot_limit(config.adapter)
+        """Refuse fewer blocks than trained concepts; the slots of other methods end where the base's layers do."""
+        needed, limit = len(self.trained), check_config(config.adapter).slot_limit(config.adapter)
         if not self.share_slots and limit is not None and config.slot == 0 and limit < needed:
             raise ConfigurationError(
                 f"variant {variant.name!r} has slots = {limit}, so many blocks, for {needed} concepts; "
@@ -136,7 +136,9 @@ class Experiment:
             )
 
     def training_config(self, variant: Variant, concept: ConceptSource, seed: int) -> TrainingConfig:
-        """The training options of one concept; where it takes a slot, the slot is its place (see `share_slots`).
+        """The training options of a concept that is trained.
+
+        Where it takes a slot, the slot is its place among those that are trained (see `share_slots`).
 
         Raises:
             ConfigurationError: for an unknown option or a value that is not allowed; names the variant.
@@ -145,7 +147,7 @@ class Experiment:
         try:
             config = TrainingConfig.from_mapping(values)
             if owned_slot(config.adapter, concept.name) is not None and "slot" not in values:
-                place = self.concepts.index(concept)
+                place = self.trained.index(concept)
                 config = replace(config, slot=place % config.slots if self.share_slots else place)
         except ConfigurationError as error:
             raise ConfigurationError(f"variant {variant.name!r}: {error}") from error
@@ -160,8 +162,8 @@ class Experiment:
     def capacity(self) -> int | None:
         """How many slots the first variant with slots has; None where none has."""
         for variant in self.variants:
-            config = self.training_config(variant, self.concepts[0], self.seeds[0])
-            if owned_slot(config.adapter, self.concepts[0].name) is not None:
+            config = self.training_config(variant, self.trained[0], self.seeds[0])
+            if owned_slot(config.adapter, self.trained[0].name) is not None:
                 return config.slots
         return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from orthoplex.benchmark.measurement import Summary
+from orthoplex.benchmark.summary import Summary
 from orthoplex.concepts import written_atomically
 from orthoplex.evaluation import Interval
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from orthoplex.benchmark.sources import ConceptSource, open_pictures
-from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import (
     Encoder,
-    Interval,
     found_references,
     identity_rate,
     identity_threshold,
     image_alignment,
-    mean_interval,
     recognised,
     recognised_rate,
-    retention_interval,
     scores,
     shares,
 )
-
-_Owner = TypeVar("_Owner", str, tuple[str, ...])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +79,14 @@ class Shown:
         base: `(n, d)` of the base alone, the class word in the concept's place.
         single: `(n, d)` of the concept alone.
         merged: Concepts in a merge -> `(n, d)` of merges of that size that the concept is in.
+        met: Concepts in a merge -> names of the others in the merges of that size that the concept is in.
         text: Their text alignment; None where no prompt asks for anything that can be read.
     """
 
     base: Tensor
     single: Tensor
     merged: Mapping[int, Tensor]
+    met: Mapping[int, frozenset[str]]
     text: TextShown | None = None
 
 
@@ -111,10 +106,12 @@ class Measurement:
         base_recognised: Share recognised as the concept among the concepts of its kind.
         single_recognised: The same, concept alone.
         merged_recognised: The same, in the merge.
+        bleed: Share of pictures that are taken for others of its merges, beyond what each of them takes of the concept
+            alone.
         single_identity: Share above the identity threshold, which at most 5 % of impostors pass, or a published one.
         merged_identity: The same, in the merge.
         single_as: What the pictures of the concept alone are recognised as: concept of the kind -> share.
-        merged_as: The same, in the merge. What this has more of another concept in the merge than `single_as` is bleed.
+        merged_as: The same, in the merge.
         base_text: Text alignment of the base's pictures; None where no prompt asks for anything that can be read.
         single_text: The same, concept alone.
         merged_text: The same, in the merge.
@@ -134,6 +131,7 @@ class Measurement:
     base_recognised: float
     single_recognised: float
     merged_recognised: float
+    bleed: float
     single_identity: float
     merged_identity: float
     single_as: Mapping[str, float]
@@ -171,6 +169,17 @@ def gallery_of(concept: str, references: Mapping[str, References]) -> dict[str, 
     return {name: entry.training for name, entry in references.items() if entry.kind == kind}
 
 
+def impostors_of(concept: str, references: Mapping[str, References], base: Tensor) -> Tensor:
+    """Features of pictures that are not the concept, `(n, d)`.
+
+    They are the base's class-word pictures `base` of its prompts, and all real pictures of the other concepts of its
+    kind: the same for every variant and seed.
+    """
+    own = references[concept]
+    others = [entry for name, entry in references.items() if entry.kind == own.kind and name != concept]
+    return torch.cat([base, *(pictures for entry in others for pictures in (entry.training, entry.held_out))])
+
+
 def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float]]:
     """What real held-out pictures reach: alignment to the training pictures, and how often they are recognised."""
     return {
@@ -192,8 +201,7 @@ def measure(
 ) -> list[Measurement]:
     """Measure every concept of one variant and seed.
 
-    The identity threshold of a concept is set on impostors: the base's class-word pictures and the other concepts of
-    its kind, each alone, all from the same prompts; the same threshold judges the concept alone and in the merge.
+    The identity threshold of a concept is set on its impostors (`impostors_of`), the same for every variant and seed.
 
     Args:
         variant: The variant's name.
@@ -207,12 +215,12 @@ def measure(
         own, gallery, text = references[name], gallery_of(name, references), pictures.text
         threshold = identity_cosine
         if threshold is None:
-            others = [shown[other].single for other in gallery if other != name and other in shown]
-            impostors = torch.cat([pictures.base, *others])
+            impostors = impostors_of(name, references, pictures.base)
             threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
         single_as = shares(sorted(recognised(pictures.single, gallery)))
         for size, merged in pictures.merged.items():
             merged_as = shares(sorted(recognised(merged, gallery)))
+            taken = [merged_as.get(other, 0.0) - single_as.get(other, 0.0) for other in pictures.met[size]]
             rows.append(
                 Measurement(
                     variant=variant,
@@ -226,6 +234,7 @@ def measure(
                     base_recognised=recognised_rate(pictures.base, gallery, name),
                     single_recognised=single_as.get(name, 0.0),
                     merged_recognised=merged_as.get(name, 0.0),
+                    bleed=sum(max(0.0, share) for share in taken),
                     single_identity=identity_rate(pictures.single, own.training, threshold),
                     merged_identity=identity_rate(merged, own.training, threshold),
                     single_as=single_as,
@@ -256,111 +265,3 @@ def recognition(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...]
         for winner, share in row.merged_as.items():
             matrix[prompted.index(row.concept), columns.index(winner)] += share / seeds
     return prompted, columns, matrix
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One variant and size of merges over all concepts and seeds; every number with its 95 % bootstrap interval.
-
-    A retention is `mean(merged)/mean(single)`, None where the single value is 0. `gain_retention` is the stricter
-    `(merged - base)/(single - base)` of alignment: what is left of what the concept added to the base.
-    `base_recognised` is what the base's class-word pictures reach by chance: with three concepts of a kind a third.
-    `seed_deviation` is the standard deviation over seeds of the retention of alignment, 0 for one seed. Numbers of text
-    are over the concepts whose prompts ask for something that can be read, None where there is none; `text` is without
-    styles, which hide scenes: there it would be the better the more of the style is lost.
-    """
-
-    variant: str
-    size: int
-    base_alignment: Interval
-    single_alignment: Interval
-    merged_alignment: Interval
-    alignment_retention: Interval | None
-    gain_retention: Interval | None
-    base_recognised: Interval
-    single_recognised: Interval
-    merged_recognised: Interval
-    recognised_retention: Interval | None
-    single_identity: Interval
-    merged_identity: Interval
-    identity_retention: Interval | None
-    seed_deviation: float
-    base_text: Interval | None = None
-    single_text: Interval | None = None
-    merged_text: Interval | None = None
-    text_retention: Interval | None = None
-    base_choice: Interval | None = None
-    single_choice: Interval | None = None
-    merged_choice: Interval | None = None
-    choice_retention: Interval | None = None
-
-
-def seed_table(values: Sequence[tuple[_Owner, int, float]], what: str) -> Tensor:
-    """Lay out one number of every owner and seed.
-
-    Args:
-        values: Owner, seed and number; every owner once for every seed.
-        what: The owners in the plural, as the error calls them.
-
-    Returns:
-        `(owners, seeds)` float64, both sorted.
-
-    Raises:
-        ConfigurationError: when an owner lacks a seed or has it twice.
-    """
-    cells = {(owner, seed): value for owner, seed, value in values}
-    owners, seeds = sorted({owner for owner, _ in cells}), sorted({seed for _, seed in cells})
-    if len(cells) != len(values) or len(values) != len(owners) * len(seeds):
-        raise ConfigurationError(
-            f"{len(values)} measurements of {len(owners)} {what} and {len(seeds)} seeds; allowed: one for each pair"
-        )
-    return torch.tensor([[cells[owner, seed] for seed in seeds] for owner in owners], dtype=torch.float64)
-
-
-_LABELS = ("variant", "size", "seed", "concept", "kind", "single_as", "merged_as")
-_TEXTS = tuple(f"{state}_{what}" for what in ("text", "choice") for state in ("base", "single", "merged"))
-
-
-def summarise(rows: Sequence[Measurement]) -> Summary:
-    """Bring together the measurements of one variant and size of merges: every concept once for every seed.
-
-    Raises:
-        ConfigurationError: when rows are missing or belong to more than one variant or size.
-    """
-    variants = sorted({(row.variant, row.size) for row in rows})
-    if len(variants) != 1:
-        raise ConfigurationError(f"a summary of {len(variants)} variants {variants} was asked for; allowed: 1")
-    numbers = [item.name for item in fields(Measurement) if item.name not in (*_LABELS, *_TEXTS)]
-    values = {name: _table(rows, name) for name in numbers}
-    texts: dict[str, Tensor] = {}
-    for name in _TEXTS:
-        kinds = {row.kind for row in rows} - ({"style"} if name.endswith("_text") else set())
-        if read := [row for row in rows if row.kind in kinds and getattr(row, name) is not None]:
-            texts[name] = _table(read, name)
-    base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
-    by_seed = merged.mean(dim=0) / single.mean(dim=0)
-    return Summary(
-        variant=variants[0][0],
-        size=variants[0][1],
-        **{name: mean_interval(table) for name, table in (values | texts).items()},
-        alignment_retention=_retention(single, merged),
-        gain_retention=_retention(single - base, merged - base),
-        recognised_retention=_retention(values["single_recognised"], values["merged_recognised"]),
-        identity_retention=_retention(values["single_identity"], values["merged_identity"]),
-        seed_deviation=float(by_seed.std()) if len(by_seed) > 1 else 0.0,
-        text_retention=_retention_of(texts, "text"),
-        choice_retention=_retention_of(texts, "choice"),
-    )
-
-
-def _table(rows: Sequence[Measurement], what: str) -> Tensor:
-    """`(concepts, seeds)` of one number."""
-    return seed_table([(row.concept, row.seed, float(getattr(row, what))) for row in rows], "concepts")
-
-
-def _retention(single: Tensor, merged: Tensor) -> Interval | None:
-    return retention_interval(single, merged) if float(single.mean()) > 0.0 else None
-
-
-def _retention_of(tables: Mapping[str, Tensor], what: str) -> Interval | None:
-    return _retention(tables[f"single_{what}"], tables[f"merged_{what}"]) if f"single_{what}" in tables else None

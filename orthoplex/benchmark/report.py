@@ -16,14 +16,7 @@ from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.crosstalk import CrosstalkSummary, LayerCrosstalk, summarise_crosstalk
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.benchmark.measurement import (
-    Measurement,
-    References,
-    Summary,
-    ceilings,
-    recognition,
-    summarise,
-)
+from orthoplex.benchmark.measurement import Measurement, References, ceilings, recognition
 from orthoplex.benchmark.plots import curves, heat_maps
 from orthoplex.benchmark.sections import (
     crosstalk_chart,
@@ -32,6 +25,7 @@ from orthoplex.benchmark.sections import (
     together_chart,
     together_section,
 )
+from orthoplex.benchmark.summary import Difference, Summary, compare, summarise
 from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
 from orthoplex.concepts import BaseIdentity, written_atomically
 from orthoplex.evaluation import Interval
@@ -90,6 +84,16 @@ class ExperimentResult:
             for variant in self.experiment.variants
         ]
 
+    def differences(self) -> list[Difference]:
+        """For every size of merges, every variant but the first set beside the first."""
+        first, *others = [variant.name for variant in self.experiment.variants]
+        of = {
+            (variant, size): [row for row in self.measurements if (row.variant, row.size) == (variant, size)]
+            for size in self.experiment.groups
+            for variant in (first, *others)
+        }
+        return [compare(of[other, size], of[first, size]) for size in self.experiment.groups for other in others]
+
     def together_summaries(self) -> list[TogetherSummary]:
         """One summary for every table of combinations and every variant, in the experiment's order."""
         return [
@@ -134,6 +138,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "machine": machine(),
         "ceilings": _ceilings(result),
         "summary": [asdict(summary) for summary in summaries],
+        "differences": [asdict(row) for row in result.differences()],
         "measurements": [asdict(row) for row in result.measurements],
         "seconds": [asdict(row) for row in result.seconds],
     }
@@ -175,7 +180,9 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         f"# {experiment.name}\n\n"
         f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{experiment.base}` in merges "
         f"of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
-        "Numbers are means over concepts and seeds with 95 % bootstrap intervals; retention is merged / alone.\n"
+        f"Numbers are means over concepts{' and seeds' * (len(experiment.seeds) > 1)} with 95 % bootstrap intervals "
+        "over them; concepts that share a merge are not independent, and one merge is not all merges. Retention is "
+        "merged / alone.\n"
         + (f"Text alignment, what prompts ask for besides the concept: {result.text}; " if result.text else "")
         + ("choice: among the names that the prompts ask for, chance taken off.\n" if result.text else "")
     ]
@@ -183,6 +190,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         if len(sizes) > 1:
             chunks.append(f"\n## Merges of {size}\n")
         chunks.append(_summary_tables([summary for summary in summaries if summary.size == size]))
+        chunks.append(_difference_table([row for row in result.differences() if row.size == size]))
     chunks += [
         f"\nEvery concept, {experiment.variants[0].name}, merges of {max(sizes)}, means over seeds:\n\n",
         _concept_table(result),
@@ -204,18 +212,28 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
                 row.variant,
                 *map(_number, (row.base_alignment, row.single_alignment, row.merged_alignment)),
                 *map(_number, (row.alignment_retention, row.gain_retention)),
-                f"{row.seed_deviation:.3f}",
+                "–" if row.seed_deviation is None else f"{row.seed_deviation:.3f}",
             ]
             for row in summaries
         ],
     )
     identity = markdown_table(
-        ["variant", "recognised base", "alone", "merged", "retention", "identity alone", "merged", "retention"],
+        [
+            "variant",
+            "recognised base",
+            "alone",
+            "merged",
+            "retention",
+            "bleed",
+            "identity alone",
+            "merged",
+            "retention",
+        ],
         [
             [
                 row.variant,
                 _number(row.base_recognised),
-                *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention)),
+                *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention, row.bleed)),
                 *map(_number, (row.single_identity, row.merged_identity, row.identity_retention)),
             ]
             for row in summaries
@@ -233,6 +251,21 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
         ],
     )
     return f"\n{alignment}\n{identity}\n{text}"
+
+
+def _difference_table(differences: Sequence[Difference]) -> str:
+    """Every variant against the experiment's first, paired by concept and seed; nothing where there is one only."""
+    if not differences:
+        return ""
+    rows = [
+        [
+            row.variant,
+            *map(str, (row.single_alignment, row.merged_alignment, row.merged_recognised, row.merged_identity)),
+        ]
+        for row in differences
+    ]
+    header = ["variant", "alignment alone", "merged", "recognised merged", "identity merged"]
+    return f"\nBeyond {differences[0].other}, pair by pair of concept and seed:\n\n{markdown_table(header, rows)}"
 
 
 def _concept_table(result: ExperimentResult) -> str:
@@ -270,6 +303,7 @@ def _number(interval: Interval | None) -> str:
 
 
 _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
+    "gain of alignment": lambda row: row.gain_retention,
     "alignment": lambda row: row.alignment_retention,
     "recognised": lambda row: row.recognised_retention,
     "identity": lambda row: row.identity_retention,

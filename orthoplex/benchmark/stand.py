@@ -9,10 +9,11 @@ from pathlib import Path
 
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import Combination, Gallery, Row
-from orthoplex.benchmark.measurement import References, Shown, Summary, measure, summarise
+from orthoplex.benchmark.measurement import References, Shown, measure
 from orthoplex.benchmark.settings import EncoderSettings, PictureSettings
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.study import fill_prompts
+from orthoplex.benchmark.summary import Summary, summarise
 from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import Concept
 from orthoplex.evaluation import Encoder
@@ -121,11 +122,11 @@ class Stand:
         self, method: str, pictures: Compared, references: Mapping[str, References], encoder: Encoder
     ) -> Summary:
         """Measure one method's pictures."""
-        shown = {}
+        shown, size, names = {}, len(self.concepts), frozenset(concept.name for concept in self.concepts)
         for concept in self.concepts:
             states = ("base", f"{method} alone", f"{method} merged")
             base, alone, merged = (self.workspace.features(pictures[concept.name, s], encoder) for s in states)
-            shown[concept.name] = Shown(base, alone, {len(self.concepts): merged})
+            shown[concept.name] = Shown(base, alone, {size: merged}, {size: names - {concept.name}})
         return summarise(measure(method, 0, shown, references))
 
     def seconds_per_picture(self, pictures: Compared) -> float:

@@ -113,7 +113,12 @@ class Study:
             spent += sum(pictures.seconds for sets in (single, *together.values()) for pictures in sets)
             features = {size: self._features(sets) for size, sets in together.items()}
             text = self._text(source, base, single, together)
-            shown[source.name] = Shown(self._features(base), self._features(single), features, text)
+            met = {
+                size: frozenset(name for group in groups if source.name in group.measured for name in group.members)
+                - {source.name}
+                for size, groups in self.experiment.groups.items()
+            }
+            shown[source.name] = Shown(self._features(base), self._features(single), features, met, text)
         rows = measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
         return rows, spent
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from orthoplex.benchmark.checks import FILLED_TEXT, TEXT, check_fields, list_of, whole_numbers
-from orthoplex.benchmark.measurement import References, gallery_of, seed_table
+from orthoplex.benchmark.measurement import References, gallery_of
 from orthoplex.benchmark.sources import ConceptSource
+from orthoplex.benchmark.summary import seed_table
 from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Interval, identity_threshold, image_alignment, mean_interval, scores

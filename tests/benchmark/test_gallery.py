@@ -6,15 +6,15 @@ import pytest
 from PIL import Image
 
 from orthoplex.benchmark.gallery import Combination, Gallery, Row, write_gallery
-from orthoplex.benchmark.measurement import Summary
 from orthoplex.benchmark.sheet import write_sheet
+from orthoplex.benchmark.summary import Summary
 from orthoplex.evaluation import Interval
 
 NUMBERS = {
     item.name: Interval(0.5, 0.4, 0.6) for item in fields(Summary) if item.name not in ("variant", "seed_deviation")
 }
 SUMMARY = replace(
-    Summary(variant="orthogonal", seed_deviation=0.0, **NUMBERS),
+    Summary(variant="orthogonal", seed_deviation=None, **NUMBERS),
     base_alignment=Interval(0.31, 0.3, 0.32),
     base_recognised=Interval(0.34, 0.3, 0.4),
     gain_retention=Interval(0.77, 0.7, 0.8),

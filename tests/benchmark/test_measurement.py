@@ -15,15 +15,17 @@ from orthoplex.benchmark.measurement import (
     TextValue,
     ceilings,
     gallery_of,
+    impostors_of,
     measure,
     recognition,
-    summarise,
 )
+from orthoplex.benchmark.summary import compare, summarise
 from orthoplex.errors import ConfigurationError
 
 EAST, NORTH, UP = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
 HALF = math.sqrt(0.5)
 DIAGONAL = [HALF, HALF, 0.0]
+ANNA, REX, NOBODY = frozenset({"anna"}), frozenset({"rex"}), frozenset()
 
 
 def references():
@@ -36,8 +38,12 @@ def references():
 
 def shown():
     return {
-        "anna": Shown(base=tensor([UP, UP]), single=tensor([EAST, EAST]), merged={2: tensor([EAST, NORTH])}),
-        "rex": Shown(base=tensor([UP, UP]), single=tensor([NORTH, NORTH]), merged={2: tensor([NORTH, NORTH])}),
+        "anna": Shown(
+            base=tensor([UP, UP]), single=tensor([EAST, EAST]), merged={2: tensor([EAST, NORTH])}, met={2: REX}
+        ),
+        "rex": Shown(
+            base=tensor([UP, UP]), single=tensor([NORTH, NORTH]), merged={2: tensor([NORTH, NORTH])}, met={2: ANNA}
+        ),
     }
 
 
@@ -52,7 +58,7 @@ def test_measure():
         variant="slots", size=2, seed=3, concept="anna", kind="person",
         base_alignment=0.0, single_alignment=1.0, merged_alignment=0.5,
         base_recognised=1.0,  # looks like neither: the tie goes to the first name
-        single_recognised=1.0, merged_recognised=0.5,
+        single_recognised=1.0, merged_recognised=0.5, bleed=0.5,
         single_identity=1.0, merged_identity=0.5,  # impostors score 0 (base) and 0 (rex), so the threshold is 0
         single_as={"anna": 1.0}, merged_as={"anna": 0.5, "rex": 0.5},
     )  # fmt: skip
@@ -60,7 +66,7 @@ def test_measure():
 
 
 def test_an_impostor_as_good_as_the_concept_leaves_no_identity():
-    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST]), merged={1: tensor([EAST])})}
+    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST]), merged={1: tensor([EAST])}, met={1: NOBODY})}
     assert measure("v", 0, pictures, references())[0].single_identity == 0.0
 
 
@@ -73,15 +79,17 @@ def test_ceilings_are_what_real_pictures_reach():
 def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", size=2, recognised=(1.0, 0.5)):
     alone, together = recognised
     taken_for = {concept: together, "stranger": 1 - together}
-    numbers = (base, single, merged, 0.25, alone, together, 0.5, 0.25)
+    numbers = (base, single, merged, 0.25, alone, together, 0.125, 0.5, 0.25)
     return Measurement(variant, size, seed, concept, "person", *numbers, {concept: alone}, taken_for)
 
 
 def test_every_size_of_merges_is_measured():
-    pictures = {"anna": Shown(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])})}
+    met = {2: NOBODY, 5: REX}
+    pictures = {"anna": Shown(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, met)}
     small, large = measure("v", 0, pictures, references())
     assert (small.size, small.merged_alignment, small.merged_as) == (2, 1.0, {"anna": 1.0})
     assert (large.size, large.merged_alignment, large.merged_as) == (5, 0.0, {"rex": 1.0})
+    assert (small.bleed, large.bleed) == (0.0, 1.0)
     assert small.single_alignment == large.single_alignment
 
 
@@ -119,7 +127,8 @@ def test_a_ratio_without_a_base_is_left_out():
     summary = summarise([row("a", 0, base=0.9, recognised=(0.0, 0.0))])
     assert summary.recognised_retention is None
     assert summary.gain_retention is None
-    assert summary.seed_deviation == 0.0
+    assert summary.seed_deviation is None
+    assert summary.bleed.value == 0.125
 
 
 def test_a_summary_needs_every_concept_with_every_seed_once():
@@ -133,18 +142,52 @@ def test_a_summary_needs_every_concept_with_every_seed_once():
         summarise([])
 
 
-def test_impostors_are_the_base_and_the_others_of_the_kind():
+def test_impostors_are_the_bases_pictures_and_real_ones_of_the_others_of_the_kind():
+    base = tensor([UP])
+    assert torch.equal(impostors_of("anna", references(), base), tensor([UP, NORTH, NORTH, NORTH]))
+    assert torch.equal(impostors_of("boro", references(), base), base)
+
+
+def test_the_threshold_is_the_same_for_every_variant():
+    """Another concept that looks like this one in one variant does not make this one harder to identify there."""
     pictures = shown()
-    # rex alone now looks like anna: it is an impostor that anna's pictures do not beat
-    pictures["rex"] = Shown(base=pictures["rex"].base, single=tensor([EAST, EAST]), merged={2: tensor([NORTH, NORTH])})
+    pictures["rex"] = replace(pictures["rex"], single=tensor([EAST, EAST]))
     anna = measure("v", 0, pictures, references())[0]
-    assert anna.single_identity == 0.0
-    assert torch.equal(pictures["anna"].single, tensor([EAST, EAST]))
+    assert anna.single_identity == measure("v", 0, shown(), references())[0].single_identity == 1.0
+    gallery = references()
+    gallery["twin"] = References("person", tensor([EAST]), tensor([EAST]))  # a real one does
+    assert measure("v", 0, pictures, gallery)[0].single_identity == 0.0
+
+
+def test_only_what_members_of_the_merge_take_more_than_alone_is_bleed():
+    gallery = references() | {"mia": References("person", tensor([UP]), tensor([UP]))}
+    single, merged = tensor([EAST, EAST, EAST, NORTH]), tensor([EAST, NORTH, NORTH, UP])
+    for met, bleed in ((REX, 0.25), (REX | {"mia"}, 0.5), (frozenset({"mia"}), 0.25), (NOBODY, 0.0)):
+        pictures = {"anna": Shown(tensor([UP]), single, {2: merged}, {2: met})}
+        assert measure("v", 0, pictures, gallery)[0].bleed == bleed
+
+
+def test_a_gain_that_may_be_nothing_has_no_retention():
+    rows = [row(name, 0, single=single, merged=0.5) for name, single in (("a", 0.9), ("b", 0.1), ("c", 0.15))]
+    summary = summarise(rows)
+    assert summary.gain_retention is None and summary.alignment_retention is not None
+
+
+def test_two_variants_are_compared_concept_by_concept():
+    first = [row("a", 0, merged=0.2), row("b", 0, merged=0.8)]
+    second = [row("b", 0, merged=0.9, variant="w"), row("a", 0, merged=0.3, variant="w")]
+    found = compare(second, first)
+    assert (found.variant, found.other, found.size) == ("w", "v", 2)
+    gain = found.merged_alignment  # the same for both concepts: nothing is uncertain, though they differ much
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert found.single_alignment.value == found.merged_identity.value == 0.0
 
 
 def test_text_alignment_is_taken_over_for_every_size():
     text = TextShown(TextValue(0.5), TextValue(0.75, 0.5), {2: TextValue(0.25, -0.5), 5: TextValue(0.0)})
-    pictures = Shown(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, text)
+    pictures = Shown(
+        tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, {2: NOBODY, 5: NOBODY}, text
+    )
     small, large = measure("v", 0, {"anna": pictures}, references())
     assert (small.base_text, small.single_text, small.merged_text) == (0.5, 0.75, 0.25)
     assert (small.base_choice, small.single_choice, small.merged_choice) == (None, 0.5, -0.5)
@@ -173,7 +216,11 @@ def test_text_that_nothing_is_left_of_alone_has_no_retention():
 
 
 def test_a_published_threshold_judges_instead_of_impostors():
-    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST, DIAGONAL]), merged={1: tensor([NORTH])})}
+    pictures = {
+        "anna": Shown(
+            base=tensor([EAST]), single=tensor([EAST, DIAGONAL]), merged={1: tensor([NORTH])}, met={1: NOBODY}
+        )
+    }
     (strict,) = measure("v", 0, pictures, references(), identity_cosine=0.8)
     (mild,) = measure("v", 0, pictures, references(), identity_cosine=0.5)
     assert (strict.single_identity, mild.single_identity, mild.merged_identity) == (0.5, 1.0, 0.0)
