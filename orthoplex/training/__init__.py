@@ -11,9 +11,10 @@ from orthoplex.training.dataset import (
     insert_trigger,
     read_caption_table,
 )
-from orthoplex.training.foreign import FOREIGN_PROMPTS, default_foreign_prompts, with_article
+from orthoplex.training.foreign import with_article
 from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts
 from orthoplex.training.loop import train
+from orthoplex.training.prompts import FOREIGN_PROMPTS, default_foreign_prompts
 from orthoplex.training.records import StepRecord, log_path, samples_folder
 from orthoplex.training.run import check_layers, starting_tokens
 

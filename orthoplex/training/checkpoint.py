@@ -27,7 +27,7 @@ class TrainingState:
         adapters: Layer name to adapter.
         vectors: What learns of the tokens: vectors, ``(k, dim)``, or ``(k, L, dim)`` where each of L layers has its
             own, or keys and values, ``(k, size)`` of a ``KeyValueLayout``.
-        optimizer: AdamW over the adapters' parameters (group 0) and the vectors (group 1).
+        optimizer: AdamW over the parameters of the U-Net's adapters, those of the text encoder's, and the vectors.
         step: How many steps are done.
     """
 
@@ -40,9 +40,13 @@ class TrainingState:
     def begin(config: TrainingConfig, adapters: Mapping[str, Adapter], vectors: Tensor) -> "TrainingState":
         """Start with untrained adapters and the initial vectors."""
         parameter = nn.Parameter(vectors.clone())
-        weights = [weight for adapter in adapters.values() for weight in adapter.parameters()]
+        weights: dict[bool, list[nn.Parameter]] = {False: [], True: []}  # whether they are the text encoder's
+        for layer, adapter in adapters.items():
+            weights[layer.startswith("text_encoder.")] += adapter.parameters()
+        of_text = config.text_encoder_learning_rate or config.weight_learning_rate
         groups = [
-            {"params": weights, "lr": config.weight_learning_rate, "weight_decay": config.weight_decay},
+            {"params": weights[False], "lr": config.weight_learning_rate, "weight_decay": config.weight_decay},
+            {"params": weights[True], "lr": of_text, "weight_decay": config.weight_decay},
             {"params": [parameter], "lr": config.token_learning_rate, "weight_decay": 0.0},
         ]
         return TrainingState(adapters, parameter, torch.optim.AdamW(groups, betas=(0.9, 0.99)))
@@ -61,7 +65,7 @@ class TrainingState:
         """Take one optimizer step from the gradients at hand, and clear them.
 
         Args:
-            learning_rate_factor: Multiplies both groups' learning rates.
+            learning_rate_factor: Multiplies all groups' learning rates.
             gradient_clip: Largest norm of each group's gradient; 0 for no limit.
             token_norm_limit: Longest length of a token vector; None for no limit.
         """

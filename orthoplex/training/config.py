@@ -2,17 +2,16 @@
 
 import difflib
 import math
-import sys
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
+from orthoplex.training.values import REFUSED, convert, describe, parse
 
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
@@ -38,6 +37,7 @@ class TrainingConfig:
             ``none`` for no weight at all: only the token vectors learn.
         text_encoder: Whether the text encoder's layers of the same selection change too.
         learning_rate: Of the weights; None takes the method's own.
+        text_encoder_learning_rate: Of the text encoder's weights; None takes that of the U-Net's.
         token_learning_rate: Of the token vectors.
         num_vectors: How many tokens the concept has: ``<name>``, ``<name>_1``, ….
         token_vectors: ``"shared"``: every token has one learned vector, for all layers; ``"layer-wise"``: one for each
@@ -98,6 +98,7 @@ class TrainingConfig:
     layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear", "none"] = "attention"
     text_encoder: bool = False
     learning_rate: float | None = None
+    text_encoder_learning_rate: float | None = None
     token_learning_rate: float = 5e-3
     num_vectors: int = 2
     token_vectors: Literal["shared", "layer-wise", "keys-and-values", "values", "frozen"] = "shared"
@@ -114,7 +115,7 @@ class TrainingConfig:
     seed: int = 0
     min_snr_gamma: float | None = None
     noise_offset: float = 0.0
-    caption_dropout: float = 0.05
+    caption_dropout: float = 0.0
     flip: bool = False
     erasure: float = 0.0
     erasure_form: Literal["activation", "prediction"] = "activation"
@@ -135,16 +136,16 @@ class TrainingConfig:
         """Refuse values of the wrong type or outside their range."""
         for key, annotation in get_type_hints(TrainingConfig).items():
             value = getattr(self, key)
-            converted = _convert(value, annotation)
-            if converted is _REFUSED:
-                raise ConfigurationError(f"{key} is {value!r}; allowed is {_describe(annotation)}")
+            converted = convert(value, annotation)
+            if converted is REFUSED:
+                raise ConfigurationError(f"{key} is {value!r}; allowed is {describe(annotation)}")
             object.__setattr__(self, key, converted)
         for key, (lowest, highest) in _RANGES.items():
             value = getattr(self, key)
             if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
                 limit = f"numbers from {lowest} to {highest}" if highest < math.inf else f"numbers from {lowest}"
                 raise ConfigurationError(f"{key} is {value!r}; allowed are {limit}")
-        for key in ("learning_rate", "token_norm_limit", "alpha", "min_snr_gamma", "erasure_share", "dual_ridge"):
+        for key in _ABOVE_ZERO:
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
         check_config(self.adapter)  # which refuses what only adapters know about
@@ -303,7 +304,10 @@ class TrainingConfig:
         return values
 
 
-_REFUSED = object()
+_ABOVE_ZERO = (
+    *("learning_rate", "text_encoder_learning_rate", "token_norm_limit", "alpha"),
+    *("min_snr_gamma", "erasure_share", "dual_ridge"),
+)
 _LARGEST = 1e6
 """Of factors that meet numbers of float32: their products must stay finite."""
 _RANGES: dict[str, tuple[float, float]] = {
@@ -311,6 +315,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "slots": (1, math.inf),
     "rank": (0, math.inf),
     "learning_rate": (0, _LARGEST),
+    "text_encoder_learning_rate": (0, _LARGEST),
     "token_learning_rate": (0, _LARGEST),
     "num_vectors": (1, 16),
     "token_norm_limit": (0, math.inf),
@@ -356,44 +361,5 @@ def _read_entries(entries: Sequence[str]) -> dict[str, Any]:
         if not separator:
             raise ConfigurationError(f"override {entry!r} has no '='; allowed is key=value")
         _check_key(key)
-        changes[key] = _parse(text.strip())
+        changes[key] = parse(text.strip())
     return changes
-
-
-def _parse(text: str) -> object:
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # no TOML, too deep, or a number of too many digits
-        return text
-
-
-def _convert(value: object, annotation: Any) -> object:  # noqa: ANN401  (a type annotation has no narrower type)
-    """Return the value as the annotation has it (int to float, list to tuple), or ``_REFUSED``."""
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        results = (_convert(value, part) for part in get_args(annotation))
-        return next((result for result in results if result is not _REFUSED), _REFUSED)
-    if origin is Literal:
-        value = "none" if value is None else value  # as entries have it
-        return value if value in get_args(annotation) else _REFUSED
-    if origin is tuple:
-        is_texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-        return tuple(value) if is_texts and isinstance(value, list | tuple) else _REFUSED
-    if annotation is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-        return float(value) if is_number and isinstance(value, int | float) else _REFUSED
-    return value if type(value) is annotation else _REFUSED
-
-
-def _describe(annotation: Any) -> str:  # noqa: ANN401  (a type annotation has no narrower type)
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(part) for part in get_args(annotation))
-    if origin is Literal:
-        return ", ".join(repr(value) for value in get_args(annotation))
-    if origin is tuple:
-        return "a list of texts"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "none"}
-    return names[annotation]

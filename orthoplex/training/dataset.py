@@ -166,13 +166,12 @@ def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -
 
     Args:
         caption: As written; ``{trigger}``, ``<name>`` and ``TOKEN`` stand for the trigger.
-        token: The concept's token.
+        token: The concept's token; a class word right behind it, or behind what stands for it, goes with it.
         class_word: Where the trigger goes when nothing else stands for it; an article before it goes too.
         trigger: What is put in.
     """
     word = rf"{re.escape(class_word)}\b"
-    follows = rf"(?:\s+{word})?" if trigger != token else ""
-    mention = re.compile(rf"(?:\{{trigger\}}|{re.escape(token)}|<name>|\bTOKEN\b){follows}")
+    mention = re.compile(rf"(?:\{{trigger\}}|{re.escape(token)}|<name>|\bTOKEN\b)(?:\s+{word})?")
     caption = caption.strip()
     if mention.search(caption):
         return mention.sub(lambda _: trigger, caption)

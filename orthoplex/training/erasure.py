@@ -14,7 +14,7 @@ The abstract of BlockLoRA (Zhu et al., arXiv 2503.08575) names the idea without 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -81,11 +81,18 @@ def is_due(step: int, share: float) -> bool:
 
 @final
 class StatisticsCollector:
-    """Sums over the foreign inputs of each layer; see ``collecting``."""
+    """Sums over the foreign inputs of each layer; see ``collecting``.
 
-    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
+    Attributes:
+        weights: How much every position of the prompts that run now counts in layers that see the text,
+            ``(n, length)``; None for all alike.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, adapters: Mapping[str, Adapter], text_layers: Collection[str]) -> None:
         """Begin with nothing seen."""
-        self._adapters = adapters
+        self._adapters, self._text_layers, self.weights = adapters, text_layers, None
         self._grams: dict[str, Tensor] = {}
         self._energies: dict[str, float] = {layer: 0.0 for layer in adapters}
 
@@ -93,10 +100,14 @@ class StatisticsCollector:
     def observe(self, layer: str, linear: nn.Linear, x: Tensor) -> None:
         """Add the inputs ``x (..., in)`` of one layer.
 
-        The number of inputs needs no counting: it cancels in ``E[x xᵀ] / E‖W x‖²``.
+        The number of inputs needs no counting: it cancels in ``E[x xᵀ] / E‖W x‖²``. What an input counts, its root
+        scales it by.
         """
         adapter = self._adapters[layer]
-        x = x.detach().float().flatten(0, -2)
+        x = x.detach().float()
+        if self.weights is not None and layer in self._text_layers:
+            x = x * self.weights.sqrt().unsqueeze(-1).to(x)
+        x = x.flatten(0, -2)
         output = functional.linear(x, linear.weight.detach().float())
         z = x if adapter.down.requires_grad else functional.linear(x, adapter.down.float())
         gram = (z.T @ z).double()
@@ -120,13 +131,16 @@ class StatisticsCollector:
 
 
 @contextmanager
-def collecting(linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter]) -> Iterator[StatisticsCollector]:
+def collecting(
+    linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter], text_layers: Collection[str] = ()
+) -> Iterator[StatisticsCollector]:
     """Within it, every input that reaches one of the layers is counted.
 
     Args:
         linears: Layer name to the base's layer.
         adapters: Layer name to its adapter, for the same layers; not attached.
+        text_layers: Those of the layers whose inputs are positions of the text.
     """
-    collector = StatisticsCollector(adapters)
+    collector = StatisticsCollector(adapters, text_layers)
     with observed_inputs({layer: linears[layer] for layer in adapters}, collector.observe):
         yield collector

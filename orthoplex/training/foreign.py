@@ -1,6 +1,6 @@
 """Foreign inputs: prompts and pictures that do not hold the concept in training, as the base alone sees them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -8,47 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthoplex import vignette
 from orthoplex.adapters import Adapter
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import EMBEDDED, Base
+from orthoplex.models import Base
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import insert_trigger
 from orthoplex.training.diffusion import NoiseSchedule
 from orthoplex.training.erasure import ErasureStatistics, collecting
 from orthoplex.training.sampling import run_pipeline
-from orthoplex.training.text import class_vector, encode_ids, replaced_vectors, text_features
+from orthoplex.training.text import class_vector, encode_ids, replaced_vectors, text_features, word_spread
 
-CLASS_WORDS = ("person", "animal", "object", "vehicle", "place", "painting")
+CLASS_WORDS = ("person", "animal", "food", "vehicle", "object", "plant", "building", "place", "painting")
 """Class words that foreign concepts may have, besides the concept's own."""
-
-FOREIGN_PROMPTS = (
-    "a photo of a person",
-    "a drawing of a person",
-    "a woman with long hair",
-    "a man with a beard and glasses",
-    "a person on a beach",
-    "a photo of a dog",
-    "a drawing of a cat",
-    "a bird in a garden",
-    "a fish in the water",
-    "a horse on a field",
-    "a photo of a car",
-    "a red apple",
-    "a cup on a table",
-    "a flower in a room",
-    "a guitar",
-    "a photo of a forest",
-    "a view of a beach",
-    "a city street at night",
-    "a mountain under a blue sky",
-    "a room with a window",
-    "snow on a field",
-    "a painting of a castle",
-    "a picture in the style of watercolor",
-    "a colorful abstract painting",
-)
-"""General prompts for bases that bring none of their own."""
 
 _TEMPLATES = ("a photo of {}", "a drawing of {}", "a picture of {}", "a view of {}", "{}")
 _PURE_NOISE_FROM = 0.8
@@ -62,10 +33,14 @@ class ForeignPrompts:
     Attributes:
         plain: Prompts of the base's own words; the empty prompt is one of them.
         tokened: Prompts with the concept's token, in whose place random vectors are put.
+        words: The class word behind the token in each of these.
+        about_class: Those of the plain prompts that name the concept's class word alone.
     """
 
     plain: tuple[str, ...]
     tokened: tuple[str, ...]
+    words: tuple[str, ...]
+    about_class: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +54,6 @@ class PriorPictures:
 
     latents: Tensor
     ids: Tensor
-
-
-def default_foreign_prompts(base: Base) -> tuple[str, ...]:
-    """Return the prompts that come with the embedded base, or ``FOREIGN_PROMPTS`` for any other."""
-    return tuple(vignette.foreign_prompts()) if base.identity.family == EMBEDDED else FOREIGN_PROMPTS
 
 
 def compose_foreign_prompts(
@@ -112,10 +82,15 @@ def compose_foreign_prompts(
     known = list(prompts)
     shuffled = [known[i] for i in order]
     holding = _with_token(shuffled, token, class_word)
-    tokened = [holding[i % len(holding)] for i in range(quarter)]
-    remaining = config.erasure_prompts - len(around_class) - len(tokened)
+    chosen = [holding[i % len(holding)] for i in range(quarter)]
+    remaining = config.erasure_prompts - len(around_class) - len(chosen)
     plain = [shuffled[i % len(shuffled)] for i in range(remaining)]
-    return ForeignPrompts(plain=(*plain, *around_class), tokened=tuple(tokened))
+    return ForeignPrompts(
+        plain=(*plain, *around_class),
+        tokened=tuple(prompt for prompt, _ in chosen),
+        words=tuple(word for _, word in chosen),
+        about_class=tuple(dict.fromkeys(around_class[1:])),
+    )
 
 
 def with_article(class_word: str) -> str:
@@ -123,34 +98,39 @@ def with_article(class_word: str) -> str:
     return f"{'an' if class_word[:1].lower() in 'aeiou' else 'a'} {class_word}"
 
 
-def _with_token(prompts: Sequence[str], token: str, class_word: str) -> list[str]:
-    """Prompts with the token before a class word: in turn templates, and prompts that name a class word."""
+def _with_token(prompts: Sequence[str], token: str, class_word: str) -> list[tuple[str, str]]:
+    """Prompts with the token before a class word, and that word: in turn templates, and prompts that name one."""
     words = (class_word, *(word for word in CLASS_WORDS if word != class_word))
-    templates = [template.format(f"{token} {word}") for word in words for template in _TEMPLATES]
+    templates = [(template.format(f"{token} {word}"), word) for template in _TEMPLATES for word in words]
     named = [
-        insert_trigger(prompt, token=token, class_word=word, trigger=f"{token} {word}")
+        (insert_trigger(prompt, token=token, class_word=word, trigger=f"{token} {word}"), word)
         for prompt in prompts
         for word in words
         if word in prompt.split()
     ]
     pairs = zip_longest(templates, named)
-    return [prompt for pair in pairs for prompt in pair if prompt is not None]
+    return [found for pair in pairs for found in pair if found is not None]
 
 
-def random_vectors(base: Base, *, class_word: str, count: int, num_vectors: int, generator: torch.Generator) -> Tensor:
-    """Return vectors of concepts that do not exist, ``(count, num_vectors, dim)``.
+def random_vectors(base: Base, words: Sequence[str], *, num_vectors: int, generator: torch.Generator) -> Tensor:
+    """Return vectors of concepts that do not exist, ``(len(words), num_vectors, dim)``.
 
-    Class-word embeddings moved by noise between half and the full spread of the embedding table, as learned tokens
-    are; every fourth is drawn from the spread alone.
+    Each is the embedding of its class word moved by noise of 0.5 to 1.7 times the spread of the base's words, about as
+    far as learned tokens move (docs/methods.md); every fourth is drawn from the spread alone.
+
+    Args:
+        base: The base.
+        words: The class word of each.
+        num_vectors: How many vectors a concept has.
+        generator: Decides the noise.
     """
-    table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float().cpu()
-    centre, spread = table.mean(0), table.std(0)
-    words = torch.stack([class_vector(base, word).cpu() for word in (class_word, *CLASS_WORDS)])
-    noise = torch.randn(count, num_vectors, table.shape[1], generator=generator) * spread
-    strength = 0.5 + 0.5 * torch.rand(count, 1, 1, generator=generator)
-    vectors = words[torch.arange(count) % len(words)].unsqueeze(1) + strength * noise
+    spread, count = word_spread(base), len(words)
+    centres = {word: class_vector(base, word).cpu() for word in dict.fromkeys(words)}
+    noise = torch.randn(count, num_vectors, len(spread.mean), generator=generator) * spread.deviation
+    strength = 0.5 + 1.2 * torch.rand(count, 1, 1, generator=generator)
+    vectors = torch.stack([centres[word] for word in words]).unsqueeze(1) + strength * noise
     alone = (torch.arange(count) % 4 == 3).view(-1, 1, 1)
-    return torch.where(alone, centre + noise, vectors)
+    return torch.where(alone, spread.mean + noise, vectors)
 
 
 @torch.no_grad()
@@ -242,7 +222,7 @@ def gather_statistics(
     inputs: ForeignInputs,
     token_ids: Sequence[int],
 ) -> dict[str, ErasureStatistics]:
-    """Run the base over foreign inputs and return what its layers saw.
+    """Run the base over foreign inputs and return what its layers saw, positions of the text weighed.
 
     Args:
         base: The base, with no adapter attached; its tokenizer knows the concept's tokens.
@@ -252,7 +232,35 @@ def gather_statistics(
         inputs: Foreign inputs.
         token_ids: The k ids of the concept's tokens.
     """
-    with collecting(linears, adapters) as collector:
+    weights = position_weights(base, inputs.ids, token_ids)
+    with collecting(linears, adapters, text_layers(base, adapters)) as collector:
         for chosen in torch.arange(len(inputs)).split(config.batch_size):
+            collector.weights = weights[chosen]
             inputs.take(chosen).predict(base, token_ids)
     return collector.statistics()
+
+
+def text_layers(base: Base, layers: Iterable[str]) -> frozenset[str]:
+    """Those of some layers whose inputs are positions of the text."""
+    keys_values = base.linear_layers("cross-attention-kv")
+    return frozenset(layer for layer in layers if layer in keys_values or layer.startswith("text_encoder."))
+
+
+def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tensor:
+    """How much every position of prompts counts where layers see the text, ``(n, length)``.
+
+    Words, concepts' tokens, and what is the same in all prompts (the beginning, the end, and what fills up behind it)
+    count as much as one another in sum; else the last would be nearly all, and the tokens of other concepts, which an
+    update must not answer, next to nothing. The weights sum to the number of positions.
+
+    Args:
+        base: The base.
+        ids: Token ids of the prompts, ``(n, length)``.
+        token_ids: Those of the concepts' tokens.
+    """
+    tokenizer = base.pipeline.tokenizer
+    ended = (ids == tokenizer.eos_token_id).cumsum(1) > 0
+    filling = ended | (ids == tokenizer.bos_token_id)
+    tokens = torch.isin(ids, torch.tensor(list(token_ids))) & ~filling
+    groups = [group for group in (filling, tokens, ~(filling | tokens)) if group.any()]
+    return sum((group / group.sum() for group in groups), torch.zeros(ids.shape)) * (ids.numel() / len(groups))

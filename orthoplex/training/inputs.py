@@ -7,29 +7,34 @@ from torch import Tensor
 from orthoplex.concepts import Concept, Manifest
 from orthoplex.merging import Algorithm, InputGrams
 from orthoplex.models import Base, Foldable, gather_grams
-from orthoplex.training.dataset import CAPTION_TEMPLATES, insert_trigger
-from orthoplex.training.foreign import default_foreign_prompts
+from orthoplex.training.dataset import CAPTION_TEMPLATES
+from orthoplex.training.prompts import default_foreign_prompts
 
-NUM_PROMPTS = 16
+NUM_FOREIGN = 64
+"""Foreign prompts that are pictured for algorithms that ask for them."""
+_PLACES = ("forest", "garden", "city street", "room", "desert", "meadow", "cave", "beach", "field", "house")
+_THINGS = ("a person", "a dog", "a cat", "a car", "a tree", "a house", "a fish", "a chair")
+_IN_PLACES = ("{trigger}", *(f"{{trigger}} in a {place}" for place in _PLACES))
+_SETTINGS = {
+    "scene": ("{trigger}", *(f"{thing} in {{trigger}}" for thing in _THINGS)),
+    "style": ("{trigger}", *(f"{thing}, {{trigger}}" for thing in (*_THINGS, "a forest", "a city street"))),
+}
+"""What own prompts say besides a kind's templates; things of other kinds stand in places."""
 
 Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(what is folded in, layers, prompts) -> layer to its Gram matrix."""
 
 
-def own_prompts(manifest: Manifest, prompts: Sequence[str], count: int = NUM_PROMPTS) -> tuple[str, ...]:
-    """Return up to ``count`` prompts of a concept: its kind's templates, then others with its trigger put in.
+def own_prompts(manifest: Manifest) -> tuple[str, ...]:
+    """Return prompts of a concept: its kind's templates, and it in plain places, or beside plain things.
+
+    They are the same for all concepts of a kind, and say nothing that a concept might contradict.
 
     Args:
         manifest: Of the concept; its ``<name>`` stands for all its vectors.
-        prompts: Prompts of the base's own words; those that name the class word go first, the shortest first, because
-            they say least that the concept might not be.
-        count: How many.
     """
-    trigger, word = manifest.trigger, manifest.class_word
-    templates = [template.format(trigger=trigger) for template in CAPTION_TEMPLATES[manifest.kind]]
-    ordered = sorted(dict.fromkeys(prompts), key=lambda prompt: (word not in prompt.split(), len(prompt), prompt))
-    filled = [insert_trigger(text, token=f"<{manifest.name}>", class_word=word, trigger=trigger) for text in ordered]
-    return tuple(dict.fromkeys([*templates, *filled]))[:count]
+    templates = [*CAPTION_TEMPLATES[manifest.kind], *_SETTINGS.get(manifest.kind, _IN_PLACES)]
+    return tuple(dict.fromkeys(template.format(trigger=manifest.trigger) for template in templates))
 
 
 def inputs_for(
@@ -71,7 +76,5 @@ def gather_inputs(
     if not layers:  # tokens alone
         return InputGrams({concept.content_hash: {} for concept in concepts})
     made: Gather = gather or (lambda change, names, texts: gather_grams(base, names, texts, change=change))
-    grams = {
-        concept.content_hash: made(concept, layers, own_prompts(concept.manifest, foreign)) for concept in concepts
-    }
-    return InputGrams(grams, made(None, layers, foreign[: 4 * NUM_PROMPTS]) if with_foreign else {})
+    grams = {concept.content_hash: made(concept, layers, own_prompts(concept.manifest)) for concept in concepts}
+    return InputGrams(grams, made(None, layers, foreign[:NUM_FOREIGN]) if with_foreign else {})

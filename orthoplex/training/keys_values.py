@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from orthoplex.models import Base
-from orthoplex.training.text import encode_ids, text_features
+from orthoplex.training.text import encode_ids, text_features, word_spread
 
 
 @final
@@ -36,7 +36,7 @@ class KeyValueLayout:
     @torch.no_grad()
     def of(base: Base, class_word: str, *, keys: bool = True) -> "KeyValueLayout":
         """Measure a base: root mean squares of what its layers compute for the class word, per spread of embeddings."""
-        spread = base.pipeline.text_encoder.get_input_embeddings().weight.float().std().item()
+        spread = word_spread(base).deviation.square().mean().sqrt().item()
         features = text_features(base, encode_ids(base, [class_word])).float()
         linears, layers = base.linear_layers("cross-attention-kv"), base.cross_attention_layers
 

@@ -26,10 +26,8 @@ from orthoplex.training.checkpoint import (
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
 from orthoplex.training.erasure import is_due
-from orthoplex.training.foreign import (
-    default_foreign_prompts,
-)
 from orthoplex.training.interrupt import deferred_interrupt
+from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import run_pipeline

@@ -74,7 +74,8 @@ def foreign_material(
         return None, None
     generator = seeded("foreign", run.concept_id, config.seed)
     prompts, vectors = _strangers(base, dataset, run, foreign_prompts, generator)
-    prior = make_prior_pictures(base, config, prompts.plain) if config.prior_pictures > 0 else None
+    pictured = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
+    prior = make_prior_pictures(base, config, pictured) if config.prior_pictures > 0 else None
     if config.erasure == 0:
         return prior, None
     latents = None if prior is None else prior.latents
@@ -90,18 +91,16 @@ def _strangers(
     *,
     count: int | None = None,
 ) -> tuple[ForeignPrompts, Tensor]:
-    """Foreign prompts, and ``(count, k, dim)`` token vectors of concepts that do not exist; one a prompt with None."""
+    """Foreign prompts, and ``(count, k, dim)`` token vectors of concepts that do not exist; one a prompt with None.
+
+    The class words of the concepts are those of the prompts in turn; the concept's own where no prompt has any.
+    """
     prompts = compose_foreign_prompts(
         run.config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
     )
-    vectors = random_vectors(
-        base,
-        class_word=dataset.class_word,
-        count=len(prompts.tokened) if count is None else count,
-        num_vectors=run.config.num_vectors,
-        generator=generator,
-    )
-    return prompts, vectors
+    known = prompts.words or (dataset.class_word,)
+    words = [known[i % len(known)] for i in range(len(prompts.words) if count is None else count)]
+    return prompts, random_vectors(base, words, num_vectors=run.config.num_vectors, generator=generator)
 
 
 @contextmanager

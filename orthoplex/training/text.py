@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.models import Base
 from orthoplex.training.config import TokenStart
 from orthoplex.training.dataset import ConceptDataset
+from orthoplex.training.prompts import default_foreign_prompts
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,23 +86,42 @@ def class_vector(base: Base, class_word: str) -> Tensor:
     return table[torch.tensor(ids, device=table.device)].detach().float().mean(0)
 
 
+@dataclass(frozen=True, eq=False)
+class WordSpread:
+    """Where the embeddings of a base's words lie: their mean and standard deviation, ``(dim,)`` each."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def word_spread(base: Base) -> WordSpread:
+    """Measure the embeddings of the words of the base's own prompts.
+
+    Rows of words that no training has seen stay as small as they began, so the whole table would tell too little.
+    """
+    ids = base.pipeline.tokenizer(list(default_foreign_prompts(base)), add_special_tokens=False).input_ids
+    table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float().cpu()
+    rows = table[sorted({number for row in ids for number in row})]
+    return WordSpread(rows.mean(0), rows.std(0))
+
+
 def initial_vectors(
     base: Base, class_word: str, num_vectors: int, generator: torch.Generator, *, start: TokenStart = "class word"
 ) -> Tensor:
     """Return the starting token vectors, ``(num_vectors, dim)``.
 
-    Each is the class word's embedding; those after the first add noise a tenth as large as the table's spread,
-    so that they can grow apart. Or, as rare words, each is drawn from the spread of the table, or all but the last,
-    which then is the class word's embedding.
+    Each is the class word's embedding; those after the first add noise a tenth as large as the spread of the base's
+    words, so that they can grow apart. Or, as rare words, each is drawn from that spread, or all but the last, which
+    then is the class word's embedding.
     """
-    table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float()
+    spread = word_spread(base)
     vectors = class_vector(base, class_word).cpu().repeat(num_vectors, 1)
-    noise = torch.randn(vectors.shape, generator=generator)
+    noise = spread.deviation * torch.randn(vectors.shape, generator=generator)
     if start != "class word":
-        rare = table.mean(0).cpu() + table.std(0).cpu() * noise
+        rare = spread.mean + noise
         return rare if start == "rare word" else torch.cat([rare[:-1], vectors[-1:]])
     noise[0] = 0.0
-    return vectors + 0.1 * float(table.std()) * noise
+    return vectors + 0.1 * noise
 
 
 def replaced_vectors(base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:

@@ -64,7 +64,20 @@ def test_learning_rates_of_the_groups(config):
     moved = {name: (before[name] - now).abs().max().item() for name, now in values(state).items()}
     assert moved["unet.a up"] == pytest.approx(0.125, rel=1e-4)
     assert moved["token vectors"] == pytest.approx(0.0625, rel=1e-4)
-    assert [group["lr"] for group in state.optimizer.param_groups] == [0.25, 0.125]
+    assert [group["lr"] for group in state.optimizer.param_groups] == [0.25, 0.25, 0.125]
+
+
+def test_the_text_encoder_may_learn_at_a_rate_of_its_own(config):
+    options = {"out_features": 3, "in_features": 4, "concept_id": "x", "seed": 0}
+    layers = ("unet.a", "text_encoder.a")
+    adapters = {layer: create_adapter(config.adapter, layer=layer, **options) for layer in layers}
+    for own, expected in ((None, 0.25), (0.5, 0.5)):
+        config = replace(config, learning_rate=0.25, text_encoder_learning_rate=own)
+        state = TrainingState.begin(config, adapters, torch.ones(2, 5))
+        before = values(state)
+        step(state, 1.0)
+        moved = {name: (before[name] - now).abs().max().item() for name, now in values(state).items()}
+        assert (moved["unet.a up"], moved["text_encoder.a up"]) == pytest.approx((0.25, expected), rel=1e-2)
 
 
 def test_gradients_are_clipped_per_group(config):

@@ -79,6 +79,15 @@ def test_token_form_leaves_the_class_word_out(folder):
     assert dataset.captions == ("a drawing of <anna>", "a photo of <anna>")
 
 
+def test_a_class_word_behind_the_token_goes_with_it(folder):
+    texts = ("<anna> person in a forest", "TOKEN person by day", "{trigger} at night", "a person")
+    for number, text in enumerate(texts):
+        (folder / f"{number:02d}.txt").write_text(text)
+    for form, trigger in (("token", "<anna>"), ("token class", "<anna> person")):
+        captions = [picture.captions[0] for picture in read(folder, trigger_form=form).pictures[:4]]
+        assert captions == [f"{trigger} in a forest", f"{trigger} by day", f"{trigger} at night", trigger]
+
+
 def test_text_files_go_before_metadata(folder):
     (folder / "00.txt").write_text("{trigger} at night\n")
     lines = [{"file_name": "00.png", "text": "unused"}, {"file_name": "01.png", "text": "TOKEN by day"}]
@@ -120,7 +129,7 @@ def test_bare_token_in_captions():
     def insert(caption):
         return insert_trigger(caption, token="<anna>", class_word="person", trigger="<anna>")
 
-    assert insert("<anna> person smiles") == "<anna> person smiles"
+    assert insert("<anna> person smiles") == "<anna> smiles"
     assert insert("a person smiles") == "<anna> smiles"
 
 

@@ -48,6 +48,20 @@ def test_numbers_written_out():
     assert penalty_of({LAYER: adapter}, statistics).item() == pytest.approx(25 / 3)
 
 
+def test_positions_count_as_they_are_weighed_where_the_text_is_seen():
+    linear = nn.Linear(2, 2, bias=False)
+    linear.weight.data = torch.eye(2)
+    adapter = make_adapter("lora", out_features=2, in_features=2, rank=1)
+    x = torch.tensor([[[1.0, 2.0], [3.0, 0.0]]])
+    for text_layers, weights in (({LAYER}, [0.5, 1.5]), ((), [1.0, 1.0])):
+        with collecting({LAYER: linear}, {LAYER: adapter}, text_layers) as collector:
+            collector.weights = torch.tensor([[0.5, 1.5]])
+            linear(x)
+        first, second = weights
+        expected = torch.tensor([[first + 9 * second, 2 * first], [2 * first, 4 * first]])
+        torch.testing.assert_close(collector.statistics()[LAYER].gram, expected / expected.trace())
+
+
 def test_trained_down_keeps_the_whole_matrix():
     linear = nn.Linear(2, 2, bias=False)
     linear.weight.data = torch.eye(2)

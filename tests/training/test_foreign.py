@@ -10,14 +10,17 @@ from orthoplex.models import Base
 from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig
 from orthoplex.training.foreign import (
     compose_foreign_prompts,
-    default_foreign_prompts,
     draw_foreign_inputs,
     gather_statistics,
     make_prior_pictures,
+    position_weights,
     random_vectors,
+    text_layers,
     with_article,
 )
 from orthoplex.training.prediction_erasure import PredictionErasure
+from orthoplex.training.prompts import default_foreign_prompts
+from orthoplex.training.text import class_vector, encode_ids, word_spread
 
 DIM = 24
 
@@ -61,6 +64,18 @@ def test_class_word_and_other_words_are_there():
     assert "a photo of a person" in prompts.plain
     assert "a photo of <anna> person" in prompts.tokened
     assert any("<anna> animal" in prompt for prompt in prompts.tokened)
+    assert all(f"<anna> {word}" in prompt for prompt, word in zip(prompts.tokened, prompts.words, strict=True))
+    assert {"person", "food", "building", "place"} <= set(prompts.words)
+    assert prompts.about_class == tuple(
+        template.format("a person")
+        for template in (
+            "a drawing of {}",
+            "a picture of {}",
+            "a view of {}",
+            "{}",
+            "a photo of {}",
+        )
+    )
 
 
 def test_class_words_have_their_article():
@@ -93,13 +108,49 @@ def test_default_prompts_depend_on_the_base(base):
     assert "a person" in default_foreign_prompts(embedded)
 
 
-def test_random_vectors_have_the_scale_of_the_table(base):
-    generator = torch.Generator().manual_seed(0)
-    vectors = random_vectors(base, class_word="person", count=200, num_vectors=2, generator=generator)
-    spread = base.pipeline.text_encoder.get_input_embeddings().weight.std()
-    assert vectors.shape == (200, 2, DIM)
-    assert 0.5 * spread < vectors.std() < 2.5 * spread
-    assert not torch.equal(vectors[0], vectors[7])
+def test_random_vectors_lie_as_far_from_their_class_words_as_learned_ones(base):
+    """In units of the words that the base uses: rows that no training has seen say nothing."""
+    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    kept = table.detach().clone()
+    unused = torch.ones(len(table), dtype=torch.bool)
+    unused[torch.tensor(base.pipeline.tokenizer(" ".join(FOREIGN_PROMPTS)).input_ids)] = False
+    words = ("person", "dog") * 100
+    with torch.no_grad():
+        before = random_vectors(base, words, num_vectors=2, generator=torch.Generator().manual_seed(0))
+        table[unused] *= 0.001
+        vectors = random_vectors(base, words, num_vectors=2, generator=torch.Generator().manual_seed(0))
+        table.copy_(kept)
+    assert torch.equal(vectors, before) and vectors.shape == (200, 2, DIM)
+    spread = word_spread(base).deviation
+    centres = torch.stack([class_vector(base, word) for word in words])
+    moved = ((vectors - centres.unsqueeze(1)) / spread).square().mean((1, 2)).sqrt()
+    near = torch.arange(200) % 4 != 3
+    assert 0.3 < moved[near].min() < 0.8 and 1.3 < moved[near].max() < 2.2
+    assert not torch.equal(vectors[0], vectors[8])
+
+
+def test_positions_that_all_prompts_share_do_not_drown_the_tokens(base):
+    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+        numbers = encode_ids(base, ["a photo of <anna> cat", "a dog", ""])
+        weights = position_weights(base, numbers, list(ids.values()))
+    tokens = torch.isin(numbers, torch.tensor(list(ids.values())))
+    filling = (numbers == base.pipeline.tokenizer.eos_token_id).cumsum(1) > 0
+    filling |= numbers == base.pipeline.tokenizer.bos_token_id
+    third = numbers.numel() / 3
+    for group in (tokens, filling, ~(tokens | filling)):
+        assert float(weights[group].sum()) == pytest.approx(third, rel=1e-5)
+        assert weights[group].unique().numel() == 1
+    plain = position_weights(base, numbers[1:], list(ids.values()))  # without tokens two groups share all
+    assert float(plain[filling[1:]].sum()) == pytest.approx(numbers[1:].numel() / 2, rel=1e-5)
+
+
+def test_only_layers_that_see_the_text_weigh_positions(base, config):
+    adapters = adapters_of(base, config)
+    found = text_layers(base, [*adapters, "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"])
+    assert found == {
+        *base.linear_layers("cross-attention-kv"),
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
+    }
 
 
 def test_prior_pictures_are_latents_of_plain_prompts(base, config):

@@ -16,7 +16,7 @@ from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
 from orthoplex.training import checkpoint_path, gather_inputs, loop, stages, starting_tokens, train
 from orthoplex.training.run import Run
-from orthoplex.training.text import encode_ids, initial_vectors, replaced_vectors, text_features
+from orthoplex.training.text import encode_ids, initial_vectors, replaced_vectors, text_features, word_spread
 from tests.pico import make_concept
 from tests.training.test_loop import assert_same_concept, last_of, snapshot
 
@@ -177,9 +177,9 @@ def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, data
 def test_rare_words_start_away_from_the_class_word(base):
     generator = torch.Generator().manual_seed(0)
     vectors = initial_vectors(base, "person", 3, generator, start="rare word")
-    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    spread = word_spread(base)
     word = initial_vectors(base, "person", 1, generator)
-    assert 0.5 * table.std() < (vectors - table.mean(0)).std() < 2.0 * table.std()
+    assert 0.7 < ((vectors - spread.mean) / spread.deviation).std() < 1.4
     assert not torch.isclose(vectors, word).all(dim=1).any()
     both = initial_vectors(base, "person", 3, torch.Generator().manual_seed(0), start="rare and class word")
     assert torch.equal(both[:2], vectors[:2]) and torch.equal(both[2:], word)
@@ -237,7 +237,7 @@ def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embedding
     layout = Run.of(base, dataset, replace(config, token_vectors=kind)).layout
     assert layout is not None and tuple(layout.widths) == base.cross_attention_layers == tuple(layout.units)
     features = text_features(base, encode_ids(base, ["person"]))
-    spread = base.pipeline.text_encoder.get_input_embeddings().weight.std()
+    spread = word_spread(base).deviation.square().mean().sqrt()
     rows, start = torch.arange(2.0 * layout.size).view(2, -1), 0
     for layer, width in base.key_widths.items():
         for row, name in enumerate(("to_k", "to_v")):
