@@ -27,9 +27,9 @@ class LayerCrosstalk:
         concept: The concept i.
         own: `‖ΔW_i X_i‖ / ‖W X_i‖`, X_i what the layer sees under the concept's own prompts.
         others: `λ ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖`: what the others of a merge do to them, mean over its largest merges.
-        overlap: Mean of `‖down_i down_jᵀ‖_F / √r` over the others, rows of length 1; None where a change has as many
-            directions as its weight.
-        expected_overlap: `√(r / in)`, what r directions at random have with r others; None likewise.
+        shared: Mean of `‖down_i down_jᵀ‖_F²` over the others, rows of length 1: how many directions both have; None
+            where a change has as many directions as its weight.
+        expected_shared: `r_i r_j / in`, what directions at random have in the mean; None likewise.
     """
 
     variant: str
@@ -38,8 +38,8 @@ class LayerCrosstalk:
     concept: str
     own: float
     others: float
-    overlap: float | None
-    expected_overlap: float | None
+    shared: float | None
+    expected_shared: float | None
 
 
 def measure_crosstalk(
@@ -68,7 +68,7 @@ def measure_crosstalk(
         owners = [concept for concept in concepts if layer in concept.layers]
         if len(owners) < 2:
             continue
-        shared = _overlaps(owners, layer)
+        shared = _shared(owners, layer)
         for concept in owners:
             change, gram = concept.layers[layer], inputs.concepts[concept.content_hash][layer]
             rests = [_rest(owners, group, concept, layer) for group in groups if concept.name in group]
@@ -84,8 +84,8 @@ def measure_crosstalk(
                     concept=concept.name,
                     own=crosstalk(change, weights[layer], gram),
                     others=scale * _mean(said),
-                    overlap=shared[concept.name] if narrow else None,
-                    expected_overlap=(change.rank / change.shape[1]) ** 0.5 if narrow else None,
+                    shared=shared[concept.name][0] if narrow else None,
+                    expected_shared=shared[concept.name][1] if narrow else None,
                 )
             )
     return rows
@@ -102,16 +102,23 @@ def _plain(concept: Concept, layer: str) -> LowRank:
     return LowRank(change.up.float(), change.down.float())
 
 
-def _overlaps(owners: Sequence[Concept], layer: str) -> dict[str, float]:
-    """Concept -> mean overlap of its directions with the others', where it has fewer directions than the weight."""
+def _shared(owners: Sequence[Concept], layer: str) -> dict[str, tuple[float, float]]:
+    """Concept -> how many directions it has in common with another, and what random ones have; means over the others.
+
+    Of concepts only that have fewer directions than the weight.
+    """
     changes = {concept.name: concept.layers[layer] for concept in owners}
-    found: dict[str, list[float]] = {name: [] for name, change in changes.items() if change.rank < min(change.shape)}
+    found: dict[str, list[tuple[float, float]]] = {
+        name: [] for name, change in changes.items() if change.rank < min(change.shape)
+    }
     for first, second in combinations(changes, 2):
         if narrow := [name for name in (first, second) if name in found]:
-            value = overlap(changes[first].down, changes[second].down)
+            downs, (_, width) = [changes[name].down for name in (first, second)], changes[first].shape
+            ranks = [len(down) for down in downs]
+            value = min(ranks) * overlap(downs[0], downs[1]) ** 2
             for name in narrow:
-                found[name].append(value)
-    return {name: _mean(values) for name, values in found.items()}
+                found[name].append((value, ranks[0] * ranks[1] / width))
+    return {name: (_mean([value for value, _ in pairs]), _mean([n for _, n in pairs])) for name, pairs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,8 @@ class CrosstalkSummary:
         layer: The layer's name.
         own: Variant -> mean of `LayerCrosstalk.own`.
         others: Variant -> mean of `LayerCrosstalk.others`.
-        overlap: Variant -> mean overlap, where there is one.
-        expected_overlap: Variant -> what directions at random have.
+        shared: Variant -> mean number of directions in common, where it is known.
+        expected_shared: Variant -> what directions at random have.
         correlation: Spearman's rank correlation of `others` with the alignment that is lost in the merge, over the
             concepts and seeds of one variant, mean over variants: whether those lose most whose inputs the others
             disturb most, and not which method does. None where no variant has three, or none in which both vary.
@@ -132,8 +139,8 @@ class CrosstalkSummary:
     layer: str
     own: Mapping[str, float]
     others: Mapping[str, float]
-    overlap: Mapping[str, float]
-    expected_overlap: Mapping[str, float]
+    shared: Mapping[str, float]
+    expected_shared: Mapping[str, float]
     correlation: float | None
 
 
@@ -150,7 +157,7 @@ def summarise_crosstalk(
     summaries = []
     for layer in dict.fromkeys(row.layer for row in rows):
         of_layer = [row for row in rows if row.layer == layer]
-        means: dict[str, dict[str, float]] = {"own": {}, "others": {}, "overlap": {}, "expected_overlap": {}}
+        means: dict[str, dict[str, float]] = {"own": {}, "others": {}, "shared": {}, "expected_shared": {}}
         correlations = []
         for variant in dict.fromkeys(row.variant for row in of_layer):
             own = [row for row in of_layer if row.variant == variant]

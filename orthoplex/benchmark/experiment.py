@@ -169,8 +169,8 @@ class Experiment:
 
     @cached_property
     def combinations(self) -> dict[str, tuple[Combination, ...]]:
-        """Name of a table `[[together]]` -> the combinations that are pictured."""
-        return {table.name: combinations(table, self.concepts) for table in self.together}
+        """Name of a table `[[together]]` -> the combinations of measured concepts that are pictured."""
+        return {table.name: combinations(table, self.measured) for table in self.together}
 
     @cached_property
     def trained(self) -> tuple[ConceptSource, ...]:

@@ -26,6 +26,7 @@ _STYLE: Any = {
     "legend.labelcolor": "#8a8f98",
 }
 """Grey text on nothing: readable on light and dark pages."""
+_LINES, _MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "x")
 
 
 def curves(
@@ -50,11 +51,11 @@ def curves(
             for variant, points in variants.items():
                 sizes = sorted(points)
                 found = [points[size] for size in sizes]
-                colour, means = f"C{names.index(variant) % 10}", [point.value for point in found]
-                (line,) = axes.plot(sizes, means, marker="o", markersize=3, color=colour, label=_plain(variant))
+                look, means = _look(names.index(variant)), [point.value for point in found]
+                (line,) = axes.plot(sizes, means, marker="o", markersize=3, label=_plain(variant), **look)
                 lines.setdefault(variant, line)
                 low, high = [point.low for point in found], [point.high for point in found]
-                axes.fill_between(sizes, low, high, color=colour, alpha=0.12, linewidth=0)
+                axes.fill_between(sizes, low, high, color=look["color"], alpha=0.12, linewidth=0)
             axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
             if capacity is not None:
                 axes.axvline(capacity, color="#8a8f98", linestyle="--", linewidth=1)
@@ -115,8 +116,9 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
         figure.suptitle(_plain(title))
         for place, (axes, (measure, series)) in enumerate(zip(_row(figure, len(panels)), panels.items(), strict=True)):
             for name, points in series.items():
-                heights, colour = [-rows.index(row) for row in points], f"C{names.index(name) % 10}"
-                drawn.setdefault(name, axes.scatter(list(points.values()), heights, s=12, color=colour))
+                heights, number = [-rows.index(row) for row in points], names.index(name)
+                colour, marker = f"C{number % 10}", _MARKS[number // 10 % len(_MARKS)]
+                drawn.setdefault(name, axes.scatter(list(points.values()), heights, s=12, color=colour, marker=marker))
             axes.axvline(0.0, color="#8a8f98", linestyle=":", linewidth=1)
             labels = rows if place == 0 else []
             axes.set_yticks([-number for number in range(len(labels))], labels=labels, fontsize=6)
@@ -126,6 +128,11 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
             list(drawn.values()), [_plain(name) for name in drawn], loc="outside lower center", ncols=3, frameon=False
         )
         return _svg(figure)
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour and line of the curve so numbered: ten colours, then the same with other lines."""
+    return {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}
 
 
 def _plain(text: str) -> str:

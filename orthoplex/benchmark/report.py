@@ -97,7 +97,9 @@ class ExperimentResult:
     def together_summaries(self) -> list[TogetherSummary]:
         """One summary for every table of combinations and every variant, in the experiment's order."""
         return [
-            summarise_together([row for row in self.together if (row.table, row.variant) == (table.name, variant.name)])
+            summarise_together(
+                [row for row in self.together if (row.table, row.variant) == (table.name, variant.name)], table.kinds
+            )
             for table in self.experiment.together
             for variant in self.experiment.variants
         ]

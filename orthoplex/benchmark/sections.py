@@ -71,19 +71,19 @@ def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
     variants = list(dict.fromkeys(variant for row in summaries for variant in row.own))
     header = ["layer", "correlation with loss"]
     for variant in variants:
-        header += [f"{variant}: own", "others", "overlap", "at random"]
+        header += [f"{variant}: own", "others", "directions shared", "at random"]
     rows = []
     for row in summaries:
         cells = [row.layer, "–" if row.correlation is None else f"{row.correlation:.2f}"]
         for variant in variants:
-            means = (row.own, row.others, row.overlap, row.expected_overlap)
+            means = (row.own, row.others, row.shared, row.expected_shared)
             cells += [f"{mean[variant]:.3f}" if variant in mean else "–" for mean in means]
         rows.append(cells)
     return (
         "\n## Crosstalk\n\n`own` is ‖ΔW_i X_i‖ / ‖W X_i‖, `others` λ ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖ in the largest "
-        "merges, `overlap` ‖down_i down_jᵀ‖_F / √r, beside √(r/in) of directions at random; means over concepts and "
-        "seeds. The correlation is Spearman's, within a variant, of `others` with the alignment lost there.\n\n"
-        + markdown_table(header, rows)
+        "merges, *directions shared* ‖down_i down_jᵀ‖_F², beside r_i r_j / in of directions at random; means over "
+        "concepts and seeds. The correlation is Spearman's, within a variant, of `others` with the alignment lost "
+        "there.\n\n" + markdown_table(header, rows)
     )
 
 

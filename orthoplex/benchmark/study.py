@@ -17,13 +17,15 @@ from orthoplex.benchmark.report import Seconds
 from orthoplex.benchmark.settings import PLACEHOLDER, Variant
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.text import TextReader
-from orthoplex.benchmark.together import Combination, TogetherMeasurement, Views, measure_together
+from orthoplex.benchmark.together import Combination, Together, TogetherMeasurement, Views, measure_together
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, create_algorithm, merge
 from orthoplex.training import gather_inputs, inputs_for, starting_tokens, with_article
 
+IMPOSTORS, IMPOSTORS_SEED = 40, 1_000_000
+"""Pictures of every prompt that thresholds of concepts in one picture are set on, and how far on their noise begins."""
 _Result = TypeVar("_Result")
 
 
@@ -183,11 +185,29 @@ class Study:
                 self.variant.name,
                 self.seed,
                 found,
+                (yield from self._impostors(table)),
                 references,
                 {source.name: source.class_word for source in self.experiment.concepts},
                 identity_cosine=self.encoder.identity_cosine,
             )
         return rows
+
+    def _impostors(self, table: Together) -> Generator[BenchmarkEvent, None, dict[tuple[str, ...], Views]]:
+        """The base's pictures of a table's prompts that thresholds are set on: class words -> features.
+
+        They begin from other noise than the pictures that are measured.
+        """
+        of = {source.name: source.class_word for source in self.experiment.concepts}
+        settings = self.experiment.pictures
+        settings = replace(settings, num_images=IMPOSTORS, seed=settings.seed + IMPOSTORS_SEED)
+        found = {}
+        for combination in self.experiment.combinations[table.name]:
+            told = tuple(of[name] for name in combination.shown)
+            if told not in found:
+                prompts = table.fill([with_article(word) for word in told])
+                sets = yield from self.workspace.pictures(None, prompts, settings, message=f"impostors, {table.name}")
+                found[told] = self._views(sets)
+        return found
 
     def _crosstalk(self, concepts: Sequence[Concept]) -> list[LayerCrosstalk]:
         """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it.

@@ -17,7 +17,7 @@ from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.summary import seed_table
 from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import Interval, identity_threshold, image_alignment, mean_interval, scores
+from orthoplex.evaluation import Interval, crossed_interval, identity_threshold, image_alignment, scores
 
 THINGS = ("person", "subject", "other")
 """Kinds that stand somewhere in a picture; scenes and styles are everywhere in it."""
@@ -108,7 +108,7 @@ def combinations(table: Together, concepts: Sequence[ConceptSource]) -> tuple[Co
 
     Args:
         table: How many, of which kinds.
-        concepts: All concepts that may be drawn.
+        concepts: All concepts that may be drawn, as companions too.
 
     Raises:
         ConfigurationError: when there are fewer combinations, or fewer companions, than asked for.
@@ -151,7 +151,7 @@ class TogetherMeasurement:
         alignment: For each of them, the mean pairwise cosine of whole pictures to its held-out pictures.
         all_recognised: Share of pictures in which every one is recognised, two things on a side each.
         base_alignment: `alignment` of the base's pictures, class words in the concepts' places.
-        base_all_recognised: `all_recognised` of the base's pictures, which the thresholds were set on.
+        base_all_recognised: `all_recognised` of the base's pictures.
     """
 
     table: str
@@ -183,6 +183,7 @@ def measure_together(
     variant: str,
     seed: int,
     found: Mapping[Combination, tuple[Views, Views]],
+    impostors: Mapping[tuple[str, ...], Views],
     references: Mapping[str, References],
     words: Mapping[str, str],
     *,
@@ -199,12 +200,13 @@ def measure_together(
         variant: The variant's name.
         seed: The training seed.
         found: Combination -> features of its pictures, and of the base's.
+        impostors: Class words, one for each place -> features of other pictures by the base of the prompts with them.
         references: Concept -> features of its real pictures.
         words: Concept -> its class word.
         identity_cosine: A published threshold of these features, which then judges instead.
     """
     thresholds = {
-        (place, name): _threshold(table, place, name, found, references, words)
+        (place, name): _threshold(table, place, name, impostors, references, words)
         if identity_cosine is None
         else identity_cosine
         for place, name in {role for combination in found for role in enumerate(combination.shown)}
@@ -238,17 +240,17 @@ def _threshold(
     table: Together,
     place: int,
     name: str,
-    found: Mapping[Combination, tuple[Views, Views]],
+    impostors: Mapping[tuple[str, ...], Views],
     references: Mapping[str, References],
     words: Mapping[str, str],
 ) -> float:
     """A concept's threshold in one of a prompt's places, on the base's pictures with its class word there."""
-    impostors = [
-        base.of(table.kinds[place], alone=table.alone)
-        for combination, (_, base) in found.items()
-        if words[combination.shown[place]] == words[name]
+    others = [
+        pictures.of(table.kinds[place], alone=table.alone)
+        for told, pictures in impostors.items()
+        if told[place] == words[name]
     ]
-    own = _gallery_scores(torch.cat(impostors, dim=1), {name: references[name].training})[..., 0]
+    own = _gallery_scores(torch.cat(others, dim=1), {name: references[name].training})[..., 0]
     return identity_threshold(own.amax(0))
 
 
@@ -315,8 +317,12 @@ class TogetherSummary:
     base_all_recognised: Interval
 
 
-def summarise_together(rows: Sequence[TogetherMeasurement]) -> TogetherSummary:
+def summarise_together(rows: Sequence[TogetherMeasurement], kinds: Sequence[str]) -> TogetherSummary:
     """Bring together the measurements of one table and variant: every combination once for every seed.
+
+    Args:
+        rows: The measurements.
+        kinds: The kinds of the table's concepts, in order; combinations share concepts, and intervals are over these.
 
     Raises:
         ConfigurationError: when rows are missing or belong to more than one table or variant.
@@ -326,7 +332,8 @@ def summarise_together(rows: Sequence[TogetherMeasurement]) -> TogetherSummary:
         raise ConfigurationError(f"a summary of {len(owners)} tables and variants {owners} was asked for; allowed: 1")
 
     def interval(value: Callable[[TogetherMeasurement], float]) -> Interval:
-        return mean_interval(seed_table([(row.shown, row.seed, value(row)) for row in rows], "combinations"))
+        values = seed_table([(row.shown, row.seed, value(row)) for row in rows], "combinations")
+        return crossed_interval(values, sorted({row.shown for row in rows}), kinds)
 
     def intervals(values: Callable[[TogetherMeasurement], tuple[float, ...]]) -> tuple[Interval, ...]:
         return tuple(interval(lambda row, place=place: values(row)[place]) for place in range(len(rows[0].shown)))

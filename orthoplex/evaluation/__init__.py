@@ -4,7 +4,7 @@ from orthoplex.evaluation.encoder import LARGEST_PICTURE, Encoder
 from orthoplex.evaluation.faces import FACE_COSINE, Face, FaceDetector, FaceEncoder
 from orthoplex.evaluation.folders import FolderEvaluation, evaluate_folder, read_pictures
 from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, save_head
-from orthoplex.evaluation.intervals import Interval, bootstrap, mean_interval, retention_interval
+from orthoplex.evaluation.intervals import Interval, bootstrap, crossed_interval, mean_interval, retention_interval
 from orthoplex.evaluation.metrics import (
     NOTHING,
     found,
@@ -50,6 +50,7 @@ __all__ = [
     "above_chance",
     "asked_for",
     "bootstrap",
+    "crossed_interval",
     "evaluate_folder",
     "fit_linear_head",
     "found",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,3 +103,55 @@ def retention_interval(
         return torch.where(means[:, 0] > 0.0, means[:, 1] / means[:, 0], torch.nan)
 
     return bootstrap(pairs, ratio, level=level, draws=draws, seed=seed)
+
+
+def crossed_interval(
+    values: Tensor,
+    owners: Sequence[Sequence[str]],
+    kinds: Sequence[str],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the mean over combinations of concepts, which share concepts and so depend on each other.
+
+    One draw takes the concepts of every kind with replacement, and seeds; a combination counts as often as the product
+    of how often its concepts were drawn. Draws that no combination is in are left out.
+
+    Args:
+        values: `(combinations, seeds)`.
+        owners: Names of each combination's concepts, as many as there are kinds.
+        kinds: The kind of each place; places of one kind draw from the same concepts.
+        level: See `bootstrap`.
+        draws: See `bootstrap`.
+        seed: See `bootstrap`.
+
+    Raises:
+        ConfigurationError: when there are no values, or not one row for every combination.
+
+    Source: see `bootstrap`.
+    """
+    if values.ndim != 2 or values.numel() == 0 or len(values) != len(owners):
+        raise ConfigurationError(
+            f"crossed values have the shape {tuple(values.shape)} for {len(owners)} combinations; "
+            "allowed: (combinations, seeds), 1 or more"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    counts: dict[tuple[str, str], Tensor] = {}
+    for kind in dict.fromkeys(kinds):
+        names = sorted({name for row in owners for name, place in zip(row, kinds, strict=True) if place == kind})
+        drawn = torch.randint(len(names), (draws, len(names)), generator=generator)
+        for index, name in enumerate(names):
+            counts[kind, name] = (drawn == index).sum(1).double()
+    weights = torch.stack(
+        [torch.stack([counts[kind, name] for name, kind in zip(row, kinds, strict=True)]).prod(0) for row in owners],
+        dim=1,
+    )
+    columns = torch.randint(values.shape[1], (draws, values.shape[1]), generator=generator)
+    means = values.double()[:, columns].mean(2).T
+    kept = weights.sum(1) > 0
+    drawn_means = (weights * means).sum(1)[kept] / weights.sum(1)[kept]
+    tail = (1.0 - level) / 2.0
+    bounds = torch.quantile(drawn_means, torch.tensor([tail, 1.0 - tail], dtype=torch.float64))
+    return Interval(float(values.double().mean()), float(bounds[0]), float(bounds[1]))

@@ -41,7 +41,7 @@ def test_own_and_others_per_layer():
     given = (3 * 1.25) ** 0.5
     assert (anna.own, anna.others) == pytest.approx((1 / given, (4 * 0.25) ** 0.5 / given))
     assert (mia.own, mia.others) == pytest.approx((2 / 3**0.5, 0.0))
-    assert anna.overlap == mia.overlap == 0.0 and anna.expected_overlap == 0.5
+    assert anna.shared == mia.shared == 0.0 and anna.expected_shared == 0.25
 
 
 def measurement(variant, name, merged):
@@ -66,16 +66,16 @@ def test_only_the_members_of_a_merge_speak_and_at_its_scale():
 def test_a_change_of_the_whole_weight_has_no_directions():
     whole = [replace(concept(name, 0), layers={"unet.a": LowRank(torch.ones(3, 3), torch.ones(3, 4))}) for name in "ab"]
     rows = measure_crosstalk("v", 0, whole, [["a", "b"]], WEIGHTS, grams(whole, a=SEEN, b=SEEN))
-    assert all(row.overlap is None and row.expected_overlap is None and row.others > 0 for row in rows)
+    assert all(row.shared is None and row.expected_shared is None and row.others > 0 for row in rows)
     (summary,) = summarise_crosstalk(rows, [])
-    assert summary.overlap == {} and set(summary.others) == {"v"}
+    assert summary.shared == {} and set(summary.others) == {"v"}
 
 
 def test_a_narrow_change_beside_one_of_the_whole_weight_has_an_overlap_with_it():
     whole = replace(concept("b", 0), layers={"unet.a": LowRank(torch.ones(3, 3), torch.eye(4)[:3])})
     mixed = [concept("a", 0), whole]
     narrow, wide = measure_crosstalk("v", 0, mixed, [["a", "b"]], WEIGHTS, grams(mixed, a=SEEN, b=SEEN))
-    assert narrow.overlap == 1.0 and wide.overlap is None and wide.expected_overlap is None
+    assert (narrow.shared, narrow.expected_shared) == (1.0, 0.75) and wide.shared is None
 
 
 def test_summaries_set_crosstalk_beside_loss_within_each_variant():
@@ -88,7 +88,7 @@ def test_summaries_set_crosstalk_beside_loss_within_each_variant():
         lost += [measurement(variant, name, kept) for name, kept in zip(("anna", "mia", "lea"), merged, strict=True)]
     (summary,) = summarise_crosstalk(rows, lost)  # but within each, who is disturbed most loses most
     assert summary.layer == "unet.a" and summary.correlation == pytest.approx(1.0)
-    assert summary.others["v"] == pytest.approx((6 + 5 + 3) / 3 / 3**0.5) and summary.overlap["v"] == pytest.approx(1.0)
+    assert summary.others["v"] == pytest.approx((6 + 5 + 3) / 3 / 3**0.5) and summary.shared["v"] == pytest.approx(1.0)
     (unknown,) = summarise_crosstalk(rows, [])
     assert unknown.correlation is None
 
@@ -102,6 +102,19 @@ def test_a_variant_that_lacks_the_first_layer_is_in_the_table():
     rows = measure_crosstalk("wide", 0, wide, [["anna", "mia"]], WEIGHTS, InputGrams(seen)) + rows
     text = crosstalk_section(summarise_crosstalk(rows, []))
     assert "wide: own" in text and "narrow: own" in text
+
+
+def test_random_rows_share_as_many_directions_as_expected():
+    """Mean of squares, not of roots: of sixteen rows of 64, any two sets have four in common in the mean."""
+    many = []
+    for number in range(24):
+        rows = torch.eye(64)[torch.randperm(64, generator=torch.Generator().manual_seed(number))[:16]]
+        many.append(replace(concept(str(number), 0), layers={"unet.a": LowRank(torch.ones(32, 16), rows)}))
+    seen = {c.content_hash: {"unet.a": torch.eye(64)} for c in many}
+    names = [c.manifest.name for c in many]
+    found = measure_crosstalk("v", 0, many, [names], {"unet.a": torch.ones(32, 64)}, InputGrams(seen))
+    assert {row.expected_shared for row in found} == {4.0}
+    assert sum(row.shared or 0 for row in found) / len(found) == pytest.approx(4.0, abs=0.25)
 
 
 def test_rank_correlation():

@@ -140,6 +140,7 @@ def test_merges_are_read_and_name_who_is_measured(tmp_path):
     }
     alone = load_experiment(write(tmp_path, GOOD + '\n[merges]\nsizes = [1]\nmeasured = ["rex"]\n'))
     assert [concept.name for concept in alone.trained] == ["rex"]
+    assert alone.training_config(alone.variants[0], alone.trained[0], 0).slot == 0  # anna takes none
     with pytest.raises(ConfigurationError, match="merges measure 'anya'; allowed: anna"):
         load_experiment(write(tmp_path, GOOD + table.replace("rex", "anya")))
 

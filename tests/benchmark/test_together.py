@@ -121,7 +121,8 @@ def measured(references, pictures, base=NOTHING, **changes):
     if settings.kinds == ("subject", "style"):
         shown = ("rex", "oil")
     combination = Combination(shown, shown)
-    (row,) = measure_together(settings, "v", 0, {combination: (pictures, base)}, references, KINDS)
+    told = tuple(KINDS[name] for name in shown)
+    (row,) = measure_together(settings, "v", 0, {combination: (pictures, NOTHING)}, {told: base}, references, KINDS)
     return row
 
 
@@ -166,13 +167,20 @@ def test_impostors_have_the_concepts_own_class_word(references):
     settings, words = table(draws=2), {**KINDS, "rex": "dog", "pip": "rocket"}
     dog = views(("rex",), ("rex",), ())  # the base's dog looks as much like rex as rex does
     found = {
-        Combination(("anna", "rex"), ("anna", "rex")): (dog, dog),
+        Combination(("anna", "rex"), ("anna", "rex")): (dog, NOTHING),
         Combination(("anna", "pip"), ("anna", "pip")): (views(("rex",), ("rex",), ()), NOTHING),
     }
-    first, _ = measure_together(settings, "v", 0, found, references, words)
+    person = words["anna"]
+    impostors = {(person, "dog"): dog, (person, "rocket"): NOTHING}
+    first, _ = measure_together(settings, "v", 0, found, impostors, references, words)
     assert first.recognised == (0.0, 0.0)
-    first, _ = measure_together(settings, "v", 0, found, references, words, identity_cosine=0.5)
+    swapped = {(person, "dog"): NOTHING, (person, "rocket"): dog}  # a rocket like rex does not matter to rex
+    assert measure_together(settings, "v", 0, found, swapped, references, words)[0].recognised == (0.0, 1.0)
+    first, _ = measure_together(settings, "v", 0, found, impostors, references, words, identity_cosine=0.5)
     assert first.recognised == (0.0, 1.0)  # a published threshold judges instead
+
+
+PAIR = ("person", "subject")
 
 
 def measurement(shown, seed, share):
@@ -182,11 +190,11 @@ def measurement(shown, seed, share):
 def test_a_summary_is_over_combinations_and_seeds():
     rows = [measurement(("a", "b"), seed, share) for seed, share in enumerate((0.25, 0.75))]
     rows += [measurement(("a", "c"), seed, 1.0) for seed in range(2)]
-    summary = summarise_together(rows)
+    summary = summarise_together(rows, PAIR)
     assert summary.all_recognised.value == pytest.approx(0.75)
     assert summary.all_recognised.low < 0.75 < summary.all_recognised.high
     assert [part.value for part in summary.recognised] == pytest.approx([0.75, 1.0])
     with pytest.raises(ConfigurationError, match="3 measurements of 2 combinations and 2 seeds"):
-        summarise_together(rows[:3])
+        summarise_together(rows[:3], PAIR)
     with pytest.raises(ConfigurationError, match="a summary of 0 tables"):
-        summarise_together([])
+        summarise_together([], PAIR)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import bootstrap, mean_interval, retention_interval
+from orthoplex.evaluation import bootstrap, crossed_interval, mean_interval, retention_interval
 
 
 def test_no_spread_gives_a_point():
@@ -61,3 +61,23 @@ def test_errors_name_the_value_and_what_is_allowed(call, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         call()
     assert "allowed" in str(caught.value)
+
+
+def test_combinations_that_share_concepts_tell_less_than_as_many_others():
+    """Twelve ordered pairs of four people: what hangs on one person is in six of them."""
+    names = ("a", "b", "c", "d")
+    pairs = [(first, second) for first in names for second in names if first != second]
+    values = torch.tensor([[1.0 if "a" in pair else 0.0] for pair in pairs])
+    crossed = crossed_interval(values, pairs, ("person", "person"))
+    plain = mean_interval(values)
+    assert crossed.value == plain.value == 0.5
+    assert crossed.high - crossed.low > 1.5 * (plain.high - plain.low)
+    assert crossed == crossed_interval(values, pairs, ("person", "person"))
+    apart = [(f"p{i}", f"s{i}") for i in range(12)]
+    equal = crossed_interval(torch.full((12, 2), 0.3), apart, ("person", "style"))
+    assert (equal.value, equal.low, equal.high) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_crossed_values_need_a_row_for_every_combination():
+    with pytest.raises(ConfigurationError, match=r"shape \(2, 1\) for 1 combinations"):
+        crossed_interval(torch.zeros(2, 1), [("a", "b")], ("person", "style"))
