@@ -3,7 +3,7 @@
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.inputs import InputGrams
-from orthoplex.merging.merge import Merge, check_options, merge
+from orthoplex.merging.merge import Merge, check_options, merge, merge_layers
 
 __all__ = [
     "ALGORITHMS",
@@ -16,4 +16,5 @@ __all__ = [
     "create_algorithm",
     "crosstalk",
     "merge",
+    "merge_layers",
 ]

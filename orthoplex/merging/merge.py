@@ -85,12 +85,26 @@ def merge(
     used = None
     if inputs is not None and way.needs_inputs:
         used = inputs.only(concept.content_hash for concept, _ in ordered)
-    layers: dict[str, LowRank] = {}
-    for layer, parts in _collect_layers(ordered).items():
-        merged = way.merge(_weight_changes(layer, parts, len(ordered), used))
-        layers[layer] = merged if scale == 1.0 else merged.scaled(float(scale))
+    merged = merge_layers(way, ordered, used)
+    layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
     keys_values = {token: values for concept, _ in ordered for token, values in concept.keys_values.items()}
     return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers, keys_values)
+
+
+def merge_layers(
+    way: Algorithm, concepts: Sequence[tuple[Concept, float]], inputs: InputGrams | None = None
+) -> dict[str, LowRank]:
+    """Bring the weights of concepts together, layer by layer, and nothing else; see ``merge``.
+
+    Args:
+        way: The algorithm.
+        concepts: The concepts with their strengths, in the order in which they are stacked.
+        inputs: Gram matrices of the inputs of all layers, for algorithms that need them.
+    """
+    return {
+        layer: way.merge(_weight_changes(layer, parts, len(concepts), inputs))
+        for layer, parts in _collect_layers(concepts).items()
+    }
 
 
 def check_options(*, algorithm: str, options: Mapping[str, object] | None = None, scale: float = 1.0) -> Algorithm:

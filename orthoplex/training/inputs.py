@@ -1,15 +1,18 @@
 """What the layers see under a concept's own prompts: the Gram matrices that data-aware merges need. No pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
+from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept, Manifest
-from orthoplex.merging import Algorithm, InputGrams
+from orthoplex.merging import Algorithm, InputGrams, merge_layers
 from orthoplex.models import Base, Foldable, gather_grams
 from orthoplex.training.dataset import CAPTION_TEMPLATES
 from orthoplex.training.prompts import default_foreign_prompts
 
+_TEXT = "text_encoder."
 NUM_FOREIGN = 64
 """Foreign prompts that are pictured for algorithms that ask for them."""
 _PLACES = ("forest", "garden", "city street", "room", "desert", "meadow", "cave", "beach", "field", "house")
@@ -42,13 +45,34 @@ def inputs_for(
 ) -> InputGrams | None:
     """Gather what a merging algorithm wants to know of the layers' inputs; None where it wants nothing.
 
+    Where concepts change the text encoder, that is merged first, and the denoiser's layers see what the merged one
+    says, as they will in the pictures (so gradient fusion has it in Mix-of-Show).
+
     Args:
         way: The algorithm.
         base: See ``gather_inputs``.
         concepts: See ``gather_inputs``.
         gather: See ``gather_inputs``.
     """
-    return gather_inputs(base, concepts, with_foreign=way.needs_foreign, gather=gather) if way.needs_inputs else None
+    if not way.needs_inputs:
+        return None
+    told = {"with_foreign": way.needs_foreign, "gather": gather}
+    ordered = sorted(concepts, key=lambda concept: (concept.name, concept.content_hash))
+    texts = [
+        replace(concept, layers={name: change for name, change in concept.layers.items() if name.startswith(_TEXT)})
+        for concept in ordered
+    ]
+    if not any(concept.layers for concept in texts):
+        return gather_inputs(base, concepts, **told)
+    whole = gather_inputs(base, concepts, **told, layers=_TEXT)
+    of_texts = InputGrams(
+        {text.content_hash: whole.concepts[concept.content_hash] for text, concept in zip(texts, ordered, strict=True)},
+        whole.foreign,
+    )
+    merged = merge_layers(way, [(text, 1.0) for text in texts], of_texts)
+    rest = gather_inputs(base, concepts, **told, layers="unet.", common=merged)
+    grams = {key: {**whole.concepts[key], **rest.concepts[key]} for key in whole.concepts}
+    return InputGrams(grams, {**whole.foreign, **rest.foreign})
 
 
 def gather_inputs(
@@ -58,6 +82,8 @@ def gather_inputs(
     prompts: Sequence[str] | None = None,
     with_foreign: bool = True,
     gather: Gather | None = None,
+    layers: str = "",
+    common: Mapping[str, LowRank] | None = None,
 ) -> InputGrams:
     """Gather what every layer that a concept changes sees: under each concept's own prompts, and under foreign ones.
 
@@ -67,14 +93,19 @@ def gather_inputs(
         prompts: Prompts of the base's own words, without any concept; None takes those that come with the base.
         with_foreign: Whether foreign prompts are pictured, too.
         gather: How Gram matrices are made, for callers that remember them; None makes them.
+        layers: What the names of the layers begin with that are asked for.
+        common: Changes of some layers that are folded in instead of each concept's own.
 
     Raises:
         BaseModelError: When a concept does not fit the base.
     """
     foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
-    layers = sorted({layer for concept in concepts for layer in concept.layers})
-    if not layers:  # tokens alone
+    names = sorted({layer for concept in concepts for layer in concept.layers if layer.startswith(layers)})
+    if not names:  # tokens alone
         return InputGrams({concept.content_hash: {} for concept in concepts})
-    made: Gather = gather or (lambda change, names, texts: gather_grams(base, names, texts, change=change))
-    grams = {concept.content_hash: made(concept, layers, own_prompts(concept.manifest)) for concept in concepts}
-    return InputGrams(grams, made(None, layers, foreign[:NUM_FOREIGN]) if with_foreign else {})
+    made: Gather = gather or (lambda change, asked, texts: gather_grams(base, asked, texts, change=change))
+    grams = {}
+    for concept in concepts:
+        folded = replace(concept, layers={**concept.layers, **common}) if common else concept
+        grams[concept.content_hash] = made(folded, names, own_prompts(concept.manifest))
+    return InputGrams(grams, made(None, names, foreign[:NUM_FOREIGN]) if with_foreign else {})

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from orthoplex.merging import merge
+from orthoplex.merging import create_algorithm, merge
 from orthoplex.models import gather_grams
-from orthoplex.training import gather_inputs, own_prompts
+from orthoplex.training import gather_inputs, inputs_for, own_prompts
 from tests.pico import make_concept, make_manifest
 
 PROMPTS = ("a car", "a person with red hair in a city", "a person", "a person in a forest", "a person")
@@ -65,3 +65,30 @@ def test_least_squares_is_nearer_to_every_concept_on_its_own_inputs_than_the_sum
                 gap = merged.layers[layer].delta() - change.delta()
                 errors[algorithm] += float(((gap @ inputs.concepts[concept.content_hash][layer]) * gap).sum())
     assert errors["least-squares"] < errors["ssr"] < errors["sum"]
+
+
+def test_the_text_encoder_is_merged_first_and_the_denoiser_sees_what_it_then_says(pico):
+    concepts = [make_concept(pico, name, seed=seed, text_encoder=True) for seed, name in enumerate(("anna", "rex"))]
+    way = create_algorithm("least-squares")
+    inputs = inputs_for(way, pico, concepts)
+    assert inputs is not None
+    alone = gather_inputs(pico, concepts, with_foreign=False)
+    merged = merge([(concept, 1.0) for concept in concepts], algorithm="least-squares", inputs=inputs)
+    fused = {layer: change for layer, change in merged.layers.items() if layer.startswith("text_encoder.")}
+    anna = replace(concepts[0], layers={**concepts[0].layers, **fused})
+    names = sorted(concepts[0].layers)
+    expected = gather_grams(pico, names, own_prompts(concepts[0].manifest), change=anna)
+    found, plain = (grams.concepts[concepts[0].content_hash] for grams in (inputs, alone))
+    for layer in names:
+        if layer in fused:
+            torch.testing.assert_close(found[layer], plain[layer])
+        else:
+            torch.testing.assert_close(found[layer], expected[layer])
+    moved = [
+        layer for layer in names if layer.endswith("attn2.to_k") and not torch.allclose(found[layer], plain[layer])
+    ]
+    assert fused and moved
+
+
+def test_what_needs_no_inputs_gathers_none(pico):
+    assert inputs_for(create_algorithm("sum"), pico, [make_concept(pico, "anna")]) is None
