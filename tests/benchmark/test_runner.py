@@ -155,7 +155,7 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     layers = {row["layer"] for row in values["crosstalk"]}
     assert layers and all(set(row["own"]) >= {"slots", "lora sum"} for row in values["crosstalk"])
     assert all("lora tokens" not in row["own"] for row in values["crosstalk"])  # no weights, no crosstalk
-    assert all(row["overlap"]["slots"] < 1e-6 < row["overlap"]["lora sum"] for row in values["crosstalk"])
+    assert all(row["shared"]["slots"] < 1e-6 < row["shared"]["lora sum"] for row in values["crosstalk"])
     text = (tmp_path / "results" / "tiny.md").read_text()
     assert "## Together: pairs" in text and "## Crosstalk" in text and next(iter(layers)) in text
     assert "A paper, table 2" in text and "| theirs | 0.500 | 0.250 |" in text
