@@ -8,6 +8,8 @@ GroupNorm and SiLU are made linear by carrying every component with both signs n
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,17 @@ class PatchPca:
     def load(work: Path) -> PatchPca:
         """The one that is kept under `work`."""
         return PatchPca(**torch.load(work / "pca.pt", weights_only=True))
+
+    @staticmethod
+    def of(vae: AutoencoderKL) -> PatchPca:
+        """What the encoder of an autoencoder from `build` was set to; of the mean, the part that the encoder sees."""
+        last = vae.encoder.down_blocks[2].downsamplers[0].conv
+        weight, bias = last.weight.detach().float(), last.bias.detach().float()[:LATENTS]
+        components = torch.zeros(LATENTS, 3, PATCH, PATCH)
+        for inner, i, j, colour, row, column in _patch_pixels():
+            components[:, colour, row, column] = weight[:LATENTS, inner, i, j]
+        mean = -(torch.linalg.pinv(components.flatten(1)) @ bias)
+        return PatchPca(mean.reshape(3, PATCH, PATCH), components)
 
     def encode(self, pictures: Tensor) -> Tensor:
         """(n, 3, h, w) in [−1, 1] -> (n, 12, h/8, w/8)."""
@@ -80,6 +93,16 @@ def build(pca: PatchPca) -> AutoencoderKL:
     return vae
 
 
+def _patch_pixels() -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Channel and kernel place of the last down-sampling, and the colour, row and column of a patch that it reads."""
+    for i, j, inner in itertools.product(range(2), range(2), range(48)):
+        second, rest = divmod(inner, 12)
+        first, colour = divmod(rest, 3)
+        row = i * 4 + (second // 2) * 2 + first // 2
+        column = j * 4 + (second % 2) * 2 + first % 2
+        yield inner, i, j, colour, row, column
+
+
 @torch.no_grad()
 def _set_encoder(vae: AutoencoderKL, pca: PatchPca) -> None:
     encoder = vae.encoder
@@ -100,16 +123,9 @@ def _set_encoder(vae: AutoencoderKL, pca: PatchPca) -> None:
                 for j in range(2):
                     conv.weight[(i * 2 + j) * width + c, c, i, j] = 1
     last = encoder.down_blocks[2].downsamplers[0].conv
-    bias = -(pca.components * pca.mean).sum((1, 2, 3))
-    for i in range(2):
-        for j in range(2):
-            for inner in range(48):
-                second, rest = divmod(inner, 12)
-                first, colour = divmod(rest, 3)
-                row = i * 4 + (second // 2) * 2 + first // 2
-                column = j * 4 + (second % 2) * 2 + first % 2
-                last.weight[:LATENTS, inner, i, j] = pca.components[:, colour, row, column]
-    last.bias[:LATENTS] = bias
+    for inner, i, j, colour, row, column in _patch_pixels():
+        last.weight[:LATENTS, inner, i, j] = pca.components[:, colour, row, column]
+    last.bias[:LATENTS] = -(pca.components * pca.mean).sum((1, 2, 3))
     _make_head_linear(encoder)
 
 

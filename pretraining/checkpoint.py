@@ -30,6 +30,11 @@ def save(path: Path, state: dict[str, object]) -> None:
         torch.save(state, temporary)
 
 
+def kept_number(path: Path, name: str) -> int:
+    """A number that a checkpoint keeps, such as how far it is; 0 where there is no checkpoint."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[name] if path.exists() else 0
+
+
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: dict[str, int]
 ) -> None:

@@ -3,7 +3,7 @@
 Some are sheets instead: four things, one in each quarter. Nobody needs such pictures, but they show four drawings for
 the cost of one, and drawings are what takes longest to learn.
 
-Three of five things stand where things of their kind usually do, large and in the middle or in their half, and three
+Four of five things stand where things of their kind usually do, large and in the middle or in their half, and four
 of five pictures have their scene's usual view. Of the other things four in five stand on the latents' grid (places in
 steps of 8 pixels, few sizes, upright): the same drawing then has the same latents wherever it stands, and is learned
 from fewer samples. The rest stand between the grid's places, a little smaller or larger, and tilted.
@@ -41,7 +41,7 @@ USUAL = {
     ("person", "left"): (0, 56, 72),
     ("person", "right"): (56, 56, 72),
 }
-USUALLY = 0.6
+USUALLY = 0.8
 #: people of a collection, and views of every scene: drawn once each, shown many times
 PEOPLE, VIEWS = 4000, 96
 #: painting styles that wipe out small things: more of the original shows through

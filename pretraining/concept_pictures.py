@@ -101,11 +101,13 @@ def draw(sample: Sample, index: int) -> tuple[Image.Image, str]:
 
 
 def write(sample: Sample, folder: Path) -> None:
-    """Write the pictures of a concept and `metadata.jsonl` with their captions into a folder."""
+    """Write the pictures of a concept and `metadata.jsonl` with their captions into a folder, none twice."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines, shown = [], set()
     for index in range(PICTURES):
-        picture, text = draw(sample, index)
+        numbers = itertools.count(index, PICTURES)
+        picture, text = next(drawn for number in numbers if (drawn := draw(sample, number))[0].tobytes() not in shown)
+        shown.add(picture.tobytes())
         picture.save(folder / f"{index:02d}.jpg", quality=92)
         lines.append(json.dumps({"file_name": f"{index:02d}.jpg", "text": text}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")

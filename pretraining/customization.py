@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 
 FIRST, NOW = Path("results/vignette/first/merge-of-twelve.json"), Path("results/merge-of-twelve.json")
 
@@ -77,8 +77,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/vignette/customization.md"))
     options = parser.parse_args()
     made = table(json.loads(options.before.read_text()), json.loads(options.now.read_text()))
-    with written_atomically(options.output) as temporary:
-        temporary.write_text(made, encoding="utf-8")
+    write_text(options.output, made)
     print(made)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orthoplex.models import has_fast_bf16
 from pretraining.autoencoder import PatchPca, build, picture_tensor
 from pretraining.checkpoint import begin_average, load_checkpoint, save_checkpoint, update_average
 from pretraining.perceptual import Perceptual
@@ -100,13 +101,6 @@ def crop_batch(
     return torch.cat([torch.stack(made).float(), noisy]), target
 
 
-def crops_seen(checkpoint: Path, config: DecoderConfig) -> int:
-    """How many crops a checkpoint has seen; 0 where there is none."""
-    if not checkpoint.exists():
-        return 0
-    return config.batch_size * torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["step"]
-
-
 def train_decoder(
     config: DecoderConfig,
     data: np.ndarray,
@@ -121,6 +115,8 @@ def train_decoder(
 
     It goes on from `checkpoint` where there is one, else begins with the weights `initial`, else from scratch.
     """
+    kind = torch.device(device)
+    fast = has_fast_bf16(kind)
     torch.manual_seed(config.seed)
     decoder = build(pca).decoder.to(device)
     if initial is not None:
@@ -138,7 +134,7 @@ def train_decoder(
         scale = min(1.0, (step + 1) / 200) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / total)))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
-        with torch.autocast(device.split(":")[0], torch.bfloat16):
+        with torch.autocast(kind.type, torch.bfloat16, enabled=fast):
             decoded = decoder(latents)
             distance = perceptual(decoded, target)
         loss, mse = reconstruction_loss(decoded.float(), target)

@@ -20,6 +20,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from orthoplex.models import has_fast_bf16
 from pretraining.autoencoder import LATENTS
 from pretraining.checkpoint import save
 from pretraining.muon import Muon, Shared
@@ -214,6 +215,11 @@ class Progress:
     samples_per_second: float
 
 
+def working_type(device: str) -> torch.dtype:
+    """What the networks compute in: bf16, or float32 where that is faster."""
+    return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
+
+
 def _resume(shared: Shared, checkpoint: Path, config: DenoiserConfig, vocabulary: str, device: str, rank: int) -> int:
     """Put a checkpoint's weights into `shared` (the first process does) and return the samples it has seen, or 0."""
     if not checkpoint.exists():
@@ -250,10 +256,10 @@ def train(
     Several processes run this together with the same `shared` and `barrier`, each on its share of every batch.
     """
     if shared is None:
-        shared = Shared(model, device=device)
+        shared = Shared(model, device=device, dtype=working_type(device))
     processes = len(shared.gradients)
     signal, noise = model.signal.to(device), model.noise.to(device)
-    model.to(device, torch.bfloat16)
+    model.to(device, shared.working.dtype)
     model.signal, model.noise = signal, noise  # the schedule stays float32
     model.unet.set_attn_processor(Float32Attention())
     model.text_encoder.set_attn_implementation("eager")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from orthoplex.models.saving import save_pipeline
 from pretraining.autoencoder import PatchPca, build
 from pretraining.denoiser import Denoiser, scheduler
 from pretraining.muon import named
@@ -32,7 +31,7 @@ def denoiser_average(work: Path) -> Tensor:
 
 
 def _checkpoint(work: Path) -> dict:
-    return torch.load(work / "denoiser.pt", map_location="cpu", weights_only=True)
+    return torch.load(work / "denoiser.pt", map_location="cpu", weights_only=True, mmap=True)  # reads what is used
 
 
 def denoiser_key(work: Path, average: Tensor) -> str:
@@ -88,7 +87,7 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
 
 
 def export(work: Path, folder: Path) -> None:
-    """Save the pipeline as fp16 safetensors under `folder`, in the place of what is there.
+    """Save the pipeline as fp16 safetensors under `folder`, whole or not at all, in the place of a pipeline there.
 
     Raises:
         FileNotFoundError: When no decoder was refined for the denoiser.
@@ -100,10 +99,7 @@ def export(work: Path, folder: Path) -> None:
     refined = refined_decoder(work, denoiser_key(work, checkpoint["average"]))
     if not refined.exists():
         raise FileNotFoundError(f"there is no {refined}; refine the decoder for this denoiser first")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        pipeline(work).to(dtype=torch.float16).save_pretrained(made, safe_serialization=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(made, folder)
+    save_pipeline(pipeline(work).to(dtype=torch.float16), folder, recipe=None, overwrite=True)
 
 
 def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 from pretraining.captions import caption
 from pretraining.compose import Factors
 
@@ -30,5 +30,4 @@ def foreign_prompts(rows: Sequence[Factors], count: int = COUNT) -> list[str]:
 
 def write(rows: Sequence[Factors], file: Path) -> None:
     """Write them, one a line."""
-    with written_atomically(file) as temporary:
-        temporary.write_text("\n".join(foreign_prompts(rows)) + "\n", encoding="utf-8")
+    write_text(file, "\n".join(foreign_prompts(rows)) + "\n")

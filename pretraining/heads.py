@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
-from orthoplex.concepts import written_atomically
-from orthoplex.evaluation import Encoder, LinearHead, MobileNetEncoder, load_head, mean_interval, save_head
+from orthoplex.concepts import write_text
+from orthoplex.evaluation import Encoder, LinearHead, MobileNetEncoder, load_head, save_head
 from pretraining.compose import SIZE, Factors
-from pretraining.readers import PLAIN, Features, fit_head, truth
+from pretraining.readers import PLAIN, Features, accuracy, fit_head, truth
 from pretraining.real_pictures import real_features, unseen
 from pretraining.seeds import HEADS
 
@@ -37,12 +38,11 @@ def fit_heads(features: Features, rows: Sequence[Factors], encoder: str) -> dict
     return {factor: fit_head(features.whole, named(factor, rows), encoder) for factor in FACTORS}
 
 
-def reading(head: LinearHead, features: torch.Tensor, names: Sequence[str], kept: Sequence[bool]) -> dict[str, Any]:
-    """How often a head names the pictures that are kept rightly, with a 95 % bootstrap interval."""
+def reading(head: LinearHead, features: torch.Tensor, names: Sequence[str], kept: Sequence[bool]) -> dict[str, float]:
+    """How often a head names the pictures that are kept rightly."""
     guesses = head.predict(features)
     right = [guess == name for guess, name, keep in zip(guesses, names, kept, strict=True) if keep]
-    found = mean_interval(torch.tensor(right).double()[:, None])
-    return {"accuracy": found.value, "low": found.low, "high": found.high, "pictures": len(right)}
+    return accuracy(np.array(right, dtype=float))
 
 
 def report(heads: dict[str, LinearHead], features: torch.Tensor, rows: Sequence[Factors]) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--fit", type=int, default=15_000, help="real composites the heads are fitted on")
+    parser.add_argument("--fit", type=int, default=12_000, help="real composites the heads are fitted on")
     parser.add_argument("--unseen", type=int, default=900, help="real composites they are measured on")
     parser.add_argument("--output", type=Path, default=Path("orthoplex/vignette/heads"))
     parser.add_argument("--results", type=Path, default=Path("results/vignette"))
@@ -97,8 +97,7 @@ def main() -> None:
         "unseen": report(written, encoder.encode(pictures), shown),
     }
     write_json(options.results / "heads.json", values)
-    with written_atomically(options.results / "heads.md") as temporary:
-        temporary.write_text(table(values["unseen"]), encoding="utf-8")
+    write_text(options.results / "heads.md", table(values["unseen"]))
     print(table(values["unseen"]))
 
 

@@ -25,13 +25,13 @@ from transformers import CLIPTokenizer
 
 from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
-from orthoplex.concepts import written_atomically
-from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, mean_interval, retention_interval
+from orthoplex.concepts import write_text
+from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, retention_interval
 from pretraining.autoencoder import picture_tensor
 from pretraining.compose import CANVAS, SIZE, USUALLY, Factors, paste, scene_picture, usual_box, usual_view
 from pretraining.export import generate
 from pretraining.people import random_person
-from pretraining.readers import FACTORS, Features, Readers, fit_readers, pair
+from pretraining.readers import FACTORS, Features, Readers, accuracy, fit_readers, pair
 from pretraining.real_pictures import asked, real_features
 from pretraining.vocabulary import SCENES
 
@@ -68,12 +68,8 @@ def shares(base: dict[str, np.ndarray], real: dict[str, np.ndarray]) -> dict[str
 
 
 def summary(right: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Accuracy per factor, with its number of pictures and a 95 % bootstrap interval."""
-    out = {}
-    for name, values in right.items():
-        found = mean_interval(torch.from_numpy(values)[:, None])
-        out[name] = {"accuracy": found.value, "low": found.low, "high": found.high, "pictures": len(values)}
-    return out
+    """How often each factor is read rightly."""
+    return {name: accuracy(values) for name, values in right.items()}
 
 
 @dataclass(frozen=True)
@@ -214,10 +210,10 @@ class Exam:
     def measured(self, folder: Path, sampling: dict[str, float]) -> dict[str, Any]:
         """All figures of the base in a pipeline folder."""
         drawn = Features.of(generate(folder, self.prompts, **sampling), self.rows, self.encoder)
-        known = known_words(folder, self.rows)
+        known, right = known_words(folder, self.rows), self.right(drawn)
         return {
-            "factors": summary(self.right(drawn)),
-            "shares": shares(self.right(drawn), self.right(self.ceiling)),
+            "factors": summary(right),
+            "shares": shares(right, self.right(self.ceiling)),
             "known_words": {
                 "prompts": len(known),
                 "base": summary(self.right(drawn, known)),
@@ -317,8 +313,7 @@ def main() -> None:
         "bases": found,
     }
     write_json(options.results / "prompt-following.json", report)
-    with written_atomically(options.results / "prompt-following.md") as temporary:
-        temporary.write_text(table(report), encoding="utf-8")
+    write_text(options.results / "prompt-following.md", table(report))
     print(table(report))
 
 

@@ -25,15 +25,14 @@ NOT_HIDDEN = ("embeddings.", "conv_in.", "conv_out.")
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """(m, n) -> bf16 (m, n) with the same singular vectors and singular values near 1."""
-    x = matrix.bfloat16()
-    wide = x if x.shape[0] <= x.shape[1] else x.T
+    """(m, n) -> the same shape and type, with the same singular vectors and singular values near 1."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide if x.shape[0] <= x.shape[1] else wide.T
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,19 @@ def named(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
 
 
 class Shared:
-    """The flat tensors: weights (float32), their bf16 working copy, moments, average, gradients per process."""
+    """The flat tensors: weights (float32), their working copy, moments, average, gradients per process.
 
-    def __init__(self, model: nn.Module, processes: int = 1, device: str = "cpu") -> None:
+    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32.
+    """
+
+    def __init__(
+        self, model: nn.Module, processes: int = 1, device: str = "cpu", dtype: torch.dtype = torch.bfloat16
+    ) -> None:
         self.weights = nn.utils.parameters_to_vector(model.parameters()).detach().float().to(device)
-        self.working = self.weights.bfloat16()
+        self.working = self.weights.to(dtype, copy=True)
         self.average = self.weights.clone()
         self.first, self.second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
-        self.gradients = torch.zeros(processes, len(self.weights), dtype=torch.bfloat16, device=device)
+        self.gradients = torch.zeros(processes, len(self.weights), dtype=dtype, device=device)
         if processes > 1:
             for tensor in vars(self).values():
                 tensor.share_memory_()
@@ -106,7 +110,7 @@ class Muon:
     """Steps a model whose parameters become views of `shared.working`.
 
     Args:
-        model: Gets bf16 parameters.
+        model: Gets parameters of the working copy's type.
         shared: Of the same model; every process passes the same one.
         rank: Which process this is.
         barrier: Passed by all processes together; None for one process.
@@ -154,7 +158,10 @@ class Muon:
         if part.hidden:
             first.lerp_(gradient, 1 - MOMENTUM)
             matrix = gradient.lerp_(first, MOMENTUM).view(part.shape[0], -1)
-            direction, size = orthogonalised(matrix).reshape(-1), 0.2 * math.sqrt(max(matrix.shape))
+            direction, size = (
+                orthogonalised(matrix.to(shared.working.dtype)).reshape(-1),
+                0.2 * math.sqrt(max(matrix.shape)),
+            )
         else:
             second = shared.second[own]
             first.lerp_(gradient, 1 - ADAM_BETAS[0])

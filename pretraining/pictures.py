@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 from pretraining import compose as compose_module
 from pretraining import people, places, subjects, vocabulary
 from pretraining.compose import Factors, compose
@@ -35,8 +35,7 @@ def _shard(arguments: tuple[int, int, int, str]) -> None:
     path = Path(output) / f"pictures-{start // SHARD:04d}"
     np.save(path.with_suffix(".part.npy"), np.stack(pictures))
     path.with_suffix(".npy").unlink(missing_ok=True)  # a shorter one: never beside the new factors
-    with written_atomically(path.with_suffix(".jsonl")) as temporary:
-        temporary.write_text("\n".join(rows) + "\n")
+    write_text(path.with_suffix(".jsonl"), "\n".join(rows) + "\n")
     path.with_suffix(".part.npy").rename(path.with_suffix(".npy"))
 
 

@@ -59,7 +59,7 @@ def _style(name: str, *source: int | str) -> Sample:
 def pool() -> list[Sample]:
     """Twelve people, twelve subjects, eight scenes, eight styles; none of them is a sample concept."""
     animals = ("unicorn", "koala", "crab", "dolphin", "gorilla")
-    others = (("castle", "building"), ("mushroom", "plant"), ("teddy-bear", "object"))
+    others = (("castle", "building"), ("tulip", "plant"), ("teddy-bear", "object"))
     subjects = [*((name, "animal") for name in animals), *others]
     return [
         *_people("person-", 12),

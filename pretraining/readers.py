@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head, identity_threshold
+from orthoplex.evaluation import Encoder, LinearHead, fit_linear_head, identity_threshold, mean_interval
 from pretraining.compose import SIZE, Factors
 
 WEIGHT_DECAYS = (1e-6, 1e-5, 1e-4, 1e-3)
@@ -23,6 +23,12 @@ PLAIN, PERSON = "no style", "person"
 FACTORS = ("class", "subject", "scene", "style")
 #: the left and the right part of a picture, in pixels; every thing of a pair lies in one of them
 PARTS = ((0, 24, 80, SIZE), (48, 24, SIZE, SIZE))
+
+
+def accuracy(right: np.ndarray) -> dict[str, float]:
+    """Share of ones among 0 or 1 per picture, its 95 % bootstrap interval, and the number of pictures."""
+    found = mean_interval(torch.from_numpy(right)[:, None])
+    return {"accuracy": found.value, "low": found.low, "high": found.high, "pictures": len(right)}
 
 
 def truth(factors: Factors) -> dict[str, str | None]:

@@ -44,12 +44,11 @@ def unseen(seed: int, count: int, *, usual: bool = False) -> tuple[list[Image.Im
     return [picture for picture, _ in made], [factors for _, factors in made]
 
 
-def asked(count: int, *, usual: bool = True) -> tuple[list[Image.Image], list[Factors], list[bool], list[str]]:
+def asked(count: int) -> tuple[list[Image.Image], list[Factors], list[bool], list[str]]:
     """Composites that no training has seen, their factors, whether their prompts state sides, and these prompts.
 
-    The prompts name neither places nor drawing families, so the composites have the usual ones; with `usual` false they
-    have any, as pictures that training sees do.
+    The prompts name neither places nor drawing families, so the composites have the usual ones.
     """
-    shown, rows = unseen(MEASURED, count, usual=usual)
+    shown, rows = unseen(MEASURED, count, usual=True)
     sided = [number % 3 == 0 and len(row.things) == 2 for number, row in enumerate(rows)]
     return shown, rows, sided, [full_prompt(row, sided=stated) for row, stated in zip(rows, sided, strict=True)]

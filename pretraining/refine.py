@@ -16,6 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from orthoplex.models import has_fast_bf16
 from pretraining.autoencoder import picture_tensor
 from pretraining.captions import caption
 from pretraining.compose import Factors
@@ -83,7 +84,7 @@ def denoise(
     both = torch.cat([empty.expand(len(latents), -1, -1), context]) if guided else context
     for timestep in timesteps:
         inputs = torch.cat([latents, latents]) if guided else latents
-        with torch.autocast(latents.device.type, torch.bfloat16):
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=has_fast_bf16(latents.device)):
             predicted = pipeline.unet(inputs, timestep, both).sample.float()
         if guided:
             free, told = predicted.chunk(2)

@@ -22,15 +22,16 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from orthoplex.benchmark.report import write_json
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 from pretraining import captions, foreign_prompts, pictures
 from pretraining.carry_over import carry_over
-from pretraining.checkpoint import save
-from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, crops_seen, train_decoder
-from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, train
+from pretraining.checkpoint import kept_number, save
+from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
+from pretraining.denoiser import Denoiser, DenoiserConfig, TrainingSet, train, working_type
 from pretraining.export import (
     DECODER,
     denoiser_average,
@@ -44,16 +45,18 @@ from pretraining.export import (
 )
 from pretraining.muon import Shared
 from pretraining.refine import RefineConfig, denoised_latents
-from pretraining.training_set import patch_pca, prepare
+from pretraining.training_set import keep_latent_space, patch_pca, prepare
 
 
 def denoiser_command(options: argparse.Namespace) -> None:
     """Train the denoiser, print a line per interval, append the loss curve."""
+    if options.initial is not None:
+        keep_latent_space(options.work, options.initial)
     data = prepare(options.work, options.composites)
     config = DenoiserConfig(batch_size=options.batch_size)
     if options.samples:
         config = replace(config, samples=options.samples)
-    seen = _seen(options.work / "denoiser.pt")
+    seen = kept_number(options.work / "denoiser.pt", "samples")
     _begin_log(options.results / "denoiser.jsonl", seen)
     _note_denoiser(options, config, len(data.latents), seen)
     torch.manual_seed(config.seed)
@@ -68,7 +71,7 @@ def denoiser_command(options: argparse.Namespace) -> None:
     if options.processes == 1:
         _run_denoiser(0, config, data, model, options, None, None)
         return
-    shared = Shared(model, options.processes)
+    shared = Shared(model, options.processes, dtype=working_type(options.device))
     barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
     data.share_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemonic processes end with this one
@@ -77,20 +80,12 @@ def denoiser_command(options: argparse.Namespace) -> None:
     )
 
 
-def _seen(checkpoint: Path) -> int:
-    """The samples that a denoiser's checkpoint has seen; 0 where there is none."""
-    if not checkpoint.exists():
-        return 0
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["samples"]
-
-
 def _begin_log(log: Path, seen: int) -> None:
     """Keep the lines of a log up to the checkpoint that is gone on from; none at the beginning of a run."""
     log.parent.mkdir(parents=True, exist_ok=True)
     lines = log.read_text().splitlines() if log.exists() else []
     kept = [line for line in lines if json.loads(line)["samples"] <= seen]
-    with written_atomically(log) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept))
+    write_text(log, "".join(f"{line}\n" for line in kept))
 
 
 def _note_denoiser(options: argparse.Namespace, config: DenoiserConfig, count: int, seen: int) -> None:
@@ -129,14 +124,18 @@ def _run_denoiser(
 
 def decoder_command(options: argparse.Namespace) -> None:
     """Train the decoder, print a line per interval."""
+    initial = None
+    if options.initial is not None:
+        keep_latent_space(options.work, options.initial)
+        initial = AutoencoderKL.from_pretrained(options.initial, subfolder="vae").decoder.state_dict()
     data, _ = pictures.load(options.work / "pictures")
     pca = patch_pca(options.work, data)
     config = DecoderConfig()
     if options.samples:
         config = replace(config, samples=options.samples)
     checkpoint = options.work / DECODER
-    _begin_log(options.results / "decoder.jsonl", crops_seen(checkpoint, config))
-    _follow(train_decoder(config, data, pca, checkpoint, options.device), options, "decoder")
+    _begin_log(options.results / "decoder.jsonl", config.batch_size * kept_number(checkpoint, "step"))
+    _follow(train_decoder(config, data, pca, checkpoint, options.device, initial=initial), options, "decoder")
 
 
 def refine_command(options: argparse.Namespace) -> None:
@@ -158,7 +157,7 @@ def refine_command(options: argparse.Namespace) -> None:
     training = DecoderConfig(samples=options.samples or 64_000, learning_rate=1e-3, perceptual=2.0)
     initial = torch.load(options.work / DECODER, map_location="cpu", weights_only=True)["average"]
     checkpoint = refined_decoder(options.work, key)
-    _begin_log(options.results / "refine.jsonl", crops_seen(checkpoint, training))
+    _begin_log(options.results / "refine.jsonl", training.batch_size * kept_number(checkpoint, "step"))
     records = train_decoder(training, data, pca, checkpoint, options.device, denoised=denoised, initial=initial)
     _follow(records, options, "refine")
 
@@ -201,7 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=1, help="of the denoiser, on a CPU; one thread each")
     parser.add_argument("--batch-size", type=int, default=DenoiserConfig.batch_size)
-    parser.add_argument("--initial", type=Path, help="pipeline folder whose networks the denoiser begins with")
+    parser.add_argument("--initial", type=Path, help="pipeline folder whose networks are gone on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.processes < 1 or options.batch_size % options.processes:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -39,6 +40,14 @@ def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
         fitted = autoencoder.fit_pca(data[:4000])
         save(file, {"mean": fitted.mean, "components": fitted.components})
     return autoencoder.PatchPca.load(work)
+
+
+def keep_latent_space(work: Path, initial: Path) -> None:
+    """Take the PCA of a pipeline folder, whose networks are gone on from, where there is none under `work`."""
+    file = work / "pca.pt"
+    if not file.exists():
+        pca = autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
+        save(file, {"mean": pca.mean, "components": pca.components})
 
 
 def inside_boxes(factors: Factors) -> Tensor:

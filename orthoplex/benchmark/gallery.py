@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from orthoplex.benchmark.summary import Summary
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 from orthoplex.evaluation import Interval
 
 
@@ -65,8 +65,7 @@ class Gallery:
 
 def write_gallery(gallery: Gallery, folder: Path) -> None:
     """Write `index.html` into the folder that holds the pictures."""
-    with written_atomically(folder / "index.html") as temporary:
-        temporary.write_text(_page(gallery), encoding="utf-8")
+    write_text(folder / "index.html", _page(gallery))
 
 
 def _page(gallery: Gallery) -> str:

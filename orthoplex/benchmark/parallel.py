@@ -160,3 +160,5 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
         reports.put(error)
     except Exception as error:  # noqa: BLE001  (it may not be picklable; its name and words are)
         reports.put(OrthoplexError(f"{type(error).__name__} in a process of the experiment: {error}"))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was reported goes out, though the parent stops all

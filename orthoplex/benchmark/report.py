@@ -27,8 +27,9 @@ from orthoplex.benchmark.sections import (
 )
 from orthoplex.benchmark.summary import Difference, Summary, compare, summarise
 from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
-from orthoplex.concepts import BaseIdentity, written_atomically
+from orthoplex.concepts import BaseIdentity, write_text
 from orthoplex.evaluation import Interval
+from orthoplex.models import has_fast_bf16
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
+        "bf16": has_fast_bf16(torch.device("cpu")),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "orthoplex": __version__,
@@ -124,13 +126,13 @@ def machine() -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values as JSON, atomically."""
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def write_result(result: ExperimentResult, folder: Path) -> None:
     """Write `NAME.json`, and from its numbers `NAME.md` and the charts (see `orthoplex.benchmark.run`)."""
-    summaries, together, crosstalk = result.summaries(), result.together_summaries(), result.crosstalk_summaries()
+    summaries, differences = result.summaries(), result.differences()
+    together, crosstalk = result.together_summaries(), result.crosstalk_summaries()
     name = result.experiment.name
     values = {
         "experiment": result.experiment.to_json(),
@@ -140,7 +142,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "machine": machine(),
         "ceilings": _ceilings(result),
         "summary": [asdict(summary) for summary in summaries],
-        "differences": [asdict(row) for row in result.differences()],
+        "differences": [asdict(row) for row in differences],
         "measurements": [asdict(row) for row in result.measurements],
         "seconds": [asdict(row) for row in result.seconds],
     }
@@ -151,7 +153,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         values["crosstalk"] = [asdict(row) for row in crosstalk]
     write_json(folder / f"{name}.json", values)
     texts = {
-        ".md": _markdown(result, summaries)
+        ".md": _markdown(result, summaries, differences)
         + together_section(result.experiment.together, together)
         + crosstalk_section(crosstalk)
         + published_section(result.experiment.published),
@@ -164,8 +166,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         if not text:
             (folder / f"{name}{suffix}").unlink(missing_ok=True)  # of an experiment that asked for it once
             continue
-        with written_atomically(folder / f"{name}{suffix}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / f"{name}{suffix}", text)
 
 
 def _ceilings(result: ExperimentResult) -> dict[str, dict[str, float | None]]:
@@ -175,7 +176,7 @@ def _ceilings(result: ExperimentResult) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
+def _markdown(result: ExperimentResult, summaries: Sequence[Summary], differences: Sequence[Difference]) -> str:
     experiment = result.experiment
     sizes = list(experiment.groups)
     chunks = [
@@ -192,7 +193,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
         if len(sizes) > 1:
             chunks.append(f"\n## Merges of {size}\n")
         chunks.append(_summary_tables([summary for summary in summaries if summary.size == size]))
-        chunks.append(_difference_table([row for row in result.differences() if row.size == size]))
+        chunks.append(_difference_table([row for row in differences if row.size == size]))
     chunks += [
         f"\nEvery concept, {experiment.variants[0].name}, merges of {max(sizes)}, means over seeds:\n\n",
         _concept_table(result),

@@ -20,7 +20,7 @@ from orthoplex.benchmark.measurement import References, gallery_of, read_referen
 from orthoplex.benchmark.report import machine, write_json
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import ConceptSource, sample_sources
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 from orthoplex.evaluation import identity_rate, identity_threshold, image_alignment, recognised_rate, scores
 
 _CHOICES = (
@@ -103,8 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rows = compare_encoders(sample_sources(), _CHOICES)
     write_json(options.output, {"machine": machine(), "encoders": rows})
-    with written_atomically(options.output.with_suffix(".md")) as temporary:
-        temporary.write_text(separability_table(rows), encoding="utf-8")
+    write_text(options.output.with_suffix(".md"), separability_table(rows))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class PictureSettings:
         num_inference_steps: Denoising steps.
         guidance_scale: Weight of the prompt against no prompt.
         negative_prompt: What not to show.
-        mixed_precision: `no`, or `bf16` (autocast), about twice as fast.
+        mixed_precision: `no`, `bf16` (autocast), or `auto` (bf16 where the processor is fast at it).
     """
 
     num_images: int = 4

@@ -32,7 +32,7 @@ from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import machine, write_json
 from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target, peft_lora
-from orthoplex.concepts import written_atomically
+from orthoplex.concepts import write_text
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.models import Base
 
@@ -294,8 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for base in options.erasure_bases
     }
     write_json(options.output, {"machine": machine(), "targets": targets, "erasure": erasure})
-    with written_atomically(options.output.with_suffix(".md")) as temporary:
-        temporary.write_text(tables(targets, erasure), encoding="utf-8")
+    write_text(options.output.with_suffix(".md"), tables(targets, erasure))
 
 
 def tables(targets: Mapping[str, Any], erasure: Mapping[str, Any]) -> str:

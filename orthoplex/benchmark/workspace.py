@@ -28,7 +28,7 @@ from torch import Tensor
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
-from orthoplex.concepts import load_concept, written_atomically
+from orthoplex.concepts import load_concept, write_text, written_atomically
 from orthoplex.errors import BusyError, ConceptFileError
 from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
@@ -289,8 +289,7 @@ def _read_set(folder: Path) -> PictureSet:
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def _read_seconds(path: Path) -> float:

@@ -1,6 +1,7 @@
 """What all verbs share: how errors, progress and named files are handled."""
 
 import math
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from orthoplex.training import inputs_for
 
 ERROR_EXIT = 2
 INTERRUPTED_EXIT = 130
+SECONDS_BETWEEN_LINES = 60.0
+"""Of progress in a log, where no bar can be drawn."""
 
 AlgorithmOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=NUMBER", help="Option of the merging algorithm; may be repeated.")
@@ -75,8 +78,9 @@ def progress_bar(*texts: str) -> Progress:
 
 
 def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, BenchmarkEvent]:
-    """Draw a bar for every task of a benchmark; returns the last event of every stage."""
+    """Draw a bar for every task of a benchmark, or in a log a line a minute; returns the last event of every stage."""
     last: dict[str, BenchmarkEvent] = {}
+    told = -math.inf
     with closing(events), progress_bar() as bar:
         tasks: dict[tuple[str, str], TaskID] = {}
         for event in events:
@@ -85,6 +89,9 @@ def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, Benc
                 tasks[key] = bar.add_task(f"{event.stage}: {event.message}", total=event.total)
             bar.update(tasks[key], completed=event.done, total=event.total)
             last[event.stage] = event
+            if not bar.console.is_terminal and time.monotonic() - told >= SECONDS_BETWEEN_LINES:
+                typer.echo(f"{event.stage}: {event.message} {event.done}/{event.total}", err=True)
+                told = time.monotonic()
     return last
 
 

@@ -36,7 +36,7 @@ def generate(
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
     guidance_scale: Annotated[float, typer.Option(help="How strictly the prompt is followed.")] = 4.0,
     negative_prompt: Annotated[str, typer.Option(help="What the pictures shall not hold.")] = "",
-    mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast, about twice as fast.")] = ("no"),
+    mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast; auto: where it is fast.")] = "no",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
 ) -> None:

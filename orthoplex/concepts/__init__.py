@@ -1,6 +1,6 @@
 """A named set of adapters and tokens, and its file."""
 
-from orthoplex.concepts.atomic import check_writable, written_atomically
+from orthoplex.concepts.atomic import check_writable, write_text, written_atomically
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.file import load_concept, read_manifest, save_concept
 from orthoplex.concepts.manifest import (
@@ -33,5 +33,6 @@ __all__ = [
     "read_picture",
     "save_concept",
     "token_names",
+    "write_text",
     "written_atomically",
 ]

@@ -35,6 +35,16 @@ def written_atomically(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written: {error}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) whole or not at all.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    with written_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def check_writable(path: Path) -> None:
     """Refuse a file that could not be written; callers check before the work whose result it holds.
 

@@ -54,16 +54,25 @@ def bootstrap(
         raise ConfigurationError(
             f"bootstrap values have the shape {tuple(values.shape)}; allowed: (concepts, seeds, ...)"
         )
-    if not 0.0 < level < 1.0 or draws < 1:
-        raise ConfigurationError(f"bootstrap level is {level} and draws {draws}; allowed: 0 < level < 1, draws >= 1")
+    _check_draws(level, draws)
     generator = torch.Generator().manual_seed(seed)
     concepts, seeds = values.shape[:2]
     rows = torch.randint(concepts, (draws, concepts, 1), generator=generator)
     columns = torch.randint(seeds, (draws, 1, seeds), generator=generator)
     drawn = statistic(values.double()[rows, columns])
+    return _percentiles(float(statistic(values.double()[None])[0]), drawn, level)
+
+
+def _check_draws(level: float, draws: int) -> None:
+    if not 0.0 < level < 1.0 or draws < 1:
+        raise ConfigurationError(f"bootstrap level is {level} and draws {draws}; allowed: 0 < level < 1, draws >= 1")
+
+
+def _percentiles(value: float, drawn: Tensor, level: float) -> Interval:
+    """An estimate with the bounds of what was drawn, `(draws,)`; draws that are not a number are left out."""
     tail = (1.0 - level) / 2.0
     bounds = torch.nanquantile(drawn, torch.tensor([tail, 1.0 - tail], dtype=torch.float64))
-    return Interval(float(statistic(values.double()[None])[0]), float(bounds[0]), float(bounds[1]))
+    return Interval(value, float(bounds[0]), float(bounds[1]))
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
@@ -128,7 +137,8 @@ def crossed_interval(
         seed: See `bootstrap`.
 
     Raises:
-        ConfigurationError: when there are no values, or not one row for every combination.
+        ConfigurationError: when there are no values, not one row for every combination, or a level or number of draws
+            is out of range.
 
     Source: see `bootstrap`.
     """
@@ -137,6 +147,7 @@ def crossed_interval(
             f"crossed values have the shape {tuple(values.shape)} for {len(owners)} combinations; "
             "allowed: (combinations, seeds), 1 or more"
         )
+    _check_draws(level, draws)
     generator = torch.Generator().manual_seed(seed)
     counts: dict[tuple[str, str], Tensor] = {}
     for kind in dict.fromkeys(kinds):
@@ -150,8 +161,4 @@ def crossed_interval(
     )
     columns = torch.randint(values.shape[1], (draws, values.shape[1]), generator=generator)
     means = values.double()[:, columns].mean(2).T
-    kept = weights.sum(1) > 0
-    drawn_means = (weights * means).sum(1)[kept] / weights.sum(1)[kept]
-    tail = (1.0 - level) / 2.0
-    bounds = torch.quantile(drawn_means, torch.tensor([tail, 1.0 - tail], dtype=torch.float64))
-    return Interval(float(values.double().mean()), float(bounds[0]), float(bounds[1]))
+    return _percentiles(float(values.double().mean()), (weights * means).sum(1) / weights.sum(1), level)  # 0 / 0: none

@@ -4,7 +4,7 @@ import logging
 import math
 import numbers
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,18 +92,24 @@ def merge(
 
 
 def merge_layers(
-    way: Algorithm, concepts: Sequence[tuple[Concept, float]], inputs: InputGrams | None = None
+    way: Algorithm,
+    concepts: Sequence[tuple[Concept, float]],
+    inputs: InputGrams | None = None,
+    *,
+    only: Callable[[str], bool] | None = None,
 ) -> dict[str, LowRank]:
     """Bring the weights of concepts together, layer by layer, and nothing else; see ``merge``.
 
     Args:
         way: The algorithm.
         concepts: The concepts with their strengths, in the order in which they are stacked.
-        inputs: Gram matrices of the inputs of all layers, for algorithms that need them.
+        inputs: Gram matrices of the inputs of these layers, for algorithms that need them.
+        only: Whether a layer, by its name, is asked for; None asks for all.
     """
     return {
         layer: way.merge(_weight_changes(layer, parts, len(concepts), inputs))
         for layer, parts in _collect_layers(concepts).items()
+        if not only or only(layer)
     }
 
 

@@ -7,8 +7,8 @@ from orthoplex.models.base import Base, Undo
 from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
 from orthoplex.models.folding import Foldable
 from orthoplex.models.inputs import gather_grams, observed_inputs
-from orthoplex.models.layers import SELECTIONS
-from orthoplex.models.precision import Precision, precision
+from orthoplex.models.layers import SELECTIONS, is_text_encoders
+from orthoplex.models.precision import Precision, chosen_precision, has_fast_bf16, precision
 from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
 from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
 
@@ -24,7 +24,10 @@ __all__ = [
     "Undo",
     "check_pipeline_folder",
     "check_pipeline_tokens",
+    "chosen_precision",
     "gather_grams",
+    "has_fast_bf16",
+    "is_text_encoders",
     "load_base",
     "load_clip",
     "load_dino",

@@ -32,6 +32,11 @@ def component_name(component: str, path: str) -> str:
     return f"{component}.{path}"
 
 
+def is_text_encoders(layer: str) -> bool:
+    """Whether a layer, by its name, is the text encoder's."""
+    return layer.startswith("text_encoder.")
+
+
 def select_linear_layers(
     modules: Mapping[str, nn.Module], selection: str, *, text_encoder: bool = False
 ) -> dict[str, nn.Linear]:

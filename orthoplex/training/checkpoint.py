@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import written_atomically
 from orthoplex.errors import ConfigurationError
+from orthoplex.models import is_text_encoders
 from orthoplex.training.config import TrainingConfig
 
 _TOKENS = "token vectors"
@@ -42,7 +43,7 @@ class TrainingState:
         parameter = nn.Parameter(vectors.clone())
         weights: dict[bool, list[nn.Parameter]] = {False: [], True: []}  # whether they are the text encoder's
         for layer, adapter in adapters.items():
-            weights[layer.startswith("text_encoder.")] += adapter.parameters()
+            weights[is_text_encoders(layer)] += adapter.parameters()
         of_text = config.text_encoder_learning_rate or config.weight_learning_rate
         groups = [
             {"params": weights[False], "lr": config.weight_learning_rate, "weight_decay": config.weight_decay},

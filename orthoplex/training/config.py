@@ -79,7 +79,8 @@ class TrainingConfig:
         prior_inference_steps: Denoising steps of prior pictures; few are enough for what layers see.
         guidance_scale: Guidance of sample and prior pictures.
         checkpoint_every: Steps between checkpoints; 0 for only when interrupted.
-        mixed_precision: ``"no"`` or ``"bf16"`` (autocast), of training and of its pictures.
+        mixed_precision: ``"no"``, ``"bf16"`` (autocast) or ``"auto"`` (bf16 where the processor is fast at it), of
+            training and of its pictures.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.

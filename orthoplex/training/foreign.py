@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base
+from orthoplex.models import Base, is_text_encoders
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import insert_trigger
 from orthoplex.training.diffusion import NoiseSchedule
@@ -243,7 +243,7 @@ def gather_statistics(
 def text_layers(base: Base, layers: Iterable[str]) -> frozenset[str]:
     """Those of some layers whose inputs are positions of the text."""
     keys_values = base.linear_layers("cross-attention-kv")
-    return frozenset(layer for layer in layers if layer in keys_values or layer.startswith("text_encoder."))
+    return frozenset(layer for layer in layers if layer in keys_values or is_text_encoders(layer))
 
 
 def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tensor:

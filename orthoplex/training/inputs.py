@@ -8,11 +8,10 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept, Manifest
 from orthoplex.merging import Algorithm, InputGrams, merge_layers
-from orthoplex.models import Base, Foldable, gather_grams
+from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
 from orthoplex.training.dataset import CAPTION_TEMPLATES
 from orthoplex.training.prompts import default_foreign_prompts
 
-_TEXT = "text_encoder."
 NUM_FOREIGN = 64
 """Foreign prompts that are pictured for algorithms that ask for them."""
 _PLACES = ("forest", "garden", "city street", "room", "desert", "meadow", "cave", "beach", "field", "house")
@@ -58,21 +57,13 @@ def inputs_for(
         return None
     told = {"with_foreign": way.needs_foreign, "gather": gather}
     ordered = sorted(concepts, key=lambda concept: (concept.name, concept.content_hash))
-    texts = [
-        replace(concept, layers={name: change for name, change in concept.layers.items() if name.startswith(_TEXT)})
-        for concept in ordered
-    ]
-    if not any(concept.layers for concept in texts):
+    of_text = gather_inputs(base, concepts, **told, only=is_text_encoders)
+    merged = merge_layers(way, [(concept, 1.0) for concept in ordered], of_text, only=is_text_encoders)
+    if not merged:
         return gather_inputs(base, concepts, **told)
-    whole = gather_inputs(base, concepts, **told, layers=_TEXT)
-    of_texts = InputGrams(
-        {text.content_hash: whole.concepts[concept.content_hash] for text, concept in zip(texts, ordered, strict=True)},
-        whole.foreign,
-    )
-    merged = merge_layers(way, [(text, 1.0) for text in texts], of_texts)
-    rest = gather_inputs(base, concepts, **told, layers="unet.", common=merged)
-    grams = {key: {**whole.concepts[key], **rest.concepts[key]} for key in whole.concepts}
-    return InputGrams(grams, {**whole.foreign, **rest.foreign})
+    rest = gather_inputs(base, concepts, **told, only=lambda layer: not is_text_encoders(layer), common=merged)
+    grams = {key: {**of_text.concepts[key], **rest.concepts[key]} for key in of_text.concepts}
+    return InputGrams(grams, {**of_text.foreign, **rest.foreign})
 
 
 def gather_inputs(
@@ -82,7 +73,7 @@ def gather_inputs(
     prompts: Sequence[str] | None = None,
     with_foreign: bool = True,
     gather: Gather | None = None,
-    layers: str = "",
+    only: Callable[[str], bool] | None = None,
     common: Mapping[str, LowRank] | None = None,
 ) -> InputGrams:
     """Gather what every layer that a concept changes sees: under each concept's own prompts, and under foreign ones.
@@ -93,14 +84,14 @@ def gather_inputs(
         prompts: Prompts of the base's own words, without any concept; None takes those that come with the base.
         with_foreign: Whether foreign prompts are pictured, too.
         gather: How Gram matrices are made, for callers that remember them; None makes them.
-        layers: What the names of the layers begin with that are asked for.
+        only: Whether a layer, by its name, is asked for; None asks for all.
         common: Changes of some layers that are folded in instead of each concept's own.
 
     Raises:
         BaseModelError: When a concept does not fit the base.
     """
     foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
-    names = sorted({layer for concept in concepts for layer in concept.layers if layer.startswith(layers)})
+    names = sorted({layer for concept in concepts for layer in concept.layers if not only or only(layer)})
     if not names:  # tokens alone
         return InputGrams({concept.content_hash: {} for concept in concepts})
     made: Gather = gather or (lambda change, asked, texts: gather_grams(base, asked, texts, change=change))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
-from orthoplex.models import Base, precision
+from orthoplex.models import Base, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
@@ -83,6 +83,7 @@ def train(
     if base.recipe is not None:
         raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
     _check_inference_steps(base, config)
+    config = replace(config, mixed_precision=chosen_precision(config.mixed_precision, base.device))  # as files tell it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     run = Run.of(base, dataset, config)
     vectors = run.vectors(base).to(base.device)

@@ -4,6 +4,8 @@ import pytest
 import typer
 from safetensors import SafetensorError
 
+from orthoplex.benchmark import BenchmarkEvent
+from orthoplex.cli import console
 from orthoplex.cli.console import (
     errors_shown,
     load_concepts,
@@ -11,6 +13,7 @@ from orthoplex.cli.console import (
     progress_bar,
     refuse_existing,
     refuse_file,
+    show_events,
 )
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from orthoplex.models import load_base
@@ -117,3 +120,12 @@ def test_progress_takes_texts_as_they_are(capsys):
         bar.update(bar.add_task("train: [/bold] anna[x]", total=1, loss="[/]"), completed=1)
     error = capsys.readouterr().err
     assert "[/bold] anna[x]" in error and "[/]" in error
+
+
+def test_a_log_gets_a_line_a_minute(capsys, monkeypatch):
+    clock = iter([0.0, 0.0, 30.0, 61.0, 61.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    events = (BenchmarkEvent("train", done, 3, "anna") for done in (1, 2, 3))
+    assert show_events(events)["train"].done == 3
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: anna ") and "/3" in line]
+    assert [line for line in lines if "━" not in line] == ["train: anna 1/3", "train: anna 3/3"]

@@ -10,6 +10,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.generation import GenerationProgress, generate, picture_recipe
 from orthoplex.generation import generate as generate_function
 from orthoplex.merging import merge
+from orthoplex.models import chosen_precision, precision
 from tests.pico import make_concept
 
 
@@ -95,6 +96,17 @@ def test_bf16_gives_nearly_the_same_pictures_and_ends_with_them(pico):
     assert not torch.is_autocast_enabled("cpu") and pico.dtype == torch.float32
 
 
+def test_auto_takes_bf16_only_where_the_processor_has_it(pico, monkeypatch):
+    for able in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able})
+        told = "bf16" if able else "no"
+        assert chosen_precision("auto", torch.device("cpu")) == told
+        assert picture_recipe("a cat", base=pico, mixed_precision="auto")["mixed_precision"] == told
+        with precision("auto", torch.device("cpu")):
+            assert torch.is_autocast_enabled("cpu") == able
+    assert chosen_precision("auto", torch.device("cuda")) == "bf16"
+
+
 def test_progress_counts_the_steps_of_all_batches(pico, capfd):
     seen: list[GenerationProgress] = []
     generate(pico, "a cat", num_images=9, num_inference_steps=2, progress=seen.append)
@@ -111,7 +123,7 @@ def test_progress_counts_the_steps_of_all_batches(pico, capfd):
         ("guidance_scale", float("nan"), "guidance_scale is nan, allowed are finite numbers from 0"),
         ("guidance_scale", -1.0, "guidance_scale is -1.0"),
         ("guidance_scale", "4", "guidance_scale is '4', allowed are finite numbers"),
-        ("mixed_precision", "fp16", "mixed_precision is 'fp16', allowed are no, bf16"),
+        ("mixed_precision", "fp16", "mixed_precision is 'fp16', allowed are no, bf16, auto"),
         ("num_images", 1.5, "num_images is 1.5, allowed are whole numbers"),
         ("seed", 0.5, "seed is 0.5, allowed are whole numbers"),
         (

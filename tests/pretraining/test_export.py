@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from orthoplex import vignette
 from pretraining import train
 from pretraining.autoencoder import build, fit_pca
-from pretraining.decoder import DecoderConfig, crops_seen
+from pretraining.checkpoint import kept_number
 from pretraining.denoiser import DenoiserConfig
 from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder
 
@@ -60,15 +60,13 @@ def test_a_log_goes_on_where_the_checkpoint_is(work: Path) -> None:
     train._begin_log(log, 0)
     assert log.read_text() == ""
     log.write_text("".join(json.dumps({"samples": samples}) + "\n" for samples in (16, 32, 48, 64)))
-    train._begin_log(log, crops_seen(work / DECODER, DecoderConfig(batch_size=16)))
+    train._begin_log(log, 16 * kept_number(work / DECODER, "step"))
     assert [json.loads(line)["samples"] for line in log.read_text().splitlines()] == [16, 32, 48]
-    train._begin_log(log, crops_seen(work / "none.pt", DecoderConfig()))
+    train._begin_log(log, 16 * kept_number(work / "none.pt", "step"))
     assert log.read_text() == ""
 
 
 def test_the_record_keeps_what_a_run_began_with(work: Path) -> None:
-    assert train._seen(work / "denoiser.pt") == 8
-    assert train._seen(work / "none.pt") == 0
     config, results = DenoiserConfig(samples=8), work
     train._note_denoiser(Namespace(results=results, initial=vignette.folder()), config, 5, 0)
     first = json.loads((results / "denoiser.json").read_text())

@@ -113,7 +113,7 @@ def test_override_without_equals_sign():
             "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear', 'none'",
         ),
         ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian', 'identical', 'half'"),
-        ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16'"),
+        ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16', 'auto'"),
         pytest.param("steps=" + "[" * 9999, "steps is '.*'; allowed is a whole number", id="nested"),
         ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed is a list of texts"),
     ],

@@ -324,6 +324,14 @@ def test_other_options_train(base, dataset, config, tmp_path, changes):
     assert record.output is not None and record.erasure > 0
 
 
+@pytest.mark.parametrize(("able", "told"), [(True, "bf16"), (False, "no")])
+def test_the_file_tells_what_auto_stood_for(base, dataset, config, tmp_path, monkeypatch, able, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": able})
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, steps=1, mixed_precision="auto"), output=output))
+    assert load_concept(output).manifest.training["mixed_precision"] == told
+
+
 @pytest.mark.parametrize("num_vectors", [1, 3])
 def test_number_of_token_vectors(base, dataset, config, tmp_path, num_vectors):
     output = tmp_path / "anna.safetensors"
