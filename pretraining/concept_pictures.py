@@ -105,8 +105,11 @@ def write(sample: Sample, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines, shown = [], set()
     for index in range(PICTURES):
-        numbers = itertools.count(index, PICTURES)
-        picture, text = next(drawn for number in numbers if (drawn := draw(sample, number))[0].tobytes() not in shown)
+        numbers = range(index, 100 * PICTURES, PICTURES)
+        new = (drawn for number in numbers if (drawn := draw(sample, number))[0].tobytes() not in shown)
+        picture, text = next(new, (None, ""))
+        if picture is None:
+            raise ValueError(f"{sample.name} has {len(shown)} different pictures; {PICTURES} are needed")
         shown.add(picture.tobytes())
         picture.save(folder / f"{index:02d}.jpg", quality=92)
         lines.append(json.dumps({"file_name": f"{index:02d}.jpg", "text": text}))

@@ -92,6 +92,7 @@ def export(work: Path, folder: Path) -> None:
     Raises:
         FileNotFoundError: When no decoder was refined for the denoiser.
         ValueError: When the denoiser's rate has not decayed to its end.
+        OrthoplexError: When the folder holds something that is no pipeline, or cannot be written.
     """
     checkpoint = _checkpoint(work)
     if (seen := checkpoint["samples"]) < (asked := checkpoint["config"]["samples"]):

@@ -158,10 +158,8 @@ class Muon:
         if part.hidden:
             first.lerp_(gradient, 1 - MOMENTUM)
             matrix = gradient.lerp_(first, MOMENTUM).view(part.shape[0], -1)
-            direction, size = (
-                orthogonalised(matrix.to(shared.working.dtype)).reshape(-1),
-                0.2 * math.sqrt(max(matrix.shape)),
-            )
+            direction = orthogonalised(matrix.to(shared.working.dtype)).reshape(-1)
+            size = 0.2 * math.sqrt(max(matrix.shape))
         else:
             second = shared.second[own]
             first.lerp_(gradient, 1 - ADAM_BETAS[0])

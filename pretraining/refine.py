@@ -74,7 +74,7 @@ def denoise(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Latents (n, c, h, w) after some steps of a DDIM sampler, under autocast.
+    """Latents (n, c, h, w) after some steps of a DDIM sampler, under autocast where bf16 is fast.
 
     `contexts` are those of the empty prompt (1, tokens, width), unused at guidance 1, and of the prompts (n, tokens,
     width); `eta` and `generator` are the sampler's.

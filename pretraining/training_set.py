@@ -43,11 +43,20 @@ def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
 
 
 def keep_latent_space(work: Path, initial: Path) -> None:
-    """Take the PCA of a pipeline folder, whose networks are gone on from, where there is none under `work`."""
-    file = work / "pca.pt"
+    """Take the PCA of a pipeline folder, whose networks are gone on from, to `work`.
+
+    Raises:
+        ValueError: When another one is there.
+    """
+    file, pca = work / "pca.pt", autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
     if not file.exists():
-        pca = autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
         save(file, {"mean": pca.mean, "components": pca.components})
+        return
+    there = autoencoder.PatchPca.load(work)
+    grey = torch.zeros(1, *pca.mean.shape)
+    same = torch.allclose(there.components, pca.components, atol=1e-3)
+    if not same or not torch.allclose(there.encode(grey), pca.encode(grey), atol=1e-2):
+        raise ValueError(f"{file} holds another latent space than {initial}; move it away to go on from that folder")
 
 
 def inside_boxes(factors: Factors) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, final
 
@@ -42,14 +42,21 @@ def _to_float32(value: object) -> object:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than float32: on GPUs, and on CPUs with AMX or AVX-512 instructions for it.
+    """Whether bf16 is known to be faster than float32: on CPUs with AMX or AVX-512 BF16, and CUDA from Ampere on.
 
-    On other CPUs it is emulated, at a third of float32's speed.
+    Elsewhere it may be emulated, which is slower than float32.
     """
-    if device.type != "cpu":
-        return True
-    able = vars(torch.cpu).get("get_capabilities", dict)()  # older versions of torch do not tell
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and any(_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """What the processor can do; nothing where torch is too old to tell."""
+    try:
+        return torch.cpu.get_capabilities()
+    except AttributeError:
+        return {}
 
 
 def chosen_precision(mixed_precision: Precision, device: torch.device) -> Precision:

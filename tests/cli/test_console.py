@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -123,9 +124,15 @@ def test_progress_takes_texts_as_they_are(capsys):
 
 
 def test_a_log_gets_a_line_a_minute(capsys, monkeypatch):
-    clock = iter([0.0, 0.0, 30.0, 61.0, 61.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    events = (BenchmarkEvent("train", done, 3, "anna") for done in (1, 2, 3))
-    assert show_events(events)["train"].done == 3
+    now = 0.0
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def events():
+        nonlocal now
+        for done, seconds in ((1, 0.0), (2, 30.0), (3, 61.0)):
+            now = seconds
+            yield BenchmarkEvent("train", done, 3, "anna")
+
+    assert show_events(events())["train"].done == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: anna ") and "/3" in line]
     assert [line for line in lines if "━" not in line] == ["train: anna 1/3", "train: anna 3/3"]

@@ -81,3 +81,6 @@ def test_combinations_that_share_concepts_tell_less_than_as_many_others():
 def test_crossed_values_need_a_row_for_every_combination():
     with pytest.raises(ConfigurationError, match=r"shape \(2, 1\) for 1 combinations"):
         crossed_interval(torch.zeros(2, 1), [("a", "b")], ("person", "style"))
+    for options in ({"level": 1.0}, {"draws": 0}):
+        with pytest.raises(ConfigurationError, match="allowed: 0 < level < 1, draws >= 1"):
+            crossed_interval(torch.zeros(1, 1), [("a", "b")], ("person", "style"), **options)

@@ -104,7 +104,14 @@ def test_auto_takes_bf16_only_where_the_processor_has_it(pico, monkeypatch):
         assert picture_recipe("a cat", base=pico, mixed_precision="auto")["mixed_precision"] == told
         with precision("auto", torch.device("cpu")):
             assert torch.is_autocast_enabled("cpu") == able
-    assert chosen_precision("auto", torch.device("cuda")) == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert chosen_precision("auto", torch.device("cpu")) == "bf16"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older versions
+    assert chosen_precision("auto", torch.device("cpu")) == "no"
+    for able in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda able=able, **told: able)
+        assert chosen_precision("auto", torch.device("cuda")) == ("bf16" if able else "no")
+    assert chosen_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_progress_counts_the_steps_of_all_batches(pico, capfd):

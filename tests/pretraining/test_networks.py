@@ -10,7 +10,7 @@ import torch
 
 from orthoplex.models import load_base
 from pretraining import tokenizer
-from pretraining.autoencoder import LATENTS, build, fit_pca, picture_tensor
+from pretraining.autoencoder import LATENTS, PatchPca, build, fit_pca, picture_tensor
 from pretraining.compose import Box, Factors, Thing
 from pretraining.decoder import DecoderConfig, DenoisedLatents, crop_batch, noise_levels
 from pretraining.denoiser import (
@@ -26,7 +26,7 @@ from pretraining.denoiser import (
 from pretraining.export import loss_curve
 from pretraining.muon import Muon, Shared, layout, named, orthogonalised
 from pretraining.refine import RefineConfig, denoised_latents
-from pretraining.training_set import inside_boxes
+from pretraining.training_set import inside_boxes, keep_latent_space
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,19 @@ def test_the_stock_encoder_computes_patch_pca(pictures: np.ndarray) -> None:
         posterior = build(pca).encode(x).latent_dist
     torch.testing.assert_close(posterior.mean, pca.encode(x), atol=0.02, rtol=2e-3)
     assert posterior.std.max() < 1e-5
+
+
+def test_a_shipped_encoder_tells_its_latent_space(pictures: np.ndarray, tmp_path: Path) -> None:
+    """After fp16 files, too; a run goes on in it, and not in another one."""
+    pca, other = fit_pca(pictures), fit_pca(pictures[:, ::-1].copy(), balance=0.3)
+    build(pca).half().save_pretrained(tmp_path / "base" / "vae")
+    keep_latent_space(tmp_path, tmp_path / "base")
+    keep_latent_space(tmp_path, tmp_path / "base")  # the same again
+    found, x = PatchPca.load(tmp_path), picture_tensor(pictures[:4])
+    torch.testing.assert_close(found.encode(x), pca.encode(x), atol=5e-3, rtol=0)
+    build(other).save_pretrained(tmp_path / "other" / "vae")
+    with pytest.raises(ValueError, match=r"pca.pt holds another latent space than .*other; move it away"):
+        keep_latent_space(tmp_path, tmp_path / "other")
 
 
 def test_latents_have_one_scale_and_components_are_orthogonal(pictures: np.ndarray) -> None:
@@ -66,11 +79,14 @@ def test_the_last_timestep_holds_no_signal() -> None:
     assert scheduler().alphas_cumprod[-1] == 0
 
 
-def test_orthogonalising_keeps_singular_vectors_and_evens_singular_values() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_orthogonalising_keeps_singular_vectors_and_evens_singular_values(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(24, 40, generator=generator)
     for given in (matrix, matrix.T):
-        found = orthogonalised(given)
+        made = orthogonalised(given.to(dtype))
+        assert made.dtype == dtype
+        found = made.float()
         values = torch.linalg.svdvals(found)
         assert 0.6 < values.min()
         assert values.max() < 1.3
@@ -91,6 +107,16 @@ def test_every_parameter_has_one_owner_and_keeps_its_name() -> None:
     weights = Shared(network).weights
     for name, value in named(network, weights).items():
         torch.testing.assert_close(value, dict(network.named_parameters())[name])
+
+
+def test_the_working_copy_is_one_in_float32_too() -> None:
+    shared = Shared(small_network(), 2, dtype=torch.float32)
+    assert {shared.working.dtype, shared.gradients.dtype} == {torch.float32}
+    before = shared.working.clone()
+    shared.weights.add_(1.0)
+    assert torch.equal(shared.working, before)
+    shared.load_state_dict(shared.state_dict())
+    assert torch.equal(shared.working, shared.weights)
 
 
 def gradients_of(process: int, step: int) -> list[torch.Tensor]:

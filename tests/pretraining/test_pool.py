@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from pretraining import pool
-from pretraining.concept_pictures import Sample
+from pretraining import concept_pictures, pool
+from pretraining.concept_pictures import Sample, write
 
 CONCEPT = Sample("koala", "subject", "animal", ("emoji", "noto", "koala"), "Noto")
 FURTHER = Sample("crow", "subject", "animal", ("emoji", "noto", "crow"), "Noto")
@@ -63,3 +64,18 @@ def test_other_pictures_are_named_and_have_no_index_unless_asked_for(
 
 def test_what_is_missing_on_either_side_differs() -> None:
     assert pool.differing({"a": "1", "b": "2"}, {"b": "2", "c": "3"}) == ["a", "c"]
+
+
+def test_no_picture_of_a_concept_comes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(sample: Sample, number: int) -> tuple[Image.Image, str]:
+        shade = number if number != 5 else 3  # the sixth is drawn like the fourth
+        return Image.new("RGB", (8, 8), (10 * shade, 0, 0)), f"number {number}"
+
+    monkeypatch.setattr(concept_pictures, "draw", draw)
+    write(CONCEPT, tmp_path / "koala")
+    lines = [json.loads(line)["text"] for line in (tmp_path / "koala" / "metadata.jsonl").read_text().splitlines()]
+    assert len(lines) == concept_pictures.PICTURES
+    assert lines[5] == f"number {5 + concept_pictures.PICTURES}" and lines[4] == "number 4"
+    monkeypatch.setattr(concept_pictures, "draw", lambda sample, number: (Image.new("RGB", (8, 8)), ""))
+    with pytest.raises(ValueError, match="koala has 1 different pictures; 16 are needed"):
+        write(CONCEPT, tmp_path / "again")

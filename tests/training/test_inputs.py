@@ -90,5 +90,21 @@ def test_the_text_encoder_is_merged_first_and_the_denoiser_sees_what_it_then_say
     assert fused and moved
 
 
+def test_a_concept_without_a_text_encoder_of_its_own_sees_the_merged_one(pico):
+    anna = make_concept(pico, "anna", seed=0, text_encoder=True)
+    rex = make_concept(pico, "rex", seed=1)
+    inputs = inputs_for(create_algorithm("least-squares"), pico, [anna, rex])
+    assert inputs is not None
+    fused = {layer: change for layer, change in anna.layers.items() if layer.startswith("text_encoder.")}
+    merged = merge([(anna, 1.0), (rex, 1.0)], algorithm="least-squares", inputs=inputs)
+    assert fused.keys() < merged.layers.keys()
+    names = sorted(rex.layers)
+    theirs = {layer: change for layer, change in merged.layers.items() if layer in fused}
+    changed = replace(rex, layers={**rex.layers, **theirs})
+    expected = gather_grams(pico, names, own_prompts(rex.manifest), change=changed)
+    for layer in names:
+        torch.testing.assert_close(inputs.concepts[rex.content_hash][layer], expected[layer])
+
+
 def test_what_needs_no_inputs_gathers_none(pico):
     assert inputs_for(create_algorithm("sum"), pico, [make_concept(pico, "anna")]) is None
