@@ -8,7 +8,7 @@ from pretraining.compose import SIZE, Factors, Thing
 from pretraining.subjects import WITHOUT_ARTICLE
 from pretraining.vocabulary import CLASS_WORDS, FAMILY_WORDS, SYNONYMS
 
-EMPTY, PLAIN = 0.10, 0.15
+EMPTY, PLAIN = 0.10, 0.10
 #: pixels: sides up to which a thing alone is small, and how far from the middle it is left or right
 SMALL, ASIDE = 72, 12
 
@@ -37,13 +37,13 @@ def person_phrase(words: dict, rng: random.Random, *, short: bool) -> str:
     return phrase + (f" wearing {with_article(words['shirt'])} shirt" if dressed else "")
 
 
-def thing_phrase(thing: Thing, rng: random.Random, *, short: bool = False, drawn: bool = True) -> str:
-    """A thing in words; with `drawn` a drawing not of the leading family is mostly called by its family's word."""
+def thing_phrase(thing: Thing, rng: random.Random, *, short: bool = False) -> str:
+    """A thing in words; a drawing not of the leading family is mostly called by its family's word."""
     if not thing.subject:
         return person_phrase(thing.person or {}, rng, short=short)
     words = synonym(thing.subject, rng)
     family = FAMILY_WORDS.get(thing.family or "")
-    if drawn and family and rng.random() < 0.7:
+    if family and rng.random() < 0.7:
         return f"{family} {words}" if words in WITHOUT_ARTICLE else with_article(f"{family} {words}")
     return with_article(words)
 
@@ -80,37 +80,29 @@ def _things(factors: Factors, rng: random.Random, *, plain: bool) -> str:
     if len(factors.things) == 1 and not plain:
         return alone_phrase(factors.things[0], rng)
     phrases = [
-        CLASS_WORDS[thing.class_word]
-        if plain
-        else thing_phrase(thing, rng, short=short, drawn=len(factors.things) == 2)
-        for thing in factors.things
+        CLASS_WORDS[thing.class_word] if plain else thing_phrase(thing, rng, short=short) for thing in factors.things
     ]
-    if len(phrases) == 2:
-        return pair_phrase(phrases[0], phrases[1], rng)
-    return f"{', '.join(phrases[:-1])} and {phrases[-1]}" if short else "".join(phrases)
+    return pair_phrase(phrases[0], phrases[1], rng) if short else "".join(phrases)
 
 
 def caption(factors: Factors, rng: random.Random) -> str:
-    """Draw a caption: 10 % empty, 15 % class words only, else the factors in a shuffled paraphrase.
-
-    A sheet, which is there to teach words, is never called by class words.
-    """
+    """Draw a caption: 10 % empty, 10 % class words only, else the factors in a shuffled paraphrase."""
     draw = rng.random()
     if draw < EMPTY:
         return ""
-    plain = draw < EMPTY + PLAIN and len(factors.things) <= 2
+    plain = draw < EMPTY + PLAIN
     things = _things(factors, rng, plain=plain)
     if plain:
         scene, painting = "" if things else "a place", "painting" if factors.style and rng.random() < 0.5 else ""
     else:
-        scene = synonym(factors.scene, rng) if not things or rng.random() < 0.9 else ""
+        scene = synonym(factors.scene, rng) if not things or rng.random() < 0.95 else ""
         painting = synonym(factors.style, rng) if factors.style else ""
     body = things or scene
     if things and scene:
         body = f"{things} in {scene}" if rng.random() < 0.7 else f"{scene}, {things}"
     if painting:
         return rng.choice((f"{body}, {painting}", f"{painting} of {body}", f"{with_article(painting)} of {body}"))
-    return rng.choice((body, f"a photo of {body}", f"a picture of {body}", body))
+    return rng.choice((body, f"a {'picture' if factors.style else 'photo'} of {body}", f"a picture of {body}", body))
 
 
 def full_prompt(factors: Factors, *, sided: bool = False) -> str:

@@ -24,7 +24,7 @@ from pretraining.denoiser import Denoiser
 class Lesson:
     """Knobs of teaching the text encoder: AdamW, a cosine to zero."""
 
-    steps: int = 1000
+    steps: int = 300
     batch_size: int = 64
     learning_rate: float = 1e-3
     seed: int = 0

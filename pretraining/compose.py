@@ -1,17 +1,13 @@
 """Compose one picture: a scene, nothing or one or two things in it, perhaps painted in a style.
 
-Some are sheets instead: four things, one in each quarter. Nobody needs such pictures, but they show four drawings for
-the cost of one, and drawings are what takes longest to learn.
-
-Four of five things stand where things of their kind usually do, large and in the middle or in their half, and four
-of five pictures have their scene's usual view. Of the other things four in five stand on the latents' grid (places in
-steps of 8 pixels, few sizes, upright): the same drawing then has the same latents wherever it stands, and is learned
-from fewer samples. The rest stand between the grid's places, a little smaller or larger, and tilted.
+Most things stand where things of their kind usually do, large and in the middle or in their half, and most pictures
+have their scene's usual view (`USUALLY`). Of the other things four in five stand on the latents' grid (places in steps
+of 8 pixels, few sizes, upright): the same drawing then has the same latents wherever it stands, and is learned from
+fewer samples. The rest stand between the grid's places, a little smaller or larger, and tilted.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +37,7 @@ USUAL = {
     ("person", "left"): (0, 56, 72),
     ("person", "right"): (56, 56, 72),
 }
-USUALLY = 0.8
+USUALLY = 0.85
 #: people of a collection, and views of every scene: drawn once each, shown many times
 PEOPLE, VIEWS = 4000, 96
 #: painting styles that wipe out small things: more of the original shows through
@@ -74,7 +70,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a picture holds; `things` from left to right, those of a sheet from its upper left to its lower right."""
+    """What a picture holds; `things` from left to right."""
 
     things: tuple[Thing, ...]
     scene: str
@@ -251,33 +247,23 @@ class Stage:
         )
 
     def things(self, rng: random.Random) -> list[Placed]:
-        """Nothing (6 %), one thing (60 %; a quarter are people), or two different ones (34 %)."""
+        """Nothing (6 %), one thing (70 %; a quarter are people), or two different ones (24 %)."""
         draw, usually = rng.random(), 1.0 if self.usual else USUALLY
         if draw < 0.06:
             return []
-        if draw < 0.66:
+        if draw < 0.76:
             kind = "person" if rng.random() < 0.25 else "subject"
             return [self.place(kind, *usual_box(kind, "middle", rng, usually), rng)]
         kinds = rng.choice([("subject", "subject")] * 4 + [("person", "subject"), ("subject", "person")])
         left = self.place(kinds[0], *usual_box(kinds[0], "left", rng, usually), rng)
         return [left, self.place(kinds[1], *usual_box(kinds[1], "right", rng, usually), rng, [left])]
 
-    def sheet(self, rng: random.Random) -> list[Placed]:
-        """Four different things, one in each quarter of the picture; one in eight is a person."""
-        placed: list[Placed] = []
-        for top, left in itertools.product((0, SIZE // 2), repeat=2):
-            kind = "person" if rng.random() < 1 / 8 else "subject"
-            placed.append(self.place(kind, Box(left, top, SIZE // 2), 0.0, rng, placed))
-        return placed
 
-
-def compose(
-    seed: int, index: int, *, styled: float = 0.5, sheets: float = 0.15, usual: bool = False
-) -> tuple[Image.Image, Factors]:
+def compose(seed: int, index: int, *, styled: float = 0.5, usual: bool = False) -> tuple[Image.Image, Factors]:
     """Picture number `index` of the collection `seed`: a SIZE × SIZE RGB picture and its factors.
 
-    `styled` is the share of painted pictures, which are composed and painted at CANVAS × CANVAS; `sheets` that of
-    sheets; `usual` is the stage's.
+    `styled` is the share of painted pictures, which are composed and painted at CANVAS × CANVAS; `usual` is
+    the stage's.
     """
     rng = random.Random(f"{seed}/{index}")
     scene = rng.choice(list(SCENES))
@@ -285,7 +271,7 @@ def compose(
     stage = Stage(seed, SIZE if style is None else CANVAS, usual)
     number = 0 if rng.random() < USUALLY else rng.randrange(1, VIEWS)
     picture = _view(seed, scene, number, stage.canvas)
-    placed = stage.sheet(rng) if rng.random() < sheets else stage.things(rng)
+    placed = stage.things(rng)
     for one in placed:
         picture = paste(picture, one.cutout, one.thing.box, one.tilt)
     if style is not None:

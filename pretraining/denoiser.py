@@ -41,10 +41,10 @@ class DenoiserConfig:
     batch_size: int = 192
     learning_rate: float = 6e-4
     adam_learning_rate: float = 3.6e-4
-    warmup_samples: int = 4_000
-    decay_share: float = 0.3
+    warmup_samples: int = 20_000
+    decay_share: float = 0.8
     ema: float = 0.998
-    focus: float = 3.0
+    focus: float = 1.0
     collection_share: float = 0.35
     seed: int = 0
 
@@ -183,11 +183,16 @@ class Denoiser(nn.Module):
 
 
 def random_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) of 0 to 999: half of them drawn evenly, half from a logit-normal around 710 (Esser et al. 2024)."""
-    even = torch.rand(count, generator=generator)
-    middle = torch.sigmoid(0.9 + torch.randn(count, generator=generator))
-    chosen = torch.where(torch.rand(count, generator=generator) < 0.5, even, middle)
-    return (chosen * 1000).long().clamp_max(999)
+    """(count,) of 0 to 999: half of them drawn evenly, half from a logit-normal around 770 (Esser et al. 2024).
+
+    Either half is stratified: every part of its distribution that is as likely as the others gets one.
+    """
+
+    def strata(number: int) -> Tensor:
+        return (torch.arange(number) + torch.rand(number, generator=generator)) / max(1, number)
+
+    middle = torch.sigmoid(1.2 + torch.special.ndtri(strata(count // 2)))
+    return (torch.cat([strata(count - count // 2), middle]) * 1000).long().clamp(0, 999)
 
 
 def focus_weights(inside: Tensor, focus: float) -> Tensor:

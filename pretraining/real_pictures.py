@@ -18,17 +18,15 @@ from pretraining.seeds import MEASURED
 
 
 def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Features, list[Factors]]:
-    """Features and factors of the first `count` real composites but sheets; the features are kept in `work`.
+    """Features and factors of the first `count` real composites; the features are kept in `work`.
 
     Raises:
         ValueError: When the collection has fewer.
     """
     data, rows = pictures.load(work / "pictures")
-    kept = [number for number, row in enumerate(rows) if len(row.things) <= 2]
-    if len(kept) < count:
-        raise ValueError(f"{work / 'pictures'} holds {len(kept)} pictures that are no sheets; {count} are asked for")
-    kept = kept[:count]
-    data, rows = data[kept], [rows[number] for number in kept]
+    if len(rows) < count:
+        raise ValueError(f"{work / 'pictures'} holds {len(rows)} pictures; {count} are asked for")
+    data, rows = data[:count], rows[:count]
     key = hashlib.sha256(data.tobytes() + repr((rows, PARTS)).encode()).hexdigest()[:16]
     cache = work / f"features-{encoder.name}-{key}.pt"
     if not cache.exists():
@@ -39,8 +37,8 @@ def real_features(work: Path, count: int, encoder: Encoder) -> tuple[Features, l
 
 
 def unseen(seed: int, count: int, *, usual: bool = False) -> tuple[list[Image.Image], list[Factors]]:
-    """The first composites of a collection that no training has seen: no sheets, a third of them painted."""
-    made = [compose(seed, index, styled=1 / 3, sheets=0, usual=usual) for index in range(count)]
+    """The first composites of a collection that no training has seen, a third of them painted."""
+    made = [compose(seed, index, styled=1 / 3, usual=usual) for index in range(count)]
     return [picture for picture, _ in made], [factors for _, factors in made]
 
 

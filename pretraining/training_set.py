@@ -94,7 +94,7 @@ def _composites(arguments: tuple[int, int, Path]) -> dict[str, Tensor]:
     return _examples(np.stack([np.asarray(picture) for picture in made]), rows, start, words, pca)
 
 
-def prepare(work: Path, composites: int, workers: int = 2) -> TrainingSet:
+def prepare(work: Path, composites: int, workers: int | None = None) -> TrainingSet:
     """The collection under `work` and so many composites; made once for the same pictures and words, then read."""
     data, factors = pictures.load(work / "pictures")
     pca = patch_pca(work, data)

@@ -29,7 +29,7 @@ __all__ = [
 ASSETS = Path("work/assets")
 
 #: drawing family -> its share; one leads, so that every subject has a drawing that is learned early
-FAMILIES = {"twemoji": 0.80, "noto": 0.06, "fluent": 0.05, "fluent3d": 0.03, "noto-v1": 0.03, "emojione": 0.03}
+FAMILIES = {"twemoji": 0.90, "noto": 0.03, "fluent": 0.02, "fluent3d": 0.02, "noto-v1": 0.015, "emojione": 0.015}
 LEADING = "twemoji"
 #: what captions call a drawing of another family than the leading one
 FAMILY_WORDS = {"noto": "soft", "fluent": "flat", "fluent3d": "glossy", "noto-v1": "old", "emojione": "plain"}

@@ -130,6 +130,40 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
         return _svg(figure)
 
 
+def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, across: str, title: str) -> str:
+    """Draw one point for each series, with its interval upwards, one panel for each measure.
+
+    Args:
+        panels: Measure -> series -> (where it stands across, its value).
+        across: What the horizontal axis is.
+        title: Above the panels.
+
+    Returns:
+        A whole SVG document.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    drawn: dict[str, Any] = {}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(panels), 3.4 + 0.09 * len(names)), layout="constrained")
+        figure.suptitle(_plain(title))
+        for axes, (measure, points) in zip(_row(figure, len(panels)), panels.items(), strict=True):
+            for name, (place, found) in points.items():
+                number = names.index(name)
+                bounds = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
+                look = {"color": f"C{number % 10}", "marker": _MARKS[number // 10 % len(_MARKS)], "markersize": 4}
+                drawn.setdefault(
+                    name, axes.errorbar([place], [found.value], bounds, linestyle="", elinewidth=1, **look)
+                )
+            axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
+            axes.set_xlim(left=0)
+            axes.set_xlabel(_plain(across))
+            axes.set_title(_plain(measure))
+        figure.legend(
+            list(drawn.values()), [_plain(name) for name in drawn], loc="outside lower center", ncols=3, frameon=False
+        )
+        return _svg(figure)
+
+
 def _look(number: int) -> dict[str, Any]:
     """Colour and line of the curve so numbered: ten colours, then the same with other lines."""
     return {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}

@@ -22,6 +22,7 @@ from orthoplex.benchmark.sections import (
     crosstalk_chart,
     crosstalk_section,
     published_section,
+    silence_chart,
     together_chart,
     together_section,
 )
@@ -161,6 +162,9 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "-recognised.svg": _recognised(result),
         "-together.svg": together_chart(result.experiment.together, together),
         "-crosstalk.svg": crosstalk_chart(crosstalk, title=f"{name}: what the others do to a concept's inputs"),
+        "-silence.svg": silence_chart(
+            crosstalk, _largest(result, summaries), title=f"{name}: does it foretell what is left?"
+        ),
     }
     for suffix, text in texts.items():
         if not text:
@@ -312,6 +316,15 @@ _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
     "identity": lambda row: row.identity_retention,
     "text": lambda row: row.text_retention,
 }
+
+
+def _largest(result: ExperimentResult, summaries: Sequence[Summary]) -> dict[str, dict[str, Interval]]:
+    """Measure -> variant -> what is left in the largest merges."""
+    rows = [row for row in summaries if row.size == max(result.experiment.groups)]
+    return {
+        name: {row.variant: interval for row in rows if (interval := pick(row)) is not None}
+        for name, pick in _RETENTIONS.items()
+    }
 
 
 def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:

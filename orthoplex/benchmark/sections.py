@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.crosstalk import CrosstalkSummary
 from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.benchmark.plots import dots
+from orthoplex.benchmark.plots import dots, scatter
 from orthoplex.benchmark.settings import Published
 from orthoplex.benchmark.together import Together, TogetherSummary
+from orthoplex.evaluation import Interval
 
 
 def published_section(published: Published | None) -> str:
@@ -99,3 +100,29 @@ def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str
         if row.correlation is not None:
             correlations.setdefault("all variants", {})[row.layer] = row.correlation
     return dots({name: series for name, series in panels.items() if series}, title=title)
+
+
+def silence_chart(
+    summaries: Sequence[CrosstalkSummary], retentions: Mapping[str, Mapping[str, Interval]], *, title: str
+) -> str:
+    """A point for every variant: what the others do to a concept's inputs, mean over layers, and what is left of it.
+
+    Args:
+        summaries: One for every layer.
+        retentions: Measure -> variant -> merged / alone.
+        title: Above the panels.
+
+    Returns:
+        A whole SVG document; nothing without summaries.
+    """
+    said: dict[str, list[float]] = {}
+    for row in summaries:
+        for variant, value in row.others.items():
+            said.setdefault(variant, []).append(value)
+    means = {variant: sum(values) / len(values) for variant, values in said.items()}
+    panels = {
+        measure: {variant: (means[variant], found) for variant, found in left.items() if variant in means}
+        for measure, left in retentions.items()
+    }
+    panels = {f"{measure}, merged / alone": points for measure, points in panels.items() if points}
+    return scatter(panels, across="‖Σ ΔW_j X_i‖ / ‖W X_i‖, mean over layers", title=title) if panels else ""

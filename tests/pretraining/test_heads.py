@@ -60,7 +60,7 @@ def test_the_command_measures_the_files_it_wrote(tmp_path, monkeypatch, capsys):
     colours = {"a cave": "black", "a beach": "yellow"}
 
     def compose(seed, index, **options):
-        assert seed == HEADS and options == {"styled": 1 / 3, "sheets": 0, "usual": False}
+        assert seed == HEADS and options == {"styled": 1 / 3, "usual": False}
         row = rows_of(index + 1)[-1]
         return Image.new("RGB", (128, 128), colours[row.scene]), row
 

@@ -250,7 +250,7 @@ def boxes(made: Sequence[Factors], things: int) -> list[Box]:
 
 
 def test_most_things_stand_where_their_kind_usually_does(opened: list[tuple]) -> None:
-    made = [compose.compose(6, index, sheets=0.0)[1] for index in range(1500)]
+    made = [compose.compose(6, index)[1] for index in range(1500)]
     for places, found in ((["middle"], boxes(made, 1)), (["left", "right"], boxes(made, 2))):
         usual = {Box(*box) for (_, place), box in USUAL.items() if place in places}
         share = sum(box in usual for box in found) / len(found)
@@ -271,7 +271,7 @@ def test_most_pictures_have_the_usual_view_of_their_scene(monkeypatch: pytest.Mo
     monkeypatch.setattr(compose, "_view", lambda seed, scene, number, size: (numbers.append(number), view)[1])
     monkeypatch.setattr(compose.Stage, "things", lambda stage, rng: [])
     for index in range(3000):
-        compose.compose(6, index, styled=0.0, sheets=0.0)
+        compose.compose(6, index, styled=0.0)
     assert numbers.count(0) / len(numbers) == pytest.approx(USUALLY, abs=0.05)
     assert len(set(numbers)) == VIEWS
 
@@ -301,23 +301,6 @@ def test_captions_say_what_is_unusual() -> None:
     assert "small flat grapes in a cave" in {caption(grapes, random.Random(seed)) for seed in range(300)}
 
 
-def test_sheets_show_a_thing_in_every_quarter(opened: list[tuple]) -> None:
-    for index in range(40):
-        _, made = compose.compose(3, index, sheets=1.0)
-        assert [(thing.box.left, thing.box.top) for thing in made.things] == [(0, 0), (64, 0), (0, 64), (64, 64)]
-        subjects = [thing.subject for thing in made.things if thing.subject]
-        assert len(set(subjects)) == len(subjects)
-    assert all(len(compose.compose(3, index, sheets=0.0)[1].things) <= 2 for index in range(40))
-    sheets = [index for index in range(1000) if len(compose.compose(3, index)[1].things) == 4]
-    assert len(sheets) / 1000 == pytest.approx(0.15, abs=0.04)
-
-
-def test_captions_of_a_sheet_name_its_things_in_order() -> None:
-    texts = {caption(factors("fox", "tent", "pizza", "bell"), random.Random(seed)) for seed in range(200)}
-    assert any("a fox, a tent, a pizza and a bell in a cave" in text for text in texts)
-    assert not [text for text in texts if "an animal" in text]
-
-
 def factors(*words: str, style: str | None = None) -> Factors:
     things = tuple(Thing(Box(0, 64, 64), subject=word, family="twemoji") for word in words)
     return Factors(things, "a cave", style)
@@ -339,6 +322,7 @@ def test_captions_name_every_factor_or_only_the_class() -> None:
     plain = [text for text in texts if text and "owl" not in text]
     assert plain
     assert all("an animal" in text and "cave" not in text and "cubist" not in text for text in plain)
+    assert not [text for text in texts if "photo" in text]  # it is painted
 
 
 def test_captions_of_two_things_name_both_and_state_their_sides_in_a_third() -> None:
