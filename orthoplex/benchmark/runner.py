@@ -25,7 +25,7 @@ def run(
     """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
 
     These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg`, `NAME-recognised.svg` and, where the experiment
-    asks for it, `NAME-together.svg` and `NAME-crosstalk.svg`.
+    asks for it, `NAME-together.svg`, `NAME-crosstalk.svg` and `NAME-silence.svg`.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 

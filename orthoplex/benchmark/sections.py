@@ -105,7 +105,9 @@ def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str
 def silence_chart(
     summaries: Sequence[CrosstalkSummary], retentions: Mapping[str, Mapping[str, Interval]], *, title: str
 ) -> str:
-    """A point for every variant: what the others do to a concept's inputs, mean over layers, and what is left of it.
+    """A point for every variant: what the others do to a concept's inputs, and what is left of the concept.
+
+    The former is a mean over all layers that any variant changes; layers that a variant leaves alone count as 0.
 
     Args:
         summaries: One for every layer.
@@ -119,7 +121,7 @@ def silence_chart(
     for row in summaries:
         for variant, value in row.others.items():
             said.setdefault(variant, []).append(value)
-    means = {variant: sum(values) / len(values) for variant, values in said.items()}
+    means = {variant: sum(values) / len(summaries) for variant, values in said.items()}
     panels = {
         measure: {variant: (means[variant], found) for variant, found in left.items() if variant in means}
         for measure, left in retentions.items()

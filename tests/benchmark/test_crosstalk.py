@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from orthoplex.adapters import LowRank
-from orthoplex.benchmark.crosstalk import measure_crosstalk, rank_correlation, summarise_crosstalk
+from orthoplex.benchmark import sections
+from orthoplex.benchmark.crosstalk import CrosstalkSummary, measure_crosstalk, rank_correlation, summarise_crosstalk
 from orthoplex.benchmark.measurement import Measurement
-from orthoplex.benchmark.sections import crosstalk_section
+from orthoplex.benchmark.sections import crosstalk_section, silence_chart
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
+from orthoplex.evaluation import Interval
 from orthoplex.merging import InputGrams
 
 
@@ -91,6 +93,18 @@ def test_summaries_set_crosstalk_beside_loss_within_each_variant():
     assert summary.others["v"] == pytest.approx((6 + 5 + 3) / 3 / 3**0.5) and summary.shared["v"] == pytest.approx(1.0)
     (unknown,) = summarise_crosstalk(rows, [])
     assert unknown.correlation is None
+
+
+def test_layers_that_a_variant_leaves_alone_are_silent(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(sections, "scatter", lambda panels, **_: drawn.update(panels) or "svg")
+    others = {"unet.a": {"a": 1.0}, "unet.b": {"a": 3.0, "b": 6.0}}
+    layers = [CrosstalkSummary(name, {}, values, {}, {}, None) for name, values in others.items()]
+    left = {"identity": {"a": Interval(0.9, 0.8, 1.0), "b": Interval(0.5, 0.4, 0.6), "tokens": Interval(1.0, 1.0, 1.0)}}
+    assert silence_chart(layers, left, title="t") == "svg"
+    (points,) = drawn.values()
+    assert {name: place for name, (place, _) in points.items()} == {"a": 2.0, "b": 3.0}
+    assert silence_chart([], left, title="t") == ""
 
 
 def test_a_variant_that_lacks_the_first_layer_is_in_the_table():

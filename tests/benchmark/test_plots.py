@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import torch
 
-from orthoplex.benchmark.plots import curves, dots, heat_maps
+from orthoplex.benchmark.plots import curves, dots, heat_maps, scatter
 from orthoplex.evaluation import Interval
 
 
@@ -39,6 +39,16 @@ def test_dots():
     for word in ("crosstalk", "others", "loss", "slots", "lora", "all", "unet.a", "unet.b"):
         assert word in found
     assert svg == dots(panels, title="crosstalk")
+
+
+def test_scatter():
+    point = (0.4, Interval(0.9, 0.8, 1.0))
+    panels = {"identity": {"slots": point, "lora": (2.0, Interval(0.2, 0.2, 0.2))}, "alignment": {"slots": point}}
+    svg = scatter(panels, across="crosstalk", title="does it tell?")
+    found = texts(svg)
+    for word in ("does it tell?", "identity", "alignment", "crosstalk", "slots", "lora"):
+        assert word in found
+    assert svg == scatter(panels, across="crosstalk", title="does it tell?")
 
 
 def test_a_variant_has_one_colour_in_all_panels_and_any_name():

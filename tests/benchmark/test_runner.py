@@ -159,7 +159,7 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     text = (tmp_path / "results" / "tiny.md").read_text()
     assert "## Together: pairs" in text and "## Crosstalk" in text and next(iter(layers)) in text
     assert "A paper, table 2" in text and "| theirs | 0.500 | 0.250 |" in text
-    for name in ("tiny-together.svg", "tiny-crosstalk.svg"):
+    for name in ("tiny-together.svg", "tiny-crosstalk.svg", "tiny-silence.svg"):
         assert (tmp_path / "results" / name).read_text().lstrip().startswith("<")
     again = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     assert not [event for event in again if event.stage in ("train", "pictures")]
