@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
+# of `make base`: what it goes on from, how many samples the denoiser sees, and by how many processes (1 on a GPU)
+INITIAL ?= orthoplex/vignette/base
+SAMPLES ?= 1500000
+PROCESSES ?= 2
 SOURCES := orthoplex pretraining tests .ci
 
-.PHONY: help env pretraining-env test test-all gate format demo bench pool concepts clean
+.PHONY: help env pretraining-env test test-all gate format demo bench pool base concepts clean
 
 help:
 	@echo "make env        create .venv with the pinned dependencies"
@@ -16,6 +20,7 @@ help:
 	@echo "make bench      run the experiments and regenerate results/"
 	@echo "make pool       build the pictures that most experiments take"
 	@echo "make concepts   train the shipped concept files again"
+	@echo "make base       train the embedded base again (hours on a CPU)"
 	@echo "make format     format the code"
 	@echo "make test-all   also the slow tests"
 	@echo "make clean      remove what the commands wrote"
@@ -66,6 +71,18 @@ bench: env pool
 	set -e; for experiment in $(sort $(wildcard experiments/*.toml)); do \
 		$(BIN)/orthoplex bench $$experiment; \
 	done
+
+# The embedded base, trained and put in the place of the one that ships; hours on a CPU. Stopped, it goes on where it was.
+base: pretraining-env
+	$(BIN)/python -m pretraining.assets
+	$(BIN)/python -m pretraining.pictures
+	$(BIN)/python -m pretraining.train denoiser --initial $(INITIAL) --samples $(SAMPLES) --processes $(PROCESSES)
+	$(BIN)/python -m pretraining.train decoder --initial $(INITIAL)
+	$(BIN)/python -m pretraining.train refine
+	$(BIN)/python -m pretraining.train export
+	$(BIN)/python -m pretraining.measure
+	$(BIN)/python -m pretraining.heads
+	$(BIN)/python -m pretraining.concepts
 
 # The concept files that ship with the package, trained again.
 concepts: env
