@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from orthoplex.errors import BusyError, ConceptFileError
 from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
-from orthoplex.models import Base, Foldable, gather_grams
+from orthoplex.models import Base, Foldable, chosen_precision, gather_grams
 from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
@@ -41,6 +41,7 @@ CACHE_VERSION = 4
 POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
+_Told = TypeVar("_Told", TrainingConfig, PictureSettings)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Workspace:
         Raises:
             KeyboardInterrupt: when the training was interrupted; the next call goes on from its checkpoint.
         """
+        config = self._settled(config)
         dataset = ConceptDataset.from_folder(
             training_folder(source, self.folder),
             resolution=resolution,
@@ -158,6 +160,7 @@ class Workspace:
         Returns:
             One set for each prompt, in their order.
         """
+        settings = self._settled(settings)
         folders = [self._picture_folder(merge, prompt, settings) for prompt in prompts]
         wanted = dict(zip(folders, prompts, strict=True))
         kept = {folder: _whole(folder, _read_set) for folder in wanted}
@@ -201,6 +204,10 @@ class Workspace:
             with written_atomically(path) as temporary:
                 save_file(kept, temporary)
         return kept
+
+    def _settled(self, told: _Told) -> _Told:
+        """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""
+        return replace(told, mixed_precision=chosen_precision(told.mixed_precision, self.base.device))
 
     def _folded(self, merge: Merge | None) -> AbstractContextManager[object]:
         return nullcontext() if merge is None else self.base.folded(merge)

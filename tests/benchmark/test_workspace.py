@@ -234,6 +234,18 @@ def test_settings_and_merges_have_pictures_of_their_own(workspace, sources):
     assert json.loads((found[1][0].folder / "set.json").read_text())["merge"]["concepts"][0]["strength"] == 0.5
 
 
+def test_what_auto_stood_for_decides_the_name(workspace, sources, monkeypatch):
+    found = {}
+    for able, told in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able})
+        _, file = trained(workspace, sources[0], replace(CONFIG, mixed_precision="auto"))
+        (pictures,) = pictured(workspace, None, "a cat", settings=replace(ONE_STEP, mixed_precision="auto"))[1]
+        assert trained(workspace, sources[0], replace(CONFIG, mixed_precision=told)) == ([], file)
+        assert pictured(workspace, None, "a cat", settings=replace(ONE_STEP, mixed_precision=told)) == ([], (pictures,))
+        found[told] = (file.path, pictures.folder)
+    assert len({*found["bf16"], *found["no"]}) == 4
+
+
 def test_a_prompt_that_is_refused_leaves_nothing_behind(workspace):
     with pytest.raises(PromptError, match="<bob>"):
         pictured(workspace, None, "<bob> person")
