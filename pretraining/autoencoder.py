@@ -18,6 +18,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from pretraining.checkpoint import save
+
 CHANNELS, LATENTS, GROUPS, PATCH = (16, 48, 96, 128), 12, 8, 8
 CONSTANT = 64.0
 
@@ -32,7 +34,16 @@ class PatchPca:
     @staticmethod
     def load(work: Path) -> PatchPca:
         """The one that is kept under `work`."""
-        return PatchPca(**torch.load(work / "pca.pt", weights_only=True))
+        return PatchPca(**torch.load(PatchPca.file(work), weights_only=True))
+
+    @staticmethod
+    def file(work: Path) -> Path:
+        """Where it is kept under `work`."""
+        return work / "pca.pt"
+
+    def save(self, work: Path) -> None:
+        """Keep it under `work`."""
+        save(PatchPca.file(work), {"mean": self.mean, "components": self.components})
 
     @staticmethod
     def of(vae: AutoencoderKL) -> PatchPca:

@@ -102,7 +102,7 @@ def caption(factors: Factors, rng: random.Random) -> str:
         body = f"{things} in {scene}" if rng.random() < 0.7 else f"{scene}, {things}"
     if painting:
         return rng.choice((f"{body}, {painting}", f"{painting} of {body}", f"{with_article(painting)} of {body}"))
-    return rng.choice((body, f"a {'picture' if factors.style else 'photo'} of {body}", f"a picture of {body}", body))
+    return rng.choice(("", "a picture of " if factors.style else "a photo of ", "a picture of ", "")) + body
 
 
 def full_prompt(factors: Factors, *, sided: bool = False) -> str:

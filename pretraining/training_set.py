@@ -35,10 +35,8 @@ def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
 
     It outlives a rebuilt collection, so that what was trained in its latent space goes on.
     """
-    file = work / "pca.pt"
-    if not file.exists():
-        fitted = autoencoder.fit_pca(data[:4000])
-        save(file, {"mean": fitted.mean, "components": fitted.components})
+    if not autoencoder.PatchPca.file(work).exists():
+        autoencoder.fit_pca(data[:4000]).save(work)
     return autoencoder.PatchPca.load(work)
 
 
@@ -48,9 +46,10 @@ def keep_latent_space(work: Path, initial: Path) -> None:
     Raises:
         ValueError: When another one is there.
     """
-    file, pca = work / "pca.pt", autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
+    pca = autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
+    file = autoencoder.PatchPca.file(work)
     if not file.exists():
-        save(file, {"mean": pca.mean, "components": pca.components})
+        pca.save(work)
         return
     there = autoencoder.PatchPca.load(work)
     grey = torch.zeros(1, *pca.mean.shape)

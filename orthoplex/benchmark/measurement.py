@@ -21,6 +21,9 @@ from orthoplex.evaluation import (
     shares,
 )
 
+#: what pictures recognised as a concept that no prompt named are counted under
+NOT_PROMPTED = "(not prompted)"
+
 
 @dataclass(frozen=True, eq=False)
 class References:
@@ -253,15 +256,17 @@ def recognition(rows: Sequence[Measurement], kind: str) -> tuple[tuple[str, ...]
         kind: The kind.
 
     Returns:
-        The prompted concepts; they, and then whatever else is recognised; and `(prompted, recognised)` float64 shares.
-        A row sums to 1; the diagonal is the share of pictures recognised as their own concept.
+        The prompted concepts; they, and `NOT_PROMPTED` for all others where any is recognised; and
+        `(prompted, recognised)` float64 shares. A row sums to 1; the diagonal is the share of pictures recognised as
+        their own concept.
     """
     of_kind = [row for row in rows if row.kind == kind]
     prompted = tuple(dict.fromkeys(row.concept for row in of_kind))
-    others = sorted({winner for row in of_kind for winner in row.merged_as} - {*prompted})
-    columns, seeds = (*prompted, *others), len({row.seed for row in of_kind})
+    others = {winner for row in of_kind for winner in row.merged_as} - {*prompted}
+    columns, seeds = (*prompted, *([NOT_PROMPTED] if others else [])), len({row.seed for row in of_kind})
     matrix = torch.zeros(len(prompted), len(columns), dtype=torch.float64)
     for row in of_kind:
         for winner, share in row.merged_as.items():
-            matrix[prompted.index(row.concept), columns.index(winner)] += share / seeds
+            column = prompted.index(winner) if winner in prompted else len(prompted)
+            matrix[prompted.index(row.concept), column] += share / seeds
     return prompted, columns, matrix

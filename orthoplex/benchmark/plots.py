@@ -67,8 +67,7 @@ def curves(
             axes.set_ylim(bottom=0)
             axes.set_xlabel("concepts in the merge")
             axes.set_title(f"{measure}, merged / alone")
-        drawn = [lines[name] for name in names]
-        figure.legend(handles=drawn, loc="outside lower center", ncols=3, frameon=False)
+        _legend(figure, {name: lines[name] for name in names})
         return _svg(figure)
 
 
@@ -124,9 +123,7 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
             axes.set_yticks([-number for number in range(len(labels))], labels=labels, fontsize=6)
             axes.set_ylim(-len(rows) + 0.5, 0.5)
             axes.set_title(_plain(measure), fontsize=8)
-        figure.legend(
-            list(drawn.values()), [_plain(name) for name in drawn], loc="outside lower center", ncols=3, frameon=False
-        )
+        _legend(figure, drawn)
         return _svg(figure)
 
 
@@ -158,10 +155,14 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, acros
             axes.set_xlim(left=0)
             axes.set_xlabel(_plain(across))
             axes.set_title(_plain(measure))
-        figure.legend(
-            list(drawn.values()), [_plain(name) for name in drawn], loc="outside lower center", ncols=3, frameon=False
-        )
+        _legend(figure, drawn)
         return _svg(figure)
+
+
+def _legend(figure: Figure, drawn: Mapping[str, Any]) -> None:
+    """Below the panels, once for all: what was drawn, by its name."""
+    names = [_plain(name) for name in drawn]
+    figure.legend(list(drawn.values()), names, loc="outside lower center", ncols=3, frameon=False)
 
 
 def _look(number: int) -> dict[str, Any]:

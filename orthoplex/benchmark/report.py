@@ -163,7 +163,9 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "-together.svg": together_chart(result.experiment.together, together),
         "-crosstalk.svg": crosstalk_chart(crosstalk, title=f"{name}: what the others do to a concept's inputs"),
         "-silence.svg": silence_chart(
-            crosstalk, _largest(result, summaries), title=f"{name}: does it foretell what is left?"
+            crosstalk,
+            _of_size(summaries, max(result.experiment.groups)),
+            title=f"{name}: does it foretell what is left?",
         ),
     }
     for suffix, text in texts.items():
@@ -318,12 +320,21 @@ _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
 }
 
 
-def _largest(result: ExperimentResult, summaries: Sequence[Summary]) -> dict[str, dict[str, Interval]]:
-    """Measure -> variant -> what is left in the largest merges."""
-    rows = [row for row in summaries if row.size == max(result.experiment.groups)]
+def _retentions(summaries: Sequence[Summary]) -> dict[str, dict[str, dict[int, Interval]]]:
+    """Measure -> variant -> concepts in a merge -> what is left."""
+    found: dict[str, dict[str, dict[int, Interval]]] = {}
+    for name, pick in _RETENTIONS.items():
+        for row in summaries:
+            if (interval := pick(row)) is not None:
+                found.setdefault(name, {}).setdefault(row.variant, {})[row.size] = interval
+    return found
+
+
+def _of_size(summaries: Sequence[Summary], size: int) -> dict[str, dict[str, Interval]]:
+    """Measure -> variant -> what is left in merges of so many."""
     return {
-        name: {row.variant: interval for row in rows if (interval := pick(row)) is not None}
-        for name, pick in _RETENTIONS.items()
+        name: {variant: points[size] for variant, points in variants.items() if size in points}
+        for name, variants in _retentions(summaries).items()
     }
 
 
@@ -331,21 +342,12 @@ def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
     """Retention: bars where all merges have one size, curves where they have several."""
     sizes = list(result.experiment.groups)
     if len(sizes) > 1:
-        panels: dict[str, dict[str, dict[int, Interval]]] = {}
-        for name, pick in _RETENTIONS.items():
-            for row in summaries:
-                if (interval := pick(row)) is not None:
-                    panels.setdefault(name, {}).setdefault(row.variant, {})[row.size] = interval
         title = f"{result.experiment.name}: what is left in a merge"
-        return curves(panels, title=title, capacity=result.experiment.capacity)
-    bars = {
-        row.variant: [
-            Bar(name, interval.value, interval.low, interval.high)
-            for name, pick in _RETENTIONS.items()
-            if (interval := pick(row)) is not None
-        ]
-        for row in summaries
-    }
+        return curves(_retentions(summaries), title=title, capacity=result.experiment.capacity)
+    bars: dict[str, list[Bar]] = {row.variant: [] for row in summaries}
+    for name, variants in _of_size(summaries, sizes[0]).items():
+        for variant, interval in variants.items():
+            bars[variant].append(Bar(name, interval.value, interval.low, interval.high))
     return bar_chart(bars, title=f"Retention in merges of {sizes[0]} (merged / alone)", reference=1.0)
 
 

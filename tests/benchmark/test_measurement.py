@@ -8,6 +8,7 @@ import torch
 from torch import tensor
 
 from orthoplex.benchmark.measurement import (
+    NOT_PROMPTED,
     Measurement,
     References,
     Shown,
@@ -96,9 +97,10 @@ def test_every_size_of_merges_is_measured():
 def test_recognition_is_prompted_against_recognised_averaged_over_seeds():
     rows = [row("a", 0, recognised=(1, 0.5)), row("a", 1, recognised=(1, 1.0)), row("b", 0), row("b", 1)]
     rows[2] = replace(rows[2], merged_as={"a": 0.25, "b": 0.75})
+    rows[3] = replace(rows[3], merged_as={"b": 0.25, "stranger": 0.5, "someone": 0.25})
     prompted, columns, matrix = recognition(rows, "person")
-    assert (prompted, columns) == (("a", "b"), ("a", "b", "stranger"))
-    assert matrix.tolist() == [[0.75, 0.0, 0.25], [0.125, 0.625, 0.25]]
+    assert (prompted, columns) == (("a", "b"), ("a", "b", NOT_PROMPTED))
+    assert matrix.tolist() == [[0.75, 0.0, 0.25], [0.125, 0.5, 0.375]]
 
 
 def test_summary_of_means_and_ratios():

@@ -14,7 +14,7 @@ from pretraining import train
 from pretraining.autoencoder import build, fit_pca
 from pretraining.checkpoint import kept_number
 from pretraining.denoiser import DenoiserConfig
-from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder
+from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, rounded
 
 
 @pytest.fixture
@@ -41,6 +41,17 @@ def test_only_the_end_of_a_run_with_its_own_decoder_ships(work: Path) -> None:
     with pytest.raises(ValueError, match=r"denoiser.pt has seen 6 of 8 samples; what ships is the end of a run"):
         export(work, target)
     assert not target.exists()
+
+
+def test_shipped_weights_keep_five_bits_behind_the_point() -> None:
+    weights = torch.tensor([0.0, 1.0, -1.0, 1 + 1 / 32, 1 + 3 / 64 + 1e-4, -0.3, 1e-5, 3.99])
+    assert rounded(weights[:4]).tolist() == weights[:4].tolist()  # these have no more
+    assert rounded(weights)[4:].tolist() == pytest.approx([1 + 2 / 32, -0.296875, 42 / 32 * 2**-17, 4.0])
+    many = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    assert ((rounded(many) - many).abs() <= many.abs() / 64).all()
+    kept = rounded(many).half().view(torch.int16)
+    assert not (kept & 0b11111).any()  # the lower five of fp16's ten bits
+    assert torch.equal(rounded(rounded(many)), rounded(many))
 
 
 def test_a_denoiser_of_other_words_is_refused(work: Path) -> None:
