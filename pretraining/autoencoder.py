@@ -20,21 +20,31 @@ from torch import Tensor, nn
 
 from pretraining.checkpoint import save
 
-CHANNELS, LATENTS, GROUPS, PATCH = (16, 48, 96, 128), 12, 8, 8
+CHANNELS, LATENTS, GROUPS, PATCH = (16, 48, 96, 128), 16, 8, 8
 CONSTANT = 64.0
+#: a component is divided by this power of its standard deviation
+BALANCE = 0.1
 
 
 @dataclass(frozen=True)
 class PatchPca:
-    """mean (3, 8, 8) and components (12, 3, 8, 8) of picture patches in [−1, 1]; latents = components · (x − mean)."""
+    """mean (3, 8, 8) and components (k, 3, 8, 8) of picture patches in [−1, 1]; latents = components · (x − mean)."""
 
     mean: Tensor
     components: Tensor
 
     @staticmethod
     def load(work: Path) -> PatchPca:
-        """The one that is kept under `work`."""
-        return PatchPca(**torch.load(PatchPca.file(work), weights_only=True))
+        """The one that is kept under `work`.
+
+        Raises:
+            ValueError: When it has another number of components than today's networks take.
+        """
+        file = PatchPca.file(work)
+        kept = PatchPca(**torch.load(file, weights_only=True))
+        if len(kept.components) != LATENTS:
+            raise ValueError(f"{file} holds {len(kept.components)} components; allowed is {LATENTS}: move it away")
+        return kept
 
     @staticmethod
     def file(work: Path) -> Path:
@@ -49,15 +59,16 @@ class PatchPca:
     def of(vae: AutoencoderKL) -> PatchPca:
         """What the encoder of an autoencoder from `build` was set to; of the mean, the part that the encoder sees."""
         last = vae.encoder.down_blocks[2].downsamplers[0].conv
-        weight, bias = last.weight.detach().float(), last.bias.detach().float()[:LATENTS]
-        components = torch.zeros(LATENTS, 3, PATCH, PATCH)
+        count = vae.config["latent_channels"]
+        weight, bias = last.weight.detach().float(), last.bias.detach().float()[:count]
+        components = torch.zeros(count, 3, PATCH, PATCH)
         for inner, i, j, colour, row, column in _patch_pixels():
-            components[:, colour, row, column] = weight[:LATENTS, inner, i, j]
+            components[:, colour, row, column] = weight[:count, inner, i, j]
         mean = -(torch.linalg.pinv(components.flatten(1)) @ bias)
         return PatchPca(mean.reshape(3, PATCH, PATCH), components)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """(n, 3, h, w) in [−1, 1] -> (n, 12, h/8, w/8)."""
+        """(n, 3, h, w) in [−1, 1] -> (n, k, h/8, w/8)."""
         bias = -(self.components * self.mean).sum((1, 2, 3))
         return nn.functional.conv2d(pictures, self.components, bias, stride=PATCH)
 
@@ -67,20 +78,46 @@ def picture_tensor(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def fit_pca(pictures: np.ndarray, balance: float = 0.1) -> PatchPca:
-    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, all by one scalar."""
+def _patches(pictures: np.ndarray) -> Tensor:
+    """(n, h, w, 3) uint8 -> all patches, (patches, 192) in [−1, 1]."""
     x = picture_tensor(pictures)
     n, c, h, w = x.shape
-    patches = (
+    return (
         x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * PATCH * PATCH)
     )
+
+
+def _directions(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Standard deviations (count,) along the directions (count, 192) of largest variance, both float64."""
+    values, vectors = torch.linalg.eigh(torch.cov(centred.T.double()))
+    order = values.argsort(descending=True)[:count]
+    return values[order].clamp_min(1e-12).sqrt(), vectors[:, order].T
+
+
+def fit_pca(pictures: np.ndarray, balance: float = BALANCE, count: int = LATENTS) -> PatchPca:
+    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, all by one scalar."""
+    patches = _patches(pictures)
     mean = patches.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T.double()))
-    order = values.argsort(descending=True)[:LATENTS]
-    sigma = values[order].clamp_min(1e-12).sqrt()
-    scaled = vectors[:, order].T / sigma[:, None] ** balance
+    sigma, directions = _directions(patches - mean, count)
     total = ((sigma ** (1 - balance)) ** 2).mean().sqrt()
-    return PatchPca(mean.reshape(c, PATCH, PATCH).float(), (scaled / total).reshape(LATENTS, c, PATCH, PATCH).float())
+    scaled = directions / sigma[:, None] ** balance / total
+    return PatchPca(mean.reshape(3, PATCH, PATCH), scaled.reshape(count, 3, PATCH, PATCH).float())
+
+
+def extended(pca: PatchPca, pictures: np.ndarray) -> PatchPca:
+    """The same components and as many more as networks take: those of what (n, h, w, 3) uint8 pictures have left.
+
+    Latents of the components that there were stay as they were.
+    """
+    count, patches = len(pca.components), _patches(pictures)
+    before = nn.functional.normalize(pca.components.flatten(1), dim=1)
+    centred = patches - pca.mean.flatten()
+    left = centred - centred @ before.T @ before
+    sigma, directions = _directions(left, LATENTS - count)
+    last = pca.components[-1].norm() * (centred @ before[-1]).std() ** BALANCE
+    more = (directions * (last / sigma**BALANCE)[:, None]).float()
+    mean = pca.mean + left.mean(0).reshape(pca.mean.shape)
+    return PatchPca(mean, torch.cat([pca.components, more.reshape(-1, *pca.mean.shape)]))
 
 
 def build(pca: PatchPca) -> AutoencoderKL:
@@ -92,7 +129,7 @@ def build(pca: PatchPca) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=CHANNELS,
         layers_per_block=1,
-        latent_channels=LATENTS,
+        latent_channels=len(pca.components),
         norm_num_groups=GROUPS,
         sample_size=128,
         scaling_factor=1.0,
@@ -116,7 +153,7 @@ def _patch_pixels() -> Iterator[tuple[int, int, int, int, int, int]]:
 
 @torch.no_grad()
 def _set_encoder(vae: AutoencoderKL, pca: PatchPca) -> None:
-    encoder = vae.encoder
+    encoder, count = vae.encoder, len(pca.components)
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Conv2d):
             module.weight.zero_()
@@ -135,21 +172,21 @@ def _set_encoder(vae: AutoencoderKL, pca: PatchPca) -> None:
                     conv.weight[(i * 2 + j) * width + c, c, i, j] = 1
     last = encoder.down_blocks[2].downsamplers[0].conv
     for inner, i, j, colour, row, column in _patch_pixels():
-        last.weight[:LATENTS, inner, i, j] = pca.components[:, colour, row, column]
-    last.bias[:LATENTS] = -(pca.components * pca.mean).sum((1, 2, 3))
-    _make_head_linear(encoder)
+        last.weight[:count, inner, i, j] = pca.components[:, colour, row, column]
+    last.bias[:count] = -(pca.components * pca.mean).sum((1, 2, 3))
+    _make_head_linear(encoder, count)
 
 
-def _make_head_linear(encoder: nn.Module) -> None:
+def _make_head_linear(encoder: nn.Module, count: int) -> None:
     shortcut = encoder.down_blocks[3].resnets[0].conv_shortcut
     shortcut.weight.zero_()
     per_group = CHANNELS[3] // GROUPS
     encoder.conv_norm_out.weight.fill_(CONSTANT * (2 / per_group) ** 0.5)
     encoder.conv_norm_out.bias.zero_()
-    for component in range(LATENTS):
+    for component in range(count):
         start = (component // 2) * per_group + (component % 2) * 2
         constant = (component // 2) * per_group + 4
         shortcut.weight[start, component, 0, 0], shortcut.weight[start + 1, component, 0, 0] = 1, -1
         shortcut.bias[constant], shortcut.bias[constant + 1] = CONSTANT, -CONSTANT
         encoder.conv_out.weight[component, start, 1, 1], encoder.conv_out.weight[component, start + 1, 1, 1] = 1, -1
-    encoder.conv_out.bias[LATENTS:] = -30.0
+    encoder.conv_out.bias[count:] = -30.0

@@ -1,4 +1,4 @@
-"""Begin with the networks of another base, though the vocabulary has grown.
+"""Begin with the networks of another base, though the vocabulary has grown, or the number of latent channels.
 
 Words that were several tokens are one now. Token embeddings go by the token's text, and those of new tokens are the
 mean of the tokens they were before. Then the text encoder is taught to say of every word, at its end, what the other
@@ -7,13 +7,13 @@ base's said at the end of its last token, so that the denoiser goes on with what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -56,7 +56,8 @@ def carry_over(
     Raises:
         RuntimeError: When the networks have other shapes.
     """
-    model.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict()
+    model.unet.load_state_dict(with_more_channels(unet, model.unet))
     teacher = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32).eval()
     before = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
     state = teacher.state_dict()
@@ -64,6 +65,19 @@ def carry_over(
     model.text_encoder.load_state_dict(state | {name: embeddings(state[name], before, words)})
     if before.get_vocab() != words.get_vocab():
         yield from _teach(model.text_encoder, teacher, lines(texts, before, words), lesson or Lesson())
+
+
+def with_more_channels(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A state for a network that takes more latent channels, or makes more: of the new ones nothing is known yet.
+
+    Raises:
+        RuntimeError: When the network takes fewer.
+    """
+    out = dict(state)
+    for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias"):
+        out[name] = torch.zeros_like(network.get_parameter(name).detach())
+        out[name][tuple(slice(size) for size in state[name].shape)] = state[name]
+    return out
 
 
 def embeddings(rows: Tensor, before: CLIPTokenizer, words: CLIPTokenizer) -> Tensor:

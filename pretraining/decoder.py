@@ -42,7 +42,7 @@ class DenoisedLatents:
     """What the denoiser makes of noised real latents, beside the pictures that they belong to.
 
     Attributes:
-        latents: `(m, 12, 16, 16)`.
+        latents: `(m, 16, 16, 16)`.
         rows: `(m,)`: the picture of each.
     """
 

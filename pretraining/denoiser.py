@@ -54,7 +54,7 @@ class TrainingSet:
     """What the denoiser learns from.
 
     Attributes:
-        latents: `(n, 12, 16, 16)`, half.
+        latents: `(n, 16, 16, 16)`, half.
         ids: `(n, captions, 32)`, integers: several captions of every picture.
         inside: `(n, 16, 16)`, bool: where things stand.
         vocabulary: Which tokens the ids mean; a hash.
@@ -94,12 +94,12 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def build_unet() -> UNet2DConditionModel:
-    """The U-Net, about 14 M parameters, 16 × 16 latents."""
+def build_unet(channels: int = LATENTS) -> UNet2DConditionModel:
+    """The U-Net, about 14 M parameters, 16 × 16 latents of so many channels."""
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=LATENTS,
-        out_channels=LATENTS,
+        in_channels=channels,
+        out_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(96, 128, 224),
@@ -257,7 +257,7 @@ def train(
 ) -> Iterator[Progress]:
     """Train `model`, or go on from `checkpoint` where there is one.
 
-    Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 250 steps and at the end.
+    Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 100 steps and at the end.
     Several processes run this together with the same `shared` and `barrier`, each on its share of every batch.
     """
     if shared is None:
@@ -293,7 +293,7 @@ def train(
             speed = len(losses) * config.batch_size / (now - clock)
             yield Progress(seen, sum(losses) / len(losses), config.learning_rate * schedule(config, seen), speed)
             losses, clock = [], now
-        saves = step % 250 == 0 or seen >= config.samples
+        saves = step % 100 == 0 or seen >= config.samples
         if saves and rank == 0:
             told = {"samples": seen, "vocabulary": data.vocabulary, "config": asdict(config)}
             save(checkpoint, {**shared.state_dict(), **told})

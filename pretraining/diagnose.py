@@ -21,11 +21,9 @@ from torch import Tensor
 from orthoplex.evaluation import MobileNetEncoder
 from pretraining.autoencoder import picture_tensor
 from pretraining.export import pipeline, sheet
-from pretraining.readers import Features, fit_readers
+from pretraining.readers import SHOWN, Features, fit_readers
 from pretraining.real_pictures import asked, real_features
 from pretraining.refine import denoise
-
-SHOWN = ("class", "subject", "scene", "style", "both found")
 
 
 def denoised(

@@ -21,6 +21,8 @@ from pretraining.compose import SIZE, Factors
 WEIGHT_DECAYS = (1e-6, 1e-5, 1e-4, 1e-3)
 PLAIN, PERSON = "no style", "person"
 FACTORS = ("class", "subject", "scene", "style")
+#: what is shown of a set of pictures at a glance
+SHOWN = (*FACTORS, "both found")
 #: the left and the right part of a picture, in pixels; every thing of a pair lies in one of them
 PARTS = ((0, 24, 80, SIZE), (48, 24, SIZE, SIZE))
 

@@ -40,21 +40,23 @@ def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
     return autoencoder.PatchPca.load(work)
 
 
-def keep_latent_space(work: Path, initial: Path) -> None:
+def keep_latent_space(work: Path, initial: Path, data: np.ndarray) -> None:
     """Take the PCA of a pipeline folder, whose networks are gone on from, to `work`.
+
+    What it lacks of today's components is fitted on pictures (n, 128, 128, 3).
 
     Raises:
         ValueError: When another one is there.
     """
     pca = autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
-    file = autoencoder.PatchPca.file(work)
+    file, count = autoencoder.PatchPca.file(work), len(pca.components)
     if not file.exists():
-        pca.save(work)
+        autoencoder.extended(pca, data[:4000]).save(work)
         return
     there = autoencoder.PatchPca.load(work)
     grey = torch.zeros(1, *pca.mean.shape)
-    same = torch.allclose(there.components, pca.components, atol=1e-3)
-    if not same or not torch.allclose(there.encode(grey), pca.encode(grey), atol=1e-2):
+    same = torch.allclose(there.components[:count], pca.components, atol=1e-3)
+    if not same or not torch.allclose(there.encode(grey)[:, :count], pca.encode(grey), atol=1e-2):
         raise ValueError(f"{file} holds another latent space than {initial}; move it away to go on from that folder")
 
 

@@ -17,7 +17,7 @@ OPTIONS = argparse.Namespace(steps=4, first=[3, 0], guidance=2.0, eta=0.0)
 def test_the_last_step_alone_stays_near_what_it_is_given(eta: float) -> None:
     pipe = load_base("vignette").pipeline
     pipe.scheduler.set_timesteps(OPTIONS.steps)
-    clean = torch.randn(2, 12, 16, 16, generator=torch.Generator().manual_seed(1))
+    clean = torch.randn(2, pipe.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(1))
     empty, told = (pipe.encode_prompt(texts, "cpu", 1, False)[0].detach() for texts in ([""], ["a fox", "a cave"]))
 
     def denoised(latents: torch.Tensor, first: int) -> torch.Tensor:

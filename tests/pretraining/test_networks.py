@@ -11,6 +11,7 @@ import torch
 from orthoplex.models import load_base
 from pretraining import tokenizer
 from pretraining.autoencoder import LATENTS, PatchPca, build, fit_pca, picture_tensor
+from pretraining.channels import projected
 from pretraining.compose import Box, Factors, Thing
 from pretraining.decoder import DecoderConfig, DenoisedLatents, crop_batch, noise_levels
 from pretraining.denoiser import (
@@ -49,13 +50,36 @@ def test_a_shipped_encoder_tells_its_latent_space(pictures: np.ndarray, tmp_path
     """After fp16 files, too; a run goes on in it, and not in another one."""
     pca, other = fit_pca(pictures), fit_pca(pictures[:, ::-1].copy(), balance=0.3)
     build(pca).half().save_pretrained(tmp_path / "base" / "vae")
-    keep_latent_space(tmp_path, tmp_path / "base")
-    keep_latent_space(tmp_path, tmp_path / "base")  # the same again
+    keep_latent_space(tmp_path, tmp_path / "base", pictures)
+    keep_latent_space(tmp_path, tmp_path / "base", pictures)  # the same again
     found, x = PatchPca.load(tmp_path), picture_tensor(pictures[:4])
     torch.testing.assert_close(found.encode(x), pca.encode(x), atol=5e-3, rtol=0)
     build(other).save_pretrained(tmp_path / "other" / "vae")
     with pytest.raises(ValueError, match=r"pca.pt holds another latent space than .*other; move it away"):
-        keep_latent_space(tmp_path, tmp_path / "other")
+        keep_latent_space(tmp_path, tmp_path / "other", pictures)
+
+
+def test_a_latent_space_gets_the_components_it_lacks(pictures: np.ndarray, tmp_path: Path) -> None:
+    """What there was stays; the others are what a fit of all would have taken."""
+    whole = fit_pca(pictures)
+    few = PatchPca(whole.mean, whole.components[:12])
+    build(few).save_pretrained(tmp_path / "base" / "vae")
+    keep_latent_space(tmp_path, tmp_path / "base", pictures)
+    keep_latent_space(tmp_path, tmp_path / "base", pictures)  # the same again
+    found, x = PatchPca.load(tmp_path).encode(picture_tensor(pictures)), picture_tensor(pictures)
+    torch.testing.assert_close(found[:, :12], few.encode(x), atol=5e-3, rtol=0)
+    wanted = whole.encode(x)[:, 12:]
+    signs = (found[:, 12:] * wanted).sum((0, 2, 3)).sign()[:, None, None]
+    torch.testing.assert_close(found[:, 12:] * signs, wanted, atol=0.02, rtol=0.02)
+    torch.save({"mean": few.mean, "components": few.components}, PatchPca.file(tmp_path))
+    with pytest.raises(ValueError, match=r"pca.pt holds 12 components; allowed is 16: move it away"):
+        PatchPca.load(tmp_path)
+
+
+def test_what_the_components_hold_comes_back(pictures: np.ndarray) -> None:
+    x = picture_tensor(pictures)
+    errors = [float((projected(x, fit_pca(pictures, count=count)) - x).square().mean()) for count in (4, 40, 192)]
+    assert errors[0] > 10 * errors[1] and errors[2] < 1e-6
 
 
 def test_latents_have_one_scale_and_components_are_orthogonal(pictures: np.ndarray) -> None:

@@ -10,8 +10,8 @@ from transformers import CLIPTokenizer
 from orthoplex import vignette
 from orthoplex.models import load_base
 from pretraining import tokenizer
-from pretraining.carry_over import Lesson, carry_over, embeddings, lines
-from pretraining.denoiser import Denoiser
+from pretraining.carry_over import Lesson, carry_over, embeddings, lines, with_more_channels
+from pretraining.denoiser import TEXT_WIDTH, Denoiser, build_unet
 
 MERGES = "#version: 0.2\nf o\nfo x</w>\nq u\nqu o\nquo k</w>"
 
@@ -69,11 +69,25 @@ def test_a_model_with_more_words_goes_on_with_what_the_networks_knew(
     words = CLIPTokenizer.from_pretrained(vignette.folder(), subfolder="tokenizer")
     model = Denoiser(len(words))
     assert list(carry_over(model, vignette.folder(), words, ["a cat"])) == []  # nothing to learn
-    for network, before in ((model.unet, pipeline.unet), (model.text_encoder, pipeline.text_encoder)):
-        for name, value in before.state_dict().items():
-            torch.testing.assert_close(network.state_dict()[name], value)
+    for name, value in pipeline.text_encoder.state_dict().items():
+        torch.testing.assert_close(model.text_encoder.state_dict()[name], value)
+    for name, value in with_more_channels(pipeline.unet.state_dict(), model.unet).items():
+        torch.testing.assert_close(model.unet.state_dict()[name], value)
     few = built(tmp_path / "few", monkeypatch, "fox")
     assert few.get_vocab() != old.get_vocab()
     torch.manual_seed(0)
     losses = list(carry_over(Denoiser(len(few)), vignette.folder(), few, ["a cat", "cat a"], Lesson(30, 4)))
     assert len(losses) == 30 and sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_new_latent_channels_change_nothing_of_what_the_others_gave() -> None:
+    before = build_unet(12).requires_grad_(False)
+    network = build_unet(16).requires_grad_(False)
+    network.load_state_dict(with_more_channels(before.state_dict(), network))
+    latents = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    words, times = torch.randn(2, 5, TEXT_WIDTH, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 900])
+    out = network(latents, times, words).sample
+    torch.testing.assert_close(out[:, :12], before(latents[:, :12], times, words).sample)
+    assert not out[:, 12:].any()
+    with pytest.raises(RuntimeError):
+        with_more_channels(network.state_dict(), before)
