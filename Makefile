@@ -23,7 +23,7 @@ help:
 	@echo "make base       train the embedded base again (hours on a CPU)"
 	@echo "make format     format the code"
 	@echo "make test-all   also the slow tests"
-	@echo "make clean      remove what the commands wrote"
+	@echo "make clean      remove builds, caches and demo/ (work/ and .venv stay)"
 
 env: $(STAMP)
 

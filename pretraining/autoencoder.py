@@ -8,6 +8,7 @@ GroupNorm and SiLU are made linear by carrying every component with both signs n
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 from pretraining.checkpoint import save
 
+#: LATENTS is as many as the encoder's head holds: two for each group of its last norm
 CHANNELS, LATENTS, GROUPS, PATCH = (16, 48, 96, 128), 16, 8, 8
 CONSTANT = 64.0
 #: a component is divided by this power of its standard deviation
@@ -43,13 +46,21 @@ class PatchPca:
         file = PatchPca.file(work)
         kept = PatchPca(**torch.load(file, weights_only=True))
         if len(kept.components) != LATENTS:
-            raise ValueError(f"{file} holds {len(kept.components)} components; allowed is {LATENTS}: move it away")
+            raise ValueError(
+                f"{file} holds {len(kept.components)} components; allowed is {LATENTS}: move it and the checkpoints "
+                "beside it away"
+            )
         return kept
 
     @staticmethod
     def file(work: Path) -> Path:
         """Where it is kept under `work`."""
         return work / "pca.pt"
+
+    @property
+    def key(self) -> str:
+        """Stands for the latent space: networks that were trained in another one do not go on in it."""
+        return hashlib.sha256(self.mean.numpy().tobytes() + self.components.numpy().tobytes()).hexdigest()[:16]
 
     def save(self, work: Path) -> None:
         """Keep it under `work`."""
@@ -78,6 +89,18 @@ def picture_tensor(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def images(x: Tensor) -> list[Image.Image]:
+    """Pictures of (n, 3, h, w) in [−1, 1]; what is beyond is cut off."""
+    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return [Image.fromarray(picture) for picture in pixels.numpy()]
+
+
+def psnr_db(shown: Tensor, x: Tensor) -> float:
+    """Mean peak signal-to-noise ratio in dB of pictures (n, 3, h, w) against x in [−1, 1]; at most 100 for each."""
+    error = (shown.clamp(-1, 1) - x).square().mean((1, 2, 3))
+    return float((10 * torch.log10(4 / error.clamp_min(4e-10))).mean())
+
+
 def _patches(pictures: np.ndarray) -> Tensor:
     """(n, h, w, 3) uint8 -> all patches, (patches, 192) in [−1, 1]."""
     x = picture_tensor(pictures)
@@ -95,7 +118,10 @@ def _directions(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def fit_pca(pictures: np.ndarray, balance: float = BALANCE, count: int = LATENTS) -> PatchPca:
-    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, all by one scalar."""
+    """PCA of 8 × 8 patches of (n, h, w, 3) uint8 pictures; component k is divided by σ_k^balance, all by one scalar.
+
+    `count` of the 192 components are kept.
+    """
     patches = _patches(pictures)
     mean = patches.mean(0)
     sigma, directions = _directions(patches - mean, count)
@@ -107,21 +133,28 @@ def fit_pca(pictures: np.ndarray, balance: float = BALANCE, count: int = LATENTS
 def extended(pca: PatchPca, pictures: np.ndarray) -> PatchPca:
     """The same components and as many more as networks take: those of what (n, h, w, 3) uint8 pictures have left.
 
-    Latents of the components that there were stay as they were.
+    Latents of the components that there were, which are orthogonal and at most LATENTS, stay as they were. The others
+    are divided by σ^BALANCE, as those are.
     """
     count, patches = len(pca.components), _patches(pictures)
     before = nn.functional.normalize(pca.components.flatten(1), dim=1)
     centred = patches - pca.mean.flatten()
     left = centred - centred @ before.T @ before
     sigma, directions = _directions(left, LATENTS - count)
-    last = pca.components[-1].norm() * (centred @ before[-1]).std() ** BALANCE
-    more = (directions * (last / sigma**BALANCE)[:, None]).float()
+    scale = pca.components[-1].norm() * (centred @ before[-1]).std() ** BALANCE
+    more = (directions * (scale / sigma**BALANCE)[:, None]).float()
     mean = pca.mean + left.mean(0).reshape(pca.mean.shape)
     return PatchPca(mean, torch.cat([pca.components, more.reshape(-1, *pca.mean.shape)]))
 
 
 def build(pca: PatchPca) -> AutoencoderKL:
-    """A stock autoencoder whose encoder computes `pca.encode` and whose decoder is freshly initialised."""
+    """A stock autoencoder whose encoder computes `pca.encode` and whose decoder is freshly initialised.
+
+    Raises:
+        ValueError: When there are more components than the encoder's head holds.
+    """
+    if len(pca.components) > LATENTS:
+        raise ValueError(f"the latent space has {len(pca.components)} components; allowed are at most {LATENTS}")
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,

@@ -55,6 +55,7 @@ def carry_over(
 
     Raises:
         RuntimeError: When the networks have other shapes.
+        ValueError: When they have more latent channels.
     """
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict()
     model.unet.load_state_dict(with_more_channels(unet, model.unet))
@@ -68,15 +69,20 @@ def carry_over(
 
 
 def with_more_channels(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """A state for a network that takes more latent channels, or makes more: of the new ones nothing is known yet.
+    """A state for a network that takes more latent channels, or makes more.
+
+    The weights of the first and the last convolution that belong to the new ones are zero.
 
     Raises:
-        RuntimeError: When the network takes fewer.
+        ValueError: When the network takes fewer.
     """
     out = dict(state)
     for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias"):
-        out[name] = torch.zeros_like(network.get_parameter(name).detach())
-        out[name][tuple(slice(size) for size in state[name].shape)] = state[name]
+        before, now = state[name].shape, network.get_parameter(name).shape
+        if any(had > has for had, has in zip(before, now, strict=True)):
+            raise ValueError(f"{name} has shape {tuple(before)}; allowed is at most {tuple(now)}")
+        out[name] = torch.zeros(now)
+        out[name][tuple(slice(size) for size in before)] = state[name]
     return out
 
 

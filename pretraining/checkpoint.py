@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,18 @@ def save(path: Path, state: dict[str, object]) -> None:
         torch.save(state, temporary)
 
 
+def kept_value(path: Path, name: str) -> int | str | None:
+    """What a checkpoint keeps under a name; None where there is no such thing, or no checkpoint."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(name) if path.exists() else None
+
+
 def kept_number(path: Path, name: str) -> int:
     """A number that a checkpoint keeps, such as how far it is; 0 where there is no checkpoint."""
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[name] if path.exists() else 0
+    return int(kept_value(path, name) or 0)
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: dict[str, int]
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: dict[str, Any]
 ) -> None:
     """Write everything atomically; `progress` is what `load_checkpoint` gives back."""
     save(path, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, **progress})
@@ -44,7 +50,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: str
-) -> tuple[Average, dict[str, int]]:
+) -> tuple[Average, dict[str, Any]]:
     """Restore network and optimizer; returns the averaged weights and the progress."""
     state = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(state.pop("model"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from orthoplex.models import has_fast_bf16
 from pretraining.autoencoder import PatchPca, build, picture_tensor
-from pretraining.checkpoint import begin_average, load_checkpoint, save_checkpoint, update_average
+from pretraining.checkpoint import begin_average, kept_value, load_checkpoint, save_checkpoint, update_average
 from pretraining.perceptual import Perceptual
 
 
@@ -42,7 +42,7 @@ class DenoisedLatents:
     """What the denoiser makes of noised real latents, beside the pictures that they belong to.
 
     Attributes:
-        latents: `(m, 16, 16, 16)`.
+        latents: `(m, LATENTS, 16, 16)`.
         rows: `(m,)`: the picture of each.
     """
 
@@ -76,7 +76,7 @@ def noise_levels(count: int, generator: torch.Generator) -> Tensor:
 def crop_batch(
     config: DecoderConfig, data: np.ndarray, pca: PatchPca, denoised: DenoisedLatents | None, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Latents (n, 12, crop / 8, crop / 8) and the pictures (n, 3, crop, crop) to decode to, by step."""
+    """Latents (n, LATENTS, crop / 8, crop / 8) and the pictures (n, 3, crop, crop) to decode to, by step."""
     rng = np.random.default_rng([config.seed, step])
     corners = rng.integers(0, (data.shape[1] - config.crop) // 8 + 1, (config.batch_size, 2))
     rows = rng.integers(0, len(data), config.batch_size)
@@ -126,6 +126,8 @@ def train_decoder(
     average = begin_average(decoder)
     start = 0
     if checkpoint.exists():
+        if (kept := kept_value(checkpoint, "latent_space")) != pca.key:
+            raise ValueError(f"{checkpoint} decodes the latent space {kept}; allowed is {pca.key}: move it away")
         average, progress = load_checkpoint(checkpoint, decoder, optimizer, device)
         start = progress["step"]
     total, clock, losses, errors = config.samples // config.batch_size, time.perf_counter(), [], []
@@ -154,4 +156,4 @@ def train_decoder(
             )
             clock, losses, errors = now, [], []
         if (step + 1) % 500 == 0 or step + 1 == total:
-            save_checkpoint(checkpoint, decoder, optimizer, average, {"step": step + 1})
+            save_checkpoint(checkpoint, decoder, optimizer, average, {"step": step + 1, "latent_space": pca.key})

@@ -54,10 +54,11 @@ class TrainingSet:
     """What the denoiser learns from.
 
     Attributes:
-        latents: `(n, 16, 16, 16)`, half.
+        latents: `(n, LATENTS, 16, 16)`, half.
         ids: `(n, captions, 32)`, integers: several captions of every picture.
         inside: `(n, 16, 16)`, bool: where things stand.
         vocabulary: Which tokens the ids mean; a hash.
+        latent_space: Which latents these are; a hash.
         collection: The first so many are the collection's, half of them painted; the others are plain composites.
     """
 
@@ -65,6 +66,7 @@ class TrainingSet:
     ids: Tensor
     inside: Tensor
     vocabulary: str
+    latent_space: str
     collection: int
 
     def draw(self, count: int, share: float, generator: torch.Generator) -> Tensor:
@@ -225,13 +227,14 @@ def working_type(device: str) -> torch.dtype:
     return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
 
 
-def _resume(shared: Shared, checkpoint: Path, config: DenoiserConfig, vocabulary: str, device: str, rank: int) -> int:
+def _resume(shared: Shared, checkpoint: Path, config: DenoiserConfig, data: TrainingSet, device: str, rank: int) -> int:
     """Put a checkpoint's weights into `shared` (the first process does) and return the samples it has seen, or 0."""
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, map_location=device, weights_only=True)
-    if "config" not in state or state.pop("vocabulary") != vocabulary:
-        raise ValueError(f"{checkpoint} was written by another version or for other words; move it away to begin anew")
+    for name, wanted in (("vocabulary", data.vocabulary), ("latent_space", data.latent_space)):
+        if "config" not in state or state.pop(name, None) != wanted:
+            raise ValueError(f"{checkpoint} was written for another {name}, or by another version; move it away")
     before = state.pop("config")
     for name, value in asdict(config).items():
         if name != "samples" and before[name] != value:  # a run may be made longer, or shorter
@@ -270,7 +273,7 @@ def train(
     model.text_encoder.set_attn_implementation("eager")
     optimizer = Muon(model, shared, rank, barrier)
     network = torch.compile(model.unet) if compiled else model.unet  # shares the parameters; about 1.4 × on a CPU
-    seen = _resume(shared, checkpoint, config, data.vocabulary, device, rank)
+    seen = _resume(shared, checkpoint, config, data, device, rank)
     optimizer.wait()
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
@@ -295,7 +298,7 @@ def train(
             losses, clock = [], now
         saves = step % 100 == 0 or seen >= config.samples
         if saves and rank == 0:
-            told = {"samples": seen, "vocabulary": data.vocabulary, "config": asdict(config)}
-            save(checkpoint, {**shared.state_dict(), **told})
+            meant = {"vocabulary": data.vocabulary, "latent_space": data.latent_space}
+            save(checkpoint, {**shared.state_dict(), **meant, "samples": seen, "config": asdict(config)})
         if saves:
             optimizer.wait()  # nobody changes what is being written

@@ -21,7 +21,7 @@ from torch import Tensor
 from orthoplex.evaluation import MobileNetEncoder
 from pretraining.autoencoder import picture_tensor
 from pretraining.export import pipeline, sheet
-from pretraining.readers import SHOWN, Features, fit_readers
+from pretraining.readers import SHOWN, Features, fit_readers, glance
 from pretraining.real_pictures import asked, real_features
 from pretraining.refine import denoise
 
@@ -100,8 +100,7 @@ def main() -> None:
     found = ways(pipe, unseen, prompts, options)
     ceiling: dict[str, float] = {}
     for label, pictures in found.items():
-        right = readers.right(Features.of(pictures, wanted, encoder), wanted)
-        read = {name: float(right[name].mean()) for name in SHOWN}
+        read = glance(readers.right(Features.of(pictures, wanted, encoder), wanted))
         ceiling = ceiling or read
         print(
             f"{label:14}", *(f"{name} {read[name]:.3f} ({read[name] / ceiling[name]:.0%})" for name in SHOWN), sep="  "

@@ -23,7 +23,7 @@ from pretraining.showcase import PROMPTS
 from pretraining.tokenizer import vocabulary_hash
 
 DECODER = "decoder.pt"
-#: bits behind the point that shipped weights keep of the ten of fp16; the others are zero, and compress
+#: bits behind the point that shipped weights keep of the ten of fp16; the others are zero (but of numbers below 2^-14)
 MANTISSA = 5
 
 
@@ -89,22 +89,26 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
 
 
 def rounded(weights: Tensor) -> Tensor:
-    """The nearest numbers of `MANTISSA` bits behind the point, at most one part in 64 away; same shape and type."""
+    """The nearest float32 numbers of `MANTISSA` bits behind the point, at most one part in 64 away; same shape."""
     fraction, exponent = torch.frexp(weights)
     return torch.ldexp(torch.round(torch.ldexp(fraction, torch.tensor(MANTISSA + 1))), exponent - MANTISSA - 1)
 
 
-def _round_trained(pipe: StableDiffusionPipeline) -> None:
-    """In place; the encoder, whose weights cancel one another, stays as it is."""
+def round_trained(pipe: StableDiffusionPipeline) -> None:
+    """Round what the trained networks multiply with, in place.
+
+    The encoder, whose weights cancel one another, stays as it is, and so do biases and norms, which are few.
+    """
     for network in (pipe.unet, pipe.text_encoder, pipe.vae.decoder):
         for weights in network.parameters():
-            weights.data = rounded(weights.data)
+            if weights.ndim > 1:
+                weights.data = rounded(weights.data)
 
 
 def export(work: Path, folder: Path) -> None:
     """Save the pipeline as fp16 safetensors under `folder`, whole or not at all, in the place of a pipeline there.
 
-    Trained weights are rounded, so that the folder compresses to three quarters (in a wheel, in git).
+    Trained weights are rounded, so that the folder takes less where files are compressed (in a wheel, in git).
 
     Raises:
         FileNotFoundError: When no decoder was refined for the denoiser.
@@ -118,7 +122,7 @@ def export(work: Path, folder: Path) -> None:
     if not refined.exists():
         raise FileNotFoundError(f"there is no {refined}; refine the decoder for this denoiser first")
     pipe = pipeline(work)
-    _round_trained(pipe)
+    round_trained(pipe)
     save_pipeline(pipe.to(dtype=torch.float16), folder, recipe=None, overwrite=True)
 
 

@@ -27,7 +27,7 @@ from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, retention_interval
-from pretraining.autoencoder import picture_tensor
+from pretraining.autoencoder import images, picture_tensor, psnr_db
 from pretraining.compose import CANVAS, SIZE, USUALLY, Factors, paste, scene_picture, usual_box, usual_view
 from pretraining.export import generate
 from pretraining.people import random_person
@@ -80,11 +80,6 @@ class Reconstruction:
     latents: Tensor
     decoded: Tensor
 
-    def images(self) -> list[Image.Image]:
-        """The decoded pictures."""
-        pixels = ((self.decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-        return [Image.fromarray(picture) for picture in pixels.numpy()]
-
 
 @torch.no_grad()
 def reconstruct(folder: Path, x: Tensor, noise: float) -> Reconstruction:
@@ -105,11 +100,7 @@ def decoding_quality(x: Tensor, found: Reconstruction) -> dict[str, float]:
     codes = nn.functional.pad(found.latents.flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0)
     linear = codes @ torch.linalg.lstsq(codes, patches).solution
     linear = nn.functional.fold(linear.reshape(len(x), -1, 192).transpose(1, 2), 128, 8, stride=8)
-
-    def psnr(y: Tensor) -> float:
-        return float((10 * torch.log10(4 / (y.clamp(-1, 1) - x).square().mean((1, 2, 3)))).mean())
-
-    return {"pictures": len(x), "psnr_db": psnr(found.decoded), "psnr_db_linear_decoding": psnr(linear)}
+    return {"pictures": len(x), "psnr_db": psnr_db(found.decoded, x), "psnr_db_linear_decoding": psnr_db(linear, x)}
 
 
 def known_words(folder: Path, rows: Sequence[Factors]) -> list[int]:
@@ -226,7 +217,7 @@ class Exam:
 
     def _reconstructed(self, folder: Path, noise: float) -> dict[str, Any]:
         made = reconstruct(folder, self.pictures, noise)
-        features = Features.of(made.images(), self.rows, self.encoder)
+        features = Features.of(images(made.decoded), self.rows, self.encoder)
         quality = decoding_quality(self.pictures, made)
         return {"noise": noise, **quality, "read": summary(self.right(features))}
 

@@ -77,6 +77,11 @@ class Features:
         return Features(self.whole[list(kept)], self.halves[:, pairs])
 
 
+def glance(right: dict[str, np.ndarray]) -> dict[str, float]:
+    """The shares of ones in what is shown at a glance, of what `Readers.right` found."""
+    return {name: float(right[name].mean()) for name in SHOWN}
+
+
 @dataclass(frozen=True, eq=False)
 class Readers:
     """Heads per factor, one for a part of a picture, and its thresholds (one per name)."""

@@ -28,7 +28,7 @@ from transformers import CLIPTokenizer
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from pretraining import captions, foreign_prompts, pictures
-from pretraining.autoencoder import build
+from pretraining.autoencoder import PatchPca, build
 from pretraining.carry_over import carry_over, with_more_channels
 from pretraining.checkpoint import kept_number, save
 from pretraining.decoder import DecoderConfig, DecoderProgress, DenoisedLatents, train_decoder
@@ -52,7 +52,7 @@ from pretraining.training_set import keep_latent_space, patch_pca, prepare
 def denoiser_command(options: argparse.Namespace) -> None:
     """Train the denoiser, print a line per interval, append the loss curve."""
     if options.initial is not None:
-        keep_latent_space(options.work, options.initial, pictures.load(options.work / "pictures")[0])
+        keep_latent_space(options.work, options.initial)
     data = prepare(options.work, options.composites)
     config = DenoiserConfig(batch_size=options.batch_size)
     if options.samples:
@@ -125,13 +125,13 @@ def _run_denoiser(
 
 def decoder_command(options: argparse.Namespace) -> None:
     """Train the decoder, print a line per interval."""
-    data, _ = pictures.load(options.work / "pictures")
+    initial = None
     if options.initial is not None:
-        keep_latent_space(options.work, options.initial, data)
-    pca, initial = patch_pca(options.work, data), None
-    if options.initial is not None:
+        keep_latent_space(options.work, options.initial)
         before = AutoencoderKL.from_pretrained(options.initial, subfolder="vae").decoder.state_dict()
-        initial = with_more_channels(before, build(pca).decoder)
+        initial = with_more_channels(before, build(PatchPca.load(options.work)).decoder)
+    data, _ = pictures.load(options.work / "pictures")
+    pca = patch_pca(options.work, data)
     config = DecoderConfig()
     if options.samples:
         config = replace(config, samples=options.samples)

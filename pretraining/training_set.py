@@ -26,6 +26,8 @@ from pretraining.denoiser import TrainingSet
 from pretraining.seeds import COMPOSITES
 
 CAPTIONS_PER_PICTURE = 4
+#: pictures of the collection that a latent space is fitted on
+FITTED = 4000
 #: composites that one process makes at a time
 SHARD = 2500
 
@@ -36,22 +38,25 @@ def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
     It outlives a rebuilt collection, so that what was trained in its latent space goes on.
     """
     if not autoencoder.PatchPca.file(work).exists():
-        autoencoder.fit_pca(data[:4000]).save(work)
+        autoencoder.fit_pca(data[:FITTED]).save(work)
     return autoencoder.PatchPca.load(work)
 
 
-def keep_latent_space(work: Path, initial: Path, data: np.ndarray) -> None:
+def keep_latent_space(work: Path, initial: Path) -> None:
     """Take the PCA of a pipeline folder, whose networks are gone on from, to `work`.
 
-    What it lacks of today's components is fitted on pictures (n, 128, 128, 3).
+    What it lacks of today's components is fitted on the collection under `work`.
 
     Raises:
-        ValueError: When another one is there.
+        ValueError: When another one is there, or the folder's has more components than networks take today.
     """
     pca = autoencoder.PatchPca.of(AutoencoderKL.from_pretrained(initial, subfolder="vae"))
     file, count = autoencoder.PatchPca.file(work), len(pca.components)
+    if count > autoencoder.LATENTS:
+        raise ValueError(f"{initial} has {count} latent channels; allowed are at most {autoencoder.LATENTS}")
     if not file.exists():
-        autoencoder.extended(pca, data[:4000]).save(work)
+        whole = count == autoencoder.LATENTS
+        (pca if whole else autoencoder.extended(pca, pictures.load(work / "pictures")[0][:FITTED])).save(work)
         return
     there = autoencoder.PatchPca.load(work)
     grey = torch.zeros(1, *pca.mean.shape)
@@ -113,4 +118,5 @@ def prepare(work: Path, composites: int, workers: int | None = None) -> Training
                 parts.append(part)
                 print(f"{len(parts) - 1}/{len(jobs)} parts of the composites", flush=True)
         save(cache, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-    return TrainingSet(**torch.load(cache, weights_only=True), vocabulary=vocabulary, collection=len(data))
+    examples = torch.load(cache, weights_only=True)
+    return TrainingSet(**examples, vocabulary=vocabulary, latent_space=pca.key, collection=len(data))

@@ -52,7 +52,7 @@ def curves(
                 sizes = sorted(points)
                 found = [points[size] for size in sizes]
                 look, means = _look(names.index(variant)), [point.value for point in found]
-                (line,) = axes.plot(sizes, means, marker="o", markersize=3, label=_plain(variant), **look)
+                (line,) = axes.plot(sizes, means, marker="o", markersize=3, **look)
                 lines.setdefault(variant, line)
                 low, high = [point.low for point in found], [point.high for point in found]
                 axes.fill_between(sizes, low, high, color=look["color"], alpha=0.12, linewidth=0)

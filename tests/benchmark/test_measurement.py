@@ -101,6 +101,7 @@ def test_recognition_is_prompted_against_recognised_averaged_over_seeds():
     prompted, columns, matrix = recognition(rows, "person")
     assert (prompted, columns) == (("a", "b"), ("a", "b", NOT_PROMPTED))
     assert matrix.tolist() == [[0.75, 0.0, 0.25], [0.125, 0.5, 0.375]]
+    assert recognition([replace(row("a", 0), merged_as={"a": 1.0})], "person")[1] == ("a",)
 
 
 def test_summary_of_means_and_ratios():

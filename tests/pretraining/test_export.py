@@ -10,18 +10,19 @@ import torch
 from transformers import CLIPTokenizer
 
 from orthoplex import vignette
+from orthoplex.models import load_base
 from pretraining import train
 from pretraining.autoencoder import build, fit_pca
 from pretraining.checkpoint import kept_number
 from pretraining.denoiser import DenoiserConfig
-from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, rounded
+from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, round_trained, rounded
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A folder with an end of a run that is no more than its hash and its numbers."""
     pca = fit_pca(np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3)).astype(np.uint8))
-    torch.save({"mean": pca.mean, "components": pca.components}, tmp_path / "pca.pt")
+    pca.save(tmp_path)
     torch.save({"average": build(pca).decoder.state_dict(), "step": 3}, tmp_path / DECODER)
     CLIPTokenizer.from_pretrained(vignette.folder(), subfolder="tokenizer").save_pretrained(tmp_path / "tokenizer")
     put(tmp_path, samples=8)
@@ -49,9 +50,22 @@ def test_shipped_weights_keep_five_bits_behind_the_point() -> None:
     assert rounded(weights)[4:].tolist() == pytest.approx([1 + 2 / 32, -0.296875, 42 / 32 * 2**-17, 4.0])
     many = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     assert ((rounded(many) - many).abs() <= many.abs() / 64).all()
-    kept = rounded(many).half().view(torch.int16)
+    kept = rounded(many[many.abs() >= 2**-14]).half().view(torch.int16)
     assert not (kept & 0b11111).any()  # the lower five of fp16's ten bits
     assert torch.equal(rounded(rounded(many)), rounded(many))
+
+
+def test_all_that_was_trained_is_rounded_and_the_encoder_is_not() -> None:
+    pipe, before = load_base("vignette").pipeline, load_base("vignette").pipeline
+    round_trained(pipe)
+    for network in (pipe.unet, pipe.text_encoder, pipe.vae.decoder):
+        for name, weights in network.named_parameters():
+            bits = weights.detach().half().view(torch.int16)[weights.detach().abs() >= 2**-14]
+            assert weights.ndim == 1 or not (bits & 0b11111).any(), name
+    for name, weights in before.vae.encoder.state_dict().items():
+        assert torch.equal(pipe.vae.encoder.state_dict()[name], weights)
+    assert torch.equal(pipe.unet.conv_in.bias, before.unet.conv_in.bias)
+    assert not torch.equal(pipe.unet.conv_in.weight, before.unet.conv_in.weight)
 
 
 def test_a_denoiser_of_other_words_is_refused(work: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from orthoplex.models import load_base
 from pretraining import tokenizer
@@ -50,30 +51,43 @@ def test_a_shipped_encoder_tells_its_latent_space(pictures: np.ndarray, tmp_path
     """After fp16 files, too; a run goes on in it, and not in another one."""
     pca, other = fit_pca(pictures), fit_pca(pictures[:, ::-1].copy(), balance=0.3)
     build(pca).half().save_pretrained(tmp_path / "base" / "vae")
-    keep_latent_space(tmp_path, tmp_path / "base", pictures)
-    keep_latent_space(tmp_path, tmp_path / "base", pictures)  # the same again
+    keep_latent_space(tmp_path, tmp_path / "base")
+    keep_latent_space(tmp_path, tmp_path / "base")  # the same again
     found, x = PatchPca.load(tmp_path), picture_tensor(pictures[:4])
     torch.testing.assert_close(found.encode(x), pca.encode(x), atol=5e-3, rtol=0)
     build(other).save_pretrained(tmp_path / "other" / "vae")
     with pytest.raises(ValueError, match=r"pca.pt holds another latent space than .*other; move it away"):
-        keep_latent_space(tmp_path, tmp_path / "other", pictures)
+        keep_latent_space(tmp_path, tmp_path / "other")
 
 
-def test_a_latent_space_gets_the_components_it_lacks(pictures: np.ndarray, tmp_path: Path) -> None:
+def test_a_latent_space_gets_the_components_it_lacks(
+    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What there was stays; the others are what a fit of all would have taken."""
     whole = fit_pca(pictures)
     few = PatchPca(whole.mean, whole.components[:12])
     build(few).save_pretrained(tmp_path / "base" / "vae")
-    keep_latent_space(tmp_path, tmp_path / "base", pictures)
-    keep_latent_space(tmp_path, tmp_path / "base", pictures)  # the same again
+    (tmp_path / "pictures").mkdir()
+    np.save(tmp_path / "pictures" / "pictures-0000.npy", pictures)
+    row = json.dumps({"things": [], "scene": "a cave", "style": None})
+    (tmp_path / "pictures" / "pictures-0000.jsonl").write_text(f"{row}\n" * len(pictures))
+    keep_latent_space(tmp_path, tmp_path / "base")
+    keep_latent_space(tmp_path, tmp_path / "base")  # the same again
     found, x = PatchPca.load(tmp_path).encode(picture_tensor(pictures)), picture_tensor(pictures)
     torch.testing.assert_close(found[:, :12], few.encode(x), atol=5e-3, rtol=0)
     wanted = whole.encode(x)[:, 12:]
     signs = (found[:, 12:] * wanted).sum((0, 2, 3)).sign()[:, None, None]
     torch.testing.assert_close(found[:, 12:] * signs, wanted, atol=0.02, rtol=0.02)
-    torch.save({"mean": few.mean, "components": few.components}, PatchPca.file(tmp_path))
-    with pytest.raises(ValueError, match=r"pca.pt holds 12 components; allowed is 16: move it away"):
+    few.save(tmp_path)
+    with pytest.raises(ValueError, match=r"pca.pt holds 12 components; allowed is 16: move it and the checkpoints"):
         PatchPca.load(tmp_path)
+    with pytest.raises(ValueError, match=r"the latent space has 17 components; allowed are at most 16"):
+        build(fit_pca(pictures, count=17))
+    AutoencoderKL(latent_channels=20).save_pretrained(tmp_path / "wide" / "vae")
+    with monkeypatch.context() as patched:
+        patched.setattr(PatchPca, "of", lambda vae: fit_pca(pictures, count=vae.config["latent_channels"]))
+        with pytest.raises(ValueError, match=r"wide has 20 latent channels; allowed are at most 16"):
+            keep_latent_space(tmp_path, tmp_path / "wide")
 
 
 def test_what_the_components_hold_comes_back(pictures: np.ndarray) -> None:
@@ -184,7 +198,14 @@ def tiny_set() -> TrainingSet:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(6, LATENTS, 16, 16, generator=generator)
     ids = torch.randint(0, 50, (6, 2, 8), generator=generator)
-    return TrainingSet(latents, ids, torch.rand(6, 16, 16, generator=generator) < 0.4, vocabulary="fifty", collection=6)
+    return TrainingSet(
+        latents,
+        ids,
+        torch.rand(6, 16, 16, generator=generator) < 0.4,
+        vocabulary="fifty",
+        latent_space="a",
+        collection=6,
+    )
 
 
 def test_a_batch_has_its_share_of_the_collection() -> None:
@@ -283,17 +304,18 @@ def test_the_perceptual_distance_is_zero_for_equal_pictures_and_pulls_one_side_o
 
 def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}, "samples": 3}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="a.pt was written by another version"):
+    with pytest.raises(ValueError, match="a.pt was written for another vocabulary, or by another version"):
         next(train(DenoiserConfig(), tiny_set(), small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
 
 
-def test_a_checkpoint_for_other_words_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_for_other_words_or_latents_is_refused(tmp_path: Path) -> None:
     data = tiny_set()
     config = DenoiserConfig(samples=2, batch_size=2)
     list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    other = replace(data, vocabulary="fifty others")
-    with pytest.raises(ValueError, match=r"a.pt was written by another version or for other words"):
-        next(train(config, other, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
+    for name in ("vocabulary", "latent_space"):
+        other = replace(data, **{name: "another"})
+        with pytest.raises(ValueError, match=rf"a.pt was written for another {name}"):
+            next(train(config, other, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
 
 
 def test_only_merges_that_a_word_needs_are_kept() -> None:

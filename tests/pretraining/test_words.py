@@ -10,6 +10,7 @@ from transformers import CLIPTokenizer
 from orthoplex import vignette
 from orthoplex.models import load_base
 from pretraining import tokenizer
+from pretraining.autoencoder import PatchPca, build
 from pretraining.carry_over import Lesson, carry_over, embeddings, lines, with_more_channels
 from pretraining.denoiser import TEXT_WIDTH, Denoiser, build_unet
 
@@ -71,8 +72,11 @@ def test_a_model_with_more_words_goes_on_with_what_the_networks_knew(
     assert list(carry_over(model, vignette.folder(), words, ["a cat"])) == []  # nothing to learn
     for name, value in pipeline.text_encoder.state_dict().items():
         torch.testing.assert_close(model.text_encoder.state_dict()[name], value)
-    for name, value in with_more_channels(pipeline.unet.state_dict(), model.unet).items():
-        torch.testing.assert_close(model.unet.state_dict()[name], value)
+    for name, value in pipeline.unet.state_dict().items():
+        found = model.unet.state_dict()[name]
+        there = tuple(slice(size) for size in value.shape)
+        torch.testing.assert_close(found[there], value)
+        assert found.abs().sum() == found[there].abs().sum()  # of more channels, where the model has them, zeros
     few = built(tmp_path / "few", monkeypatch, "fox")
     assert few.get_vocab() != old.get_vocab()
     torch.manual_seed(0)
@@ -89,5 +93,16 @@ def test_new_latent_channels_change_nothing_of_what_the_others_gave() -> None:
     out = network(latents, times, words).sample
     torch.testing.assert_close(out[:, :12], before(latents[:, :12], times, words).sample)
     assert not out[:, 12:].any()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        ValueError, match=r"conv_in.weight has shape \(96, 16, 3, 3\); allowed is at most \(96, 12, 3, 3\)"
+    ):
         with_more_channels(network.state_dict(), before)
+
+
+def test_a_decoder_of_more_channels_shows_what_the_others_hold() -> None:
+    pca = PatchPca(torch.zeros(3, 8, 8), torch.eye(192)[:16].reshape(16, 3, 8, 8))
+    few = build(PatchPca(pca.mean, pca.components[:12])).decoder.requires_grad_(False)
+    decoder = build(pca).decoder.requires_grad_(False)
+    decoder.load_state_dict(with_more_channels(few.state_dict(), decoder))
+    latents = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(decoder(latents), few(latents[:, :12]))
