@@ -26,6 +26,7 @@ from orthoplex.training.foreign import (
     gather_statistics,
     make_prior_pictures,
     random_vectors,
+    text_layers,
 )
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
@@ -75,11 +76,18 @@ def foreign_material(
     generator = seeded("foreign", run.concept_id, config.seed)
     prompts, vectors = _strangers(base, dataset, run, foreign_prompts, generator)
     pictured = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
-    prior = make_prior_pictures(base, config, pictured) if config.prior_pictures > 0 else None
+    wanted = config.prior_pictures > 0 and _are_seen(base, run)
+    prior = make_prior_pictures(base, config, pictured) if wanted else None
     if config.erasure == 0:
         return prior, None
     latents = None if prior is None else prior.latents
     return prior, draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
+
+
+def _are_seen(base: Base, run: Run) -> bool:
+    """Whether prior pictures make a difference: erasure of layers that see the text alone gathers the same without."""
+    of_text = run.config.erasure_form == "activation" and len(text_layers(base, run.linears)) == len(run.linears)
+    return run.config.prior_weight > 0 or not of_text
 
 
 def _strangers(

@@ -2,12 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from orthoplex.adapters import create_adapter
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
-from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig
+from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig, stages, train
 from orthoplex.training.foreign import (
     compose_foreign_prompts,
     draw_foreign_inputs,
@@ -20,6 +21,7 @@ from orthoplex.training.foreign import (
 )
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.prompts import default_foreign_prompts
+from orthoplex.training.run import Run
 from orthoplex.training.text import class_vector, encode_ids, word_spread
 
 DIM = 24
@@ -244,3 +246,35 @@ def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(ba
             assert few.penalty(3).item() == few.penalty(3).item() != few.penalty(4).item()
             whole.backward()
         assert all(adapter.up.grad is not None for adapter in adapters.values())
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_layers_that_see_the_text_alone_learn_the_same_without_prior_pictures(
+    base, dataset, config, tmp_path, monkeypatch, text_encoder
+):
+    config = replace(config, steps=2, layers="cross-attention-kv", text_encoder=text_encoder)
+    made = []
+
+    def making(*arguments):
+        made.append(make_prior_pictures(*arguments))
+        return made[-1]
+
+    def trained(name, config):
+        list(train(base, dataset, config, output=tmp_path / name))
+        return load_file(tmp_path / name)
+
+    monkeypatch.setattr(stages, "make_prior_pictures", making)
+    without = trained("without.safetensors", config)
+    assert not made
+    monkeypatch.setattr(stages, "_are_seen", lambda *_: True)
+    found = trained("with.safetensors", config)
+    assert len(made) == 1
+    assert found.keys() == without.keys() and all(torch.equal(found[name], without[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers": "cross-attention"}, {"erasure_form": "prediction"}, {"prior_weight": 1.0}]
+)
+def test_prior_pictures_are_made_where_they_are_seen(base, dataset, config, changes):
+    run = Run.of(base, dataset, replace(config, **{"layers": "cross-attention-kv", **changes}))
+    assert stages._are_seen(base, run)
