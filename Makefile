@@ -9,6 +9,8 @@ INITIAL ?= orthoplex/vignette/base
 SAMPLES ?= 1500000
 PROCESSES ?= 2
 SOURCES := orthoplex pretraining tests .ci
+# in this order: rates first, then what the others take their trainings from
+EXPERIMENTS := learning-rates fifteen fifteen-merges how-many identities ablations where-identity-lives together merge-of-twelve
 
 .PHONY: help env pretraining-env test test-all gate format demo bench pool base concepts clean
 
@@ -68,9 +70,7 @@ bench: env pool
 	$(BIN)/python -m orthoplex.benchmark.merge_cost
 	$(BIN)/python -m orthoplex.benchmark.training_cost
 	$(BIN)/python -m orthoplex.benchmark.separability
-	set -e; for experiment in $(sort $(wildcard experiments/*.toml)); do \
-		$(BIN)/orthoplex bench $$experiment; \
-	done
+	set -e; for experiment in $(EXPERIMENTS); do $(BIN)/orthoplex bench experiments/$$experiment.toml; done
 
 # The embedded base, trained and put in the place of the one that ships; hours on a CPU. Stopped, it goes on where it was.
 base: pretraining-env

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from orthoplex.benchmark.checks import (
     table_of,
     whole_numbers,
 )
+from orthoplex.benchmark.experiment_file import read_tables
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
 from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Published, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
@@ -203,17 +203,14 @@ def load_experiment(path: Path) -> Experiment:
 
     `sample_concepts` is a list of names, or `"all"`; `[[concepts]]` entries name folders of one's own,
     `[[collections]]` entries an `index` of many (see `indexed_sources`) and perhaps the `names` or `kinds` wanted;
-    paths are relative to the file. The experiment is called as the file.
+    paths are relative to the file. The experiment is called as the file. What several experiments share may stand in a
+    file that they name (see `orthoplex.benchmark.experiment_file`).
 
     Raises:
         ConfigurationError: when the file cannot be read, or a key or value is not allowed; names the file.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"experiment {path} cannot be read: {error}") from error
-    try:
-        return _experiment(path, values)
+        return _experiment(path, read_tables(path))
     except ConfigurationError as error:
         raise ConfigurationError(f"experiment {path}: {error}") from error
 

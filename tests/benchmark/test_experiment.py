@@ -248,6 +248,7 @@ def with_pool(tmp_path_factory):
         (root / folder).mkdir(parents=True)
         (root / folder / "concepts.json").write_text(json.dumps(index_rows(samples)))
     (root / "experiments").mkdir()
+    shutil.copytree(SHIPPED / "common", root / "experiments" / "common")
     return root / "experiments"
 
 
@@ -256,6 +257,13 @@ def test_the_shipped_experiments_are_read_and_fit_their_base(path, with_pool):
     experiment = load_experiment(Path(shutil.copy(path, with_pool)))
     assert experiment.name == path.stem
     check_capacity(experiment, load_base(experiment.base))
+
+
+def test_make_bench_runs_all_of_them():
+    line = next(
+        line for line in (SHIPPED.parent / "Makefile").read_text().splitlines() if line.startswith("EXPERIMENTS")
+    )
+    assert sorted(line.partition(":=")[2].split()) == sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def test_published_figures_have_one_number_a_column(tmp_path):

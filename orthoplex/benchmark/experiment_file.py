@@ -1,0 +1,80 @@
+"""What experiments share: an experiment's file is read together with the one that it names as `common`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, check, table_of
+from orthoplex.errors import ConfigurationError
+
+_PATHS = {"concepts": "folder", "collections": "index"}
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The keys and values of an experiment, what it takes from elsewhere put in.
+
+    `common = "FILE"` (beside the file, or in a folder from there) gives every key that the file lacks, and of tables
+    every entry that the file's table lacks; paths in it are relative to it. `[methods]` names training options: a
+    variant's `training = "NAME"` takes them, `training = { like = "NAME", … }` with changes.
+
+    Raises:
+        ConfigurationError: When a file cannot be read, files name one another in a circle, or a method is not there.
+    """
+    values = _with_common(path, [])
+    methods = values.pop("methods", {})
+    check("methods", methods, table_of(TABLE))
+    if isinstance(values.get("variants"), list):
+        values["variants"] = [_resolved(row, methods) for row in values["variants"]]
+    return values
+
+
+def _with_common(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
+    if path.resolve() in readers:
+        raise ConfigurationError(f"common is {path}, which is being read; allowed is another file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    if "common" not in values:
+        return values
+    check("common", values["common"], FILLED_TEXT)
+    file = path.parent / values.pop("common")
+    shared = _anchored(_with_common(file, [*readers, path.resolve()]), file.parent)
+    return shared | {key: _on_top(shared.get(key), value) for key, value in values.items()}
+
+
+def _anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same with paths that do not depend on the file that is read; what is no path is left to be refused."""
+    for table, key in _PATHS.items():
+        rows = values.get(table)
+        if isinstance(rows, list):
+            values[table] = [
+                {**row, key: str((folder / row[key]).absolute())}
+                if isinstance(row, Mapping) and isinstance(row.get(key), str)
+                else row
+                for row in rows
+            ]
+    return values
+
+
+def _on_top(shared: object, own: object) -> object:
+    return {**shared, **own} if isinstance(shared, Mapping) and isinstance(own, Mapping) else own
+
+
+def _resolved(row: object, methods: Mapping[str, Mapping[str, Any]]) -> object:
+    """A variant with all its training options; one that is none is left to be refused."""
+    training = row.get("training") if isinstance(row, Mapping) else None
+    if isinstance(training, str):
+        training = {"like": training}
+    if not isinstance(row, Mapping) or not isinstance(training, Mapping) or "like" not in training:
+        return row
+    name = training["like"]
+    if name not in methods:
+        raise ConfigurationError(
+            f"variant {row.get('name')!r}: training is like {name!r}; allowed: {', '.join(map(repr, methods))}"
+        )
+    own = {key: value for key, value in training.items() if key != "like"}
+    return {**row, "training": {**methods[name], **own}}
