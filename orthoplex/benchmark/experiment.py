@@ -216,7 +216,7 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
-    _check_keys(values, list(_FILE), "the experiment")
+    _check_keys(values, [*_FILE, "common", "methods"], "the experiment")
     for key, value in values.items():
         check(key, value, _FILE[key])
     samples = values.get("sample_concepts", ())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, check, table_of
+from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, check
 from orthoplex.errors import ConfigurationError
 
 _PATHS = {"concepts": "folder", "collections": "index"}
@@ -16,33 +16,40 @@ _PATHS = {"concepts": "folder", "collections": "index"}
 def read_tables(path: Path) -> dict[str, Any]:
     """The keys and values of an experiment, what it takes from elsewhere put in.
 
-    `common = "FILE"` (beside the file, or in a folder from there) gives every key that the file lacks, and of tables
-    every entry that the file's table lacks; paths in it are relative to it. `[methods]` names training options: a
-    variant's `training = "NAME"` takes them, `training = { like = "NAME", … }` with changes.
+    `common = "FILE"` (a path from the file's folder) gives every key that the file lacks, and of tables every entry
+    that the file's table lacks; paths in it are relative to it. `[methods]` names training options: a variant's
+    `training = "NAME"` takes them, `training = { like = "NAME", … }` with changes.
 
     Raises:
-        ConfigurationError: When a file cannot be read, files name one another in a circle, or a method is not there.
+        ConfigurationError: When a file cannot be read, files name one another in a circle, a method is not there, or
+            one is said twice.
     """
     values = _with_common(path, [])
     methods = values.pop("methods", {})
-    check("methods", methods, table_of(TABLE))
+    check("methods", methods, TABLE)
+    for name, training in methods.items():
+        check(f"method {name!r}", training, TABLE)
+        if "like" in training:
+            raise ConfigurationError(f"method {name!r} is like another; allowed are training options alone")
     if isinstance(values.get("variants"), list):
         values["variants"] = [_resolved(row, methods) for row in values["variants"]]
     return values
 
 
 def _with_common(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
-    if path.resolve() in readers:
-        raise ConfigurationError(f"common is {path}, which is being read; allowed is another file")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+        place, values = path.resolve(), tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, RuntimeError) as error:
+        raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
+    if place in readers:
+        raise ConfigurationError(f"{readers[-1].name}: common is {path}, which is being read; allowed is another file")
     if "common" not in values:
         return values
-    check("common", values["common"], FILLED_TEXT)
+    check(f"{path.name}: common", values["common"], FILLED_TEXT)
     file = path.parent / values.pop("common")
-    shared = _anchored(_with_common(file, [*readers, path.resolve()]), file.parent)
+    shared = _anchored(_with_common(file, [*readers, place]), file.parent)
+    for name in shared.get("methods", {}).keys() & values.get("methods", {}).keys():
+        raise ConfigurationError(f"{path.name}: method {name!r} is one of {file.name}; allowed is another name")
     return shared | {key: _on_top(shared.get(key), value) for key, value in values.items()}
 
 
@@ -53,7 +60,7 @@ def _anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(rows, list):
             values[table] = [
                 {**row, key: str((folder / row[key]).absolute())}
-                if isinstance(row, Mapping) and isinstance(row.get(key), str)
+                if isinstance(row, Mapping) and isinstance(row.get(key), str) and row[key].strip()
                 else row
                 for row in rows
             ]
@@ -72,9 +79,9 @@ def _resolved(row: object, methods: Mapping[str, Mapping[str, Any]]) -> object:
     if not isinstance(row, Mapping) or not isinstance(training, Mapping) or "like" not in training:
         return row
     name = training["like"]
+    check(f"variant {row.get('name')!r}: training like", name, FILLED_TEXT)
     if name not in methods:
-        raise ConfigurationError(
-            f"variant {row.get('name')!r}: training is like {name!r}; allowed: {', '.join(map(repr, methods))}"
-        )
+        known = ", ".join(map(repr, methods)) or "nothing without a table [methods]"
+        raise ConfigurationError(f"variant {row.get('name')!r}: training is like {name!r}; allowed: {known}")
     own = {key: value for key, value in training.items() if key != "like"}
     return {**row, "training": {**methods[name], **own}}

@@ -71,7 +71,7 @@ class TrainingConfig:
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
         prior_pictures: Pictures the base itself makes of foreign prompts, for erasure and prior preservation;
-            0 takes pure noise as foreign latents.
+            0 takes pure noise as foreign latents. None are made where erasure sees the text alone.
         prior_weight: Extra share of the batch, and weight of its loss, that is prior pictures; 0 for none.
         sample_every: Steps between sample pictures, which are also made before the first step; 0 for none.
         sample_prompts: Prompts of the sample pictures (``{trigger}`` is substituted); empty for the kind's templates.

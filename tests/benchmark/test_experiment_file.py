@@ -74,10 +74,20 @@ def test_a_common_file_may_name_another(read, tmp_path):
     ("own", "common", "message"),
     [
         (OWN.replace('"ours"', '"hers"', 1), COMMON, "variant 'a': training is like 'hers'; allowed: 'ours', 'lora'"),
-        (OWN.replace('"shared/common.toml"', "5"), COMMON, "common is 5; allowed: texts that are not blank"),
+        (OWN.replace('"shared/common.toml"', "5"), COMMON, "own.toml: common is 5; allowed: texts that are not blank"),
+        (OWN, "common = 5\n" + COMMON, "common.toml: common is 5; allowed: texts that are not blank"),
+        (OWN.replace('"ours"', "[1]", 2).replace("training = [1]", "training = {}"), COMMON, "training like is [1]"),
+        (
+            OWN,
+            COMMON.replace("method =", "like ="),
+            "method 'ours' is like another; allowed are training options",
+        ),
+        (OWN.replace("lora =", "ours ="), COMMON, "own.toml: method 'ours' is one of common.toml; allowed is another"),
         (OWN.replace("common.toml", "no.toml"), COMMON, "no.toml cannot be read"),
         (OWN, 'common = "../own.toml"\n' + COMMON, "own.toml, which is being read; allowed is another file"),
-        (OWN, COMMON.replace('{ method = "orthogonal", erasure = 3.0 }', "5"), "methods is {'ours': 5, 'lora'"),
+        ('common = "\\u0000"', COMMON, "cannot be read"),
+        (OWN, COMMON.replace('{ method = "orthogonal", erasure = 3.0 }', "5"), "method 'ours' is 5; allowed: tables"),
+        ('[[variants]]\nname = "a"\ntraining = "ours"', "", "allowed: nothing without a table [methods]"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(read, own, common, message):
