@@ -101,13 +101,9 @@ def psnr_db(shown: Tensor, x: Tensor) -> float:
     return float((10 * torch.log10(4 / error.clamp_min(4e-10))).mean())
 
 
-def _patches(pictures: np.ndarray) -> Tensor:
-    """(n, h, w, 3) uint8 -> all patches, (patches, 192) in [−1, 1]."""
-    x = picture_tensor(pictures)
-    n, c, h, w = x.shape
-    return (
-        x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * PATCH * PATCH)
-    )
+def patches_of(x: Tensor) -> Tensor:
+    """Pictures (n, 3, h, w) -> their patches, row by row of every picture, (n · h/8 · w/8, 192)."""
+    return nn.functional.unfold(x, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)
 
 
 def _directions(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -122,7 +118,7 @@ def fit_pca(pictures: np.ndarray, balance: float = BALANCE, count: int = LATENTS
 
     `count` of the 192 components are kept.
     """
-    patches = _patches(pictures)
+    patches = patches_of(picture_tensor(pictures))
     mean = patches.mean(0)
     sigma, directions = _directions(patches - mean, count)
     total = ((sigma ** (1 - balance)) ** 2).mean().sqrt()
@@ -136,7 +132,7 @@ def extended(pca: PatchPca, pictures: np.ndarray) -> PatchPca:
     Latents of the components that there were, which are orthogonal and at most LATENTS, stay as they were. The others
     are divided by σ^BALANCE, as those are.
     """
-    count, patches = len(pca.components), _patches(pictures)
+    count, patches = len(pca.components), patches_of(picture_tensor(pictures))
     before = nn.functional.normalize(pca.components.flatten(1), dim=1)
     centred = patches - pca.mean.flatten()
     left = centred - centred @ before.T @ before

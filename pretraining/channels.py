@@ -19,13 +19,13 @@ from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from orthoplex.evaluation import MobileNetEncoder
 from pretraining import pictures
-from pretraining.autoencoder import PatchPca, fit_pca, images, psnr_db
+from pretraining.autoencoder import PATCH, PatchPca, fit_pca, images, psnr_db
 from pretraining.measure import Exam
 from pretraining.readers import SHOWN, Features, fit_readers, glance
 from pretraining.real_pictures import real_features
 from pretraining.training_set import FITTED
 
-MOST = 192
+MOST = 3 * PATCH * PATCH
 
 
 def projected(x: Tensor, pca: PatchPca) -> Tensor:

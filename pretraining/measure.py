@@ -27,7 +27,7 @@ from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, retention_interval
-from pretraining.autoencoder import images, picture_tensor, psnr_db
+from pretraining.autoencoder import images, patches_of, picture_tensor, psnr_db
 from pretraining.compose import CANVAS, SIZE, USUALLY, Factors, paste, scene_picture, usual_box, usual_view
 from pretraining.export import generate
 from pretraining.people import random_person
@@ -96,7 +96,7 @@ def reconstruct(folder: Path, x: Tensor, noise: float) -> Reconstruction:
 
 def decoding_quality(x: Tensor, found: Reconstruction) -> dict[str, float]:
     """Mean PSNR in dB of reconstructed pictures, beside the best linear decoding of the very same latents."""
-    patches = nn.functional.unfold(x, 8, stride=8).transpose(1, 2).reshape(-1, 192)
+    patches = patches_of(x)
     codes = nn.functional.pad(found.latents.flatten(2).transpose(1, 2).reshape(len(patches), -1), (0, 1), value=1.0)
     linear = codes @ torch.linalg.lstsq(codes, patches).solution
     linear = nn.functional.fold(linear.reshape(len(x), -1, 192).transpose(1, 2), 128, 8, stride=8)

@@ -73,10 +73,12 @@ def _on_top(shared: object, own: object) -> object:
 
 def _resolved(row: object, methods: Mapping[str, Mapping[str, Any]]) -> object:
     """A variant with all its training options; one that is none is left to be refused."""
-    training = row.get("training") if isinstance(row, Mapping) else None
+    if not isinstance(row, Mapping):
+        return row
+    training = row.get("training")
     if isinstance(training, str):
         training = {"like": training}
-    if not isinstance(row, Mapping) or not isinstance(training, Mapping) or "like" not in training:
+    if not isinstance(training, Mapping) or "like" not in training:
         return row
     name = training["like"]
     check(f"variant {row.get('name')!r}: training like", name, FILLED_TEXT)
