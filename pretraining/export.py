@@ -62,9 +62,10 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
 
     Raises:
         FileNotFoundError: When there is no decoder.
-        ValueError: When the denoiser knows other words than the tokenizer.
+        ValueError: When the denoiser knows other words than the tokenizer, or other latents than the autoencoder's.
     """
-    vae = build(PatchPca.load(work))
+    pca = PatchPca.load(work)
+    vae = build(pca)
     checkpoint = _checkpoint(work)
     files = (refined_decoder(work, denoiser_key(work, checkpoint["average"])), work / DECODER)
     decoder = next((file for file in files if file.exists()), None)
@@ -72,8 +73,9 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
         raise FileNotFoundError(f"there is neither {files[0]} nor {files[1]}; train the decoder first")
     vae.decoder.load_state_dict(torch.load(decoder, map_location="cpu", weights_only=True)["average"])
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    if checkpoint["vocabulary"] != vocabulary_hash(tokenizer):
-        raise ValueError(f"{work / 'denoiser.pt'} was trained with other words than {work / 'tokenizer'} has")
+    for name, meant in (("vocabulary", vocabulary_hash(tokenizer)), ("latent_space", pca.key)):
+        if checkpoint[name] != meant:
+            raise ValueError(f"{work / 'denoiser.pt'} was trained for another {name} than {work} has")
     denoiser = Denoiser(len(tokenizer))
     denoiser.load_state_dict(named(denoiser, checkpoint["average"]))
     return StableDiffusionPipeline(

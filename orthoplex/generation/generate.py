@@ -15,7 +15,7 @@ from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
 from orthoplex.generation.prompts import contract_prompt, expand_prompt
-from orthoplex.models import Base, Foldable, Precision, chosen_precision, precision
+from orthoplex.models import Base, Foldable, Precision, channels_last, chosen_precision, precision
 
 BATCH_SIZE = 8
 
@@ -73,7 +73,7 @@ def generate(
     _check_precision(mixed_precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     asked = {"prompt": prompt, "negative_prompt": negative_prompt}
-    with base.folded(merge) if merge is not None else nullcontext():
+    with base.folded(merge) if merge is not None else nullcontext(), channels_last(base.pipeline):
         texts = {key: _contracted(base, key, text) for key, text in asked.items()}
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []

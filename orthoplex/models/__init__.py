@@ -8,6 +8,7 @@ from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
 from orthoplex.models.folding import Foldable
 from orthoplex.models.inputs import gather_grams, observed_inputs
 from orthoplex.models.layers import SELECTIONS, is_text_encoders
+from orthoplex.models.layout import channels_last
 from orthoplex.models.precision import Precision, chosen_precision, has_fast_bf16, precision
 from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
 from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
@@ -22,6 +23,7 @@ __all__ = [
     "Foldable",
     "Precision",
     "Undo",
+    "channels_last",
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "chosen_precision",

@@ -13,6 +13,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
 from orthoplex.models.folding import Foldable
 from orthoplex.models.layers import all_linear_layers
+from orthoplex.models.layout import channels_last
 
 BATCH_SIZE = 8
 
@@ -74,7 +75,7 @@ def gather_grams(
             raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
     seen = {layer: _MeanGram() for layer in layers}
     run: Any = base.pipeline
-    with nullcontext() if change is None else base.folded(change):
+    with nullcontext() if change is None else base.folded(change), channels_last(base.pipeline):
         with observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)):
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
-from orthoplex.models import Base, chosen_precision, precision
+from orthoplex.models import Base, channels_last, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
@@ -152,6 +152,7 @@ def _steps(
 
     try:
         with ExitStack() as stack:
+            stack.enter_context(channels_last(base.pipeline))
             ids = list(stack.enter_context(base.with_tokens(tokens, keys_values)).values())
             check_captions(base, dataset, ids)
             prior, inputs = foreign_material(base, dataset, run, foreign_prompts)

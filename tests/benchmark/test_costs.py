@@ -8,6 +8,7 @@ import torch
 
 from orthoplex.benchmark import merge_cost, targets, training_cost
 from orthoplex.benchmark.merge_cost import Contest, MergeSettings, random_concepts
+from orthoplex.benchmark.picture_cost import picture_cost
 from orthoplex.benchmark.training_cost import CASES, CostSettings, TrainingStep, saved_bytes
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.models import load_base
@@ -171,3 +172,18 @@ def test_random_sd15_has_the_published_shape(monkeypatch):
     assert 0.015 < float(weight.std()) < 0.025
     assert not any(parameter.requires_grad for parameter in base.pipeline.unet.parameters())
     assert all(torch.isfinite(parameter).all() for parameter in base.pipeline.unet.parameters())
+
+
+def test_a_pictures_parts_are_timed_in_both_layouts(pico_folder):
+    found = picture_cost(load_base(pico_folder), batch_size=1, rounds=2)
+    assert list(found["parts"]) == ["denoiser", "decoder", "training"]
+    for row in found["parts"].values():
+        usual, last = row["seconds"]["usual"], row["seconds"]["channels last"]
+        assert usual > 0 and last > 0 and row["ratio"] == usual / last
+    assert found["turning"] > 0
+
+
+@pytest.mark.parametrize("name", ["batch_size", "rounds"])
+def test_picture_costs_without_rounds_or_pictures_are_refused(pico_folder, name):
+    with pytest.raises(ConfigurationError, match=f"picture cost {name} is 0; allowed: 1 or more"):
+        picture_cost(load_base(pico_folder), **{"batch_size": 1, "rounds": 1, name: 0})

@@ -12,10 +12,11 @@ from transformers import CLIPTokenizer
 from orthoplex import vignette
 from orthoplex.models import load_base
 from pretraining import train
-from pretraining.autoencoder import build, fit_pca
+from pretraining.autoencoder import PatchPca, build, fit_pca
 from pretraining.checkpoint import kept_number
 from pretraining.denoiser import DenoiserConfig
 from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, round_trained, rounded
+from pretraining.tokenizer import vocabulary_hash
 
 
 @pytest.fixture
@@ -29,8 +30,12 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def put(work: Path, *, samples: int) -> None:
-    told = {"average": torch.zeros(3), "samples": samples, "vocabulary": "of another run", "config": {"samples": 8}}
+def put(work: Path, *, samples: int, **other: str) -> None:
+    own = {
+        "vocabulary": vocabulary_hash(CLIPTokenizer.from_pretrained(work / "tokenizer")),
+        "latent_space": PatchPca.load(work).key,
+    }
+    told = {"average": torch.zeros(3), "samples": samples, "config": {"samples": 8}, **own, **other}
     torch.save(told, work / "denoiser.pt")
 
 
@@ -68,8 +73,10 @@ def test_all_that_was_trained_is_rounded_and_the_encoder_is_not() -> None:
     assert not torch.equal(pipe.unet.conv_in.weight, before.unet.conv_in.weight)
 
 
-def test_a_denoiser_of_other_words_is_refused(work: Path) -> None:
-    with pytest.raises(ValueError, match="was trained with other words than .*tokenizer has"):
+@pytest.mark.parametrize("name", ["vocabulary", "latent_space"])
+def test_a_denoiser_of_other_words_or_latents_is_refused(work: Path, name: str) -> None:
+    put(work, samples=8, **{name: "of another run"})
+    with pytest.raises(ValueError, match=f"denoiser.pt was trained for another {name} than {work} has"):
         pipeline(work)
 
 

@@ -1,0 +1,112 @@
+"""What a picture costs: the denoiser's step and the decoder, as diffusers lays them out and as `generate` does.
+
+    python -m orthoplex.benchmark.picture_cost --output results/picture-cost.json
+
+Both are the same pipeline with the same inputs, timed in turns in one process (see `orthoplex.models.channels_last`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.targets import load_target
+from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.models import Base, channels_last
+
+
+def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name, on random numbers: `denoiser`, `decoder`, and `training`, the denoiser there and back.
+
+    Going back reaches every layer behind the first attention, as when concepts are trained.
+    """
+    pipeline: Any = base.pipeline
+    unet, vae = pipeline.unet, pipeline.vae
+    generator = torch.Generator().manual_seed(0)
+    size = unet.config.sample_size
+    latents = torch.randn(batch_size, unet.config.in_channels, size, size, generator=generator).to(base.dtype)
+    context = torch.randn(batch_size, 32, unet.config.cross_attention_dim, generator=generator).to(base.dtype)
+    learned = context.clone().requires_grad_()
+
+    @torch.no_grad()
+    def denoiser() -> None:
+        unet(latents, 500, context)
+
+    @torch.no_grad()
+    def decoder() -> None:
+        vae.decode(latents)
+
+    def training() -> None:
+        unet(latents, 500, learned).sample.float().square().mean().backward()
+
+    return {"denoiser": denoiser, "decoder": decoder, "training": training}
+
+
+def picture_cost(base: Base, *, batch_size: int, rounds: int) -> dict[str, Any]:
+    """Seconds of every part in either layout, medians over rounds, and the ratio of their medians.
+
+    `turning` is what laying the weights out and back takes, once for a call of `generate` or a whole training.
+
+    Args:
+        base: The base; a CPU's.
+        batch_size: Pictures at once.
+        rounds: Times that every part is timed in either layout, after one that is not.
+
+    Raises:
+        ConfigurationError: For a batch or rounds below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("rounds", rounds)):
+        if value < 1:
+            raise ConfigurationError(f"picture cost {name} is {value}; allowed: 1 or more")
+    for network in (base.pipeline.unet, base.pipeline.vae):
+        network.requires_grad_(False)
+    rows: dict[str, Any] = {}
+    for name, run in parts(base, batch_size).items():
+        seconds: Mapping[str, list[float]] = {"usual": [], "channels last": []}
+        for number in range(rounds + 1):
+            for layout in seconds if number % 2 else reversed(seconds):
+                with nullcontext() if layout == "usual" else channels_last(base.pipeline):
+                    started = time.perf_counter()
+                    run()
+                    spent = time.perf_counter() - started
+                if number:
+                    seconds[layout].append(spent)
+        medians = {layout: statistics.median(times) for layout, times in seconds.items()}
+        rows[name] = {"seconds": medians, "ratio": medians["usual"] / medians["channels last"]}
+    started = time.perf_counter()
+    with channels_last(base.pipeline):
+        pass
+    turning = time.perf_counter() - started
+    return {"batch_size": batch_size, "rounds": rounds, "parts": rows, "turning": turning, "machine": machine()}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", default="vignette", help="sd15 (random weights), or a base")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--output", type=Path, default=Path("results/picture-cost.json"))
+    options = parser.parse_args()
+    found = picture_cost(load_target(options.target), batch_size=options.batch_size, rounds=options.rounds)
+    write_json(options.output, {"target": options.target, **found})
+    for name, row in found["parts"].items():
+        usual, last = row["seconds"].values()
+        print(f"{name}: {usual * 1000:.0f} ms as usual, {last * 1000:.0f} ms channels last, {row['ratio']:.2f} x")
+    print(f"laying weights out and back: {found['turning'] * 1000:.0f} ms")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except OrthoplexError as error:
+        sys.exit(str(error))
