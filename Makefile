@@ -69,6 +69,7 @@ pool: pretraining-env
 bench: env pool
 	$(BIN)/python -m orthoplex.benchmark.merge_cost
 	$(BIN)/python -m orthoplex.benchmark.training_cost
+	$(BIN)/python -m orthoplex.benchmark.picture_cost
 	$(BIN)/python -m orthoplex.benchmark.separability
 	set -e; for experiment in $(EXPERIMENTS); do $(BIN)/orthoplex bench experiments/$$experiment.toml; done
 

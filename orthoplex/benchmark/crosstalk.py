@@ -26,7 +26,7 @@ class LayerCrosstalk:
         layer: The layer's name.
         concept: The concept i.
         own: `‖ΔW_i X_i‖ / ‖W X_i‖`, X_i what the layer sees under the concept's own prompts.
-        others: `λ ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖`: what the others of a merge do to them, mean over its largest merges.
+        others: `‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖`: what the others of a merge do to them, mean over its largest merges.
         shared: Mean of `‖down_i down_jᵀ‖_F²` over the others, rows of length 1: how many directions both have; None
             where a change has as many directions as its weight.
         expected_shared: `r_i r_j / in`, what directions at random have in the mean; None likewise.
@@ -49,8 +49,6 @@ def measure_crosstalk(
     groups: Sequence[Sequence[str]],
     weights: Mapping[str, Tensor],
     inputs: InputGrams,
-    *,
-    scale: float = 1.0,
 ) -> list[LayerCrosstalk]:
     """Measure every layer that two concepts or more change.
 
@@ -61,7 +59,6 @@ def measure_crosstalk(
         groups: The merges, as names of their members; a concept that is in none is left out.
         weights: Layer -> the base's weight `(out, in)`.
         inputs: What the layers see under each concept's own prompts.
-        scale: λ of the merges.
     """
     rows = []
     for layer in sorted({layer for concept in concepts for layer in concept.layers}):
@@ -83,7 +80,7 @@ def measure_crosstalk(
                     layer=layer,
                     concept=concept.name,
                     own=crosstalk(change, weights[layer], gram),
-                    others=scale * _mean(said),
+                    others=_mean(said),
                     shared=shared[concept.name][0] if narrow else None,
                     expected_shared=shared[concept.name][1] if narrow else None,
                 )

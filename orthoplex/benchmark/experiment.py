@@ -185,6 +185,12 @@ class Experiment:
         names = self.merges.measured
         return tuple(concept for concept in self.concepts if not names or concept.name in names)
 
+    @cached_property
+    def measured_prompts(self) -> dict[str, tuple[str, ...]]:
+        """The prompts of the kinds that are measured."""
+        kinds = {concept.kind for concept in self.measured}
+        return {kind: prompts for kind, prompts in self.prompts.items() if kind in kinds}
+
     def to_json(self) -> dict[str, Any]:
         """The experiment as plain JSON values; of folders only their last part, which is the same everywhere."""
         values = asdict(self)

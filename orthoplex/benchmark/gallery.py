@@ -123,7 +123,7 @@ def _live_sentence(live: list[str]) -> str:
     return f"{names} {'was' if len(live) == 1 else 'were'} trained on this machine just now."
 
 
-_NUMBERS: dict[str, Callable[[Summary], tuple[Interval, Interval, Interval | None]]] = {
+_NUMBERS: dict[str, Callable[[Summary], tuple[Interval | None, Interval | None, Interval | None]]] = {
     "alignment": lambda row: (row.single_alignment, row.merged_alignment, row.alignment_retention),
     "recognised": lambda row: (row.single_recognised, row.merged_recognised, row.recognised_retention),
     "identity": lambda row: (row.single_identity, row.merged_identity, row.identity_retention),
@@ -136,13 +136,17 @@ def _retention_table(summaries: Iterable[Summary]) -> str:
     )
     lines = []
     for summary in summaries:
-        cells = [f"<td>{start.value:.2f}</td>" for start in (summary.base_alignment, summary.base_recognised)]
+        cells = [f"<td>{_value(start)}</td>" for start in (summary.base_alignment, summary.base_recognised)]
         cells.append(f"<td><b>{_share(summary.gain_retention)}</b></td>")
         for pick in _NUMBERS.values():
             single, merged, kept = pick(summary)
-            cells.append(f"<td>{single.value:.2f} → {merged.value:.2f}<br><b>{_share(kept)}</b></td>")
+            cells.append(f"<td>{_value(single)} → {_value(merged)}<br><b>{_share(kept)}</b></td>")
         lines.append(f"<tr><th>{escape(summary.variant)}</th>{''.join(cells)}</tr>")
     return f'<table class="numbers"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def _value(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.value:.2f}"
 
 
 def _share(kept: Interval | None) -> str:

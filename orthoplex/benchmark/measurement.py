@@ -106,12 +106,14 @@ class Measurement:
         base_alignment: Mean pairwise cosine to the held-out pictures.
         single_alignment: The same, concept alone.
         merged_alignment: The same, in the merge.
-        base_recognised: Share recognised as the concept among the concepts of its kind.
+        base_recognised: Share recognised as the concept among the concepts of its kind; None where it is the only one.
         single_recognised: The same, concept alone.
         merged_recognised: The same, in the merge.
         bleed: Share of pictures that are taken for others of its merges, beyond what each of them takes of the concept
-            alone.
-        single_identity: Share above the identity threshold, which at most 5 % of impostors pass, or a published one.
+            alone; None where there are no others of its kind.
+        base_identity: Share above the identity threshold, which at most 5 % of the impostors of either sort pass, or a
+            published one.
+        single_identity: The same, concept alone.
         merged_identity: The same, in the merge.
         single_as: What the pictures of the concept alone are recognised as: concept of the kind -> share.
         merged_as: The same, in the merge.
@@ -131,10 +133,11 @@ class Measurement:
     base_alignment: float
     single_alignment: float
     merged_alignment: float
-    base_recognised: float
-    single_recognised: float
-    merged_recognised: float
-    bleed: float
+    base_recognised: float | None
+    single_recognised: float | None
+    merged_recognised: float | None
+    bleed: float | None
+    base_identity: float
     single_identity: float
     merged_identity: float
     single_as: Mapping[str, float]
@@ -172,26 +175,30 @@ def gallery_of(concept: str, references: Mapping[str, References]) -> dict[str, 
     return {name: entry.training for name, entry in references.items() if entry.kind == kind}
 
 
-def impostors_of(concept: str, references: Mapping[str, References], base: Tensor) -> Tensor:
-    """Features of pictures that are not the concept, `(n, d)`.
+def threshold_of(concept: str, references: Mapping[str, References], base: Tensor) -> float:
+    """The identity threshold of a concept: at most 5 % of either sort of impostors pass it.
 
-    They are the base's class-word pictures `base` of its prompts, and all real pictures of the other concepts of its
-    kind: the same for every variant and seed.
+    They are the base's class-word pictures `base` of its prompts, `(n, d)`, and all real pictures of the other concepts
+    of its kind: the same for every variant and seed. In one heap the latter, hundreds of them where the pool comes
+    along, would let all of the base's few pictures pass.
     """
     own = references[concept]
     others = [entry for name, entry in references.items() if entry.kind == own.kind and name != concept]
-    return torch.cat([base, *(pictures for entry in others for pictures in (entry.training, entry.held_out))])
+    real = [pictures for entry in others for pictures in (entry.training, entry.held_out)]
+    sorts = [base, *([torch.cat(real)] if real else [])]
+    return max(identity_threshold(scores(impostors, {concept: own.training})[:, 0]) for impostors in sorts)
 
 
-def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float]]:
+def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float | None]]:
     """What real held-out pictures reach: alignment to the training pictures, and how often they are recognised."""
-    return {
-        name: {
+    found: dict[str, dict[str, float | None]] = {}
+    for name, entry in references.items():
+        gallery = gallery_of(name, references)
+        found[name] = {
             "alignment": image_alignment(entry.held_out, entry.training),
-            "recognised": recognised_rate(entry.held_out, gallery_of(name, references), name),
+            "recognised": recognised_rate(entry.held_out, gallery, name) if len(gallery) > 1 else None,
         }
-        for name, entry in references.items()
-    }
+    return found
 
 
 def measure(
@@ -204,7 +211,7 @@ def measure(
 ) -> list[Measurement]:
     """Measure every concept of one variant and seed.
 
-    The identity threshold of a concept is set on its impostors (`impostors_of`), the same for every variant and seed.
+    The identity threshold of a concept is set on its impostors (`threshold_of`), the same for every variant and seed.
 
     Args:
         variant: The variant's name.
@@ -216,11 +223,9 @@ def measure(
     rows = []
     for name, pictures in shown.items():
         own, gallery, text = references[name], gallery_of(name, references), pictures.text
-        threshold = identity_cosine
-        if threshold is None:
-            impostors = impostors_of(name, references, pictures.base)
-            threshold = identity_threshold(scores(impostors, {name: own.training})[:, 0])
+        threshold = threshold_of(name, references, pictures.base) if identity_cosine is None else identity_cosine
         single_as = shares(sorted(recognised(pictures.single, gallery)))
+        is_choice = len(gallery) > 1  # else everything is recognised as the only one there is
         for size, merged in pictures.merged.items():
             merged_as = shares(sorted(recognised(merged, gallery)))
             taken = [merged_as.get(other, 0.0) - single_as.get(other, 0.0) for other in pictures.met[size]]
@@ -234,10 +239,11 @@ def measure(
                     base_alignment=image_alignment(pictures.base, own.held_out),
                     single_alignment=image_alignment(pictures.single, own.held_out),
                     merged_alignment=image_alignment(merged, own.held_out),
-                    base_recognised=recognised_rate(pictures.base, gallery, name),
-                    single_recognised=single_as.get(name, 0.0),
-                    merged_recognised=merged_as.get(name, 0.0),
-                    bleed=sum(max(0.0, share) for share in taken),
+                    base_recognised=recognised_rate(pictures.base, gallery, name) if is_choice else None,
+                    single_recognised=single_as.get(name, 0.0) if is_choice else None,
+                    merged_recognised=merged_as.get(name, 0.0) if is_choice else None,
+                    bleed=sum(max(0.0, share) for share in taken) if is_choice else None,
+                    base_identity=identity_rate(pictures.base, own.training, threshold),
                     single_identity=identity_rate(pictures.single, own.training, threshold),
                     merged_identity=identity_rate(merged, own.training, threshold),
                     single_as=single_as,

@@ -143,7 +143,7 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
     try:
         workspace = Workspace(load_base(task.experiment.base), task.work)
         encoder = task.experiment.encoder.build()
-        text = text_reader(encoder, workspace.base, task.experiment.prompts)
+        text = text_reader(encoder, workspace.base, task.experiment.measured_prompts)
         while (parent := parent_process()) is not None and parent.is_alive():
             with taken.get_lock():
                 index = taken.value

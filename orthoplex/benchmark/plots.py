@@ -1,4 +1,4 @@
-"""Curves and heat maps as SVG text, drawn by matplotlib: what is left in merges, and what bleeds into what."""
+"""Bars, curves and maps as SVG text, drawn by matplotlib: what is left in merges, and what bleeds into what."""
 
 from __future__ import annotations
 
@@ -27,6 +27,46 @@ _STYLE: Any = {
 }
 """Grey text on nothing: readable on light and dark pages."""
 _LINES, _MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "x")
+
+
+def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference: float | None = None) -> str:
+    """Draw horizontal bars with their intervals in named groups, from the top; equal names have equal colours.
+
+    Args:
+        groups: Group -> name of a bar -> its value.
+        title: Above the bars.
+        reference: Where a line is drawn, or None.
+
+    Returns:
+        A whole SVG document.
+    """
+    names = list(dict.fromkeys(name for row in groups.values() for name in row))
+    drawn: dict[str, Any] = {}
+    places, top = [], 0.0
+    with matplotlib.rc_context(_STYLE):
+        count = sum(len(row) + 1 for row in groups.values())
+        figure = Figure(figsize=(8.0, 1.2 + 0.16 * count), layout="constrained")
+        axes = figure.add_subplot()
+        for row in groups.values():
+            places.append(top - (len(row) - 1) / 2)
+            for name, found in row.items():
+                bar = axes.barh(top, found.value, height=0.85, color=f"C{names.index(name) % 10}")
+                drawn.setdefault(name, bar)
+                axes.plot([found.low, found.high], [top, top], color="#8a8f98", linewidth=1, marker="|", markersize=4)
+                end, beside = (max(found.high, 0.0), top), {"xytext": (4, 0), "textcoords": "offset points"}
+                axes.annotate(f"{found.value:.2f}", end, va="center", fontsize=7, color="#8a8f98", **beside)
+                top -= 1
+            top -= 1
+        axes.axvline(0.0, color="#8a8f98", linewidth=1)
+        if reference is not None:
+            axes.axvline(reference, color="#8a8f98", linestyle=":", linewidth=1)
+        axes.set_yticks(places, labels=[_plain(group) for group in groups])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(top + 1, 1)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.set_title(_plain(title))
+        _legend(figure, drawn)
+        return _svg(figure)
 
 
 def curves(
@@ -64,7 +104,7 @@ def curves(
             axes.set_xscale("log")
             axes.set_xticks(ticks, labels=[str(size) for size in ticks], minor=False)
             axes.set_xticks([], minor=True)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
             axes.set_xlabel("concepts in the merge")
             axes.set_title(f"{measure}, merged / alone")
         _legend(figure, {name: lines[name] for name in names})

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from orthoplex import __version__
-from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.crosstalk import CrosstalkSummary, LayerCrosstalk, summarise_crosstalk
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.measurement import Measurement, References, ceilings, recognition
-from orthoplex.benchmark.plots import curves, heat_maps
+from orthoplex.benchmark.plots import bars, curves, heat_maps
 from orthoplex.benchmark.sections import (
     crosstalk_chart,
     crosstalk_section,
@@ -215,7 +214,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary], difference
 def _summary_tables(summaries: Sequence[Summary]) -> str:
     """Alignment, then recognition and identity, then text alignment, one row for each variant."""
     alignment = markdown_table(
-        ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation over seeds"],
+        ["variant", "alignment base", "alone", "merged", "retention", "gain kept", "deviation of retention"],
         [
             [
                 row.variant,
@@ -234,7 +233,8 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
             "merged",
             "retention",
             "bleed",
-            "identity alone",
+            "identity base",
+            "alone",
             "merged",
             "retention",
         ],
@@ -243,7 +243,8 @@ def _summary_tables(summaries: Sequence[Summary]) -> str:
                 row.variant,
                 _number(row.base_recognised),
                 *map(_number, (row.single_recognised, row.merged_recognised, row.recognised_retention, row.bleed)),
-                *map(_number, (row.single_identity, row.merged_identity, row.identity_retention)),
+                *map(_number, (row.base_identity, row.single_identity)),
+                *map(_number, (row.merged_identity, row.identity_retention)),
             ]
             for row in summaries
         ],
@@ -269,7 +270,7 @@ def _difference_table(differences: Sequence[Difference]) -> str:
     rows = [
         [
             row.variant,
-            *map(str, (row.single_alignment, row.merged_alignment, row.merged_recognised, row.merged_identity)),
+            *map(_number, (row.single_alignment, row.merged_alignment, row.merged_recognised, row.merged_identity)),
         ]
         for row in differences
     ]
@@ -344,11 +345,11 @@ def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
     if len(sizes) > 1:
         title = f"{result.experiment.name}: what is left in a merge"
         return curves(_retentions(summaries), title=title, capacity=result.experiment.capacity)
-    bars: dict[str, list[Bar]] = {row.variant: [] for row in summaries}
+    groups: dict[str, dict[str, Interval]] = {row.variant: {} for row in summaries}
     for name, variants in _of_size(summaries, sizes[0]).items():
         for variant, interval in variants.items():
-            bars[variant].append(Bar(name, interval.value, interval.low, interval.high))
-    return bar_chart(bars, title=f"Retention in merges of {sizes[0]} (merged / alone)", reference=1.0)
+            groups[variant][name] = interval
+    return bars(groups, title=f"Retention in merges of {sizes[0]} (merged / alone)", reference=1.0)
 
 
 def _recognised(result: ExperimentResult) -> str:
@@ -358,5 +359,7 @@ def _recognised(result: ExperimentResult) -> str:
     for kind in dict.fromkeys(concept.kind for concept in result.experiment.measured):
         for variant in result.experiment.variants:
             rows = [row for row in result.measurements if (row.variant, row.size) == (variant.name, size)]
-            panels[f"{kind}: {variant.name}"] = recognition(rows, kind)
-    return heat_maps(panels, title=f"Prompted (rows) and recognised (columns) in merges of {size}, %")
+            if any(row.kind == kind and row.merged_recognised is not None for row in rows):
+                panels[f"{kind}: {variant.name}"] = recognition(rows, kind)
+    title = f"Prompted (rows) and recognised (columns) in merges of {size}, %"
+    return heat_maps(panels, title=title) if panels else ""

@@ -11,10 +11,10 @@ from orthoplex.benchmark.experiment import Experiment, load_experiment
 from orthoplex.benchmark.measurement import read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.report import ExperimentResult, write_result
-from orthoplex.benchmark.study import Study, StudyResults
+from orthoplex.benchmark.study import Study, StudyResults, fill_prompts
 from orthoplex.benchmark.text import text_reader
 from orthoplex.benchmark.workspace import Workspace
-from orthoplex.errors import CapacityError
+from orthoplex.errors import CapacityError, PromptError
 from orthoplex.models import Base, load_base
 from orthoplex.training import check_layers
 
@@ -39,15 +39,17 @@ def run(
         ConfigurationError: when the experiment, or the combination of its options, is not allowed.
         DatasetError: when a concept's folder cannot be used.
         CapacityError: when a layer has no room for all concepts; nothing is trained then.
+        PromptError: when a prompt is longer than the text encoder reads; likewise.
     """
     check("processes", processes, whole_numbers(1))
     experiment = load_experiment(Path(path))
     base = load_base(experiment.base)
     check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
     check_capacity(experiment, base)
+    check_pictures(experiment, base)
     workspace = Workspace(base, Path(work))
     encoder = experiment.encoder.build()
-    text = text_reader(encoder, base, experiment.prompts)
+    text = text_reader(encoder, base, experiment.measured_prompts)
     references = read_references(experiment.concepts, encoder)
     if processes > 1:
         yield from fill(experiment, references, work=Path(work), processes=processes)
@@ -85,3 +87,38 @@ def check_capacity(experiment: Experiment, base: Base) -> None:
             check_layers(base, configs[highest], name)
         except CapacityError as error:
             raise CapacityError(f"variant {variant.name!r}, concept {name}: {error}") from error
+
+
+def check_pictures(experiment: Experiment, base: Base) -> None:
+    """Refuse pictures that the base cannot make before any concept is trained for them.
+
+    A concept's token vectors count as so many special tokens, which the tokenizer takes one by one as well.
+
+    Raises:
+        ConfigurationError: for more denoising steps than the base has.
+        PromptError: for a prompt that is too long with all token vectors; names variant and prompt.
+    """
+    base.check_inference_steps("pictures num_inference_steps", experiment.pictures.num_inference_steps)
+    tokenizer = base.pipeline.tokenizer
+    limit = tokenizer.model_max_length
+    for variant in experiment.variants:
+        config = experiment.training_config(variant, experiment.trained[0], experiment.seeds[0])
+        vectors = tokenizer.eos_token * config.num_vectors
+        triggers = {
+            source.name: vectors if config.trigger_form == "token" else f"{vectors} {source.class_word}"
+            for source in experiment.measured
+        }
+        texts = {experiment.pictures.negative_prompt}
+        for source in experiment.measured:
+            texts |= {*fill_prompts(experiment.prompts[source.kind], triggers[source.name])}
+        for table in experiment.together:
+            for combination in experiment.combinations[table.name]:
+                texts |= {*table.fill([triggers[name] for name in combination.shown])}
+        for text in sorted(texts):
+            length = len(tokenizer(text, truncation=False, verbose=False).input_ids)
+            if length > limit:
+                shown = text.replace(vectors, f"<{config.num_vectors} token vectors>")
+                raise PromptError(
+                    f"variant {variant.name!r}: prompt {shown!r} has {length - 2} tokens; "
+                    f"allowed: at most {limit - 2}, which base {base.identity.name!r} reads"
+                )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orthoplex.benchmark.chart import Bar, bar_chart
 from orthoplex.benchmark.crosstalk import CrosstalkSummary
 from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.benchmark.plots import dots, scatter
+from orthoplex.benchmark.plots import bars, dots, scatter
 from orthoplex.benchmark.settings import Published
 from orthoplex.benchmark.together import Together, TogetherSummary
 from orthoplex.evaluation import Interval
@@ -44,17 +43,14 @@ def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSum
 
 def together_chart(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
     """Bars: shares of pictures in which each concept, and every one, is recognised; nothing without tables."""
-    groups: dict[str, list[Bar]] = {}
+    groups: dict[str, dict[str, Interval]] = {}
     for table in tables:
         names = [*_numbered(table.kinds), "all"]
         for row in summaries:
             if row.table == table.name:
                 label = row.variant if len(tables) == 1 else f"{table.name}: {row.variant}"
-                groups[label] = [
-                    Bar(name, found.value, found.low, found.high)
-                    for name, found in zip(names, (*row.recognised, row.all_recognised), strict=True)
-                ]
-    return bar_chart(groups, title="Recognised in pictures of several concepts") if groups else ""
+                groups[label] = dict(zip(names, (*row.recognised, row.all_recognised), strict=True))
+    return bars(groups, title="Recognised in pictures of several concepts") if groups else ""
 
 
 def _numbered(kinds: Sequence[str]) -> list[str]:
@@ -81,7 +77,7 @@ def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
             cells += [f"{mean[variant]:.3f}" if variant in mean else "–" for mean in means]
         rows.append(cells)
     return (
-        "\n## Crosstalk\n\n`own` is ‖ΔW_i X_i‖ / ‖W X_i‖, `others` λ ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖ in the largest "
+        "\n## Crosstalk\n\n`own` is ‖ΔW_i X_i‖ / ‖W X_i‖, `others` ‖Σ_{j≠i} ΔW_j X_i‖ / ‖W X_i‖ in the largest "
         "merges, *directions shared* ‖down_i down_jᵀ‖_F², beside r_i r_j / in of directions at random; means over "
         "concepts and seeds. The correlation is Spearman's, within a variant, of `others` with the alignment lost "
         "there.\n\n" + markdown_table(header, rows)

@@ -212,17 +212,18 @@ class Study:
     def _crosstalk(self, concepts: Sequence[Concept]) -> list[LayerCrosstalk]:
         """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it.
 
-        Only of variants that add up whole concepts: what other merges do to them is not told by the concepts.
+        Only of variants that add up whole concepts, at full strength: what other merges do to them is not told by
+        the others' changes alone.
         """
-        if not self.experiment.crosstalk or self.variant.algorithm != "sum" or self.variant.parts != "both":
+        plain = self.variant.algorithm == "sum" and self.variant.parts == "both" and self.variant.scale == 1.0
+        if not self.experiment.crosstalk or not plain:
             return []
         base = self.workspace.base
         inputs = gather_inputs(base, concepts, with_foreign=False, gather=self.workspace.grams)
         linears = base.linear_layers("linear", text_encoder=True)
         weights = {layer: linear.weight for layer, linear in linears.items()}
         groups = [group.members for group in self.experiment.groups[max(self.experiment.groups)]]
-        scale = self.variant.scale
-        return measure_crosstalk(self.variant.name, self.seed, concepts, groups, weights, inputs, scale=scale)
+        return measure_crosstalk(self.variant.name, self.seed, concepts, groups, weights, inputs)
 
     def _views(self, sets: Sequence[PictureSet]) -> Views:
         return Views(cat([self.workspace.views(pictures, self.encoder) for pictures in sets], dim=1))

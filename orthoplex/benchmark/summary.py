@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ class Summary:
     A retention is `mean(merged)/mean(single)`, None where the interval of the single value reaches 0: nothing is known
     of a share of what may be nothing. `gain_retention` is the stricter `(merged - base)/(single - base)` of alignment:
     what is left of what the concept added to the base. `base_recognised` is what the base's class-word pictures reach
-    by chance: with three concepts of a kind a third. `seed_deviation` is the standard deviation over seeds of the
+    by chance: with three concepts of a kind a third; numbers of recognition are over the concepts that have others of
+    their kind to be taken for, None where none has. `seed_deviation` is the standard deviation over seeds of the
     retention of alignment, None for one seed. Numbers of text are over the concepts whose prompts ask for something
     that can be read, None where there is none; `text` is without styles, which hide scenes: there it would be the
     better the more of the style is lost.
@@ -36,15 +37,16 @@ class Summary:
     merged_alignment: Interval
     alignment_retention: Interval | None
     gain_retention: Interval | None
-    base_recognised: Interval
-    single_recognised: Interval
-    merged_recognised: Interval
-    bleed: Interval
-    recognised_retention: Interval | None
+    base_identity: Interval
     single_identity: Interval
     merged_identity: Interval
     identity_retention: Interval | None
     seed_deviation: float | None
+    base_recognised: Interval | None = None
+    single_recognised: Interval | None = None
+    merged_recognised: Interval | None = None
+    bleed: Interval | None = None
+    recognised_retention: Interval | None = None
     base_text: Interval | None = None
     single_text: Interval | None = None
     merged_text: Interval | None = None
@@ -78,7 +80,7 @@ def seed_table(values: Sequence[tuple[_Owner, int, float]], what: str) -> Tensor
 
 
 _LABELS = ("variant", "size", "seed", "concept", "kind", "single_as", "merged_as")
-_TEXTS = tuple(f"{state}_{what}" for what in ("text", "choice") for state in ("base", "single", "merged"))
+_TEXTS = tuple(f"{state}_text" for state in ("base", "single", "merged"))
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:
@@ -90,26 +92,24 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
     variants = sorted({(row.variant, row.size) for row in rows})
     if len(variants) != 1:
         raise ConfigurationError(f"a summary of {len(variants)} variants {variants} was asked for; allowed: 1")
-    numbers = [item.name for item in fields(Measurement) if item.name not in (*_LABELS, *_TEXTS)]
-    values = {name: _table(rows, name) for name in numbers}
-    texts: dict[str, Tensor] = {}
-    for name in _TEXTS:
-        kinds = {row.kind for row in rows} - ({"style"} if name.endswith("_text") else set())
-        if read := [row for row in rows if row.kind in kinds and getattr(row, name) is not None]:
-            texts[name] = _table(read, name)
+    values: dict[str, Tensor] = {}
+    for name in (item.name for item in fields(Measurement) if item.name not in _LABELS):
+        plain = [row for row in rows if row.kind != "style"] if name in _TEXTS else rows
+        if told := [row for row in plain if getattr(row, name) is not None]:
+            values[name] = _table(told, name)
     base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
     by_seed = merged.mean(dim=0) / single.mean(dim=0)
     return Summary(
         variant=variants[0][0],
         size=variants[0][1],
-        **{name: mean_interval(table) for name, table in (values | texts).items()},
+        **{name: mean_interval(table) for name, table in values.items()},
         alignment_retention=_retention(single, merged),
         gain_retention=_retention(single - base, merged - base),
-        recognised_retention=_retention(values["single_recognised"], values["merged_recognised"]),
-        identity_retention=_retention(values["single_identity"], values["merged_identity"]),
+        recognised_retention=_retention_of(values, "recognised"),
+        identity_retention=_retention_of(values, "identity"),
         seed_deviation=float(by_seed.std()) if len(by_seed) > 1 else None,
-        text_retention=_retention_of(texts, "text"),
-        choice_retention=_retention_of(texts, "choice"),
+        text_retention=_retention_of(values, "text"),
+        choice_retention=_retention_of(values, "choice"),
     )
 
 
@@ -123,7 +123,7 @@ class Difference:
         size: Concepts in a merge.
         single_alignment: Difference of the alignments alone, with its 95 % bootstrap interval.
         merged_alignment: The same in the merge, and so on.
-        merged_recognised: See there.
+        merged_recognised: See there; None where no concept has others of its kind.
         merged_identity: See there.
     """
 
@@ -132,14 +132,19 @@ class Difference:
     size: int
     single_alignment: Interval
     merged_alignment: Interval
-    merged_recognised: Interval
+    merged_recognised: Interval | None
     merged_identity: Interval
 
 
 def compare(rows: Sequence[Measurement], others: Sequence[Measurement]) -> Difference:
     """Bring together two variants' measurements of the same concepts, seeds and size, pair by pair."""
+
+    def difference(name: str) -> Interval | None:
+        one, other = ([row for row in side if getattr(row, name) is not None] for side in (rows, others))
+        return mean_interval(_table(one, name) - _table(other, name)) if one else None
+
     names = [item.name for item in fields(Difference) if item.name not in ("variant", "other", "size")]
-    found = {name: mean_interval(_table(rows, name) - _table(others, name)) for name in names}
+    found: dict[str, Any] = {name: difference(name) for name in names}
     return Difference(rows[0].variant, others[0].variant, rows[0].size, **found)
 
 

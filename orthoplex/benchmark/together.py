@@ -125,7 +125,8 @@ def combinations(table: Together, concepts: Sequence[ConceptSource]) -> tuple[Co
         raise ConfigurationError(
             f"together {table.name!r} has companions = {table.companions}; allowed: 0 to {strangers}, the others"
         )
-    rng = random.Random(f"{table.seed}/{table.name}")
+    # of kinds, not of the table's name: tables that differ in their companions alone picture the same combinations
+    rng = random.Random(f"{table.seed}/{'/'.join(table.kinds)}")
     rng.shuffle(possible)
     used: Counter[str] = Counter()
     drawn = []

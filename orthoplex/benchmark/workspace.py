@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,7 +30,7 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
 from orthoplex.concepts import load_concept, write_text, written_atomically
-from orthoplex.errors import BusyError, ConceptFileError
+from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
@@ -128,20 +129,22 @@ class Workspace:
         }
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
-        while _whole(output, load_concept, seconds) is None:
-            clock = _Clock(seconds)
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / "request.json", request)
-            try:
-                with clock, closing(train(self.base, dataset, config, output=output, resume=True)) as records:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
+        while not _acquired(lock):
+            yield BenchmarkEvent("train", 0, config.steps, f"{message}: waiting for another process")
+            time.sleep(POLL_SECONDS)
+        try:
+            if _whole(output, load_concept, seconds) is None:  # looked at under the lock: another may have finished it
+                _write_json(folder / "request.json", request)
+                training = train(self.base, dataset, config, output=output, resume=True)
+                with _Clock(seconds), closing(training) as records:
                     for record in records:
                         yield BenchmarkEvent("train", record.step, record.steps, message)
-            except BusyError:  # another process trains it, on the same work folder
-                yield BenchmarkEvent("train", 0, config.steps, f"{message}: waiting for another process")
-                time.sleep(POLL_SECONDS)
-                continue
-            if not output.is_file():  # Ctrl-C: the training kept its checkpoint and ended in good order
-                raise KeyboardInterrupt
+                if not output.is_file():  # Ctrl-C: the training kept its checkpoint and ended in good order
+                    raise KeyboardInterrupt
+        finally:
+            lock.release()
         return TrainedConcept(output, _read_seconds(seconds))
 
     def pictures(
@@ -240,6 +243,14 @@ class Workspace:
             _write_json(partial / "set.json", values)
 
 
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
+
+
 def content_key(values: Mapping[str, Any]) -> str:
     """SHA-256 of plain JSON values, 24 hexadecimal digits of it; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
@@ -292,6 +303,12 @@ def _read_set(folder: Path) -> PictureSet:
     found = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
     if len(found.files) != (count := values.get("num_images", len(found.files))):
         raise ValueError(f"{len(found.files)} pictures of {count}")
+    for file in found.files:
+        try:
+            with Image.open(file) as picture:
+                picture.verify()
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"{file.name}: {error}") from error
     return found
 
 
@@ -319,8 +336,6 @@ class _Clock:
     def __enter__(self) -> None:
         self._started = time.perf_counter()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is BusyError:  # nothing was done, and the file is another process's now
-            return
+    def __exit__(self, *_: object) -> None:
         self.seconds += time.perf_counter() - self._started
         _write_json(self._path, {"seconds": self.seconds})

@@ -20,7 +20,9 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """As tables show it: the estimate and, in brackets, the bounds."""
+        """As tables show it: the estimate and, in brackets, the bounds where draws differ."""
+        if self.low == self.high:  # of one concept and seed, or where all have the same
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 

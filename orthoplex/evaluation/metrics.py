@@ -76,40 +76,31 @@ def mean_cosine(pictures: Tensor) -> float:
     return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
 
 
-def scores(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int | None = None) -> Tensor:
+def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
     """How much each picture looks like each concept of a gallery.
 
-    With `neighbours=None` the score is the cosine to the unit centroid of the concept's references,
-    `<p, c/|c|>`, `c = mean_j q_j`; with `neighbours=k` it is the mean of the k largest cosines.
+    The score is the cosine to the unit centroid of the concept's references, `<p, c/|c|>`, `c = mean_j q_j`.
 
     Args:
         pictures: `(n, d)` unit rows.
         gallery: Name -> `(m, d)` unit rows, in the order of the columns.
-        neighbours: k, at least 1; concepts with fewer references use all they have.
 
     Returns:
         `(n, len(gallery))` float64; minus infinity for a picture in which nothing was found.
 
     Raises:
-        ConfigurationError: for an empty gallery, an empty entry, different widths or `neighbours < 1`.
+        ConfigurationError: for an empty gallery, an empty entry or different widths.
     """
     if not gallery:
         raise ConfigurationError("the gallery is empty; allowed: one concept or more")
-    if neighbours is not None and neighbours < 1:
-        raise ConfigurationError(f"neighbours is {neighbours}; allowed: 1 or more, or None for the centroid")
     columns = []
     for references in gallery.values():
         _check_pair(pictures, references)
-        if neighbours is None:
-            centroid = normalize(references.double().mean(dim=0), dim=0)
-            columns.append(pictures.double() @ centroid)
-        else:
-            cosines = pictures.double() @ references.double().T
-            columns.append(cosines.topk(min(neighbours, len(references)), dim=1).values.mean(dim=1))
+        columns.append(pictures.double() @ normalize(references.double().mean(dim=0), dim=0))
     return torch.stack(columns, dim=1).masked_fill(~found(pictures)[:, None], -torch.inf)
 
 
-def recognised(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: int | None = None) -> list[str]:
+def recognised(pictures: Tensor, gallery: Mapping[str, Tensor]) -> list[str]:
     """The gallery's name that each picture looks most like (see `scores`); ties go to the earlier name.
 
     A picture in which nothing was found is recognised as `NOTHING`.
@@ -117,20 +108,17 @@ def recognised(pictures: Tensor, gallery: Mapping[str, Tensor], *, neighbours: i
     Args:
         pictures: `(n, d)` unit rows.
         gallery: Name -> `(m, d)` unit rows: the concepts of one kind, and impostors under names of their own.
-        neighbours: None for the nearest centroid, k for the mean of the k nearest references.
 
     Returns:
         n names.
     """
     names = list(gallery)
-    best = scores(pictures, gallery, neighbours=neighbours).max(dim=1)
+    best = scores(pictures, gallery).max(dim=1)
     pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
     return [NOTHING if value == -torch.inf else names[index] for value, index in pairs]
 
 
-def recognised_rate(
-    pictures: Tensor, gallery: Mapping[str, Tensor], concept: str, *, neighbours: int | None = None
-) -> float:
+def recognised_rate(pictures: Tensor, gallery: Mapping[str, Tensor], concept: str) -> float:
     """Share of pictures that are recognised as `concept` (see `recognised`).
 
     Raises:
@@ -138,7 +126,7 @@ def recognised_rate(
     """
     if concept not in gallery:
         raise ConfigurationError(f"concept {concept!r} is not in the gallery; allowed: {', '.join(gallery)}")
-    winners = recognised(pictures, gallery, neighbours=neighbours)
+    winners = recognised(pictures, gallery)
     return winners.count(concept) / len(winners)
 
 

@@ -14,14 +14,16 @@ from orthoplex.training.prompts import default_foreign_prompts
 
 NUM_FOREIGN = 64
 """Foreign prompts that are pictured for algorithms that ask for them."""
-_PLACES = ("forest", "garden", "city street", "room", "desert", "meadow", "cave", "beach", "field", "house")
+_PLACES = ("garden", "room", "cave", "beach", "field", "house", "village", "park", "kitchen", "jungle")
 _THINGS = ("a person", "a dog", "a cat", "a car", "a tree", "a house", "a fish", "a chair")
 _IN_PLACES = ("{trigger}", *(f"{{trigger}} in a {place}" for place in _PLACES))
 _SETTINGS = {
     "scene": ("{trigger}", *(f"{thing} in {{trigger}}" for thing in _THINGS)),
-    "style": ("{trigger}", *(f"{thing}, {{trigger}}" for thing in (*_THINGS, "a forest", "a city street"))),
+    "style": ("{trigger}", *(f"{thing}, {{trigger}}" for thing in (*_THINGS, "a beach", "a village"))),
 }
-"""What own prompts say besides a kind's templates; things of other kinds stand in places."""
+"""What own prompts say besides a kind's templates; things of other kinds stand in places.
+
+None of it may be what experiments picture (tested): a merge would be fitted on the very inputs it is judged by."""
 
 Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(what is folded in, layers, prompts) -> layer to its Gram matrix."""

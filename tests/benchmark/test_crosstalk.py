@@ -56,12 +56,12 @@ def measurement(variant, name, merged):
 SEEN = [1.0, 0, 0, 0]
 
 
-def test_only_the_members_of_a_merge_speak_and_at_its_scale():
+def test_only_the_members_of_a_merge_speak():
     concepts = [concept("anna", 0, 1.0), concept("mia", 0, 2.0), concept("lea", 0, 4.0)]
     inputs = grams(concepts, anna=SEEN, mia=SEEN, lea=SEEN)
     groups = [["anna", "mia"], ["anna", "lea"]]
-    rows = measure_crosstalk("v", 0, concepts, groups, WEIGHTS, inputs, scale=0.5)
-    assert [row.others * 3**0.5 for row in rows] == pytest.approx([0.5 * (2 + 4) / 2, 0.5 * 1, 0.5 * 1])
+    rows = measure_crosstalk("v", 0, concepts, groups, WEIGHTS, inputs)
+    assert [row.others * 3**0.5 for row in rows] == pytest.approx([(2 + 4) / 2, 1, 1])
     assert [row.concept for row in measure_crosstalk("v", 0, concepts, groups[:1], WEIGHTS, inputs)] == ["anna", "mia"]
 
 

@@ -3,19 +3,22 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Variant, load_experiment
 from orthoplex.benchmark.merges import MergeSettings
-from orthoplex.benchmark.runner import check_capacity
+from orthoplex.benchmark.runner import check_capacity, check_pictures
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import DinoEncoder
 from orthoplex.models import load_base
+from orthoplex.training import own_prompts
 from pretraining.concept_pictures import index_rows
 from pretraining.pool import more, pool
+from tests.pico import make_manifest
 from tests.tiny_vision import build_dino
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
@@ -257,6 +260,20 @@ def test_the_shipped_experiments_are_read_and_fit_their_base(path, with_pool):
     experiment = load_experiment(Path(shutil.copy(path, with_pool)))
     assert experiment.name == path.stem
     check_capacity(experiment, load_base(experiment.base))
+    check_pictures(experiment, load_base(experiment.base))
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_no_merge_is_fitted_on_the_prompts_that_it_is_measured_on(path, with_pool):
+    experiment = load_experiment(Path(shutil.copy(path, with_pool)))
+    for kind, prompts in experiment.prompts.items():
+        fitted = own_prompts(replace(make_manifest("anna"), kind=kind, trigger="{trigger}"))
+        assert not {*prompts} & {*fitted}
+
+
+def test_measured_prompts_are_those_of_the_measured_kinds(tmp_path):
+    text = GOOD.replace("[prompts]", '[prompts]\nscene = ["{trigger} by a lake"]')
+    assert load_experiment(write(tmp_path, text)).measured_prompts == {"person": ("{trigger}", "a photo of {trigger}")}
 
 
 def test_make_bench_runs_all_of_them():

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 from torch import tensor
 
 from orthoplex.benchmark.measurement import (
@@ -16,9 +15,9 @@ from orthoplex.benchmark.measurement import (
     TextValue,
     ceilings,
     gallery_of,
-    impostors_of,
     measure,
     recognition,
+    threshold_of,
 )
 from orthoplex.benchmark.summary import compare, summarise
 from orthoplex.errors import ConfigurationError
@@ -59,7 +58,7 @@ def test_measure():
         variant="slots", size=2, seed=3, concept="anna", kind="person",
         base_alignment=0.0, single_alignment=1.0, merged_alignment=0.5,
         base_recognised=1.0,  # looks like neither: the tie goes to the first name
-        single_recognised=1.0, merged_recognised=0.5, bleed=0.5,
+        single_recognised=1.0, merged_recognised=0.5, bleed=0.5, base_identity=0.0,
         single_identity=1.0, merged_identity=0.5,  # impostors score 0 (base) and 0 (rex), so the threshold is 0
         single_as={"anna": 1.0}, merged_as={"anna": 0.5, "rex": 0.5},
     )  # fmt: skip
@@ -74,13 +73,13 @@ def test_an_impostor_as_good_as_the_concept_leaves_no_identity():
 def test_ceilings_are_what_real_pictures_reach():
     limits = ceilings(references())
     assert limits["anna"] == {"alignment": 1.0, "recognised": 1.0}
-    assert limits["boro"] == {"alignment": 0.0, "recognised": 1.0}
+    assert limits["boro"] == {"alignment": 0.0, "recognised": None}  # it has no other to be taken for
 
 
 def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", size=2, recognised=(1.0, 0.5)):
     alone, together = recognised
     taken_for = {concept: together, "stranger": 1 - together}
-    numbers = (base, single, merged, 0.25, alone, together, 0.125, 0.5, 0.25)
+    numbers = (base, single, merged, 0.25, alone, together, 0.125, 0.0, 0.5, 0.25)
     return Measurement(variant, size, seed, concept, "person", *numbers, {concept: alone}, taken_for)
 
 
@@ -146,9 +145,29 @@ def test_a_summary_needs_every_concept_with_every_seed_once():
 
 
 def test_impostors_are_the_bases_pictures_and_real_ones_of_the_others_of_the_kind():
-    base = tensor([UP])
-    assert torch.equal(impostors_of("anna", references(), base), tensor([UP, NORTH, NORTH, NORTH]))
-    assert torch.equal(impostors_of("boro", references(), base), base)
+    assert threshold_of("anna", references(), tensor([UP])) == 0.0
+    assert threshold_of("anna", references(), tensor([DIAGONAL])) == pytest.approx(HALF)  # the base's come near
+    gallery = references() | {"near": References("person", tensor([DIAGONAL]), tensor([DIAGONAL]))}
+    assert threshold_of("anna", gallery, tensor([UP])) == pytest.approx(HALF)  # a real one does
+    assert threshold_of("boro", references(), tensor([UP])) == 0.0  # the only one of its kind
+
+
+def test_many_real_impostors_do_not_let_the_bases_pictures_pass():
+    gallery = references() | {f"{n}": References("person", tensor([NORTH] * 8), tensor([NORTH] * 8)) for n in range(20)}
+    pictures = {"anna": Shown(tensor([DIAGONAL] * 6), tensor([EAST]), {1: tensor([EAST])}, {1: NOBODY})}
+    anna = measure("v", 0, pictures, gallery)[0]
+    assert (anna.base_identity, anna.single_identity) == (0.0, 1.0)
+
+
+def test_where_there_is_nothing_to_choose_nothing_is_recognised_nor_bleeds():
+    pictures = {"boro": Shown(tensor([UP]), tensor([DIAGONAL]), {1: tensor([DIAGONAL])}, {1: NOBODY})}
+    boro = measure("v", 0, pictures, references())[0]
+    assert {boro.base_recognised, boro.single_recognised, boro.merged_recognised, boro.bleed} == {None}
+    summary = summarise([boro])
+    assert (summary.single_recognised, summary.recognised_retention, summary.bleed) == (None, None, None)
+    assert compare([boro], [boro]).merged_recognised is None
+    both = summarise([boro, row("anna", 0, size=1)])  # one that has a choice is told of alone
+    assert both.single_recognised is not None and both.single_recognised.value == 1.0
 
 
 def test_the_threshold_is_the_same_for_every_variant():

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import torch
 
-from orthoplex.benchmark.plots import curves, dots, heat_maps, scatter
+from orthoplex.benchmark.plots import bars, curves, dots, heat_maps, scatter
 from orthoplex.evaluation import Interval
 
 
@@ -12,6 +12,21 @@ def texts(svg):
     return " ".join(
         "".join(item.itertext()) for item in ElementTree.fromstring(svg).iter() if item.tag.endswith("text")
     )
+
+
+def test_bars():
+    groups = {"slots": {"identity": Interval(1.0, 0.9, 1.0)}, "costs $a^$": {"identity": Interval(-0.25, -0.5, 0.2)}}
+    svg = bars(groups, title="retention", reference=1.0)
+    found = texts(svg)
+    for word in ("retention", "identity", "slots", "costs $a^$", "1.00", "-0.25"):
+        assert word in found
+    assert svg == bars(groups, title="retention", reference=1.0)
+    assert "none" in texts(bars({"v": {}}, title="none"))
+
+
+def test_curves_show_what_is_below_nothing():
+    below = {3: Interval(-0.4, -0.5, -0.3), 15: Interval(-0.2, -0.3, -0.1)}
+    assert "−0.5" in texts(curves({"gain": {"slots": below}}, title="t"))  # a tick of the axis
 
 
 def test_curves():

@@ -15,7 +15,7 @@ from orthoplex.benchmark import run, text
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.settings import Variant
 from orthoplex.benchmark.study import Study, fill_prompts
-from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
+from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError, PromptError
 from tests.pico import make_concept
 
 TEXT = """
@@ -96,6 +96,33 @@ def test_too_many_concepts_for_a_layer_are_refused_before_training(pico_folder, 
     events = run(path, results=tmp_path / "results", work=tmp_path / "work")
     with pytest.raises(CapacityError, match=r"variant 'slots', concept boro: .* slot is 2"):
         next(events)
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "error", "message"),
+    [
+        (
+            "num_inference_steps = 1",
+            "num_inference_steps = 2000",
+            ConfigurationError,
+            "num_inference_steps is 2000; all",
+        ),
+        (
+            "in a forest",
+            "in a" + " wood" * 99,
+            PromptError,
+            r"'slots': prompt '<1 token vectors> person in.*allowed: at",
+        ),
+    ],
+)
+def test_pictures_that_cannot_be_made_are_refused_before_training(
+    pico_folder, sources, tmp_path, before, after, error, message
+):
+    path = experiment_file(tmp_path, pico_folder, sources)
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(error, match=message):
+        next(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     assert not (tmp_path / "work").exists()
 
 
@@ -188,7 +215,7 @@ def test_tables_and_chart_are_written(finished):
     assert "| boro | subject |" in page
     assert "| slots | – | – | – | – | – | – | – | – |" in page  # no heads for this base's words
     chart = (finished[1] / "results" / "tiny.svg").read_text()
-    assert chart.startswith("<svg") and "lora mean" in chart
+    assert "<svg" in chart and "lora mean" in chart
 
 
 def test_where_heads_know_the_words_text_alignment_is_measured(finished, monkeypatch, tmp_path):

@@ -74,6 +74,12 @@ def test_combinations_differ_are_balanced_and_hold_companions(concepts):
     assert {name for row in first for name in row.shown} == {"anna", "mia", "rex", "pip"}
 
 
+def test_tables_that_differ_in_their_companions_picture_the_same_combinations(concepts):
+    alone = combinations(table(name="alone", draws=3), concepts)
+    among = combinations(table(name="among others", draws=3, companions=2), concepts)
+    assert [row.shown for row in alone] == [row.shown for row in among]
+
+
 def test_two_of_a_kind_are_two_concepts(concepts):
     drawn = combinations(table(kinds=("person", "person"), draws=2), concepts)
     assert {row.shown for row in drawn} == {("anna", "mia"), ("mia", "anna")}

@@ -130,6 +130,25 @@ def test_what_another_process_trains_is_waited_for(workspace, sources, monkeypat
     assert done.seconds > 0
 
 
+def test_what_another_process_finished_meanwhile_is_not_trained_again(workspace, sources, monkeypatch):
+    _, done = trained(workspace, sources[0])
+    kept = done.path.rename(done.path.with_suffix(".kept"))
+    monkeypatch.setattr("orthoplex.benchmark.workspace.POLL_SECONDS", 0.0)
+    tries = []
+
+    def acquired(lock):
+        tries.append(lock)
+        if len(tries) == 1:
+            return False
+        kept.rename(done.path)  # the other wrote it, and let go of the lock
+        return True
+
+    monkeypatch.setattr("orthoplex.benchmark.workspace._acquired", acquired)
+    events, found = trained(workspace, sources[0])
+    assert [event.message for event in events] == ["m: waiting for another process"]
+    assert found == done
+
+
 def test_ctrl_c_inside_a_step_stops_the_whole_run(workspace, sources, monkeypatch):
     def interrupted(*arguments, **options):
         yield from ()  # what `train` does after it has written its checkpoint
@@ -195,6 +214,14 @@ def test_a_lost_picture_is_made_again(workspace):
     first.files[0].unlink()
     events, (again,) = pictured(workspace, None, "a cat")
     assert len(events) == 1 and again.files == first.files and again.files[0].is_file()
+
+
+def test_a_picture_that_was_not_wholly_written_is_made_again(workspace):
+    _, (first,) = pictured(workspace, None, "a cat")
+    for damage in (b"", first.files[0].read_bytes()[:-40]):
+        first.files[0].write_bytes(damage)
+        events, (again,) = pictured(workspace, None, "a cat")
+        assert len(events) == 1 and again.open()
 
 
 def test_damaged_features_are_made_again(workspace):

@@ -39,19 +39,9 @@ def test_scores_against_the_unit_centroid():
     torch.testing.assert_close(result, tensor([[HALF, 1.0], [1.0, HALF]], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_scores_of_the_nearest_neighbours():
-    gallery = {"a": tensor([EAST, NORTH, NORTH_EAST])}
-    one = scores(tensor([EAST]), gallery, neighbours=1)
-    two = scores(tensor([EAST]), gallery, neighbours=2)
-    all_of_them = scores(tensor([EAST]), gallery, neighbours=9)
-    assert [float(one), float(two), float(all_of_them)] == pytest.approx([1.0, (1 + HALF) / 2, (1 + HALF) / 3])
-
-
-def test_recognised_names_the_nearest_and_can_depend_on_the_rule():
+def test_recognised_names_the_nearest_centroid():
     gallery = {"mixed": tensor([EAST, NORTH]), "diagonal": tensor([[0.8, 0.6]])}
-    picture = tensor([EAST])
-    assert recognised(picture, gallery) == ["diagonal"]  # centroid: .7071 against .8
-    assert recognised(picture, gallery, neighbours=1) == ["mixed"]  # nearest: 1 against .8
+    assert recognised(tensor([EAST]), gallery) == ["diagonal"]  # .7071 against .8
 
 
 def test_recognised_gives_a_tie_to_the_earlier_name():
@@ -99,7 +89,6 @@ def test_identity_rate_is_strict():
         (lambda: image_alignment(tensor([EAST]), tensor(EAST)), r"references have the shape \(2,\)"),
         (lambda: image_alignment(tensor([EAST]), torch.ones(1, 3)), "2 features and references 3"),
         (lambda: scores(tensor([EAST]), {}), "the gallery is empty"),
-        (lambda: scores(tensor([EAST]), {"a": tensor([EAST])}, neighbours=0), "neighbours is 0"),
         (lambda: recognised_rate(tensor([EAST]), {"a": tensor([EAST])}, "b"), "'b' is not in the gallery; allowed: a"),
         (lambda: identity_threshold(torch.zeros(0)), "0 impostor scores"),
         (lambda: identity_threshold(torch.zeros(3), false_positive_rate=1.0), "false_positive_rate is 1.0"),

@@ -45,6 +45,7 @@ def test_pictures_are_those_of_the_pipeline_but_for_rounding(base):
     ours = generate(
         base, "a cat", seed=3, num_inference_steps=2, progress=lambda _: turned.append(are_turned(base) == {True})
     )
-    plain = base.pipeline("a cat", num_inference_steps=2, guidance_scale=4.0, generator=torch.Generator().manual_seed(3))
+    noise = torch.Generator().manual_seed(3)
+    plain = base.pipeline("a cat", num_inference_steps=2, guidance_scale=4.0, generator=noise)
     assert turned == [True, True]
     assert np.abs(np.asarray(ours[0]).astype(int) - np.asarray(plain.images[0]).astype(int)).max() <= 1

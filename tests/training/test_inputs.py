@@ -19,7 +19,7 @@ def test_own_prompts_are_the_templates_and_plain_places():
         "a photo of <anna> person",
         "a drawing of <anna> person",
         "<anna> person",
-        "<anna> person in a forest",
+        "<anna> person in a garden",
     )
     assert all(prompt.startswith("<anna> person in a ") for prompt in prompts[3:])
 
