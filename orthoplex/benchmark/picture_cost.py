@@ -99,10 +99,8 @@ def main() -> None:
     options = parser.parse_args()
     found = picture_cost(load_target(options.target), batch_size=options.batch_size, rounds=options.rounds)
     write_json(options.output, {"target": options.target, **found})
-    for name, row in found["parts"].items():
-        usual, last = row["seconds"].values()
-        print(f"{name}: {usual * 1000:.0f} ms as usual, {last * 1000:.0f} ms channels last, {row['ratio']:.2f} x")
-    print(f"laying weights out and back: {found['turning'] * 1000:.0f} ms")
+    ratios = ", ".join(f"{name} {row['ratio']:.2f}" for name, row in found["parts"].items())
+    sys.stdout.write(f"{options.output}: usual / channels last {ratios}\n")
 
 
 if __name__ == "__main__":
