@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import closing
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -16,12 +17,12 @@ from orthoplex.training import ConceptDataset, TrainingConfig, train
 QUICK = {"prior_pictures": 2, "prior_inference_steps": 1, "erasure_prompts": 8, "batch_size": 2}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(pico_folder) -> ErasureSettings:
     return ErasureSettings(base=str(pico_folder), training=QUICK, rounds=2, steps=3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cost(settings, sources):
     return erasure_cost(settings, sources[0])
 
@@ -92,6 +93,7 @@ def test_nothing_to_time_is_refused(name, value):
 
 def test_the_command_writes_erasure_and_its_table(pico_folder, sources, tmp_path, monkeypatch):
     monkeypatch.setattr(training_cost, "sample_sources", lambda names: sources[:1])
+    monkeypatch.setattr(training_cost, "ErasureSettings", partial(ErasureSettings, training=QUICK))
     output = tmp_path / "training-cost.json"
     training_cost.main(
         ["--targets", "--erasure-bases", str(pico_folder), "--erasure-rounds", "1", "--output", str(output)]

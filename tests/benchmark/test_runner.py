@@ -309,19 +309,6 @@ def test_a_stopped_run_goes_on(pico_folder, sources, tmp_path):
     assert (tmp_path / "results" / "tiny.json").is_file()
 
 
-def test_two_processes_give_what_one_gives(finished, tmp_path):
-    path, folder, _ = finished
-    events = list(run(path, results=tmp_path / "results", work=tmp_path / "work", processes=2))
-    jobs = {event.stage: event.total for event in events if event.message.endswith("side by side")}
-    assert jobs == {"train": 6, "pictures": 3}  # the two lora variants share their concepts
-    assert {event.stage for event in events[sum(jobs.values()) :]} == {"measure", "report"}
-    one, two = (json.loads((place / "results" / "tiny.json").read_text()) for place in (folder, tmp_path))
-    assert [row["concept"] for row in one["measurements"]] == [row["concept"] for row in two["measurements"]]
-    for ours, theirs in zip(one["measurements"], two["measurements"], strict=True):
-        numbers = {key: value for key, value in ours.items() if isinstance(value, float)}
-        assert numbers and {key: theirs[key] for key in numbers} == pytest.approx(numbers, abs=1e-3)
-
-
 def test_an_error_in_a_process_ends_all_and_is_told(finished, tmp_path):
     changed = tmp_path / "changed.toml"
     changed.write_text(finished[0].read_text().replace("rank = 2", "rank = 999"))
@@ -339,7 +326,9 @@ def background():
     signal.signal(signal.SIGINT, previous)
 
 
-def test_a_stopped_run_of_processes_leaves_none_and_goes_on(finished, tmp_path, background):
+def test_a_stopped_run_of_processes_leaves_none_goes_on_and_gives_what_one_process_gives(
+    finished, tmp_path, background
+):
     path, folder, _ = finished
     events = run(path, results=tmp_path / "results", work=tmp_path / "work", processes=2)
     assert next(events).stage == "train"
@@ -347,8 +336,15 @@ def test_a_stopped_run_of_processes_leaves_none_and_goes_on(finished, tmp_path, 
     assert not multiprocessing.active_children()
     done = times(tmp_path / "work")
     assert 0 < sum(path.suffix == ".safetensors" for path in done) < 6
-    list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
-    assert (tmp_path / "results" / "tiny.json").is_file()
+    events = list(run(path, results=tmp_path / "results", work=tmp_path / "work", processes=2))
+    jobs = {event.stage: event.total for event in events if event.message.endswith("side by side")}
+    assert jobs == {"train": 6, "pictures": 3}  # the two lora variants share their concepts
+    assert {event.stage for event in events[sum(jobs.values()) :]} == {"measure", "report"}
+    one, two = (json.loads((place / "results" / "tiny.json").read_text()) for place in (folder, tmp_path))
+    assert [row["concept"] for row in one["measurements"]] == [row["concept"] for row in two["measurements"]]
+    for ours, theirs in zip(one["measurements"], two["measurements"], strict=True):
+        numbers = {key: value for key, value in ours.items() if isinstance(value, float)}
+        assert numbers and {key: theirs[key] for key in numbers} == pytest.approx(numbers, abs=1e-3)
 
 
 def test_a_process_that_hears_no_signal_is_killed(background):

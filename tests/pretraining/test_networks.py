@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from orthoplex.models import load_base
 from pretraining import tokenizer
@@ -217,8 +217,12 @@ def test_a_batch_has_its_share_of_the_collection() -> None:
 
 
 def small_denoiser() -> Denoiser:
+    """Fifty words, and a narrow U-Net."""
     torch.manual_seed(0)
-    return Denoiser(50)
+    model = Denoiser(50)
+    widths = {"block_out_channels": (16, 32, 32), "attention_head_dim": (1, 1, 1), "norm_num_groups": 8}
+    model.unet = UNet2DConditionModel.from_config({**model.unet.config, **widths})
+    return model
 
 
 def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
