@@ -90,7 +90,8 @@ its weights at once. {_live_sentence(live)}</p>
 {_retention_table(gallery.summaries)}
 <p class="note">Measured with a frozen image encoder that took no part in training. <em>Alignment</em>: mean cosine to
 real pictures the concept never saw. <em>Recognised</em>: share of pictures nearest to their own concept among those of
-its kind. <em>Identity</em>: share above a threshold that one impostor in twenty passes. Each cell: alone → in the
+its kind. <em>Identity</em>: share above a threshold that at most one in twenty of
+either sort of impostors passes, the base's pictures and real ones of others. Each cell: alone → in the
 merge, and the retention, merged / alone, with its 95 % interval over concepts. The base's own pictures, with the class
 word in the concept's place, show where both start. <em>Gain kept</em>: (merged − base) / (alone − base) of alignment,
 what is left of what the concept added.</p>

@@ -46,7 +46,7 @@ class TextValue:
 
     Attributes:
         text: The mean over pictures.
-        choice: The same among the names that the experiment's prompts ask for, chance taken off; None without choice.
+        choice: The same among the names that the measured kinds' prompts ask for, chance taken off; None of one name.
     """
 
     text: float
@@ -111,9 +111,10 @@ class Measurement:
         merged_recognised: The same, in the merge.
         bleed: Share of pictures that are taken for others of its merges, beyond what each of them takes of the concept
             alone; None where there are no others of its kind.
-        base_identity: Share above the identity threshold, which at most 5 % of the impostors of either sort pass, or a
-            published one.
-        single_identity: The same, concept alone.
+        base_identity: Share above a published identity threshold; None where it was set on impostors, which the base's
+            pictures are.
+        single_identity: Share above the identity threshold, which at most 5 % of the impostors of either sort pass, or
+            a published one; of the concept alone.
         merged_identity: The same, in the merge.
         single_as: What the pictures of the concept alone are recognised as: concept of the kind -> share.
         merged_as: The same, in the merge.
@@ -137,7 +138,7 @@ class Measurement:
     single_recognised: float | None
     merged_recognised: float | None
     bleed: float | None
-    base_identity: float
+    base_identity: float | None
     single_identity: float
     merged_identity: float
     single_as: Mapping[str, float]
@@ -224,6 +225,7 @@ def measure(
     for name, pictures in shown.items():
         own, gallery, text = references[name], gallery_of(name, references), pictures.text
         threshold = threshold_of(name, references, pictures.base) if identity_cosine is None else identity_cosine
+        of_base = None if identity_cosine is None else identity_rate(pictures.base, own.training, threshold)
         single_as = shares(sorted(recognised(pictures.single, gallery)))
         is_choice = len(gallery) > 1  # else everything is recognised as the only one there is
         for size, merged in pictures.merged.items():
@@ -243,7 +245,7 @@ def measure(
                     single_recognised=single_as.get(name, 0.0) if is_choice else None,
                     merged_recognised=merged_as.get(name, 0.0) if is_choice else None,
                     bleed=sum(max(0.0, share) for share in taken) if is_choice else None,
-                    base_identity=identity_rate(pictures.base, own.training, threshold),
+                    base_identity=of_base,
                     single_identity=identity_rate(pictures.single, own.training, threshold),
                     merged_identity=identity_rate(merged, own.training, threshold),
                     single_as=single_as,

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 
 from orthoplex.benchmark.report import machine, write_json
-from orthoplex.benchmark.targets import load_target
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.models import Base, channels_last
+from orthoplex.models import Base, channels_last, load_base
 
 
 def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
@@ -92,13 +91,13 @@ def picture_cost(base: Base, *, batch_size: int, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", default="vignette", help="sd15 (random weights), or a base")
+    parser.add_argument("--base", default="vignette", help="vignette, or a pipeline folder")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("results/picture-cost.json"))
     options = parser.parse_args()
-    found = picture_cost(load_target(options.target), batch_size=options.batch_size, rounds=options.rounds)
-    write_json(options.output, {"target": options.target, **found})
+    found = picture_cost(load_base(options.base), batch_size=options.batch_size, rounds=options.rounds)
+    write_json(options.output, {"base": options.base, **found})
     ratios = ", ".join(f"{name} {row['ratio']:.2f}" for name, row in found["parts"].items())
     sys.stdout.write(f"{options.output}: usual / channels last {ratios}\n")
 

@@ -16,7 +16,7 @@ from orthoplex.benchmark.text import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import CapacityError, PromptError
 from orthoplex.models import Base, load_base
-from orthoplex.training import check_layers
+from orthoplex.training import check_layers, with_article
 
 
 def run(
@@ -108,12 +108,14 @@ def check_pictures(experiment: Experiment, base: Base) -> None:
             source.name: vectors if config.trigger_form == "token" else f"{vectors} {source.class_word}"
             for source in experiment.measured
         }
+        plain = {source.name: with_article(source.class_word) for source in experiment.measured}
         texts = {experiment.pictures.negative_prompt}
-        for source in experiment.measured:
-            texts |= {*fill_prompts(experiment.prompts[source.kind], triggers[source.name])}
-        for table in experiment.together:
-            for combination in experiment.combinations[table.name]:
-                texts |= {*table.fill([triggers[name] for name in combination.shown])}
+        for names in (triggers, plain):  # the concepts, and what the base is asked for in their place
+            for source in experiment.measured:
+                texts |= {*fill_prompts(experiment.prompts[source.kind], names[source.name])}
+            for table in experiment.together:
+                for combination in experiment.combinations[table.name]:
+                    texts |= {*table.fill([names[name] for name in combination.shown])}
         for text in sorted(texts):
             length = len(tokenizer(text, truncation=False, verbose=False).input_ids)
             if length > limit:

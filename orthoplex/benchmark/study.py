@@ -156,12 +156,13 @@ class Study:
     def _merge(self, members: Sequence[Concept]) -> Merge:
         """Bring concepts together as the variant says."""
         way = create_algorithm(self.variant.algorithm, self.variant.options)
+        pairs = [(concept, 1.0) for concept in members]
         return merge(
-            [(concept, 1.0) for concept in members],
+            pairs,
             algorithm=self.variant.algorithm,
             options=self.variant.options,
             scale=self.variant.scale,
-            inputs=inputs_for(way, self.workspace.base, members, gather=self.workspace.grams),
+            inputs=inputs_for(way, self.workspace.base, pairs, scale=self.variant.scale, gather=self.workspace.grams),
         )
 
     def _together(

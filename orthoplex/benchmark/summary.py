@@ -37,11 +37,11 @@ class Summary:
     merged_alignment: Interval
     alignment_retention: Interval | None
     gain_retention: Interval | None
-    base_identity: Interval
     single_identity: Interval
     merged_identity: Interval
     identity_retention: Interval | None
     seed_deviation: float | None
+    base_identity: Interval | None = None
     base_recognised: Interval | None = None
     single_recognised: Interval | None = None
     merged_recognised: Interval | None = None

@@ -114,7 +114,7 @@ class HeadReader(TextReader):
     Args:
         heads: Factor -> its head.
         encoder: Whose features the heads read.
-        prompts: Kind -> prompts of the experiment; the names they ask for are what `TextValue.choice` chooses among.
+        prompts: Kind -> prompts of the measured kinds; `TextValue.choice` chooses among the names they ask for.
 
     Raises:
         ConfigurationError: when a head was fitted on features of another encoder.
@@ -174,7 +174,7 @@ def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str
     Args:
         encoder: The experiment's.
         base: The experiment's.
-        prompts: Kind -> the experiment's prompts.
+        prompts: Kind -> the prompts of the measured kinds.
     """
     if isinstance(encoder, ClipEncoder):
         return ClipReader(encoder)

@@ -35,10 +35,10 @@ from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import Base, Foldable, chosen_precision, gather_grams
-from orthoplex.models.identity import weights_hash
+from orthoplex.models.identity import inputs_hash, weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
@@ -89,7 +89,7 @@ class Workspace:
 
     def __init__(self, base: Base, folder: Path) -> None:
         self.base, self.folder = base, folder
-        self._inputs = _hash_of_inputs(base)
+        self._inputs = inputs_hash(base.pipeline)
         self._outputs = weights_hash({"vae": base.pipeline.vae})
 
     def concept(
@@ -256,24 +256,6 @@ def content_key(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _hash_of_inputs(base: Base) -> str:
-    """What decides the inputs of a training besides the weights that concepts change, which the base's hash covers.
-
-    The decoder does not: it decides finished pictures only.
-    """
-    pipeline = base.pipeline
-    encoding = {"encoder": pipeline.vae.encoder, "quant_conv": pipeline.vae.quant_conv}
-    embedding = pipeline.text_encoder.get_input_embeddings().weight.detach()
-    values = {
-        "encoder": weights_hash({name: module for name, module in encoding.items() if module is not None}),
-        "tokens": hashlib.sha256(embedding.float().cpu().numpy().tobytes()).hexdigest(),
-        "vocabulary": pipeline.tokenizer.get_vocab(),
-        "scheduler": pipeline.scheduler.to_json_string(),
-        "scaling": [pipeline.vae.config.scaling_factor, pipeline.vae.config.get("shift_factor")],
-    }
-    return content_key(values)
-
-
 def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
     """What of a merge's recipe decides its pictures: not the version of the package that wrote it."""
     if merge is None:
@@ -308,6 +290,8 @@ def _read_set(folder: Path) -> PictureSet:
             with Image.open(file) as picture:
                 picture.verify()
         except (OSError, SyntaxError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system: the file itself may be whole
+                raise
             raise ValueError(f"{file.name}: {error}") from error
     return found
 

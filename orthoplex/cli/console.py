@@ -168,5 +168,5 @@ def merge_concepts(
 ) -> Merge:
     """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
     way = check_options(algorithm=algorithm, options=options, scale=scale)
-    inputs = inputs_for(way, base, [concept for concept, _ in concepts])
+    inputs = inputs_for(way, base, concepts, scale=scale)
     return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

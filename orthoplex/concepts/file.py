@@ -32,7 +32,12 @@ from orthoplex.errors import ConceptFileError
 
 MANIFEST_KEY = "orthoplex"
 COMPONENTS = ("unet", "text_encoder")
-_ARCHITECTURES = {"sd1": "stable-diffusion-v1", "vignette": "stable-diffusion-v1"}
+_ARCHITECTURES = {
+    "sd1": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2-512",
+    "sd2-v": "stable-diffusion-v2-768-v",
+    "vignette": "stable-diffusion-v1",
+}
 
 
 def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | None = None) -> Manifest:

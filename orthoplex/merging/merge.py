@@ -54,7 +54,7 @@ def merge(
 
     Concepts are stacked in the order of (name, content hash), so the order given changes no bit of the result. There
     are no cross terms, and one concept at strength 1 and scale 1 comes back exactly. Concepts that share a slot, whose
-    directions therefore meet, are logged.
+    directions therefore meet, or have slots of different partitions, are logged.
 
     Args:
         concepts: the concepts with their strengths ``s_i``; strength 0 leaves a concept's weights out of the sum.
@@ -150,22 +150,39 @@ def _is_finite(number: object) -> bool:
 
 
 def _log_shared_slots(concepts: Sequence[Concept]) -> None:
-    owners: defaultdict[int, list[str]] = defaultdict(list)
+    owners: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for concept in concepts:
         if concept.manifest.slot is not None:
-            owners[concept.manifest.slot].append(concept.name)
-    for slot, names in sorted(owners.items()):
-        if len(names) > 1:
-            _LOG.warning(
-                "concepts %s share slot %d, so their changes meet; one concept a slot is meant", ", ".join(names), slot
-            )
+            owners[_partition(concept.manifest.adapter)][concept.manifest.slot].append(concept.name)
+    for slots in owners.values():
+        for slot, names in sorted(slots.items()):
+            if len(names) > 1:
+                _LOG.warning(
+                    "concepts %s share slot %d, so their changes meet; one concept a slot is meant",
+                    ", ".join(names),
+                    slot,
+                )
+    if len(owners) > 1:
+        told = "; ".join(
+            f"{', '.join(name for names in slots.values() for name in names)}: {partition}"
+            for partition, slots in sorted(owners.items())
+        )
+        _LOG.warning("concepts have slots of different partitions, so their changes may meet (%s)", told)
+
+
+def _partition(adapter: Mapping[str, object]) -> str:
+    """What decides which directions a slot is; of one partition, slots of `half` meet by design, others never."""
+    if adapter.get("method") == "blockwise":
+        return f"blockwise, blocks={adapter.get('blocks')}, slots={adapter.get('slots')}"
+    size = f"slots={adapter.get('slots')}" if adapter.get("rank") == "proportional" else f"rank={adapter.get('rank')}"
+    return f"basis={adapter.get('basis')}, {size}"
 
 
 def _check_bases(concepts: Sequence[Concept]) -> None:
     first = concepts[0]
     for concept in concepts[1:]:
         ours, theirs = first.manifest.base, concept.manifest.base
-        if (ours.family, ours.hash) != (theirs.family, theirs.hash):
+        if ours.hash != theirs.hash:
             raise ConfigurationError(
                 f"concept {first.name} belongs to base {ours.name} ({ours.family}, {ours.hash[:12]}) and "
                 f"concept {concept.name} to {theirs.name} ({theirs.family}, {theirs.hash[:12]}); one base is allowed"

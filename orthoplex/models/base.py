@@ -41,6 +41,7 @@ class Base:
         self.pipeline = pipeline
         self.identity = identity
         self._undo: Undo | None = None
+        self._guests = 0
         self._vectors = TokenVectors(pipeline)
 
     @property
@@ -71,6 +72,11 @@ class Base:
     def key_widths(self) -> dict[str, int]:
         """How many numbers a key has, and a value as many, in each of the ``cross_attention_layers``."""
         return self._vectors.widths
+
+    @property
+    def has_guests(self) -> bool:
+        """Whether adapters are attached, or tokens are in (``with_tokens``): something is being trained."""
+        return self._guests > 0
 
     @property
     def recipe(self) -> Mapping[str, Any] | None:
@@ -120,9 +126,11 @@ class Base:
         for name, adapter in adapters.items():
             check_layer(name, (adapter.up.shape[0], adapter.down.shape[1]), layers)
         handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
+        self._guests += 1
         try:
             yield self
         finally:
+            self._guests -= 1
             for handle in handles:
                 handle.remove()
 
@@ -144,9 +152,11 @@ class Base:
             BaseModelError: If keys and values are those of other layers, or have the wrong shape.
         """
         extension = TokenExtension(self.pipeline, tokens, self._vectors, keys_values)
+        self._guests += 1
         try:
             yield extension.ids
         finally:
+            self._guests -= 1
             extension.restore()
 
     @contextmanager

@@ -19,6 +19,8 @@ from orthoplex.models.quiet import quiet
 EMBEDDED = "vignette"
 FAMILIES = {"StableDiffusionPipeline": "sd1"}
 """Pipeline class, as ``model_index.json`` names it, to family."""
+_WIDTH_OF_SD2 = 1024
+"""Numbers of a token's features in Stable Diffusion 2, whose pipelines are of the same class; 768 in version 1."""
 
 
 def load_base(
@@ -64,7 +66,8 @@ def load_base(
             pipeline.to(dtype)
     for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         component.requires_grad_(False).eval()
-    return Base(pipeline, BaseIdentity(family=EMBEDDED if embedded else family, hash=weights, name=name))
+    family = EMBEDDED if embedded else _version(family, pipeline)
+    return Base(pipeline, BaseIdentity(family=family, hash=weights, name=name))
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -88,6 +91,13 @@ def _family(folder: Path, name_or_path: str | Path) -> str:
     if not isinstance(name, str) or name not in FAMILIES:
         raise BaseModelError(f"base '{name_or_path}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
+
+
+def _version(family: str, pipeline: StableDiffusionPipeline) -> str:
+    """Tell Stable Diffusion 2 from version 1, whose bases take none of its LoRAs; readers of headers should know."""
+    if pipeline.unet.config.cross_attention_dim != _WIDTH_OF_SD2:
+        return family
+    return "sd2-v" if pipeline.scheduler.config.prediction_type == "v_prediction" else "sd2"
 
 
 def _damaged_weights(folder: Path) -> str:

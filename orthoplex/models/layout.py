@@ -16,7 +16,7 @@ def channels_last(pipeline: StableDiffusionPipeline) -> Iterator[None]:
     """Inside, on a CPU, convolutions keep the channels of a pixel together, which is faster there.
 
     Values are the same; what is computed from them differs by rounding. Leaving lays the weights out as they usually
-    are, because no safetensors file can be written while they are not. On other devices, and within itself, it does
+    are, because safetensors' own ``save_file`` refuses others. On other devices, and within itself, it does
     nothing. ``python -m orthoplex.benchmark.picture_cost`` measures what it gains.
     """
     turned = [

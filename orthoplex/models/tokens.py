@@ -83,9 +83,9 @@ class TokenExtension:
         for replacement in self._replacements:
             self._vectors.take(replacement)
         self._replacements.clear()
-        device = self._embedding.weight.device
-        if self._original_weight.device != device:
-            self._original_weight.data = self._original_weight.data.to(device)
+        current = self._embedding.weight
+        if (self._original_weight.device, self._original_weight.dtype) != (current.device, current.dtype):
+            self._original_weight.data = self._original_weight.data.to(current)
         self._pipeline.tokenizer = self._original_tokenizer
         self._set_weight(self._original_weight, self._original_vocab_size)
 

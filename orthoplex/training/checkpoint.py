@@ -159,8 +159,7 @@ def _read_header(path: Path) -> tuple[int, Mapping[str, Any]]:
 
 
 def _check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
-    # the name first: people know it best
-    for key in sorted(found.keys() | expected.keys(), key=lambda key: (key != "name", key)):
+    for key in (*expected, *sorted(found.keys() - expected.keys())):  # in the order that says most
         before, now = found.get(key), expected.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
             _check_identity(path, before, now, f"{prefix}{key}.")

@@ -125,6 +125,8 @@ def random_vectors(base: Base, words: Sequence[str], *, num_vectors: int, genera
         generator: Decides the noise.
     """
     spread, count = word_spread(base), len(words)
+    if not words:  # of fewer than four foreign prompts none has a token
+        return torch.zeros(0, num_vectors, len(spread.mean))
     centres = {word: class_vector(base, word).cpu() for word in dict.fromkeys(words)}
     noise = torch.randn(count, num_vectors, len(spread.mean), generator=generator) * spread.deviation
     strength = 0.5 + 1.2 * torch.rand(count, 1, 1, generator=generator)

@@ -42,7 +42,12 @@ def own_prompts(manifest: Manifest) -> tuple[str, ...]:
 
 
 def inputs_for(
-    way: Algorithm, base: Base, concepts: Sequence[Concept], *, gather: Gather | None = None
+    way: Algorithm,
+    base: Base,
+    concepts: Sequence[tuple[Concept, float]],
+    *,
+    scale: float = 1.0,
+    gather: Gather | None = None,
 ) -> InputGrams | None:
     """Gather what a merging algorithm wants to know of the layers' inputs; None where it wants nothing.
 
@@ -52,18 +57,21 @@ def inputs_for(
     Args:
         way: The algorithm.
         base: See ``gather_inputs``.
-        concepts: See ``gather_inputs``.
+        concepts: The concepts of the merge with their strengths.
+        scale: λ of the merge.
         gather: See ``gather_inputs``.
     """
     if not way.needs_inputs:
         return None
     told = {"with_foreign": way.needs_foreign, "gather": gather}
-    ordered = sorted(concepts, key=lambda concept: (concept.name, concept.content_hash))
-    of_text = gather_inputs(base, concepts, **told, only=is_text_encoders)
-    merged = merge_layers(way, [(concept, 1.0) for concept in ordered], of_text, only=is_text_encoders)
+    ordered = sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
+    members = [concept for concept, _ in concepts]
+    of_text = gather_inputs(base, members, **told, only=is_text_encoders)
+    merged = merge_layers(way, ordered, of_text, only=is_text_encoders)
     if not merged:
-        return gather_inputs(base, concepts, **told)
-    rest = gather_inputs(base, concepts, **told, only=lambda layer: not is_text_encoders(layer), common=merged)
+        return gather_inputs(base, members, **told)
+    common = {layer: change.scaled(scale) for layer, change in merged.items()}
+    rest = gather_inputs(base, members, **told, only=lambda layer: not is_text_encoders(layer), common=common)
     grams = {key: {**of_text.concepts[key], **rest.concepts[key]} for key in of_text.concepts}
     return InputGrams(grams, {**of_text.foreign, **rest.foreign})
 
@@ -87,7 +95,7 @@ def gather_inputs(
         with_foreign: Whether foreign prompts are pictured, too.
         gather: How Gram matrices are made, for callers that remember them; None makes them.
         only: Whether a layer, by its name, is asked for; None asks for all.
-        common: Changes of some layers that are folded in instead of each concept's own.
+        common: Changes of some layers that are folded in instead of each concept's own, and under foreign prompts.
 
     Raises:
         BaseModelError: When a concept does not fit the base.
@@ -101,4 +109,7 @@ def gather_inputs(
     for concept in concepts:
         folded = replace(concept, layers={**concept.layers, **common}) if common else concept
         grams[concept.content_hash] = made(folded, names, own_prompts(concept.manifest))
-    return InputGrams(grams, made(None, names, foreign[:NUM_FOREIGN]) if with_foreign else {})
+    if not with_foreign:
+        return InputGrams(grams)
+    alone = replace(concepts[0], layers=common, tokens={}, token_layers=(), keys_values={}) if common else None
+    return InputGrams(grams, made(alone, names, foreign[:NUM_FOREIGN]))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
@@ -69,9 +70,9 @@ def train(
             None takes those that come with the base, or general ones.
 
     Raises:
-        ConfigurationError: When an option does not fit the base, the checkpoint belongs to another run, or is neither
-            resumed nor overwritten.
-        BusyError: When the same file is being trained already.
+        ConfigurationError: When an option does not fit the base, its weights are float16, or the checkpoint belongs to
+            another run, or is neither resumed nor overwritten.
+        BusyError: When the same file is being trained already, or another concept on the same base.
         CapacityError: When a layer has no room for the slot.
         DatasetError: When a caption is so long that the base does not see the concept's token in it.
         OutputError: When a file cannot be written; names the checkpoint that was kept.
@@ -82,6 +83,10 @@ def train(
         raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
     if base.recipe is not None:
         raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
+    if base.dtype == torch.float16:
+        raise ConfigurationError(
+            "the base's weights are float16, in which gradients vanish; allowed are float32 and bfloat16"
+        )
     _check_inference_steps(base, config)
     config = replace(config, mixed_precision=chosen_precision(config.mixed_precision, base.device))  # as files tell it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
@@ -89,7 +94,8 @@ def train(
     vectors = run.vectors(base).to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
     _check_outputs(output, resume=resume, overwrite=overwrite)
-    return _alone(output, _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign))
+    steps = _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign)
+    return _alone(base, output, steps)
 
 
 def _check_inference_steps(base: Base, config: TrainingConfig) -> None:
@@ -116,13 +122,17 @@ def _check_outputs(output: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[StepRecord, None, None]:
-    """The same steps, refused while another process takes steps towards the same file."""
+def _alone(base: Base, output: Path, steps: Generator[StepRecord, None, None]) -> Generator[StepRecord, None, None]:
+    """The same steps, refused while others are taken towards the same file, or on the same base."""
     path = output.with_name(f".{output.stem}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=0, thread_local=False):
             try:
+                if base.has_guests:
+                    raise BusyError(
+                        f"{output}: another concept is being trained on this base; allowed is one at a time"
+                    )
                 yield from steps
             finally:
                 with suppress(OSError):  # Windows keeps the name of an open file

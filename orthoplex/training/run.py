@@ -11,6 +11,7 @@ from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_
 from orthoplex.concepts import Concept, Manifest, encode_thumbnail, token_names
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
+from orthoplex.models.identity import inputs_hash
 from orthoplex.subspaces import BASIS_ID
 from orthoplex.training.batches import seeded
 from orthoplex.training.checkpoint import TrainingState
@@ -102,6 +103,8 @@ class Run:
         return {
             "name": self.name,
             "base": base.identity.hash,
+            "data type of the base": str(base.dtype).removeprefix("torch."),
+            "autoencoder, tokens and schedule": inputs_hash(base.pipeline),
             "dataset": dataset.dataset_hash,
             "foreign prompts": list(foreign_prompts),
             "config": config,
@@ -170,9 +173,9 @@ def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
     config = TrainingConfig.from_mapping({key: value for key, value in training.items() if key in known})
     word, count = concept.manifest.class_word, len(concept.tokens)
     vectors = _starting_vectors(base, config, training["concept_id"], word, count)
+    names = token_names(concept.name, count)  # the file has them in the order of their letters
     return {
-        token: vector.expand_as(learned).clone()
-        for (token, learned), vector in zip(concept.tokens.items(), vectors, strict=True)
+        token: vector.expand_as(concept.tokens[token]).clone() for token, vector in zip(names, vectors, strict=True)
     }
 
 

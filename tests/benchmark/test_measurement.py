@@ -58,7 +58,7 @@ def test_measure():
         variant="slots", size=2, seed=3, concept="anna", kind="person",
         base_alignment=0.0, single_alignment=1.0, merged_alignment=0.5,
         base_recognised=1.0,  # looks like neither: the tie goes to the first name
-        single_recognised=1.0, merged_recognised=0.5, bleed=0.5, base_identity=0.0,
+        single_recognised=1.0, merged_recognised=0.5, bleed=0.5, base_identity=None,
         single_identity=1.0, merged_identity=0.5,  # impostors score 0 (base) and 0 (rex), so the threshold is 0
         single_as={"anna": 1.0}, merged_as={"anna": 0.5, "rex": 0.5},
     )  # fmt: skip
@@ -79,7 +79,7 @@ def test_ceilings_are_what_real_pictures_reach():
 def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", size=2, recognised=(1.0, 0.5)):
     alone, together = recognised
     taken_for = {concept: together, "stranger": 1 - together}
-    numbers = (base, single, merged, 0.25, alone, together, 0.125, 0.0, 0.5, 0.25)
+    numbers = (base, single, merged, 0.25, alone, together, 0.125, None, 0.5, 0.25)
     return Measurement(variant, size, seed, concept, "person", *numbers, {concept: alone}, taken_for)
 
 
@@ -156,7 +156,15 @@ def test_many_real_impostors_do_not_let_the_bases_pictures_pass():
     gallery = references() | {f"{n}": References("person", tensor([NORTH] * 8), tensor([NORTH] * 8)) for n in range(20)}
     pictures = {"anna": Shown(tensor([DIAGONAL] * 6), tensor([EAST]), {1: tensor([EAST])}, {1: NOBODY})}
     anna = measure("v", 0, pictures, gallery)[0]
-    assert (anna.base_identity, anna.single_identity) == (0.0, 1.0)
+    assert anna.single_identity == 1.0
+    alike = {"anna": replace(pictures["anna"], single=tensor([DIAGONAL]))}  # as near as the base's own pictures are
+    assert measure("v", 0, alike, gallery)[0].single_identity == 0.0
+
+
+def test_a_published_threshold_is_passed_by_the_base_too():
+    pictures = {"anna": replace(shown()["anna"], base=tensor([EAST, UP]))}
+    (anna,) = measure("v", 0, pictures, references(), identity_cosine=0.5)
+    assert (anna.base_identity, anna.single_identity) == (0.5, 1.0)
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_recognised_nor_bleeds():

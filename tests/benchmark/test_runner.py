@@ -163,6 +163,11 @@ parts = "tokens"
 name = "lora weights"
 training = { method = "lora" }
 parts = "weights"
+
+[[variants]]
+name = "half"
+training = { method = "lora" }
+scale = 0.5
 """
 
 
@@ -177,11 +182,12 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     )  # they share the lora variants'
     values = json.loads((tmp_path / "results" / "tiny.json").read_text())
     rows = values["together"]
-    assert len(rows) == 2 * 8 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
+    assert len(rows) == 2 * 9 and {tuple(row["shown"]) for row in rows} == {("anna", "boro"), ("rex", "boro")}
     assert all(0 <= row["all_recognised"] <= min(row["recognised"]) <= 1 for row in rows)
     layers = {row["layer"] for row in values["crosstalk"]}
     assert layers and all(set(row["own"]) >= {"slots", "lora sum"} for row in values["crosstalk"])
-    assert all("lora tokens" not in row["own"] for row in values["crosstalk"])  # no weights, no crosstalk
+    for left_out in ("lora tokens", "half"):  # no weights, no crosstalk; and of half a merge it would not tell
+        assert all(left_out not in row["own"] for row in values["crosstalk"])
     assert all(row["shared"]["slots"] < 1e-6 < row["shared"]["lora sum"] for row in values["crosstalk"])
     text = (tmp_path / "results" / "tiny.md").read_text()
     assert "## Together: pairs" in text and "## Crosstalk" in text and next(iter(layers)) in text

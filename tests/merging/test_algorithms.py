@@ -1,5 +1,7 @@
 """Every merging algorithm on small matrices, the answers written out or found another way."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -133,6 +135,11 @@ def test_tsv_takes_no_notice_of_what_is_silent():
     untrained = LowRank(torch.zeros(10, 2), torch.randn(2, 12))
     given = changes(low_rank(0), low_rank(1), low_rank(2), untrained, strengths=[1.0, 1.0, 0.0, 1.0])
     assert torch.equal(merged("tsv", given), alone)
+
+
+def test_tsv_takes_no_notice_of_concepts_that_leave_the_weight_alone():
+    given = changes(low_rank(0), low_rank(1))
+    assert torch.equal(merged("tsv", replace(given, num_concepts=7)), merged("tsv", given))
 
 
 def test_tsv_of_more_concepts_than_directions_keeps_one_triple_each():

@@ -67,6 +67,15 @@ def test_it_is_the_papers_closed_form(captions_too, threshold):
     torch.testing.assert_close(found, world.paper(), rtol=1e-3, atol=1e-3)
 
 
+def test_factors_of_half_precision_are_scaled_in_float32():
+    world = World()
+    halves = {name: LowRank(one.up.half(), one.down.half()) for name, one in world.changes.items()}
+    whole = {name: LowRank(one.up.float(), one.down.float()) for name, one in halves.items()}
+    told = world.given()
+    found = [merged(given(parts, dict(told.grams), told.foreign, world.strengths)) for parts in (halves, whole)]
+    assert torch.equal(*found)
+
+
 def test_every_concept_has_its_way_with_its_own_words():
     world = World()
     found = merged(world.given(), **EXACT)

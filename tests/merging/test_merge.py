@@ -237,6 +237,34 @@ def test_concepts_that_share_a_slot_are_logged(caplog):
     assert "concepts bob, lake share slot 3, so their changes meet" in caplog.text
 
 
+ROWS = {"method": "orthogonal", "basis": "slot", "rank": "proportional", "slots": 16}
+
+
+def partitioned(name, slot, **adapter):
+    changed = concept(name, {}, slot=slot)
+    return replace(changed, manifest=replace(changed.manifest, adapter={**ROWS, **adapter}))
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"slots": 32}, "bob: basis=slot, slots=16; lake: basis=slot, slots=32"),
+        ({"rank": 20}, "lake: basis=slot, rank=20"),
+        ({"method": "blockwise", "blocks": "rows"}, "lake: blockwise, blocks=rows, slots=16"),
+    ],
+)
+def test_slots_of_different_partitions_are_logged(caplog, other, told):
+    """Slot 1 of 16 holds slots 2 and 3 of 32; the same number of both need not meet at all."""
+    merge([(partitioned("bob", 1), 1.0), (partitioned("lake", 1, **other), 1.0)])
+    assert "slots of different partitions, so their changes may meet" in caplog.text and told in caplog.text
+    assert "share slot" not in caplog.text
+
+
+def test_slots_of_one_rank_are_one_partition_whatever_their_number(caplog):
+    merge([(partitioned("bob", 1, rank=4), 1.0), (partitioned("lake", 2, rank=4, slots=99), 1.0)])
+    assert caplog.text == ""
+
+
 LAYERS = ("unet.down.attn2", "unet.up.attn2")
 
 

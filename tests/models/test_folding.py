@@ -208,6 +208,15 @@ def test_a_cast_while_folded_does_not_lose_the_originals(pico_folder):
     assert torch.equal(after, before.to(torch.bfloat16))
 
 
+def test_a_cast_of_the_whole_base_while_folded_reaches_the_token_table_too(pico_folder):
+    base = load_base(pico_folder)
+    before = base.pipeline.text_encoder.get_input_embeddings().weight.clone()
+    with base.folded(make_concept(base)):
+        base.pipeline.to(torch.bfloat16)
+    after = base.pipeline.text_encoder.get_input_embeddings().weight
+    assert torch.equal(after, before.to(torch.bfloat16))
+
+
 @pytest.mark.parametrize("strengths", [(1e39, 1.0), (1e25, 1e25)])
 def test_weights_that_are_not_finite_are_refused_and_nothing_is_changed(pico, strengths):
     before = snapshot(pico)

@@ -29,6 +29,20 @@ def test_a_folder_is_loaded_frozen_and_silent(pico_folder, capfd):
     assert written.out == "" and written.err == ""
 
 
+@pytest.mark.parametrize(("prediction", "family"), [("epsilon", "sd2"), ("v_prediction", "sd2-v")])
+def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, family, monkeypatch):
+    monkeypatch.setattr(families, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim)
+    whole = families.StableDiffusionPipeline.from_pretrained
+
+    def predicting(*arguments, **options):
+        pipeline = whole(*arguments, **options)
+        pipeline.scheduler.register_to_config(prediction_type=prediction)
+        return pipeline
+
+    monkeypatch.setattr(families.StableDiffusionPipeline, "from_pretrained", predicting)
+    assert load_base(pico_folder).identity.family == family
+
+
 def test_the_libraries_may_speak_again_afterwards(pico_folder):
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

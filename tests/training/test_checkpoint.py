@@ -151,11 +151,11 @@ def test_a_checkpoint_of_other_layers_is_refused(config, tmp_path):
         load_checkpoint(begin(config), path, IDENTITY)
 
 
-def test_the_name_is_compared_first(config, tmp_path):
+def test_what_differs_is_told_in_the_order_of_the_run(config, tmp_path):
     path = tmp_path / "x.checkpoint.safetensors"
     save_checkpoint(begin(config), path, {"dataset": "a", "name": "anna"})
     with pytest.raises(ConfigurationError, match="made with name 'anna', this run has 'bob'"):
-        load_checkpoint(begin(config), path, {"dataset": "b", "name": "bob"})
+        load_checkpoint(begin(config), path, {"name": "bob", "dataset": "b"})
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,11 @@ def test_number_of_prompts(count):
     assert "" in prompts.plain
 
 
+def test_random_vectors_of_no_words(base):
+    found = random_vectors(base, (), num_vectors=2, generator=torch.Generator())
+    assert found.shape == (0, 2, base.pipeline.text_encoder.get_input_embeddings().embedding_dim)
+
+
 def test_only_tokened_prompts_hold_the_token():
     prompts = compose(64)
     assert all("<anna>" in prompt for prompt in prompts.tokened)

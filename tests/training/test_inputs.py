@@ -7,7 +7,8 @@ import torch
 
 from orthoplex.merging import create_algorithm, merge
 from orthoplex.models import gather_grams
-from orthoplex.training import gather_inputs, inputs_for, own_prompts
+from orthoplex.training import default_foreign_prompts, gather_inputs, inputs_for, own_prompts
+from orthoplex.training.inputs import NUM_FOREIGN
 from tests.pico import make_concept, make_manifest
 
 PROMPTS = ("a car", "a person with red hair in a city", "a person", "a person in a forest", "a person")
@@ -70,7 +71,7 @@ def test_least_squares_is_nearer_to_every_concept_on_its_own_inputs_than_the_sum
 def test_the_text_encoder_is_merged_first_and_the_denoiser_sees_what_it_then_says(pico):
     concepts = [make_concept(pico, name, seed=seed, text_encoder=True) for seed, name in enumerate(("anna", "rex"))]
     way = create_algorithm("least-squares")
-    inputs = inputs_for(way, pico, concepts)
+    inputs = inputs_for(way, pico, [(concept, 1.0) for concept in concepts])
     assert inputs is not None
     alone = gather_inputs(pico, concepts, with_foreign=False)
     merged = merge([(concept, 1.0) for concept in concepts], algorithm="least-squares", inputs=inputs)
@@ -93,7 +94,7 @@ def test_the_text_encoder_is_merged_first_and_the_denoiser_sees_what_it_then_say
 def test_a_concept_without_a_text_encoder_of_its_own_sees_the_merged_one(pico):
     anna = make_concept(pico, "anna", seed=0, text_encoder=True)
     rex = make_concept(pico, "rex", seed=1)
-    inputs = inputs_for(create_algorithm("least-squares"), pico, [anna, rex])
+    inputs = inputs_for(create_algorithm("least-squares"), pico, [(anna, 1.0), (rex, 1.0)])
     assert inputs is not None
     fused = {layer: change for layer, change in anna.layers.items() if layer.startswith("text_encoder.")}
     merged = merge([(anna, 1.0), (rex, 1.0)], algorithm="least-squares", inputs=inputs)
@@ -106,5 +107,20 @@ def test_a_concept_without_a_text_encoder_of_its_own_sees_the_merged_one(pico):
         torch.testing.assert_close(inputs.concepts[rex.content_hash][layer], expected[layer])
 
 
+def test_the_denoiser_sees_the_text_encoder_at_the_strengths_and_scale_of_the_merge_under_foreign_prompts_too(pico):
+    anna = make_concept(pico, "anna", seed=0, text_encoder=True)
+    way = create_algorithm("custom-diffusion")
+    inputs = inputs_for(way, pico, [(anna, 0.5)], scale=0.5)
+    assert inputs is not None
+    merged = merge([(anna, 0.5)], algorithm="custom-diffusion", scale=0.5, inputs=inputs)
+    fused = {layer: change for layer, change in merged.layers.items() if layer.startswith("text_encoder.")}
+    layer = next(layer for layer in anna.layers if layer.endswith("attn2.to_k"))
+    told = {"own": (inputs.concepts[anna.content_hash], {**anna.layers, **fused}, own_prompts(anna.manifest))}
+    told["foreign"] = (inputs.foreign, fused, tuple(dict.fromkeys(default_foreign_prompts(pico)))[:NUM_FOREIGN])
+    for found, layers, prompts in told.values():
+        expected = gather_grams(pico, [layer], prompts, change=replace(anna, layers=layers))
+        torch.testing.assert_close(found[layer], expected[layer])
+
+
 def test_what_needs_no_inputs_gathers_none(pico):
-    assert inputs_for(create_algorithm("sum"), pico, [make_concept(pico, "anna")]) is None
+    assert inputs_for(create_algorithm("sum"), pico, [(make_concept(pico, "anna"), 1.0)]) is None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from orthoplex.adapters import METHODS
 from orthoplex.concepts import decode_thumbnail, load_concept, read_manifest
-from orthoplex.errors import BusyError, CapacityError, ConfigurationError, OrthoplexError
+from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
 from orthoplex.merging import merge
 from orthoplex.subspaces import BASIS_ID, slot_from_id
 from orthoplex.training import FOREIGN_PROMPTS, checkpoint_path, log_path, loop, samples_folder, stages, train
@@ -235,38 +235,6 @@ def test_ctrl_c_within_an_update_waits_for_its_end(base, dataset, config, tmp_pa
     rest = list(train(base, dataset, config, output=broken, resume=True))
     assert rest[0].step == 2
     assert_same_concept(straight, broken)
-
-
-def test_a_break_before_the_first_step_can_be_resumed(base, dataset, config, tmp_path):
-    output = tmp_path / "anna.safetensors"
-    with closing(train(base, dataset, config, output=output)) as records:
-        assert next(records).step == 0
-    assert [record.step for record in train(base, dataset, config, output=output, resume=True)] == list(range(7))
-
-
-def test_two_trainings_of_one_file_at_a_time_are_refused(base, dataset, config, tmp_path):
-    output = tmp_path / "anna.safetensors"
-    with closing(train(base, dataset, config, output=output)) as first:
-        next(first)
-        with pytest.raises(BusyError, match="being trained already"):
-            next(train(base, dataset, config, output=output))
-        assert log_lines(output)[0]["step"] == 0
-    assert not list(tmp_path.glob(".*"))
-    assert last_of(train(base, dataset, config, output=output, resume=True)).output == output
-
-
-def test_resume_without_a_checkpoint_begins(base, dataset, config, tmp_path):
-    records = train(base, dataset, replace(config, steps=1), output=tmp_path / "anna.safetensors", resume=True)
-    assert [record.step for record in records] == [0, 1]
-
-
-def test_resume_with_other_options_is_refused(base, dataset, config, tmp_path):
-    output = tmp_path / "anna.safetensors"
-    with closing(train(base, dataset, config, output=output)) as records:
-        next(records)
-    with pytest.raises(ConfigurationError, match="made with config.seed 0, this run has 1; both must agree"):
-        next(train(base, dataset, replace(config, seed=1), output=output, resume=True))
-    next(train(base, dataset, replace(config, sample_every=3, checkpoint_every=1), output=output, resume=True))
 
 
 def test_sample_pictures_come_first_and_on_schedule(base, dataset, config, tmp_path):

@@ -108,6 +108,17 @@ def test_a_concept_that_does_not_say_how_it_was_trained_has_no_starting_tokens(b
         starting_tokens(base, make_concept(base, "rex"))
 
 
+def test_many_starting_tokens_are_those_of_their_number(base, dataset, config, tmp_path):
+    """In a file `<anna>_10` comes before `<anna>_2`."""
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, steps=1, num_vectors=12, token_vectors="frozen"), output=output))
+    concept = load_concept(output)
+    found = starting_tokens(base, concept)
+    assert found.keys() == concept.tokens.keys() and len(found) == 12
+    for token, vector in found.items():
+        assert torch.equal(vector, concept.tokens[token])  # frozen ones stay where they started
+
+
 def test_a_concept_without_layers_says_so(base, dataset, config, tmp_path):
     output = tmp_path / "anna.safetensors"
     config = replace(config, slot=99, checkpoint_every=1, **ALONE)  # no layer, so no slot that it could be beyond

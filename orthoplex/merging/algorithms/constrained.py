@@ -74,13 +74,13 @@ class CustomDiffusion(Algorithm):
             )
         values, vectors = torch.linalg.eigh(damped(changes.foreign.double(), self.ridge))
         root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
-        strengths = {part.concept: part.change.scaled(part.strength) for part in changes.parts}
+        scaled = {part.concept: change for part, change in zip(changes.parts, changes.scaled(), strict=True)}
         claims: list[Tensor] = []
         wanted: list[Tensor] = []
         for concept, gram in grams.items():
             claim = self._claim(inverse @ gram @ inverse)
             claims.append(claim)
-            change = strengths.get(concept)
+            change = scaled.get(concept)
             if change is None:  # it leaves this weight alone, and wants it left alone on its words
                 wanted.append(torch.zeros(changes.shape[0], claim.shape[1], dtype=torch.float64))
             else:

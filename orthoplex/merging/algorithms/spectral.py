@@ -90,7 +90,7 @@ class TaskSingularVectors(Algorithm):
         silent = sum(1 for part in changes.parts if part.strength == 0 or not part.change.up.any())
         if silent == len(changes.parts):
             return changes.stacked()
-        kept = max(1, min(changes.shape) // (changes.num_concepts - silent))
+        kept = max(1, min(changes.shape) // (len(changes.parts) - silent))
         lefts, sizes, rights = [], [], []
         for part in changes.parts:
             if part.strength == 0 or not part.change.up.any():
