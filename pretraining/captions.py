@@ -32,7 +32,9 @@ def person_phrase(words: dict, rng: random.Random, *, short: bool) -> str:
     having += [word for word in ("glasses", "beard") if words[word] and rng.random() < (0.3 if short else 0.9)]
     having = ["a beard" if word == "beard" else word for word in having[: 1 if short else 3]]
     rng.shuffle(having)
-    phrase = "a person" + (" with " + " and ".join(having) if having else "")
+    style = words.get("style")
+    named = with_article(f"{style} person") if style and rng.random() < 0.7 else "a person"
+    phrase = named + (" with " + " and ".join(having) if having else "")
     dressed = words["shirt"] and rng.random() < 0.6 and not (short and having)
     return phrase + (f" wearing {with_article(words['shirt'])} shirt" if dressed else "")
 

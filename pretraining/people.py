@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from pretraining.assets import person
-from pretraining.vocabulary import HAIR_COLOURS, SHIRT_COLOURS, SKIN_COLOURS
+from pretraining.vocabulary import HAIR_COLOURS, PEOPLE_STYLE_WORDS, PEOPLE_STYLES, SHIRT_COLOURS, SKIN_COLOURS
 
 Variants = Mapping[str, Sequence[str]]
 
@@ -166,7 +166,7 @@ def random_person(
 
     A word is None where the drawing style does not show it.
     """
-    style = style or rng.choice(list(DRAWINGS))
+    style = style or rng.choices(list(PEOPLE_STYLES), list(PEOPLE_STYLES.values()))[0]
     drawing = DRAWINGS[style]
     hair, shirt, skin = rng.choice(list(hair_colours)), rng.choice(list(SHIRT_COLOURS)), rng.choice(SKIN_COLOURS)
     hair_colour, hair_variant, variants = drawing.hair
@@ -185,6 +185,7 @@ def random_person(
     if drawing.shirt:
         options[drawing.shirt] = [SHIRT_COLOURS[shirt]]
     words: dict[str, str | bool | None] = {"hair": hair, "shirt": shirt if drawing.shirt else None}
+    words["style"] = PEOPLE_STYLE_WORDS.get(style)
     for word, share, part in (("glasses", 0.3, drawing.glasses), ("beard", 0.25, drawing.beard)):
         words[word] = part is not None and rng.random() < share
         if part is not None:

@@ -18,6 +18,7 @@ from pretraining.vocabulary import (
     CLASS_WORDS,
     FAMILY_WORDS,
     HAIR_COLOURS,
+    PEOPLE_STYLE_WORDS,
     SCENES,
     SHIRT_COLOURS,
     STYLES,
@@ -41,7 +42,8 @@ def words() -> list[str]:
     """Every word the picture captions use, and common words of prompts."""
     synonyms = [words for others in SYNONYMS.values() for words in others]
     colours = [*HAIR_COLOURS, *SHIRT_COLOURS]
-    names = [*SUBJECTS, *SCENES, *STYLES, *CLASS_WORDS.values(), *FAMILY_WORDS.values(), *colours]
+    drawings = [*FAMILY_WORDS.values(), *PEOPLE_STYLE_WORDS.values()]
+    names = [*SUBJECTS, *SCENES, *STYLES, *CLASS_WORDS.values(), *drawings, *colours]
     texts = [*names, *synonyms, EXTRA]
     return sorted({word for text in texts for word in text.split()})
 

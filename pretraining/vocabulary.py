@@ -18,6 +18,9 @@ __all__ = [
     "FAMILY_WORDS",
     "HAIR_COLOURS",
     "LEADING",
+    "LEADING_STYLE",
+    "PEOPLE_STYLES",
+    "PEOPLE_STYLE_WORDS",
     "SCENES",
     "SHIRT_COLOURS",
     "SKIN_COLOURS",
@@ -33,6 +36,18 @@ FAMILIES = {"twemoji": 0.90, "noto": 0.03, "fluent": 0.02, "fluent3d": 0.02, "no
 LEADING = "twemoji"
 #: what captions call a drawing of another family than the leading one
 FAMILY_WORDS = {"noto": "soft", "fluent": "flat", "fluent3d": "glossy", "noto-v1": "old", "emojione": "plain"}
+
+#: drawing style of people -> its share; one leads, so that "a person" is something that is learned early
+PEOPLE_STYLES = {
+    "toon-head": 0.72, "personas": 0.04, "micah": 0.04, "open-peeps": 0.04, "adventurer": 0.04, "big-smile": 0.04,
+    "pixel-art": 0.04, "miniavs": 0.04,
+}  # fmt: skip
+LEADING_STYLE = "toon-head"
+#: what captions call a person of another style than the leading one
+PEOPLE_STYLE_WORDS = {
+    "personas": "faceted", "micah": "outlined", "open-peeps": "sketched", "adventurer": "comic", "big-smile": "beaming",
+    "pixel-art": "pixel", "miniavs": "mini",
+}  # fmt: skip
 
 SYNONYMS = subjects.SYNONYMS | places.SYNONYMS
 

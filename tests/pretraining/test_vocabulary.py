@@ -221,6 +221,23 @@ def test_every_hair_shows_its_colour_but_the_black_ones(style: str) -> None:
     assert all(sample.source[1][variant][0] in coloured for sample in CONCEPTS if sample.source[0] == style)
 
 
+def test_one_style_of_people_leads_and_the_others_are_mostly_named() -> None:
+    shares, names, leading = vocabulary.PEOPLE_STYLES, vocabulary.PEOPLE_STYLE_WORDS, vocabulary.LEADING_STYLE
+    assert shares.keys() == DRAWINGS.keys() == {leading, *names}
+    assert sum(shares.values()) == pytest.approx(1.0) and max(shares, key=lambda style: shares[style]) == leading
+    rng = random.Random(0)
+    people = [random_person(rng) for _ in range(1000)]
+    assert sum(someone.style == leading for someone in people) / 1000 == pytest.approx(0.72, abs=0.04)
+    named = []
+    for someone in people:
+        phrase, word = captions.person_phrase(someone.words, rng, short=False), names.get(someone.style)
+        if word is None:
+            assert phrase.startswith("a person")
+        else:
+            named.append(f"{word} person" in phrase)
+    assert sum(named) / len(named) == pytest.approx(0.7, abs=0.08)
+
+
 def _hair(someone: Person) -> object:
     return someone.words["hair"]
 
