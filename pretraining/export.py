@@ -19,12 +19,11 @@ from orthoplex.models.saving import save_pipeline
 from pretraining.autoencoder import PatchPca, build
 from pretraining.denoiser import Denoiser, scheduler
 from pretraining.muon import named
+from pretraining.rounding import TRAINED_STEPS, UNTRAINED_STEPS, rounded
 from pretraining.showcase import PROMPTS
 from pretraining.tokenizer import vocabulary_hash
 
 DECODER = "decoder.pt"
-#: bits behind the point that shipped weights keep of the ten of fp16; the others are zero (but of numbers below 2^-14)
-MANTISSA = 5
 
 
 def denoiser_average(work: Path) -> Tensor:
@@ -90,21 +89,16 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
     )
 
 
-def rounded(weights: Tensor) -> Tensor:
-    """The nearest float32 numbers of `MANTISSA` bits behind the point, at most one part in 64 away; same shape."""
-    fraction, exponent = torch.frexp(weights)
-    return torch.ldexp(torch.round(torch.ldexp(fraction, torch.tensor(MANTISSA + 1))), exponent - MANTISSA - 1)
-
-
 def round_trained(pipe: StableDiffusionPipeline) -> None:
     """Round what the trained networks multiply with, in place.
 
     The encoder, whose weights cancel one another, stays as it is, and so do biases and norms, which are few.
     """
-    for network in (pipe.unet, pipe.text_encoder, pipe.vae.decoder):
+    trained_so = ((pipe.unet, TRAINED_STEPS), (pipe.text_encoder, TRAINED_STEPS), (pipe.vae.decoder, UNTRAINED_STEPS))
+    for network, steps in trained_so:
         for weights in network.parameters():
             if weights.ndim > 1:
-                weights.data = rounded(weights.data)
+                weights.data = rounded(weights.data, steps)
 
 
 def export(work: Path, folder: Path) -> None:

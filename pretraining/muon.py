@@ -3,6 +3,7 @@
 Matrices (and convolutions, as matrices of their output channels) move along the orthogonalised momentum
 (Jordan 2024, https://kellerjordan.github.io/posts/muon), scaled so that a step has AdamW's usual size (Liu et al. 2025,
 arXiv:2502.16982); embeddings, first and last convolution, biases and norms get AdamW.
+The networks compute with weights rounded as they will ship (`rounding.py`).
 Weights, gradients, moments and the moving average are flat tensors, in shared memory if there are several processes:
 on a CPU two processes with one thread each beat one process with two threads, and nothing is copied between them.
 """
@@ -10,11 +11,14 @@ on a CPU two processes with one thread each beat one process with two threads, a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 
 import torch
 from torch import Tensor, nn
+
+from pretraining.rounding import TRAINED_STEPS, rounded
 
 MOMENTUM, WEIGHT_DECAY = 0.95, 0.01
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.99), 1e-8
@@ -80,20 +84,30 @@ def named(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
 class Shared:
     """The flat tensors: weights (float32), their working copy, moments, average, gradients per process.
 
-    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32.
+    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32; what networks multiply with
+    is rounded in the working copy.
     """
 
     def __init__(
         self, model: nn.Module, processes: int = 1, device: str = "cpu", dtype: torch.dtype = torch.bfloat16
     ) -> None:
+        self.slices = layout(model, processes)
         self.weights = nn.utils.parameters_to_vector(model.parameters()).detach().float().to(device)
-        self.working = self.weights.to(dtype, copy=True)
+        self.working = torch.empty_like(self.weights, dtype=dtype)
         self.average = self.weights.clone()
         self.first, self.second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.gradients = torch.zeros(processes, len(self.weights), dtype=dtype, device=device)
+        self.renew(self.slices)
         if processes > 1:
-            for tensor in vars(self).values():
+            for tensor in (self.working, self.gradients, *self.state_dict().values()):
                 tensor.share_memory_()
+
+    def renew(self, parts: Iterable[Slice]) -> None:
+        """Bring the working copy of some parameters up to their weights."""
+        for part in parts:
+            weights = self.weights[part.start : part.stop]
+            matrix = len(part.shape) > 1
+            self.working[part.start : part.stop] = rounded(weights, TRAINED_STEPS) if matrix else weights
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
@@ -103,7 +117,7 @@ class Shared:
         """Restore, in place."""
         for name, value in state.items():
             getattr(self, name).copy_(value)
-        self.working.copy_(self.weights)
+        self.renew(self.slices)
 
 
 class Muon:
@@ -118,9 +132,8 @@ class Muon:
 
     def __init__(self, model: nn.Module, shared: Shared, rank: int = 0, barrier: Barrier | None = None) -> None:
         self.shared, self.rank, self.barrier = shared, rank, barrier
-        self.slices = layout(model, len(shared.gradients))
         self.parameters = list(model.parameters())
-        for part, parameter in zip(self.slices, self.parameters, strict=True):
+        for part, parameter in zip(shared.slices, self.parameters, strict=True):
             parameter.data = shared.working[part.start : part.stop].view(part.shape)
 
     def wait(self) -> None:
@@ -139,7 +152,7 @@ class Muon:
     def gather(self) -> None:
         """Put this process's gradients where all see them."""
         mine = self.shared.gradients[self.rank]
-        for part, parameter in zip(self.slices, self.parameters, strict=True):
+        for part, parameter in zip(self.shared.slices, self.parameters, strict=True):
             flat = mine[part.start : part.stop]
             flat.zero_() if parameter.grad is None else flat.view(part.shape).copy_(parameter.grad)
             parameter.grad = None
@@ -147,7 +160,7 @@ class Muon:
     @torch.no_grad()
     def update(self, learning_rate: float, adam_learning_rate: float, step: int, ema_decay: float) -> None:
         """Move the parameters that this process owns along the mean gradient."""
-        for part in self.slices:
+        for part in self.shared.slices:
             if part.owner == self.rank:
                 self._update(part, learning_rate if part.hidden else adam_learning_rate, step, ema_decay)
 
@@ -169,5 +182,5 @@ class Muon:
         if len(part.shape) > 1:
             weights.mul_(1 - learning_rate * WEIGHT_DECAY)
         weights.add_(direction, alpha=-learning_rate * size)
-        shared.working[own].copy_(weights)
+        shared.renew([part])
         shared.average[own].lerp_(weights, 1 - ema_decay)

@@ -27,7 +27,7 @@ from pretraining.decoder import DenoisedLatents
 class RefineConfig:
     """Knobs: how many pictures, and how many of the `steps` of sampling are done again (evenly drawn)."""
 
-    pictures: int = 6016
+    pictures: int = 3008
     batch_size: int = 32
     steps: int = 20
     fewest: int = 2

@@ -156,7 +156,7 @@ def refine_command(options: argparse.Namespace) -> None:
         rows = torch.cat([part.rows for part in made])
         save(cache, {"latents": torch.cat([part.latents for part in made]), "rows": rows})
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
-    training = DecoderConfig(samples=options.samples or 64_000, learning_rate=1e-3, perceptual=2.0)
+    training = DecoderConfig(samples=options.samples or 64_000, learning_rate=1e-3)
     initial = torch.load(options.work / DECODER, map_location="cpu", weights_only=True)["average"]
     checkpoint = refined_decoder(options.work, key)
     _begin_log(options.results / "refine.jsonl", training.batch_size * kept_number(checkpoint, "step"))

@@ -15,7 +15,8 @@ from pretraining import train
 from pretraining.autoencoder import PatchPca, build, fit_pca
 from pretraining.checkpoint import kept_number
 from pretraining.denoiser import DenoiserConfig
-from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, round_trained, rounded
+from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, round_trained
+from pretraining.rounding import rounded
 from pretraining.tokenizer import vocabulary_hash
 
 
@@ -49,28 +50,30 @@ def test_only_the_end_of_a_run_with_its_own_decoder_ships(work: Path) -> None:
     assert not target.exists()
 
 
-def test_shipped_weights_keep_five_bits_behind_the_point() -> None:
-    weights = torch.tensor([0.0, 1.0, -1.0, 1 + 1 / 32, 1 + 3 / 64 + 1e-4, -0.3, 1e-5, 3.99])
-    assert rounded(weights[:4]).tolist() == weights[:4].tolist()  # these have no more
-    assert rounded(weights)[4:].tolist() == pytest.approx([1 + 2 / 32, -0.296875, 42 / 32 * 2**-17, 4.0])
+def test_rounded_weights_lie_on_a_grid_of_a_power_of_two() -> None:
+    weights = torch.tensor([-0.9, 0.3, 0.31, 1.1])  # deviation 0.73, whose quarter is nearest to 2 ** -2
+    assert rounded(weights, 4).tolist() == [-1.0, 0.25, 0.25, 1.0]
     many = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
-    assert ((rounded(many) - many).abs() <= many.abs() / 64).all()
-    kept = rounded(many[many.abs() >= 2**-14]).half().view(torch.int16)
-    assert not (kept & 0b11111).any()  # the lower five of fp16's ten bits
-    assert torch.equal(rounded(rounded(many)), rounded(many))
+    assert (rounded(many, 16) - many).abs().max() <= 1 / 32
+    assert torch.equal(rounded(rounded(many, 16), 16), rounded(many, 16))
+    assert torch.equal(rounded(many, 16).bfloat16().float(), rounded(many, 16))  # exact in what networks compute in
+    assert torch.equal(rounded(torch.full((3,), 0.7), 16), torch.full((3,), 0.7))
 
 
 def test_all_that_was_trained_is_rounded_and_the_encoder_is_not() -> None:
     pipe, before = load_base("vignette").pipeline, load_base("vignette").pipeline
-    round_trained(pipe)
     for network in (pipe.unet, pipe.text_encoder, pipe.vae.decoder):
+        for weights in network.parameters():
+            weights.data += 1e-3 * torch.randn_like(weights)
+    round_trained(pipe)
+    for network, steps in ((pipe.unet, 16), (pipe.text_encoder, 16), (pipe.vae.decoder, 64)):
         for name, weights in network.named_parameters():
-            bits = weights.detach().half().view(torch.int16)[weights.detach().abs() >= 2**-14]
-            assert weights.ndim == 1 or not (bits & 0b11111).any(), name
+            if weights.ndim > 1:
+                counts = weights / torch.exp2(torch.floor(torch.log2(weights.std() / steps)))
+                torch.testing.assert_close(counts, counts.round(), msg=name)
     for name, weights in before.vae.encoder.state_dict().items():
         assert torch.equal(pipe.vae.encoder.state_dict()[name], weights)
-    assert torch.equal(pipe.unet.conv_in.bias, before.unet.conv_in.bias)
-    assert not torch.equal(pipe.unet.conv_in.weight, before.unet.conv_in.weight)
+    assert not torch.equal(pipe.unet.conv_in.bias, before.unet.conv_in.bias.half().float())  # as it was trained
 
 
 @pytest.mark.parametrize("name", ["vocabulary", "latent_space"])

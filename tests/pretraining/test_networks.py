@@ -28,6 +28,7 @@ from pretraining.denoiser import (
 from pretraining.export import loss_curve
 from pretraining.muon import Muon, Shared, layout, named, orthogonalised
 from pretraining.refine import RefineConfig, denoised_latents
+from pretraining.rounding import rounded
 from pretraining.training_set import inside_boxes, keep_latent_space
 
 
@@ -154,7 +155,9 @@ def test_the_working_copy_is_one_in_float32_too() -> None:
     shared.weights.add_(1.0)
     assert torch.equal(shared.working, before)
     shared.load_state_dict(shared.state_dict())
-    assert torch.equal(shared.working, shared.weights)
+    torch.testing.assert_close(shared.working, before + 1.0, atol=0.1, rtol=0)
+    kept = named(small_network(), shared.working)["1.weight"].flatten()
+    assert torch.equal(kept, rounded(kept, 16))
 
 
 def gradients_of(process: int, step: int) -> list[torch.Tensor]:
@@ -186,6 +189,15 @@ def test_two_processes_step_as_one_with_the_mean_gradient() -> None:
         ours, theirs = getattr(together, name), getattr(alone, name)
         torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=0)
         assert (ours - getattr(one_sided, name)).abs().max() > 5e-2
+
+
+def test_networks_compute_with_rounded_weights_and_the_exact_ones_move() -> None:
+    shared = run_steps([[gradients_of(0, 0)]])
+    weights, working = named(small_network(), shared.weights), named(small_network(), shared.working)
+    for name, exact in weights.items():
+        used = working[name].float()
+        torch.testing.assert_close(used, rounded(exact, 16) if exact.ndim > 1 else exact.bfloat16().float())
+        assert not torch.equal(used, exact)
 
 
 def test_weights_of_another_network_are_refused() -> None:
