@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 # of `make base`: what it goes on from, how many samples the denoiser sees, and by how many processes (1 on a GPU)
-INITIAL ?= pretraining/next-base
+INITIAL ?= orthoplex/vignette/base
 SAMPLES ?= 1500000
 PROCESSES ?= 2
 SOURCES := orthoplex pretraining tests .ci

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from orthoplex.models import channels_last, precision
 from orthoplex.models.saving import save_pipeline
 from pretraining.autoencoder import PatchPca, build
 from pretraining.denoiser import Denoiser, scheduler
@@ -153,14 +154,15 @@ def loss_curve(log: Path, path: Path) -> None:
 def generate(
     folder: Path, prompts: Sequence[str], *, steps: int = 20, guidance: float = 4.0, batch: int = 32
 ) -> list[Image.Image]:
-    """Pictures of prompts by the pipeline in `folder`, one seed each: 0, 1, 2, …."""
+    """Pictures of prompts by the pipeline in `folder`, one seed each: 0, 1, 2, …; in bf16 where that is fast."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])
         seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]
-        images += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
+        with channels_last(pipe), precision("auto", pipe.device):
+            images += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
     return images
 
 

@@ -84,7 +84,7 @@ class Reconstruction:
 @torch.no_grad()
 def reconstruct(folder: Path, x: Tensor, noise: float) -> Reconstruction:
     """Encode, add Gaussian noise of standard deviation `noise`, decode."""
-    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     decoded, latents = [], []
     for batch in x.split(25):

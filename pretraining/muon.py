@@ -84,8 +84,8 @@ def named(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
 class Shared:
     """The flat tensors: weights (float32), their working copy, moments, average, gradients per process.
 
-    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32; what networks multiply with
-    is rounded in the working copy.
+    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32; in the working copy, what
+    networks multiply with is rounded.
     """
 
     def __init__(

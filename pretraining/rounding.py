@@ -1,7 +1,7 @@
 """Weights on a grid: what ships is compressed (in a wheel, in git), and few distinct numbers take less room there.
 
 The denoiser is trained through the rounding that it ships with: every step computes with rounded weights and moves the
-exact ones (a straight-through estimator, Bengio et al. 2013, arXiv:1308.3432), so that rounding costs it next to nothing.
+exact ones (a straight-through estimator, Bengio et al. 2013, arXiv:1308.3432), so that rounding costs it little.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: grid steps in a standard deviation of a weight: of the denoiser, which is trained so, and of the decoder, which is not
+#: grid steps in a weight's standard deviation: of the denoiser, which is trained so, and of the decoder, which is not
 TRAINED_STEPS, UNTRAINED_STEPS = 16, 64
 
 

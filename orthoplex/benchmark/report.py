@@ -41,12 +41,15 @@ class Seconds:
         seed: The training seed.
         training: Seconds of training all its concepts.
         generation: Seconds of making its pictures, alone and merged.
+        merging: Seconds of one of the largest merges, in the mean: what its algorithm asks to know of the layers, and
+            the merge. That it is then folded into the base is not in it.
     """
 
     variant: str
     seed: int
     training: float
     generation: float
+    merging: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,8 +207,11 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary], difference
         _concept_table(result),
         "\nWall time in seconds (several processes may have shared the machine):\n\n",
         markdown_table(
-            ["variant", "seed", "training", "generation"],
-            [[row.variant, str(row.seed), f"{row.training:.0f}", f"{row.generation:.0f}"] for row in result.seconds],
+            ["variant", "seed", "training", "generation", f"a merge of {max(sizes)}"],
+            [
+                [row.variant, str(row.seed), f"{row.training:.0f}", f"{row.generation:.0f}", f"{row.merging:.2g}"]
+                for row in result.seconds
+            ],
         ),
     ]
     return "".join(chunks)

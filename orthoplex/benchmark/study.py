@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TypeVar
 
 from torch import Tensor, cat
@@ -22,6 +24,7 @@ from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, create_algorithm, merge
+from orthoplex.models import Foldable
 from orthoplex.training import gather_inputs, inputs_for, starting_tokens, with_article
 
 IMPOSTORS, IMPOSTORS_SEED = 40, 1_000_000
@@ -91,19 +94,26 @@ class Study:
             references: Concept -> features of its real pictures.
         """
         concepts = self._loaded(files)
-        rows, spent = yield from self._measure(concepts, references)
-        seconds = Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent)
+        rows, spent, merging = yield from self._measure(concepts, references)
+        seconds = Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent, merging)
         together = yield from self._together(concepts, references)
         return StudyResults(rows, seconds, together, self._crosstalk(list(concepts.values())))
 
     def _measure(
         self, concepts: Mapping[str, Concept], references: Mapping[str, References]
-    ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], float]]:
-        """Picture the base, each concept alone and the merges it is in; the numbers, and the pictures' seconds."""
+    ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], float, float]]:
+        """Picture the base, each concept alone and the merges it is in.
+
+        Returns:
+            The numbers, the pictures' seconds, and those of one of the largest merges.
+        """
         merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
+        took: dict[int, list[float]] = {}
         for size, groups in self.experiment.groups.items():
             for group in groups:
-                for name, sets in (yield from self._group(group, concepts)).items():
+                together, seconds = self._merged([concepts[name] for name in group.members])
+                took.setdefault(size, []).append(seconds)
+                for name, sets in (yield from self._group(group, concepts, together)).items():
                     merged[name].setdefault(size, []).extend(sets)
         shown: dict[str, Shown] = {}
         spent = 0.0
@@ -122,13 +132,12 @@ class Study:
             }
             shown[source.name] = Shown(self._features(base), self._features(single), features, met, text)
         rows = measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
-        return rows, spent
+        return rows, spent, fmean(took[max(took)])
 
     def _group(
-        self, group: Group, concepts: Mapping[str, Concept]
+        self, group: Group, concepts: Mapping[str, Concept], together: Merge
     ) -> Generator[BenchmarkEvent, None, dict[str, tuple[PictureSet, ...]]]:
-        """Merge a group and picture the prompts of all that are measured in it, so that the merge is folded once."""
-        together = self._merge([concepts[name] for name in group.members])
+        """Picture the prompts of all that are measured in a merge, so that it is folded once."""
         kinds = {source.name: source.kind for source in self.experiment.concepts}
         prompts = {
             name: fill_prompts(self.experiment.prompts[kinds[name]], concepts[name].manifest.trigger)
@@ -153,17 +162,25 @@ class Study:
             return replace(concept, tokens=starting_tokens(self.workspace.base, concept), keys_values={})
         return concept
 
-    def _merge(self, members: Sequence[Concept]) -> Merge:
-        """Bring concepts together as the variant says."""
+    def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:
+        """Bring concepts together as the variant says; also the seconds of it, as if nothing were known yet."""
         way = create_algorithm(self.variant.algorithm, self.variant.options)
-        pairs = [(concept, 1.0) for concept in members]
-        return merge(
+        pairs, saved, started = [(concept, 1.0) for concept in members], [0.0], time.perf_counter()
+
+        def gather(change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Mapping[str, Tensor]:
+            asked = time.perf_counter()
+            found = self.workspace.grams(change, layers, prompts)
+            saved.append(found.seconds - (time.perf_counter() - asked))
+            return found.grams
+
+        together = merge(
             pairs,
             algorithm=self.variant.algorithm,
             options=self.variant.options,
             scale=self.variant.scale,
-            inputs=inputs_for(way, self.workspace.base, pairs, scale=self.variant.scale, gather=self.workspace.grams),
+            inputs=inputs_for(way, self.workspace.base, pairs, scale=self.variant.scale, gather=gather),
         )
+        return together, time.perf_counter() - started + sum(saved)
 
     def _together(
         self, concepts: Mapping[str, Concept], references: Mapping[str, References]
@@ -174,7 +191,7 @@ class Study:
         for table in self.experiment.together:
             found: dict[Combination, tuple[Views, Views]] = {}
             for combination in self.experiment.combinations[table.name]:
-                merged = self._merge([concepts[name] for name in combination.members])
+                merged, _ = self._merged([concepts[name] for name in combination.members])
                 triggers = [concepts[name].manifest.trigger for name in combination.shown]
                 message = f"{table.name}, {self.variant.name}, seed {self.seed}"
                 shown = yield from self.workspace.pictures(merged, table.fill(triggers), settings, message=message)
@@ -220,7 +237,9 @@ class Study:
         if not self.experiment.crosstalk or not plain:
             return []
         base = self.workspace.base
-        inputs = gather_inputs(base, concepts, with_foreign=False, gather=self.workspace.grams)
+        inputs = gather_inputs(
+            base, concepts, with_foreign=False, gather=lambda *asked: self.workspace.grams(*asked).grams
+        )
         linears = base.linear_layers("linear", text_encoder=True)
         weights = {layer: linear.weight for layer, linear in linears.items()}
         groups = [group.members for group in self.experiment.groups[max(self.experiment.groups)]]

@@ -58,6 +58,19 @@ class TrainedConcept:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What layers see, kept in the work folder.
+
+    Attributes:
+        grams: Layer -> Gram matrix of its inputs.
+        seconds: Wall time of making them.
+    """
+
+    grams: Mapping[str, Tensor]
+    seconds: float
+
+
 @dataclass(frozen=True)
 class PictureSet:
     """The pictures of one prompt.
@@ -197,16 +210,19 @@ class Workspace:
                 save_file({"features": features}, temporary)
         return features
 
-    def grams(self, change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> dict[str, Tensor]:
+    def grams(self, change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Gathered:
         """Gram matrices of layers' inputs (`orthoplex.models.gather_grams`), made once and kept."""
         key = self._key({"grams": _decisive(change), "layers": list(layers), "prompts": list(prompts)})
         path = self.folder / "grams" / f"{key}.safetensors"
-        kept = _whole(path, load_file)
+        clock = _Clock(path.with_suffix(".json"))
+        kept = _whole(path, load_file) if clock.seconds else None
         if kept is None:
-            kept = gather_grams(self.base, layers, prompts, change=change)
+            clock.seconds = 0.0
+            with clock:
+                kept = gather_grams(self.base, layers, prompts, change=change)
             with written_atomically(path) as temporary:
                 save_file(kept, temporary)
-        return kept
+        return Gathered(kept, clock.seconds)
 
     def _settled(self, told: _Told) -> _Told:
         """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""

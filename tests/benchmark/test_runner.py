@@ -291,13 +291,18 @@ def test_a_data_aware_merge_gathers_its_inputs_once(finished):
     assert not (folder / "work" / "grams").exists()  # no algorithm asked for them so far
     list(run(aware, results=folder / "results", work=folder / "work"))
     made = times(folder / "work" / "grams")
-    assert len(made) == 3  # one for each concept; ssr wants no foreign prompts
+    assert len(made) == 6  # one, and its seconds, for each concept; ssr wants no foreign prompts
+    spent = sum(json.loads(path.read_text())["seconds"] for path in made if path.suffix == ".json")
     options = json.loads((folder / "results" / "aware.json").read_text())["experiment"]["variants"][2]["options"]
     assert options == {"ridge": 0.01}
     aware.write_text(aware.read_text().replace("0.01", "0.02"))
     events = list(run(aware, results=folder / "results", work=folder / "work"))
     assert times(folder / "work" / "grams") == made
     assert {event.message for event in events if event.stage == "pictures"} == {"merge of 3, lora mean, seed 0"}
+    rows = json.loads((folder / "results" / "aware.json").read_text())["seconds"]
+    took = {row["variant"]: row["merging"] for row in rows}
+    assert took["lora mean"] >= spent  # what is known already counts all the same
+    assert 0 < took["lora sum"] < spent
 
 
 def test_a_stopped_run_goes_on(pico_folder, sources, tmp_path):
