@@ -34,7 +34,8 @@ class DenoiserConfig:
     """Knobs of the training; `samples` is the budget the rate schedule is laid over.
 
     A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `collection_share` is
-    that of the collection's pictures, half of them painted, among all.
+    that of the collection's pictures, half of them painted, among all. It computes with weights rounded to
+    `rounding_steps` grid steps in a standard deviation, as they will ship.
     """
 
     samples: int = 2_000_000
@@ -46,6 +47,7 @@ class DenoiserConfig:
     ema: float = 0.998
     focus: float = 1.0
     collection_share: float = 0.35
+    rounding_steps: int = 16
     seed: int = 0
 
 
@@ -237,8 +239,8 @@ def _resume(shared: Shared, checkpoint: Path, config: DenoiserConfig, data: Trai
             raise ValueError(f"{checkpoint} was written for another {name}, or by another version; move it away")
     before = state.pop("config")
     for name, value in asdict(config).items():
-        if name != "samples" and before[name] != value:  # a run may be made longer, or shorter
-            raise ValueError(f"{name} is {value}; allowed is {before[name]}, with which {checkpoint} began")
+        if name != "samples" and before.get(name) != value:  # a run may be made longer, or shorter
+            raise ValueError(f"{name} is {value}; allowed is {before.get(name)}, with which {checkpoint} began")
     seen = state.pop("samples")
     if rank == 0:
         shared.load_state_dict(state)
@@ -264,7 +266,7 @@ def train(
     Several processes run this together with the same `shared` and `barrier`, each on its share of every batch.
     """
     if shared is None:
-        shared = Shared(model, device=device, dtype=working_type(device))
+        shared = Shared(model, device=device, dtype=working_type(device), rounding_steps=config.rounding_steps)
     processes = len(shared.gradients)
     signal, noise = model.signal.to(device), model.noise.to(device)
     model.to(device, shared.working.dtype)

@@ -20,7 +20,8 @@ from orthoplex.models.saving import save_pipeline
 from pretraining.autoencoder import PatchPca, build
 from pretraining.denoiser import Denoiser, scheduler
 from pretraining.muon import named
-from pretraining.rounding import TRAINED_STEPS, UNTRAINED_STEPS, rounded
+from pretraining.refine import REFINING, RefineConfig
+from pretraining.rounding import DECODER_STEPS, rounded
 from pretraining.showcase import PROMPTS
 from pretraining.tokenizer import vocabulary_hash
 
@@ -53,12 +54,15 @@ def folder_hash(folder: Path) -> str:
 
 
 def refined_decoder(work: Path, key: str) -> Path:
-    """The checkpoint of the decoder refined for the denoiser and pictures of a `denoiser_key`."""
-    return work / f"decoder-refined-{key}.pt"
+    """The checkpoint of the decoder refined with today's settings for the denoiser and pictures of a `denoiser_key`."""
+    settings = hashlib.sha256(repr((RefineConfig(), REFINING)).encode()).hexdigest()[:8]
+    return work / f"decoder-refined-{key}-{settings}.pt"
 
 
 def pipeline(work: Path) -> StableDiffusionPipeline:
     """The pipeline of the checkpoints under `work`, float32: averaged weights, the decoder refined for them if any.
+
+    Its weights are rounded as they will ship.
 
     Raises:
         FileNotFoundError: When there is no decoder.
@@ -78,7 +82,7 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
             raise ValueError(f"{work / 'denoiser.pt'} was trained for another {name} than {work} has")
     denoiser = Denoiser(len(tokenizer))
     denoiser.load_state_dict(named(denoiser, checkpoint["average"]))
-    return StableDiffusionPipeline(
+    made = StableDiffusionPipeline(
         vae=vae,
         text_encoder=denoiser.text_encoder,
         tokenizer=tokenizer,
@@ -88,24 +92,24 @@ def pipeline(work: Path) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    round_trained(made, checkpoint["config"]["rounding_steps"])
+    return made
 
 
-def round_trained(pipe: StableDiffusionPipeline) -> None:
-    """Round what the trained networks multiply with, in place.
+def round_trained(pipe: StableDiffusionPipeline, steps: int) -> None:
+    """Round the trained networks in place; the encoder, whose weights cancel one another, stays as it is.
 
-    The encoder, whose weights cancel one another, stays as it is, and so do biases and norms, which are few.
+    `steps` are those the denoiser was trained through.
     """
-    trained_so = ((pipe.unet, TRAINED_STEPS), (pipe.text_encoder, TRAINED_STEPS), (pipe.vae.decoder, UNTRAINED_STEPS))
-    for network, steps in trained_so:
+    for network, fine in ((pipe.unet, steps), (pipe.text_encoder, steps), (pipe.vae.decoder, DECODER_STEPS)):
         for weights in network.parameters():
-            if weights.ndim > 1:
-                weights.data = rounded(weights.data, steps)
+            weights.data = rounded(weights.data, weights.shape, fine)
 
 
 def export(work: Path, folder: Path) -> None:
     """Save the pipeline as fp16 safetensors under `folder`, whole or not at all, in the place of a pipeline there.
 
-    Trained weights are rounded, so that the folder takes less where files are compressed (in a wheel, in git).
+    Trained weights are rounded (`rounding.py`), so that the folder takes less where files are compressed.
 
     Raises:
         FileNotFoundError: When no decoder was refined for the denoiser.
@@ -118,9 +122,7 @@ def export(work: Path, folder: Path) -> None:
     refined = refined_decoder(work, denoiser_key(work, checkpoint["average"]))
     if not refined.exists():
         raise FileNotFoundError(f"there is no {refined}; refine the decoder for this denoiser first")
-    pipe = pipeline(work)
-    round_trained(pipe)
-    save_pipeline(pipe.to(dtype=torch.float16), folder, recipe=None, overwrite=True)
+    save_pipeline(pipeline(work).to(dtype=torch.float16), folder, recipe=None, overwrite=True)
 
 
 def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: Path) -> None:
@@ -158,10 +160,10 @@ def generate(
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
-    for start in range(0, len(prompts), batch):
-        part = list(prompts[start : start + batch])
-        seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]
-        with channels_last(pipe), precision("auto", pipe.device):
+    with channels_last(pipe), precision("auto", pipe.device):
+        for start in range(0, len(prompts), batch):
+            part = list(prompts[start : start + batch])
+            seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]
             images += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
     return images
 

@@ -27,6 +27,7 @@ from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, retention_interval
+from orthoplex.models import chosen_precision
 from pretraining.autoencoder import images, patches_of, picture_tensor, psnr_db
 from pretraining.compose import CANVAS, SIZE, USUALLY, Factors, paste, scene_picture, usual_box, usual_view
 from pretraining.export import generate
@@ -300,6 +301,7 @@ def main() -> None:
         "fitted_on": len(rows),
         **sampling,
         "encoder": encoder.name,
+        "mixed_precision": chosen_precision("auto", torch.device("cpu")),
         "real": summary(exam.right(exam.ceiling)),
         "bases": found,
     }

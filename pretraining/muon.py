@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Barrier
 import torch
 from torch import Tensor, nn
 
-from pretraining.rounding import TRAINED_STEPS, rounded
+from pretraining.rounding import rounded
 
 MOMENTUM, WEIGHT_DECAY = 0.95, 0.01
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.99), 1e-8
@@ -84,14 +84,19 @@ def named(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
 class Shared:
     """The flat tensors: weights (float32), their working copy, moments, average, gradients per process.
 
-    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32; in the working copy, what
-    networks multiply with is rounded.
+    The working copy, the gradients and what is made of them are of `dtype`, bf16 or float32; the working copy is on a
+    grid of `rounding_steps` in a standard deviation (`rounding.py`).
     """
 
     def __init__(
-        self, model: nn.Module, processes: int = 1, device: str = "cpu", dtype: torch.dtype = torch.bfloat16
+        self,
+        model: nn.Module,
+        processes: int = 1,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+        rounding_steps: int = 16,
     ) -> None:
-        self.slices = layout(model, processes)
+        self.slices, self.rounding_steps = layout(model, processes), rounding_steps
         self.weights = nn.utils.parameters_to_vector(model.parameters()).detach().float().to(device)
         self.working = torch.empty_like(self.weights, dtype=dtype)
         self.average = self.weights.clone()
@@ -105,9 +110,8 @@ class Shared:
     def renew(self, parts: Iterable[Slice]) -> None:
         """Bring the working copy of some parameters up to their weights."""
         for part in parts:
-            weights = self.weights[part.start : part.stop]
-            matrix = len(part.shape) > 1
-            self.working[part.start : part.stop] = rounded(weights, TRAINED_STEPS) if matrix else weights
+            own = slice(part.start, part.stop)
+            self.working[own] = rounded(self.weights[own], part.shape, self.rounding_steps)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

@@ -20,7 +20,10 @@ from orthoplex.models import has_fast_bf16
 from pretraining.autoencoder import picture_tensor
 from pretraining.captions import caption
 from pretraining.compose import Factors
-from pretraining.decoder import DenoisedLatents
+from pretraining.decoder import DecoderConfig, DenoisedLatents
+
+#: how the decoder is trained on them
+REFINING = DecoderConfig(samples=64_000, learning_rate=1e-3)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: grid steps in a weight's standard deviation: of the denoiser, which is trained so, and of the decoder, which is not
-TRAINED_STEPS, UNTRAINED_STEPS = 16, 64
+#: grid steps in a standard deviation of the decoder's weights, which are not trained through their rounding
+DECODER_STEPS = 64
 
 
-def rounded(weights: Tensor, steps: int) -> Tensor:
-    """The nearest multiples of a power of two, the one nearest to a `steps`-th of the weights' standard deviation.
+def rounded(weights: Tensor, shape: torch.Size, steps: int) -> Tensor:
+    """The weights of a parameter of a `shape` on their grid: multiples of a power of two; same shape as `weights`.
 
-    Of any shape and floating type; up to 256 steps from zero they are exact in bf16, up to 2048 in fp16. Weights that
-    are all alike stay as they are.
+    The grid's step is the power of two that is nearest in ratio to a `steps`-th of the weights' standard deviation. Up
+    to 256 steps from zero the results are exact in bf16, up to 2048 in fp16. Biases and norms, which are few, stay as
+    they are, and so do weights that are all alike.
     """
-    deviation = weights.std(correction=0)
-    if deviation == 0:
+    if len(shape) < 2:
         return weights
+    deviation = weights.std(correction=0)
     step = torch.exp2(torch.round(torch.log2(deviation / steps)))
-    return torch.round(weights / step) * step
+    return torch.where(deviation > 0, torch.round(weights / step) * step, weights)

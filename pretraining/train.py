@@ -45,7 +45,7 @@ from pretraining.export import (
     sample_sheet,
 )
 from pretraining.muon import Shared
-from pretraining.refine import RefineConfig, denoised_latents
+from pretraining.refine import REFINING, RefineConfig, denoised_latents
 from pretraining.training_set import keep_latent_space, patch_pca, prepare
 
 
@@ -72,7 +72,8 @@ def denoiser_command(options: argparse.Namespace) -> None:
     if options.processes == 1:
         _run_denoiser(0, config, data, model, options, None, None)
         return
-    shared = Shared(model, options.processes, dtype=working_type(options.device))
+    dtype = working_type(options.device)
+    shared = Shared(model, options.processes, dtype=dtype, rounding_steps=config.rounding_steps)
     barrier = torch.multiprocessing.get_context("spawn").Barrier(options.processes)
     data.share_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemonic processes end with this one
@@ -145,7 +146,9 @@ def refine_command(options: argparse.Namespace) -> None:
     data, factors = pictures.load(options.work / "pictures")
     pca = patch_pca(options.work, data)
     key = denoiser_key(options.work, denoiser_average(options.work))
-    config = RefineConfig()
+    config, training = RefineConfig(), REFINING
+    if options.samples:
+        training = replace(training, samples=options.samples)
     grammar = Path(str(captions.__file__)).read_text()
     cache = options.work / f"denoised-{key}-{hashlib.sha256(repr((config, grammar)).encode()).hexdigest()[:8]}.pt"
     if not cache.exists():
@@ -156,7 +159,6 @@ def refine_command(options: argparse.Namespace) -> None:
         rows = torch.cat([part.rows for part in made])
         save(cache, {"latents": torch.cat([part.latents for part in made]), "rows": rows})
     denoised = DenoisedLatents(**torch.load(cache, weights_only=True))
-    training = DecoderConfig(samples=options.samples or 64_000, learning_rate=1e-3)
     initial = torch.load(options.work / DECODER, map_location="cpu", weights_only=True)["average"]
     checkpoint = refined_decoder(options.work, key)
     _begin_log(options.results / "refine.jsonl", training.batch_size * kept_number(checkpoint, "step"))

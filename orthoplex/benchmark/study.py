@@ -111,9 +111,9 @@ class Study:
         took: dict[int, list[float]] = {}
         for size, groups in self.experiment.groups.items():
             for group in groups:
-                together, seconds = self._merged([concepts[name] for name in group.members])
+                all_members, seconds = self._merged([concepts[name] for name in group.members])
                 took.setdefault(size, []).append(seconds)
-                for name, sets in (yield from self._group(group, concepts, together)).items():
+                for name, sets in (yield from self._group(group, concepts, all_members)).items():
                     merged[name].setdefault(size, []).extend(sets)
         shown: dict[str, Shown] = {}
         spent = 0.0
@@ -165,12 +165,13 @@ class Study:
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:
         """Bring concepts together as the variant says; also the seconds of it, as if nothing were known yet."""
         way = create_algorithm(self.variant.algorithm, self.variant.options)
-        pairs, saved, started = [(concept, 1.0) for concept in members], [0.0], time.perf_counter()
+        pairs, corrections = [(concept, 1.0) for concept in members], [0.0]
+        started = time.perf_counter()
 
         def gather(change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Mapping[str, Tensor]:
             asked = time.perf_counter()
             found = self.workspace.grams(change, layers, prompts)
-            saved.append(found.seconds - (time.perf_counter() - asked))
+            corrections.append(found.seconds - (time.perf_counter() - asked))
             return found.grams
 
         together = merge(
@@ -180,7 +181,8 @@ class Study:
             scale=self.variant.scale,
             inputs=inputs_for(way, self.workspace.base, pairs, scale=self.variant.scale, gather=gather),
         )
-        return together, time.perf_counter() - started + sum(saved)
+        spent = time.perf_counter() - started + sum(corrections)
+        return together, self.workspace.merge_seconds(together, spent)
 
     def _together(
         self, concepts: Mapping[str, Concept], references: Mapping[str, References]

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock, Timeout
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -214,15 +214,22 @@ class Workspace:
         """Gram matrices of layers' inputs (`orthoplex.models.gather_grams`), made once and kept."""
         key = self._key({"grams": _decisive(change), "layers": list(layers), "prompts": list(prompts)})
         path = self.folder / "grams" / f"{key}.safetensors"
-        clock = _Clock(path.with_suffix(".json"))
-        kept = _whole(path, load_file) if clock.seconds else None
+        kept = _whole(path, _read_gathered)
         if kept is None:
-            clock.seconds = 0.0
-            with clock:
-                kept = gather_grams(self.base, layers, prompts, change=change)
+            started = time.perf_counter()
+            grams = gather_grams(self.base, layers, prompts, change=change)
+            kept = Gathered(grams, time.perf_counter() - started)
             with written_atomically(path) as temporary:
-                save_file(kept, temporary)
-        return Gathered(kept, clock.seconds)
+                save_file(grams, temporary, metadata={"seconds": str(kept.seconds)})
+        return kept
+
+    def merge_seconds(self, merge: Merge, spent: float) -> float:
+        """What a merge took when it was made first; now, in `spent` seconds, if nothing is known of it."""
+        path = self.folder / "merges" / f"{self._key({'seconds of': _decisive(merge)})}.json"
+        known = _read_seconds(path)
+        if not known:
+            _write_json(path, {"seconds": spent})
+        return known or spent
 
     def _settled(self, told: _Told) -> _Told:
         """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""
@@ -310,6 +317,11 @@ def _read_set(folder: Path) -> PictureSet:
                 raise
             raise ValueError(f"{file.name}: {error}") from error
     return found
+
+
+def _read_gathered(path: Path) -> Gathered:
+    with safe_open(path, "pt") as file:
+        return Gathered({name: file.get_tensor(name) for name in file.keys()}, float(file.metadata()["seconds"]))
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
