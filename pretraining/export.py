@@ -138,7 +138,7 @@ def sheet(pictures: list[Image.Image], captions: list[str], columns: int, path: 
         page.paste(picture, (x, y))
         draw.multiline_text((x + 2, y + height), "\n".join(text), fill="black", spacing=0, font_size=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path)
+    page.save(path, quality=85)
 
 
 def loss_curve(log: Path, path: Path) -> None:

@@ -185,7 +185,7 @@ def export_command(options: argparse.Namespace) -> None:
     foreign_prompts.write(
         pictures.load_factors(options.work / "pictures"), options.output.parent / "foreign_prompts.txt"
     )
-    sample_sheet(options.output, options.results / "samples.png")
+    sample_sheet(options.output, options.results / "samples.jpg")
     for stage in ("denoiser", "decoder", "refine"):
         loss_curve(options.results / f"{stage}.jsonl", options.results / f"{stage}.svg")
 
