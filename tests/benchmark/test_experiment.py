@@ -69,6 +69,17 @@ def write(tmp_path, text):
     return path
 
 
+def test_the_example_of_the_docs_is_an_experiment(tmp_path):
+    page = (SHIPPED.parent / "docs" / "evaluation.md").read_text()
+    (text,) = re.findall(r"```toml\n(base = .*?)```", page, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(text)
+    experiment = load_experiment(tmp_path / "mine.toml")
+    assert [(one.name, one.algorithm, one.options) for one in experiment.variants] == [
+        ("lora, ties", "ties", {"density": 0.3})
+    ]
+    assert len(experiment.concepts) == 12
+
+
 def test_everything_is_read(tmp_path):
     experiment = load_experiment(write(tmp_path, GOOD))
     assert experiment.name == "tiny"
