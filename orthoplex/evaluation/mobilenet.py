@@ -57,7 +57,8 @@ class MobileNetEncoder(Encoder):
         if grid < 1:
             raise ConfigurationError(f"encoder grid is {grid}; allowed: 1 or more")
         self.layer, self.picture_size, self.grid = layer, picture_size, grid
-        self._network = _load_network(package_folder(), LAYERS[layer])
+        network = _load_network(package_folder(), LAYERS[layer])
+        self._network = network.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     @property
     def name(self) -> str:
