@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -57,8 +57,8 @@ class MobileNetEncoder(Encoder):
         if grid < 1:
             raise ConfigurationError(f"encoder grid is {grid}; allowed: 1 or more")
         self.layer, self.picture_size, self.grid = layer, picture_size, grid
-        network = _load_network(package_folder(), LAYERS[layer])
-        self._network = network.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        network: Any = _load_network(package_folder(), LAYERS[layer])  # torch's annotation of `to` lacks memory formats
+        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     @property
     def name(self) -> str:
