@@ -259,7 +259,7 @@ def test_only_what_changed_is_computed(finished):
     path, folder, _ = finished
     changed = path.with_name("changed.toml")
     changed.write_text(path.read_text().replace('algorithm = "mean"', 'algorithm = "mean"\nscale = 2.0'))
-    events = [event for event in run(changed, results=folder / "results", work=folder / "work")]
+    events = list(run(changed, results=folder / "results", work=folder / "work"))
     pictures = [event for event in events if event.stage == "pictures"]
     assert "train" not in {event.stage for event in events}
     assert {event.message for event in pictures} == {"merge of 3, lora mean, seed 0"}
@@ -300,9 +300,8 @@ def test_a_data_aware_merge_gathers_its_inputs_once(finished):
     events = list(run(aware, results=folder / "results", work=folder / "work"))
     assert times(folder / "work" / "grams") == made
     assert {event.message for event in events if event.stage == "pictures"} == {"merge of 3, lora mean, seed 0"}
-    took = {
-        row["variant"]: row["merging"] for row in json.loads((folder / "results/aware.json").read_text())["seconds"]
-    }
+    found = json.loads((folder / "results" / "aware.json").read_text())["seconds"]
+    took = {row["variant"]: row["merging"] for row in found}
     assert 0 < took["lora sum"] < spent <= took["lora mean"]  # what is known already counts all the same
 
 
