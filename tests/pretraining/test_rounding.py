@@ -26,9 +26,7 @@ def test_biases_and_weights_that_are_all_alike_stay() -> None:
 
 def test_small_steps_add_up_until_the_rounded_weight_moves() -> None:
     torch.manual_seed(0)
-    network = torch.nn.Embedding(
-        40, 40
-    )  # as a vector of the table, updated by AdamW: every step is as long as its rate
+    network = torch.nn.Embedding(40, 40)  # tables are updated by AdamW, whose steps are as long as the rate
     model = torch.nn.ModuleDict({"embeddings": network})
     shared = Shared(model, dtype=torch.float32)
     optimizer, begun = Muon(model, shared), shared.working.clone()
