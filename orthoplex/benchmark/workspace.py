@@ -29,14 +29,14 @@ from torch import Tensor
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
-from orthoplex.concepts import load_concept, write_text, written_atomically
+from orthoplex.concepts import load_concept, save_concept, write_text, written_atomically
 from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import Base, Foldable, chosen_precision, gather_grams
 from orthoplex.models.identity import inputs_hash, weights_hash
-from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, train
+from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, silenced, train
 
 CACHE_VERSION = 5
 POLL_SECONDS = 1.0
@@ -110,7 +110,8 @@ class Workspace:
     ) -> Generator[BenchmarkEvent, None, TrainedConcept]:
         """Train a concept, go on with its interrupted training, or find it done; yields its steps.
 
-        Where another process trains it at the time, that one is waited for.
+        Where another process trains it at the time, that one is waited for. Erasure in closed form is solved for on the
+        concept that is trained without it, so that one training serves every weight of it.
 
         Args:
             source: Whose training pictures are used; the held-out ones are never seen.
@@ -150,6 +151,11 @@ class Workspace:
         try:
             if _whole(output, load_concept, seconds) is None:  # looked at under the lock: another may have finished it
                 _write_json(folder / "request.json", request)
+                if config.solves_erasure:
+                    plain = replace(config, erasure=0.0, erasure_form="activation")
+                    trained = yield from self.concept(source, plain, resolution=resolution, message=message)
+                    self._silence(trained, config, output, seconds)
+                    return TrainedConcept(output, _read_seconds(seconds))
                 training = train(self.base, dataset, config, output=output, resume=True)
                 with _Clock(seconds), closing(training) as records:
                     for record in records:
@@ -159,6 +165,13 @@ class Workspace:
         finally:
             lock.release()
         return TrainedConcept(output, _read_seconds(seconds))
+
+    def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> None:
+        """Write what erasure in closed form makes of a concept; its time counts as that of its training does."""
+        started = time.perf_counter()
+        concept = load_concept(trained.path, base=self.base.identity)
+        save_concept(silenced(self.base, concept, config), output)
+        _write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
 
     def pictures(
         self, merge: Merge | None, prompts: Sequence[str], settings: PictureSettings, *, message: str

@@ -12,6 +12,7 @@ from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
 from orthoplex.cli.inspect import inspect
 from orthoplex.cli.merge import merge
+from orthoplex.cli.silence import silence
 from orthoplex.cli.train import train
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (train, merge, generate, inspect, evaluate, demo, bench):
+for verb in (train, silence, merge, generate, inspect, evaluate, demo, bench):
     app.command()(verb)
 
 

@@ -4,6 +4,7 @@ from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChan
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.inputs import InputGrams
 from orthoplex.merging.merge import Merge, check_options, merge, merge_layers
+from orthoplex.merging.silence import silence
 
 __all__ = [
     "ALGORITHMS",
@@ -17,4 +18,5 @@ __all__ = [
     "crosstalk",
     "merge",
     "merge_layers",
+    "silence",
 ]

@@ -6,7 +6,7 @@ The only room that imports diffusers and transformers.
 from orthoplex.models.base import Base, Undo
 from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
 from orthoplex.models.folding import Foldable
-from orthoplex.models.inputs import gather_grams, observed_inputs
+from orthoplex.models.inputs import collected_grams, gather_grams, observed_inputs, text_layers
 from orthoplex.models.layers import SELECTIONS, is_text_encoders
 from orthoplex.models.layout import channels_last
 from orthoplex.models.precision import Precision, chosen_precision, has_fast_bf16, precision
@@ -27,6 +27,7 @@ __all__ = [
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "chosen_precision",
+    "collected_grams",
     "gather_grams",
     "has_fast_bf16",
     "is_text_encoders",
@@ -35,4 +36,5 @@ __all__ = [
     "load_dino",
     "observed_inputs",
     "precision",
+    "text_layers",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
 from orthoplex.models.folding import Foldable
-from orthoplex.models.layers import all_linear_layers
+from orthoplex.models.layers import all_linear_layers, is_text_encoders
 from orthoplex.models.layout import channels_last
 
 BATCH_SIZE = 8
@@ -36,6 +36,12 @@ def observed_inputs(linears: Mapping[str, nn.Linear], observe: Observer) -> Iter
             handle.remove()
 
 
+def text_layers(base: Base, layers: Iterable[str]) -> frozenset[str]:
+    """Those of some layers whose inputs are positions of the text."""
+    keys_values = base.linear_layers("cross-attention-kv")
+    return frozenset(layer for layer in layers if layer in keys_values or is_text_encoders(layer))
+
+
 @torch.no_grad()
 def gather_grams(
     base: Base,
@@ -49,7 +55,8 @@ def gather_grams(
     """Return ``G = E[x xᵀ]`` over the inputs of layers while the base pictures prompts, without guidance.
 
     No picture is decoded or kept. A layer that sees the text alone is given every prompt's features, padding included,
-    as it is when pictures are made.
+    as it is when pictures are made; they are the same in every denoising step, so that one step is enough where no
+    other layer is asked for.
 
     Args:
         base: The base, with nothing folded in that ``change`` would meet.
@@ -69,27 +76,39 @@ def gather_grams(
     if not prompts:
         raise ConfigurationError("Gram matrices of 0 prompts were asked for; at least 1 is allowed")
     base.check_inference_steps("num_inference_steps", num_inference_steps)
-    every = all_linear_layers(base.modules())
-    for layer in layers:
-        if layer not in every:
-            raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
-    seen = {layer: _MeanGram() for layer in layers}
+    steps = 1 if text_layers(base, layers) == set(layers) else num_inference_steps
     run: Any = base.pipeline
     with nullcontext() if change is None else base.folded(change), channels_last(base.pipeline):
-        with observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)):
+        with collected_grams(base, layers) as seen:
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])
                 run(
                     prompt=batch,
                     generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
-                    num_inference_steps=num_inference_steps,
+                    num_inference_steps=steps,
                     guidance_scale=1.0,
                     output_type="latent",
                 )
     return {layer: gram.value(layer) for layer, gram in seen.items()}
 
 
-class _MeanGram:
+@contextmanager
+def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, "MeanGram"]]:
+    """Inside, the Gram matrices of what layers are given come together, layer by layer.
+
+    Raises:
+        BaseModelError: When a layer is missing.
+    """
+    every = all_linear_layers(base.modules())
+    for layer in layers:
+        if layer not in every:
+            raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
+    seen = {layer: MeanGram() for layer in layers}
+    with observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)):
+        yield seen
+
+
+class MeanGram:
     """A running mean of ``x xᵀ``, summed in float64."""
 
     def __init__(self) -> None:

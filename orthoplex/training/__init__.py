@@ -17,6 +17,7 @@ from orthoplex.training.loop import train
 from orthoplex.training.prompts import FOREIGN_PROMPTS, default_foreign_prompts
 from orthoplex.training.records import StepRecord, log_path, samples_folder
 from orthoplex.training.run import check_layers, starting_tokens
+from orthoplex.training.silence import silenced
 
 __all__ = [
     "CAPTION_TEMPLATES",
@@ -38,6 +39,7 @@ __all__ = [
     "own_prompts",
     "read_caption_table",
     "samples_folder",
+    "silenced",
     "starting_tokens",
     "train",
     "with_article",

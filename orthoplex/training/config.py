@@ -66,7 +66,8 @@ class TrainingConfig:
         flip: Whether pictures are also seen mirrored; most people and places are not their mirror image.
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
         erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
-            ``"prediction"``: how far the network's prediction moves there, on a few of them at a time.
+            ``"prediction"``: how far the network's prediction moves there, on a few of them at a time;
+            ``"closed-form"``: not while training, but solved for once at its end (``silenced``).
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
@@ -119,7 +120,7 @@ class TrainingConfig:
     caption_dropout: float = 0.0
     flip: bool = False
     erasure: float = 0.0
-    erasure_form: Literal["activation", "prediction"] = "activation"
+    erasure_form: Literal["activation", "prediction", "closed-form"] = "activation"
     erasure_share: float = 1.0
     erasure_prompts: int = 128
     erasure_batch_size: int = 3
@@ -227,6 +228,16 @@ class TrainingConfig:
         if self.token_steps is not None:
             return self.token_steps
         return max(1, self.steps // 3) if self._is_aimed else 0
+
+    @property
+    def solves_erasure(self) -> bool:
+        """Whether erasure is solved for after training, and is no part of the loss."""
+        return self.erasure > 0 and self.erasure_form == "closed-form"
+
+    @property
+    def trains_erasure(self) -> bool:
+        """Whether erasure is a part of the loss."""
+        return self.erasure > 0 and self.erasure_form != "closed-form"
 
     @property
     def uses_foreign_prompts(self) -> bool:

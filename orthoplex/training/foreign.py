@@ -1,6 +1,6 @@
 """Foreign inputs: prompts and pictures that do not hold the concept in training, as the base alone sees them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base, is_text_encoders
+from orthoplex.models import Base, text_layers
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import insert_trigger
 from orthoplex.training.diffusion import NoiseSchedule
@@ -240,12 +240,6 @@ def gather_statistics(
             collector.weights = weights[chosen]
             inputs.take(chosen).predict(base, token_ids)
     return collector.statistics()
-
-
-def text_layers(base: Base, layers: Iterable[str]) -> frozenset[str]:
-    """Those of some layers whose inputs are positions of the text."""
-    keys_values = base.linear_layers("cross-attention-kv")
-    return frozenset(layer for layer in layers if layer in keys_values or is_text_encoders(layer))
 
 
 def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tensor:

@@ -32,6 +32,7 @@ from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import run_pipeline
+from orthoplex.training.silence import silenced
 from orthoplex.training.stages import Stage, foreign_material, in_stage, stages
 from orthoplex.training.text import check_captions
 
@@ -50,7 +51,7 @@ def train(
 
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
     ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
-    to foreign inputs, in either form. Only adapters and token vectors learn: at once, or the vectors first and then the
+    to foreign inputs, in either form; in closed form that is solved for at the end. Only adapters and token vectors learn: at once, or the vectors first and then the
     adapters (``token_steps``), or one of them alone (``layers``, ``token_vectors``). Every step draws its data from
     (seed, step), so a resumed run gives the tensors of an unbroken one, bit for bit.
 
@@ -193,8 +194,11 @@ def _steps(
                             yield replace(done, images=_samples(base, dataset, config, output, state.step))
                     if stage.stop == config.steps:
                         images = _samples(base, dataset, config, output, state.step)
-            save_concept(run.concept(base, dataset, state), output)
-            checkpoint.unlink(missing_ok=True)
+        concept = run.concept(base, dataset, state)
+        if config.solves_erasure:
+            concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
+        save_concept(concept, output)
+        checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
         return

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter, Dual
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base
+from orthoplex.models import Base, text_layers
 from orthoplex.subspaces import dual_rows
 from orthoplex.training.batches import seeded
 from orthoplex.training.checkpoint import TrainingState
@@ -26,7 +26,6 @@ from orthoplex.training.foreign import (
     gather_statistics,
     make_prior_pictures,
     random_vectors,
-    text_layers,
 )
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
@@ -71,14 +70,14 @@ def foreign_material(
 ) -> tuple[PriorPictures | None, ForeignInputs | None]:
     """Prior pictures, and the inputs that erasure works on, as far as the configuration asks for them."""
     config = run.config
-    if config.erasure == 0 and config.prior_weight == 0:
+    if not config.trains_erasure and config.prior_weight == 0:
         return None, None
     generator = seeded("foreign", run.concept_id, config.seed)
     prompts, vectors = _strangers(base, dataset, run, foreign_prompts, generator)
     pictured = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
     wanted = config.prior_pictures > 0 and _are_seen(base, run)
     prior = make_prior_pictures(base, config, pictured) if wanted else None
-    if config.erasure == 0:
+    if not config.trains_erasure:
         return prior, None
     latents = None if prior is None else prior.latents
     return prior, draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)

@@ -9,13 +9,14 @@ import torch
 
 from orthoplex.benchmark import PictureSettings
 from orthoplex.benchmark.settings import EncoderSettings
+from orthoplex.benchmark.sources import training_folder
 from orthoplex.benchmark.study import finished
 from orthoplex.benchmark.workspace import Workspace, _Clock, content_key
 from orthoplex.concepts import load_concept
 from orthoplex.errors import PromptError
 from orthoplex.merging import merge
 from orthoplex.models import load_base
-from orthoplex.training import TrainingConfig
+from orthoplex.training import ConceptDataset, TrainingConfig, train
 
 CONFIG = TrainingConfig(
     rank=2, slot=0, steps=3, batch_size=2, sample_every=0, layers="cross-attention-kv", num_vectors=1
@@ -115,6 +116,31 @@ def test_an_interrupted_training_gives_the_same_concept(workspace, sources):
     events, resumed = trained(other, sources[0])
     assert events[-1].done == 3
     assert load_concept(resumed.path).content_hash == expected
+
+
+def test_one_training_serves_every_weight_of_erasure_in_closed_form(workspace, sources, tmp_path):
+    events, first = trained(workspace, sources[0], replace(CONFIG, erasure=2.0, erasure_form="closed-form"))
+    assert [event.done for event in events] == [0, 1, 2, 3]
+    events, second = trained(workspace, sources[0], replace(CONFIG, erasure=8.0, erasure_form="closed-form"))
+    assert events == [] and second.seconds > 0
+    events, plain = trained(workspace, sources[0])
+    assert events == [] and len({one.path for one in (first, second, plain)}) == 3
+    found = [load_concept(one.path) for one in (first, second)]
+    assert [concept.manifest.training["erasure"] for concept in found] == [2.0, 8.0]
+    assert found[0].content_hash != found[1].content_hash
+
+
+def test_what_erasure_in_closed_form_makes_is_what_training_would_have_made(workspace, sources, tmp_path):
+    config = replace(CONFIG, erasure=2.0, erasure_form="closed-form")
+    _, kept = trained(workspace, sources[0], config)
+    source, output = sources[0], tmp_path / "anna.safetensors"
+    folder = training_folder(source, workspace.folder)
+    dataset = ConceptDataset.from_folder(
+        folder, resolution=32, token=source.token, class_word=source.class_word, kind=source.kind
+    )
+    for _ in train(workspace.base, dataset, config, output=output):
+        pass
+    assert load_concept(output).content_hash == load_concept(kept.path).content_hash
 
 
 def test_what_another_process_trains_is_waited_for(workspace, sources, monkeypatch):

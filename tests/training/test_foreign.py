@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from orthoplex.adapters import create_adapter
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base
+from orthoplex.models import Base, text_layers
 from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig, stages, train
 from orthoplex.training.foreign import (
     compose_foreign_prompts,
@@ -16,7 +16,6 @@ from orthoplex.training.foreign import (
     make_prior_pictures,
     position_weights,
     random_vectors,
-    text_layers,
     with_article,
 )
 from orthoplex.training.prediction_erasure import PredictionErasure

@@ -1,0 +1,35 @@
+"""``orthoplex silence``: a concept file that is kind to others, from one that was trained without erasure."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orthoplex.cli.console import errors_shown, refuse_existing
+from orthoplex.concepts import check_writable, load_concept, save_concept
+from orthoplex.errors import ConfigurationError
+from orthoplex.models import load_base
+from orthoplex.training import TrainingConfig, silenced
+
+
+def silence(
+    concept: Annotated[Path, typer.Argument(help="Concept file.")],
+    output: Annotated[Path, typer.Option(help="Concept file to write.")],
+    weight: Annotated[float, typer.Option(help="How much silence counts against the concept's own prompts.")] = 10.0,
+    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+) -> None:
+    """Make a concept silent where it is not named (erasure in closed form); nothing is trained, no picture needed."""
+    with errors_shown():
+        if output.suffix != ".safetensors":
+            raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
+        refuse_existing(output, overwrite)
+        check_writable(output)
+        config = TrainingConfig.from_mapping({"erasure": weight, "erasure_form": "closed-form"})
+        model = load_base(base, device=device)
+        loaded = load_concept(concept, base=model.identity)
+        began = time.monotonic()
+        save_concept(silenced(model, loaded, config), output)
+        typer.echo(f"{output} in {time.monotonic() - began:.1f} s")
