@@ -35,7 +35,7 @@ def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, rid
     for gram in (own, foreign):
         if tuple(gram.shape) != (width, width):
             raise ConfigurationError(
-                f"a Gram matrix has shape {tuple(gram.shape)} and the change {change.shape}; allowed is {(width, width)}"
+                f"a Gram matrix has shape {tuple(gram.shape)}, the change {change.shape}; allowed is {(width, width)}"
             )
     seen = own.double()
     down = solve_damped(seen + weight * foreign.double(), change.down.double() @ seen, ridge)

@@ -93,7 +93,7 @@ def gather_grams(
 
 
 @contextmanager
-def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, "MeanGram"]]:
+def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, MeanGram]]:
     """Inside, the Gram matrices of what layers are given come together, layer by layer.
 
     Raises:

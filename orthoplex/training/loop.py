@@ -51,7 +51,8 @@ def train(
 
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
     ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
-    to foreign inputs, in either form; in closed form that is solved for at the end. Only adapters and token vectors learn: at once, or the vectors first and then the
+    to foreign inputs, in either form; in closed form that is solved for at the end. Only adapters and token
+    vectors learn: at once, or the vectors first and then the
     adapters (``token_steps``), or one of them alone (``layers``, ``token_vectors``). Every step draws its data from
     (seed, step), so a resumed run gives the tensors of an unbroken one, bit for bit.
 

@@ -36,7 +36,7 @@ def silenced(
         base: The base, with nothing folded in.
         concept: The concept; a copy is returned.
         config: Its ``erasure`` is how much silence counts, ``erasure_prompts`` the number of foreign prompts;
-            ``seed``, ``batch_size``, and where a layer sees pictures ``prior_pictures`` and what belongs to them, count too.
+            ``seed`` and ``batch_size`` count too, and, where a layer sees pictures, what prior pictures are made by.
         foreign_prompts: Prompts of the base's own words; None takes those that come with the base, or general ones.
 
     Raises:

@@ -9,7 +9,7 @@ from orthoplex.concepts import load_concept
 from orthoplex.errors import BaseModelError
 from orthoplex.merging import crosstalk
 from orthoplex.models import gather_grams
-from orthoplex.training import gather_inputs, silenced, train
+from orthoplex.training import silenced, train
 from tests.pico import make_concept
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
