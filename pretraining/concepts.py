@@ -34,7 +34,7 @@ def train_one(job: tuple[str, int, Path]) -> tuple[str, str, float]:
     method, index, work = job
     torch.set_num_threads(1)
     source = sample_sources()[index]
-    config = TrainingConfig.from_toml(HERE / "training" / f"{method}.toml")
+    config = TrainingConfig.from_toml(vignette.training_file(method))
     if owned_slot(config.adapter, source.name) is not None:
         config = replace(config, slot=index)
     workspace = Workspace(load_base("vignette"), work)

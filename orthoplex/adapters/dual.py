@@ -24,7 +24,7 @@ class Dual(Adapter):
 
     lowest_rank = 0
     aimed = True
-    learning_rate = 1.2e-2  # a frozen down factor wants a several times larger one
+    learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:

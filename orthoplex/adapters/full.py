@@ -27,7 +27,7 @@ class Full(Adapter):
     16 slots.
     """
 
-    learning_rate = 4e-4
+    learning_rate = 2e-4
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:

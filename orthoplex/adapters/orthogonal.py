@@ -42,7 +42,7 @@ class Orthogonal(Adapter):
         CapacityError: when the slot lies beyond the layer's capacity.
     """
 
-    learning_rate = 1.2e-2  # a frozen down factor wants a several times larger one
+    learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn, get_args
 
 import typer
 
+from orthoplex import vignette
 from orthoplex.adapters import METHODS, Basis
 from orthoplex.cli.console import INTERRUPTED_EXIT, errors_shown, progress_bar, refuse_existing
 from orthoplex.concepts import KINDS, token_names
@@ -37,11 +38,13 @@ def train(
     basis: Annotated[str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.")] = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
-    erasure: Annotated[float | None, typer.Option(help="Weight of randomized output erasure.")] = None,
+    erasure: Annotated[float | None, typer.Option(help="Weight of silence where the concept is not named.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of training options; flags override it.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
     ] = None,
@@ -66,7 +69,9 @@ def train(
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
         given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        settings = TrainingConfig.from_toml(config, overrides=[*given, *(set_ or [])])
+        settings = TrainingConfig.from_toml(
+            config or vignette.training_file("orthogonal"), overrides=[*given, *(set_ or [])]
+        )
         token = token_names(name)[0]
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(

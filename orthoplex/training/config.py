@@ -36,7 +36,8 @@ class TrainingConfig:
         layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``;
             ``none`` for no weight at all: only the token vectors learn.
         text_encoder: Whether the text encoder's layers of the same selection change too.
-        learning_rate: Of the weights; None takes the method's own.
+        learning_rate: Of the weights; None takes the method's own, four times as much where keys and values of
+            cross-attention learn alone.
         text_encoder_learning_rate: Of the text encoder's weights; None takes that of the U-Net's.
         token_learning_rate: Of the token vectors.
         num_vectors: How many tokens the concept has: ``<name>``, ``<name>_1``, ….
@@ -190,7 +191,7 @@ class TrainingConfig:
             return
         allowed = {"text_encoder": "false", "token_steps": "none", "erasure": "0", "prior_weight": "0"}
         for key, nothing in allowed.items():
-            if getattr(self, key):
+            if getattr(self, key) and not (key == "erasure" and self.solves_erasure):  # that finds nothing to do
                 raise ConfigurationError(
                     f"{key} is {getattr(self, key)!r} and layers is 'none', with which token vectors learn alone, in "
                     f"all steps; allowed is {nothing}"
@@ -247,7 +248,10 @@ class TrainingConfig:
     @property
     def weight_learning_rate(self) -> float:
         """The learning rate of the weights, the method's own where none is given."""
-        return METHODS[self.method].learning_rate if self.learning_rate is None else self.learning_rate
+        if self.learning_rate is not None:
+            return self.learning_rate
+        factor = _KEYS_VALUES_ALONE if self.layers == "cross-attention-kv" else 1.0
+        return factor * METHODS[self.method].learning_rate
 
     @property
     def shown_learning_rate(self) -> float:
@@ -320,6 +324,8 @@ _ABOVE_ZERO = (
     *("learning_rate", "text_encoder_learning_rate", "token_norm_limit", "alpha"),
     *("min_snr_gamma", "erasure_share", "dual_ridge"),
 )
+_KEYS_VALUES_ALONE = 4.0
+"""How much faster keys and values of cross-attention learn where no other layer does."""
 _LARGEST = 1e6
 """Of factors that meet numbers of float32: their products must stay finite."""
 _RANGES: dict[str, tuple[float, float]] = {

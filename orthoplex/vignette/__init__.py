@@ -1,8 +1,8 @@
 """The embedded base `vignette` and the sample concepts that come with it: data, and the few lines that find it.
 
 `folder()` is an ordinary diffusers pipeline folder; `sample_concepts()` are pictures with captions;
-`concept_file(name, method=…)` are concepts trained on them by `orthoplex train`; `head_file(factor)` are linear heads
-that read scene and painting style off pictures.
+`concept_file(name, method=…)` are concepts trained on them by `orthoplex train` with the options in
+`training_file(method)`; `head_file(factor)` are linear heads that read scene and painting style off pictures.
 """
 
 import json
@@ -60,6 +60,22 @@ def concept_file(name: str, *, method: str) -> Path:
         raise ConfigurationError(
             f"no concept file is shipped for {method}/{name}; shipped: {', '.join(shipped) or 'none'}"
         )
+    return path
+
+
+def training_file(method: str) -> Path:
+    """The training options of the shipped concept files, a TOML file.
+
+    Args:
+        method: `orthogonal` or `lora`.
+
+    Raises:
+        ConfigurationError: When no such file is shipped.
+    """
+    path = _HERE / "training" / f"{method}.toml"
+    if not path.is_file():
+        shipped = sorted(p.stem for p in (_HERE / "training").glob("*.toml"))
+        raise ConfigurationError(f"no training options are shipped for {method!r}; shipped: {', '.join(shipped)}")
     return path
 
 

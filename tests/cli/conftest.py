@@ -43,7 +43,8 @@ def concepts(run: Run, pictures: Path, pico_folder: Path, tmp_path_factory: pyte
     made = {}
     for slot, (name, class_word) in enumerate((("anna", "person"), ("rex", "dog"))):
         made[name] = folder / f"{name}.safetensors"
-        options = ["--class-word", class_word, "--base", pico_folder, "--slot", slot, "--output", made[name]]
+        options = ["--class-word", class_word, "--base", pico_folder, "--slot", slot, "--erasure", 0]
+        options += ["--output", made[name]]
         result = run("train", pictures, "--name", name, *options, *quick_options())
         assert result.exit_code == 0, result.stderr
     return made

@@ -4,8 +4,9 @@ from importlib import import_module
 
 import pytest
 
+from orthoplex import vignette
 from orthoplex.concepts import read_manifest
-from orthoplex.training import checkpoint_path, log_path, loop, samples_folder
+from orthoplex.training import TrainingConfig, checkpoint_path, log_path, loop, samples_folder
 from tests.cli.conftest import quick_options
 
 
@@ -62,10 +63,36 @@ def test_flags_override_the_file_and_set_overrides_flags(train, tmp_path):
 def test_basis_slot_and_method_flags(train, tmp_path):
     output = tmp_path / "anna.safetensors"
     result = train(
-        "--output", output, "--method", "orthogonal", "--basis", "slot", "--slot", 3, "--rank", "proportional"
+        "--output",
+        output,
+        "--method",
+        "orthogonal",
+        "--basis",
+        "slot",
+        "--slot",
+        3,
+        "--rank",
+        "proportional",
+        "--erasure",
+        0,
     )
     assert result.exit_code == 0, result.stderr
     assert read_manifest(output).slot == 3
+
+
+def test_without_a_configuration_it_is_that_of_the_shipped_concepts(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    assert train("--output", output).exit_code == 0
+    told, manifest = TrainingConfig.from_toml(vignette.training_file("orthogonal")), read_manifest(output)
+    assert (manifest.training["erasure"], manifest.training["erasure_form"]) == (told.erasure, "closed-form")
+    assert all("attn2.to_k" in layer or "attn2.to_v" in layer for layer in manifest.layers)
+
+
+def test_tokens_alone_have_nothing_to_silence(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    result = train("--output", output, "--set", "layers=none")
+    assert result.exit_code == 0, result.stderr
+    assert read_manifest(output).layers == {}
 
 
 def test_existing_output_is_refused(train, concepts):
