@@ -129,7 +129,7 @@ class Adapter(nn.Module, ABC):
     down: Tensor
     lowest_rank: ClassVar[int] = 1
     aimed: ClassVar[bool] = False
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 2e-3
 
     @classmethod
     def check_rank(cls, config: AdapterConfig) -> None:

@@ -11,8 +11,8 @@ from orthoplex import vignette
 from orthoplex.concepts import load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
-from orthoplex.merging import merge
-from orthoplex.models import load_base
+from orthoplex.merging import crosstalk, merge
+from orthoplex.models import gather_grams, load_base
 from orthoplex.training import TrainingConfig
 
 NAMES = [sample.name for sample in vignette.sample_concepts()]
@@ -64,15 +64,24 @@ def test_shipped_files_were_trained_as_the_shipped_configurations_say():
             assert {key: trained.get(key, defaults[key]) for key in expected} == expected
 
 
-def test_slots_do_not_meet_in_any_layer():
+def test_shipped_concepts_learned_in_slots_of_their_own():
+    manifests = [read_manifest(vignette.concept_file(name, method="orthogonal")) for name in NAMES]
+    assert [manifest.training["slot"] for manifest in manifests] == list(range(len(NAMES)))
+    assert {manifest.slot for manifest in manifests} == {None}  # silence took their rows out of the slots
+
+
+def test_shipped_concepts_are_silent_where_they_are_not_named(base):
+    """What a concept adds to keys and values, as a share of what is there: on its own prompts, and on foreign ones."""
     concepts = [load_concept(vignette.concept_file(name, method="orthogonal")) for name in NAMES]
-    assert len({concept.manifest.slot for concept in concepts}) == len(NAMES)
-    for layer in concepts[0].layers:
-        downs = torch.cat([concept.layers[layer].down.double() for concept in concepts])
-        rank = len(downs) // len(concepts)
-        products = downs @ downs.T
-        own = torch.block_diag(*[torch.ones(rank, rank)] * len(concepts)).bool()
-        assert products[~own].abs().max() < 1e-6
+    layers, weights = list(concepts[0].layers), base.linear_layers("cross-attention-kv")
+    foreign = gather_grams(base, layers, ["a photo of a fox in a forest", "a person with red hair in a city street"])
+    for concept in concepts:
+        own = gather_grams(base, layers, [f"a photo of {concept.manifest.trigger}"], change=concept)
+        heard, stray = (
+            sum(crosstalk(concept.layers[layer], weights[layer].weight, grams[layer]) for layer in layers)
+            for grams in (own, foreign)
+        )
+        assert stray < 0.4 * heard, concept.name
 
 
 def test_the_merge_of_twelve_changes_the_picture_and_leaves_no_trace(base):
