@@ -135,12 +135,8 @@ class Workspace:
             trigger_form=config.trigger_form,
         )
         foreign = list(default_foreign_prompts(self.base)) if config.uses_foreign_prompts else []
-        request = {
-            "training": config.to_json(),
-            "dataset": dataset.dataset_hash,
-            "name": source.name,
-            "foreign_prompts": content_key({"prompts": foreign}),
-        }
+        told = {"training": config.to_json(), "dataset": dataset.dataset_hash, "name": source.name}
+        request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,8 +150,7 @@ class Workspace:
                 if config.solves_erasure:
                     plain = replace(config, erasure=0.0, erasure_form="activation")
                     trained = yield from self.concept(source, plain, resolution=resolution, message=message)
-                    self._silence(trained, config, output, seconds)
-                    return TrainedConcept(output, _read_seconds(seconds))
+                    return self._silence(trained, config, output, seconds)
                 training = train(self.base, dataset, config, output=output, resume=True)
                 with _Clock(seconds), closing(training) as records:
                     for record in records:
@@ -166,12 +161,13 @@ class Workspace:
             lock.release()
         return TrainedConcept(output, _read_seconds(seconds))
 
-    def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> None:
+    def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> TrainedConcept:
         """Write what erasure in closed form makes of a concept; its time counts as that of its training does."""
         started = time.perf_counter()
-        concept = load_concept(trained.path, base=self.base.identity)
-        save_concept(silenced(self.base, concept, config), output)
+        concept = silenced(self.base, load_concept(trained.path, base=self.base.identity), config)
         _write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
+        save_concept(concept, output)
+        return TrainedConcept(output, _read_seconds(seconds))
 
     def pictures(
         self, merge: Merge | None, prompts: Sequence[str], settings: PictureSettings, *, message: str
@@ -290,6 +286,13 @@ def _acquired(lock: FileLock) -> bool:
 def content_key(values: Mapping[str, Any]) -> str:
     """SHA-256 of plain JSON values, 24 hexadecimal digits of it; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _own_rate(config: TrainingConfig) -> dict[str, float]:
+    """The learning rate of a method's own, which code decides; nothing where one is given."""
+    if config.learning_rate is not None or config.layers == "none":
+        return {}
+    return {"learning_rate": config.weight_learning_rate}
 
 
 def _decisive(merge: Foldable | None) -> dict[str, Any] | None:

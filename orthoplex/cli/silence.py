@@ -1,13 +1,14 @@
 """``orthoplex silence``: a concept file that is kind to others, from one that was trained without erasure."""
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orthoplex.cli.console import errors_shown, refuse_existing
-from orthoplex.concepts import check_writable, load_concept, save_concept
+from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
+from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import load_base
 from orthoplex.training import TrainingConfig, silenced
@@ -16,7 +17,7 @@ from orthoplex.training import TrainingConfig, silenced
 def silence(
     concept: Annotated[Path, typer.Argument(help="Concept file.")],
     output: Annotated[Path, typer.Option(help="Concept file to write.")],
-    weight: Annotated[float, typer.Option(help="How much silence counts against the concept's own prompts.")] = 10.0,
+    weight: Annotated[float, typer.Option(help="How much silence counts against the concept's own prompts.")] = 30.0,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
@@ -27,9 +28,13 @@ def silence(
             raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
         refuse_existing(output, overwrite)
         check_writable(output)
+        if not 0 < weight < math.inf:
+            raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
         config = TrainingConfig.from_mapping({"erasure": weight, "erasure_form": "closed-form"})
         model = load_base(base, device=device)
-        loaded = load_concept(concept, base=model.identity)
+        ((loaded, _),) = load_concepts([str(concept)], model)
+        if not loaded.layers:
+            raise ConfigurationError(f"concept {loaded.name} changes no weight; there is nothing to silence")
         began = time.monotonic()
         save_concept(silenced(model, loaded, config), output)
         typer.echo(f"{output} in {time.monotonic() - began:.1f} s")

@@ -55,16 +55,8 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
 ) -> None:
     """Train a concept from a folder of pictures."""
-    flags = {
-        "method": method,
-        "basis": basis,
-        "slot": slot,
-        "rank": rank,
-        "erasure": erasure,
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "seed": seed,
-    }
+    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
+    flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
@@ -84,7 +76,7 @@ def train(
         )
         typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
         with closing(learn(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)) as records:
-            last = _show(records, output)
+            last = _show(records, output, samples=settings.sample_every > 0)
         if last is None or last.output is None:
             _leave_stopped(last, settings.steps, output)
         typer.echo(f"{last.output} in {last.seconds:.1f} s")
@@ -101,7 +93,7 @@ def _leave_stopped(last: StepRecord | None, steps: int, output: Path) -> NoRetur
     raise typer.Exit(INTERRUPTED_EXIT)
 
 
-def _show(records: Iterable[StepRecord], output: Path) -> StepRecord | None:
+def _show(records: Iterable[StepRecord], output: Path, *, samples: bool) -> StepRecord | None:
     """Draw the records and return the last one; Ctrl-C ends the drawing, whoever is at work when it comes."""
     first = last = None
     with progress_bar("loss", "speed") as bar:
@@ -110,9 +102,8 @@ def _show(records: Iterable[StepRecord], output: Path) -> StepRecord | None:
             for record in records:
                 if first is None:
                     first = record
-                    bar.console.print(
-                        f"Log and sample pictures: {log_path(output)}, {samples_folder(output)}/", markup=False
-                    )
+                    where = f"Log and sample pictures: {log_path(output)}, {samples_folder(output)}/"
+                    bar.console.print(where if samples else f"Log: {log_path(output)}", markup=False)
                 last = record
                 gone, taken = record.step - first.step, record.seconds - first.seconds
                 bar.update(

@@ -1,5 +1,7 @@
 """Erasure in closed form: a change that is there already is made silent where its concept is not."""
 
+import math
+
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
@@ -10,17 +12,17 @@ from orthoplex.merging.algorithms.data_aware import solve_damped
 def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, ridge: float = 1e-4) -> LowRank:
     """Return the change that says the same on a concept's own inputs, and as little as can be on foreign ones.
 
-    ``argmin_ΔW' E‖ΔW' x − ΔW x‖² + weight · E₀‖ΔW' x‖² = ΔW G (G + weight · G₀ + εI)⁻¹`` with ``G = E[x xᵀ]`` over own
-    inputs and ``G₀`` over foreign ones. ``up`` stays, ``down`` becomes ``down G (…)⁻¹``: no rank is added, and
-    whatever the rows of ``down`` were before, they are not any more. It is least squares for one concept (see
-    ``LeastSquares``), and so what gradient fusion (Gu et al., Mix-of-Show, arXiv 2305.18292) does at a merge, done
-    before any: a sum of such changes needs no data.
+    ``argmin_ΔW' E‖ΔW' x − ΔW x‖² + weight · E₀‖ΔW' x‖² + ε‖ΔW'‖² = ΔW G (G + weight · G₀ + εI)⁻¹`` with
+    ``G = E[x xᵀ]`` over own inputs and ``G₀`` over foreign ones. ``up`` stays, ``down`` becomes ``down G (…)⁻¹``: no
+    rank is added, and whatever the rows of ``down`` were before, they are not any more. It is least squares for one
+    concept (see ``LeastSquares``), and so what gradient fusion (Gu et al., Mix-of-Show, arXiv 2305.18292) does at
+    a merge, done before any: a sum of such changes needs no data.
 
     Args:
         change: ``ΔW``, of shape ``(out, in)``.
         own: G ``(in, in)``.
         foreign: G₀ ``(in, in)``.
-        weight: How much silence counts against the concept's own inputs; from 0.
+        weight: How much silence counts against the concept's own inputs; from 0, finite.
         ridge: ε, as a share of the mean diagonal of ``G + weight · G₀``; below 1e-6 counts as 1e-6.
 
     Returns:
@@ -29,8 +31,8 @@ def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, rid
     Raises:
         ConfigurationError: When the weight is negative or the shapes do not belong together.
     """
-    if not weight >= 0:
-        raise ConfigurationError(f"the weight of silence is {weight}; allowed are numbers from 0")
+    if not 0 <= weight < math.inf:
+        raise ConfigurationError(f"the weight of silence is {weight}; allowed are finite numbers from 0")
     width = change.shape[1]
     for gram in (own, foreign):
         if tuple(gram.shape) != (width, width):

@@ -55,8 +55,8 @@ def gather_grams(
     """Return ``G = E[x xᵀ]`` over the inputs of layers while the base pictures prompts, without guidance.
 
     No picture is decoded or kept. A layer that sees the text alone is given every prompt's features, padding included,
-    as it is when pictures are made; they are the same in every denoising step, so that one step is enough where no
-    other layer is asked for.
+    as it is when pictures are made; they are the same in every denoising step, so that the denoiser runs once where
+    no other layer is asked for.
 
     Args:
         base: The base, with nothing folded in that ``change`` would meet.
@@ -76,20 +76,32 @@ def gather_grams(
     if not prompts:
         raise ConfigurationError("Gram matrices of 0 prompts were asked for; at least 1 is allowed")
     base.check_inference_steps("num_inference_steps", num_inference_steps)
-    steps = 1 if text_layers(base, layers) == set(layers) else num_inference_steps
+    of_text = text_layers(base, layers) == set(layers)
     run: Any = base.pipeline
     with nullcontext() if change is None else base.folded(change), channels_last(base.pipeline):
         with collected_grams(base, layers) as seen:
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])
+                if of_text:
+                    _read(base, batch)
+                    continue
                 run(
                     prompt=batch,
                     generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
-                    num_inference_steps=steps,
+                    num_inference_steps=num_inference_steps,
                     guidance_scale=1.0,
                     output_type="latent",
                 )
     return {layer: gram.value(layer) for layer, gram in seen.items()}
+
+
+def _read(base: Base, prompts: list[str]) -> None:
+    """Let the text encoder read prompts as the pipeline does, and the denoiser see what it says, once."""
+    run: Any = base.pipeline
+    features = run.encode_prompt(prompts, base.device, 1, False)[0]
+    config = run.unet.config
+    latents = features.new_zeros(len(prompts), config.in_channels, config.sample_size, config.sample_size)
+    run.unet(latents, 0, features)
 
 
 @contextmanager
@@ -118,7 +130,7 @@ class MeanGram:
     def add(self, x: Tensor) -> None:
         """Take in inputs ``(..., in)``."""
         rows = x.detach().float().flatten(0, -2)
-        gram = (rows.T @ rows).double()
+        gram = (rows.T @ rows).cpu().double()  # not every device has float64
         self._sum = gram if self._sum is None else self._sum + gram
         self._count += len(rows)
 

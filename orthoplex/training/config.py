@@ -250,7 +250,7 @@ class TrainingConfig:
         """The learning rate of the weights, the method's own where none is given."""
         if self.learning_rate is not None:
             return self.learning_rate
-        factor = _KEYS_VALUES_ALONE if self.layers == "cross-attention-kv" else 1.0
+        factor = _KEYS_VALUES_ALONE if self.layers == "cross-attention-kv" and not self.text_encoder else 1.0
         return factor * METHODS[self.method].learning_rate
 
     @property
@@ -349,7 +349,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "min_snr_gamma": (0, math.inf),
     "noise_offset": (0, math.inf),
     "caption_dropout": (0, 1),
-    "erasure": (0, math.inf),
+    "erasure": (0, _LARGEST),
     "erasure_share": (0, 1),
     "erasure_prompts": (1, math.inf),
     "erasure_batch_size": (1, math.inf),

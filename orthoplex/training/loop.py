@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import check_writable, save_concept
+from orthoplex.concepts import Concept, check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base, channels_last, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
@@ -51,10 +51,10 @@ def train(
 
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
     ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
-    to foreign inputs, in either form; in closed form that is solved for at the end. Only adapters and token
-    vectors learn: at once, or the vectors first and then the
-    adapters (``token_steps``), or one of them alone (``layers``, ``token_vectors``). Every step draws its data from
-    (seed, step), so a resumed run gives the tensors of an unbroken one, bit for bit.
+    to foreign inputs; in closed form that is solved for at the end, after the last sample pictures. Only
+    adapters and token vectors learn: at once, or the vectors first and then the adapters (``token_steps``), or
+    one of them alone (``layers``, ``token_vectors``). Every step draws its data from (seed, step), so a resumed
+    run gives the tensors of an unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
@@ -92,6 +92,8 @@ def train(
     _check_inference_steps(base, config)
     config = replace(config, mixed_precision=chosen_precision(config.mixed_precision, base.device))  # as files tell it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
+    if config.uses_foreign_prompts and not foreign:
+        raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
     run = Run.of(base, dataset, config)
     vectors = run.vectors(base).to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
@@ -153,9 +155,8 @@ def _steps(
     resume: bool,
     foreign_prompts: tuple[str, ...],
 ) -> Generator[StepRecord, None, None]:
-    config, began = run.config, time.monotonic()
-    identity, checkpoint = run.identity(base, dataset, foreign_prompts), checkpoint_path(output)
-    tokens, keys_values = run.tokens(state.vectors)
+    config, began, checkpoint = run.config, time.monotonic(), checkpoint_path(output)
+    identity, (tokens, keys_values) = run.identity(base, dataset, foreign_prompts), run.tokens(state.vectors)
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
 
@@ -195,17 +196,20 @@ def _steps(
                             yield replace(done, images=_samples(base, dataset, config, output, state.step))
                     if stage.stop == config.steps:
                         images = _samples(base, dataset, config, output, state.step)
-        concept = run.concept(base, dataset, state)
-        if config.solves_erasure:
-            concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
-        save_concept(concept, output)
+        save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
+        save_concept(_finished(base, run.concept(base, dataset, state), config, foreign_prompts), output)
         checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
         return
     except (OSError, OutputError) as error:
         raise OutputError(f"{error}; {_keep(state, checkpoint, identity)}") from error
-    yield replace(done, images=images, output=output)
+    yield replace(done, seconds=time.monotonic() - began, images=images, output=output)
+
+
+def _finished(base: Base, concept: Concept, config: TrainingConfig, foreign_prompts: Sequence[str]) -> Concept:
+    """What is written: the concept, silent elsewhere if that is solved for."""
+    return silenced(base, concept, config, foreign_prompts=foreign_prompts) if config.solves_erasure else concept
 
 
 def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:

@@ -1,14 +1,17 @@
 """Erasure in closed form: a trained concept becomes silent on inputs that do not hold it; nothing is trained for it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
+from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
-from orthoplex.models import Base, collected_grams, text_layers
+from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, text_layers
 from orthoplex.training.batches import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.foreign import (
@@ -20,6 +23,10 @@ from orthoplex.training.foreign import (
 from orthoplex.training.inputs import gather_inputs
 from orthoplex.training.prompts import default_foreign_prompts
 
+_LOG = logging.getLogger(__name__)
+_LITTLE = 0.1
+"""Share of what a concept adds under its own prompts; where less is left it is told."""
+
 
 @torch.no_grad()
 def silenced(
@@ -28,32 +35,64 @@ def silenced(
     """Return a concept whose weights say what they said under its own prompts, and next to nothing elsewhere.
 
     Every weight's change is solved for (``orthoplex.merging.silence``) from what its layer sees under prompts of
-    the concept's own (``own_prompts``), with the concept in, and under foreign ones, among them tokens of concepts that
-    do not exist. No training picture is needed, so that it works for any concept file. Its directions are no
-    slot's afterwards.
+    the concept's own (``own_prompts``), with the concept in, and under foreign ones, among them tokens of concepts
+    that do not exist. A text encoder is solved for first: the other layers see what the finished one says. No
+    training picture is needed, so that it works for any concept file. The concept's directions are no slot's
+    afterwards. A token that says no more than its class word leaves next to nothing to keep, which is logged.
 
     Args:
         base: The base, with nothing folded in.
-        concept: The concept; a copy is returned.
+        concept: The concept; a copy is returned, or, where it changes no weight, itself.
         config: Its ``erasure`` is how much silence counts, ``erasure_prompts`` the number of foreign prompts;
             ``seed`` and ``batch_size`` count too, and, where a layer sees pictures, what prior pictures are made by.
         foreign_prompts: Prompts of the base's own words; None takes those that come with the base, or general ones.
 
     Raises:
         BaseModelError: When the concept does not fit the base.
+        ConfigurationError: When the weight is 0, or the concept was silenced before.
     """
+    if config.erasure == 0:
+        raise ConfigurationError("erasure is 0, with which nothing becomes silent; allowed are numbers above 0")
+    before = concept.manifest.training
+    if before.get("erasure_form") == "closed-form" and before.get("erasure"):
+        raise ConfigurationError(
+            f"concept {concept.name} was silenced before, with weight {before['erasure']}; allowed is once"
+        )
     if not concept.layers:
         return concept
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
-    own = gather_inputs(base, [concept], with_foreign=False).concepts[concept.content_hash]
-    foreign = _foreign_grams(base, concept, config, prompts)
-    layers = {
-        layer: silence(change, own[layer], foreign[layer], weight=config.erasure)
-        for layer, change in concept.layers.items()
-    }
-    told = {key: getattr(config, key) for key in ("erasure", "erasure_form", "erasure_prompts")}
-    manifest = replace(concept.manifest, slot=None, basis_id=None, training={**concept.manifest.training, **told})
+    with channels_last(base.pipeline):
+        foreign = _foreign_grams(base, concept, config, prompts)
+        layers, kept = dict(concept.layers), []
+        for of_text in (True, False):
+            chosen = [layer for layer in layers if is_text_encoders(layer) == of_text]
+            if not chosen:
+                continue
+            current = replace(concept, layers=layers)
+            inputs = gather_inputs(base, [current], with_foreign=False, only=lambda layer, its=chosen: layer in its)
+            for layer in chosen:
+                own, change = inputs.concepts[current.content_hash][layer], layers[layer]
+                layers[layer] = silence(change, own, foreign[layer], weight=config.erasure)
+                kept.append(_energy(layers[layer], own) / max(_energy(change, own), 1e-30))
+    if sum(kept) < _LITTLE * len(kept):
+        _LOG.warning(
+            "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
+            "than its class word cannot be told from it",
+            concept.name,
+            config.erasure,
+            100 * sum(kept) / len(kept),
+        )
+    told = {"erasure": config.erasure, "erasure_form": "closed-form", "erasure_prompts": config.erasure_prompts}
+    if before.get("erasure"):
+        told["erasure_while_training"] = before["erasure"]
+    manifest = replace(concept.manifest, slot=None, basis_id=None, training={**before, **told})
     return replace(concept, manifest=manifest, layers=layers)
+
+
+def _energy(change: LowRank, gram: Tensor) -> float:
+    """``tr(ΔW G ΔWᵀ)``."""
+    up, down = change.up.double(), change.down.double()
+    return float((up.T @ up * (down @ gram.double() @ down.T)).sum())
 
 
 def _foreign_grams(

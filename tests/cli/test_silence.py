@@ -29,7 +29,7 @@ def test_an_existing_file_is_refused_unless_overwritten(run, concepts, pico_fold
     ("output", "options", "message"),
     [
         ("quiet.txt", (), "end in .safetensors"),
-        ("quiet.safetensors", ("--weight", "-1"), "erasure is -1.0"),
+        ("quiet.safetensors", ("--weight", "-1"), "--weight is -1.0; allowed are finite numbers above 0"),
         ("quiet.safetensors", ("--base", "vignette"), "vignette"),
     ],
 )

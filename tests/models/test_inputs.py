@@ -25,8 +25,14 @@ def key_layer(base) -> str:
 def test_a_layer_that_sees_text_gets_the_gram_of_the_text(pico):
     layer = key_layer(pico)
     features = text_features(pico, PROMPTS).flatten(0, 1)
-    for steps in (1, 3):
-        grams = gather_grams(pico, [layer], PROMPTS, num_inference_steps=steps)
+    for others, runs in (((), 1), (pico.linear_layers("cross-attention"), 3)):  # the denoiser runs once for text alone
+        seen = []
+        handle = pico.pipeline.unet.register_forward_pre_hook(lambda *_, its=seen: its.append(None))
+        grams = gather_grams(
+            pico, [layer, *(other for other in others if other != layer)], PROMPTS, num_inference_steps=3
+        )
+        handle.remove()
+        assert len(seen) == runs
         torch.testing.assert_close(grams[layer], features.T @ features / len(features), rtol=1e-4, atol=1e-5)
 
 

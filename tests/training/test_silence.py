@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from orthoplex.concepts import load_concept
-from orthoplex.errors import BaseModelError
-from orthoplex.merging import crosstalk
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.merging import crosstalk, silence
 from orthoplex.models import gather_grams
-from orthoplex.training import silenced, train
+from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
+from orthoplex.training import silence as silence_module
 from tests.pico import make_concept
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
@@ -86,17 +87,76 @@ def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
 def test_the_base_is_as_before_and_nothing_is_random(base, dataset, config, tmp_path):
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY)
     before = {name: value.clone() for name, value in base.pipeline.unet.state_dict().items()}
+    text = {name: value.clone() for name, value in base.pipeline.text_encoder.state_dict().items()}
+    words = len(base.pipeline.tokenizer)
     first, second = (silenced(base, concept, replace(config, erasure=2.0)) for _ in range(2))
     assert first.content_hash == second.content_hash
     assert all(torch.equal(value, before[name]) for name, value in base.pipeline.unet.state_dict().items())
-    assert not base.has_guests
+    assert all(torch.equal(value, text[name]) for name, value in base.pipeline.text_encoder.state_dict().items())
+    assert len(base.pipeline.tokenizer) == words and not base.has_guests
 
 
 def test_concepts_without_weights_or_without_tokens(base, dataset, config):
     concept = make_concept(base, "anna")
     assert silenced(base, replace(concept, layers={}), config).layers == {}
     tokenless = replace(concept, tokens={}, manifest=replace(concept.manifest, trigger="a person"))
-    assert set(silenced(base, tokenless, config).layers) == set(concept.layers)
+    found = silenced(base, tokenless, config)
+    assert not any(torch.equal(part.down, concept.layers[layer].down) for layer, part in found.layers.items())
+
+
+def test_once_is_enough(base, dataset, config, tmp_path):
+    options = {"erasure": 5.0, "erasure_form": "closed-form"}
+    concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, **options)
+    with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5"):
+        silenced(base, concept, config)
+    with pytest.raises(ConfigurationError, match="erasure is 0"):
+        silenced(base, concept, replace(config, erasure=0.0))
+
+
+def test_what_was_erased_while_training_is_not_forgotten(base, dataset, config, tmp_path):
+    concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, erasure=3.0)
+    told = silenced(base, concept, replace(config, erasure=9.0)).manifest.training
+    assert (told["erasure"], told["erasure_form"], told["erasure_while_training"]) == (9.0, "closed-form", 3.0)
+
+
+def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base, dataset, config, tmp_path):
+    changes = {**TEXT_ONLY, "method": "lora", "text_encoder": True}
+    concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **changes)
+    quiet = silenced(base, concept, replace(config, erasure=10.0), foreign_prompts=FOREIGN)
+    of_text = {layer: part for layer, part in quiet.layers.items() if layer.startswith("text_encoder")}
+    between = replace(concept, layers={**concept.layers, **of_text})
+    layer = next(layer for layer in quiet.layers if layer not in of_text)
+    grams = gather_inputs(base, [between], with_foreign=False).concepts[between.content_hash]
+    stale = gather_inputs(base, [concept], with_foreign=False).concepts[concept.content_hash]
+    foreign = silence_module._foreign_grams(base, concept, replace(config, erasure=10.0), FOREIGN)
+    expected, wrong = (
+        silence(concept.layers[layer], own[layer], foreign[layer], weight=10.0).delta() for own in (grams, stale)
+    )
+    torch.testing.assert_close(quiet.layers[layer].delta(), expected, rtol=1e-3, atol=1e-6)
+    assert (quiet.layers[layer].delta() - expected).norm() < 0.1 * (wrong - expected).norm()
+
+
+def test_a_token_that_says_its_class_word_is_told(base, dataset, config, tmp_path, caplog):
+    concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, token_vectors="frozen")
+    silenced(base, concept, replace(config, erasure=1e5), foreign_prompts=FOREIGN)
+    assert "left 0 %" in caplog.text and "anna" in caplog.text
+
+
+def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, monkeypatch):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, **TEXT_ONLY, steps=2, erasure=5.0, erasure_form="closed-form")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="memory"):
+        patched.setattr(loop, "silenced", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        list(train(base, dataset, config, output=output))
+    assert checkpoint_step(checkpoint_path(output)) == 2 and not output.is_file()
+    records = list(train(base, dataset, config, output=output, resume=True))
+    assert records[-1].output == output and not checkpoint_path(output).is_file()
+
+
+def test_no_foreign_prompts_are_refused_before_the_first_step(base, dataset, config, tmp_path):
+    config = replace(config, **TEXT_ONLY, erasure_form="closed-form")
+    with pytest.raises(ConfigurationError, match="foreign_prompts holds 0 prompts"):
+        train(base, dataset, config, output=tmp_path / "anna.safetensors", foreign_prompts=())
 
 
 def test_a_layer_that_the_base_has_not(base, config):
