@@ -99,7 +99,8 @@ def curves(
             axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
             if capacity is not None:
                 axes.axvline(capacity, color="#8a8f98", linestyle="--", linewidth=1)
-                axes.annotate("exact slots end", (capacity, 0), rotation=90, ha="right", va="bottom", fontsize=7)
+                place = {"xycoords": axes.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "bottom"}
+                axes.annotate("exact slots end", (capacity, 0.02), fontsize=7, **place)
             ticks = sorted({size for points in variants.values() for size in points})
             axes.set_xscale("log")
             axes.set_xticks(ticks, labels=[str(size) for size in ticks], minor=False)
