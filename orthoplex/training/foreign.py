@@ -135,6 +135,38 @@ def random_vectors(base: Base, words: Sequence[str], *, num_vectors: int, genera
     return torch.where(alone, spread.mean + noise, vectors)
 
 
+def strangers(
+    base: Base,
+    config: TrainingConfig,
+    *,
+    token: str,
+    class_word: str,
+    prompts: Sequence[str],
+    generator: torch.Generator,
+    count: int | None = None,
+) -> tuple[ForeignPrompts, Tensor]:
+    """Return foreign prompts, and token vectors of concepts that do not exist, ``(count, num_vectors, dim)``.
+
+    The class words of these concepts are those of the prompts in turn; the concept's own where no prompt has any.
+
+    Args:
+        base: The base.
+        config: For the numbers of prompts and of vectors.
+        token: The concept's token.
+        class_word: The concept's class word.
+        prompts: Prompts of the base's own words.
+        generator: Decides order and noise.
+        count: How many concepts; None makes one for each prompt that has a token.
+
+    Raises:
+        ConfigurationError: When there are no prompts.
+    """
+    composed = compose_foreign_prompts(config, token=token, class_word=class_word, prompts=prompts, generator=generator)
+    known = composed.words or (class_word,)
+    words = [known[i % len(known)] for i in range(len(composed.words) if count is None else count)]
+    return composed, random_vectors(base, words, num_vectors=config.num_vectors, generator=generator)
+
+
 @torch.no_grad()
 def make_prior_pictures(base: Base, config: TrainingConfig, prompts: Sequence[str]) -> PriorPictures:
     """Let the base picture ``config.prior_pictures`` foreign prompts; only latents are kept, nothing is decoded."""

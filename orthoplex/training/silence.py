@@ -14,12 +14,7 @@ from orthoplex.merging import silence
 from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, text_layers
 from orthoplex.training.batches import seeded
 from orthoplex.training.config import TrainingConfig
-from orthoplex.training.foreign import (
-    compose_foreign_prompts,
-    draw_foreign_inputs,
-    make_prior_pictures,
-    random_vectors,
-)
+from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures, strangers
 from orthoplex.training.inputs import gather_inputs
 from orthoplex.training.prompts import default_foreign_prompts
 
@@ -102,10 +97,10 @@ def _foreign_grams(
     generator = seeded("silence", concept.name, config.seed)
     names, class_word = list(concept.tokens), concept.manifest.class_word
     token = min(names, key=len, default="")  # the first one's name; the others' have a number behind
-    composed = compose_foreign_prompts(config, token=token, class_word=class_word, prompts=prompts, generator=generator)
+    told = replace(config, num_vectors=max(1, len(names)))
+    composed, vectors = strangers(base, told, token=token, class_word=class_word, prompts=prompts, generator=generator)
     if not names:
-        composed = replace(composed, tokened=(), words=())
-    vectors = random_vectors(base, composed.words, num_vectors=len(names), generator=generator)
+        composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
     of_text = text_layers(base, concept.layers) == set(concept.layers)
     latents = None
     if config.prior_pictures > 0 and not of_text:

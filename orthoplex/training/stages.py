@@ -19,13 +19,11 @@ from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import ActivationErasure, Erasure
 from orthoplex.training.foreign import (
     ForeignInputs,
-    ForeignPrompts,
     PriorPictures,
-    compose_foreign_prompts,
     draw_foreign_inputs,
     gather_statistics,
     make_prior_pictures,
-    random_vectors,
+    strangers,
 )
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
@@ -73,7 +71,9 @@ def foreign_material(
     if not config.trains_erasure and config.prior_weight == 0:
         return None, None
     generator = seeded("foreign", run.concept_id, config.seed)
-    prompts, vectors = _strangers(base, dataset, run, foreign_prompts, generator)
+    prompts, vectors = strangers(
+        base, config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
+    )
     pictured = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
     wanted = config.prior_pictures > 0 and _are_seen(base, run)
     prior = make_prior_pictures(base, config, pictured) if wanted else None
@@ -87,27 +87,6 @@ def _are_seen(base: Base, run: Run) -> bool:
     """Whether prior pictures make a difference: erasure of layers that see the text alone gathers the same without."""
     of_text = run.config.erasure_form == "activation" and len(text_layers(base, run.linears)) == len(run.linears)
     return run.config.prior_weight > 0 or not of_text
-
-
-def _strangers(
-    base: Base,
-    dataset: ConceptDataset,
-    run: Run,
-    foreign_prompts: Sequence[str],
-    generator: torch.Generator,
-    *,
-    count: int | None = None,
-) -> tuple[ForeignPrompts, Tensor]:
-    """Foreign prompts, and ``(count, k, dim)`` token vectors of concepts that do not exist; one a prompt with None.
-
-    The class words of the concepts are those of the prompts in turn; the concept's own where no prompt has any.
-    """
-    prompts = compose_foreign_prompts(
-        run.config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
-    )
-    known = prompts.words or (dataset.class_word,)
-    words = [known[i % len(known)] for i in range(len(prompts.words) if count is None else count)]
-    return prompts, random_vectors(base, words, num_vectors=run.config.num_vectors, generator=generator)
 
 
 @contextmanager
@@ -173,11 +152,19 @@ def aim_duals(
     if not duals:
         return
     generator = seeded("dual directions", run.concept_id, run.config.seed)
-    prompts, strangers = _strangers(base, dataset, run, foreign_prompts, generator, count=_STRANGERS)
+    prompts, vectors_of_others = strangers(
+        base,
+        run.config,
+        token=dataset.token,
+        class_word=dataset.class_word,
+        prompts=foreign_prompts,
+        generator=generator,
+        count=_STRANGERS,
+    )
     holding = prompts.tokened or tuple(dataset.captions)
     tokened = [holding[i % len(holding)] for i in range(_STRANGERS)]
     own = _token_features(base, dataset.captions, vectors.expand(len(dataset.captions), -1, -1), token_ids)
-    others = _token_features(base, tokened, strangers, token_ids).flatten(0, 1)
+    others = _token_features(base, tokened, vectors_of_others, token_ids).flatten(0, 1)
     if not len(own) or not len(others):
         raise ConfigurationError(f"{dataset.token} stands in no caption that the base reads to it")
     words = torch.cat(
