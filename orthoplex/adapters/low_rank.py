@@ -46,6 +46,15 @@ class LowRank:
         """Return ``ΔW = up · down``, shape ``(out, in)``, float32."""
         return self.up.float() @ self.down.float()
 
+    def energy(self, gram: Tensor) -> float:
+        """Return ``E‖ΔW x‖² = tr(ΔW G ΔWᵀ)``, in float64, for inputs x of which only ``G = E[x xᵀ]`` is known.
+
+        Args:
+            gram: ``G (in, in)``.
+        """
+        up, down, seen = (part.detach().cpu().double() for part in (self.up, self.down, gram))
+        return float((up.T @ up * (down @ seen @ down.T)).sum())
+
     def scaled(self, strength: float) -> "LowRank":
         """Return ``strength · ΔW``; the strength goes into ``up``, so strength 1 changes no bit."""
         return LowRank(self.up * strength, self.down)

@@ -148,7 +148,7 @@ class Workspace:
             if _whole(output, load_concept, seconds) is None:  # looked at under the lock: another may have finished it
                 _write_json(folder / "request.json", request)
                 if config.solves_erasure:
-                    plain = replace(config, erasure=0.0, erasure_form="activation")
+                    plain = config.while_training
                     trained = yield from self.concept(source, plain, resolution=resolution, message=message)
                     return self._silence(trained, config, output, seconds)
                 training = train(self.base, dataset, config, output=output, resume=True)

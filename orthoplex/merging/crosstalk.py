@@ -30,9 +30,8 @@ def crosstalk(change: LowRank, weight: Tensor, gram: Tensor) -> float:
             f"crosstalk of a change {change.shape} of a weight {tuple(weight.shape)} on a Gram matrix "
             f"{tuple(gram.shape)}; allowed are (out, in), (out, in) and (in, in)"
         )
-    up, down, base, seen = (part.detach().cpu().double() for part in (change.up, change.down, weight, gram))
+    base, seen = (part.detach().cpu().double() for part in (weight, gram))
     given = float((base @ seen * base).sum())
     if not given > 0.0:
         raise ConfigurationError(f"the weight's outputs have the energy {given}; allowed are numbers above 0")
-    said = float((up.T @ up * (down @ seen @ down.T)).sum())
-    return math.sqrt(max(0.0, said) / given)
+    return math.sqrt(max(0.0, change.energy(gram)) / given)

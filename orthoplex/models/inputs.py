@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -42,6 +42,11 @@ def text_layers(base: Base, layers: Iterable[str]) -> frozenset[str]:
     return frozenset(layer for layer in layers if layer in keys_values or is_text_encoders(layer))
 
 
+def see_text_alone(base: Base, layers: Collection[str]) -> bool:
+    """Whether no layer among these sees pictures."""
+    return len(text_layers(base, layers)) == len(set(layers))
+
+
 @torch.no_grad()
 def gather_grams(
     base: Base,
@@ -76,7 +81,7 @@ def gather_grams(
     if not prompts:
         raise ConfigurationError("Gram matrices of 0 prompts were asked for; at least 1 is allowed")
     base.check_inference_steps("num_inference_steps", num_inference_steps)
-    of_text = text_layers(base, layers) == set(layers)
+    of_text = see_text_alone(base, layers)
     run: Any = base.pipeline
     with nullcontext() if change is None else base.folded(change), channels_last(base.pipeline):
         with collected_grams(base, layers) as seen:

@@ -236,6 +236,11 @@ class TrainingConfig:
         return self.erasure > 0 and self.erasure_form == "closed-form"
 
     @property
+    def while_training(self) -> "TrainingConfig":
+        """What the steps follow: the same, without erasure that is solved for after them."""
+        return replace(self, erasure=0.0, erasure_form="activation") if self.solves_erasure else self
+
+    @property
     def trains_erasure(self) -> bool:
         """Whether erasure is a part of the loss."""
         return self.erasure > 0 and self.erasure_form != "closed-form"

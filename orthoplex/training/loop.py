@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import Concept, check_writable, save_concept
+from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base, channels_last, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
@@ -26,7 +26,7 @@ from orthoplex.training.checkpoint import (
 )
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
-from orthoplex.training.erasure import is_due
+from orthoplex.training.erasure import Erasure, is_due
 from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
@@ -181,10 +181,7 @@ def _steps(
                         yield replace(done, images=_samples(base, dataset, config, output, 0))
                     while state.step < stage.stop:
                         loss = _denoising_loss(base, data, config, data.batch(config, state.step))
-                        total, erasure = loss, None
-                        if foreign is not None and is_due(state.step, config.erasure_share):
-                            penalty = foreign.penalty(state.step)
-                            total, erasure = loss + config.erasure * penalty, penalty.item()
+                        total, erasure = _with_erasure(loss, foreign, config, state.step)
                         _check_finite(total, run, state.step + 1)
                         total.backward()
                         factor = _update(state, config, stage)
@@ -196,8 +193,11 @@ def _steps(
                             yield replace(done, images=_samples(base, dataset, config, output, state.step))
                     if stage.stop == config.steps:
                         images = _samples(base, dataset, config, output, state.step)
-        save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
-        save_concept(_finished(base, run.concept(base, dataset, state), config, foreign_prompts), output)
+        concept = run.concept(base, dataset, state)
+        if config.solves_erasure:
+            save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
+            concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
+        save_concept(concept, output)
         checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
@@ -205,11 +205,6 @@ def _steps(
     except (OSError, OutputError) as error:
         raise OutputError(f"{error}; {_keep(state, checkpoint, identity)}") from error
     yield replace(done, seconds=time.monotonic() - began, images=images, output=output)
-
-
-def _finished(base: Base, concept: Concept, config: TrainingConfig, foreign_prompts: Sequence[str]) -> Concept:
-    """What is written: the concept, silent elsewhere if that is solved for."""
-    return silenced(base, concept, config, foreign_prompts=foreign_prompts) if config.solves_erasure else concept
 
 
 def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:
@@ -252,6 +247,16 @@ def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batc
     losses = data.schedule.losses(prediction, batch.latents, batch.noise, batch.timesteps, config.min_snr_gamma)
     own = losses[: batch.own].mean()
     return own if batch.own == len(losses) else own + config.prior_weight * losses[batch.own :].mean()
+
+
+def _with_erasure(
+    loss: Tensor, foreign: Erasure | None, config: TrainingConfig, step: int
+) -> tuple[Tensor, float | None]:
+    """The loss with the penalty of a step that has one, and the penalty alone."""
+    if foreign is None or not is_due(step, config.erasure_share):
+        return loss, None
+    penalty = foreign.penalty(step)
+    return loss + config.erasure * penalty, penalty.item()
 
 
 def _learning_rate_factor(config: TrainingConfig, stage: Stage, step: int) -> float:

@@ -113,8 +113,6 @@ class Run:
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """The finished concept; of erasure in closed form it says nothing, as that is yet to come."""
-        trained = replace(self.config, erasure=0.0, erasure_form="activation")
-        training = (trained if self.config.solves_erasure else self.config).to_json()
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
         uses_basis = changes_weights and METHODS[config.method].uses_basis(config)
@@ -129,7 +127,11 @@ class Run:
             adapter=asdict(replace(config, slot=slot)) if changes_weights else {},
             basis_id=BASIS_ID if uses_basis else None,
             slot=slot,
-            training={**training, "concept_id": self.concept_id, "num_pictures": len(dataset)},
+            training={
+                **self.config.while_training.to_json(),
+                "concept_id": self.concept_id,
+                "num_pictures": len(dataset),
+            },
             dataset_hash=dataset.dataset_hash,
             thumbnail=encode_thumbnail(dataset.image(0)),
         )

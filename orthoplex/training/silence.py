@@ -7,11 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
-from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, text_layers
+from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone
 from orthoplex.training.batches import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures, strangers
@@ -68,7 +67,7 @@ def silenced(
             for layer in chosen:
                 own, change = inputs.concepts[current.content_hash][layer], layers[layer]
                 layers[layer] = silence(change, own, foreign[layer], weight=config.erasure)
-                kept.append(_energy(layers[layer], own) / max(_energy(change, own), 1e-30))
+                kept.append(layers[layer].energy(own) / max(change.energy(own), 1e-30))
     if sum(kept) < _LITTLE * len(kept):
         _LOG.warning(
             "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
@@ -84,12 +83,6 @@ def silenced(
     return replace(concept, manifest=manifest, layers=layers)
 
 
-def _energy(change: LowRank, gram: Tensor) -> float:
-    """``tr(ΔW G ΔWᵀ)``."""
-    up, down = change.up.double(), change.down.double()
-    return float((up.T @ up * (down @ gram.double() @ down.T)).sum())
-
-
 def _foreign_grams(
     base: Base, concept: Concept, config: TrainingConfig, prompts: Sequence[str]
 ) -> Mapping[str, Tensor]:
@@ -101,9 +94,8 @@ def _foreign_grams(
     composed, vectors = strangers(base, told, token=token, class_word=class_word, prompts=prompts, generator=generator)
     if not names:
         composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
-    of_text = text_layers(base, concept.layers) == set(concept.layers)
     latents = None
-    if config.prior_pictures > 0 and not of_text:
+    if config.prior_pictures > 0 and not see_text_alone(base, concept.layers):
         latents = make_prior_pictures(base, config, composed.plain).latents
     stand_ins = {name: vectors.new_zeros(vectors.shape[-1]) for name in names}
     with base.with_tokens(stand_ins) as ids, collected_grams(base, list(concept.layers)) as grams:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter, Dual
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base, text_layers
+from orthoplex.models import Base, see_text_alone
 from orthoplex.subspaces import dual_rows
 from orthoplex.training.batches import seeded
 from orthoplex.training.checkpoint import TrainingState
@@ -85,7 +85,7 @@ def foreign_material(
 
 def _are_seen(base: Base, run: Run) -> bool:
     """Whether prior pictures make a difference: erasure of layers that see the text alone gathers the same without."""
-    of_text = run.config.erasure_form == "activation" and len(text_layers(base, run.linears)) == len(run.linears)
+    of_text = run.config.erasure_form == "activation" and see_text_alone(base, run.linears)
     return run.config.prior_weight > 0 or not of_text
 
 

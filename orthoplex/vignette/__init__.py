@@ -72,11 +72,7 @@ def training_file(method: str) -> Path:
     Raises:
         ConfigurationError: When no such file is shipped.
     """
-    path = _HERE / "training" / f"{method}.toml"
-    if not path.is_file():
-        shipped = sorted(p.stem for p in (_HERE / "training").glob("*.toml"))
-        raise ConfigurationError(f"no training options are shipped for {method!r}; shipped: {', '.join(shipped)}")
-    return path
+    return _shipped("training", method, ".toml", "training options are")
 
 
 def head_file(factor: str) -> Path:
@@ -88,10 +84,15 @@ def head_file(factor: str) -> Path:
     Raises:
         ConfigurationError: When no such head is shipped.
     """
-    path = _HERE / "heads" / f"{factor}.safetensors"
+    return _shipped("heads", factor, ".safetensors", "head is")
+
+
+def _shipped(folder: str, name: str, ending: str, what: str) -> Path:
+    """A file of a folder, or an error that names those that are there."""
+    path = _HERE / folder / f"{name}{ending}"
     if not path.is_file():
-        shipped = sorted(p.stem for p in (_HERE / "heads").glob("*.safetensors"))
-        raise ConfigurationError(f"no head is shipped for {factor!r}; shipped: {', '.join(shipped) or 'none'}")
+        shipped = sorted(p.stem for p in (_HERE / folder).glob(f"*{ending}"))
+        raise ConfigurationError(f"no {what} shipped for {name!r}; shipped: {', '.join(shipped) or 'none'}")
     return path
 
 

@@ -147,7 +147,7 @@ def test_the_loss_falls_when_every_step_is_the_same(base, dataset, config, tmp_p
     config = replace(config, learning_rate=2 * config.weight_learning_rate)
     records = list(train(base, dataset, config, output=tmp_path / "anna.safetensors"))
     losses = [record.loss for record in records[1:]]
-    assert losses[-1] < 0.99 * losses[0]
+    assert losses[-1] < (0.99 if method == "blockwise" else 0.98) * losses[0]  # blockwise has a quarter of the rows
     assert all(later < earlier for earlier, later in zip(losses[::4], losses[4::4], strict=False))
 
 
