@@ -159,7 +159,8 @@ class Study:
         if self.variant.parts == "tokens":
             return replace(concept, layers={})
         if self.variant.parts == "weights":
-            return replace(concept, tokens=starting_tokens(self.workspace.base, concept), keys_values={})
+            tokens = starting_tokens(self.workspace.base, concept)
+            return replace(concept, tokens=tokens, keys_values={}, inputs=None)
         return concept
 
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:

@@ -49,6 +49,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("layers", layers),
         ("ranks", ", ".join(map(str, ranks)) or "none"),
         ("tokens", _tokens(manifest)),
+        ("inputs", _inputs(manifest)),
         ("training", _options(manifest.training)),
         ("data set", manifest.dataset_hash[:12] or "unknown"),
         ("content", manifest.content_hash[:12] or "unknown"),
@@ -65,6 +66,10 @@ def _tokens(manifest: Manifest) -> str:
         layers = next(iter(manifest.keys_values.values()))  # those of every token
         own = f", a key and a value for each of {len(layers)} cross-attention layers"
     return (" ".join(manifest.tokens) or "none") + own
+
+
+def _inputs(manifest: Manifest) -> str:
+    return "what its layers see is kept" if manifest.inputs else "none kept"
 
 
 def _options(values: Any) -> str:  # noqa: ANN401  (JSON values)

@@ -11,7 +11,7 @@ from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
 from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import load_base
-from orthoplex.training import TrainingConfig, silenced
+from orthoplex.training import TrainingConfig, silenced, with_inputs
 
 
 def silence(
@@ -36,5 +36,5 @@ def silence(
         if not loaded.layers:
             raise ConfigurationError(f"concept {loaded.name} changes no weight; there is nothing to silence")
         began = time.monotonic()
-        save_concept(silenced(model, loaded, config), output)
+        save_concept(with_inputs(model, silenced(model, loaded, config)), output)
         typer.echo(f"{output} in {time.monotonic() - began:.1f} s")

@@ -30,6 +30,9 @@ class Concept:
         token_layers: The names of these layers, in the order of the rows; empty for tokens of shape ``(dim,)``.
         keys_values: Token to what every cross-attention layer adds to its key and to its value where the token stands:
             layer name to ``(2, out)``; empty where the embedding is all there is of the tokens.
+        inputs: Float16 ``(k, in)`` whose Gram matrix ``XᵀX`` is what every one of its layers sees under prompts of the
+            concept, ``E[x xᵀ]``; None where it is not known, or not the same for all layers. With it data-aware
+            merges need no model.
     """
 
     manifest: Manifest
@@ -37,6 +40,7 @@ class Concept:
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     token_layers: Sequence[str] = ()
     keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    inputs: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -47,7 +51,7 @@ class Concept:
     def content_hash(self) -> str:
         """SHA-256 (hex) over the names, data types, shapes and values of all tensors, tokens, their keys and values.
 
-        And the names of token layers.
+        And the names of token layers, and what layers see.
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors().items()):
@@ -62,6 +66,9 @@ class Concept:
             for layer, values in sorted(layers.items()):
                 digest.update(f"{token} {layer} {tuple(values.shape)}\n".encode())
                 digest.update(tensor_bytes(values.to(torch.float32)))
+        if self.inputs is not None:
+            digest.update(f"inputs {tuple(self.inputs.shape)}\n".encode())
+            digest.update(tensor_bytes(self.inputs.to(torch.float16)))
         return digest.hexdigest()
 
     @property

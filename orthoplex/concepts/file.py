@@ -22,7 +22,9 @@ from orthoplex.concepts.header import DTYPES, Header, read_header, write_tensors
 from orthoplex.concepts.manifest import (
     BaseIdentity,
     Manifest,
+    decode_inputs,
     decode_token,
+    encode_inputs,
     encode_token,
     manifest_from_json,
     manifest_to_json,
@@ -55,7 +57,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
     Raises:
         ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
             a token is not named after the concept or has another shape than its layers ask for, keys and values are
-            not those of all tokens in the same layers, or a number is not finite.
+            not those of all tokens in the same layers, inputs are not of the layers' width, or a number is not finite.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -70,6 +72,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
     _check_token_names(stored.tokens, stored.name, path)
     _check_token_shapes(stored.tokens, stored.token_layers, path)
     _check_keys_values(stored.keys_values, stored.tokens, path)
+    _check_inputs(stored, path)
     _check_finite(tensors, stored, path)
     manifest = replace(
         concept.manifest.with_content(
@@ -81,6 +84,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
                 token: {layer: encode_token(values) for layer, values in layers.items()}
                 for token, layers in stored.keys_values.items()
             },
+            inputs="" if stored.inputs is None else encode_inputs(stored.inputs),
         ),
         package_version=concept.manifest.package_version or __version__,
         created=concept.manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,7 +116,8 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
     Raises:
         ConceptFileError: If the file is missing, truncated, a pickle, of an unknown format version or another base,
             if a tensor is missing, unknown, of another shape or not finite, if a token is not named after the
-            concept or keys and values are not those of all tokens in the same layers, or if the content hash differs.
+            concept, keys and values are not those of all tokens in the same layers or inputs are not of the layers'
+            width, or if the content hash differs.
             The message names the file, the tensor or field, its value, and what was allowed.
     """
     path = Path(path)
@@ -133,9 +138,11 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
         name: LowRank(up=tensors[f"{name}.lora_B.weight"], down=tensors[f"{name}.lora_A.weight"])
         for name in manifest.layers
     }
-    concept = Concept(manifest, layers, _tokens(manifest, path), manifest.token_layers, _keys_values(manifest, path))
+    tokens, keys_values = _tokens(manifest, path), _keys_values(manifest, path)
+    concept = Concept(manifest, layers, tokens, manifest.token_layers, keys_values, _inputs(manifest, path))
     _check_token_shapes(concept.tokens, manifest.token_layers, path)
     _check_keys_values(concept.keys_values, concept.tokens, path)
+    _check_inputs(concept, path)
     _check_finite(tensors, concept, path)
     if concept.content_hash != manifest.content_hash:
         raise ConceptFileError(
@@ -227,11 +234,30 @@ def _check_keys_values(keys_values: Mapping[str, Mapping[str, Tensor]], tokens: 
                 )
 
 
+def _check_inputs(concept: Concept, path: Path) -> None:
+    """Refuse inputs beside vectors of single layers, which see different things, or of another width than a layer."""
+    inputs = concept.inputs
+    if inputs is None:
+        return
+    if concept.token_layers:
+        raise ConceptFileError(f"{path}: has token_layers and inputs, allowed is one of them")
+    if not concept.layers:
+        raise ConceptFileError(f"{path}: has inputs and changes no weight, allowed are those of layers that change")
+    for layer, change in concept.layers.items():
+        if inputs.ndim != 2 or len(inputs) == 0 or inputs.shape[1] != change.shape[1]:
+            raise ConceptFileError(
+                f"{path}: inputs have shape {tuple(inputs.shape)}, allowed is (k, {change.shape[1]}), as wide as those "
+                f"of layer '{layer}'"
+            )
+
+
 def _check_finite(tensors: Mapping[str, Tensor], concept: Concept, path: Path) -> None:
     named = {f"tensor '{name}'": tensor for name, tensor in tensors.items()}
     named |= {f"token '{token}'": vectors for token, vectors in concept.tokens.items()}
     for token, layers in concept.keys_values.items():
         named |= {f"keys_values of token '{token}' in layer '{layer}'": values for layer, values in layers.items()}
+    if concept.inputs is not None:
+        named["inputs"] = concept.inputs.to(torch.float16)
     for what, tensor in named.items():
         count = int((~torch.isfinite(tensor)).sum())
         if count:
@@ -254,6 +280,13 @@ def _keys_values(manifest: Manifest, path: Path) -> dict[str, dict[str, Tensor]]
             with _named(f"keys_values.{token}.{layer}", path):
                 tokens[token][layer] = decode_token(text, 2, what="it", rows="a key and a value")
     return tokens
+
+
+def _inputs(manifest: Manifest, path: Path) -> Tensor | None:
+    if not manifest.inputs:
+        return None
+    with _named("inputs", path):
+        return decode_inputs(manifest.inputs, next((width for _, _, width in manifest.layers.values()), 0))
 
 
 @contextmanager

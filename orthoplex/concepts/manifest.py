@@ -17,9 +17,16 @@ from torch import Tensor
 from orthoplex.concepts.header import parse_json
 from orthoplex.errors import ConceptFileError, ConfigurationError
 
-FORMAT_VERSIONS = (1, 2, 3)
-"""2 has ``token_layers`` and 3 ``keys_values``, and is written where tokens need them; 1 is all else."""
-_FIELDS_OF_VERSION = {"token_layers": 2, "keys_values": 3}
+_FIELDS_OF_VERSION: Mapping[int, tuple[str, ...]] = {
+    1: (),
+    2: ("token_layers",),
+    3: ("keys_values",),
+    4: ("keys_values", "inputs"),
+}
+"""What a version has beyond version 1; the lowest that holds all there is gets written. Version 4's keys and values may
+be empty, else none of it may."""
+FORMAT_VERSIONS = tuple(_FIELDS_OF_VERSION)
+_ADDED_FIELDS = {name for names in _FIELDS_OF_VERSION.values() for name in names}
 KINDS = ("person", "subject", "scene", "style", "other")
 NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
 THUMBNAIL_LIMIT_BYTES = 6 * 1024
@@ -66,6 +73,8 @@ class Manifest:
             vectors; empty where one vector serves all; filled in when the concept is saved.
         keys_values: Token to what every cross-attention layer adds to its key and to its value, layer name to base64
             of both (float32, little endian); empty where tokens have none; filled in when the concept is saved.
+        inputs: ``(k, in)`` in base64 (float16, little endian), whose Gram matrix is what every layer sees under
+            prompts of the concept; the empty string where none is kept; filled in when the concept is saved.
     """
 
     name: str
@@ -87,9 +96,10 @@ class Manifest:
     content_hash: str = ""
     token_layers: tuple[str, ...] = ()
     keys_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    inputs: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a name, kind, slot, thumbnail, token layers or keys and values that no file may carry."""
+        """Refuse a name, kind, slot, thumbnail, token layers, keys and values or inputs that no file may carry."""
         check_name(self.name)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept '{self.name}': kind '{self.kind}' is not one of {', '.join(KINDS)}")
@@ -104,12 +114,14 @@ class Manifest:
             raise ConfigurationError(f"concept '{self.name}': token_layers names a layer twice, allowed is once")
         if self.token_layers and self.keys_values:
             raise ConfigurationError(f"concept '{self.name}': has token_layers and keys_values, allowed is one of them")
+        if self.token_layers and self.inputs:
+            raise ConfigurationError(f"concept '{self.name}': has token_layers and inputs, allowed is one of them")
 
     @property
     def format_version(self) -> int:
         """The lowest version of the file's layout that holds all this."""
-        used = (version for key, version in _FIELDS_OF_VERSION.items() if getattr(self, key))
-        return max(used, default=1)
+        used = {name for name in _ADDED_FIELDS if getattr(self, name)}
+        return next(version for version, names in _FIELDS_OF_VERSION.items() if used <= set(names))
 
     @property
     def rank(self) -> int:
@@ -123,8 +135,9 @@ class Manifest:
         content_hash: str,
         token_layers: Sequence[str] = (),
         keys_values: Mapping[str, Mapping[str, str]] | None = None,
+        inputs: str = "",
     ) -> Manifest:
-        """The same manifest with the shape table, all that tokens have, and hash of what is being written."""
+        """The same manifest with the shape table, all that tokens have, inputs, and hash of what is being written."""
         return replace(
             self,
             layers=dict(layers),
@@ -132,6 +145,7 @@ class Manifest:
             content_hash=content_hash,
             token_layers=tuple(token_layers),
             keys_values={token: dict(layers) for token, layers in (keys_values or {}).items()},
+            inputs=inputs,
         )
 
 
@@ -164,8 +178,17 @@ def encode_token(vector: Tensor) -> str:
 
     Row by row.
     """
-    values = vector.detach().to("cpu", torch.float32).flatten().tolist()
-    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode("ascii")
+    return _encode(vector.detach().to("cpu", torch.float32), "f")
+
+
+def encode_inputs(inputs: Tensor) -> str:
+    """Write what layers see, ``(k, in)``, as base64 of little-endian float16, row by row."""
+    return _encode(inputs.detach().to("cpu", torch.float16), "e")
+
+
+def _encode(numbers: Tensor, kind: str) -> str:
+    values = numbers.flatten().tolist()
+    return base64.b64encode(struct.pack(f"<{len(values)}{kind}", *values)).decode("ascii")
 
 
 def decode_token(
@@ -182,13 +205,7 @@ def decode_token(
     Raises:
         ConceptFileError: If the text is not base64 of whole float32 numbers, or these do not make ``num_rows`` rows.
     """
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ConceptFileError(f"{what} is not base64: {error}") from error
-    if len(data) == 0 or len(data) % 4:
-        raise ConceptFileError(f"{what} holds {len(data)} bytes, allowed is a positive multiple of 4")
-    numbers = torch.tensor(struct.unpack(f"<{len(data) // 4}f", data), dtype=torch.float32)
+    numbers = torch.tensor(_decode(text, "f", what), dtype=torch.float32)
     if num_rows is None:
         return numbers
     if len(numbers) % num_rows:
@@ -196,15 +213,37 @@ def decode_token(
     return numbers.view(num_rows, -1)
 
 
+def decode_inputs(text: str, width: int) -> Tensor:
+    """Read what layers of an input width see, float16 ``(k, width)``, from base64.
+
+    Raises:
+        ConceptFileError: If the text is not base64 of whole float16 numbers, or these do not make rows.
+    """
+    numbers = torch.tensor(_decode(text, "e", "it"), dtype=torch.float16)
+    if width < 1 or len(numbers) % width:
+        raise ConceptFileError(f"it holds {len(numbers)} numbers, allowed is a multiple of {width}, the layers' width")
+    return numbers.view(-1, width)
+
+
+def _decode(text: str, kind: str, what: str) -> tuple[float, ...]:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ConceptFileError(f"{what} is not base64: {error}") from error
+    size = struct.calcsize(kind)
+    if len(data) == 0 or len(data) % size:
+        raise ConceptFileError(f"{what} holds {len(data)} bytes, allowed is a positive multiple of {size}")
+    return struct.unpack(f"<{len(data) // size}{kind}", data)
+
+
 def manifest_to_json(manifest: Manifest) -> str:
-    """Write a manifest as JSON with sorted keys; ``token_layers`` and ``keys_values`` where there are any."""
+    """Write a manifest as JSON with sorted keys; what its version does not have is left out."""
     values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
     values["base"] = {item.name: getattr(manifest.base, item.name) for item in fields(manifest.base)}
     values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
     values["format_version"] = manifest.format_version
-    for key, version in _FIELDS_OF_VERSION.items():
-        if version != manifest.format_version:
-            del values[key]
+    for key in _ADDED_FIELDS.difference(_FIELDS_OF_VERSION[manifest.format_version]):
+        del values[key]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -237,7 +276,7 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
             f"{', '.join(map(str, FORMAT_VERSIONS))}"
         )
     known = {"format_version", *(item.name for item in fields(Manifest))}
-    _check_keys(values, {key for key in known if _FIELDS_OF_VERSION.get(key, version) == version}, source)
+    _check_keys(values, known - _ADDED_FIELDS.difference(_FIELDS_OF_VERSION[version]), source)
     del values["format_version"]
     for key in _TEXT_FIELDS:
         _check_type(values[key], str, key, source)
@@ -257,7 +296,11 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
     if "token_layers" in values:
         values["token_layers"] = _layer_names(values["token_layers"], source)
     if "keys_values" in values:
-        _check_keys_values(values["keys_values"], source)
+        _check_keys_values(values["keys_values"], source, may_be_empty="inputs" in values)
+    if "inputs" in values:
+        _check_type(values["inputs"], str, "inputs", source)
+        if not values["inputs"]:
+            raise ConceptFileError(f"{source}: manifest field 'inputs' is '', allowed is base64 of at least one row")
     try:
         return Manifest(**values)
     except ConfigurationError as error:
@@ -288,9 +331,9 @@ def _layer_names(names: object, source: str) -> tuple[str, ...]:
     )
 
 
-def _check_keys_values(tokens: object, source: str) -> None:
+def _check_keys_values(tokens: object, source: str, *, may_be_empty: bool) -> None:
     _check_type(tokens, dict, "keys_values", source)
-    if not tokens or not isinstance(tokens, dict):
+    if not isinstance(tokens, dict) or not (tokens or may_be_empty):
         raise ConceptFileError(f"{source}: manifest field 'keys_values' is {{}}, allowed is at least one token")
     for token, layers in tokens.items():
         _check_type(layers, dict, f"keys_values.{token}", source)

@@ -2,7 +2,7 @@
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.crosstalk import crosstalk
-from orthoplex.merging.inputs import InputGrams
+from orthoplex.merging.inputs import InputGrams, kept_gram
 from orthoplex.merging.merge import Merge, check_options, merge, merge_layers
 from orthoplex.merging.silence import silence
 
@@ -16,6 +16,7 @@ __all__ = [
     "check_options",
     "create_algorithm",
     "crosstalk",
+    "kept_gram",
     "merge",
     "merge_layers",
     "silence",

@@ -1,10 +1,12 @@
 """What the layers see: Gram matrices of their inputs, which data-aware merges need."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from orthoplex.concepts import Concept
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +32,29 @@ class InputGrams:
     @property
     def content_hash(self) -> str:
         """SHA-256 (hex) over all names and numbers."""
-        digest = hashlib.sha256()
+        digest, known = hashlib.sha256(), {}
         for owner, grams in (*sorted(self.concepts.items()), ("", self.foreign)):
             for layer, gram in sorted(grams.items()):
-                digest.update(f"{owner} {layer} {tuple(gram.shape)}\n".encode())
-                digest.update(gram.detach().cpu().float().contiguous().numpy().tobytes())
+                if id(gram) not in known:  # layers that see the same share a matrix
+                    known[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
+                digest.update(f"{owner} {layer} {tuple(gram.shape)} {known[id(gram)].hexdigest()}\n".encode())
         return digest.hexdigest()
+
+
+def kept_gram(inputs: Tensor) -> Tensor:
+    """The Gram matrix ``(in, in)``, float32, of what a concept keeps of its layers' inputs, ``(k, in)``."""
+    rows = inputs.double()
+    return (rows.T @ rows).float()
+
+
+def kept_inputs(concepts: Sequence[Concept]) -> InputGrams | None:
+    """What concepts themselves keep of what their layers see; None where one keeps nothing."""
+    if any(concept.inputs is None for concept in concepts):
+        return None
+    layers = sorted({layer for concept in concepts for layer in concept.layers})
+    grams = {
+        concept.content_hash: dict.fromkeys(layers, kept_gram(concept.inputs))
+        for concept in concepts
+        if concept.inputs is not None
+    }
+    return InputGrams(grams)

@@ -15,7 +15,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import Algorithm, Part, WeightChanges, create_algorithm
-from orthoplex.merging.inputs import InputGrams
+from orthoplex.merging.inputs import InputGrams, kept_inputs
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def merge(
         algorithm: a name in ``ALGORITHMS``; ``sum`` is exact, ``ΔW = λ Σ_i s_i ΔW_i``.
         options: the algorithm's options; those that are missing take their defaults.
         scale: λ, the strength of the whole.
-        inputs: Gram matrices of the layers' inputs; data-aware algorithms need them, others take no notice.
+        inputs: Gram matrices of the layers' inputs; data-aware algorithms need them, others take no notice. None takes
+            what the concepts keep of them, where all do; of foreign prompts they keep nothing.
 
     Raises:
         ConfigurationError: when there is no concept, the algorithm or an option is unknown or not allowed, a strength
@@ -79,9 +80,13 @@ def merge(
     token_layers = _shared_token_layers([concept for concept, _ in ordered])
     _log_shared_slots([concept for concept, strength in ordered if strength != 0])
     if way.needs_inputs and inputs is None:
-        raise ConfigurationError(
-            f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs; none given"
-        )
+        inputs = kept_inputs([concept for concept, _ in ordered])
+        if inputs is None:
+            strangers = ", ".join(concept.name for concept, _ in ordered if concept.inputs is None)
+            raise ConfigurationError(
+                f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs; none are given, and "
+                f"{strangers} keep none"
+            )
     used = None
     if inputs is not None and way.needs_inputs:
         used = inputs.only(concept.content_hash for concept, _ in ordered)

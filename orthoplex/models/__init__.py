@@ -6,7 +6,14 @@ The only room that imports diffusers and transformers.
 from orthoplex.models.base import Base, Undo
 from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
 from orthoplex.models.folding import Foldable
-from orthoplex.models.inputs import collected_grams, gather_grams, observed_inputs, see_text_alone, text_layers
+from orthoplex.models.inputs import (
+    collected_grams,
+    gather_grams,
+    observed_inputs,
+    see_text_alone,
+    show_text,
+    text_layers,
+)
 from orthoplex.models.layers import SELECTIONS, is_text_encoders
 from orthoplex.models.layout import channels_last
 from orthoplex.models.precision import Precision, chosen_precision, has_fast_bf16, precision
@@ -37,5 +44,6 @@ __all__ = [
     "observed_inputs",
     "precision",
     "see_text_alone",
+    "show_text",
     "text_layers",
 ]

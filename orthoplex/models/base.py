@@ -74,6 +74,11 @@ class Base:
         return self._vectors.widths
 
     @property
+    def has_layerwise_tokens(self) -> bool:
+        """Whether a token has a vector of its own for each cross-attention layer now."""
+        return bool(self._vectors.layerwise_ids)
+
+    @property
     def has_guests(self) -> bool:
         """Whether adapters are attached, or tokens are in (``with_tokens``): something is being trained."""
         return self._guests > 0

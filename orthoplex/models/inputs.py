@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -60,8 +60,8 @@ def gather_grams(
     """Return ``G = E[x xᵀ]`` over the inputs of layers while the base pictures prompts, without guidance.
 
     No picture is decoded or kept. A layer that sees the text alone is given every prompt's features, padding included,
-    as it is when pictures are made; they are the same in every denoising step, so that the denoiser runs once where
-    no other layer is asked for.
+    as it is when pictures are made; they are the same in every denoising step, so that the denoiser does not run where
+    no other layer is asked for (once for layer-wise tokens).
 
     Args:
         base: The base, with nothing folded in that ``change`` would meet.
@@ -83,12 +83,16 @@ def gather_grams(
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     of_text = see_text_alone(base, layers)
     run: Any = base.pipeline
-    with nullcontext() if change is None else base.folded(change), channels_last(base.pipeline):
+    with ExitStack() as stack:
+        if change is not None:
+            stack.enter_context(base.folded(change))
+        if not of_text:
+            stack.enter_context(channels_last(base.pipeline))
         with collected_grams(base, layers) as seen:
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])
                 if of_text:
-                    _read(base, batch)
+                    show_text(base, run.encode_prompt(batch, base.device, 1, False)[0], seen)
                     continue
                 run(
                     prompt=batch,
@@ -100,13 +104,24 @@ def gather_grams(
     return {layer: gram.value(layer) for layer, gram in seen.items()}
 
 
-def _read(base: Base, prompts: list[str]) -> None:
-    """Let the text encoder read prompts as the pipeline does, and the denoiser see what it says, once."""
-    run: Any = base.pipeline
-    features = run.encode_prompt(prompts, base.device, 1, False)[0]
-    config = run.unet.config
-    latents = features.new_zeros(len(prompts), config.in_channels, config.sample_size, config.sample_size)
-    run.unet(latents, 0, features)
+def show_text(base: Base, features: Tensor, seen: Mapping[str, MeanGram]) -> None:
+    """Let layers that see the text take note of its features, as they do in pictures; a text encoder's layers have.
+
+    Args:
+        base: The base.
+        features: ``(n, length, dim)``, or with more behind for layer-wise tokens and for tokens' keys and values.
+        seen: Where inputs come together, for layers that see the text alone.
+    """
+    if base.has_layerwise_tokens:  # every layer takes its own part of the features
+        run, config = base.pipeline.unet, base.pipeline.unet.config
+        run(features.new_zeros(len(features), config.in_channels, config.sample_size, config.sample_size), 0, features)
+        return
+    readers = {layer: linear for layer, linear in base.linear_layers("cross-attention-kv").items() if layer in seen}
+    for width in {linear.in_features for linear in readers.values()}:
+        gram, count = _gram(features[..., :width])
+        for layer, linear in readers.items():
+            if linear.in_features == width:
+                seen[layer].take_in(gram, count)
 
 
 @contextmanager
@@ -134,13 +149,21 @@ class MeanGram:
 
     def add(self, x: Tensor) -> None:
         """Take in inputs ``(..., in)``."""
-        rows = x.detach().float().flatten(0, -2)
-        gram = (rows.T @ rows).cpu().double()  # not every device has float64
+        self.take_in(*_gram(x))
+
+    def take_in(self, gram: Tensor, count: int) -> None:
+        """Take in the sum of ``x xᵀ``, ``(in, in)``, over a number of inputs."""
         self._sum = gram if self._sum is None else self._sum + gram
-        self._count += len(rows)
+        self._count += count
 
     def value(self, layer: str) -> Tensor:
         """The mean so far, ``(in, in)`` float32; ``layer`` is for the error."""
         if self._sum is None:
             raise BaseModelError(f"layer '{layer}' is given no input when the base makes pictures")
         return (self._sum / self._count).float().cpu()
+
+
+def _gram(x: Tensor) -> tuple[Tensor, int]:
+    """The sum of ``x xᵀ`` over inputs ``(..., in)``, float64 on the CPU, and how many they are."""
+    rows = x.detach().float().flatten(0, -2)
+    return (rows.T @ rows).cpu().double(), len(rows)  # not every device has float64

@@ -12,7 +12,7 @@ from orthoplex.training.dataset import (
     read_caption_table,
 )
 from orthoplex.training.foreign import with_article
-from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts
+from orthoplex.training.inputs import gather_inputs, inputs_for, own_prompts, with_inputs
 from orthoplex.training.loop import train
 from orthoplex.training.prompts import FOREIGN_PROMPTS, default_foreign_prompts
 from orthoplex.training.records import StepRecord, log_path, samples_folder
@@ -43,4 +43,5 @@ __all__ = [
     "starting_tokens",
     "train",
     "with_article",
+    "with_inputs",
 ]

@@ -203,6 +203,11 @@ class ForeignInputs:
         """The inputs numbered ``chosen``."""
         return ForeignInputs(self.ids[chosen], self.vectors[chosen], self.noisy[chosen], self.timesteps[chosen])
 
+    def features(self, base: Base, token_ids: Sequence[int]) -> Tensor:
+        """Return what the text encoder says of all of them, ``(n, length, dim)``; see ``predict``."""
+        with replaced_vectors(base, token_ids, self.vectors):
+            return text_features(base, self.ids).to(base.dtype)
+
     def predict(self, base: Base, token_ids: Sequence[int]) -> Tensor:
         """Return what the denoiser predicts for all of them, ``(n, c, h, w)``, with whatever is attached now.
 
@@ -210,8 +215,7 @@ class ForeignInputs:
             base: The base; its tokenizer knows the concept's tokens.
             token_ids: The k ids of the concept's tokens.
         """
-        with replaced_vectors(base, token_ids, self.vectors):
-            features = text_features(base, self.ids).to(base.dtype)
+        features = self.features(base, token_ids)
         return base.pipeline.unet(self.noisy.to(features), self.timesteps.to(features.device), features).sample
 
 

@@ -27,6 +27,7 @@ from orthoplex.training.checkpoint import (
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
+from orthoplex.training.inputs import with_inputs
 from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
@@ -197,7 +198,7 @@ def _steps(
         if config.solves_erasure:
             save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
             concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
-        save_concept(concept, output)
+        save_concept(with_inputs(base, concept), output)
         checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)

@@ -10,7 +10,7 @@ from torch import Tensor
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
-from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone
+from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone, show_text
 from orthoplex.training.batches import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures, strangers
@@ -62,7 +62,7 @@ def silenced(
             chosen = [layer for layer in layers if is_text_encoders(layer) == of_text]
             if not chosen:
                 continue
-            current = replace(concept, layers=layers)
+            current = replace(concept, layers=layers, inputs=None)  # gathered: what is kept is rounded
             inputs = gather_inputs(base, [current], with_foreign=False, only=lambda layer, its=chosen: layer in its)
             for layer in chosen:
                 own, change = inputs.concepts[current.content_hash][layer], layers[layer]
@@ -94,13 +94,17 @@ def _foreign_grams(
     composed, vectors = strangers(base, told, token=token, class_word=class_word, prompts=prompts, generator=generator)
     if not names:
         composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
-    latents = None
-    if config.prior_pictures > 0 and not see_text_alone(base, concept.layers):
+    latents, of_text = None, see_text_alone(base, concept.layers)
+    if config.prior_pictures > 0 and not of_text:
         latents = make_prior_pictures(base, config, composed.plain).latents
     stand_ins = {name: vectors.new_zeros(vectors.shape[-1]) for name in names}
     with base.with_tokens(stand_ins) as ids, collected_grams(base, list(concept.layers)) as grams:
         token_ids = [ids[name] for name in names]
         inputs = draw_foreign_inputs(base, prompts=composed, vectors=vectors, latents=latents, generator=generator)
         for chosen in torch.arange(len(inputs)).split(config.batch_size):
-            inputs.take(chosen).predict(base, token_ids)
+            part = inputs.take(chosen)
+            if of_text:
+                show_text(base, part.features(base, token_ids), grams)
+            else:
+                part.predict(base, token_ids)
     return {layer: gram.value(layer) for layer, gram in grams.items()}

@@ -229,8 +229,8 @@ def test_another_base_is_refused_with_both_names(path):
 
 
 def test_an_unknown_format_version_is_refused(path):
-    rewrite_manifest(path, lambda manifest: manifest.update(format_version=4))
-    refused(path, "format_version 4 is unknown", "reads 1, 2, 3")
+    rewrite_manifest(path, lambda manifest: manifest.update(format_version=5))
+    refused(path, "format_version 5 is unknown", "reads 1, 2, 3, 4")
 
 
 def test_a_missing_tensor_is_named(path):

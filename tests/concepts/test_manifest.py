@@ -93,7 +93,7 @@ def test_json_comes_back_equal():
     assert again.layers["unet.a"] == (4, 2, 3)
 
 
-@pytest.mark.parametrize("version", [0, 4, "1", None, 1.0, True])
+@pytest.mark.parametrize("version", [0, 5, "1", None, 1.0, True])
 def test_an_unknown_format_version_is_refused(version):
     with pytest.raises(ConceptFileError, match=rf"here: format_version {version!r} is unknown.*reads 1"):
         manifest_from_json(altered(format_version=version), source="here")

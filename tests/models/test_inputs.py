@@ -25,7 +25,7 @@ def key_layer(base) -> str:
 def test_a_layer_that_sees_text_gets_the_gram_of_the_text(pico):
     layer = key_layer(pico)
     features = text_features(pico, PROMPTS).flatten(0, 1)
-    for others, runs in (((), 1), (pico.linear_layers("cross-attention"), 3)):  # the denoiser runs once for text alone
+    for others, runs in (((), 0), (pico.linear_layers("cross-attention"), 3)):  # text alone needs no denoiser
         seen = []
         handle = pico.pipeline.unet.register_forward_pre_hook(lambda *_, its=seen: its.append(None))
         grams = gather_grams(
@@ -34,6 +34,13 @@ def test_a_layer_that_sees_text_gets_the_gram_of_the_text(pico):
         handle.remove()
         assert len(seen) == runs
         torch.testing.assert_close(grams[layer], features.T @ features / len(features), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_with_token_vectors_of_their_own_see_different_text(pico):
+    concept = make_concept(pico, "anna", selection="none", layerwise=True)
+    layers = [layer for layer in pico.linear_layers("cross-attention-kv") if layer.endswith("to_k")]
+    grams = gather_grams(pico, layers, ["a photo of <anna>"], change=concept)
+    assert not torch.allclose(grams[layers[0]], grams[layers[1]])
 
 
 def test_the_energy_of_outputs_follows_from_the_gram(pico):

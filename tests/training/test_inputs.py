@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.errors import ConfigurationError
 from orthoplex.merging import create_algorithm, merge
 from orthoplex.models import gather_grams
-from orthoplex.training import default_foreign_prompts, gather_inputs, inputs_for, own_prompts
+from orthoplex.training import default_foreign_prompts, gather_inputs, inputs_for, own_prompts, with_inputs
 from orthoplex.training.inputs import NUM_FOREIGN
 from tests.pico import make_concept, make_manifest
 
@@ -124,3 +125,81 @@ def test_the_denoiser_sees_the_text_encoder_at_the_strengths_and_scale_of_the_me
 
 def test_what_needs_no_inputs_gathers_none(pico):
     assert inputs_for(create_algorithm("sum"), pico, [(make_concept(pico, "anna"), 1.0)]) is None
+
+
+def keeper(base, name="anna", **options):
+    return with_inputs(base, make_concept(base, name, selection="cross-attention-kv", **options))
+
+
+def refuse(change, layers, prompts):
+    raise AssertionError(f"gathered for {prompts[0]}")
+
+
+@pytest.mark.parametrize("keys_values", [False, True])
+def test_what_a_concept_keeps_is_what_its_layers_see(pico, keys_values):
+    anna = keeper(pico, keys_values=keys_values)
+    layers = list(anna.layers)
+    gathered = gather_grams(pico, layers, own_prompts(anna.manifest), change=anna)
+    kept = gather_inputs(pico, [anna], with_foreign=False, gather=refuse).concepts[anna.content_hash]
+    assert kept.keys() == gathered.keys() and anna.inputs.dtype == torch.float16
+    for layer in layers:
+        torch.testing.assert_close(kept[layer], gathered[layer], rtol=2e-3, atol=2e-3 * gathered[layer].trace().item())
+        assert len(anna.inputs) < len(gathered[layer])  # directions in which nothing is seen are left out
+
+
+def test_a_merge_of_what_concepts_keep_is_that_of_what_is_gathered(pico):
+    concepts = [keeper(pico, name, seed=seed) for seed, name in enumerate(("anna", "rex", "boro"))]
+    pairs = [(concept, 1.0) for concept in concepts]
+    kept = merge(pairs, algorithm="least-squares")  # no model at hand
+    gathered = merge(
+        [(replace(concept, inputs=None), 1.0) for concept in concepts],
+        algorithm="least-squares",
+        inputs=gather_inputs(pico, [replace(concept, inputs=None) for concept in concepts]),
+    )
+    told = merge(pairs, algorithm="least-squares", inputs=inputs_for(create_algorithm("least-squares"), pico, pairs))
+    for layer, change in kept.layers.items():
+        weight, expected = change.up @ change.down, gathered.layers[layer].up @ gathered.layers[layer].down
+        gram = sum(gather_inputs(pico, concepts).concepts[concept.content_hash][layer] for concept in concepts)
+        error = weight - expected
+        assert ((error @ gram) * error).sum() < 1e-3 * ((expected @ gram) * expected).sum()
+        assert torch.equal(change.down, told.layers[layer].down)
+
+
+def test_only_what_keeps_nothing_is_gathered(pico):
+    anna, rex = keeper(pico), make_concept(pico, "rex", selection="cross-attention-kv", seed=1)
+    asked = []
+
+    def gather(change, layers, prompts):
+        asked.append(prompts[0])
+        return gather_grams(pico, layers, prompts, change=change)
+
+    gather_inputs(pico, [anna, rex], gather=gather, with_foreign=False)
+    assert asked == ["a photo of <rex> person"]
+
+
+def test_what_is_kept_does_not_serve_layers_that_see_pictures_nor_another_text_encoder(pico):
+    anna, rex = keeper(pico), make_concept(pico, "rex", seed=1)
+    inputs = gather_inputs(pico, [anna, rex], with_foreign=False)
+    assert inputs.concepts[anna.content_hash].keys() == rex.layers.keys()
+    boro = make_concept(pico, "boro", seed=2, selection="cross-attention-kv", text_encoder=True)
+    found = inputs_for(create_algorithm("least-squares"), pico, [(anna, 1.0), (boro, 1.0)])
+    layer = next(iter(anna.layers))
+    kept = gather_inputs(pico, [anna], with_foreign=False).concepts[anna.content_hash][layer]
+    assert not torch.allclose(found.concepts[anna.content_hash][layer], kept, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"selection": "none"},
+        {"selection": "cross-attention-kv", "text_encoder": True},
+        {"selection": "cross-attention-kv", "layerwise": True},
+    ],
+    ids=["attention", "tokens alone", "text encoder", "layer-wise"],
+)
+def test_concepts_whose_layers_see_different_things_keep_nothing(pico, options):
+    concept = make_concept(pico, "anna", **options)
+    assert with_inputs(pico, concept) is concept and concept.inputs is None
+    with pytest.raises(ConfigurationError, match="none are given, and anna keep none"):
+        merge([(concept, 1.0)], algorithm="least-squares")

@@ -109,6 +109,13 @@ def test_dual_directions_hear_the_tokens_of_the_finished_concept(base, dataset, 
         assert leaked[0] < 0.5 and not (leaked > heard).any()
 
 
+@pytest.mark.parametrize("layers", ["cross-attention-kv", "attention"])
+def test_the_file_keeps_what_keys_and_values_see(base, dataset, config, tmp_path, layers):
+    output = tmp_path / "anna.safetensors"
+    last_of(train(base, dataset, replace(config, layers=layers, steps=1), output=output))
+    assert (load_concept(output).inputs is not None) == (layers == "cross-attention-kv")
+
+
 def test_manifest(base, dataset, config, tmp_path):
     output = tmp_path / "anna.safetensors"
     last_of(train(base, dataset, replace(config, steps=1), output=output))

@@ -1,0 +1,110 @@
+"""Files that keep what their layers see: format version 4."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import Concept, load_concept, read_manifest, save_concept
+from orthoplex.errors import ConceptFileError, ConfigurationError
+from tests.concepts.test_layerwise_tokens import LAYERS, K, rewrite, vectors
+from tests.pico import make_manifest
+
+ROW = "AAAAAAAA"  # three zeros
+
+
+@pytest.fixture
+def concept() -> Concept:
+    layers = {K: LowRank(torch.ones(4, 1), torch.ones(1, 3))}
+    return Concept(make_manifest(), layers, {"<anna>": vectors(5)}, inputs=vectors(2, 3).half())
+
+
+@pytest.fixture
+def path(concept, tmp_path) -> Path:
+    save_concept(concept, tmp_path / "anna.safetensors")
+    return tmp_path / "anna.safetensors"
+
+
+def test_saved_and_loaded_exactly(concept, path):
+    again = load_concept(path)
+    assert again.inputs is not None and again.inputs.dtype == torch.float16
+    assert torch.equal(again.inputs, concept.inputs)
+    assert again.content_hash == concept.content_hash == again.manifest.content_hash
+    manifest = read_manifest(path)
+    assert manifest.format_version == 4
+    assert base64.b64decode(manifest.inputs) == concept.inputs.numpy().astype("<f2").tobytes()
+    save_concept(again, path.with_name("again.safetensors"))
+    assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_they_may_stand_beside_keys_and_values(concept, tmp_path):
+    both = replace(concept, keys_values={"<anna>": {"unet.mid_block.attn2": vectors(2, 4)}})
+    assert save_concept(both, tmp_path / "anna.safetensors").format_version == 4
+    again = load_concept(tmp_path / "anna.safetensors")
+    assert torch.equal(again.inputs, concept.inputs) and again.content_hash == both.content_hash
+    assert torch.equal(again.keys_values["<anna>"]["unet.mid_block.attn2"], vectors(2, 4))
+
+
+def test_every_tensor_is_still_a_lora_key(path):
+    with safe_open(path, "pt") as file:
+        assert all(".lora_" in name for name in file.keys())  # noqa: SIM118  (not a mapping)
+
+
+def test_the_hash_covers_them(concept):
+    inputs = concept.inputs
+    kept = (inputs, None, inputs.flip(0), inputs[:1], inputs.reshape(3, 2))
+    assert len({replace(concept, inputs=some).content_hash for some in kept}) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 3}, "manifest field 'inputs' is unknown"),
+        ({"format_version": 2}, "manifest field 'token_layers' is missing"),
+        ({"inputs": ...}, "manifest field 'inputs' is missing"),
+        ({"keys_values": ...}, "manifest field 'keys_values' is missing"),
+        ({"inputs": ""}, "manifest field 'inputs' is '', allowed is base64 of at least one row"),
+        ({"inputs": 3}, "manifest field 'inputs' is 3, allowed is a value of type str"),
+        ({"inputs": "?"}, "manifest field 'inputs': it is not base64"),
+        ({"inputs": "AAAA"}, "'inputs': it holds 3 bytes, allowed is a positive multiple of 2"),
+        ({"inputs": "AAAAAA=="}, "'inputs': it holds 2 numbers, allowed is a multiple of 3, the layers' width"),
+        ({"inputs": ROW}, "manifest field 'content_hash' is"),
+        ({"inputs": "AHwAAAAA"}, "inputs holds 1 numbers that are not finite"),
+    ],
+)
+def test_damage_is_named(path, changes, message):
+    rewrite(path, **changes)
+    with pytest.raises(ConceptFileError, match=message) as error:
+        load_concept(path)
+    assert path.name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"inputs": vectors(2, 4)},
+            r"inputs have shape \(2, 4\), allowed is \(k, 3\), as wide as those of layer '.*k'",
+        ),
+        ({"inputs": vectors(3)}, r"inputs have shape \(3,\), allowed is \(k, 3\)"),
+        ({"inputs": vectors(0, 3)}, r"inputs have shape \(0, 3\), allowed is \(k, 3\)"),
+        ({"inputs": vectors(2, 3) * 1e6}, "inputs holds 6 numbers that are not finite"),
+        ({"layers": {}}, "has inputs and changes no weight"),
+        ({"tokens": {"<anna>": vectors(3, 5)}, "token_layers": LAYERS}, "has token_layers and inputs, allowed is one"),
+    ],
+)
+def test_what_cannot_be_saved_is_named(concept, tmp_path, changed, message):
+    with pytest.raises(ConceptFileError, match=message):
+        save_concept(replace(concept, **changed), tmp_path / "anna.safetensors")
+    assert not (tmp_path / "anna.safetensors").exists()
+
+
+def test_no_manifest_has_inputs_and_token_layers():
+    with pytest.raises(ConfigurationError, match="concept 'anna': has token_layers and inputs, allowed is one of them"):
+        replace(make_manifest(), token_layers=LAYERS, inputs=ROW)
