@@ -42,9 +42,9 @@ class InputGrams:
 
 
 def kept_gram(inputs: Tensor) -> Tensor:
-    """The Gram matrix ``(in, in)``, float32, of what a concept keeps of its layers' inputs, ``(k, in)``."""
+    """The Gram matrix ``(in, in)``, float64, of what a concept keeps of its layers' inputs, ``(k, in)``."""
     rows = inputs.double()
-    return (rows.T @ rows).float()
+    return rows.T @ rows
 
 
 def kept_inputs(concepts: Sequence[Concept]) -> InputGrams | None:
