@@ -122,6 +122,7 @@ class Adapter(nn.Module, ABC):
         rank: the rank r.
         lowest_rank: the lowest rank that a configuration may ask for.
         aimed: whether training sets directions to hear the concept's own tokens, by a method ``aim``.
+        turns: whether ``down`` is frozen, and may be replaced while ``up`` learns, by ``turn``.
         learning_rate: what its weights are trained with unless a configuration says otherwise.
     """
 
@@ -129,6 +130,7 @@ class Adapter(nn.Module, ABC):
     down: Tensor
     lowest_rank: ClassVar[int] = 1
     aimed: ClassVar[bool] = False
+    turns: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 2e-3
 
     @classmethod
@@ -190,6 +192,21 @@ class Adapter(nn.Module, ABC):
         """
         directions = functional.linear(x, self.down.to(x.dtype))
         return functional.linear(directions, (self.up * self.scaling).to(directions.dtype))
+
+    @torch.no_grad()
+    def turn(self, rows: Tensor) -> None:
+        """Replace the frozen directions, ``(r, in)``.
+
+        Raises:
+            ConfigurationError: when the method's directions are not frozen ones, or the shape is another.
+        """
+        if not self.turns or rows.shape != self.down.shape:
+            allowed = tuple(self.down.shape) if self.turns else "methods with frozen directions"
+            raise ConfigurationError(
+                f"layer {self.site.layer}: {type(self).__name__} is given directions {tuple(rows.shape)}; allowed are "
+                f"{allowed}"
+            )
+        self.down.copy_(rows)
 
     def delta(self, strength: float = 1.0) -> Tensor:
         """Return ``strength · ΔW``, ``(out, in)``, differentiable; strength 0 is the base, 1 the concept."""

@@ -24,6 +24,7 @@ class Dual(Adapter):
 
     lowest_rank = 0
     aimed = True
+    turns = True
     learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod

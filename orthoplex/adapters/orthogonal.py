@@ -42,6 +42,7 @@ class Orthogonal(Adapter):
         CapacityError: when the slot lies beyond the layer's capacity.
     """
 
+    turns = True
     learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod

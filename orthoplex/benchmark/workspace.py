@@ -135,7 +135,7 @@ class Workspace:
             trigger_form=config.trigger_form,
         )
         foreign = list(default_foreign_prompts(self.base)) if config.uses_foreign_prompts else []
-        told = {"training": config.to_json(), "dataset": dataset.dataset_hash, "name": source.name}
+        told = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
         request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
@@ -147,7 +147,7 @@ class Workspace:
         try:
             if _whole(output, load_concept, seconds) is None:  # looked at under the lock: another may have finished it
                 _write_json(folder / "request.json", request)
-                if config.solves_erasure:
+                if config.solves_at_end:
                     plain = config.while_training
                     trained = yield from self.concept(source, plain, resolution=resolution, message=message)
                     return self._silence(trained, config, output, seconds)
@@ -286,6 +286,13 @@ def _acquired(lock: FileLock) -> bool:
 def content_key(values: Mapping[str, Any]) -> str:
     """SHA-256 of plain JSON values, 24 hexadecimal digits of it; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _decisive_options(config: TrainingConfig) -> dict[str, Any]:
+    """The options of a training; how many steps are silent only where some are."""
+    told = config.to_json()
+    del told["erasure_steps"]
+    return told | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
 
 
 def _own_rate(config: TrainingConfig) -> dict[str, float]:

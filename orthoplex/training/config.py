@@ -11,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
+from orthoplex.training.ranges import ABOVE_ZERO, RANGES
 from orthoplex.training.values import REFUSED, convert, describe, parse
 
 TokenStart = Literal["class word", "rare word", "rare and class word"]
@@ -68,7 +69,11 @@ class TrainingConfig:
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
         erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time;
-            ``"closed-form"``: not while training, but solved for once at its end (``silenced``).
+            ``"closed-form"``: not while training, but solved for once at its end (``silenced``), or before the
+            last ``erasure_steps``.
+        erasure_steps: Of the closed form: the last steps, in which the weights learn alone, in directions that are
+            silent already; 0 solves at the end, and what that takes from the concept is not learned again. None is
+            three tenths of the steps where it can be: with frozen directions, on keys and values of cross-attention.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
@@ -122,6 +127,7 @@ class TrainingConfig:
     flip: bool = False
     erasure: float = 0.0
     erasure_form: Literal["activation", "prediction", "closed-form"] = "activation"
+    erasure_steps: int | None = None
     erasure_share: float = 1.0
     erasure_prompts: int = 128
     erasure_batch_size: int = 3
@@ -143,12 +149,12 @@ class TrainingConfig:
             if converted is REFUSED:
                 raise ConfigurationError(f"{key} is {value!r}; allowed is {describe(annotation)}")
             object.__setattr__(self, key, converted)
-        for key, (lowest, highest) in _RANGES.items():
+        for key, (lowest, highest) in RANGES.items():
             value = getattr(self, key)
             if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
                 limit = f"numbers from {lowest} to {highest}" if highest < math.inf else f"numbers from {lowest}"
                 raise ConfigurationError(f"{key} is {value!r}; allowed are {limit}")
-        for key in _ABOVE_ZERO:
+        for key in ABOVE_ZERO:
             if getattr(self, key) == 0:
                 raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
         check_config(self.adapter)  # which refuses what only adapters know about
@@ -198,6 +204,7 @@ class TrainingConfig:
                 )
 
     def _check_stages(self) -> None:
+        self._check_erasure_steps()
         if self._is_aimed and (self.layers != "cross-attention-kv" or self.text_encoder):
             raise ConfigurationError(
                 f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
@@ -216,6 +223,39 @@ class TrainingConfig:
         if self._is_aimed and self.duals > self.num_vectors:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
 
+    def _check_erasure_steps(self) -> None:
+        """Refuse to learn in silent directions where there are none, or where they depend on what is learned."""
+        if not self.erasure_steps:
+            return
+        told = f"erasure_steps is {self.erasure_steps} and"
+        if not self.solves_erasure:
+            raise ConfigurationError(f"{told} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
+        if not METHODS[self.method].turns:
+            allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.turns)
+            raise ConfigurationError(f"{told} method is {self.method!r}; allowed are methods {allowed}, or 0")
+        if not self._keys_values_alone:
+            raise ConfigurationError(
+                f"{told} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
+                "'cross-attention-kv' and false, or 0"
+            )
+        if self.first_steps + self.erasure_steps >= self.steps:
+            raise ConfigurationError(
+                f"{told} steps is {self.steps}; allowed are 0 to {self.steps - 1 - self.first_steps}"
+            )
+
+    @property
+    def _keys_values_alone(self) -> bool:
+        return self.layers == "cross-attention-kv" and not self.text_encoder
+
+    @property
+    def silent_steps(self) -> int:
+        """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
+        if self.erasure_steps is not None:
+            return self.erasure_steps
+        if not (self.solves_erasure and METHODS[self.method].turns and self._keys_values_alone):
+            return 0
+        return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
+
     @property
     def learns_values(self) -> bool:
         """Whether the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
@@ -232,13 +272,18 @@ class TrainingConfig:
 
     @property
     def solves_erasure(self) -> bool:
-        """Whether erasure is solved for after training, and is no part of the loss."""
+        """Whether erasure is solved for, and is no part of the loss."""
         return self.erasure > 0 and self.erasure_form == "closed-form"
+
+    @property
+    def solves_at_end(self) -> bool:
+        """Whether erasure is solved for when all steps are done."""
+        return self.solves_erasure and self.silent_steps == 0
 
     @property
     def while_training(self) -> "TrainingConfig":
         """What the steps follow: the same, without erasure that is solved for after them."""
-        return replace(self, erasure=0.0, erasure_form="activation") if self.solves_erasure else self
+        return replace(self, erasure=0.0, erasure_form="activation") if self.solves_at_end else self
 
     @property
     def trains_erasure(self) -> bool:
@@ -255,7 +300,7 @@ class TrainingConfig:
         """The learning rate of the weights, the method's own where none is given."""
         if self.learning_rate is not None:
             return self.learning_rate
-        factor = _KEYS_VALUES_ALONE if self.layers == "cross-attention-kv" and not self.text_encoder else 1.0
+        factor = _KEYS_VALUES_ALONE if self._keys_values_alone else 1.0
         return factor * METHODS[self.method].learning_rate
 
     @property
@@ -325,47 +370,9 @@ class TrainingConfig:
         return values
 
 
-_ABOVE_ZERO = (
-    *("learning_rate", "text_encoder_learning_rate", "token_norm_limit", "alpha"),
-    *("min_snr_gamma", "erasure_share", "dual_ridge"),
-)
+_SILENT_SHARE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""
-_LARGEST = 1e6
-"""Of factors that meet numbers of float32: their products must stay finite."""
-_RANGES: dict[str, tuple[float, float]] = {
-    "slot": (0, math.inf),
-    "slots": (1, math.inf),
-    "rank": (0, math.inf),
-    "learning_rate": (0, _LARGEST),
-    "text_encoder_learning_rate": (0, _LARGEST),
-    "token_learning_rate": (0, _LARGEST),
-    "num_vectors": (1, 16),
-    "token_norm_limit": (0, math.inf),
-    "steps": (1, math.inf),
-    "token_steps": (0, math.inf),
-    "duals": (1, math.inf),
-    "dual_ridge": (0, _LARGEST),
-    "batch_size": (1, math.inf),
-    "weight_decay": (0, _LARGEST),
-    "gradient_clip": (0, math.inf),
-    "warmup": (0, math.inf),
-    "seed": (0, 2**62),
-    "min_snr_gamma": (0, math.inf),
-    "noise_offset": (0, math.inf),
-    "caption_dropout": (0, 1),
-    "erasure": (0, _LARGEST),
-    "erasure_share": (0, 1),
-    "erasure_prompts": (1, math.inf),
-    "erasure_batch_size": (1, math.inf),
-    "prior_pictures": (0, math.inf),
-    "prior_weight": (0, 1),
-    "sample_every": (0, math.inf),
-    "num_inference_steps": (1, math.inf),
-    "prior_inference_steps": (1, math.inf),
-    "guidance_scale": (0, math.inf),
-    "checkpoint_every": (0, math.inf),
-}
 
 
 def _check_key(key: str) -> None:

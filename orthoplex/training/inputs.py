@@ -6,12 +6,13 @@ and the concept's file keeps it (``with_inputs``).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, Manifest
+from orthoplex.concepts import Concept
 from orthoplex.merging import Algorithm, InputGrams, kept_gram, merge_layers
 from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
 from orthoplex.training.dataset import CAPTION_TEMPLATES
@@ -38,16 +39,30 @@ Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, 
 """(what is folded in, layers, prompts) -> layer to its Gram matrix."""
 
 
-def own_prompts(manifest: Manifest) -> tuple[str, ...]:
+class Named(Protocol):
+    """What is called by a trigger: a manifest, or a data set."""
+
+    @property
+    def kind(self) -> str:
+        """One of the kinds of concepts."""
+        ...
+
+    @property
+    def trigger(self) -> str:
+        """The prompt fragment that calls it."""
+        ...
+
+
+def own_prompts(concept: Named) -> tuple[str, ...]:
     """Return prompts of a concept: its kind's templates, and it in plain places, or beside plain things.
 
     They are the same for all concepts of a kind, and say nothing that a concept might contradict.
 
     Args:
-        manifest: Of the concept; its ``<name>`` stands for all its vectors.
+        concept: Its manifest, or its data set; ``<name>`` stands for all its vectors.
     """
-    templates = [*CAPTION_TEMPLATES[manifest.kind], *_SETTINGS.get(manifest.kind, _IN_PLACES)]
-    return tuple(dict.fromkeys(template.format(trigger=manifest.trigger) for template in templates))
+    templates = [*CAPTION_TEMPLATES[concept.kind], *_SETTINGS.get(concept.kind, _IN_PLACES)]
+    return tuple(dict.fromkeys(template.format(trigger=concept.trigger) for template in templates))
 
 
 def inputs_for(

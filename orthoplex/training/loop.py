@@ -91,7 +91,8 @@ def train(
             "the base's weights are float16, in which gradients vanish; allowed are float32 and bfloat16"
         )
     _check_inference_steps(base, config)
-    config = replace(config, mixed_precision=chosen_precision(config.mixed_precision, base.device))  # as files tell it
+    precise = chosen_precision(config.mixed_precision, base.device)
+    config = replace(config, mixed_precision=precise, erasure_steps=config.silent_steps)  # as files tell it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     if config.uses_foreign_prompts and not foreign:
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
@@ -195,7 +196,7 @@ def _steps(
                     if stage.stop == config.steps:
                         images = _samples(base, dataset, config, output, state.step)
         concept = run.concept(base, dataset, state)
-        if config.solves_erasure:
+        if config.solves_at_end:
             save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
             concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
         save_concept(with_inputs(base, concept), output)

@@ -112,7 +112,8 @@ class Run:
         }
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
-        """The finished concept; of erasure in closed form it says nothing, as that is yet to come."""
+        """The finished concept; of erasure that is solved for at the end it says nothing, as that is yet to come."""
+        in_slot = self.config.silent_steps == 0  # silent directions are no slot's
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
         uses_basis = changes_weights and METHODS[config.method].uses_basis(config)
@@ -125,8 +126,8 @@ class Run:
             base=base.identity,
             method=config.method if changes_weights else "none",
             adapter=asdict(replace(config, slot=slot)) if changes_weights else {},
-            basis_id=BASIS_ID if uses_basis else None,
-            slot=slot,
+            basis_id=BASIS_ID if uses_basis and in_slot else None,
+            slot=slot if in_slot else None,
             training={
                 **self.config.while_training.to_json(),
                 "concept_id": self.concept_id,

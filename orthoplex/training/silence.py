@@ -1,21 +1,29 @@
-"""Erasure in closed form: a trained concept becomes silent on inputs that do not hold it; nothing is trained for it."""
+"""Erasure in closed form: a trained concept becomes silent on inputs that do not hold it; nothing is trained for it.
+
+Or its directions do while it is trained, and the weights go on learning in these.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from orthoplex.concepts import Concept
+from orthoplex.adapters import Adapter, LowRank
+from orthoplex.concepts import Concept, token_names
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
 from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone, show_text
 from orthoplex.training.batches import seeded
 from orthoplex.training.config import TrainingConfig
+from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures, strangers
-from orthoplex.training.inputs import gather_inputs
+from orthoplex.training.inputs import gather_inputs, own_prompts
 from orthoplex.training.prompts import default_foreign_prompts
+from orthoplex.training.run import Run
+from orthoplex.training.text import encode_ids, text_features
 
 _LOG = logging.getLogger(__name__)
 _LITTLE = 0.1
@@ -45,18 +53,16 @@ def silenced(
         BaseModelError: When the concept does not fit the base.
         ConfigurationError: When the weight is 0, or the concept was silenced before.
     """
-    if config.erasure == 0:
-        raise ConfigurationError("erasure is 0, with which nothing becomes silent; allowed are numbers above 0")
-    before = concept.manifest.training
-    if before.get("erasure_form") == "closed-form" and before.get("erasure"):
-        raise ConfigurationError(
-            f"concept {concept.name} was silenced before, with weight {before['erasure']}; allowed is once"
-        )
+    _check_silence(concept, config)
     if not concept.layers:
         return concept
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
+    width = base.pipeline.text_encoder.get_input_embeddings().embedding_dim
+    stand_ins = {token: torch.zeros(width) for token in concept.tokens}
     with channels_last(base.pipeline):
-        foreign = _foreign_grams(base, concept, config, prompts)
+        with base.with_tokens(stand_ins) as ids:
+            told = {"name": concept.name, "class_word": concept.manifest.class_word, "token_ids": ids}
+            foreign = foreign_grams(base, config, concept.layers, prompts, **told)
         layers, kept = dict(concept.layers), []
         for of_text in (True, False):
             chosen = [layer for layer in layers if is_text_encoders(layer) == of_text]
@@ -76,35 +82,104 @@ def silenced(
             config.erasure,
             100 * sum(kept) / len(kept),
         )
-    told = {"erasure": config.erasure, "erasure_form": "closed-form", "erasure_prompts": config.erasure_prompts}
+    before = concept.manifest.training
+    done = {"erasure": config.erasure, "erasure_form": "closed-form", "erasure_prompts": config.erasure_prompts}
     if before.get("erasure"):
-        told["erasure_while_training"] = before["erasure"]
-    manifest = replace(concept.manifest, slot=None, basis_id=None, training={**before, **told})
+        done["erasure_while_training"] = before["erasure"]
+    manifest = replace(concept.manifest, slot=None, basis_id=None, training={**before, **done})
     return replace(concept, manifest=manifest, layers=layers)
 
 
-def _foreign_grams(
-    base: Base, concept: Concept, config: TrainingConfig, prompts: Sequence[str]
-) -> Mapping[str, Tensor]:
-    """What the concept's layers see under foreign prompts, layer to ``(in, in)``."""
-    generator = seeded("silence", concept.name, config.seed)
-    names, class_word = list(concept.tokens), concept.manifest.class_word
-    token = min(names, key=len, default="")  # the first one's name; the others' have a number behind
-    told = replace(config, num_vectors=max(1, len(names)))
+def _check_silence(concept: Concept, config: TrainingConfig) -> None:
+    if config.erasure == 0:
+        raise ConfigurationError("erasure is 0, with which nothing becomes silent; allowed are numbers above 0")
+    before = concept.manifest.training
+    if before.get("erasure_form") == "closed-form" and before.get("erasure"):
+        raise ConfigurationError(
+            f"concept {concept.name} was silenced before, with weight {before['erasure']}; allowed is once"
+        )
+
+
+@torch.no_grad()
+def foreign_grams(
+    base: Base,
+    config: TrainingConfig,
+    layers: Collection[str],
+    prompts: Sequence[str],
+    *,
+    name: str,
+    class_word: str,
+    token_ids: Mapping[str, int],
+) -> dict[str, Tensor]:
+    """Return what layers see under foreign prompts, layer to ``(in, in)``; concepts that do not exist are among them.
+
+    Args:
+        base: The base, with nothing folded in or attached; its tokenizer knows the concept's tokens.
+        config: For the number of prompts, the seed and the batch size.
+        layers: Names of the layers.
+        prompts: Prompts of the base's own words.
+        name: The concept's name.
+        class_word: The concept's class word.
+        token_ids: The concept's tokens and their ids.
+    """
+    generator = seeded("silence", name, config.seed)
+    token = min(token_ids, key=len, default="")  # the first one's name; the others' have a number behind
+    told = replace(config, num_vectors=max(1, len(token_ids)))
     composed, vectors = strangers(base, told, token=token, class_word=class_word, prompts=prompts, generator=generator)
-    if not names:
+    if not token_ids:
         composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
-    latents, of_text = None, see_text_alone(base, concept.layers)
+    latents, of_text = None, see_text_alone(base, layers)
     if config.prior_pictures > 0 and not of_text:
         latents = make_prior_pictures(base, config, composed.plain).latents
-    stand_ins = {name: vectors.new_zeros(vectors.shape[-1]) for name in names}
-    with base.with_tokens(stand_ins) as ids, collected_grams(base, list(concept.layers)) as grams:
-        token_ids = [ids[name] for name in names]
-        inputs = draw_foreign_inputs(base, prompts=composed, vectors=vectors, latents=latents, generator=generator)
+    ids = list(token_ids.values())
+    inputs = draw_foreign_inputs(base, prompts=composed, vectors=vectors, latents=latents, generator=generator)
+    with collected_grams(base, list(layers)) as grams:
         for chosen in torch.arange(len(inputs)).split(config.batch_size):
             part = inputs.take(chosen)
             if of_text:
-                show_text(base, part.features(base, token_ids), grams)
+                show_text(base, part.features(base, ids), grams)
             else:
-                part.predict(base, token_ids)
+                part.predict(base, ids)
     return {layer: gram.value(layer) for layer, gram in grams.items()}
+
+
+@torch.no_grad()
+def silent_directions(
+    base: Base,
+    dataset: ConceptDataset,
+    run: Run,
+    adapters: Mapping[str, Adapter],
+    vectors: Tensor,
+    token_ids: Sequence[int],
+    foreign_prompts: Sequence[str],
+) -> dict[str, tuple[Tensor, float]]:
+    """Return what every adapter's frozen directions become when they are silent: rows ``(r, in)``, and a length.
+
+    The rows are ``down G (G + w G₀ + εI)⁻¹`` times the length, with which they are heard about as loudly under the
+    concept's own prompts as before, so that one learning rate suits both. It is a power of two: what ``up`` is
+    divided by on its account comes back bit for bit.
+
+    Args:
+        base: The base, with no adapter attached; its tokenizer knows the tokens.
+        dataset: For the concept's own prompts.
+        run: For the weight of erasure, and where what tokens learned is put.
+        adapters: Layer name to adapter; layers see the text alone.
+        vectors: What the tokens learned; it does not change any more.
+        token_ids: The k ids of the tokens.
+        foreign_prompts: Prompts of the base's own words.
+    """
+    config, layers = run.config, list(adapters)
+    names = dict(zip(token_names(run.name, len(token_ids)), token_ids, strict=True))
+    told = {"name": run.name, "class_word": dataset.class_word, "token_ids": names}
+    foreign = foreign_grams(base, config, layers, foreign_prompts, **told)
+    with run.put_in(base, token_ids, vectors), collected_grams(base, layers) as own:
+        for ids in encode_ids(base, own_prompts(dataset)).split(config.batch_size):
+            show_text(base, text_features(base, ids).to(base.dtype), own)
+    turned = {}
+    for layer, adapter in adapters.items():
+        gram, loud = own[layer].value(layer), LowRank(adapter.up.detach().cpu(), adapter.down.cpu())
+        rows = silence(loud, gram, foreign[layer], weight=config.erasure).down
+        before, after = (float(((down @ gram) * down).sum()) for down in (loud.down, rows))
+        length = 2.0 ** round(math.log2(before / after) / 2) if before > 0 and after > 0 else 1.0
+        turned[layer] = (rows * length, length)
+    return turned

@@ -25,8 +25,10 @@ from orthoplex.training.foreign import (
     make_prior_pictures,
     strangers,
 )
+from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
+from orthoplex.training.silence import silent_directions
 from orthoplex.training.text import encode_ids, replaced_vectors, text_features
 
 _LOG = logging.getLogger(__name__)
@@ -44,23 +46,26 @@ class Stage:
         stop: One past its last step.
         tokens: Whether the token vectors learn.
         weights: Whether the weights learn.
+        silent: Whether they do so in directions that are silent on foreign prompts.
     """
 
     start: int
     stop: int
     tokens: bool
     weights: bool
+    silent: bool = False
 
 
 def stages(config: TrainingConfig) -> tuple[Stage, ...]:
     """The stages of a training, one after the other."""
-    first = config.first_steps
+    first, last = config.first_steps, config.steps - config.silent_steps
     tokens = first == 0 and config.token_vectors != "frozen"
-    both = (
+    every = (
         Stage(0, first, tokens=True, weights=False),
-        Stage(first, config.steps, tokens=tokens, weights=True),
+        Stage(first, last, tokens=tokens, weights=True),
+        Stage(last, config.steps, tokens=False, weights=True, silent=True),
     )
-    return tuple(stage for stage in both if stage.start < stage.stop)
+    return tuple(stage for stage in every if stage.start < stage.stop)
 
 
 def foreign_material(
@@ -106,11 +111,37 @@ def in_stage(
         erasure = None
         if stage.weights:
             aim_duals(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
+            if stage.silent:
+                turned = silent_directions(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
+                stack.enter_context(_turned(state, stage, turned))
             if inputs is not None:
                 erasure = _erasure(base, run, state.adapters, inputs, token_ids)
             stack.enter_context(base.attached(state.adapters))
         stack.enter_context(run.put_in(base, token_ids, vectors))
         yield erasure
+
+
+@contextmanager
+def _turned(state: TrainingState, stage: Stage, turned: Mapping[str, tuple[Tensor, float]]) -> Iterator[None]:
+    """Turn all directions; ``up`` follows once, before the first step of the stage, and goes back if none was taken."""
+
+    def scale(exponent: int) -> None:
+        with torch.no_grad(), deferred_interrupt():
+            for layer, (_, length) in turned.items():
+                state.adapters[layer].up.mul_(length**exponent)
+
+    begins = state.step == stage.start
+    for layer, (rows, _) in turned.items():
+        state.adapters[layer].turn(rows)
+    try:
+        if begins:
+            for adapter in state.adapters.values():
+                state.optimizer.state.pop(adapter.up, None)  # of steps in other directions
+            scale(-1)
+        yield
+    finally:
+        if begins and state.step == stage.start:
+            scale(1)
 
 
 def _erasure(

@@ -143,7 +143,9 @@ def test_what_a_concept_keeps_is_what_its_layers_see(pico, keys_values):
     kept = gather_inputs(pico, [anna], with_foreign=False, gather=refuse).concepts[anna.content_hash]
     assert kept.keys() == gathered.keys() and anna.inputs.dtype == torch.float16
     for layer in layers:
-        torch.testing.assert_close(kept[layer].float(), gathered[layer], rtol=2e-3, atol=2e-3 * gathered[layer].trace().item())
+        torch.testing.assert_close(
+            kept[layer].float(), gathered[layer], rtol=2e-3, atol=2e-3 * gathered[layer].trace().item()
+        )
         assert len(anna.inputs) < len(gathered[layer])  # directions in which nothing is seen are left out
 
 

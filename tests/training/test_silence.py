@@ -10,8 +10,8 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import crosstalk, silence
 from orthoplex.models import gather_grams
 from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
-from orthoplex.training import silence as silence_module
-from tests.pico import make_concept
+from orthoplex.training.silence import foreign_grams
+from tests.pico import TEXT_WIDTH, make_concept
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
 TEXT_ONLY = {"layers": "cross-attention-kv", "slots": 3}
@@ -64,7 +64,7 @@ def test_a_larger_weight_is_more_silent(base, dataset, config, tmp_path):
 )
 def test_training_ends_with_what_a_plain_training_made_silent(base, dataset, config, tmp_path, changes):
     plain = trained(base, dataset, config, tmp_path / "plain.safetensors", **changes)
-    options = {"erasure": 5.0, "erasure_form": "closed-form"}
+    options = {"erasure": 5.0, "erasure_form": "closed-form", "erasure_steps": 0}
     found = trained(base, dataset, config, tmp_path / "silent.safetensors", **changes, **options)
     expected = silenced(base, plain, replace(config, **changes, **options), foreign_prompts=FOREIGN)
     for layer, part in expected.layers.items():
@@ -105,7 +105,7 @@ def test_concepts_without_weights_or_without_tokens(base, dataset, config):
 
 
 def test_once_is_enough(base, dataset, config, tmp_path):
-    options = {"erasure": 5.0, "erasure_form": "closed-form"}
+    options = {"erasure": 5.0, "erasure_form": "closed-form", "erasure_steps": 0}
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, **options)
     with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5"):
         silenced(base, concept, config)
@@ -128,7 +128,9 @@ def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base
     layer = next(layer for layer in quiet.layers if layer not in of_text)
     grams = gather_inputs(base, [between], with_foreign=False).concepts[between.content_hash]
     stale = gather_inputs(base, [concept], with_foreign=False).concepts[concept.content_hash]
-    foreign = silence_module._foreign_grams(base, concept, replace(config, erasure=10.0), FOREIGN)
+    with base.with_tokens({token: torch.zeros(TEXT_WIDTH) for token in concept.tokens}) as ids:
+        told = {"name": "anna", "class_word": "person", "token_ids": ids}
+        foreign = foreign_grams(base, config, concept.layers, FOREIGN, **told)
     expected, wrong = (
         silence(concept.layers[layer], own[layer], foreign[layer], weight=10.0).delta() for own in (grams, stale)
     )
@@ -144,7 +146,7 @@ def test_a_token_that_says_its_class_word_is_told(base, dataset, config, tmp_pat
 
 def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, monkeypatch):
     output = tmp_path / "anna.safetensors"
-    config = replace(config, **TEXT_ONLY, steps=2, erasure=5.0, erasure_form="closed-form")
+    config = replace(config, **TEXT_ONLY, steps=2, erasure=5.0, erasure_form="closed-form", erasure_steps=0)
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="memory"):
         patched.setattr(loop, "silenced", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
         list(train(base, dataset, config, output=output))

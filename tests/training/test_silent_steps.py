@@ -1,0 +1,165 @@
+"""Weights that go on learning in directions that are silent already."""
+
+import signal
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
+from orthoplex.concepts import load_concept
+from orthoplex.errors import ConfigurationError
+from orthoplex.training import TrainingConfig, checkpoint_path, loop, silenced, stages, train
+from tests.training.test_loop import assert_same_concept, last_of
+from tests.training.test_silence import FOREIGN, TEXT_ONLY, said
+
+SILENT = {**TEXT_ONLY, "erasure": 5.0, "erasure_form": "closed-form", "sample_every": 0}
+VARIANTS = {
+    "orthogonal": {},
+    "layer-wise": {"token_vectors": "layer-wise"},
+    "keys and values": {"token_vectors": "keys-and-values", "num_vectors": 1},
+    "tokens first": {"token_steps": 1},
+    "dual": {"method": "dual", "token_steps": 1},
+}
+variants = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+
+
+def finished(base, dataset, config, path, **options):
+    last_of(train(base, dataset, config, output=path, foreign_prompts=FOREIGN, **options))
+    return load_concept(path, base=base.identity)
+
+
+@variants
+def test_they_begin_where_the_closed_form_ends(base, dataset, config, tmp_path, changes, monkeypatch):
+    """What a silent step that moves nothing leaves is the shorter training, silenced: no weight jumps."""
+    config = replace(config, **SILENT, **changes, steps=4)
+    short = replace(config, steps=3, erasure=0.0)
+    expected = silenced(
+        base,
+        finished(base, dataset, short, tmp_path / "short.safetensors"),
+        replace(short, erasure=5.0),
+        foreign_prompts=FOREIGN,
+    )
+    factor = loop._learning_rate_factor
+    monkeypatch.setattr(loop, "_learning_rate_factor", lambda *told: 0.0 if told[1].silent else factor(*told))
+    found = finished(base, dataset, replace(config, erasure_steps=1), tmp_path / "anna.safetensors")
+    for layer, change in expected.layers.items():
+        torch.testing.assert_close(found.layers[layer].delta(), change.delta(), rtol=1e-3, atol=1e-5)
+    for token, vector in expected.tokens.items():
+        assert torch.equal(found.tokens[token], vector)
+
+
+def test_they_learn_and_stay_silent(base, dataset, config, tmp_path):
+    plain = replace(config, **TEXT_ONLY, erasure=0.0, sample_every=0)
+    loud = finished(base, dataset, replace(plain, steps=10), tmp_path / "loud.safetensors")
+    told = replace(plain, erasure=30.0, erasure_form="closed-form", steps=20)
+    quiet = finished(base, dataset, replace(told, erasure_steps=10), tmp_path / "quiet.safetensors")
+    solved = silenced(base, loud, told, foreign_prompts=FOREIGN)
+    own = ["a photo of <anna> person"]
+    share = [said(base, one, FOREIGN) / said(base, one, own, one) for one in (loud, quiet)]
+    assert share[1] < 0.5 * share[0]
+    assert said(base, quiet, own, quiet) > said(base, solved, own, solved)
+
+
+@variants
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_resumed_equals_unbroken(base, dataset, config, tmp_path, changes, stop):
+    config = replace(config, **SILENT, **changes, steps=6, erasure_steps=2)  # the silent steps are the fifth and sixth
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    finished(base, dataset, config, straight)
+    with closing(train(base, dataset, config, output=broken, foreign_prompts=FOREIGN)) as records:
+        assert last_of(islice(records, stop + 1)).step == stop
+    finished(base, dataset, config, broken, resume=True)
+    assert_same_concept(straight, broken)
+
+
+@pytest.mark.parametrize("where", ["silent_directions", "in_stage", "_denoising_loss"])
+def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tmp_path, monkeypatch, where):
+    config = replace(config, **SILENT, steps=4, erasure_steps=2)
+    straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
+    finished(base, dataset, config, straight)
+    module = stages if where == "silent_directions" else loop
+    original, calls = getattr(module, where), []
+
+    def interrupting(*told):
+        calls.append(where)
+        if len(calls) == {"silent_directions": 1, "in_stage": 2, "_denoising_loss": 3}[where]:
+            signal.raise_signal(signal.SIGINT)
+        return original(*told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, where, interrupting)
+        stopped = list(train(base, dataset, config, output=broken, foreign_prompts=FOREIGN))
+    assert stopped[-1].output is None and checkpoint_path(broken).is_file()
+    finished(base, dataset, config, broken, resume=True)
+    assert_same_concept(straight, broken)
+
+
+def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
+    concept = finished(
+        base, dataset, replace(config, **SILENT, slot=1, steps=3, erasure_steps=1), tmp_path / "anna.safetensors"
+    )
+    manifest = concept.manifest
+    assert (manifest.slot, manifest.basis_id) == (None, None) and concept.inputs is not None
+    assert (manifest.training["erasure"], manifest.training["erasure_steps"], manifest.training["slot"]) == (5.0, 1, 1)
+    with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5.0"):
+        silenced(base, concept, replace(config, **SILENT))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "none", "erasure": 5.0}, "layers is 'none' with text_encoder false"),
+        ({"erasure": 0.0}, "erasure_steps is 2 and erasure is 0.0 in form 'closed-form'; allowed is 0"),
+        ({"erasure_form": "activation"}, "erasure is 5.0 in form 'activation'; allowed is 0"),
+        ({"method": "lora"}, "method is 'lora'; allowed are methods 'orthogonal', 'dual', or 0"),
+        ({"layers": "attention"}, "layers is 'attention' with text_encoder false; allowed are 'cross-attention-kv'"),
+        ({"text_encoder": True}, "layers is 'cross-attention-kv' with text_encoder true"),
+        ({"steps": 2}, "erasure_steps is 2 and steps is 2; allowed are 0 to 1"),
+        ({"steps": 4, "token_steps": 2}, "erasure_steps is 2 and steps is 4; allowed are 0 to 1"),
+        ({"erasure_steps": -1}, "erasure_steps is -1; allowed are numbers from 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        TrainingConfig(**{**SILENT, "steps": 10, "erasure_steps": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 3),
+        ({"erasure_steps": 0}, 0),
+        ({"erasure_steps": 7}, 7),
+        ({"erasure": 0.0}, 0),
+        ({"erasure_form": "activation"}, 0),
+        ({"method": "lora"}, 0),
+        ({"layers": "attention"}, 0),
+        ({"layers": "none"}, 0),
+        ({"text_encoder": True}, 0),
+        ({"token_steps": 9}, 0),
+        ({"token_steps": 8}, 1),
+        ({"method": "dual", "steps": 3}, 1),
+    ],
+)
+def test_how_many_there_are_unless_told(changes, expected):
+    config = TrainingConfig(**{**SILENT, "steps": 10, **changes})
+    assert config.silent_steps == expected and config.solves_at_end == (config.solves_erasure and expected == 0)
+    assert sum(stage.stop - stage.start for stage in stages.stages(config) if stage.silent) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_frozen_directions_turn(method):
+    told = AdapterConfig(method=method, rank=2, slots=2, slot=0) if method != "full" else AdapterConfig(method=method)
+    adapter = create_adapter(told, layer="a", out_features=4, in_features=6, concept_id="anna-0", seed=0)
+    rows = torch.ones(adapter.down.shape)
+    if METHODS[method].turns:
+        adapter.turn(rows)
+        assert torch.equal(adapter.down, rows)
+        with pytest.raises(ConfigurationError, match=r"layer a: .* is given directions \(1, 6\); allowed are \("):
+            adapter.turn(rows[:1])
+    else:
+        with pytest.raises(ConfigurationError, match="allowed are methods with frozen directions"):
+            adapter.turn(rows)
