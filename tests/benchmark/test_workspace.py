@@ -119,9 +119,10 @@ def test_an_interrupted_training_gives_the_same_concept(workspace, sources):
 
 
 def test_one_training_serves_every_weight_of_erasure_in_closed_form(workspace, sources, tmp_path):
-    events, first = trained(workspace, sources[0], replace(CONFIG, erasure=2.0, erasure_form="closed-form"))
+    config = replace(CONFIG, erasure_form="closed-form", erasure_steps=0)
+    events, first = trained(workspace, sources[0], replace(config, erasure=2.0))
     assert [event.done for event in events] == [0, 1, 2, 3]
-    events, second = trained(workspace, sources[0], replace(CONFIG, erasure=8.0, erasure_form="closed-form"))
+    events, second = trained(workspace, sources[0], replace(config, erasure=8.0))
     assert events == [] and second.seconds > 0
     events, plain = trained(workspace, sources[0])
     assert events == [] and len({one.path for one in (first, second, plain)}) == 3
@@ -130,8 +131,9 @@ def test_one_training_serves_every_weight_of_erasure_in_closed_form(workspace, s
     assert found[0].content_hash != found[1].content_hash
 
 
-def test_what_erasure_in_closed_form_makes_is_what_training_would_have_made(workspace, sources, tmp_path):
-    config = replace(CONFIG, erasure=2.0, erasure_form="closed-form")
+@pytest.mark.parametrize("steps", [0, 1])
+def test_what_erasure_in_closed_form_makes_is_what_training_would_have_made(workspace, sources, tmp_path, steps):
+    config = replace(CONFIG, erasure=2.0, erasure_form="closed-form", erasure_steps=steps)
     _, kept = trained(workspace, sources[0], config)
     source, output = sources[0], tmp_path / "anna.safetensors"
     folder = training_folder(source, workspace.folder)
@@ -141,6 +143,15 @@ def test_what_erasure_in_closed_form_makes_is_what_training_would_have_made(work
     for _ in train(workspace.base, dataset, config, output=output):
         pass
     assert load_concept(output).content_hash == load_concept(kept.path).content_hash
+
+
+def test_how_many_steps_are_silent_names_a_training_only_where_some_are(workspace, sources):
+    path = trained(workspace, sources[0])[1].path
+    assert trained(workspace, sources[0], replace(CONFIG, erasure_steps=0))[1].path == path
+    config = replace(CONFIG, steps=4, erasure=2.0, erasure_form="closed-form")
+    told = trained(workspace, sources[0], config)[1].path  # three tenths
+    assert trained(workspace, sources[0], replace(config, erasure_steps=1))[1].path == told
+    assert trained(workspace, sources[0], replace(config, erasure_steps=2))[1].path != told
 
 
 def test_what_another_process_trains_is_waited_for(workspace, sources, monkeypatch):
