@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orthoplex.benchmark.events import BenchmarkEvent
@@ -104,8 +104,7 @@ def shipped_material() -> DemoMaterial:
 
 def training_of(manifest: Manifest) -> TrainingConfig:
     """The training configuration that a concept file names."""
-    known = {item.name for item in fields(TrainingConfig)}
-    return TrainingConfig.from_mapping({key: value for key, value in manifest.training.items() if key in known})
+    return TrainingConfig.recorded(manifest.training)
 
 
 def _live_concepts(settings: DemoSettings, concepts: Sequence[ConceptSource]) -> tuple[str, ...]:

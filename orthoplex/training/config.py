@@ -335,6 +335,16 @@ class TrainingConfig:
         return TrainingConfig(**values)
 
     @staticmethod
+    def recorded(values: Mapping[str, Any]) -> "TrainingConfig":
+        """Read what a concept file says of its training; what is no option of this version is left out.
+
+        Files that do not tell ``erasure_steps`` are of a time when there were none.
+        """
+        known = {item.name for item in fields(TrainingConfig)}
+        kept = {key: value for key, value in values.items() if key in known}
+        return TrainingConfig.from_mapping({"erasure_steps": 0, **kept})
+
+    @staticmethod
     def from_toml(path: str | Path | None, *, overrides: Sequence[str] = ()) -> "TrainingConfig":
         """Read a configuration from the top-level keys of a TOML file, if there is one, and ``key=value`` entries.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -175,8 +175,7 @@ def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
     training = concept.manifest.training
     if "concept_id" not in training:
         raise ConfigurationError(f"concept {concept.name} does not say how it was trained; allowed are those that do")
-    known = {item.name for item in fields(TrainingConfig)}
-    config = TrainingConfig.from_mapping({key: value for key, value in training.items() if key in known})
+    config = TrainingConfig.recorded(training)
     word, count = concept.manifest.class_word, len(concept.tokens)
     vectors = _starting_vectors(base, config, training["concept_id"], word, count)
     names = token_names(concept.name, count)  # the file has them in the order of their letters

@@ -150,6 +150,13 @@ def test_how_many_there_are_unless_told(changes, expected):
     assert sum(stage.stop - stage.start for stage in stages.stages(config) if stage.silent) == expected
 
 
+def test_files_that_do_not_tell_had_none(config):
+    told = replace(config, **SILENT, steps=4)
+    assert TrainingConfig.recorded(told.to_json() | {"concept_id": "anna-0", "erasure_steps": 2}).silent_steps == 2
+    before = {key: value for key, value in told.to_json().items() if key != "erasure_steps"}
+    assert TrainingConfig.recorded(before).silent_steps == 0 and TrainingConfig.from_mapping(before).silent_steps == 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_only_frozen_directions_turn(method):
     told = AdapterConfig(method=method, rank=2, slots=2, slot=0) if method != "full" else AdapterConfig(method=method)
