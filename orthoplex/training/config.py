@@ -12,7 +12,7 @@ from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_conf
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
 from orthoplex.training.ranges import ABOVE_ZERO, RANGES
-from orthoplex.training.values import REFUSED, convert, describe, parse
+from orthoplex.training.values import REFUSED, convert, describe, read_entries
 
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
@@ -353,7 +353,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
         """
-        changes = _read_entries(overrides)
+        changes = read_entries(overrides, check_key=_check_key)
         if path is None:
             return TrainingConfig.from_mapping(changes)
         try:
@@ -371,7 +371,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
         """
-        return replace(self, **_read_entries(overrides))
+        return replace(self, **read_entries(overrides, check_key=_check_key))
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
@@ -390,16 +390,3 @@ def _check_key(key: str) -> None:
     if key not in known:
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
         raise ConfigurationError(f"{key!r} is no training option; did you mean {nearest!r}?")
-
-
-def _read_entries(entries: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` entries as plain values; the last of one key counts."""
-    changes: dict[str, Any] = {}
-    for entry in entries:
-        key, separator, text = entry.partition("=")
-        key = key.strip()
-        if not separator:
-            raise ConfigurationError(f"override {entry!r} has no '='; allowed is key=value")
-        _check_key(key)
-        changes[key] = parse(text.strip())
-    return changes

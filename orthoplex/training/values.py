@@ -3,7 +3,10 @@
 import sys
 import tomllib
 import types
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
+
+from orthoplex.errors import ConfigurationError
 
 REFUSED = object()
 """What stands for a value that an annotation does not allow."""
@@ -48,3 +51,24 @@ def describe(annotation: Any) -> str:  # noqa: ANN401  (a type annotation has no
         return "a list of texts"
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "none"}
     return names[annotation]
+
+
+def read_entries(entries: Sequence[str], *, check_key: Callable[[str], None]) -> dict[str, Any]:
+    """Read ``key=value`` entries as plain values; the last of one key counts.
+
+    Args:
+        entries: The entries.
+        check_key: Refuses a key that is no option.
+
+    Raises:
+        ConfigurationError: For an entry without ``=``.
+    """
+    changes: dict[str, Any] = {}
+    for entry in entries:
+        key, separator, text = entry.partition("=")
+        key = key.strip()
+        if not separator:
+            raise ConfigurationError(f"override {entry!r} has no '='; allowed is key=value")
+        check_key(key)
+        changes[key] = parse(text.strip())
+    return changes
