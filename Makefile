@@ -71,6 +71,7 @@ bench: env pool
 	$(BIN)/python -m orthoplex.benchmark.training_cost
 	$(BIN)/python -m orthoplex.benchmark.picture_cost
 	$(BIN)/python -m orthoplex.benchmark.separability
+	$(BIN)/python -m orthoplex.benchmark.token_slots
 	set -e; for experiment in $(EXPERIMENTS); do $(BIN)/orthoplex bench experiments/$$experiment.toml; done
 
 # The embedded base, trained and put in the place of the one that ships; hours on a CPU. Stopped, it goes on where it was.
