@@ -18,9 +18,9 @@ from orthoplex.benchmark.summary import Summary
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Manifest, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import merge
+from orthoplex.merging import create_algorithm, merge, suited_algorithm
 from orthoplex.models import EMBEDDED, load_base
-from orthoplex.training import TrainingConfig
+from orthoplex.training import TrainingConfig, inputs_for
 
 METHODS = ("orthogonal", "lora")
 _LIVE_KINDS = ("person", "subject", "style")
@@ -69,9 +69,9 @@ def run_demo(
     methods = {}
     for method in METHODS:
         paths = {c.name: material.shipped(c.name, method) for c in material.concepts}
-        methods[method] = _merge_all(workspace, paths | (files if method == "orthogonal" else {}))
-        message = f"{len(paths)} {method} concepts merged in {methods[method].seconds:.3f} s"
-        yield BenchmarkEvent("merge", len(methods), len(METHODS), message)
+        merged = methods[method] = _merge_all(workspace, paths | (files if method == "orthogonal" else {}))
+        how = f"by {merged.together.recipe['algorithm']} in {merged.seconds:.3f} s"
+        yield BenchmarkEvent("merge", len(methods), len(METHODS), f"{len(paths)} {method} concepts merged {how}")
     stand = Stand(workspace, settings, material.concepts)
     pictures = yield from stand.compared(methods)
     combined = yield from stand.combined(methods)
@@ -131,10 +131,13 @@ def _train_live(
 
 
 def _merge_all(workspace: Workspace, paths: Mapping[str, Path]) -> MergedMethod:
-    """Load all files, then take the time of what makes one model of them: merge and fold."""
+    """Load all files, then take the time of what makes one model of them: merge, as suits them, and fold."""
     concepts = {name: load_concept(path, base=workspace.base.identity) for name, path in paths.items()}
     started = time.perf_counter()
-    together = merge([(concept, 1.0) for concept in concepts.values()])
+    pairs = [(concept, 1.0) for concept in concepts.values()]
+    algorithm, options = suited_algorithm(list(concepts.values()))
+    inputs = inputs_for(create_algorithm(algorithm, options), workspace.base, pairs)
+    together = merge(pairs, algorithm=algorithm, options=options, inputs=inputs)
     undo = workspace.base.fold(together)
     seconds = time.perf_counter() - started
     undo.restore()

@@ -82,8 +82,8 @@ def _page(gallery: Gallery) -> str:
 <body>
 <header>
 <h1>{count} concepts, trained apart, in one model</h1>
-<p>Each concept was taught to the base from a few pictures, without sight of the others. Then all {count} were added to
-its weights at once. {_live_sentence(live)}</p>
+<p>Each concept was taught to the base from a few pictures, without sight of the others. Then all {count} were brought
+into its weights at once. {_live_sentence(live)}</p>
 </header>
 <section>
 <h2>What is left of a concept in the merge</h2>
@@ -104,7 +104,7 @@ what is left of what the concept added.</p>
 <section>
 <h2>Every concept</h2>
 <p>Look along a row: do the pictures of the merge still show what the concept alone shows? Then compare with the last
-column, the same {count} concepts as plain LoRA, added the same way. Prompt and noise are the same in every column.</p>
+column, the same {count} concepts as plain LoRA, added up. Prompt and noise are the same in every column.</p>
 <div class="scroll"><table class="concepts">
 <thead><tr><th>concept</th><th>real pictures</th><th>alone</th><th>in the merge of {count}</th>
 <th>plain LoRA, merge of {count}</th></tr></thead>

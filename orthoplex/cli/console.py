@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from orthoplex.benchmark import BenchmarkEvent
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.merging import Merge, check_options, merge
+from orthoplex.merging import ALGORITHMS, AUTO, Merge, check_options, merge, suited_algorithm
 from orthoplex.models import Base
 from orthoplex.training import inputs_for
 
@@ -163,10 +163,29 @@ def parse_options(texts: Sequence[str]) -> dict[str, float]:
     return options
 
 
+def check_merge_options(*, algorithm: str, options: Mapping[str, float], scale: float) -> None:
+    """Refuse what no merge could be, before concepts are read; ``auto`` stands for the algorithm that suits them.
+
+    Raises:
+        ConfigurationError: When the algorithm or an option is unknown or not allowed, or the scale is no finite number.
+    """
+    if algorithm != AUTO:
+        check_options(algorithm=algorithm, options=options, scale=scale)
+        return
+    check_options(algorithm="sum", scale=scale)
+    if options:
+        raise ConfigurationError(
+            f"option {next(iter(options))!r} is given for algorithm '{AUTO}', which chooses its own; allowed with "
+            f"--algorithm {', '.join(ALGORITHMS)}"
+        )
+
+
 def merge_concepts(
     concepts: Sequence[tuple[Concept, float]], base: Base, *, algorithm: str, options: Mapping[str, float], scale: float
 ) -> Merge:
     """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
+    if algorithm == AUTO:
+        algorithm, options = suited_algorithm([concept for concept, _ in concepts])
     way = check_options(algorithm=algorithm, options=options, scale=scale)
     inputs = inputs_for(way, base, concepts, scale=scale)
     return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

@@ -7,6 +7,7 @@ import typer
 
 from orthoplex.cli.console import (
     AlgorithmOption,
+    check_merge_options,
     errors_shown,
     load_concepts,
     merge_concepts,
@@ -17,7 +18,7 @@ from orthoplex.cli.console import (
 from orthoplex.concepts import check_writable
 from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
 from orthoplex.generation import generate as generate_pictures
-from orthoplex.merging import check_options
+from orthoplex.merging import AUTO
 from orthoplex.models import Precision, load_base
 
 
@@ -29,7 +30,9 @@ def generate(
     ] = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
-    algorithm: Annotated[str, typer.Option(help="How changes of one weight come together.")] = "sum",
+    algorithm: Annotated[
+        str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
+    ] = AUTO,
     option: AlgorithmOption = None,
     seed: Annotated[int, typer.Option(help="Noise of the first picture; the next ones count up.")] = 0,
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
@@ -48,7 +51,7 @@ def generate(
             refuse_existing(path, overwrite)
             check_writable(path)
         options = parse_options(option or [])
-        check_options(algorithm=algorithm, options=options, scale=scale)
+        check_merge_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base, device=device)
         loaded = load_concepts(concept or [], model)
         merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale) if loaded else None

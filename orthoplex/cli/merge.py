@@ -8,13 +8,14 @@ import typer
 
 from orthoplex.cli.console import (
     AlgorithmOption,
+    check_merge_options,
     errors_shown,
     load_concepts,
     merge_concepts,
     parse_options,
     refuse_existing,
 )
-from orthoplex.merging import check_options
+from orthoplex.merging import AUTO
 from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
 
 
@@ -22,7 +23,9 @@ def merge(
     concepts: Annotated[list[str], typer.Argument(help="Concept files, each with @STRENGTH if it is not 1.")],
     output: Annotated[Path, typer.Option(help="Folder of the merged pipeline.")],
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
-    algorithm: Annotated[str, typer.Option(help="How changes of one weight come together.")] = "sum",
+    algorithm: Annotated[
+        str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
+    ] = AUTO,
     option: AlgorithmOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
@@ -32,7 +35,7 @@ def merge(
         refuse_existing(output, overwrite)
         check_pipeline_folder(output, overwrite=overwrite)
         options = parse_options(option or [])
-        check_options(algorithm=algorithm, options=options, scale=scale)
+        check_merge_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base)
         loaded = load_concepts(concepts, model)
         layered = [item for item, _ in loaded if item.token_layers or item.keys_values]
@@ -43,4 +46,4 @@ def merge(
             seconds = time.monotonic() - began
             model.save(output, overwrite=overwrite)
         noun = "concept" if len(loaded) == 1 else "concepts"
-        typer.echo(f"{output}: {len(loaded)} {noun} merged in {seconds:.2f} s")
+        typer.echo(f"{output}: {len(loaded)} {noun} merged by {merged.recipe['algorithm']} in {seconds:.2f} s")

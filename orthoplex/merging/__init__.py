@@ -1,6 +1,7 @@
 """Many concepts -> one change per weight, without any model at hand."""
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.choice import AUTO, suited_algorithm
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.inputs import InputGrams, kept_gram
 from orthoplex.merging.merge import Merge, check_options, merge, merge_layers
@@ -8,6 +9,7 @@ from orthoplex.merging.silence import silence
 
 __all__ = [
     "ALGORITHMS",
+    "AUTO",
     "Algorithm",
     "InputGrams",
     "Merge",
@@ -20,4 +22,5 @@ __all__ = [
     "merge",
     "merge_layers",
     "silence",
+    "suited_algorithm",
 ]

@@ -2,15 +2,17 @@ import json
 
 import pytest
 
+from orthoplex.concepts import save_concept
 from orthoplex.models import load_base
-from tests.pico import build_pico
+from orthoplex.training import with_inputs
+from tests.pico import build_pico, make_concept
 
 
 def test_writes_a_pipeline_folder(run, concepts, pico_folder, tmp_path):
     output = tmp_path / "merged"
     result = run("merge", concepts["anna"], f"{concepts['rex']}@0.8", "--output", output, "--base", pico_folder)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith(f"{output}: 2 concepts merged in ")
+    assert result.stdout.startswith(f"{output}: 2 concepts merged by sum in ")
     assert (output / "model_index.json").is_file()
     recipe = json.loads((output / "recipe.json").read_text())
     assert {item["name"]: item["strength"] for item in recipe["concepts"]} == {"anna": 1.0, "rex": 0.8}
@@ -21,7 +23,7 @@ def test_scale_and_algorithm_are_in_the_recipe(run, concepts, pico_folder, tmp_p
     output = tmp_path / "merged"
     options = ["--output", output, "--base", pico_folder, "--scale", 0.6, "--algorithm", "mean"]
     result = run("merge", concepts["anna"], *options)
-    assert result.exit_code == 0 and "1 concept merged" in result.stdout
+    assert result.exit_code == 0 and "1 concept merged by mean" in result.stdout
     recipe = json.loads((output / "recipe.json").read_text())
     assert (recipe["scale"], recipe["algorithm"]) == (0.6, "mean")
 
@@ -34,6 +36,20 @@ def test_options_of_an_algorithm(run, concepts, pico_folder, tmp_path):
     result = run("merge", *concepts.values(), "--output", tmp_path / "b", *shared, "least-squares")
     assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "b" / "recipe.json").read_text())["inputs"]
+
+
+def test_concepts_that_keep_their_inputs_are_merged_by_least_squares_unasked(run, pico, pico_folder, tmp_path):
+    files = []
+    for seed, name in enumerate(("anna", "rex")):
+        concept = with_inputs(pico, make_concept(pico, name, selection="cross-attention-kv", seed=seed))
+        files.append(tmp_path / f"{name}.safetensors")
+        save_concept(concept, files[-1])
+    for algorithm, expected in ((None, "least-squares"), ("sum", "sum"), ("auto", "least-squares")):
+        asked = [] if algorithm is None else ["--algorithm", algorithm]
+        output = tmp_path / f"merged-{algorithm}"
+        result = run("merge", *files, "--output", output, "--base", pico_folder, *asked)
+        assert result.exit_code == 0 and f"2 concepts merged by {expected} in" in result.stdout, result.stderr
+        assert json.loads((output / "recipe.json").read_text())["algorithm"] == expected
 
 
 def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folder, tmp_path):
@@ -58,7 +74,8 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
         ("{anna}@loud", [], "strength of"),
         ("nowhere", [], "nowhere.safetensors"),
         ("{anna}", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
-        ("{anna}", ["--option", "density=1"], "merging algorithm 'sum' has no option 'density'"),
+        ("{anna}", ["--algorithm", "sum", "--option", "density=1"], "algorithm 'sum' has no option 'density'"),
+        ("{anna}", ["--option", "density=1"], "option 'density' is given for algorithm 'auto', which chooses its own"),
         ("{anna}", ["--option", "a=1", "--option", "a=2"], "option 'a' is given twice"),
         ("{anna}", ["--option", "density"], "option is 'density'; allowed is KEY=NUMBER"),
         ("{anna}", ["--base", "nowhere"], "base 'nowhere'"),
