@@ -12,7 +12,7 @@ def test_writes_a_pipeline_folder(run, concepts, pico_folder, tmp_path):
     output = tmp_path / "merged"
     result = run("merge", concepts["anna"], f"{concepts['rex']}@0.8", "--output", output, "--base", pico_folder)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith(f"{output}: 2 concepts merged by sum in ")
+    assert result.stdout.startswith(f"{output}: 2 concepts merged by least-squares in ")
     assert (output / "model_index.json").is_file()
     recipe = json.loads((output / "recipe.json").read_text())
     assert {item["name"]: item["strength"] for item in recipe["concepts"]} == {"anna": 1.0, "rex": 0.8}
