@@ -135,7 +135,7 @@ def _merge_all(workspace: Workspace, paths: Mapping[str, Path]) -> MergedMethod:
     concepts = {name: load_concept(path, base=workspace.base.identity) for name, path in paths.items()}
     started = time.perf_counter()
     pairs = [(concept, 1.0) for concept in concepts.values()]
-    algorithm, options = suited_algorithm(list(concepts.values()))
+    algorithm, options = suited_algorithm(pairs)
     inputs = inputs_for(create_algorithm(algorithm, options), workspace.base, pairs)
     together = merge(pairs, algorithm=algorithm, options=options, inputs=inputs)
     undo = workspace.base.fold(together)

@@ -185,7 +185,7 @@ def merge_concepts(
 ) -> Merge:
     """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
     if algorithm == AUTO:
-        algorithm, options = suited_algorithm([concept for concept, _ in concepts])
+        algorithm, options = suited_algorithm(concepts)
     way = check_options(algorithm=algorithm, options=options, scale=scale)
     inputs = inputs_for(way, base, concepts, scale=scale)
     return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

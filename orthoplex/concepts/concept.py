@@ -16,6 +16,9 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts.header import tensor_bytes
 from orthoplex.concepts.manifest import Manifest
 
+_KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
+"""How the names of the layers end that make keys and values of the text."""
+
 
 @dataclass(frozen=True, eq=False)
 class Concept:
@@ -91,6 +94,11 @@ class Concept:
             "base": {"family": base.family, "hash": base.hash, "name": base.name},
             "package_version": __version__,
         }
+
+    @property
+    def changes_keys_values_alone(self) -> bool:
+        """Whether keys and values of cross-attention are what it changes, and all: its layers see the text alone."""
+        return bool(self.layers) and all(layer.endswith(_KEYS_VALUES) for layer in self.layers)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors as the file names them: ``<layer>.lora_A.weight`` is down, ``<layer>.lora_B.weight`` is up."""

@@ -241,8 +241,11 @@ def _check_inputs(concept: Concept, path: Path) -> None:
         return
     if concept.token_layers:
         raise ConceptFileError(f"{path}: has token_layers and inputs, allowed is one of them")
-    if not concept.layers:
-        raise ConceptFileError(f"{path}: has inputs and changes no weight, allowed are those of layers that change")
+    if not concept.changes_keys_values_alone:
+        told = ", ".join(sorted(concept.layers)[:2]) or "none"
+        raise ConceptFileError(
+            f"{path}: has inputs and changes layers {told}, allowed are keys and values of cross-attention alone"
+        )
     for layer, change in concept.layers.items():
         if inputs.ndim != 2 or len(inputs) == 0 or inputs.shape[1] != change.shape[1]:
             raise ConceptFileError(

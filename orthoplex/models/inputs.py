@@ -112,8 +112,11 @@ def show_text(base: Base, features: Tensor, seen: Mapping[str, MeanGram]) -> Non
         features: ``(n, length, dim)``, or with more behind for layer-wise tokens and for tokens' keys and values.
         seen: Where inputs come together, for layers that see the text alone.
     """
-    if base.has_layerwise_tokens:  # every layer takes its own part of the features
-        run, config = base.pipeline.unet, base.pipeline.unet.config
+    run, config = base.pipeline.unet, base.pipeline.unet.config
+    projected = (
+        config.get("encoder_hid_dim") or config.get("encoder_hid_dim_type") or config.get("cross_attention_norm")
+    )
+    if base.has_layerwise_tokens or projected:  # what a layer is given, the denoiser alone knows
         run(features.new_zeros(len(features), config.in_channels, config.sample_size, config.sample_size), 0, features)
         return
     readers = {layer: linear for layer, linear in base.linear_layers("cross-attention-kv").items() if layer in seen}

@@ -73,7 +73,8 @@ class TrainingConfig:
             last ``erasure_steps``.
         erasure_steps: Of the closed form: the last steps, in which the weights learn alone, in directions that are
             silent already; 0 solves at the end, and what that takes from the concept is not learned again. None is
-            three tenths of the steps where it can be: with frozen directions, on keys and values of cross-attention.
+            three tenths of the steps where it can be (with frozen directions, on keys and values of cross-attention)
+            and token vectors learn, so that they can be told from the class word.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
@@ -204,13 +205,13 @@ class TrainingConfig:
                 )
 
     def _check_stages(self) -> None:
-        self._check_erasure_steps()
         if self._is_aimed and (self.layers != "cross-attention-kv" or self.text_encoder):
             raise ConfigurationError(
                 f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
                 "are 'cross-attention-kv' and false: its directions are what these layers see of the text"
             )
         if self.layers == "none":
+            self._check_erasure_steps()
             return
         lowest = 1 if self._is_aimed else 0
         if self.steps <= lowest:
@@ -220,6 +221,7 @@ class TrainingConfig:
                 f"token_steps is {self.first_steps} of {self.steps} steps; method {self.method!r} allows {lowest} to "
                 f"{self.steps - 1}; with layers 'none' only token vectors learn"
             )
+        self._check_erasure_steps()
         if self._is_aimed and self.duals > self.num_vectors:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
 
@@ -240,7 +242,8 @@ class TrainingConfig:
             )
         if self.first_steps + self.erasure_steps >= self.steps:
             raise ConfigurationError(
-                f"{told} steps is {self.steps}; allowed are 0 to {self.steps - 1 - self.first_steps}"
+                f"{told} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
+                f"{self.steps - 1 - self.first_steps}"
             )
 
     @property
@@ -252,7 +255,8 @@ class TrainingConfig:
         """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
         if self.erasure_steps is not None:
             return self.erasure_steps
-        if not (self.solves_erasure and METHODS[self.method].turns and self._keys_values_alone):
+        tells = self.token_vectors in ("shared", "layer-wise")  # others say no more than the class word
+        if not (self.solves_erasure and tells and METHODS[self.method].turns and self._keys_values_alone):
             return 0
         return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
 

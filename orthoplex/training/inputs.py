@@ -150,7 +150,7 @@ def with_inputs(base: Base, concept: Concept) -> Concept:
     """Return a concept that keeps what its layers see under its own prompts, where that is the same for all of them.
 
     That is where it changes keys and values of cross-attention alone, and has no token vectors of single layers; any
-    other concept is returned as it is.
+    other concept keeps nothing.
 
     Args:
         base: The base, with nothing folded in.
@@ -159,11 +159,11 @@ def with_inputs(base: Base, concept: Concept) -> Concept:
     Raises:
         BaseModelError: When the concept does not fit the base.
     """
-    readers = base.linear_layers("cross-attention-kv")
-    if concept.token_layers or not concept.layers or not concept.layers.keys() <= readers.keys():
-        return concept
+    if concept.token_layers or not concept.changes_keys_values_alone:
+        return concept if concept.inputs is None else replace(concept, inputs=None)
     layer = next(iter(concept.layers))
-    gram = gather_grams(base, [layer], own_prompts(concept.manifest), change=concept)[layer]
+    tokens = replace(concept, layers={})  # of keys and values, none changes what they see
+    gram = gather_grams(base, [layer], own_prompts(concept.manifest), change=tokens)[layer]
     return replace(concept, inputs=_rows(gram))
 
 

@@ -196,8 +196,8 @@ def _steps(
                     if stage.stop == config.steps:
                         images = _samples(base, dataset, config, output, state.step)
         concept = run.concept(base, dataset, state)
+        save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
         if config.solves_at_end:
-            save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
             concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
         save_concept(with_inputs(base, concept), output)
         checkpoint.unlink(missing_ok=True)

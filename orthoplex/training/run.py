@@ -100,6 +100,8 @@ class Run:
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
+        if not self.config.silent_steps:  # of which checkpoints once did not tell
+            del config["erasure_steps"]
         return {
             "name": self.name,
             "base": base.identity.hash,

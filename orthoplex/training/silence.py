@@ -74,20 +74,25 @@ def silenced(
                 own, change = inputs.concepts[current.content_hash][layer], layers[layer]
                 layers[layer] = silence(change, own, foreign[layer], weight=config.erasure)
                 kept.append(layers[layer].energy(own) / max(change.energy(own), 1e-30))
-    if sum(kept) < _LITTLE * len(kept):
-        _LOG.warning(
-            "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
-            "than its class word cannot be told from it",
-            concept.name,
-            config.erasure,
-            100 * sum(kept) / len(kept),
-        )
+    _tell_what_is_left(concept.name, config, kept)
     before = concept.manifest.training
     done = {"erasure": config.erasure, "erasure_form": "closed-form", "erasure_prompts": config.erasure_prompts}
     if before.get("erasure"):
         done["erasure_while_training"] = before["erasure"]
     manifest = replace(concept.manifest, slot=None, basis_id=None, training={**before, **done})
     return replace(concept, manifest=manifest, layers=layers)
+
+
+def _tell_what_is_left(name: str, config: TrainingConfig, kept: Sequence[float]) -> None:
+    """Log where next to nothing is left of what layers heard, or added, under a concept's own prompts."""
+    if kept and sum(kept) < _LITTLE * len(kept):
+        _LOG.warning(
+            "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
+            "than its class word cannot be told from it",
+            name,
+            config.erasure,
+            100 * sum(kept) / len(kept),
+        )
 
 
 def _check_silence(concept: Concept, config: TrainingConfig) -> None:
@@ -175,11 +180,13 @@ def silent_directions(
     with run.put_in(base, token_ids, vectors), collected_grams(base, layers) as own:
         for ids in encode_ids(base, own_prompts(dataset)).split(config.batch_size):
             show_text(base, text_features(base, ids).to(base.dtype), own)
-    turned = {}
+    turned, kept = {}, []
     for layer, adapter in adapters.items():
         gram, loud = own[layer].value(layer), LowRank(adapter.up.detach().cpu(), adapter.down.cpu())
         rows = silence(loud, gram, foreign[layer], weight=config.erasure).down
         before, after = (float(((down @ gram) * down).sum()) for down in (loud.down, rows))
         length = 2.0 ** round(math.log2(before / after) / 2) if before > 0 and after > 0 else 1.0
         turned[layer] = (rows * length, length)
+        kept.append(after / max(before, 1e-30))
+    _tell_what_is_left(run.name, config, kept)
     return turned

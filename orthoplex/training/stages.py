@@ -124,24 +124,26 @@ def in_stage(
 @contextmanager
 def _turned(state: TrainingState, stage: Stage, turned: Mapping[str, tuple[Tensor, float]]) -> Iterator[None]:
     """Turn all directions; ``up`` follows once, before the first step of the stage, and goes back if none was taken."""
+    followed = False
 
-    def scale(exponent: int) -> None:
-        with torch.no_grad(), deferred_interrupt():
-            for layer, (_, length) in turned.items():
-                state.adapters[layer].up.mul_(length**exponent)
+    @torch.no_grad()
+    def follow(exponent: int) -> None:
+        for layer, (_, length) in turned.items():
+            state.adapters[layer].up.mul_(length**exponent)
 
-    begins = state.step == stage.start
     for layer, (rows, _) in turned.items():
         state.adapters[layer].turn(rows)
     try:
-        if begins:
-            for adapter in state.adapters.values():
-                state.optimizer.state.pop(adapter.up, None)  # of steps in other directions
-            scale(-1)
+        if state.step == stage.start:
+            with deferred_interrupt():
+                for adapter in state.adapters.values():
+                    state.optimizer.state.pop(adapter.up, None)  # of steps in other directions
+                follow(-1)
+                followed = True
         yield
     finally:
-        if begins and state.step == stage.start:
-            scale(1)
+        if followed and state.step == stage.start:
+            follow(1)
 
 
 def _erasure(

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from orthoplex.concepts import load_concept
+from orthoplex.concepts import load_concept, save_concept
 
 
 def test_writes_a_concept_that_is_silent_elsewhere(run, concepts, pico_folder, tmp_path):
@@ -14,6 +16,11 @@ def test_writes_a_concept_that_is_silent_elsewhere(run, concepts, pico_folder, t
     assert all(torch.equal(part.up, before.layers[layer].up) for layer, part in after.layers.items())
     assert not any(torch.equal(part.down, before.layers[layer].down) for layer, part in after.layers.items())
     assert (before.manifest.slot, after.manifest.slot) == (0, None)
+    without = tmp_path / "without.safetensors"
+    save_concept(replace(before, inputs=None), without)
+    again = tmp_path / "again.safetensors"
+    assert run("silence", without, "--output", again, "--base", pico_folder, "--weight", 20).exit_code == 0
+    assert torch.equal(load_concept(again).inputs, before.inputs)
 
 
 def test_an_existing_file_is_refused_unless_overwritten(run, concepts, pico_folder, tmp_path):

@@ -95,7 +95,14 @@ def test_damage_is_named(path, changes, message):
         ({"inputs": vectors(3)}, r"inputs have shape \(3,\), allowed is \(k, 3\)"),
         ({"inputs": vectors(0, 3)}, r"inputs have shape \(0, 3\), allowed is \(k, 3\)"),
         ({"inputs": vectors(2, 3) * 1e6}, "inputs holds 6 numbers that are not finite"),
-        ({"layers": {}}, "has inputs and changes no weight"),
+        (
+            {"layers": {}},
+            "has inputs and changes layers none, allowed are keys and values of cross-attention",
+        ),
+        (
+            {"layers": {"unet.mid_block.attn1.to_k": LowRank(torch.ones(4, 1), torch.ones(1, 3))}},
+            "has inputs and changes layers unet.mid_block.attn1.to_k, allowed",
+        ),
         ({"tokens": {"<anna>": vectors(3, 5)}, "token_layers": LAYERS}, "has token_layers and inputs, allowed is one"),
     ],
 )

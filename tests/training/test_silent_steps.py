@@ -1,5 +1,6 @@
 """Weights that go on learning in directions that are silent already."""
 
+import json
 import signal
 from contextlib import closing
 from dataclasses import replace
@@ -7,11 +8,13 @@ from itertools import islice
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.concepts import load_concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.training import TrainingConfig, checkpoint_path, loop, silenced, stages, train
+from orthoplex.training import TrainingConfig, checkpoint_path, checkpoint_step, loop, silenced, stages, train
+from orthoplex.training.checkpoint import TrainingState
 from tests.training.test_loop import assert_same_concept, last_of
 from tests.training.test_silence import FOREIGN, TEXT_ONLY, said
 
@@ -76,8 +79,9 @@ def test_resumed_equals_unbroken(base, dataset, config, tmp_path, changes, stop)
 
 
 @pytest.mark.parametrize("where", ["silent_directions", "in_stage", "_denoising_loss"])
-def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tmp_path, monkeypatch, where):
-    config = replace(config, **SILENT, steps=4, erasure_steps=2)
+@pytest.mark.parametrize("name", ["orthogonal", "layer-wise", "keys and values"])
+def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tmp_path, monkeypatch, where, name):
+    config = replace(config, **SILENT, **VARIANTS[name], steps=4, erasure_steps=2)
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
     finished(base, dataset, config, straight)
     module = stages if where == "silent_directions" else loop
@@ -95,6 +99,56 @@ def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tm
     assert stopped[-1].output is None and checkpoint_path(broken).is_file()
     finished(base, dataset, config, broken, resume=True)
     assert_same_concept(straight, broken)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_up_follows_once_and_goes_back_if_no_step_was_taken(step):
+    """A stage that begins at step 3; entered there, or gone on with at step 4."""
+    told = AdapterConfig(method="orthogonal", rank=2, slots=2, slot=0)
+    adapter = create_adapter(told, layer="a", out_features=4, in_features=6, concept_id="anna-0", seed=0)
+    state = TrainingState.begin(TrainingConfig(**SILENT), {"a": adapter}, torch.zeros(1, 3))
+    adapter.up.grad = torch.zeros_like(adapter.up)
+    state.optimizer.step()
+    adapter.up.data.fill_(1.0)
+    state.step, stage = step, stages.Stage(3, 6, tokens=False, weights=True, silent=True)
+    with stages._turned(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
+        assert torch.equal(adapter.down, torch.ones(2, 6))
+        assert adapter.up.unique().tolist() == [0.25 if step == 3 else 1.0]
+        assert (adapter.up in state.optimizer.state) == (step == 4)
+    assert adapter.up.unique().tolist() == [1.0]
+    state.step = 3
+    with stages._turned(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
+        state.step = 4
+    assert adapter.up.unique().tolist() == [0.25]
+
+
+def test_a_token_that_says_its_class_word_is_told(base, dataset, config, tmp_path, caplog):
+    options = {**SILENT, "erasure": 1e5, "token_vectors": "frozen", "steps": 3, "erasure_steps": 1}
+    finished(base, dataset, replace(config, **options), tmp_path / "anna.safetensors")
+    assert "erasure 100000 left 0 %" in caplog.text
+
+
+def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, monkeypatch):
+    output = tmp_path / "anna.safetensors"
+    config = replace(config, **SILENT, steps=2, erasure_steps=1)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="memory"):
+        patched.setattr(loop, "with_inputs", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        list(train(base, dataset, config, output=output))
+    assert checkpoint_step(checkpoint_path(output)) == 2
+    last_of(train(base, dataset, config, output=output, resume=True))
+    assert output.is_file() and not checkpoint_path(output).exists()
+
+
+def test_a_checkpoint_tells_of_them_only_where_there_are_any(base, dataset, config, tmp_path):
+    """Those of a time when there were none go on."""
+    for steps in (0, 1):
+        output = tmp_path / f"{steps}.safetensors"
+        told = replace(config, **SILENT, erasure_steps=steps)
+        with closing(train(base, dataset, told, output=output)) as records:
+            last_of(islice(records, 2))
+        with safe_open(checkpoint_path(output), "pt") as file:
+            header = json.loads(file.metadata()["orthoplex_checkpoint"])
+        assert ("erasure_steps" in header["identity"]["config"]) == (steps > 0)
 
 
 def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
@@ -117,8 +171,12 @@ def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
         ({"method": "lora"}, "method is 'lora'; allowed are methods 'orthogonal', 'dual', or 0"),
         ({"layers": "attention"}, "layers is 'attention' with text_encoder false; allowed are 'cross-attention-kv'"),
         ({"text_encoder": True}, "layers is 'cross-attention-kv' with text_encoder true"),
-        ({"steps": 2}, "erasure_steps is 2 and steps is 2; allowed are 0 to 1"),
-        ({"steps": 4, "token_steps": 2}, "erasure_steps is 2 and steps is 4; allowed are 0 to 1"),
+        ({"steps": 2}, "erasure_steps is 2 and steps is 2, 0 of them for tokens alone; allowed are 0 to 1"),
+        (
+            {"steps": 4, "token_steps": 2},
+            "erasure_steps is 2 and steps is 4, 2 of them for tokens alone; allowed are 0 to 1",
+        ),
+        ({"steps": 3, "token_steps": 4}, "token_steps is 4 of 3 steps"),
         ({"erasure_steps": -1}, "erasure_steps is -1; allowed are numbers from 0"),
     ],
 )
@@ -139,6 +197,9 @@ def test_what_cannot_be_is_refused(changes, message):
         ({"layers": "attention"}, 0),
         ({"layers": "none"}, 0),
         ({"text_encoder": True}, 0),
+        ({"token_vectors": "frozen"}, 0),
+        ({"token_vectors": "keys-and-values"}, 0),
+        ({"token_vectors": "layer-wise"}, 3),
         ({"token_steps": 9}, 0),
         ({"token_steps": 8}, 1),
         ({"method": "dual", "steps": 3}, 1),
