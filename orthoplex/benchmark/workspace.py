@@ -110,8 +110,8 @@ class Workspace:
     ) -> Generator[BenchmarkEvent, None, TrainedConcept]:
         """Train a concept, go on with its interrupted training, or find it done; yields its steps.
 
-        Where another process trains it at the time, that one is waited for. Erasure in closed form is solved for on the
-        concept that is trained without it, so that one training serves every weight of it.
+        Where another process trains it at the time, that one is waited for. Erasure in closed form that comes at the
+        end is solved for on the concept that is trained without it, so that one training serves every weight of it.
 
         Args:
             source: Whose training pictures are used; the held-out ones are never seen.

@@ -52,9 +52,10 @@ def train(
 
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
     ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
-    to foreign inputs; in closed form that is solved for at the end, after the last sample pictures. Only
-    adapters and token vectors learn: at once, or the vectors first and then the adapters (``token_steps``), or
-    one of them alone (``layers``, ``token_vectors``). Every step draws its data from (seed, step), so a resumed
+    to foreign inputs; in closed form that is solved for, at the end, after the last sample pictures, or before
+    the last steps, in which the adapters learn on in silent directions (``erasure_steps``). Only adapters and
+    token vectors learn: at once, or the vectors first and then the adapters (``token_steps``), or one of them
+    alone (``layers``, ``token_vectors``). Every step draws its data from (seed, step), so a resumed
     run gives the tensors of an unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.

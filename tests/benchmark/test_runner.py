@@ -5,20 +5,15 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
-import torch
 from safetensors import safe_open
 
 from orthoplex.benchmark import run, text
 from orthoplex.benchmark.parallel import _stop
-from orthoplex.benchmark.settings import Variant
-from orthoplex.benchmark.study import Study, fill_prompts
+from orthoplex.benchmark.study import fill_prompts
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError, PromptError
-from tests.pico import make_concept
 
 TEXT = """
 base = "{base}"
@@ -289,16 +284,15 @@ def test_merges_of_several_sizes_are_measured_beside_each_other(finished):
 def test_a_data_aware_merge_gathers_its_inputs_once(finished):
     path, folder, _ = finished
     aware = path.with_name("aware.toml")
-    aware.write_text(
-        path.read_text().replace('algorithm = "mean"', 'algorithm = "least-squares"\noptions = { foreign = 1.5 }')
-    )
+    told = 'algorithm = "least-squares"\noptions = { foreign = 1.5 }'
+    aware.write_text(path.read_text().replace('algorithm = "mean"', told))
     assert not (folder / "work" / "grams").exists()  # no algorithm asked for them so far
     list(run(aware, results=folder / "results", work=folder / "work"))
     made = times(folder / "work" / "grams")
     assert len(made) == 1  # of foreign prompts; the concepts keep their own
     spent = sum(float(safe_open(path, "pt").metadata()["seconds"]) for path in made)
-    options = json.loads((folder / "results" / "aware.json").read_text())["experiment"]["variants"][2]["options"]
-    assert options == {"foreign": 1.5}
+    known = json.loads((folder / "results" / "aware.json").read_text())["experiment"]["variants"]
+    assert known[2]["options"] == {"foreign": 1.5}
     aware.write_text(aware.read_text().replace("1.5", "2.5"))
     events = list(run(aware, results=folder / "results", work=folder / "work"))
     assert times(folder / "work" / "grams") == made
@@ -387,18 +381,3 @@ def test_prompts_are_filled():
         "<a> cat",
         "a photo of <a> cat in a {x}",
     )
-
-
-def test_keys_and_values_are_on_the_token_side_of_a_concept(pico):
-    """Folded in beside its own tokens, or left out with its weights beside tokens as they began."""
-    concept = replace(make_concept(pico, keys_values=True), inputs=torch.ones(1, 24))
-    start = {"token_vectors": "keys-and-values", "num_vectors": 1, "concept_id": "anna-0"}
-    concept = replace(concept, manifest=replace(concept.manifest, training=start))
-    shown = {}
-    for parts in ("tokens", "weights"):
-        study = SimpleNamespace(variant=Variant(name="x", parts=parts), workspace=SimpleNamespace(base=pico))
-        shown[parts] = Study._shown(study, concept)
-    assert shown["tokens"].layers == {} and shown["tokens"].keys_values == concept.keys_values
-    assert shown["weights"].layers == concept.layers and shown["weights"].keys_values == {}
-    assert shown["weights"].tokens["<anna>"].shape == concept.tokens["<anna>"].shape
-    assert shown["weights"].inputs is None  # of other tokens
