@@ -10,7 +10,7 @@ SAMPLES ?= 1500000
 PROCESSES ?= 2
 SOURCES := orthoplex pretraining tests .ci
 # in this order: rates first, then what the others take their trainings from
-EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges how-many how-many-lora identities ablations where-identity-lives together merge-of-twelve
+EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges fifteen-least-squares how-many how-many-lora identities ablations where-identity-lives together merge-of-twelve
 
 .PHONY: help env pretraining-env test test-all gate format demo bench pool base concepts clean
 
