@@ -18,9 +18,8 @@ from orthoplex.benchmark.summary import Summary
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Manifest, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import create_algorithm, merge, suited_algorithm
 from orthoplex.models import EMBEDDED, load_base
-from orthoplex.training import TrainingConfig, inputs_for
+from orthoplex.training import TrainingConfig, merge_on
 
 METHODS = ("orthogonal", "lora")
 _LIVE_KINDS = ("person", "subject", "style")
@@ -135,9 +134,7 @@ def _merge_all(workspace: Workspace, paths: Mapping[str, Path]) -> MergedMethod:
     concepts = {name: load_concept(path, base=workspace.base.identity) for name, path in paths.items()}
     started = time.perf_counter()
     pairs = [(concept, 1.0) for concept in concepts.values()]
-    algorithm, options = suited_algorithm(pairs)
-    inputs = inputs_for(create_algorithm(algorithm, options), workspace.base, pairs)
-    together = merge(pairs, algorithm=algorithm, options=options, inputs=inputs)
+    together = merge_on(workspace.base, pairs)
     undo = workspace.base.fold(together)
     seconds = time.perf_counter() - started
     undo.restore()

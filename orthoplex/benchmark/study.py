@@ -23,9 +23,9 @@ from orthoplex.benchmark.together import Combination, Together, TogetherMeasurem
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
-from orthoplex.merging import Merge, create_algorithm, merge
+from orthoplex.merging import Merge, merge
 from orthoplex.models import Foldable
-from orthoplex.training import gather_inputs, inputs_for, starting_tokens, with_article
+from orthoplex.training import gather_inputs, merge_on, starting_tokens, with_article
 
 IMPOSTORS, IMPOSTORS_SEED = 40, 1_000_000
 """Pictures of every prompt that thresholds of concepts in one picture are set on, and how far on their noise begins."""
@@ -165,7 +165,6 @@ class Study:
 
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:
         """Bring concepts together as the variant says; also the seconds of it, as if nothing were known yet."""
-        way = create_algorithm(self.variant.algorithm, self.variant.options)
         pairs, corrections = [(concept, 1.0) for concept in members], [0.0]
         started = time.perf_counter()
 
@@ -175,12 +174,14 @@ class Study:
             corrections.append(found.seconds - (time.perf_counter() - asked))
             return found.grams
 
-        together = merge(
+        variant = self.variant
+        together = merge_on(
+            self.workspace.base,
             pairs,
-            algorithm=self.variant.algorithm,
-            options=self.variant.options,
-            scale=self.variant.scale,
-            inputs=inputs_for(way, self.workspace.base, pairs, scale=self.variant.scale, gather=gather),
+            algorithm=variant.algorithm,
+            options=variant.options,
+            scale=variant.scale,
+            gather=gather,
         )
         spent = time.perf_counter() - started + sum(corrections)
         return together, self.workspace.merge_seconds(together, spent)

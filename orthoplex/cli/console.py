@@ -23,9 +23,8 @@ from safetensors import SafetensorError
 from orthoplex.benchmark import BenchmarkEvent
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.merging import ALGORITHMS, AUTO, Merge, check_options, merge, suited_algorithm
+from orthoplex.merging import ALGORITHMS, AUTO, check_options
 from orthoplex.models import Base
-from orthoplex.training import inputs_for
 
 ERROR_EXIT = 2
 INTERRUPTED_EXIT = 130
@@ -178,14 +177,3 @@ def check_merge_options(*, algorithm: str, options: Mapping[str, float], scale: 
             f"option {next(iter(options))!r} is given for algorithm '{AUTO}', which chooses its own; allowed with "
             f"--algorithm {', '.join(ALGORITHMS)}"
         )
-
-
-def merge_concepts(
-    concepts: Sequence[tuple[Concept, float]], base: Base, *, algorithm: str, options: Mapping[str, float], scale: float
-) -> Merge:
-    """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first."""
-    if algorithm == AUTO:
-        algorithm, options = suited_algorithm(concepts)
-    way = check_options(algorithm=algorithm, options=options, scale=scale)
-    inputs = inputs_for(way, base, concepts, scale=scale)
-    return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)

@@ -11,12 +11,12 @@ from orthoplex.cli.console import (
     check_merge_options,
     errors_shown,
     load_concepts,
-    merge_concepts,
     parse_options,
     refuse_existing,
 )
 from orthoplex.merging import AUTO
 from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
+from orthoplex.training import merge_on
 
 
 def merge(
@@ -41,7 +41,7 @@ def merge(
         layered = [item for item, _ in loaded if item.token_layers or item.keys_values]
         check_pipeline_tokens([token for item in layered for token in item.tokens])
         began = time.monotonic()
-        merged = merge_concepts(loaded, model, algorithm=algorithm, options=options, scale=scale)
+        merged = merge_on(model, loaded, algorithm=algorithm, options=options, scale=scale)
         with model.folded(merged):
             seconds = time.monotonic() - began
             model.save(output, overwrite=overwrite)

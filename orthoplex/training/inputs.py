@@ -13,7 +13,17 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
-from orthoplex.merging import Algorithm, InputGrams, kept_gram, merge_layers
+from orthoplex.merging import (
+    AUTO,
+    Algorithm,
+    InputGrams,
+    Merge,
+    check_options,
+    kept_gram,
+    merge,
+    merge_layers,
+    suited_algorithm,
+)
 from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
 from orthoplex.training.dataset import CAPTION_TEMPLATES
 from orthoplex.training.prompts import default_foreign_prompts
@@ -63,6 +73,36 @@ def own_prompts(concept: Named) -> tuple[str, ...]:
     """
     templates = [*CAPTION_TEMPLATES[concept.kind], *_SETTINGS.get(concept.kind, _IN_PLACES)]
     return tuple(dict.fromkeys(template.format(trigger=concept.trigger) for template in templates))
+
+
+def merge_on(
+    base: Base,
+    concepts: Sequence[tuple[Concept, float]],
+    *,
+    algorithm: str = AUTO,
+    options: Mapping[str, object] | None = None,
+    scale: float = 1.0,
+    gather: Gather | None = None,
+) -> Merge:
+    """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first.
+
+    Args:
+        base: The base, with nothing folded in.
+        concepts: The concepts with their strengths.
+        algorithm: A name in ``ALGORITHMS``, or ``"auto"`` for the one that suits, which has its own options.
+        options: The algorithm's options.
+        scale: λ of the merge.
+        gather: See ``gather_inputs``.
+
+    Raises:
+        ConfigurationError: See ``orthoplex.merging.merge``.
+        BaseModelError: When a concept does not fit the base.
+    """
+    if algorithm == AUTO:
+        algorithm, options = suited_algorithm(concepts)
+    way = check_options(algorithm=algorithm, options=options, scale=scale)
+    inputs = inputs_for(way, base, concepts, scale=scale, gather=gather)
+    return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)
 
 
 def inputs_for(

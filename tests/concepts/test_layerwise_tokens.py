@@ -48,6 +48,14 @@ def rewrite(path: Path, **changes: object) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
+def refused_when_changed(path: Path, changes: dict[str, object], message: str) -> None:
+    """Change fields of the manifest; loading names the file and what is wrong."""
+    rewrite(path, **changes)
+    with pytest.raises(ConceptFileError, match=message) as error:
+        load_concept(path)
+    assert path.name in str(error.value)
+
+
 def test_saved_and_loaded_exactly(concept, path):
     again = load_concept(path)
     assert again.token_layers == LAYERS and again.tokens.keys() == concept.tokens.keys()
@@ -123,10 +131,7 @@ def test_the_hash_covers_layers_and_shape(concept):
     ],
 )
 def test_damage_is_named(path, changes, message):
-    rewrite(path, **changes)
-    with pytest.raises(ConceptFileError, match=message) as error:
-        load_concept(path)
-    assert path.name in str(error.value)
+    refused_when_changed(path, changes, message)
 
 
 @pytest.mark.parametrize(
