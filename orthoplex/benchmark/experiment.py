@@ -38,6 +38,7 @@ _EXPERIMENT = {
     "prompts": table_of(list_of(TEXT)),
     "crosstalk": TRUTH,
     "share_slots": TRUTH,
+    "sheet": TRUTH,
 }
 _FILE = {
     **_EXPERIMENT,
@@ -74,6 +75,7 @@ class Experiment:
         crosstalk: Whether what each concept's change does to the others' inputs is measured, layer by layer.
         published: Figures of others for the report.
         share_slots: Whether concepts beyond the `slots` begin anew at slot 0, so that some meet; or else are refused.
+        sheet: Whether a sheet of pictures is written beside the tables.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Experiment:
     crosstalk: bool = False
     published: Published | None = None
     share_slots: bool = False
+    sheet: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
@@ -245,6 +248,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         together=tuple(_build(Together, row, "together") for row in values.get("together", ())),
         crosstalk=values.get("crosstalk", False),
         share_slots=values.get("share_slots", False),
+        sheet=values.get("sheet", False),
         published=_build(Published, values["published"], "published") if "published" in values else None,
         variants=tuple(_build(Variant, row, "a variant") for row in values.get("variants", ())),
     )

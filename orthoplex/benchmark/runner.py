@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import reduce
 from pathlib import Path
 
 from orthoplex.benchmark.checks import check, whole_numbers
+from orthoplex.benchmark.contact_sheet import joined, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
 from orthoplex.benchmark.measurement import read_references
@@ -25,7 +27,7 @@ def run(
     """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
 
     These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg`, `NAME-recognised.svg` and, where the experiment
-    asks for it, `NAME-together.svg`, `NAME-crosstalk.svg` and `NAME-silence.svg`.
+    asks for it, `NAME-together.svg`, `NAME-crosstalk.svg`, `NAME-silence.svg`, and `NAME.jpg`, a sheet of pictures.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 
@@ -73,6 +75,8 @@ def run(
         crosstalk=tuple(row for part in found for row in part.crosstalk),
     )
     write_result(result, Path(results))
+    if experiment.sheet:
+        write_contact_sheet(reduce(joined, (part.looks for part in found)), Path(results) / f"{experiment.name}.jpg")
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
 
 

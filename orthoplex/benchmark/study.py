@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor, cat
 
+from orthoplex.benchmark.contact_sheet import Looks
 from orthoplex.benchmark.crosstalk import LayerCrosstalk, measure_crosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment
@@ -55,12 +56,14 @@ class StudyResults:
         seconds: What it took.
         together: One for every combination of the experiment's tables `[[together]]`.
         crosstalk: One for every layer and concept, where it is asked for.
+        looks: The first picture of everything that was pictured.
     """
 
     measurements: list[Measurement]
     seconds: Seconds
     together: list[TogetherMeasurement]
     crosstalk: list[LayerCrosstalk]
+    looks: Looks
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,16 @@ class Study:
             references: Concept -> features of its real pictures.
         """
         concepts = self._loaded(files)
-        rows, spent, merging = yield from self._measure(concepts, references)
+        looks: Looks = {}
+        rows, spent, merging = yield from self._measure(concepts, references, looks)
         seconds = Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent, merging)
-        together = yield from self._together(concepts, references)
-        return StudyResults(rows, seconds, together, self._crosstalk(list(concepts.values())))
+        together = yield from self._together(concepts, references, looks)
+        return StudyResults(rows, seconds, together, self._crosstalk(list(concepts.values())), looks)
 
     def _measure(
-        self, concepts: Mapping[str, Concept], references: Mapping[str, References]
+        self, concepts: Mapping[str, Concept], references: Mapping[str, References], looks: Looks
     ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], float, float]]:
-        """Picture the base, each concept alone and the merges it is in.
+        """Picture the base, each concept alone and the merges it is in; `looks` takes a picture of each.
 
         Returns:
             The numbers, the pictures' seconds, and those of one of the largest merges.
@@ -124,6 +128,7 @@ class Study:
             together = merged[source.name]
             spent += sum(pictures.seconds for sets in (single, *together.values()) for pictures in sets)
             features = {size: self._features(sets) for size, sets in together.items()}
+            self._look(looks, source, base, single, together)
             text = self._text(source, base, single, together)
             met = {
                 size: frozenset(name for group in groups if source.name in group.measured for name in group.members)
@@ -133,6 +138,22 @@ class Study:
             shown[source.name] = Shown(self._features(base), self._features(single), features, met, text)
         rows = measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
         return rows, spent, fmean(took[max(took)])
+
+    def _look(
+        self,
+        looks: Looks,
+        source: ConceptSource,
+        base: Sequence[PictureSet],
+        single: Sequence[PictureSet],
+        merged: Mapping[int, Sequence[PictureSet]],
+    ) -> None:
+        """Take note of the first pictures of a concept: one row each for what is real, the base, alone and merged."""
+        rows = looks.setdefault(self.experiment.name, {})
+        shown = {"real": source.split().held_out[0], "the base": base[0].files[0]}
+        shown[f"{self.variant.name}: alone"] = single[0].files[0]
+        shown |= {f"{self.variant.name}: {size} merged": sets[0].files[0] for size, sets in merged.items()}
+        for label, file in shown.items():
+            rows.setdefault(label, {})[source.name] = file
 
     def _group(
         self, group: Group, concepts: Mapping[str, Concept], together: Merge
@@ -187,9 +208,9 @@ class Study:
         return together, self.workspace.merge_seconds(together, spent)
 
     def _together(
-        self, concepts: Mapping[str, Concept], references: Mapping[str, References]
+        self, concepts: Mapping[str, Concept], references: Mapping[str, References], looks: Looks
     ) -> Generator[BenchmarkEvent, None, list[TogetherMeasurement]]:
-        """Make the pictures of several concepts that the experiment asks for, and measure them."""
+        """Make the pictures of several concepts that the experiment asks for, and measure them; see `_measure`."""
         words = {source.name: with_article(source.class_word) for source in self.experiment.concepts}
         settings, rows = self.experiment.pictures, []
         for table in self.experiment.together:
@@ -202,6 +223,9 @@ class Study:
                 plain = table.fill([words[name] for name in combination.shown])
                 base = yield from self.workspace.pictures(None, plain, settings, message="the base")
                 found[combination] = (self._views(shown), self._views(base))
+                for label, sets in (("the base", base), (self.variant.name, shown)):
+                    row = looks.setdefault(table.name, {}).setdefault(label, {})
+                    row[" + ".join(combination.shown)] = sets[0].files[0]
             rows += measure_together(
                 table,
                 self.variant.name,

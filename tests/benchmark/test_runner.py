@@ -8,9 +8,11 @@ import time
 from itertools import pairwise
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from orthoplex.benchmark import run, text
+from orthoplex.benchmark.contact_sheet import GAP, HEAD, LABEL, STEP
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError, PromptError
@@ -125,6 +127,7 @@ def test_pictures_that_cannot_be_made_are_refused_before_training(
 
 MORE = """
 crosstalk = true
+sheet = true
 
 [[together]]
 name = "pairs"
@@ -170,7 +173,7 @@ scale = 0.5
 
 def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     path = experiment_file(tmp_path, pico_folder, sources)
-    head, tables = MORE.strip().split("\n", 1)
+    head, tables = MORE.strip().split("\n\n", 1)
     path.write_text(f"{head}\n{path.read_text()}{tables}\n")
     events = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     trained = {event.message for event in events if event.stage == "train"}
@@ -191,11 +194,15 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
     assert "A paper, table 2" in text and "| theirs | 0.500 | 0.250 |" in text
     for name in ("tiny-together.svg", "tiny-crosstalk.svg", "tiny-silence.svg"):
         assert (tmp_path / "results" / name).read_text().lstrip().startswith("<")
+    with Image.open(tmp_path / "results" / "tiny.jpg") as sheet:
+        of_concepts, of_pairs = 2 + 9 * 2, 1 + 9  # real and the base, every variant alone and merged; the base and all
+        assert sheet.size == (LABEL + 3 * STEP + GAP, 2 * HEAD + (of_concepts + of_pairs) * STEP + GAP)
     again = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     assert not [event for event in again if event.stage in ("train", "pictures")]
 
 
 def test_the_result_holds_every_measurement(finished, sources):
+    assert not (finished[1] / "results" / "tiny.jpg").exists()  # nobody asked for it
     values = json.loads((finished[1] / "results" / "tiny.json").read_text())
     rows = values["measurements"]
     assert [(row["variant"], row["concept"]) for row in rows] == [
