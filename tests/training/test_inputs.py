@@ -8,7 +8,14 @@ import torch
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import create_algorithm, merge
 from orthoplex.models import gather_grams
-from orthoplex.training import default_foreign_prompts, gather_inputs, inputs_for, own_prompts, with_inputs
+from orthoplex.training import (
+    FOREIGN_PROMPTS,
+    default_foreign_prompts,
+    gather_inputs,
+    inputs_for,
+    own_prompts,
+    with_inputs,
+)
 from orthoplex.training.inputs import NUM_FOREIGN
 from tests.pico import make_concept, make_manifest
 
@@ -31,6 +38,10 @@ def test_own_prompts_say_nothing_else_of_the_concept():
     for kind, beside in (("scene", "a dog in <anna> thing"), ("style", "a dog, <anna> thing")):
         manifest = replace(make_manifest("anna"), kind=kind, class_word="thing", trigger="<anna> thing")
         assert beside in own_prompts(manifest)
+
+
+def test_any_base_has_as_many_foreign_prompts_as_a_merge_looks_at():
+    assert len(set(FOREIGN_PROMPTS)) >= NUM_FOREIGN
 
 
 @pytest.mark.parametrize("kind", ("subject", "scene", "style", "other"))
