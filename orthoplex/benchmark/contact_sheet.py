@@ -12,7 +12,7 @@ from orthoplex.concepts import read_picture, written_atomically
 Looks = dict[str, dict[str, dict[str, Path]]]
 """Title of a block -> label of a row -> name of a column -> one picture."""
 
-CELL, GAP, LABEL, HEAD = 64, 2, 300, 40
+CELL, GAP, LABEL, HEAD = 64, 2, 350, 40
 """Pixels: a picture's side, between pictures, left of a row for what it is called, above a block for its names."""
 STEP = CELL + GAP
 MOST_COLUMNS = 8
