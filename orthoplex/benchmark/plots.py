@@ -64,7 +64,7 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(top + 1, 1)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_title(_plain(title))
+        figure.suptitle(_plain(title))
         _legend(figure, drawn)
         return _svg(figure)
 
