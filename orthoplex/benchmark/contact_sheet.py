@@ -2,63 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from orthoplex.concepts import read_picture, written_atomically
 
-Looks = dict[str, dict[str, dict[str, Path]]]
-"""Title of a block -> label of a row -> name of a column -> one picture."""
+Row = Mapping[str, Path]
+"""Name of a column -> one picture."""
+SEVERAL = " + "
+"""Between the names of concepts that share a picture."""
 
-CELL, GAP, LABEL, HEAD = 64, 2, 350, 40
-"""Pixels: a picture's side, between pictures, left of a row for what it is called, above a block for its names."""
+CELL, GAP, LINE, MOST_COLUMNS = 64, 2, 13, 8
+"""Pixels: a picture's side, between pictures, of a line of text; and how many columns are shown."""
 STEP = CELL + GAP
-MOST_COLUMNS = 8
 _QUALITY = 75
 _INK, _SOFT, _GROUND = (29, 33, 41), (93, 102, 115), (251, 251, 250)
 
 
-def joined(first: Looks, second: Looks) -> Looks:
-    """Both in one, the first's rows first; where a block has the same row twice, the first's is kept."""
-    return {
-        title: {**first.get(title, {}), **second.get(title, {}), **first.get(title, {})} for title in (*first, *second)
-    }
+@dataclass(frozen=True)
+class Block:
+    """Rows of pictures that have the same columns.
+
+    Attributes:
+        title: What stands above them.
+        rows: Label -> its pictures, which may lack columns.
+    """
+
+    title: str
+    rows: Mapping[str, Row] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that are shown, in the order in which the rows bring them."""
+        return list(dict.fromkeys(name for row in self.rows.values() for name in row))[:MOST_COLUMNS]
+
+    @property
+    def head(self) -> int:
+        """Pixels of its title and its columns' names, one concept a line."""
+        return LINE * (2 + max((name.count(SEVERAL) + 1 for name in self.columns), default=0))
 
 
-def write_contact_sheet(looks: Mapping[str, Mapping[str, Mapping[str, Path]]], path: Path) -> Path:
+def write_contact_sheet(blocks: Sequence[Block], path: Path) -> Path:
     """Write a JPEG: blocks one below the other, in each a row for every label and a column for each of its first names.
 
     Args:
-        looks: See `Looks`; blocks, rows and columns stand in their order, and a row may lack columns.
+        blocks: The blocks, from the top.
         path: Where to.
 
     Returns:
         The file.
     """
-    columns = {title: _names(rows) for title, rows in looks.items()}
-    width = LABEL + max((len(names) for names in columns.values()), default=0) * STEP + GAP
-    height = sum(HEAD + len(rows) * STEP for rows in looks.values()) + GAP
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 10)
+    labels = [label for block in blocks for label in block.rows]
+    left = 2 * GAP + max((int(font.getlength(label)) + 1 for label in labels), default=0)
+    width = left + max((len(block.columns) for block in blocks), default=0) * STEP
+    width = max([width, *(2 * GAP + int(font.getlength(block.title)) + 1 for block in blocks)])
+    height = sum(block.head + len(block.rows) * STEP for block in blocks)
     sheet = Image.new("RGB", (width, height), _GROUND)
     draw, top = ImageDraw.Draw(sheet), 0
-    for title, rows in looks.items():
-        draw.text((GAP, top + 4), title, fill=_INK, font=ImageFont.load_default(12))
-        for column, name in enumerate(columns[title]):
-            for line, word in enumerate(name.split(" + ")):
-                place = (LABEL + column * STEP, top + HEAD - 12 - 10 * line)
-                draw.text(place, word, fill=_SOFT, font=ImageFont.load_default(9))
-        top += HEAD
-        for label, row in rows.items():
-            draw.text((GAP, top + CELL // 2 - 6), label, fill=_INK, font=ImageFont.load_default(11))
-            for name in [name for name in columns[title] if name in row]:
-                small = read_picture(row[name]).resize((CELL, CELL), Image.Resampling.LANCZOS)
-                sheet.paste(small, (LABEL + columns[title].index(name) * STEP, top))
+    for block in blocks:
+        draw.text((GAP, top + GAP), block.title, fill=_INK, font=font)
+        places = {name: left + number * STEP for number, name in enumerate(block.columns)}
+        for name, place in places.items():
+            for line, part in enumerate(name.split(SEVERAL), start=1):
+                draw.text((place, top + GAP + LINE * line), _shortened(part, font), fill=_SOFT, font=font)
+        top += block.head
+        for label, row in block.rows.items():
+            draw.text((GAP, top + (CELL - LINE) // 2), label, fill=_INK, font=font)
+            for name, place in places.items():
+                if name in row:
+                    sheet.paste(ImageOps.fit(read_picture(row[name]), (CELL, CELL)), (place, top))
             top += STEP
     with written_atomically(path) as temporary:
         sheet.save(temporary, format="JPEG", quality=_QUALITY)
     return path
 
 
-def _names(rows: Mapping[str, Mapping[str, Path]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows.values() for name in row))[:MOST_COLUMNS]
+def _shortened(name: str, font: ImageFont.FreeTypeFont) -> str:
+    """The name, or as much of it as a column is wide."""
+    while font.getlength(name) > CELL and len(name) > 1:
+        name = name.removesuffix("…")[:-1] + "…"
+    return name

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from functools import reduce
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from orthoplex.benchmark.checks import check, whole_numbers
-from orthoplex.benchmark.contact_sheet import joined, write_contact_sheet
+from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
 from orthoplex.benchmark.measurement import read_references
@@ -27,7 +26,8 @@ def run(
     """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
 
     These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg`, `NAME-recognised.svg` and, where the experiment
-    asks for it, `NAME-together.svg`, `NAME-crosstalk.svg`, `NAME-silence.svg`, and `NAME.jpg`, a sheet of pictures.
+    asks for it, `NAME-together.svg`, `NAME-crosstalk.svg` and `NAME-silence.svg`. A sheet of the pictures of the first
+    seed, `NAME.jpg`, is written where it is asked for.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 
@@ -75,9 +75,27 @@ def run(
         crosstalk=tuple(row for part in found for row in part.crosstalk),
     )
     write_result(result, Path(results))
-    if experiment.sheet:
-        write_contact_sheet(reduce(joined, (part.looks for part in found)), Path(results) / f"{experiment.name}.jpg")
+    write_sheet(experiment, found, Path(results))
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
+
+
+def write_sheet(experiment: Experiment, studies: Sequence[StudyResults], folder: Path) -> None:
+    """Write `NAME.jpg`, or remove that of an experiment that asked for it once.
+
+    The blocks of all variants are joined, row below row; what all of them show stands there once.
+    """
+    path = folder / f"{experiment.name}.jpg"
+    if not experiment.sheet:
+        path.unlink(missing_ok=True)
+        return
+    of_first = [study.blocks for study in studies if study.seconds.seed == experiment.seeds[0]]
+    write_contact_sheet(
+        [
+            Block(parts[0].title, {label: row for part in parts for label, row in part.rows.items()})
+            for parts in zip(*of_first, strict=True)
+        ],
+        path,
+    )
 
 
 def check_capacity(experiment: Experiment, base: Base) -> None:

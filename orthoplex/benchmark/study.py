@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
 from torch import Tensor, cat
 
-from orthoplex.benchmark.contact_sheet import Looks
+from orthoplex.benchmark.contact_sheet import SEVERAL, Block
 from orthoplex.benchmark.crosstalk import LayerCrosstalk, measure_crosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment
@@ -56,14 +57,34 @@ class StudyResults:
         seconds: What it took.
         together: One for every combination of the experiment's tables `[[together]]`.
         crosstalk: One for every layer and concept, where it is asked for.
-        looks: The first picture of everything that was pictured.
+        blocks: Of the sheet of pictures: the concepts, then the experiment's tables `[[together]]`.
     """
 
     measurements: list[Measurement]
     seconds: Seconds
     together: list[TogetherMeasurement]
     crosstalk: list[LayerCrosstalk]
-    looks: Looks
+    blocks: list[Block]
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """The pictures of one concept: one set for each prompt in turn.
+
+    Attributes:
+        base: Of the base, the class word in the concept's place.
+        single: Of the concept alone.
+        merged: Size of a merge -> of the merges of that size, one after the other.
+    """
+
+    base: tuple[PictureSet, ...]
+    single: tuple[PictureSet, ...]
+    merged: Mapping[int, Sequence[PictureSet]]
+
+    @property
+    def seconds(self) -> float:
+        """What it took; the base's are not counted."""
+        return sum(pictures.seconds for sets in (self.single, *self.merged.values()) for pictures in sets)
 
 
 @dataclass(frozen=True)
@@ -97,20 +118,19 @@ class Study:
             references: Concept -> features of its real pictures.
         """
         concepts = self._loaded(files)
-        looks: Looks = {}
-        rows, spent, merging = yield from self._measure(concepts, references, looks)
+        pictured, merging = yield from self._picture(concepts)
+        spent = sum(found.seconds for found in pictured.values())
         seconds = Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent, merging)
-        together = yield from self._together(concepts, references, looks)
-        return StudyResults(rows, seconds, together, self._crosstalk(list(concepts.values())), looks)
+        together, tables = yield from self._together(concepts, references)
+        crosstalk = self._crosstalk(list(concepts.values()))
+        return StudyResults(
+            self._measure(pictured, references), seconds, together, crosstalk, [self._block(pictured), *tables]
+        )
 
-    def _measure(
-        self, concepts: Mapping[str, Concept], references: Mapping[str, References], looks: Looks
-    ) -> Generator[BenchmarkEvent, None, tuple[list[Measurement], float, float]]:
-        """Picture the base, each concept alone and the merges it is in; `looks` takes a picture of each.
-
-        Returns:
-            The numbers, the pictures' seconds, and those of one of the largest merges.
-        """
+    def _picture(
+        self, concepts: Mapping[str, Concept]
+    ) -> Generator[BenchmarkEvent, None, tuple[dict[str, Pictured], float]]:
+        """Picture the base, each concept alone and the merges it is in; also the seconds of one of the largest."""
         merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
         took: dict[int, list[float]] = {}
         for size, groups in self.experiment.groups.items():
@@ -119,41 +139,41 @@ class Study:
                 took.setdefault(size, []).append(seconds)
                 for name, sets in (yield from self._group(group, concepts, all_members)).items():
                     merged[name].setdefault(size, []).extend(sets)
-        shown: dict[str, Shown] = {}
-        spent = 0.0
+        found: dict[str, Pictured] = {}
         for source in self.experiment.measured:
             concept = concepts[source.name]
             base = yield from self._pictures(None, source, with_article(source.class_word))
             single = yield from self._pictures(merge([(concept, 1.0)]), source, concept.manifest.trigger)
-            together = merged[source.name]
-            spent += sum(pictures.seconds for sets in (single, *together.values()) for pictures in sets)
-            features = {size: self._features(sets) for size, sets in together.items()}
-            self._look(looks, source, base, single, together)
-            text = self._text(source, base, single, together)
+            found[source.name] = Pictured(base, single, merged[source.name])
+        return found, fmean(took[max(took)])
+
+    def _measure(self, pictured: Mapping[str, Pictured], references: Mapping[str, References]) -> list[Measurement]:
+        """Read the numbers off the pictures of all concepts that are measured."""
+        shown: dict[str, Shown] = {}
+        for source in self.experiment.measured:
+            found = pictured[source.name]
+            features = {size: self._features(sets) for size, sets in found.merged.items()}
             met = {
                 size: frozenset(name for group in groups if source.name in group.measured for name in group.members)
                 - {source.name}
                 for size, groups in self.experiment.groups.items()
             }
-            shown[source.name] = Shown(self._features(base), self._features(single), features, met, text)
-        rows = measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
-        return rows, spent, fmean(took[max(took)])
+            base, single = self._features(found.base), self._features(found.single)
+            shown[source.name] = Shown(base, single, features, met, self._text(source, found))
+        return measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
 
-    def _look(
-        self,
-        looks: Looks,
-        source: ConceptSource,
-        base: Sequence[PictureSet],
-        single: Sequence[PictureSet],
-        merged: Mapping[int, Sequence[PictureSet]],
-    ) -> None:
-        """Take note of the first pictures of a concept: one row each for what is real, the base, alone and merged."""
-        rows = looks.setdefault(self.experiment.name, {})
-        shown = {"real": source.split().held_out[0], "the base": base[0].files[0]}
-        shown[f"{self.variant.name}: alone"] = single[0].files[0]
-        shown |= {f"{self.variant.name}: {size} merged": sets[0].files[0] for size, sets in merged.items()}
-        for label, file in shown.items():
-            rows.setdefault(label, {})[source.name] = file
+    def _block(self, pictured: Mapping[str, Pictured]) -> Block:
+        """The first picture of every concept: real, by the base, alone and in its first merge of every size."""
+        rows: dict[str, dict[str, Path]] = {}
+        for source in self.experiment.measured if self.experiment.sheet else ():
+            found = pictured[source.name]
+            shown = {"real": source.split().held_out[0], "the base": found.base[0].files[0]}
+            shown[f"{self.variant.name}: alone"] = found.single[0].files[0]
+            for size, sets in found.merged.items():
+                shown[f"{self.variant.name}: {size} merged"] = sets[0].files[0]
+            for label, file in shown.items():
+                rows.setdefault(label, {})[source.name] = file
+        return Block(self.experiment.name, rows)
 
     def _group(
         self, group: Group, concepts: Mapping[str, Concept], together: Merge
@@ -208,13 +228,18 @@ class Study:
         return together, self.workspace.merge_seconds(together, spent)
 
     def _together(
-        self, concepts: Mapping[str, Concept], references: Mapping[str, References], looks: Looks
-    ) -> Generator[BenchmarkEvent, None, list[TogetherMeasurement]]:
-        """Make the pictures of several concepts that the experiment asks for, and measure them; see `_measure`."""
+        self, concepts: Mapping[str, Concept], references: Mapping[str, References]
+    ) -> Generator[BenchmarkEvent, None, tuple[list[TogetherMeasurement], list[Block]]]:
+        """Make the pictures of several concepts that the experiment asks for, and measure them.
+
+        Returns:
+            The numbers, and the first picture of every combination, one block for each table.
+        """
         words = {source.name: with_article(source.class_word) for source in self.experiment.concepts}
-        settings, rows = self.experiment.pictures, []
+        settings, rows, blocks = self.experiment.pictures, [], []
         for table in self.experiment.together:
             found: dict[Combination, tuple[Views, Views]] = {}
+            first: dict[str, dict[str, Path]] = {}
             for combination in self.experiment.combinations[table.name]:
                 merged, _ = self._merged([concepts[name] for name in combination.members])
                 triggers = [concepts[name].manifest.trigger for name in combination.shown]
@@ -223,9 +248,12 @@ class Study:
                 plain = table.fill([words[name] for name in combination.shown])
                 base = yield from self.workspace.pictures(None, plain, settings, message="the base")
                 found[combination] = (self._views(shown), self._views(base))
-                for label, sets in (("the base", base), (self.variant.name, shown)):
-                    row = looks.setdefault(table.name, {}).setdefault(label, {})
-                    row[" + ".join(combination.shown)] = sets[0].files[0]
+                for label, sets in (
+                    ("the base", base),
+                    (f"{self.variant.name}: {len(combination.members)} merged", shown),
+                ):
+                    first.setdefault(label, {})[SEVERAL.join(combination.shown)] = sets[0].files[0]
+            blocks.append(Block(table.name, first))
             rows += measure_together(
                 table,
                 self.variant.name,
@@ -236,7 +264,7 @@ class Study:
                 {source.name: source.class_word for source in self.experiment.concepts},
                 identity_cosine=self.encoder.identity_cosine,
             )
-        return rows
+        return rows, blocks
 
     def _impostors(self, table: Together) -> Generator[BenchmarkEvent, None, dict[tuple[str, ...], Views]]:
         """The base's pictures of a table's prompts that thresholds are set on: class words -> features.
@@ -284,23 +312,17 @@ class Study:
         settings = self.experiment.pictures
         return (yield from self.workspace.pictures(merged, prompts, settings, message=what))
 
-    def _text(
-        self,
-        source: ConceptSource,
-        base: Sequence[PictureSet],
-        single: Sequence[PictureSet],
-        merged: Mapping[int, Sequence[PictureSet]],
-    ) -> TextShown | None:
-        """Text alignment of the pictures, which are one set for each prompt in turn; None where none is read."""
+    def _text(self, source: ConceptSource, pictured: Pictured) -> TextShown | None:
+        """Text alignment of the pictures; None where none is read."""
         if self.text is None:
             return None
         templates, found = self.experiment.prompts[source.kind], []
-        for sets in (base, single, *merged.values()):
+        for sets in (pictured.base, pictured.single, *pictured.merged.values()):
             mean = self.text.mean(sets, templates, source, self.workspace)
             if mean is None:
                 return None
             found.append(mean)
-        return TextShown(found[0], found[1], dict(zip(merged, found[2:], strict=True)))
+        return TextShown(found[0], found[1], dict(zip(pictured.merged, found[2:], strict=True)))
 
     def _features(self, sets: Sequence[PictureSet]) -> Tensor:
         return cat([self.workspace.features(pictures, self.encoder) for pictures in sets])

@@ -34,7 +34,7 @@ from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder, halves
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
-from orthoplex.models import Base, Foldable, chosen_precision, gather_grams
+from orthoplex.models import EMBEDDED, Base, Foldable, chosen_precision, gather_grams
 from orthoplex.models.identity import inputs_hash, weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, silenced, train
 
@@ -134,7 +134,10 @@ class Workspace:
             kind=source.kind,
             trigger_form=config.trigger_form,
         )
-        foreign = list(default_foreign_prompts(self.base)) if config.uses_foreign_prompts else []
+        asked = (
+            config.uses_foreign_prompts or self.base.identity.family != EMBEDDED
+        )  # they give new tokens their spread
+        foreign = list(default_foreign_prompts(self.base)) if asked else []
         told = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
         request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"

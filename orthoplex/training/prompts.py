@@ -29,22 +29,51 @@ _WRITTEN = (
     "a picture in the style of watercolor",
     "a colorful abstract painting",
 )
-_MEDIA = ("a photo of {}", "a painting of {}", "{}", "a pencil sketch of {}", "a close-up of {}")
+_MEDIA = ("a photo of {}", "a watercolor of {}", "{}", "a pencil sketch of {}", "a close-up of {}")
 _THINGS = (
-    *("a boy", "a girl", "an old man", "a woman in a red coat", "a crowd of people", "a child on a bicycle", "a robot"),
-    *("a lion", "an owl", "a butterfly", "a turtle", "an elephant", "a wooden boat", "an airplane", "a steam train"),
-    *("a loaf of bread", "a bowl of fruit", "a glass of wine", "a backpack", "a lamp", "a clock", "a pair of shoes"),
+    "a boy",
+    "a girl",
+    "an old man",
+    "a woman in a red coat",
+    "a crowd of people",
+    "a person on a bicycle",
+    "a robot",
+    "a lion",
+    "an owl",
+    "a butterfly",
+    "a turtle",
+    "a striped animal",
+    "a wooden boat",
+    "a fast vehicle",
+    "a steam train",
+    "a loaf of bread",
+    "a plate of food",
+    "a glass of wine",
+    "a green plant",
+    "a lamp",
+    "a tall building",
+    "a pair of shoes",
 )
 _PLACES = (
-    *("in a kitchen", "on a bridge", "in a desert", "in a library", "by a lake at sunset", "in a snowy village"),
-    *("on a stage", "in a jungle", "under water", "in a museum", "on a rooftop in the rain", "in outer space"),
+    "in a kitchen",
+    "on a bridge",
+    "in a desert",
+    "in a library",
+    "by a lake at sunset",
+    "in a snowy village",
+    "on a stage",
+    "in a jungle",
+    "under water",
+    "in a museum",
+    "on a rooftop in the rain",
+    "in outer space",
     "in front of a temple",
 )
 FOREIGN_PROMPTS = (
     *_WRITTEN,
     *(
         _MEDIA[number % len(_MEDIA)].format(f"{_THINGS[number % len(_THINGS)]} {_PLACES[number % len(_PLACES)]}")
-        for number in range(40)
+        for number in range(64 - len(_WRITTEN))
     ),
 )
 """64 general prompts for bases that bring none of their own."""

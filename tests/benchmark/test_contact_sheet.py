@@ -1,40 +1,89 @@
-"""The sheet of an experiment's pictures: everything in its row and column."""
+"""The sheet of an experiment's pictures: everything in its row and column, and words that can be read."""
 
+import pytest
 from PIL import Image
 
-from orthoplex.benchmark.contact_sheet import CELL, GAP, HEAD, LABEL, MOST_COLUMNS, STEP, joined, write_contact_sheet
+from orthoplex.benchmark.contact_sheet import CELL, LINE, MOST_COLUMNS, STEP, Block, write_contact_sheet
+
+GROUND = (251, 251, 250)
 
 
-def one(folder, colour):
+def one(folder, colour, size=(32, 32)):
     path = folder / f"{colour}.png"
-    Image.new("RGB", (32, 32), colour).save(path)
+    Image.new("RGB", size, colour).save(path)
     return path
 
 
+def sheet_of(folder, *blocks):
+    with Image.open(write_contact_sheet(blocks, folder / "sheet.jpg")) as sheet:
+        return sheet.convert("RGB")
+
+
 def colour_at(sheet, left, top):
-    """Which of red, green and blue is strongest there, None where nothing is."""
+    """Which of red, green and blue is strongest in a cell, None where nothing is."""
     pixel = sheet.getpixel((left + CELL // 2, top + CELL // 2))
     return None if min(pixel) > 200 else ("red", "lime", "blue")[pixel.index(max(pixel))]
 
 
+def ink(sheet, box):
+    """How far to the right and down a part of the sheet is written on; None where it is not."""
+    part = sheet.crop(box).convert("L").point(lambda value: 255 if value < 200 else 0)
+    return part.getbbox() and part.getbbox()[2:]
+
+
 def test_every_picture_stands_in_its_row_and_column(tmp_path):
     red, lime, blue = (one(tmp_path, colour) for colour in ("red", "lime", "blue"))
-    looks = {"first": {"real": {"anna": red, "rex": lime}, "merged": {"rex": blue}}, "pairs": {"sum": {"a + b": lime}}}
-    with Image.open(write_contact_sheet(looks, tmp_path / "sheet.jpg")) as sheet:
-        assert sheet.size == (LABEL + 2 * STEP + GAP, 2 * HEAD + 3 * STEP + GAP)
-        rows = [[colour_at(sheet, LABEL + column * STEP, top) for column in range(2)] for top in (HEAD, HEAD + STEP)]
-        assert rows == [["red", "lime"], [None, "blue"]]
-        assert colour_at(sheet, LABEL, 2 * HEAD + 2 * STEP) == "lime"
+    first = Block("first", {"real": {"anna": red, "rex": lime}, "merged": {"rex": blue}})
+    pairs = Block("pairs", {"sum": {"a + b": lime}})
+    sheet = sheet_of(tmp_path, first, pairs)
+    assert (first.head, pairs.head) == (3 * LINE, 4 * LINE)
+    assert sheet.height == first.head + pairs.head + 3 * STEP
+    left = sheet.width - 2 * STEP
+    rows = [[colour_at(sheet, left + n * STEP, top) for n in range(2)] for top in (3 * LINE, 3 * LINE + STEP)]
+    assert rows == [["red", "lime"], [None, "blue"]]
+    assert colour_at(sheet, left, first.head + 2 * STEP + pairs.head) == "lime"
 
 
 def test_columns_beyond_the_first_are_left_out(tmp_path):
-    many = {"real": dict.fromkeys((f"c{number}" for number in range(MOST_COLUMNS + 3)), one(tmp_path, "red"))}
-    with Image.open(write_contact_sheet({"all": many}, tmp_path / "sheet.jpg")) as sheet:
-        assert sheet.width == LABEL + MOST_COLUMNS * STEP + GAP
+    many = dict.fromkeys((f"c{number}" for number in range(MOST_COLUMNS + 3)), one(tmp_path, "red"))
+    block = Block("all", {"real": many})
+    assert block.columns == [f"c{number}" for number in range(MOST_COLUMNS)]
+    assert sheet_of(tmp_path, block).width < (MOST_COLUMNS + 1) * STEP
 
 
-def test_looks_are_joined_row_by_row():
-    first, second = {"a": {"real": {"x": 1}, "one": {"x": 2}}}, {"a": {"real": {"x": 9}, "two": {"x": 3}}, "b": {}}
-    both = joined(first, second)
-    assert both == {"a": {"real": {"x": 1}, "one": {"x": 2}, "two": {"x": 3}}, "b": {}}
-    assert list(both["a"]) == ["real", "one", "two"]
+def test_long_labels_titles_and_names_do_not_run_into_pictures_or_each_other(tmp_path):
+    red = one(tmp_path, "red")
+    label, title, name = "silent slots: λ = 0.6 – " + 30 * "wide ", 60 * "title ", "a-very-long-name-of-a-concept"
+    short, long = (sheet_of(tmp_path, Block("t", {words: {"a": red}})) for words in ("l", label))
+    assert long.width > short.width + 100
+    wide = sheet_of(tmp_path, Block(title, {"l": {"a": red}}))
+    right, _ = ink(wide, (0, 0, wide.width, LINE))
+    assert short.width < right < wide.width
+    named = sheet_of(tmp_path, Block("t", {"l": {name: red, "b": red}}))
+    left = named.width - 2 * STEP
+    assert ink(named, (left, LINE, left + STEP, 2 * LINE))[0] <= CELL
+
+
+def test_names_of_concepts_that_share_a_picture_stand_in_their_order(tmp_path):
+    sheet = sheet_of(tmp_path, Block("", {"": {"iiii + WWWW": one(tmp_path, "red")}}))
+    left = sheet.width - STEP
+    first, second = (ink(sheet, (left, LINE * line, sheet.width, LINE * (line + 1)))[0] for line in (1, 2))
+    only = sheet_of(tmp_path, Block("", {"": {"iiii": one(tmp_path, "red")}}))
+    assert first == ink(only, (left, LINE, only.width, 2 * LINE))[0] != second
+
+
+def test_letters_that_variants_use_are_drawn(tmp_path):
+    pictures = {"a": one(tmp_path, "red")}
+    drawn = [sheet_of(tmp_path, Block(letter, {"": pictures})).crop((0, 0, 20, LINE)).tobytes() for letter in "λ–×é∎"]
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("size", [(96, 32), (32, 96)])
+def test_pictures_that_are_not_square_are_cropped(tmp_path, size):
+    picture = Image.new("RGB", size, "red")
+    picture.paste("blue", (size[0] // 2 - 8, size[1] // 2 - 8, size[0] // 2 + 8, size[1] // 2 + 8))
+    picture.save(tmp_path / "wide.png")
+    sheet = sheet_of(tmp_path, Block("", {"": {"a": tmp_path / "wide.png"}}))
+    left, top = sheet.width - STEP, 3 * LINE
+    blue = [sheet.getpixel((left + x, top + CELL // 2))[2] > 150 for x in range(CELL)]
+    assert CELL // 2 - 4 <= sum(blue) <= CELL // 2 + 4  # as wide as high: 16 of 32

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from orthoplex.benchmark.gallery import Combination, Gallery, Row, write_gallery
-from orthoplex.benchmark.sheet import write_sheet
+from orthoplex.benchmark.gallery_sheet import write_sheet
 from orthoplex.benchmark.summary import Summary
 from orthoplex.evaluation import Interval
 

@@ -97,10 +97,14 @@ def test_another_encoder_or_schedule_has_other_names(workspace):
 
 def test_other_foreign_prompts_are_another_concept_where_they_matter(workspace, sources, monkeypatch):
     erasing = replace(CONFIG, steps=1, erasure=1.0, erasure_prompts=4, prior_pictures=0)
-    silent, loud = trained(workspace, sources[0])[1], trained(workspace, sources[0], erasing)[1]
+    plain, erased = trained(workspace, sources[0])[1], trained(workspace, sources[0], erasing)[1]
     monkeypatch.setattr("orthoplex.benchmark.workspace.default_foreign_prompts", lambda base: ("a boat",))
-    assert trained(workspace, sources[0])[1] == silent
-    assert trained(workspace, sources[0], erasing)[1].path != loud.path
+    assert trained(workspace, sources[0])[1].path != plain.path  # of their words tokens take how far they may begin
+    assert trained(workspace, sources[0], erasing)[1].path != erased.path
+    monkeypatch.setattr("orthoplex.benchmark.workspace.EMBEDDED", workspace.base.identity.family)
+    embedded = trained(workspace, sources[0])[1]  # whose prompts come with it, so that its hash tells of them
+    monkeypatch.setattr("orthoplex.benchmark.workspace.default_foreign_prompts", lambda base: ("a car",))
+    assert trained(workspace, sources[0])[1] == embedded
 
 
 def test_an_interrupted_training_gives_the_same_concept(workspace, sources):

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base, text_layers
 from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig, stages, train
 from orthoplex.training.foreign import (
+    CLASS_WORDS,
     compose_foreign_prompts,
     draw_foreign_inputs,
     gather_statistics,
@@ -57,6 +59,12 @@ def test_number_of_prompts(count):
 def test_random_vectors_of_no_words(base):
     found = random_vectors(base, (), num_vectors=2, generator=torch.Generator())
     assert found.shape == (0, 2, base.pipeline.text_encoder.get_input_embeddings().embedding_dim)
+
+
+def test_no_class_word_stands_for_most_concepts_that_do_not_exist():
+    words = Counter(compose(128).words)
+    assert set(words) == {"person", *CLASS_WORDS}
+    assert max(words.values()) <= 10  # of 32
 
 
 def test_only_tokened_prompts_hold_the_token():
