@@ -1,11 +1,13 @@
 """The sheet of an experiment's pictures: everything in its row and column, and words that can be read."""
 
+import json
+
 import pytest
 from PIL import Image
 
+from orthoplex.benchmark import run, runner
 from orthoplex.benchmark.contact_sheet import CELL, LINE, MOST_COLUMNS, STEP, Block, write_contact_sheet
-
-GROUND = (251, 251, 250)
+from tests.benchmark.tiny import experiment_file
 
 
 def one(folder, colour, size=(32, 32)):
@@ -87,3 +89,51 @@ def test_pictures_that_are_not_square_are_cropped(tmp_path, size):
     left, top = sheet.width - STEP, 3 * LINE
     blue = [sheet.getpixel((left + x, top + CELL // 2))[2] > 150 for x in range(CELL)]
     assert CELL // 2 - 4 <= sum(blue) <= CELL // 2 + 4  # as wide as high: 16 of 32
+
+
+PAIRS = """
+[[together]]
+name = "pairs"
+kinds = ["person", "subject"]
+prompts = ["{1} and {2}"]
+draws = 2
+"""
+
+
+def recipe_of(picture):
+    """How many concepts a picture of the work folder was made with; 0 for the base."""
+    merge = json.loads((picture.parent / "set.json").read_text())["merge"]
+    return len(merge["concepts"]) if merge else 0
+
+
+def test_the_sheet_shows_what_is_real_alone_and_merged(pico_folder, sources, tmp_path, monkeypatch):
+    path, shown = experiment_file(tmp_path, pico_folder, sources), []
+    text = path.read_text().replace("seeds = [0]", "seeds = [0, 1]\nsheet = true")
+    path.write_text(text.split('[[variants]]\nname = "lora sum"')[0] + "[merges]\nsizes = [2, 3]\n" + PAIRS)
+    write = runner.write_contact_sheet
+    monkeypatch.setattr(runner, "write_contact_sheet", lambda blocks, to: shown.extend(blocks) or write(blocks, to))
+    list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
+    concepts, pairs = shown
+    assert (concepts.title, pairs.title) == ("tiny", "pairs")
+    assert concepts.columns == [source.name for source in sources]
+    assert list(concepts.rows) == [
+        "real",
+        "the base",
+        "slots: alone",
+        "slots: 2 merged",
+        "slots: 3 merged",
+    ]  # one seed's
+    for source in sources:
+        assert concepts.rows["real"][source.name] in source.split().held_out
+        made = [recipe_of(concepts.rows[label][source.name]) for label in list(concepts.rows)[1:]]
+        assert made == [0, 1, 2, 3]
+    assert pairs.columns == ["anna + boro", "rex + boro"] or pairs.columns == ["rex + boro", "anna + boro"]
+    assert {label: {recipe_of(file) for file in row.values()} for label, row in pairs.rows.items()} == {
+        "the base": {0},
+        "slots: 2 merged": {2},
+    }
+    sheet = tmp_path / "results" / "tiny.jpg"
+    assert sheet.is_file()
+    path.write_text(path.read_text().replace("sheet = true", "sheet = false"))
+    list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
+    assert not sheet.exists()

@@ -10,59 +10,11 @@ from itertools import pairwise
 import pytest
 from safetensors import safe_open
 
-from orthoplex.benchmark import run, runner, text
+from orthoplex.benchmark import run, text
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError, PromptError
-
-TEXT = """
-base = "{base}"
-resolution = 32
-seeds = [0]
-
-[training]
-steps = 2
-batch_size = 2
-rank = 2
-layers = "cross-attention-kv"
-num_vectors = 1
-
-[prompts]
-person = ["{{trigger}}", "{{trigger}} in a forest"]
-subject = ["a {{trigger}}"]
-
-[pictures]
-num_images = 1
-num_inference_steps = 1
-
-[encoder]
-layer = "block-3"
-picture_size = 32
-
-{concepts}
-
-[[variants]]
-name = "slots"
-
-[[variants]]
-name = "lora sum"
-training = {{ method = "lora" }}
-
-[[variants]]
-name = "lora mean"
-training = {{ method = "lora" }}
-algorithm = "mean"
-"""
-
-
-def experiment_file(folder, base, sources):
-    concepts = "".join(
-        f'[[concepts]]\nname = "{s.name}"\nkind = "{s.kind}"\nclass_word = "{s.class_word}"\nfolder = "{s.folder}"\n'
-        for s in sources
-    )
-    path = folder / "tiny.toml"
-    path.write_text(TEXT.format(base=base, concepts=concepts))
-    return path
+from tests.benchmark.tiny import experiment_file
 
 
 def times(folder):
@@ -193,54 +145,6 @@ def test_together_crosstalk_and_parts(pico_folder, sources, tmp_path):
         assert (tmp_path / "results" / name).read_text().lstrip().startswith("<")
     again = list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     assert not [event for event in again if event.stage in ("train", "pictures")]
-
-
-PAIRS = """
-[[together]]
-name = "pairs"
-kinds = ["person", "subject"]
-prompts = ["{1} and {2}"]
-draws = 2
-"""
-
-
-def recipe_of(picture):
-    """How many concepts a picture of the work folder was made with; 0 for the base."""
-    merge = json.loads((picture.parent / "set.json").read_text())["merge"]
-    return len(merge["concepts"]) if merge else 0
-
-
-def test_the_sheet_shows_what_is_real_alone_and_merged(pico_folder, sources, tmp_path, monkeypatch):
-    path, shown = experiment_file(tmp_path, pico_folder, sources), []
-    text = path.read_text().replace("seeds = [0]", "seeds = [0, 1]\nsheet = true")
-    path.write_text(text.split('[[variants]]\nname = "lora sum"')[0] + "[merges]\nsizes = [2, 3]\n" + PAIRS)
-    write = runner.write_contact_sheet
-    monkeypatch.setattr(runner, "write_contact_sheet", lambda blocks, to: shown.extend(blocks) or write(blocks, to))
-    list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
-    concepts, pairs = shown
-    assert (concepts.title, pairs.title) == ("tiny", "pairs")
-    assert concepts.columns == [source.name for source in sources]
-    assert list(concepts.rows) == [
-        "real",
-        "the base",
-        "slots: alone",
-        "slots: 2 merged",
-        "slots: 3 merged",
-    ]  # one seed's
-    for source in sources:
-        assert concepts.rows["real"][source.name] in source.split().held_out
-        made = [recipe_of(concepts.rows[label][source.name]) for label in list(concepts.rows)[1:]]
-        assert made == [0, 1, 2, 3]
-    assert pairs.columns == ["anna + boro", "rex + boro"] or pairs.columns == ["rex + boro", "anna + boro"]
-    assert {label: {recipe_of(file) for file in row.values()} for label, row in pairs.rows.items()} == {
-        "the base": {0},
-        "slots: 2 merged": {2},
-    }
-    sheet = tmp_path / "results" / "tiny.jpg"
-    assert sheet.is_file()
-    path.write_text(path.read_text().replace("sheet = true", "sheet = false"))
-    list(run(path, results=tmp_path / "results", work=tmp_path / "work"))
-    assert not sheet.exists()
 
 
 def test_the_result_holds_every_measurement(finished, sources):
