@@ -9,9 +9,9 @@ from pathlib import Path
 
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import write_gallery
+from orthoplex.benchmark.gallery_sheet import write_sheet
 from orthoplex.benchmark.measurement import read_references
 from orthoplex.benchmark.report import machine, write_json
-from orthoplex.benchmark.gallery_sheet import write_sheet
 from orthoplex.benchmark.sources import ConceptSource, sample_sources, shipped_concept
 from orthoplex.benchmark.stand import DemoSettings, MergedMethod, Stand
 from orthoplex.benchmark.summary import Summary
