@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +20,8 @@ CELL, GAP, LINE, MOST_COLUMNS = 64, 2, 13, 8
 """Pixels: a picture's side, between pictures, of a line of text; and how many columns are shown."""
 STEP = CELL + GAP
 _QUALITY = 75
-_INK, _SOFT, _GROUND = (29, 33, 41), (93, 102, 115), (251, 251, 250)
+INK, SOFT, GROUND = (29, 33, 41), (93, 102, 115), (251, 251, 250)
+"""Colours of sheets: of what matters, of what explains it, and behind."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Block:
     """
 
     title: str
-    rows: Mapping[str, Row] = field(default_factory=dict)
+    rows: Mapping[str, Row]
 
     @property
     def columns(self) -> list[str]:
@@ -62,17 +63,17 @@ def write_contact_sheet(blocks: Sequence[Block], path: Path) -> Path:
     width = left + max((len(block.columns) for block in blocks), default=0) * STEP
     width = max([width, *(2 * GAP + int(font.getlength(block.title)) + 1 for block in blocks)])
     height = sum(block.head + len(block.rows) * STEP for block in blocks)
-    sheet = Image.new("RGB", (width, height), _GROUND)
+    sheet = Image.new("RGB", (width, height), GROUND)
     draw, top = ImageDraw.Draw(sheet), 0
     for block in blocks:
-        draw.text((GAP, top + GAP), block.title, fill=_INK, font=font)
+        draw.text((GAP, top + GAP), block.title, fill=INK, font=font)
         places = {name: left + number * STEP for number, name in enumerate(block.columns)}
         for name, place in places.items():
             for line, part in enumerate(name.split(SEVERAL), start=1):
-                draw.text((place, top + GAP + LINE * line), _shortened(part, font), fill=_SOFT, font=font)
+                draw.text((place, top + GAP + LINE * line), _shortened(part, font), fill=SOFT, font=font)
         top += block.head
         for label, row in block.rows.items():
-            draw.text((GAP, top + (CELL - LINE) // 2), label, fill=_INK, font=font)
+            draw.text((GAP, top + (CELL - LINE) // 2), label, fill=INK, font=font)
             for name, place in places.items():
                 if name in row:
                     sheet.paste(ImageOps.fit(read_picture(row[name]), (CELL, CELL)), (place, top))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from orthoplex.benchmark.contact_sheet import GROUND, INK, SOFT
 from orthoplex.benchmark.gallery import Gallery, Row
 from orthoplex.concepts import written_atomically
 
 NAME = "gallery_sheet.png"
 _CELL, _GAP, _HEAD, _LABEL, _BLOCK_GAP = 112, 4, 30, 84, 28
-_INK, _SOFT, _GROUND = (29, 33, 41), (93, 102, 115), (251, 251, 250)
 _COLUMNS = ("real", "alone", "merged", "plain LoRA")
 _STEP = _CELL + _GAP
 
@@ -36,11 +36,11 @@ def write_sheet(gallery: Gallery, folder: Path) -> Path:
     lines = -(-len(combined) // per_line)
     top_of_combined = _HEAD + half * _STEP
     height = top_of_combined + (_HEAD + lines * _STEP if combined else 0) + _GAP
-    sheet = Image.new("RGB", (width, height), _GROUND)
+    sheet = Image.new("RGB", (width, height), GROUND)
     for number, block in enumerate(blocks):
         _draw_block(sheet, block, _GAP + number * (block_width + _BLOCK_GAP), folder)
     if combined:
-        _write(sheet, (_GAP, top_of_combined + 8), "several concepts in one picture, from the same merge", _SOFT)
+        _write(sheet, (_GAP, top_of_combined + 8), "several concepts in one picture, from the same merge", SOFT)
     for number, file in enumerate(combined):
         line, column = divmod(number, per_line)
         _paste(sheet, folder / file, (_GAP + column * _STEP, top_of_combined + _HEAD + line * _STEP))
@@ -51,11 +51,11 @@ def write_sheet(gallery: Gallery, folder: Path) -> Path:
 
 def _draw_block(sheet: Image.Image, rows: Sequence[Row], left: int, folder: Path) -> None:
     for column, name in enumerate(_COLUMNS):
-        _write(sheet, (left + _LABEL + column * _STEP, 8), name, _SOFT)
+        _write(sheet, (left + _LABEL + column * _STEP, 8), name, SOFT)
     for line, row in enumerate(rows):
         top = _HEAD + line * _STEP
-        _write(sheet, (left, top + _CELL // 2 - 16), row.name, _INK)
-        _write(sheet, (left, top + _CELL // 2 + 2), row.kind, _SOFT)
+        _write(sheet, (left, top + _CELL // 2 - 16), row.name, INK)
+        _write(sheet, (left, top + _CELL // 2 + 2), row.kind, SOFT)
         for column, files in enumerate((row.references, row.alone, row.merged, row.lora)):
             if files:
                 _paste(sheet, folder / files[0], (left + _LABEL + column * _STEP, top))

@@ -82,20 +82,20 @@ def run(
 def write_sheet(experiment: Experiment, studies: Sequence[StudyResults], folder: Path) -> None:
     """Write `NAME.jpg`, or remove that of an experiment that asked for it once.
 
-    The blocks of all variants are joined, row below row; what all of them show stands there once.
+    The blocks of all variants are joined, row below row, under the concepts' real pictures; what all show stands there
+    once.
     """
     path = folder / f"{experiment.name}.jpg"
     if not experiment.sheet:
         path.unlink(missing_ok=True)
         return
     of_first = [study.blocks for study in studies if study.seconds.seed == experiment.seeds[0]]
-    write_contact_sheet(
-        [
-            Block(parts[0].title, {label: row for part in parts for label, row in part.rows.items()})
-            for parts in zip(*of_first, strict=True)
-        ],
-        path,
-    )
+    concepts, *tables = [
+        Block(parts[0].title, {label: row for part in parts for label, row in part.rows.items()})
+        for parts in zip(*of_first, strict=True)
+    ]
+    real = {source.name: source.split().held_out[0] for source in experiment.measured}
+    write_contact_sheet([Block(concepts.title, {"real": real, **concepts.rows}), *tables], path)
 
 
 def check_capacity(experiment: Experiment, base: Base) -> None:

@@ -163,16 +163,13 @@ class Study:
         return measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
 
     def _block(self, pictured: Mapping[str, Pictured]) -> Block:
-        """The first picture of every concept: real, by the base, alone and in its first merge of every size."""
+        """The first picture of every concept: by the base, alone and in its first merge of every size."""
         rows: dict[str, dict[str, Path]] = {}
-        for source in self.experiment.measured if self.experiment.sheet else ():
-            found = pictured[source.name]
-            shown = {"real": source.split().held_out[0], "the base": found.base[0].files[0]}
-            shown[f"{self.variant.name}: alone"] = found.single[0].files[0]
-            for size, sets in found.merged.items():
-                shown[f"{self.variant.name}: {size} merged"] = sets[0].files[0]
-            for label, file in shown.items():
-                rows.setdefault(label, {})[source.name] = file
+        for name, found in pictured.items():
+            shown = {"the base": found.base, f"{self.variant.name}: alone": found.single}
+            shown |= {f"{self.variant.name}: {size} merged": tuple(sets) for size, sets in found.merged.items()}
+            for label, sets in shown.items():
+                rows.setdefault(label, {})[name] = sets[0].files[0]
         return Block(self.experiment.name, rows)
 
     def _group(

@@ -3,8 +3,8 @@
     python -m orthoplex.benchmark.token_slots --output results/token-slots.json
 
 A token vector is trained for nothing else, slot by slot: gradient ascent on the share of its features' energy, as the
-keys and values of cross-attention see them in a concept's own prompts, that lies in the slot. A token
-that also has to learn a concept will hardly come as far; a direction chosen blindly has 1 of as many parts as slots.
+keys and values of cross-attention see them in a concept's own prompts, that lies in the slot. A token that also has
+to learn a concept will hardly come as far; a direction chosen blindly has 1 of as many parts as slots.
 """
 
 from __future__ import annotations

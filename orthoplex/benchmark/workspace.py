@@ -134,10 +134,9 @@ class Workspace:
             kind=source.kind,
             trigger_form=config.trigger_form,
         )
-        asked = (
-            config.uses_foreign_prompts or self.base.identity.family != EMBEDDED
-        )  # they give new tokens their spread
-        foreign = list(default_foreign_prompts(self.base)) if asked else []
+        # new tokens take their spread from these prompts, too; those of the embedded base come with it
+        decide = config.uses_foreign_prompts or self.base.identity.family != EMBEDDED
+        foreign = list(default_foreign_prompts(self.base)) if decide else []
         told = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
         request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"

@@ -1,5 +1,7 @@
 """Prompts of a base's own words, without any concept."""
 
+from itertools import cycle, islice
+
 from orthoplex import vignette
 from orthoplex.models import EMBEDDED, Base
 
@@ -72,8 +74,8 @@ _PLACES = (
 FOREIGN_PROMPTS = (
     *_WRITTEN,
     *(
-        _MEDIA[number % len(_MEDIA)].format(f"{_THINGS[number % len(_THINGS)]} {_PLACES[number % len(_PLACES)]}")
-        for number in range(64 - len(_WRITTEN))
+        medium.format(f"{thing} {place}")
+        for medium, thing, place in islice(zip(cycle(_MEDIA), cycle(_THINGS), cycle(_PLACES)), 64 - len(_WRITTEN))
     ),
 )
 """64 general prompts for bases that bring none of their own."""
