@@ -19,7 +19,7 @@ from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Manifest, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import EMBEDDED, load_base
-from orthoplex.training import TrainingConfig, merge_on
+from orthoplex.training import TrainingConfig, merge_for
 
 METHODS = ("orthogonal", "lora")
 _LIVE_KINDS = ("person", "subject", "style")
@@ -134,7 +134,7 @@ def _merge_all(workspace: Workspace, paths: Mapping[str, Path]) -> MergedMethod:
     concepts = {name: load_concept(path, base=workspace.base.identity) for name, path in paths.items()}
     started = time.perf_counter()
     pairs = [(concept, 1.0) for concept in concepts.values()]
-    together = merge_on(workspace.base, pairs)
+    together = merge_for(workspace.base, pairs)
     undo = workspace.base.fold(together)
     seconds = time.perf_counter() - started
     undo.restore()

@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 
 from orthoplex.benchmark.report import machine, write_json
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.models import Base, channels_last, load_base
+from orthoplex.models import Base, channels_first, channels_last, load_base
 
 
 def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
@@ -53,7 +52,7 @@ def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
 def picture_cost(base: Base, *, batch_size: int, rounds: int) -> dict[str, Any]:
     """Seconds of every part in either layout, medians over rounds, and the ratio of their medians.
 
-    `turning` is what laying the weights out and back takes, once for a call of `generate` or a whole training.
+    `turning` is what laying the weights out takes, once for a base, at its first picture or training.
 
     Args:
         base: The base; a CPU's.
@@ -73,17 +72,17 @@ def picture_cost(base: Base, *, batch_size: int, rounds: int) -> dict[str, Any]:
         seconds: Mapping[str, list[float]] = {"usual": [], "channels last": []}
         for number in range(rounds + 1):
             for layout in seconds if number % 2 else reversed(seconds):
-                with nullcontext() if layout == "usual" else channels_last(base.pipeline):
-                    started = time.perf_counter()
-                    run()
-                    spent = time.perf_counter() - started
+                (channels_first if layout == "usual" else channels_last)(base.pipeline)
+                started = time.perf_counter()
+                run()
+                spent = time.perf_counter() - started
                 if number:
                     seconds[layout].append(spent)
         medians = {layout: statistics.median(times) for layout, times in seconds.items()}
         rows[name] = {"seconds": medians, "ratio": medians["usual"] / medians["channels last"]}
+    channels_first(base.pipeline)
     started = time.perf_counter()
-    with channels_last(base.pipeline):
-        pass
+    channels_last(base.pipeline)
     turning = time.perf_counter() - started
     return {"batch_size": batch_size, "rounds": rounds, "parts": rows, "turning": turning, "machine": machine()}
 

@@ -27,7 +27,7 @@ from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, merge
 from orthoplex.models import Foldable
-from orthoplex.training import gather_inputs, merge_on, starting_tokens, with_article
+from orthoplex.training import gather_inputs, merge_for, starting_tokens, with_article
 
 IMPOSTORS, IMPOSTORS_SEED = 40, 1_000_000
 """Pictures of every prompt that thresholds of concepts in one picture are set on, and how far on their noise begins."""
@@ -213,7 +213,7 @@ class Study:
             return found.grams
 
         variant = self.variant
-        together = merge_on(
+        together = merge_for(
             self.workspace.base,
             pairs,
             algorithm=variant.algorithm,

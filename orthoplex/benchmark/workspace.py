@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,7 +176,8 @@ class Workspace:
     ) -> Generator[BenchmarkEvent, None, tuple[PictureSet, ...]]:
         """Make or find the pictures of prompts; yields one event for each prompt that was made.
 
-        The merge is folded once for all prompts that are missing, and not at all when none is.
+        The merge is folded for every prompt that is missing, and not at all when none is: between two events the base
+        is as it was.
 
         Args:
             merge: What is folded into the base; None for the base alone.
@@ -193,10 +194,9 @@ class Workspace:
         kept = {folder: _whole(folder, _read_set) for folder in wanted}
         missing = {folder: prompt for folder, prompt in wanted.items() if kept[folder] is None}
         if missing:
-            with self._folded(merge):
-                for done, (folder, prompt) in enumerate(missing.items(), start=1):
-                    self._make_pictures(folder, prompt, settings, merge)
-                    yield BenchmarkEvent("pictures", done, len(missing), message)
+            for done, (folder, prompt) in enumerate(missing.items(), start=1):
+                self._make_pictures(folder, prompt, settings, merge)
+                yield BenchmarkEvent("pictures", done, len(missing), message)
         return tuple(kept[folder] or _read_set(folder) for folder in folders)
 
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
@@ -246,9 +246,6 @@ class Workspace:
         """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""
         return replace(told, mixed_precision=chosen_precision(told.mixed_precision, self.base.device))
 
-    def _folded(self, merge: Merge | None) -> AbstractContextManager[object]:
-        return nullcontext() if merge is None else self.base.folded(merge)
-
     def _key(self, request: Mapping[str, Any]) -> str:
         base = {"base": self.base.identity.hash, "inputs": self._inputs}
         return content_key({**request, **base, "version": CACHE_VERSION})
@@ -262,6 +259,7 @@ class Workspace:
         pictures = generate(
             self.base,
             prompt,
+            merge=merge,
             num_images=settings.num_images,
             seed=settings.seed,
             num_inference_steps=settings.num_inference_steps,

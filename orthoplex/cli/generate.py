@@ -19,7 +19,7 @@ from orthoplex.generation import GenerationProgress, check_png_name, picture_rec
 from orthoplex.generation import generate as generate_pictures
 from orthoplex.merging import AUTO
 from orthoplex.models import Precision, load_base
-from orthoplex.training import merge_on
+from orthoplex.training import merge_for
 
 
 def generate(
@@ -54,7 +54,7 @@ def generate(
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
         model = load_base(base, device=device)
         loaded = load_concepts(concept or [], model)
-        merged = merge_on(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
+        merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
         settings: dict[str, Any] = {
             "num_inference_steps": steps,
             "guidance_scale": guidance_scale,

@@ -16,7 +16,7 @@ from orthoplex.cli.console import (
 )
 from orthoplex.merging import AUTO
 from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
-from orthoplex.training import merge_on
+from orthoplex.training import merge_for
 
 
 def merge(
@@ -41,7 +41,7 @@ def merge(
         layered = [item for item, _ in loaded if item.token_layers or item.keys_values]
         check_pipeline_tokens([token for item in layered for token in item.tokens])
         began = time.monotonic()
-        merged = merge_on(model, loaded, algorithm=algorithm, options=options, scale=scale)
+        merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale)
         with model.folded(merged):
             seconds = time.monotonic() - began
             model.save(output, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """A named set of adapters and tokens, and its file."""
 
 from orthoplex.concepts.atomic import check_writable, write_text, written_atomically
+from orthoplex.concepts.cache import cache_folder
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.file import load_concept, read_manifest, save_concept
 from orthoplex.concepts.manifest import (
@@ -22,6 +23,7 @@ __all__ = [
     "BaseIdentity",
     "Concept",
     "Manifest",
+    "cache_folder",
     "check_name",
     "check_writable",
     "decode_thumbnail",

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +45,12 @@ class Concept:
     token_layers: Sequence[str] = ()
     keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     inputs: Tensor | None = None
+    path: Path | None = None
+
+    @property
+    def told(self) -> str:
+        """What errors call it: its name, and its file where it has one."""
+        return f"{self.name} ({self.path})" if self.path is not None else self.name
 
     @property
     def name(self) -> str:

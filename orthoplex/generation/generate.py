@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast, get_args
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompts import contract_prompt, expand_prompt
+from orthoplex.generation.prompts import contract_prompt, expand_prompt, without_concepts
 from orthoplex.models import Base, Foldable, Precision, channels_last, chosen_precision, precision
 
 BATCH_SIZE = 8
@@ -48,12 +48,14 @@ def generate(
 ) -> list[Image.Image]:
     """Make pictures of a prompt.
 
-    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
-    nor on the device, but for rounding.
+    Threads that share the base wait for one another: each has it for its whole call. Picture ``i`` starts from noise of
+    its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images`` nor on the device, but for
+    rounding.
 
     Args:
         base: The base, with or without something folded in.
-        prompt: Text; ``<name>`` calls a concept that is folded in, with all its token vectors.
+        prompt: Text; ``<name>`` calls a concept that is folded in, with all its token vectors, and is left out where
+            its strength is 0.
         merge: A merge or concept to fold in for this call only.
         num_images: How many pictures.
         seed: Seed of the first picture.
@@ -61,7 +63,8 @@ def generate(
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: What guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
-        progress: Called after every denoising step.
+        progress: Called after every denoising step, while the base is locked: it must not wait for another thread that
+            wants the base.
 
     Raises:
         PromptError: For a ``<name>`` that is not folded in, a prompt longer than the text encoder reads, or one that
@@ -73,11 +76,14 @@ def generate(
     _check_precision(mixed_precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     asked = {"prompt": prompt, "negative_prompt": negative_prompt}
-    with base.folded(merge) if merge is not None else nullcontext(), channels_last(base.pipeline):
+    with base.locked(), base.folded(merge) if merge is not None else nullcontext():
+        channels_last(base.pipeline)
         texts = {key: _contracted(base, key, text) for key, text in asked.items()}
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
-        run = cast(Callable[..., Any], base.pipeline)  # diffusers annotates its callback and result too narrowly
+        run = cast(
+            Callable[..., Any], base.pipeline_of_a_call()
+        )  # diffusers annotates its callback and result too narrowly
         for number, batch in enumerate(batches):
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
             with precision(mixed_precision, base.device):
@@ -156,9 +162,16 @@ def _check_precision(mixed_precision: str) -> None:
 def _contracted(base: Base, key: str, text: str) -> str:
     """A prompt as the pipeline takes it: a token for every concept, whose vectors it spells out itself."""
     _check_text(text, key)
+    text = without_concepts(text, silent_names(base.recipe))
     contracted = contract_prompt(text, base.tokens)
     _check_length(base, expand_prompt(text, base.tokens), key)
     return contracted
+
+
+def silent_names(recipe: Mapping[str, Any] | None) -> list[str]:
+    """The names of the concepts that a recipe has at strength 0."""
+    concepts = [] if recipe is None else recipe.get("concepts", ())
+    return [concept["name"] for concept in concepts if concept.get("strength") == 0]
 
 
 def _check_text(text: str, key: str) -> None:

@@ -50,6 +50,18 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     return _TOKEN.sub(spelled_out, contract_prompt(prompt, tokens))
 
 
+def without_concepts(prompt: str, names: Sequence[str]) -> str:
+    """Leave out the tokens of some concepts, such as those merged at strength 0: ``<anna> person`` is ``person``.
+
+    Args:
+        prompt: What the user wrote.
+        names: Names of concepts.
+    """
+    for name in names:
+        prompt = re.sub(rf"<{re.escape(name)}>(?:_[1-9][0-9]*)? ?", "", prompt)
+    return prompt
+
+
 def contract_prompt(prompt: str, tokens: Sequence[str]) -> str:
     """Write every full run ``<name> <name>_1 …`` as ``<name>``: what a diffusers pipeline expects, which expands it.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from orthoplex.concepts import Concept
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.foreign import stored_foreign_gram
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +43,41 @@ class InputGrams:
         return digest.hexdigest()
 
 
-def kept_gram(inputs: Tensor) -> Tensor:
-    """The Gram matrix ``(in, in)``, float64, of what a concept keeps of its layers' inputs, ``(k, in)``."""
+def stored_gram(inputs: Tensor) -> Tensor:
+    """The Gram matrix ``(in, in)``, float64, of what a concept stores of its layers' inputs, ``(k, in)``."""
     rows = inputs.double()
     return rows.T @ rows
 
 
-def kept_inputs(concepts: Sequence[Concept]) -> InputGrams | None:
-    """What concepts themselves keep of what their layers see; None where one keeps nothing."""
-    if any(concept.inputs is None for concept in concepts):
-        return None
+def stored_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -> InputGrams:
+    """What concepts store of what their layers see, and, where asked for, what is stored of their base.
+
+    Args:
+        concepts: Concepts of one base.
+        with_foreign: Whether foreign prompts are asked for, too.
+
+    Raises:
+        ConfigurationError: When something is not stored; names all of it, and what to do.
+    """
+    missing = [f"what the layers of {concept.told} see" for concept in concepts if concept.inputs is None]
     layers = sorted({layer for concept in concepts for layer in concept.layers})
+    foreign: dict[str, Tensor] = {}
+    if with_foreign and concepts:
+        base = concepts[0].manifest.base
+        found = stored_foreign_gram(base.hash)
+        if found is None:
+            missing.append(f"what base '{base.name}' ({base.hash[:12]}) answers for foreign prompts")
+        else:
+            foreign = dict.fromkeys(layers, found.gram)
+    if missing:
+        raise ConfigurationError(
+            f"this merge needs Gram matrices of the layers' inputs, and these are not stored: {'; '.join(missing)}. "
+            "merge_for(base, …) gathers them from the base (and stores what the base answers), algorithm 'sum' needs "
+            "none"
+        )
     grams = {
-        concept.content_hash: dict.fromkeys(layers, kept_gram(concept.inputs))
+        concept.content_hash: dict.fromkeys(layers, stored_gram(concept.inputs))
         for concept in concepts
         if concept.inputs is not None
     }
-    return InputGrams(grams)
+    return InputGrams(grams, foreign)

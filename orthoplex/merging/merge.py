@@ -14,8 +14,9 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.algorithms import Algorithm, Part, WeightChanges, create_algorithm
-from orthoplex.merging.inputs import InputGrams, kept_inputs
+from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.choice import AUTO, default_algorithm
+from orthoplex.merging.inputs import InputGrams, stored_inputs
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Merge:
 def merge(
     concepts: Sequence[tuple[Concept, float]],
     *,
-    algorithm: str = "sum",
+    algorithm: str = AUTO,
     options: Mapping[str, object] | None = None,
     scale: float = 1.0,
     inputs: InputGrams | None = None,
@@ -54,46 +55,79 @@ def merge(
 
     Concepts are stacked in the order of (name, content hash), so the order given changes no bit of the result. There
     are no cross terms, and one concept at strength 1 and scale 1 comes back exactly. Concepts that share a slot, whose
-    directions therefore meet, or have slots of different partitions, are logged.
+    directions therefore meet, or have slots of different partitions, are logged; so is a default that is a mere sum of
+    several.
 
     Args:
-        concepts: the concepts with their strengths ``s_i``; strength 0 leaves a concept's weights out of the sum.
-        algorithm: a name in ``ALGORITHMS``; ``sum`` is exact, ``ΔW = λ Σ_i s_i ΔW_i``.
+        concepts: the concepts with their strengths ``s_i``. Strength 0 is the base: neither the concept's weights nor
+            its tokens are in the merge, and prompts that name it are read without its name.
+        algorithm: a name in ``ALGORITHMS``, or ``"auto"`` for ``default_algorithm``, which has its own options;
+            ``sum`` is exact, ``ΔW = λ Σ_i s_i ΔW_i``.
         options: the algorithm's options; those that are missing take their defaults.
         scale: λ, the strength of the whole.
         inputs: Gram matrices of the layers' inputs; data-aware algorithms need them, others take no notice. None takes
-            what the concepts keep of them, where all do; of foreign prompts they keep nothing.
+            what the concepts and their base have stored of them.
 
     Raises:
         ConfigurationError: when there is no concept, the algorithm or an option is unknown or not allowed, a strength
             is no finite number, the bases differ, two concepts claim one token or have vectors for different
             cross-attention layers, a weight has different shapes in two concepts, or Gram matrices are missing.
     """
+    ordered = check_pairs(concepts)
+    if algorithm == AUTO:
+        algorithm, options = chosen_default(ordered, options)
     way = check_options(algorithm=algorithm, options=options, scale=scale)
+    _check_bases([concept for concept, _ in ordered])
+    present = heard(ordered)
+    members = [concept for concept, _ in present]
+    tokens = _collect_tokens(members)
+    token_layers = _shared_token_layers(members)
+    _log_shared_slots(members)
+    used = None
+    if way.needs_inputs:
+        given = stored_inputs(members, with_foreign=way.needs_foreign) if inputs is None else inputs
+        used = given.only(concept.content_hash for concept in members)
+    merged = merge_layers(way, present, used)
+    layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
+    keys_values = {token: values for concept in members for token, values in concept.keys_values.items()}
+    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers, keys_values)
+
+
+def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept, float]]:
+    """Return concepts with their strengths in the order of (name, content hash).
+
+    Raises:
+        ConfigurationError: When there is none, something else, or a strength that is no finite number.
+    """
     if not concepts:
         raise ConfigurationError("a merge of 0 concepts was asked for; at least 1 is allowed")
     for pair in concepts:
         _check_pair(pair)
-    ordered = sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
-    _check_bases([concept for concept, _ in ordered])
-    tokens = _collect_tokens([concept for concept, _ in ordered])
-    token_layers = _shared_token_layers([concept for concept, _ in ordered])
-    _log_shared_slots([concept for concept, strength in ordered if strength != 0])
-    if way.needs_inputs and inputs is None:
-        inputs = kept_inputs([concept for concept, _ in ordered])
-        if inputs is None:
-            strangers = ", ".join(concept.name for concept, _ in ordered if concept.inputs is None)
-            raise ConfigurationError(
-                f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs; none are given, and "
-                f"{strangers} keep none"
-            )
-    used = None
-    if inputs is not None and way.needs_inputs:
-        used = inputs.only(concept.content_hash for concept, _ in ordered)
-    merged = merge_layers(way, ordered, used)
-    layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
-    keys_values = {token: values for concept, _ in ordered for token, values in concept.keys_values.items()}
-    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers, keys_values)
+    return sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
+
+
+def heard(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept, float]]:
+    """Those whose strength is not 0: a concept at strength 0 is not there."""
+    return [(concept, strength) for concept, strength in concepts if strength != 0]
+
+
+def chosen_default(
+    concepts: Sequence[tuple[Concept, float]], options: Mapping[str, object] | None
+) -> tuple[str, Mapping[str, object]]:
+    """Return what ``"auto"`` stands for, and log why if several concepts are merely summed.
+
+    Raises:
+        ConfigurationError: When options are given, which would be those of another algorithm.
+    """
+    if options:
+        raise ConfigurationError(
+            f"option {next(iter(options))!r} is given for algorithm {AUTO!r}, which chooses its own; allowed with "
+            f"{', '.join(ALGORITHMS)}"
+        )
+    default = default_algorithm(concepts)
+    if default.fallback:
+        _LOG.warning(default.fallback)
+    return default.name, default.options
 
 
 def merge_layers(

@@ -15,7 +15,7 @@ from orthoplex.models.inputs import (
     text_layers,
 )
 from orthoplex.models.layers import SELECTIONS, is_text_encoders
-from orthoplex.models.layout import channels_last
+from orthoplex.models.layout import channels_first, channels_last
 from orthoplex.models.precision import Precision, chosen_precision, has_fast_bf16, precision
 from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
 from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
@@ -30,6 +30,7 @@ __all__ = [
     "Foldable",
     "Precision",
     "Undo",
+    "channels_first",
     "channels_last",
     "check_pipeline_folder",
     "check_pipeline_tokens",

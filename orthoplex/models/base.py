@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.folding import Foldable, FoldedWeights, check_layer, check_token_layers
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
+from orthoplex.models.layout import give_contiguous_state
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.saving import check_pipeline_tokens, save_pipeline
 from orthoplex.models.tokens import TokenExtension, concept_tokens
@@ -28,8 +31,12 @@ COMPONENTS = ("unet", "text_encoder")
 class Base:
     """A diffusion model that concepts are trained on and folded into.
 
+    Threads may share a base: every picture, fold and training step takes the base's lock, and the others wait. The
+    lock belongs to a thread, which may take it again. A generator that is left half-way holds neither the lock nor
+    anything in the base.
+
     Attributes:
-        pipeline: The diffusers pipeline itself; use it for anything.
+        pipeline: The diffusers pipeline itself; use it for anything, and within ``locked()`` where threads share it.
         identity: Which base it is; taken before anything was folded.
     """
 
@@ -41,8 +48,10 @@ class Base:
         self.pipeline = pipeline
         self.identity = identity
         self._undo: Undo | None = None
-        self._guests = 0
+        self._lock = threading.RLock()
         self._vectors = TokenVectors(pipeline)
+        for network in (pipeline.unet, pipeline.vae):
+            give_contiguous_state(network)
 
     @property
     def device(self) -> torch.device:
@@ -79,14 +88,29 @@ class Base:
         return bool(self._vectors.layerwise_ids)
 
     @property
-    def has_guests(self) -> bool:
-        """Whether adapters are attached, or tokens are in (``with_tokens``): something is being trained."""
-        return self._guests > 0
-
-    @property
     def recipe(self) -> Mapping[str, Any] | None:
         """The recipe of what is folded in now, or None."""
         return None if self._undo is None else self._undo.recipe
+
+    @contextmanager
+    def locked(self) -> Iterator[Base]:
+        """Inside, the base belongs to this thread; others that draw, fold or train on it wait.
+
+        ``folded``, ``attached``, ``with_tokens``, ``replaced_vectors`` and ``added_keys_values`` take the lock
+        themselves. It is for own use of ``pipeline``, and for several of these that belong together.
+        """
+        with self._lock:
+            yield self
+
+    def pipeline_of_a_call(self) -> StableDiffusionPipeline:
+        """The pipeline as it is now, with a scheduler and other memory of a call of its own; networks are shared.
+
+        Schedulers remember their timesteps and earlier predictions, pipelines their guidance: a call that ends half-way
+        leaves nothing of it in ``pipeline``. Take it, and use it, within ``locked()``.
+        """
+        own = copy.copy(self.pipeline)
+        own.scheduler = type(own.scheduler).from_config(own.scheduler.config)
+        return own
 
     def check_inference_steps(self, name: str, value: int) -> None:
         """Refuse more denoising steps than the scheduler has timesteps.
@@ -127,17 +151,16 @@ class Base:
         Raises:
             BaseModelError: If a layer is missing or of another shape.
         """
-        layers = all_linear_layers(self.modules())
-        for name, adapter in adapters.items():
-            check_layer(name, (adapter.up.shape[0], adapter.down.shape[1]), layers)
-        handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
-        self._guests += 1
-        try:
-            yield self
-        finally:
-            self._guests -= 1
-            for handle in handles:
-                handle.remove()
+        with self._lock:
+            layers = all_linear_layers(self.modules())
+            for name, adapter in adapters.items():
+                check_layer(name, (adapter.up.shape[0], adapter.down.shape[1]), layers)
+            handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
+            try:
+                yield self
+            finally:
+                for handle in handles:
+                    handle.remove()
 
     @contextmanager
     def with_tokens(
@@ -156,13 +179,26 @@ class Base:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
             BaseModelError: If keys and values are those of other layers, or have the wrong shape.
         """
-        extension = TokenExtension(self.pipeline, tokens, self._vectors, keys_values)
-        self._guests += 1
-        try:
-            yield extension.ids
-        finally:
-            self._guests -= 1
-            extension.restore()
+        with self._lock, self.prepared_tokens(tokens, keys_values).put_in() as ids:
+            yield ids
+
+    def prepared_tokens(
+        self, tokens: Mapping[str, Tensor], keys_values: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> TokenExtension:
+        """Return what ``with_tokens`` puts in, for callers that put the same tokens in many times.
+
+        Its ``put_in()`` is to be used within ``locked()``, and while the base has the tokens it has now.
+
+        Args:
+            tokens: See ``with_tokens``.
+            keys_values: See ``with_tokens``.
+
+        Raises:
+            ConfigurationError: See ``with_tokens``.
+            BaseModelError: See ``with_tokens``.
+        """
+        with self._lock:
+            return TokenExtension(self.pipeline, tokens, self._vectors, keys_values)
 
     @contextmanager
     def replaced_vectors(self, token_ids: Sequence[int], vectors: Tensor) -> Iterator[None]:
@@ -174,11 +210,12 @@ class Base:
                 ``cross_attention_layers`` or of all. While there are any of single layers, what the text encoder
                 returns is the layers' features side by side, ``(n, length, L·dim)``.
         """
-        replacement = self._vectors.put(token_ids, vectors)
-        try:
-            yield
-        finally:
-            self._vectors.take(replacement)
+        with self._lock:
+            replacement = self._vectors.put(token_ids, vectors)
+            try:
+                yield
+            finally:
+                self._vectors.take(replacement)
 
     @contextmanager
     def added_keys_values(self, token_ids: Sequence[int], keys_values: KeysValues) -> Iterator[None]:
@@ -191,16 +228,18 @@ class Base:
             keys_values: Layer name to δk and δv of every token, ``(k, 2, out)``, asked at every use. While there are
                 any, what the text encoder returns has one channel more for each such token.
         """
-        replacement = self._vectors.put(token_ids, keys_values=keys_values)
-        try:
-            yield
-        finally:
-            self._vectors.take(replacement)
+        with self._lock:
+            replacement = self._vectors.put(token_ids, keys_values=keys_values)
+            try:
+                yield
+            finally:
+                self._vectors.take(replacement)
 
     def fold(self, change: Foldable) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
 
-        ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding to the base's data type.
+        ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding to the base's data type. The lock is held
+        while it is computed only: afterwards the change is in for every thread. ``folded`` is for one thread's own.
 
         Raises:
             BaseModelError: If something is folded in already, the change belongs to another base, a layer is missing
@@ -209,6 +248,13 @@ class Base:
             ConfigurationError: If a token is in the vocabulary already, or a weight would not be finite, as with a
                 huge strength. Then nothing was changed.
         """
+        with self._lock:
+            self._check_fold(change)
+            self._undo = Undo(self, change)
+            return self._undo
+
+    def _check_fold(self, change: Foldable) -> None:
+        """Refuse a second change, and one of another base."""
         if self._undo is not None:
             names = ", ".join(_concept_names(self._undo.recipe)) or "a change"
             raise BaseModelError(f"base '{self.identity.name}' has {names} folded in; restore it before the next fold")
@@ -221,18 +267,18 @@ class Base:
             )
         if change.token_layers:
             check_token_layers(change.token_layers, self.cross_attention_layers)
-        self._undo = Undo(self, change)
-        return self._undo
 
     @contextmanager
     def folded(self, change: Foldable) -> Iterator[Base]:
-        """Inside, the merge or concept is part of the base; leaving restores every bit, also after an error.
+        """Inside, the merge or concept is part of the base, which belongs to this thread; leaving restores every bit.
+
+        That is so after an error, too.
 
         Raises:
             BaseModelError: See ``fold``.
             ConfigurationError: See ``fold``.
         """
-        with self.fold(change):
+        with self._lock, self.fold(change):
             yield self
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -247,10 +293,11 @@ class Base:
                 single cross-attention layers, which such a folder has no place for.
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
-        homeless = {*self._vectors.layerwise_ids, *self._vectors.marked_ids}
-        tokenizer = self.pipeline.tokenizer
-        check_pipeline_tokens([token for token in self.tokens if tokenizer.convert_tokens_to_ids(token) in homeless])
-        return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
+        with self._lock:
+            without_place = {*self._vectors.layerwise_ids, *self._vectors.marked_ids}
+            number_of = self.pipeline.tokenizer.convert_tokens_to_ids
+            check_pipeline_tokens([token for token in self.tokens if number_of(token) in without_place])
+            return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
 
 
 @final
@@ -274,7 +321,8 @@ class Undo:
         try:
             self._tokens: TokenExtension | None = None
             if change.tokens:
-                self._tokens = TokenExtension(base.pipeline, change.tokens, base._vectors, change.keys_values)
+                self._tokens = base.prepared_tokens(change.tokens, change.keys_values)
+                self._tokens.put()
         except BaseException:
             self._weights.restore()
             raise
@@ -285,12 +333,13 @@ class Undo:
         Raises:
             BaseModelError: If tokens that were added after the fold are still in.
         """
-        if self._tokens is not None:
-            self._tokens.restore()
-            self._tokens = None
-        self._weights.restore()
-        if self._base._undo is self:
-            self._base._undo = None
+        with self._base.locked():
+            if self._tokens is not None:
+                self._tokens.take()
+                self._tokens = None
+            self._weights.restore()
+            if self._base._undo is self:
+                self._base._undo = None
 
     def __enter__(self) -> Undo:
         return self

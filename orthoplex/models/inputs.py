@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,12 +82,10 @@ def gather_grams(
         raise ConfigurationError("Gram matrices of 0 prompts were asked for; at least 1 is allowed")
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     of_text = see_text_alone(base, layers)
-    run: Any = base.pipeline
-    with ExitStack() as stack:
-        if change is not None:
-            stack.enter_context(base.folded(change))
+    with base.locked(), base.folded(change) if change is not None else nullcontext():
+        run: Any = base.pipeline_of_a_call()
         if not of_text:
-            stack.enter_context(channels_last(base.pipeline))
+            channels_last(base.pipeline)
         with collected_grams(base, layers) as seen:
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])
@@ -129,7 +127,7 @@ def show_text(base: Base, features: Tensor, seen: Mapping[str, MeanGram]) -> Non
 
 @contextmanager
 def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, MeanGram]]:
-    """Inside, the Gram matrices of what layers are given come together, layer by layer.
+    """Inside, the Gram matrices of what layers are given come together, layer by layer; the base is this thread's.
 
     Raises:
         BaseModelError: When a layer is missing.
@@ -139,7 +137,10 @@ def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, 
         if layer not in every:
             raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
     seen = {layer: MeanGram() for layer in layers}
-    with observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)):
+    with (
+        base.locked(),
+        observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)),
+    ):
         yield seen
 
 

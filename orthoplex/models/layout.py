@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orthoplex.models.pipelines import StableDiffusionPipeline
 
 
-@contextmanager
-def channels_last(pipeline: StableDiffusionPipeline) -> Iterator[None]:
-    """Inside, on a CPU, convolutions keep the channels of a pixel together, which is faster there.
+def channels_last(pipeline: StableDiffusionPipeline) -> None:
+    """On a CPU, let convolutions keep the channels of a pixel together, which is faster there.
 
-    Values are the same; what is computed from them differs by rounding. Leaving lays the weights out as they usually
-    are, because safetensors' own ``save_file`` refuses others. On other devices, and within itself, it does
-    nothing. ``python -m orthoplex.benchmark.picture_cost`` measures what it gains.
+    Values are the same; what is computed from them differs by rounding. On other devices, and where it is so already,
+    this does nothing. ``python -m orthoplex.benchmark.picture_cost`` measures what it gains.
     """
-    turned = [
-        network
-        for network in (pipeline.unet, pipeline.vae)
-        if next(network.parameters()).device.type == "cpu" and not _is_turned(network)
-    ]
-    try:
-        for network in turned:
+    for network in _networks(pipeline):
+        if next(network.parameters()).device.type == "cpu" and not _is_channels_last(network):
             network.to(memory_format=torch.channels_last)
-        yield
-    finally:
-        for network in turned:
-            network.to(memory_format=torch.contiguous_format)
 
 
-def _is_turned(network: nn.Module) -> bool:
+def channels_first(pipeline: StableDiffusionPipeline) -> None:
+    """Lay the weights out as they are usually, whatever the device."""
+    for network in _networks(pipeline):
+        network.to(memory_format=torch.contiguous_format)
+
+
+def give_contiguous_state(network: nn.Module) -> None:
+    """Let ``network.state_dict()`` give tensors as they usually lie, whatever the layout of the weights.
+
+    safetensors' own ``save_file`` refuses others, so that a pipeline could not be saved between two pictures.
+    """
+    network.register_state_dict_post_hook(_contiguous)
+
+
+def _contiguous(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not value.is_contiguous():
+            state[name] = value.contiguous()
+
+
+def _networks(pipeline: StableDiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+    return pipeline.unet, pipeline.vae
+
+
+def _is_channels_last(network: nn.Module) -> bool:
     return any(not weights.is_contiguous() for weights in network.parameters() if weights.ndim == 4)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -38,7 +39,7 @@ class TokenExtension:
         vectors: TokenVectors,
         keys_values: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        """Add the tokens.
+        """Prepare the tokens; ``put`` adds them.
 
         Args:
             pipeline: A pipeline with ``tokenizer`` and ``text_encoder``.
@@ -60,17 +61,42 @@ class TokenExtension:
         self._original_weight = cast(nn.Parameter, self._embedding.weight)
         self._original_vocab_size = self._text_encoder.config.vocab_size
         self._vectors = vectors
+        self._layerwise, self._keys_values = layerwise(tokens), keys_values or {}
         self._check(tokens)
-        self._check_keys_values(keys_values or {}, tokens)
-        tokenizer = copy.deepcopy(self._original_tokenizer)
-        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
-        self.ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokens}
+        self._check_keys_values(self._keys_values, tokens)
+        self._tokenizer = copy.deepcopy(self._original_tokenizer)
+        self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+        self.ids = {token: self._tokenizer.convert_tokens_to_ids(token) for token in tokens}
         weight = self._extended_weight(tokens)
-        pipeline.tokenizer = self._tokenizer = tokenizer
-        self._set_weight(nn.Parameter(weight, requires_grad=self._original_weight.requires_grad), weight.shape[0])
-        self._replacements = [*self._put_layerwise(layerwise(tokens)), *self._put_keys_values(keys_values or {})]
+        self._weight = nn.Parameter(weight, requires_grad=self._original_weight.requires_grad)
+        self._replacements: list[Replacement] = []
 
-    def restore(self) -> None:
+    @contextmanager
+    def put_in(self) -> Iterator[dict[str, int]]:
+        """Inside, the tokens are in; yields token to its number.
+
+        Raises:
+            BaseModelError: See ``put``.
+        """
+        self.put()
+        try:
+            yield self.ids
+        finally:
+            self.take()
+
+    def put(self) -> None:
+        """Add the tokens, until ``take``.
+
+        Raises:
+            BaseModelError: If tokens have come or gone since this was prepared.
+        """
+        if self._pipeline.tokenizer is not self._original_tokenizer:
+            raise BaseModelError(f"tokens {', '.join(self.ids)} were prepared for a base with other tokens than it has")
+        self._pipeline.tokenizer = self._tokenizer
+        self._set_weight(self._weight, self._weight.shape[0])
+        self._replacements = [*self._put_layerwise(self._layerwise), *self._put_keys_values(self._keys_values)]
+
+    def take(self) -> None:
         """Put the original tokenizer and the original embedding parameter back.
 
         Raises:

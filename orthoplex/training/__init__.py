@@ -12,7 +12,7 @@ from orthoplex.training.dataset import (
     read_caption_table,
 )
 from orthoplex.training.foreign import with_article
-from orthoplex.training.inputs import gather_inputs, inputs_for, merge_on, own_prompts, with_inputs
+from orthoplex.training.inputs import foreign_gram, gather_inputs, inputs_for, merge_for, own_prompts, with_inputs
 from orthoplex.training.loop import train
 from orthoplex.training.prompts import FOREIGN_PROMPTS, default_foreign_prompts
 from orthoplex.training.records import StepRecord, log_path, samples_folder
@@ -31,11 +31,12 @@ __all__ = [
     "checkpoint_path",
     "checkpoint_step",
     "default_foreign_prompts",
+    "foreign_gram",
     "gather_inputs",
     "inputs_for",
     "insert_trigger",
     "log_path",
-    "merge_on",
+    "merge_for",
     "native_resolution",
     "own_prompts",
     "read_caption_table",

@@ -16,17 +16,22 @@ from orthoplex.concepts import Concept
 from orthoplex.merging import (
     AUTO,
     Algorithm,
+    ForeignGram,
     InputGrams,
     Merge,
     check_options,
-    kept_gram,
     merge,
     merge_layers,
-    suited_algorithm,
+    prompts_key,
+    store_foreign_gram,
+    stored_foreign_gram,
+    stored_gram,
 )
+from orthoplex.merging.merge import check_pairs, chosen_default, heard
 from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
 from orthoplex.training.dataset import CAPTION_TEMPLATES
 from orthoplex.training.prompts import default_foreign_prompts
+from orthoplex.training.text import encode_ids
 
 NUM_FOREIGN = 64
 """Foreign prompts that are pictured for algorithms that ask for them."""
@@ -75,7 +80,7 @@ def own_prompts(concept: Named) -> tuple[str, ...]:
     return tuple(dict.fromkeys(template.format(trigger=concept.trigger) for template in templates))
 
 
-def merge_on(
+def merge_for(
     base: Base,
     concepts: Sequence[tuple[Concept, float]],
     *,
@@ -84,7 +89,9 @@ def merge_on(
     scale: float = 1.0,
     gather: Gather | None = None,
 ) -> Merge:
-    """Merge concepts; for an algorithm that needs to know what the base's layers see, that is gathered first.
+    """Merge concepts; what an algorithm needs to know of the base's layers, and no file stores, is gathered first.
+
+    ``orthoplex.merging.merge`` gives the same where all of it is stored.
 
     Args:
         base: The base, with nothing folded in.
@@ -98,8 +105,9 @@ def merge_on(
         ConfigurationError: See ``orthoplex.merging.merge``.
         BaseModelError: When a concept does not fit the base.
     """
+    concepts = check_pairs(concepts)
     if algorithm == AUTO:
-        algorithm, options = suited_algorithm(concepts)
+        algorithm, options = chosen_default(concepts, options)
     way = check_options(algorithm=algorithm, options=options, scale=scale)
     inputs = inputs_for(way, base, concepts, scale=scale, gather=gather)
     return merge(concepts, algorithm=algorithm, options=options, scale=scale, inputs=inputs)
@@ -128,8 +136,8 @@ def inputs_for(
     if not way.needs_inputs:
         return None
     told = {"with_foreign": way.needs_foreign, "gather": gather}
-    ordered = sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
-    members = [concept for concept, _ in concepts]
+    ordered = heard(sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1])))
+    members = [concept for concept, _ in ordered]
     of_text = gather_inputs(base, members, **told, only=is_text_encoders)
     merged = merge_layers(way, ordered, of_text, only=is_text_encoders)
     if not merged:
@@ -175,14 +183,37 @@ def gather_inputs(
     of_text = set(names) <= base.linear_layers("cross-attention-kv").keys()
     for concept in concepts:
         if of_text and not common and concept.inputs is not None:
-            grams[concept.content_hash] = dict.fromkeys(names, kept_gram(concept.inputs))
+            grams[concept.content_hash] = dict.fromkeys(names, stored_gram(concept.inputs))
             continue
         folded = replace(concept, layers={**concept.layers, **common}) if common else concept
         grams[concept.content_hash] = made(folded, names, own_prompts(concept.manifest))
     if not with_foreign:
         return InputGrams(grams)
+    if of_text and not common and gather is None and prompts is None:
+        return InputGrams(grams, dict.fromkeys(names, foreign_gram(base).gram))
     alone = replace(concepts[0], layers=common, tokens={}, token_layers=(), keys_values={}) if common else None
     return InputGrams(grams, made(alone, names, foreign[:NUM_FOREIGN]))
+
+
+@torch.no_grad()
+def foreign_gram(base: Base) -> ForeignGram:
+    """Return what keys and values of cross-attention see under foreign prompts; computed once a base, then stored.
+
+    Args:
+        base: The base, with nothing folded in.
+    """
+    prompts = tuple(dict.fromkeys(default_foreign_prompts(base)))[:NUM_FOREIGN]
+    with base.locked():
+        ids = encode_ids(base, prompts)
+        table = base.pipeline.text_encoder.get_input_embeddings().weight
+        key = prompts_key(prompts, ids, table[ids.to(table.device)])
+        stored = stored_foreign_gram(base.identity.hash)
+        if stored is not None and stored.key == key:
+            return stored
+        layer = next(iter(base.linear_layers("cross-attention-kv")))
+        found = ForeignGram(gather_grams(base, [layer], prompts)[layer], key)
+    store_foreign_gram(base.identity.hash, found)
+    return found
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
-from orthoplex.models import Base, channels_last, chosen_precision, precision
+from orthoplex.models import Base, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
@@ -33,8 +33,9 @@ from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import run_pipeline
+from orthoplex.training.shared_base import SharedBase
 from orthoplex.training.silence import silenced
-from orthoplex.training.stages import Stage, foreign_material, in_stage, stages
+from orthoplex.training.stages import Stage, StageWork, foreign_material, ready_stage, stages
 from orthoplex.training.text import check_captions
 
 
@@ -61,7 +62,9 @@ def train(
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
     Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and, until it is done,
-    ``<stem>.checkpoint.safetensors``, and ``.<stem>.lock`` while it runs: one process at a time trains one file.
+    ``<stem>.checkpoint.safetensors``, and ``.<stem>.lock`` while it runs: one process at a time trains one file. The
+    base is locked while a step is computed, and between two records it is as it was: others may draw, fold and train on
+    it in the meantime.
 
     Args:
         base: The base, with nothing folded in; it is as before afterwards.
@@ -76,7 +79,7 @@ def train(
     Raises:
         ConfigurationError: When an option does not fit the base, its weights are float16, or the checkpoint belongs to
             another run, or is neither resumed nor overwritten.
-        BusyError: When the same file is being trained already, or another concept on the same base.
+        BusyError: When the same file is being trained already, or something was folded into the base meanwhile.
         CapacityError: When a layer has no room for the slot.
         DatasetError: When a caption is so long that the base does not see the concept's token in it.
         OutputError: When a file cannot be written; names the checkpoint that was kept.
@@ -97,12 +100,13 @@ def train(
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     if config.uses_foreign_prompts and not foreign:
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
-    run = Run.of(base, dataset, config)
-    vectors = run.vectors(base).to(base.device)
+    with base.locked():
+        run = Run.of(base, dataset, config)
+        vectors = run.vectors(base).to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
     _check_outputs(output, resume=resume, overwrite=overwrite)
     steps = _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign)
-    return _alone(base, output, steps)
+    return _alone(output, steps)
 
 
 def _check_inference_steps(base: Base, config: TrainingConfig) -> None:
@@ -129,17 +133,13 @@ def _check_outputs(output: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _alone(base: Base, output: Path, steps: Generator[StepRecord, None, None]) -> Generator[StepRecord, None, None]:
-    """The same steps, refused while others are taken towards the same file, or on the same base."""
+def _alone(output: Path, steps: Generator[StepRecord, None, None]) -> Generator[StepRecord, None, None]:
+    """The same steps, refused while others are taken towards the same file."""
     path = output.with_name(f".{output.stem}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=0, thread_local=False):
             try:
-                if base.has_guests:
-                    raise BusyError(
-                        f"{output}: another concept is being trained on this base; allowed is one at a time"
-                    )
                 yield from steps
             finally:
                 with suppress(OSError):  # Windows keeps the name of an open file
@@ -159,7 +159,9 @@ def _steps(
     foreign_prompts: tuple[str, ...],
 ) -> Generator[StepRecord, None, None]:
     config, began, checkpoint = run.config, time.monotonic(), checkpoint_path(output)
-    identity, (tokens, keys_values) = run.identity(base, dataset, foreign_prompts), run.tokens(state.vectors)
+    with base.locked():
+        identity = run.identity(base, dataset, foreign_prompts)
+        shared = SharedBase(base, run.name, *run.tokens(state.vectors))
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
 
@@ -167,35 +169,34 @@ def _steps(
         return StepRecord(state.step, config.steps, loss, erasure, rate, time.monotonic() - began)
 
     try:
-        with ExitStack() as stack:
-            stack.enter_context(channels_last(base.pipeline))
-            ids = list(stack.enter_context(base.with_tokens(tokens, keys_values)).values())
+        with shared.taken() as ids:
             check_captions(base, dataset, ids)
             prior, inputs = foreign_material(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
-            begin_log(log_path(output), state.step)
-            done, images = record(None, None, None), ()
-            for stage in stages(config):
-                if state.step >= stage.stop < config.steps:
-                    continue
-                with in_stage(base, dataset, run, state, stage, ids, inputs, foreign_prompts) as foreign:
-                    if state.step == 0:
-                        append_log(log_path(output), done)
-                        yield replace(done, images=_samples(base, dataset, config, output, 0))
-                    while state.step < stage.stop:
+        begin_log(log_path(output), state.step)
+        done, images = record(None, None, None), ()
+        for stage in stages(config):
+            if state.step >= stage.stop < config.steps:
+                continue
+            with ready_stage(base, dataset, run, state, stage, shared, inputs, foreign_prompts) as work:
+                if state.step == 0:
+                    append_log(log_path(output), done)
+                    yield replace(done, images=_samples(base, dataset, work, output, 0))
+                while state.step < stage.stop:
+                    with work.put_in():  # and out again before the step is told
                         loss = _denoising_loss(base, data, config, data.batch(config, state.step))
-                        total, erasure = _with_erasure(loss, foreign, config, state.step)
+                        total, erasure = _with_erasure(loss, work.erasure, config, state.step)
                         _check_finite(total, run, state.step + 1)
                         total.backward()
-                        factor = _update(state, config, stage)
-                        done = record(loss.item(), erasure, config.shown_learning_rate * factor)
-                        append_log(log_path(output), done)
-                        if config.checkpoint_every and state.step % config.checkpoint_every == 0:
-                            save_checkpoint(state, checkpoint, identity)
-                        if state.step < config.steps:
-                            yield replace(done, images=_samples(base, dataset, config, output, state.step))
-                    if stage.stop == config.steps:
-                        images = _samples(base, dataset, config, output, state.step)
+                    factor = _update(state, config, stage)
+                    done = record(loss.item(), erasure, config.shown_learning_rate * factor)
+                    append_log(log_path(output), done)
+                    if config.checkpoint_every and state.step % config.checkpoint_every == 0:
+                        save_checkpoint(state, checkpoint, identity)
+                    if state.step < config.steps:
+                        yield replace(done, images=_samples(base, dataset, work, output, state.step))
+                if stage.stop == config.steps:
+                    images = _samples(base, dataset, work, output, state.step)
         concept = run.concept(base, dataset, state)
         save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
         if config.solves_at_end:
@@ -207,6 +208,8 @@ def _steps(
         return
     except (OSError, OutputError) as error:
         raise OutputError(f"{error}; {_keep(state, checkpoint, identity)}") from error
+    except BusyError as error:
+        raise BusyError(f"{error}; {_keep(state, checkpoint, identity)}") from error
     yield replace(done, seconds=time.monotonic() - began, images=images, output=output)
 
 
@@ -269,10 +272,9 @@ def _learning_rate_factor(config: TrainingConfig, stage: Stage, step: int) -> fl
     return rise * fall
 
 
-def _samples(
-    base: Base, dataset: ConceptDataset, config: TrainingConfig, output: Path, step: int
-) -> tuple[Image.Image, ...]:
+def _samples(base: Base, dataset: ConceptDataset, work: StageWork, output: Path, step: int) -> tuple[Image.Image, ...]:
     """Sample pictures of a step that has them, written to the samples folder too; always of the same noise."""
+    config = work.run.config
     due = config.sample_every > 0 and (step % config.sample_every == 0 or step == config.steps)
     if not due:
         return ()
@@ -280,7 +282,8 @@ def _samples(
         prompt.replace("{trigger}", dataset.trigger)
         for prompt in config.sample_prompts or CAPTION_TEMPLATES[dataset.kind][:1]
     ]
-    images = run_pipeline(base, config, prompts, seed=config.seed, output_type="pil")
+    with work.put_in():
+        images = run_pipeline(base, config, prompts, seed=config.seed, output_type="pil")
     folder = samples_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):

@@ -22,8 +22,8 @@ def run_pipeline(
         seed: Decides the noise; the library's own random state is not touched.
         output_type: ``"pil"`` for a list of pictures, ``"latent"`` for ``(n, c, h, w)``.
     """
-    pipeline: Any = base.pipeline
-    with precision(config.mixed_precision, base.device):
+    with base.locked(), precision(config.mixed_precision, base.device):
+        pipeline: Any = base.pipeline_of_a_call()
         return pipeline(
             list(prompts),
             num_inference_steps=config.num_inference_steps,

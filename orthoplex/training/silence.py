@@ -59,7 +59,8 @@ def silenced(
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
     width = base.pipeline.text_encoder.get_input_embeddings().embedding_dim
     stand_ins = {token: torch.zeros(width) for token in concept.tokens}
-    with channels_last(base.pipeline):
+    with base.locked():
+        channels_last(base.pipeline)
         with base.with_tokens(stand_ins) as ids:
             told = {"name": concept.name, "class_word": concept.manifest.class_word, "token_ids": ids}
             foreign = foreign_grams(base, config, concept.layers, prompts, **told)

@@ -28,6 +28,7 @@ from orthoplex.training.foreign import (
 from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
+from orthoplex.training.shared_base import SharedBase
 from orthoplex.training.silence import silent_directions
 from orthoplex.training.text import encode_ids, replaced_vectors, text_features
 
@@ -94,31 +95,56 @@ def _are_seen(base: Base, run: Run) -> bool:
     return run.config.prior_weight > 0 or not of_text
 
 
+@dataclass(frozen=True, eq=False)
+class StageWork:
+    """A stage that is ready for its steps.
+
+    Attributes:
+        erasure: What keeps the update silent on foreign inputs, if that is on.
+    """
+
+    base: Base
+    run: Run
+    shared: SharedBase
+    adapters: Mapping[str, Adapter]
+    vectors: Tensor
+    erasure: Erasure | None
+
+    @contextmanager
+    def put_in(self) -> Iterator[None]:
+        """Inside, the base belongs to this thread, what the stage trains is in it, and nothing else gets a gradient."""
+        with (
+            self.shared.taken() as token_ids,
+            self.base.attached(self.adapters),
+            self.run.put_in(self.base, token_ids, self.vectors),
+        ):
+            yield
+
+
 @contextmanager
-def in_stage(
+def ready_stage(
     base: Base,
     dataset: ConceptDataset,
     run: Run,
     state: TrainingState,
     stage: Stage,
-    token_ids: Sequence[int],
+    shared: SharedBase,
     inputs: ForeignInputs | None,
     foreign_prompts: Sequence[str],
-) -> Iterator[Erasure | None]:
-    """Inside, what the stage trains is in the base, and nothing else gets a gradient; yields erasure, if it is on."""
+) -> Iterator[StageWork]:
+    """Inside, directions are those of the stage; nothing is in the base but within ``StageWork.put_in``."""
     vectors = state.vectors if stage.tokens else state.vectors.detach()
+    if not stage.weights:
+        yield StageWork(base, run, shared, {}, vectors, None)
+        return
     with ExitStack() as stack:
-        erasure = None
-        if stage.weights:
+        with shared.taken() as token_ids:
             aim_duals(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
             if stage.silent:
                 turned = silent_directions(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
                 stack.enter_context(_turned(state, stage, turned))
-            if inputs is not None:
-                erasure = _erasure(base, run, state.adapters, inputs, token_ids)
-            stack.enter_context(base.attached(state.adapters))
-        stack.enter_context(run.put_in(base, token_ids, vectors))
-        yield erasure
+            erasure = _erasure(base, run, state.adapters, inputs, token_ids) if inputs is not None else None
+        yield StageWork(base, run, shared, state.adapters, vectors, erasure)
 
 
 @contextmanager

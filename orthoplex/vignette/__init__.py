@@ -96,6 +96,11 @@ def _shipped(folder: str, name: str, ending: str, what: str) -> Path:
     return path
 
 
+def foreign_inputs_file() -> Path:
+    """What the base's layers see under its foreign prompts, one matrix (`orthoplex.merging.foreign`)."""
+    return _HERE / "foreign_inputs.safetensors"
+
+
 def foreign_prompts() -> list[str]:
     """Prompts over the base's vocabulary (subjects, people, scenes, styles), for erasure and prior pictures."""
     return (_HERE / "foreign_prompts.txt").read_text().splitlines()

@@ -1,0 +1,85 @@
+"""What a base's layers see of the text under foreign prompts: one matrix a base, computed once and stored.
+
+All keys and values of cross-attention see the same features of the text, so a base has one Gram matrix ``G₀ = E[x xᵀ]``
+of them. Whoever has the base at hand computes it; from then on merges of its concepts need no model. The embedded base
+brings its own.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from orthoplex import vignette
+from orthoplex.concepts import cache_folder, written_atomically
+from orthoplex.errors import OutputError
+
+_NAME = "gram"
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignGram:
+    """What layers that read the text see under a base's foreign prompts.
+
+    Attributes:
+        gram: ``E[x xᵀ]``, ``(in, in)`` float32.
+        key: Stands for the prompts, and for what the base's words mean; see ``prompts_key``.
+    """
+
+    gram: Tensor
+    key: str
+
+
+def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
+    """Stand for prompts and the words that a base reads in them, which the base's hash leaves out.
+
+    Args:
+        prompts: The n prompts.
+        ids: Their token ids, ``(n, length)``.
+        embeddings: The embeddings of these tokens, ``(n, length, dim)``.
+    """
+    digest = hashlib.sha256("\n".join(prompts).encode())
+    digest.update(ids.cpu().contiguous().numpy().tobytes())
+    digest.update(embeddings.detach().half().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def stored_foreign_gram(base_hash: str) -> ForeignGram | None:
+    """Return what is stored for a base, by the hash of its identity; None where nothing is, or it is damaged."""
+    for path in (vignette.foreign_inputs_file(), _path(base_hash)):
+        found = _read(path, base_hash)
+        if found is not None:
+            return found
+    return None
+
+
+def store_foreign_gram(base_hash: str, found: ForeignGram, path: Path | None = None) -> None:
+    """Store what a base answers; where that cannot be written, it is merely computed again the next time.
+
+    Args:
+        base_hash: The hash of the base's identity.
+        found: What is stored.
+        path: The file; None for the one in the user's cache folder.
+    """
+    with contextlib.suppress(OutputError), written_atomically(_path(base_hash) if path is None else path) as temporary:
+        save_file({_NAME: found.gram.contiguous()}, temporary, metadata={"base": base_hash, "key": found.key})
+
+
+def _path(base_hash: str) -> Path:
+    return cache_folder() / "foreign-inputs" / f"{base_hash}.safetensors"
+
+
+def _read(path: Path, base_hash: str) -> ForeignGram | None:
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            if told.get("base") != base_hash or "key" not in told:
+                return None
+            return ForeignGram(file.get_tensor(_NAME), told["key"])
+    except (OSError, SafetensorError):
+        return None

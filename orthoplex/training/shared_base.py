@@ -1,0 +1,55 @@
+"""A base that a training shares with whatever else draws, folds or trains on it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import final
+
+from torch import Tensor
+
+from orthoplex.errors import BusyError
+from orthoplex.models import Base, channels_last
+
+
+@final
+class SharedBase:
+    """A base with a training's tokens in it for one computation at a time; in between nothing of the training is there.
+
+    So a training that is left half-way holds nothing, and several may take turns on one base.
+    """
+
+    def __init__(
+        self, base: Base, name: str, tokens: Mapping[str, Tensor], keys_values: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
+        """Prepare the tokens of a concept.
+
+        Args:
+            base: The base, with nothing folded in.
+            name: The concept's name, for errors.
+            tokens: Token to its embedding, as ``Base.with_tokens`` takes them.
+            keys_values: The tokens' keys and values, as ``Base.with_tokens`` takes them.
+
+        Raises:
+            ConfigurationError: See ``Base.with_tokens``.
+        """
+        self._base, self._name = base, name
+        self._tokens = base.prepared_tokens(tokens, keys_values)
+
+    @contextmanager
+    def taken(self) -> Iterator[list[int]]:
+        """Inside, the base belongs to this thread and knows the tokens; yields their ids.
+
+        Never to be held across a ``yield`` of a generator.
+
+        Raises:
+            BusyError: If something was folded in meanwhile, and stays.
+        """
+        with self._base.locked():
+            if self._base.recipe is not None:
+                folded = ", ".join(concept["name"] for concept in self._base.recipe.get("concepts", ()))
+                raise BusyError(
+                    f"{self._name} cannot be trained on: the base has {folded or 'a change'} folded in; allowed is "
+                    "training on the base alone, after restore()"
+                )
+            channels_last(self._base.pipeline)
+            with self._tokens.put_in() as ids:
+                yield list(ids.values())
