@@ -19,7 +19,7 @@ TokenStart = Literal["class word", "rare word", "rare and class word"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How one concept is trained.
+    """How one concept is trained; by default as ``orthoplex train`` does, and as the shipped concepts were.
 
     Attributes:
         method: A name in ``orthoplex.adapters.METHODS``.
@@ -104,7 +104,7 @@ class TrainingConfig:
     down_scale: float = 0.5
     duals: int = 2
     dual_ridge: float = 1e-3
-    layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear", "none"] = "attention"
+    layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear", "none"] = "cross-attention-kv"
     text_encoder: bool = False
     learning_rate: float | None = None
     text_encoder_learning_rate: float | None = None
@@ -114,7 +114,7 @@ class TrainingConfig:
     token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = None
-    steps: int = 120
+    steps: int = 200
     token_steps: int | None = None
     batch_size: int = 8
     weight_decay: float = 0.01
@@ -126,21 +126,21 @@ class TrainingConfig:
     noise_offset: float = 0.0
     caption_dropout: float = 0.0
     flip: bool = False
-    erasure: float = 0.0
-    erasure_form: Literal["activation", "prediction", "closed-form"] = "activation"
+    erasure: float = 30.0
+    erasure_form: Literal["activation", "prediction", "closed-form"] = "closed-form"
     erasure_steps: int | None = None
     erasure_share: float = 1.0
     erasure_prompts: int = 128
     erasure_batch_size: int = 3
     prior_pictures: int = 24
     prior_weight: float = 0.0
-    sample_every: int = 50
+    sample_every: int = 0
     sample_prompts: tuple[str, ...] = ()
     num_inference_steps: int = 20
     prior_inference_steps: int = 10
     guidance_scale: float = 4.0
     checkpoint_every: int = 0
-    mixed_precision: Precision = "no"
+    mixed_precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
@@ -342,11 +342,12 @@ class TrainingConfig:
     def recorded(values: Mapping[str, Any]) -> "TrainingConfig":
         """Read what a concept file says of its training; what is no option of this version is left out.
 
-        Files that do not tell ``erasure_steps`` are of a time when there were none.
+        Files that do not tell an option are of a time when there was none: it takes the value that leaves training
+        without it.
         """
         known = {item.name for item in fields(TrainingConfig)}
         kept = {key: value for key, value in values.items() if key in known}
-        return TrainingConfig.from_mapping({"erasure_steps": 0, **kept})
+        return TrainingConfig.from_mapping({**_WITHOUT, **kept})
 
     @staticmethod
     def from_toml(path: str | Path | None, *, overrides: Sequence[str] = ()) -> "TrainingConfig":
@@ -384,6 +385,7 @@ class TrainingConfig:
         return values
 
 
+_WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}
 _SILENT_SHARE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""
