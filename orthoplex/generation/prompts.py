@@ -58,7 +58,7 @@ def without_concepts(prompt: str, names: Sequence[str]) -> str:
         names: Names of concepts.
     """
     for name in names:
-        prompt = re.sub(rf"<{re.escape(name)}>(?:_[1-9][0-9]*)? ?", "", prompt)
+        prompt = re.sub(rf"<{re.escape(name)}>(?:_[1-9][0-9]*)?[ ]?", "", prompt)
     return prompt
 
 

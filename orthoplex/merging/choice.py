@@ -50,7 +50,7 @@ def _reason(wide: Sequence[Concept], count: int) -> str:
     others = f" (and {len(wide) - 1} more concepts)" if len(wide) > 1 else ""
     return (
         f"{count} concepts are merged by a plain sum, because {first.told}{others} changes {len(layers)} layers "
-        f"besides keys and values of cross-attention, such as {layers[0]}; a sum of many keeps less of each. Train it with "
-        "layers = 'cross-attention-kv', the default, or merge by the algorithm 'least-squares' or 'ssr', for which the "
-        "base makes pictures first"
+        f"besides keys and values of cross-attention, such as {layers[0]}; a sum of many keeps less of each. Train it "
+        "with layers = 'cross-attention-kv', the default, or merge by the algorithm 'least-squares' or 'ssr', for "
+        "which the base makes pictures first"
     )

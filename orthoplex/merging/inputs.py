@@ -49,31 +49,32 @@ def stored_gram(inputs: Tensor) -> Tensor:
     return rows.T @ rows
 
 
-def stored_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -> InputGrams:
+def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: bool = False) -> InputGrams:
     """What concepts store of what their layers see, and, where asked for, what is stored of their base.
 
     Args:
         concepts: Concepts of one base.
+        algorithm: What needs it, for the error.
         with_foreign: Whether foreign prompts are asked for, too.
 
     Raises:
         ConfigurationError: When something is not stored; names all of it, and what to do.
     """
-    missing = [f"what the layers of {concept.told} see" for concept in concepts if concept.inputs is None]
+    missing = [f"the layers of {concept.told}" for concept in concepts if concept.inputs is None]
     layers = sorted({layer for concept in concepts for layer in concept.layers})
     foreign: dict[str, Tensor] = {}
     if with_foreign and concepts:
         base = concepts[0].manifest.base
         found = stored_foreign_gram(base.hash)
         if found is None:
-            missing.append(f"what base '{base.name}' ({base.hash[:12]}) answers for foreign prompts")
+            missing.append(f"base '{base.name}' ({base.hash[:12]}) under foreign prompts")
         else:
             foreign = dict.fromkeys(layers, found.gram)
     if missing:
         raise ConfigurationError(
-            f"this merge needs Gram matrices of the layers' inputs, and these are not stored: {'; '.join(missing)}. "
-            "merge_for(base, …) gathers them from the base (and stores what the base answers), algorithm 'sum' needs "
-            "none"
+            f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs, and there is none of "
+            f"{'; '.join(missing)}. merge_for(base, …) gathers them from the base, and stores what the base answers; "
+            "algorithm 'sum' needs none"
         )
     grams = {
         concept.content_hash: dict.fromkeys(layers, stored_gram(concept.inputs))

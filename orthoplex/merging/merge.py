@@ -85,8 +85,9 @@ def merge(
     _log_shared_slots(members)
     used = None
     if way.needs_inputs:
-        given = stored_inputs(members, with_foreign=way.needs_foreign) if inputs is None else inputs
-        used = given.only(concept.content_hash for concept in members)
+        if inputs is None:
+            inputs = stored_inputs(members, algorithm=algorithm, with_foreign=way.needs_foreign)
+        used = inputs.only(concept.content_hash for concept in members)
     merged = merge_layers(way, present, used)
     layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
     keys_values = {token: values for concept in members for token, values in concept.keys_values.items()}

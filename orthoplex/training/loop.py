@@ -88,8 +88,6 @@ def train(
     output = Path(output)
     if output.suffix != ".safetensors":
         raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
-    if base.recipe is not None:
-        raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
     if base.dtype == torch.float16:
         raise ConfigurationError(
             "the base's weights are float16, in which gradients vanish; allowed are float32 and bfloat16"
@@ -101,6 +99,8 @@ def train(
     if config.uses_foreign_prompts and not foreign:
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
     with base.locked():
+        if base.recipe is not None:
+            raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config)
         vectors = run.vectors(base).to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)

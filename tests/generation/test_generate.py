@@ -51,6 +51,19 @@ def test_a_merge_is_folded_for_the_call_only(pico):
             generate(pico, "a person", merge=anna)
 
 
+def test_a_concept_at_strength_zero_draws_what_the_base_draws(pico):
+    anna, rex = make_concept(pico, scale=0.3, num_vectors=2), make_concept(pico, "rex", scale=0.3, seed=1)
+    plain = generate(pico, "a photo of person", num_inference_steps=2)[0]
+    silent = merge([(anna, 0.0)])
+    for prompt in ("a photo of <anna> person", "a photo of <anna> <anna>_1 person"):
+        assert close(plain, generate(pico, prompt, merge=silent, num_inference_steps=2)[0])
+    beside = {"merge": merge([(anna, 0.0), (rex, 1.0)]), "num_inference_steps": 2}
+    alone = {"merge": merge([(rex, 1.0)]), "num_inference_steps": 2}
+    assert close(generate(pico, "<anna> person and <rex>", **beside)[0], generate(pico, "person and <rex>", **alone)[0])
+    with pytest.raises(PromptError, match="<bob>"):
+        generate(pico, "<bob>", merge=silent)
+
+
 @pytest.mark.parametrize("prompt", ["a photo of <anna>", "a photo of <anna> <anna>_1 <anna>_2"])
 def test_every_vector_of_a_concept_reaches_the_text_encoder_once(pico, prompt):
     anna = make_concept(pico, num_vectors=3)

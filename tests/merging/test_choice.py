@@ -1,8 +1,11 @@
 """The algorithm that suits a set of concepts."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from orthoplex.merging import ALGORITHMS, suited_algorithm
+from orthoplex.merging import ALGORITHMS, default_algorithm, merge
 from tests.pico import make_concept
 
 
@@ -12,12 +15,26 @@ def kept(pico):
 
 
 def test_concepts_on_keys_and_values_are_brought_together_by_least_squares(pico, kept):
-    name, options = suited_algorithm([*kept, (make_concept(pico, "boro", selection="none"), 1.0)])
-    assert name == "least-squares" and options == {"foreign": 3.0} and ALGORITHMS[name](**options)
+    chosen = default_algorithm([*kept, (make_concept(pico, "boro", selection="none"), 1.0)])
+    assert chosen.name == "least-squares" and chosen.options == {"foreign": 3.0} and chosen.fallback is None
+    assert ALGORITHMS[chosen.name](**chosen.options)
 
 
 def test_one_alone_or_one_whose_layers_see_pictures_is_a_sum(pico, kept):
     tokens, wide = ((make_concept(pico, "boro", selection=layers), 1.0) for layers in ("none", "attention"))
     muted = (kept[1][0], 0.0)
     for concepts in (kept[:1], [kept[0], tokens], [kept[0], muted], [*kept, wide], [tokens], []):
-        assert suited_algorithm(concepts) == ("sum", {})
+        chosen = default_algorithm(concepts)
+        assert (chosen.name, chosen.options) == ("sum", {})
+        assert (chosen.fallback is not None) == (wide in concepts)
+
+
+def test_a_mere_sum_names_the_file_that_made_it_and_the_cure(pico, kept, caplog):
+    wide = replace(make_concept(pico, "boro"), path=Path("loud/boro.safetensors"))
+    merge([*kept, (wide, 1.0)])
+    (message,) = caplog.messages
+    assert "3 concepts are merged by a plain sum, because boro (loud/boro.safetensors) changes" in message
+    assert "layers = 'cross-attention-kv'" in message and "'least-squares'" in message
+    caplog.clear()
+    merge([*kept, (wide, 1.0)], algorithm="sum")  # asked for: nothing to tell
+    assert caplog.messages == []

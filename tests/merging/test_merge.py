@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import ALGORITHMS, InputGrams, merge
+from orthoplex.merging import ALGORITHMS, AUTO, InputGrams, foreign, merge, stored_gram
 
 BASE = BaseIdentity(family="vignette", hash="ab" * 32, name="vignette")
 KEY, VALUE = "unet.attn2.to_k", "unet.attn2.to_v"
@@ -62,7 +63,7 @@ REX = concept(
 
 
 def test_sum_written_out():
-    merged = merge([(ANNA, 1.0), (REX, 0.5)])
+    merged = merge([(ANNA, 1.0), (REX, 0.5)], algorithm="sum")
     assert merged.layers[KEY].up.tolist() == [[1, 0], [2, 2]]
     assert merged.layers[KEY].down.tolist() == [[3, 0], [1, 1]]
     assert merged.layers[KEY].delta().tolist() == [[3, 0], [8, 2]]
@@ -99,7 +100,7 @@ def test_order_changes_no_bit(algorithm):
 
 def test_concepts_of_one_name_are_ordered_by_content():
     twins = [(concept("anna", random_concept("anna", seed).layers, tokens={}), 1.0) for seed in (0, 1)]
-    first, second = merge(twins), merge(twins[::-1])
+    first, second = merge(twins, algorithm="sum"), merge(twins[::-1], algorithm="sum")
     assert torch.equal(first.layers[KEY].up, second.layers[KEY].up)
 
 
@@ -113,8 +114,58 @@ def test_one_concept_comes_back_exactly():
     assert torch.equal(merged.tokens["<rex>"], rex.tokens["<rex>"])
 
 
-def test_strength_zero_changes_nothing():
-    assert merge([(REX, 0.0)]).layers[KEY].delta().tolist() == [[0, 0], [0, 0]]
+@pytest.mark.parametrize("algorithm", [AUTO, *ALGORITHMS])
+def test_strength_zero_is_the_base_tokens_included(algorithm):
+    merged = merge([(REX, 0.0), (ANNA, 0.0)], algorithm=algorithm)
+    assert merged.layers == {} and merged.tokens == {}
+    assert [item["strength"] for item in merged.recipe["concepts"]] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_concept_at_strength_zero_is_as_if_it_was_not_there(algorithm):
+    inputs = inputs_of(*(every := [random_concept(name, seed) for seed, name in enumerate(("anna", "bob", "rex"))]))
+    anna, bob, rex = every
+    told = {"algorithm": algorithm, "inputs": inputs}
+    with_it, without = merge([(anna, 1.0), (bob, 0.0), (rex, 0.5)], **told), merge([(anna, 1.0), (rex, 0.5)], **told)
+    assert set(with_it.tokens) == {"<anna>", "<rex>"}
+    for layer, change in without.layers.items():
+        assert torch.equal(with_it.layers[layer].delta(), change.delta())
+
+
+def test_unasked_it_does_what_the_command_line_does_where_all_is_stored(tmp_path, monkeypatch):
+    rows = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)).half()
+    pairs = [(replace(one, layers={KEY: one.layers[KEY]}, inputs=rows), 1.0) for one in (ANNA, REX)]
+    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    with pytest.raises(ConfigurationError, match=r"there is none of base 'vignette' \(abababababab\) under foreign"):
+        merge(pairs)
+    foreign.store_foreign_gram(BASE.hash, foreign.ForeignGram(gram(9, 2), "key"))
+    merged = merge(pairs)
+    assert (merged.recipe["algorithm"], merged.recipe["options"]["foreign"]) == ("least-squares", 3.0)
+    inputs = InputGrams(
+        {one.content_hash: {KEY: stored_gram(rows)} for one, _ in pairs},
+        {KEY: foreign.stored_foreign_gram(BASE.hash).gram},
+    )
+    told = merge(pairs, algorithm="least-squares", options={"foreign": 3.0}, inputs=inputs)
+    assert torch.equal(merged.layers[KEY].delta(), told.layers[KEY].delta())
+    assert merged.recipe["inputs"] == inputs.content_hash
+    with pytest.raises(ConfigurationError, match="option 'ridge' is given for algorithm 'auto', which chooses its own"):
+        merge(pairs, options={"ridge": 1.0})
+    lacking = replace(pairs[0][0], inputs=None, path=Path("loud/anna.safetensors"))
+    with pytest.raises(
+        ConfigurationError, match=r"'least-squares' needs .* none of the layers of anna \(loud/anna.safe"
+    ):
+        merge([(lacking, 1.0), pairs[1]])
+
+
+def test_a_damaged_store_counts_as_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(9, 2), "key"))
+    (file,) = (tmp_path / "foreign-inputs").iterdir()
+    assert foreign.stored_foreign_gram("ef" * 32).key == "key"
+    file.write_bytes(file.read_bytes()[:40])
+    assert foreign.stored_foreign_gram("ef" * 32) is None
+    monkeypatch.setattr(foreign, "cache_folder", lambda: file)  # a file: nothing can be stored in it
+    foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(9, 2), "key"))
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
@@ -125,7 +176,7 @@ def test_fifteen_concepts_equal_the_float64_sum(dtype):
         layers = random_concept("x", seed).layers.items()
         halved = {name: LowRank(change.up.to(dtype), change.down.to(dtype)) for name, change in layers}
         concepts.append((concept(f"concept-{seed}", halved), 0.3 + 0.07 * seed))
-    merged = merge(concepts, scale=0.6)
+    merged = merge(concepts, algorithm="sum", scale=0.6)
     for layer in (KEY, VALUE):
         exact = sum(
             0.6 * strength * part.layers[layer].up.double() @ part.layers[layer].down.double()
@@ -137,7 +188,7 @@ def test_fifteen_concepts_equal_the_float64_sum(dtype):
 
 
 def test_recipe_says_what_was_merged():
-    recipe = merge([(REX, 0.5), (ANNA, 1)], scale=0.9).recipe
+    recipe = merge([(REX, 0.5), (ANNA, 1)], algorithm="sum", scale=0.9).recipe
     assert json.loads(json.dumps(recipe)) == {
         "algorithm": "sum",
         "options": {},
@@ -199,7 +250,11 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
         ([], {}, "a merge of 0 concepts was asked for; at least 1"),
         ([(ANNA, 1.0)], {"algorithm": "tied"}, "merging algorithm is 'tied'; allowed are sum, mean, ties"),
         ([(ANNA, 1.0)], {"algorithm": "ssr"}, "merging algorithm 'ssr' needs Gram matrices of the layers' inputs"),
-        ([(ANNA, 1.0)], {"options": {"density": 1}}, "merging algorithm 'sum' has no option 'density'"),
+        (
+            [(ANNA, 1.0)],
+            {"algorithm": "sum", "options": {"density": 1}},
+            "merging algorithm 'sum' has no option 'density'",
+        ),
         ([(ANNA, math.nan)], {}, "concept anna: strength is nan; allowed are finite numbers"),
         ([ANNA], {}, r"a merge of Concept was asked for; allowed are \(concept, strength\) pairs"),
         ([(ANNA, "1")], {}, "concept anna: strength is '1'; allowed are finite numbers"),
@@ -219,7 +274,7 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
         ),
         (
             [(ANNA, 1.0), (concept("bob", {KEY: NARROW}), 1.0)],
-            {},
+            {"algorithm": "sum"},
             r"layer unet.attn2.to_k has shape \(2, 5\) in concept bob but \(2, 2\)",
         ),
     ],
@@ -231,7 +286,7 @@ def test_what_is_refused_is_named(pairs, options, message):
 
 def test_concepts_that_share_a_slot_are_logged(caplog):
     bob, lake = (concept(name, {}, slot=3) for name in ("bob", "lake"))
-    merge([(ANNA, 1.0), (REX, 1.0), (concept("cup", {}, slot=4), 1.0), (bob, 0.0)])
+    merge([(ANNA, 1.0), (REX, 1.0), (concept("cup", {}, slot=4), 1.0), (bob, 0.0)], algorithm="sum")
     assert caplog.text == ""
     merge([(lake, 1.0), (bob, 1.0)])
     assert "concepts bob, lake share slot 3, so their changes meet" in caplog.text
@@ -294,7 +349,7 @@ def test_shared_layerwise_and_lone_tokens_come_together_whatever_the_algorithm(a
 def test_keys_and_values_stay_as_they_are_whatever_the_algorithm_and_strength(algorithm):
     added = {name: {f"<{name}>": {layer: torch.randn(2, 4) for layer in LAYERS}} for name in ("bob", "tom")}
     bob, tom = (replace(concept(name, {}), keys_values=own) for name, own in added.items())
-    pairs = [(bob, 0.5), (layerwise_concept("rex"), 1.0), (tom, 0.0)]
+    pairs = [(bob, 0.5), (layerwise_concept("rex"), 1.0), (tom, 0.2)]
     inputs = InputGrams({each.content_hash: {} for each, _ in pairs})
     merged = merge(pairs, algorithm=algorithm, scale=2.0, inputs=inputs)
     assert merged.keys_values == {**added["bob"], **added["tom"]} and merged.token_layers == LAYERS

@@ -2,6 +2,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
+from orthoplex import vignette
 from orthoplex.adapters import METHODS
 from orthoplex.errors import ConfigurationError
 from orthoplex.training import TrainingConfig
@@ -10,8 +11,23 @@ from orthoplex.training import TrainingConfig
 def test_defaults_are_the_documented_ones():
     config = TrainingConfig()
     assert (config.method, config.basis, config.slot, config.slots) == ("orthogonal", "slot", "auto", 16)
-    assert (config.rank, config.layers, config.text_encoder) == ("proportional", "attention", False)
-    assert (config.num_vectors, config.erasure, config.prior_weight) == (2, 0.0, 0.0)
+    assert (config.rank, config.layers, config.text_encoder) == ("proportional", "cross-attention-kv", False)
+    assert (config.num_vectors, config.erasure, config.erasure_form, config.prior_weight) == (
+        2,
+        30.0,
+        "closed-form",
+        0.0,
+    )
+
+
+def test_defaults_are_those_of_the_command_line_and_of_the_shipped_concepts():
+    assert TrainingConfig() == TrainingConfig.from_toml(vignette.training_file("orthogonal"))
+    assert TrainingConfig() == TrainingConfig.from_toml(None)
+
+
+def test_a_file_that_does_not_tell_an_option_was_trained_without_it():
+    recorded = TrainingConfig.recorded({"steps": 9, "of another version": 1})
+    assert (recorded.layers, recorded.erasure, recorded.erasure_form) == ("attention", 0.0, "activation")
 
 
 def test_every_field_is_documented():
@@ -83,7 +99,7 @@ def test_overrides_can_say_none():
 def test_later_overrides_win_and_the_original_stays():
     config = TrainingConfig()
     assert config.with_overrides(["steps=1", "steps=2"]).steps == 2
-    assert config.steps == 120
+    assert config.steps == 200
 
 
 @pytest.mark.parametrize(
@@ -133,7 +149,7 @@ def test_wrong_types_are_named(entry, message):
         ("caption_dropout=1.5", "caption_dropout is 1.5; allowed are numbers from 0 to 1"),
         ("slot=-1", "slot is -1; allowed are numbers from 0"),
         ("rank=0", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
-        ("token_steps=120", "token_steps is 120 of 120 steps; method 'orthogonal' allows 0 to 119"),
+        ("token_steps=200", "token_steps is 200 of 200 steps; method 'orthogonal' allows 0 to 199"),
         (
             "token_vectors=each",
             "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'keys-and-values', 'values', 'frozen'",
@@ -141,7 +157,6 @@ def test_wrong_types_are_named(entry, message):
         ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word', 'rare and class word'"),
         ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
         ("dual_ridge=0", "dual_ridge is 0; allowed are numbers above 0"),
-        ("method=dual", "method is 'dual' with layers 'attention' and text_encoder False; allowed are"),
         ("num_vectors=17", "num_vectors is 17; allowed are numbers from 1 to 16"),
         ("erasure=-0.1", "erasure is -0.1; allowed are numbers from 0"),
         ("learning_rate=0", "learning_rate is 0; allowed are numbers above 0"),
@@ -156,6 +171,11 @@ def test_wrong_types_are_named(entry, message):
 def test_values_out_of_range_are_named(entry, message):
     with pytest.raises(ConfigurationError, match=message):
         TrainingConfig().with_overrides([entry])
+
+
+def test_dual_wants_layers_that_see_the_text():
+    with pytest.raises(ConfigurationError, match="method is 'dual' with layers 'attention' and text_encoder False"):
+        TrainingConfig(method="dual", layers="attention")
 
 
 def test_prior_preservation_needs_pictures():
@@ -207,7 +227,7 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
     config = TrainingConfig(method="dual", layers="cross-attention-kv", steps=90, rank=0, duals=1)
     assert (config.first_steps, config.adapter.duals, config.adapter.rank) == (30, 1, 0)
     assert TrainingConfig(token_steps=7).first_steps == 7
-    with pytest.raises(ConfigurationError, match="token_steps is 0 of 120 steps; method 'dual' allows 1 to 119"):
+    with pytest.raises(ConfigurationError, match="token_steps is 0 of 200 steps; method 'dual' allows 1 to 199"):
         TrainingConfig(method="dual", layers="cross-attention-kv", token_steps=0)
     with pytest.raises(ConfigurationError, match="steps is 1; method 'dual' needs 2 or more"):
         TrainingConfig(method="dual", layers="cross-attention-kv", steps=1)
@@ -228,7 +248,10 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
         ),
         ({"layers": "none", "token_steps": 9}, "token_steps is 9 and layers is 'none', .*; allowed is none"),
         ({"layers": "none", "text_encoder": True}, "text_encoder is True and layers is 'none', .*; allowed is false"),
-        ({"layers": "none", "erasure": 0.5}, "erasure is 0.5 and layers is 'none', with which .*; allowed is 0"),
+        (
+            {"layers": "none", "erasure": 0.5, "erasure_form": "activation"},
+            "erasure is 0.5 and layers is 'none', with which .*; allowed is 0",
+        ),
         ({"layers": "none", "prior_weight": 0.5}, "prior_weight is 0.5 and layers is 'none', .*; allowed is 0"),
         ({"layers": "none", "method": "dual"}, "method is 'dual' with layers 'none'"),
         ({"token_vectors": "layer-wise", "method": "dual"}, "token_vectors is 'layer-wise' and method is 'dual'"),
@@ -260,8 +283,8 @@ def test_token_vectors_alone_learn_in_all_steps():
     assert TrainingConfig(layers="none", token_steps=0, steps=1).first_steps == 1
     assert TrainingConfig(token_vectors="layer-wise", token_steps=9).first_steps == 9
     assert TrainingConfig().with_overrides(["layers=none"]).layers == "none"
-    with pytest.raises(ConfigurationError, match="token_steps is 120 of 120 .*with layers 'none' only token vectors"):
-        TrainingConfig(token_steps=120)
+    with pytest.raises(ConfigurationError, match="token_steps is 200 of 200 .*with layers 'none' only token vectors"):
+        TrainingConfig(token_steps=200)
 
 
 def test_file_and_entries_come_together_before_anything_is_checked(tmp_path):

@@ -30,16 +30,6 @@ def test_two_trainings_of_one_file_at_a_time_are_refused(base, dataset, config, 
     assert last_of(train(base, dataset, config, output=output, resume=True)).output == output
 
 
-def test_two_trainings_on_one_base_at_a_time_are_refused(base, dataset, config, tmp_path):
-    with closing(train(base, dataset, config, output=tmp_path / "anna.safetensors")) as first:
-        next(first)
-        with pytest.raises(BusyError, match="rex.safetensors: another concept is being trained on this base"):
-            next(train(base, dataset, config, output=tmp_path / "rex.safetensors"))
-        assert [record.step for record in first] == list(range(1, 7))
-    assert not base.has_guests
-    assert not (tmp_path / "rex.safetensors").exists()
-
-
 def test_a_base_in_float16_is_refused(pico_folder, dataset, config, tmp_path):
     half = load_base(pico_folder, dtype=torch.float16)
     with pytest.raises(ConfigurationError, match="weights are float16, .* allowed are float32 and bfloat16"):
@@ -73,12 +63,12 @@ def test_resume_with_other_options_is_refused(base, dataset, config, tmp_path):
     next(train(base, dataset, replace(config, sample_every=3, checkpoint_every=1), output=output, resume=True))
 
 
-def test_convolutions_read_channels_last_while_a_concept_is_trained(base, dataset, config, tmp_path):
+def test_convolutions_read_channels_last_when_a_concept_is_trained(base, dataset, config, tmp_path):
     weights = [one for one in base.pipeline.unet.parameters() if one.ndim == 4 and one.shape[-1] > 1]
     with closing(train(base, dataset, config, output=tmp_path / "anna.safetensors")) as records:
         next(records)
         assert all(one.is_contiguous(memory_format=torch.channels_last) for one in weights)
-    assert all(one.is_contiguous() for one in weights)
+    base.pipeline.save_pretrained(tmp_path / "whole")  # which the layout does not hinder
 
 
 @pytest.mark.parametrize("form", ["activation", "prediction"])

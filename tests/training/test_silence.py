@@ -93,7 +93,7 @@ def test_the_base_is_as_before_and_nothing_is_random(base, dataset, config, tmp_
     assert first.content_hash == second.content_hash
     assert all(torch.equal(value, before[name]) for name, value in base.pipeline.unet.state_dict().items())
     assert all(torch.equal(value, text[name]) for name, value in base.pipeline.text_encoder.state_dict().items())
-    assert len(base.pipeline.tokenizer) == words and not base.has_guests
+    assert len(base.pipeline.tokenizer) == words and base.tokens == ()
 
 
 def test_concepts_without_weights_or_without_tokens(base, dataset, config):

@@ -78,7 +78,7 @@ def test_resumed_equals_unbroken(base, dataset, config, tmp_path, changes, stop)
     assert_same_concept(straight, broken)
 
 
-@pytest.mark.parametrize("where", ["silent_directions", "in_stage", "_denoising_loss"])
+@pytest.mark.parametrize("where", ["silent_directions", "ready_stage", "_denoising_loss"])
 @pytest.mark.parametrize("name", ["orthogonal", "layer-wise", "keys and values"])
 def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tmp_path, monkeypatch, where, name):
     config = replace(config, **SILENT, **VARIANTS[name], steps=4, erasure_steps=2)
@@ -89,7 +89,7 @@ def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tm
 
     def interrupting(*told):
         calls.append(where)
-        if len(calls) == {"silent_directions": 1, "in_stage": 2, "_denoising_loss": 3}[where]:
+        if len(calls) == {"silent_directions": 1, "ready_stage": 2, "_denoising_loss": 3}[where]:
             signal.raise_signal(signal.SIGINT)
         return original(*told)
 
