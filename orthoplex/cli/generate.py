@@ -14,12 +14,7 @@ from orthoplex.cli.console import (
     progress_bar,
     refuse_existing,
 )
-from orthoplex.concepts import check_writable
-from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
-from orthoplex.generation import generate as generate_pictures
-from orthoplex.merging import AUTO
-from orthoplex.models import Precision, load_base
-from orthoplex.training import merge_on
+from orthoplex.names import AUTO, Precision
 
 
 def generate(
@@ -45,6 +40,12 @@ def generate(
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
+        from orthoplex.concepts import check_writable
+        from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
+        from orthoplex.generation import generate as generate_pictures
+        from orthoplex.models import load_base
+        from orthoplex.training import merge_on
+
         paths = picture_paths(output, num_images)
         for path in paths:
             check_png_name(path)

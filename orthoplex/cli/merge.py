@@ -14,9 +14,7 @@ from orthoplex.cli.console import (
     parse_options,
     refuse_existing,
 )
-from orthoplex.merging import AUTO
-from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
-from orthoplex.training import merge_on
+from orthoplex.names import AUTO
 
 
 def merge(
@@ -33,6 +31,10 @@ def merge(
     """Merge concepts into a base and write an ordinary pipeline folder, with the recipe in it."""
     with errors_shown():
         refuse_existing(output, overwrite)
+
+        from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
+        from orthoplex.training import merge_on
+
         check_pipeline_folder(output, overwrite=overwrite)
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)

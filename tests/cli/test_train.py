@@ -142,7 +142,7 @@ def test_missing_folder(run, tmp_path, pico_folder):
 
 
 @pytest.mark.parametrize(
-    ("module", "function"), [("orthoplex.training.loop", "_learning_rate_factor"), ("orthoplex.cli.train", "log_path")]
+    ("module", "function"), [("orthoplex.training.loop", "_learning_rate_factor"), ("orthoplex.training", "log_path")]
 )
 def test_ctrl_c_then_resume(train, tmp_path, monkeypatch, module, function):
     """Whoever is at work when Ctrl-C comes, the loop or the drawing, a checkpoint is kept."""
