@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 INITIAL ?= orthoplex/vignette/base
 SAMPLES ?= 1500000
 PROCESSES ?= 2
-SOURCES := orthoplex pretraining tests .ci
+SOURCES := orthoplex pretraining benchmarks tests .ci
 # in this order: rates first, then what the others take their trainings from
 EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges fifteen-least-squares how-many how-many-lora identities ablations where-identity-lives together merge-of-twelve
 

@@ -45,8 +45,8 @@ def python(code, *arguments, folder=ROOT):
         ("orthoplex.concepts", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.cli", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.merging", ("diffusers", "transformers", "matplotlib", "peft")),
-        ("orthoplex.training", ("matplotlib", "peft", "sklearn")),
-        ("orthoplex.benchmark", ("matplotlib", "peft", "sklearn")),
+        ("orthoplex.training", ("matplotlib", "sklearn")),
+        ("orthoplex.benchmark", ("matplotlib", "sklearn")),
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(room, absent):

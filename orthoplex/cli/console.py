@@ -26,6 +26,9 @@ INTERRUPTED_EXIT = 130
 SECONDS_BETWEEN_LINES = 60.0
 """Of progress in a log, where no bar can be drawn."""
 
+AlgorithmName = Annotated[
+    str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
+]
 AlgorithmOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=NUMBER", help="Option of the merging algorithm; may be repeated.")
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import (
+    AlgorithmName,
     AlgorithmOption,
     check_merge_options,
     errors_shown,
@@ -21,9 +22,7 @@ def merge(
     concepts: Annotated[list[str], typer.Argument(help="Concept files, each with @STRENGTH if it is not 1.")],
     output: Annotated[Path, typer.Option(help="Folder of the merged pipeline.")],
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
-    algorithm: Annotated[
-        str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
-    ] = AUTO,
+    algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,

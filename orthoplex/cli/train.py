@@ -15,28 +15,29 @@ from orthoplex.names import METHOD_NAMES, Basis
 if TYPE_CHECKING:
     from orthoplex.training import StepRecord
 
+KindOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"One of {', '.join(KINDS)}; by default the class word, else subject.", autocompletion=completing(KINDS)
+    ),
+]
+MethodOption = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(METHOD_NAMES)}.", autocompletion=completing(METHOD_NAMES))
+]
+BasisOption = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
+]
+
 
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures, with captions or without.")],
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help=f"One of {', '.join(KINDS)}; by default the class word, else subject.",
-            autocompletion=completing(KINDS),
-        ),
-    ] = None,
+    kind: KindOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help=f"One of {', '.join(METHOD_NAMES)}.", autocompletion=completing(METHOD_NAMES)),
-    ] = None,
-    basis: Annotated[
-        str | None,
-        typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis))),
-    ] = None,
+    method: MethodOption = None,
+    basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
     erasure: Annotated[float | None, typer.Option(help="Weight of silence where the concept is not named.")] = None,

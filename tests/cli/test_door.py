@@ -104,12 +104,13 @@ def test_names_are_those_of_the_registries():
 
 
 INTERRUPTED = """
-import builtins, sys
+import builtins, signal, sys
 from orthoplex.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off for what runs behind it
 original = builtins.__import__
 def importing(name, *others):
     if name == "torch":
-        import os, signal
+        import os
         os.kill(os.getpid(), {signal})
     return original(name, *others)
 builtins.__import__ = importing
