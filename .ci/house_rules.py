@@ -14,14 +14,18 @@ FILE_LINES, FUNCTION_LINES, LOOP_LINES = 400, 60, 120
 LOOPS = {("orthoplex/training", "train"), ("pretraining", "train")}
 FORBIDDEN_CALLS = {"hasattr": "ask for the type instead", "print": "the library yields, logs or raises"}
 FORBIDDEN_FOLDERS = {"utils", "common", "core", "helpers"}
-PRINTING_ROOMS = ("orthoplex/cli", "pretraining", ".ci")
+PRINTING_ROOMS = ("orthoplex/cli", "pretraining", "benchmarks", ".ci")
+LIGHT_ROOMS = ("cli", "concepts", "errors", "names", "vignette")
+"""What a door may import at the top: nothing there loads torch before it must (tested)."""
+DOORS = ("orthoplex/cli",)
+"""Rooms whose functions import from the package when they are called; everywhere else imports stand at the top."""
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def python_files() -> Iterator[Path]:
     """Yield every Python file of the project."""
-    for folder in ("orthoplex", "pretraining", "tests", ".ci"):
+    for folder in ("orthoplex", "pretraining", "benchmarks", "tests", ".ci"):
         yield from sorted((ROOT / folder).rglob("*.py"))
 
 
@@ -42,10 +46,10 @@ def check_code(path: Path) -> Iterator[str]:
             limit = LOOP_LINES if is_loop else FUNCTION_LINES
             if length > limit:
                 yield f"{name}:{node.lineno}: function {node.name} has {length} lines; at most {limit}"
-            if not tests and any(
-                isinstance(inner, ast.Import | ast.ImportFrom) and own(inner) for inner in ast.walk(node)
-            ):
+            if not tests and not name.startswith(DOORS) and any(map(own, ast.walk(node))):
                 yield f"{name}:{node.lineno}: function {node.name} imports from orthoplex; imports stand at the top"
+        if name.startswith(DOORS) and node in tree.body and own(node) and heavy(node):
+            yield f"{name}:{node.lineno}: a verb imports what it needs when it is called, not at the top"
         if tests or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         allowed = node.func.id == "print" and name.startswith(PRINTING_ROOMS)
@@ -53,10 +57,22 @@ def check_code(path: Path) -> Iterator[str]:
             yield f"{name}:{node.lineno}: {node.func.id}() is not used here: {FORBIDDEN_CALLS[node.func.id]}"
 
 
-def own(node: ast.Import | ast.ImportFrom) -> bool:
-    """Return whether an import statement reaches into the package itself."""
-    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or "orthoplex"]
-    return any(name.split(".")[0] == "orthoplex" for name in names)
+def imported(node: ast.AST) -> list[str]:
+    """Return the modules that an import statement names; none for any other statement."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or "orthoplex"] if isinstance(node, ast.ImportFrom) else []
+
+
+def own(node: ast.AST) -> bool:
+    """Return whether a statement imports from the package itself."""
+    return any(name.split(".")[0] == "orthoplex" for name in imported(node))
+
+
+def heavy(node: ast.AST) -> bool:
+    """Return whether an import from the package may load torch."""
+    rooms = [name.split(".")[1] for name in imported(node) if "." in name]
+    return any(room not in LIGHT_ROOMS for room in rooms)
 
 
 def check_page(path: Path) -> Iterator[str]:

@@ -1,21 +1,110 @@
-"""What a plain installation must be able to do."""
+"""What a plain installation must be able to do, and what an import brings along."""
 
+import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from orthoplex import concepts
+
 ROOT = Path(__file__).parents[1]
+EXTRAS = ("evaluation", "charts", "costs", "faces")
+QUICK = ("steps=2", "batch_size=2", "slots=4", "sample_every=0", "num_inference_steps=1")
 
 
-def test_the_command_line_needs_no_optional_package():
-    """Everything that only an extra brings is hidden; the door still opens."""
+@pytest.fixture(scope="module")
+def hidden():
+    """Code that hides every package that only an extra brings, and what such packages bring in turn."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    names = {"scikit-learn": "sklearn"}
-    hidden = [
-        names.get(name, name.replace("-", "_"))
-        for name in (entry.split(">")[0] for extra in ("evaluation", "faces") for entry in extras[extra])
-    ]
-    code = f"import sys; sys.modules.update(dict.fromkeys({hidden!r})); import orthoplex.cli"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    packages = [entry.split(">")[0].replace("-", "_") for extra in EXTRAS for entry in extras[extra]]
+    assert "matplotlib" in packages and "peft" in packages
+    return f"import sys; sys.modules.update(dict.fromkeys({[*packages, 'sklearn', 'scipy']!r}))\n"
+
+
+def python(code, *arguments, folder=ROOT):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("room", "absent"),
+    [
+        ("orthoplex", ("torch", "numpy", "typer")),
+        ("orthoplex.vignette", ("torch", "numpy", "typer")),
+        ("orthoplex.concepts", ("torch", "numpy", "safetensors", "PIL")),
+        ("orthoplex.cli", ("torch", "numpy", "safetensors", "PIL")),
+        ("orthoplex.merging", ("diffusers", "transformers", "matplotlib", "peft")),
+        ("orthoplex.training", ("matplotlib", "sklearn")),
+        ("orthoplex.benchmark", ("matplotlib", "sklearn")),
+    ],
+)
+def test_an_import_brings_no_more_than_it_needs(room, absent):
+    loaded = json.loads(python(f"import json, {room}; print(json.dumps(list(sys.modules)))"))
+    assert room in loaded and not {*absent} & {*loaded}
+
+
+def test_names_that_are_imported_when_asked_for_are_there():
+    found = {name: getattr(concepts, name) for name in concepts.__all__}
+    assert {*concepts._HOMES} < {*found} and all(value is not None for value in found.values())
+    with pytest.raises(AttributeError, match="module 'orthoplex.concepts' has no attribute 'nothing'"):
+        _ = concepts.nothing
+
+
+def test_the_demo_can_be_imported_without_extras_and_its_encoder_names_one(hidden):
+    code = """
+import orthoplex.benchmark.demo
+from orthoplex.benchmark.settings import EncoderSettings
+from orthoplex.errors import MissingExtraError
+try:
+    EncoderSettings().build()
+except MissingExtraError as error:
+    print(error.extra)
+"""
+    assert python(hidden + code) == "evaluation\n"
+
+
+def test_an_experiment_without_charts_names_the_extra_before_any_work(hidden, tmp_path):
+    code = """
+from orthoplex.benchmark import run
+from orthoplex.errors import MissingExtraError
+try:
+    next(run("nowhere.toml", results="results", work="work"))
+except MissingExtraError as error:
+    print(error.extra)
+"""
+    assert python(hidden + code, folder=tmp_path) == "charts\n"
+
+
+def test_the_way_to_a_picture_needs_no_extra(hidden, pico_folder, tmp_path):
+    """Train, inspect, merge and generate, one after the other, on a tiny pipeline."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(3).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(pictures / f"{number}.png")
+    base = ("--base", str(pico_folder))
+    options = [part for entry in (*QUICK, "erasure=0") for part in ("--set", entry)]
+    calls = [
+        ["train", "pictures", "--name", "anna", "--class-word", "person", *base, *options],
+        ["inspect", "anna.safetensors"],
+        ["merge", "anna.safetensors", "--output", "merged", *base],
+        ["generate", "<anna>", "--output", "a.png", "--concept", "anna.safetensors", "--steps", "1", *base],
+    ]
+    code = """
+import json
+from orthoplex.cli import app
+for arguments in json.loads(sys.argv[1]):
+    app(arguments, standalone_mode=False)
+"""
+    python(hidden + code, json.dumps(calls), folder=tmp_path)
+    assert (tmp_path / "merged" / "model_index.json").is_file() and (tmp_path / "a.png").is_file()

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from orthoplex.adapters.low_rank import LowRank
 from orthoplex.errors import ConfigurationError
+from orthoplex.names import Basis
 from orthoplex.subspaces import proportional_rank, slot_from_id
 
-Basis = Literal["slot", "random", "gaussian", "identical", "half"]
 Blocks = Literal["rows", "columns"]
 
 

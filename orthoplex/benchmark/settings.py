@@ -22,7 +22,7 @@ from orthoplex.benchmark.checks import (
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import LARGEST_PICTURE, PRETRAINED, Encoder, MobileNetEncoder
 from orthoplex.merging import check_options
-from orthoplex.models import Precision
+from orthoplex.names import ENCODERS, MOBILENET, Precision
 
 PLACEHOLDER = "{trigger}"
 OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
@@ -39,13 +39,11 @@ _PUBLISHED = {
     "columns": list_of(FILLED_TEXT),
     "rows": table_of(list_of(finite_numbers())),
 }
-MOBILENET = "mobilenet"
-_KINDS = (MOBILENET, *PRETRAINED)
 _ENCODER = {
     "layer": TEXT,
     "picture_size": whole_numbers(1, LARGEST_PICTURE),
     "grid": whole_numbers(1),
-    "kind": Rule(f"one of {', '.join(_KINDS)}", lambda value: value in _KINDS),
+    "kind": Rule(f"one of {', '.join(ENCODERS)}", lambda value: value in ENCODERS),
     "model": FILLED_TEXT,
 }
 _MOBILENET = {"layer": "bottleneck", "picture_size": 128, "grid": 1}

@@ -1,4 +1,7 @@
-"""The door: one file per verb. Errors go to standard error without a traceback, with exit code 2."""
+"""The door: one file per verb. Errors go to standard error without a traceback, with exit code 2.
+
+A verb imports what it needs when it is called, so that help, completion and ``inspect`` never load torch.
+"""
 
 import importlib.metadata
 import signal
@@ -19,7 +22,6 @@ app = typer.Typer(
     name="orthoplex",
     help="Concepts of a diffusion model that are trained apart and added together in an instant.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for verb in (train, silence, merge, generate, inspect, evaluate, demo, bench):

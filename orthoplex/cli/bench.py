@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from orthoplex.benchmark.runner import run
 from orthoplex.cli.console import errors_shown, refuse_file, show_events
 
 
@@ -18,6 +17,8 @@ def bench(
 ) -> None:
     """Run an experiment: train, merge, make pictures, measure, and write tables and a chart."""
     with errors_shown():
+        from orthoplex.benchmark.runner import run
+
         for folder in (results, work):
             refuse_file(folder)
         last = show_events(run(experiment, results=results, work=work, processes=processes))

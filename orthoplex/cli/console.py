@@ -1,39 +1,46 @@
 """What all verbs share: how errors, progress and named files are handled."""
 
+from __future__ import annotations
+
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from safetensors import SafetensorError
 
-from orthoplex.benchmark import BenchmarkEvent
-from orthoplex.concepts import Concept, load_concept
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.merging import ALGORITHMS, AUTO, check_options
-from orthoplex.models import Base
+from orthoplex.names import AUTO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from orthoplex.benchmark import BenchmarkEvent
+    from orthoplex.concepts import Concept
+    from orthoplex.models import Base
 
 ERROR_EXIT = 2
 INTERRUPTED_EXIT = 130
 SECONDS_BETWEEN_LINES = 60.0
 """Of progress in a log, where no bar can be drawn."""
 
+AlgorithmName = Annotated[
+    str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
+]
 AlgorithmOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=NUMBER", help="Option of the merging algorithm; may be repeated.")
 ]
+
+
+def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what a shell completes an option by: those of the names that begin as what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
 
 
 @contextmanager
@@ -46,7 +53,13 @@ def errors_shown() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (OrthoplexError, OSError, SafetensorError) as error:
+    except (OrthoplexError, OSError) as error:
+        _leave(f"Error: {error}", ERROR_EXIT, error)
+    except Exception as error:
+        from safetensors import SafetensorError  # which only files of tensors raise; help and manifests need none
+
+        if not isinstance(error, SafetensorError):
+            raise
         _leave(f"Error: {error}", ERROR_EXIT, error)
     except KeyboardInterrupt as error:
         _leave("Interrupted", INTERRUPTED_EXIT, error)
@@ -63,6 +76,16 @@ def progress_bar(*texts: str) -> Progress:
     Args:
         texts: Names of fields, shown between the count and the time left; ``update`` sets them.
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     fields = [TextColumn("{task.fields[" + text + "]}", markup=False) for text in texts]
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -140,6 +163,8 @@ def parse_strength(text: str) -> tuple[Path, float]:
 
 def load_concepts(texts: Sequence[str], base: Base) -> list[tuple[Concept, float]]:
     """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, and check that they fit the base."""
+    from orthoplex.concepts import load_concept
+
     named = [parse_strength(text) for text in texts]
     return [(load_concept(path, base=base.identity), strength) for path, strength in named]
 
@@ -168,6 +193,8 @@ def check_merge_options(*, algorithm: str, options: Mapping[str, float], scale: 
     Raises:
         ConfigurationError: When the algorithm or an option is unknown or not allowed, or the scale is no finite number.
     """
+    from orthoplex.merging import ALGORITHMS, check_options
+
     if algorithm != AUTO:
         check_options(algorithm=algorithm, options=options, scale=scale)
         return

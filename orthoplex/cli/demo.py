@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from orthoplex.benchmark.demo import run_demo
 from orthoplex.cli.console import errors_shown, refuse_file, show_events
 
 
@@ -16,6 +15,8 @@ def demo(
     """Show what it is for: train three concepts, merge twelve, and make a gallery."""
     work = work or output / "work"
     with errors_shown():
+        from orthoplex.benchmark.demo import run_demo
+
         for folder in (output, work):
             refuse_file(folder)
         last = show_events(run_demo(output, work=work))

@@ -3,17 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from orthoplex.benchmark.settings import MOBILENET, EncoderSettings
-from orthoplex.cli.console import errors_shown
+from orthoplex.cli.console import completing, errors_shown
 from orthoplex.errors import ConfigurationError
-from orthoplex.evaluation import PRETRAINED, Encoder, FolderEvaluation, evaluate_folder
+from orthoplex.names import ENCODERS, MOBILENET
+
+if TYPE_CHECKING:
+    from orthoplex.evaluation import Encoder, FolderEvaluation
 
 _PICTURE_SIZE = 224
 
@@ -33,7 +32,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="KIND[=MODEL]",
-            help=f"What measures pictures: {', '.join((MOBILENET, *PRETRAINED))}; MODEL is a folder or a name.",
+            help=f"What measures pictures: {', '.join(ENCODERS)}; MODEL is a folder or a name.",
+            autocompletion=completing(ENCODERS),
         ),
     ] = MOBILENET,
     prompt: Annotated[
@@ -51,6 +51,12 @@ def evaluate(
 ) -> None:
     """Measure pictures against real pictures of a concept: alignment, recognition, identity."""
     with errors_shown():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        from orthoplex.evaluation import evaluate_folder
+
         others = _named_folders(other or [])
         found = evaluate_folder(
             pictures,
@@ -70,7 +76,9 @@ def evaluate(
         Console().print(table)
 
 
-def _encoder(text: str, picture_size: int | None) -> Encoder:
+def _encoder(text: str, picture_size: int | None) -> "Encoder":
+    from orthoplex.benchmark.settings import EncoderSettings
+
     kind, separator, model = text.partition("=")
     if separator and not model:
         raise ConfigurationError(f"encoder is {text!r}; allowed is KIND or KIND=MODEL, as in clip=models/clip")
@@ -90,7 +98,7 @@ def _named_folders(texts: list[str]) -> dict[str, Path]:
     return folders
 
 
-def _rows(found: FolderEvaluation, impostors: bool) -> list[tuple[str, str]]:
+def _rows(found: "FolderEvaluation", impostors: bool) -> list[tuple[str, str]]:
     rows = [("image alignment", str(found.alignment))]
     if found.alignment_of_references is not None:
         rows.append(("among the references", f"{found.alignment_of_references:.3f}"))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from orthoplex.cli.console import (
+    AlgorithmName,
     AlgorithmOption,
     check_merge_options,
     errors_shown,
@@ -14,12 +15,7 @@ from orthoplex.cli.console import (
     progress_bar,
     refuse_existing,
 )
-from orthoplex.concepts import check_writable
-from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
-from orthoplex.generation import generate as generate_pictures
-from orthoplex.merging import AUTO
-from orthoplex.models import Precision, load_base
-from orthoplex.training import merge_for
+from orthoplex.names import AUTO, Precision
 
 
 def generate(
@@ -30,9 +26,7 @@ def generate(
     ] = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
-    algorithm: Annotated[
-        str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
-    ] = AUTO,
+    algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
     seed: Annotated[int, typer.Option(help="Noise of the first picture; the next ones count up.")] = 0,
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
@@ -45,6 +39,12 @@ def generate(
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
+        from orthoplex.concepts import check_writable
+        from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
+        from orthoplex.generation import generate as generate_pictures
+        from orthoplex.models import load_base
+        from orthoplex.training import merge_for
+
         paths = picture_paths(output, num_images)
         for path in paths:
             check_png_name(path)
@@ -68,13 +68,7 @@ def generate(
                 bar.update(task, completed=progress.step, total=progress.steps, visible=True)
 
             images = generate_pictures(
-                model,
-                prompt,
-                merge=merged,
-                num_images=num_images,
-                seed=seed,
-                progress=advance,
-                **settings,
+                model, prompt, merge=merged, num_images=num_images, seed=seed, progress=advance, **settings
             )
         for number, (path, image) in enumerate(zip(paths, images, strict=True)):
             save_png(image, path, picture_recipe(prompt, base=model, merge=merged, seed=seed + number, **settings))

@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from orthoplex.cli.console import errors_shown
-from orthoplex.concepts import Manifest, read_manifest
-from orthoplex.concepts.manifest import manifest_to_json
+from orthoplex.concepts import Manifest, manifest_to_json, read_manifest
 
 
 def inspect(
@@ -25,6 +21,10 @@ def inspect(
         if as_json:
             typer.echo(json.dumps(json.loads(manifest_to_json(manifest)), indent=2, ensure_ascii=False))
         else:
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+
             table = Table(title=Text(str(file)), show_header=False, title_justify="left")
             for key, value in _rows(manifest):
                 table.add_row(key, Text(value))

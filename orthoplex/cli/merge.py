@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import (
+    AlgorithmName,
     AlgorithmOption,
     check_merge_options,
     errors_shown,
@@ -14,18 +15,14 @@ from orthoplex.cli.console import (
     parse_options,
     refuse_existing,
 )
-from orthoplex.merging import AUTO
-from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
-from orthoplex.training import merge_for
+from orthoplex.names import AUTO
 
 
 def merge(
     concepts: Annotated[list[str], typer.Argument(help="Concept files, each with @STRENGTH if it is not 1.")],
     output: Annotated[Path, typer.Option(help="Folder of the merged pipeline.")],
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
-    algorithm: Annotated[
-        str, typer.Option(help="How changes of one weight come together; auto: as suits the concepts.")
-    ] = AUTO,
+    algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
@@ -33,6 +30,10 @@ def merge(
     """Merge concepts into a base and write an ordinary pipeline folder, with the recipe in it."""
     with errors_shown():
         refuse_existing(output, overwrite)
+
+        from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
+        from orthoplex.training import merge_for
+
         check_pipeline_folder(output, overwrite=overwrite)
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)

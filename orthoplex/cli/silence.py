@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
-from orthoplex.concepts import check_writable, save_concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import load_base
-from orthoplex.training import TrainingConfig, silenced, with_inputs
 
 
 def silence(
@@ -27,9 +24,14 @@ def silence(
         if output.suffix != ".safetensors":
             raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
         refuse_existing(output, overwrite)
-        check_writable(output)
         if not 0 < weight < math.inf:
             raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
+
+        from orthoplex.concepts import check_writable, save_concept
+        from orthoplex.models import load_base
+        from orthoplex.training import TrainingConfig, silenced, with_inputs
+
+        check_writable(output)
         config = TrainingConfig.from_mapping({"erasure": weight, "erasure_form": "closed-form"})
         model = load_base(base, device=device)
         ((loaded, _),) = load_concepts([str(concept)], model)

@@ -3,39 +3,41 @@
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex import vignette
-from orthoplex.adapters import METHODS, Basis
-from orthoplex.cli.console import INTERRUPTED_EXIT, errors_shown, progress_bar, refuse_existing
+from orthoplex.cli.console import INTERRUPTED_EXIT, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.concepts import KINDS, token_names
-from orthoplex.models import load_base
-from orthoplex.training import (
-    ConceptDataset,
-    StepRecord,
-    TrainingConfig,
-    checkpoint_path,
-    checkpoint_step,
-    log_path,
-    native_resolution,
-    samples_folder,
-)
-from orthoplex.training import train as learn
+from orthoplex.names import METHOD_NAMES, Basis
+
+if TYPE_CHECKING:
+    from orthoplex.training import StepRecord
+
+KindOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"One of {', '.join(KINDS)}; by default as the class word says, else subject.",
+        autocompletion=completing(KINDS),
+    ),
+]
+MethodOption = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(METHOD_NAMES)}.", autocompletion=completing(METHOD_NAMES))
+]
+BasisOption = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
+]
 
 
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures, with captions or without.")],
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
-    kind: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(KINDS)}; by default the class word, else subject.")
-    ] = None,
+    kind: KindOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
-    basis: Annotated[str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.")] = None,
+    method: MethodOption = None,
+    basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
     erasure: Annotated[float | None, typer.Option(help="Weight of silence where the concept is not named.")] = None,
@@ -58,12 +60,14 @@ def train(
     flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
     flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
+        from orthoplex.models import load_base
+        from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path, native_resolution
+        from orthoplex.training import train as learn
+
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
         given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        settings = TrainingConfig.from_toml(
-            config or vignette.training_file("orthogonal"), overrides=[*given, *(set_ or [])]
-        )
+        settings = TrainingConfig.from_toml(config, overrides=[*given, *(set_ or [])])
         token = token_names(name)[0]
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(
@@ -71,7 +75,7 @@ def train(
             resolution=native_resolution(model),
             token=token,
             class_word=class_word,
-            kind=kind or (class_word if class_word in KINDS else "subject"),
+            kind=kind,
             trigger_form=settings.trigger_form,
         )
         typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
@@ -82,8 +86,10 @@ def train(
         typer.echo(f"{last.output} in {last.seconds:.1f} s")
 
 
-def _leave_stopped(last: StepRecord | None, steps: int, output: Path) -> NoReturn:
+def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoReturn:
     """Say where a training stopped: after its last record, or, where it made none, where its checkpoint is."""
+    from orthoplex.training import checkpoint_path, checkpoint_step
+
     checkpoint, step = checkpoint_path(output), 0 if last is None else last.step
     kept = "nothing is kept"
     if checkpoint.is_file():
@@ -93,8 +99,10 @@ def _leave_stopped(last: StepRecord | None, steps: int, output: Path) -> NoRetur
     raise typer.Exit(INTERRUPTED_EXIT)
 
 
-def _show(records: Iterable[StepRecord], output: Path, *, samples: bool) -> StepRecord | None:
+def _show(records: "Iterable[StepRecord]", output: Path, *, samples: bool) -> "StepRecord | None":
     """Draw the records and return the last one; Ctrl-C ends the drawing, whoever is at work when it comes."""
+    from orthoplex.training import log_path, samples_folder
+
     first = last = None
     with progress_bar("loss", "speed") as bar:
         task = bar.add_task("preparing", total=None, loss="", speed="")

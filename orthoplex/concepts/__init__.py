@@ -1,20 +1,55 @@
-"""A named set of adapters and tokens, and its file."""
+"""A named set of adapters and tokens, and its file.
 
-from orthoplex.concepts.atomic import check_writable, write_text, written_atomically
-from orthoplex.concepts.cache import cache_folder
-from orthoplex.concepts.concept import Concept
-from orthoplex.concepts.file import load_concept, read_manifest, save_concept
+A manifest is read without torch: every name that needs more is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from orthoplex.concepts.manifest import (
     FORMAT_VERSIONS,
     KINDS,
     BaseIdentity,
     Manifest,
     check_name,
+    kind_of,
     manifest_to_json,
+    read_manifest,
     token_names,
 )
-from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_picture
-from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
+
+if TYPE_CHECKING:
+    from orthoplex.concepts.atomic import check_writable, write_text, written_atomically
+    from orthoplex.concepts.cache import cache_folder
+    from orthoplex.concepts.concept import Concept
+    from orthoplex.concepts.file import load_concept, save_concept
+    from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_picture
+    from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
+
+_HOMES = {
+    "Concept": "concept",
+    "PICTURE_SUFFIXES": "picture",
+    "cache_folder": "cache",
+    "check_writable": "atomic",
+    "decode_thumbnail": "thumbnail",
+    "encode_thumbnail": "thumbnail",
+    "load_concept": "file",
+    "picture_files": "picture",
+    "read_picture": "picture",
+    "save_concept": "file",
+    "write_text": "atomic",
+    "written_atomically": "atomic",
+}
+"""Name -> the module here that it is imported from when it is first asked for (PEP 562)."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "FORMAT_VERSIONS",
@@ -28,6 +63,7 @@ __all__ = [
     "check_writable",
     "decode_thumbnail",
     "encode_thumbnail",
+    "kind_of",
     "load_concept",
     "manifest_to_json",
     "picture_files",

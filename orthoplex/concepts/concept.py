@@ -14,8 +14,8 @@ from torch import Tensor
 
 from orthoplex import __version__
 from orthoplex.adapters import LowRank
-from orthoplex.concepts.header import tensor_bytes
 from orthoplex.concepts.manifest import Manifest
+from orthoplex.concepts.tensors import tensor_bytes
 
 _KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
 """How the names of the layers end that make keys and values of the text."""
@@ -37,6 +37,7 @@ class Concept:
         inputs: Float16 ``(k, in)`` whose Gram matrix ``XᵀX`` is what every one of its layers sees under prompts of the
             concept, ``E[x xᵀ]``; None where it is not known, or not the same for all layers. With it data-aware
             merges need no model.
+        path: The file it was read from, for messages; None where it is of no file.
     """
 
     manifest: Manifest

@@ -18,21 +18,25 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.atomic import written_atomically
 from orthoplex.concepts.concept import Concept
-from orthoplex.concepts.header import DTYPES, Header, read_header, write_tensors
+from orthoplex.concepts.header import Header, read_header
 from orthoplex.concepts.manifest import (
+    MANIFEST_KEY,
     BaseIdentity,
     Manifest,
+    manifest_of,
+    manifest_to_json,
+    token_names,
+)
+from orthoplex.concepts.tensors import (
+    DTYPES,
     decode_inputs,
     decode_token,
     encode_inputs,
     encode_token,
-    manifest_from_json,
-    manifest_to_json,
-    token_names,
+    write_tensors,
 )
 from orthoplex.errors import ConceptFileError
 
-MANIFEST_KEY = "orthoplex"
 COMPONENTS = ("unet", "text_encoder")
 _ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
@@ -94,15 +98,6 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
     return manifest
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """Read what a concept says about itself from the header alone; no tensor is touched.
-
-    Raises:
-        ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.
-    """
-    return _manifest(read_header(Path(path)), Path(path))
-
-
 def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Concept:
     """Read a concept file and check everything that can be checked.
 
@@ -122,7 +117,7 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
     """
     path = Path(path)
     header = read_header(path)
-    manifest = _manifest(header, path)
+    manifest = manifest_of(header, path)
     if base is not None and manifest.base.hash != base.hash:
         raise ConceptFileError(
             f"{path}: was trained on base '{manifest.base.name}' (family {manifest.base.family}, hash "
@@ -139,7 +134,7 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
         for name in manifest.layers
     }
     tokens, keys_values = _tokens(manifest, path), _keys_values(manifest, path)
-    concept = Concept(manifest, layers, tokens, manifest.token_layers, keys_values, _inputs(manifest, path))
+    concept = Concept(manifest, layers, tokens, manifest.token_layers, keys_values, _inputs(manifest, path), path)
     _check_token_shapes(concept.tokens, manifest.token_layers, path)
     _check_keys_values(concept.keys_values, concept.tokens, path)
     _check_inputs(concept, path)
@@ -157,15 +152,6 @@ def _as_stored(concept: Concept, dtype: torch.dtype | None) -> Concept:
         return concept
     layers = {name: LowRank(up=item.up.to(dtype), down=item.down.to(dtype)) for name, item in concept.layers.items()}
     return replace(concept, layers=layers)
-
-
-def _manifest(header: Header, path: Path) -> Manifest:
-    if MANIFEST_KEY not in header.metadata:
-        raise ConceptFileError(
-            f"{path}: is not a concept file: header key '{MANIFEST_KEY}' is missing, "
-            f"found {', '.join(sorted(header.metadata)) or 'none'}"
-        )
-    return manifest_from_json(header.metadata[MANIFEST_KEY], source=str(path))
 
 
 def _check_tensor_table(header: Header, manifest: Manifest, path: Path) -> None:

@@ -1,8 +1,7 @@
-"""The header of a safetensors file, read and written byte by byte.
+"""The header of a safetensors file, read byte by byte.
 
 Layout: 8 bytes little-endian length N, then N bytes of JSON, then the tensors' bytes. Reading the header by hand
-lets a manifest be shown without touching a tensor, and lets every damage be named. Writing it by hand makes equal
-concepts equal files.
+lets a manifest be shown without touching a tensor or loading torch, and lets every damage be named.
 """
 
 from __future__ import annotations
@@ -14,14 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from orthoplex.errors import ConceptFileError
 
 HEADER_LIMIT_BYTES = 32 * 1024 * 1024
-DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+DTYPE_NAMES = ("F16", "BF16", "F32")
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -125,40 +120,6 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - 
         raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}") from error
     if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
         raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ConceptFileError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in DTYPE_NAMES:
+        raise ConceptFileError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {', '.join(DTYPE_NAMES)}")
     return TensorEntry(dtype, tuple(shape), start, end)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """Write a safetensors file; equal content gives equal bytes.
-
-    Args:
-        tensors: Name to tensor of data type float16, bfloat16 or float32.
-        metadata: Text pairs for the header.
-        path: The file to write.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    position = 0
-    names = sorted(tensors)
-    for name in names:
-        tensor = tensors[name]
-        end = position + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for name in names:
-            file.write(tensor_bytes(tensors[name]))
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The values of a tensor as raw bytes in row-major order."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

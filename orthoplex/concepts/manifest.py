@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from orthoplex.concepts.header import parse_json
+from orthoplex.concepts.header import Header, parse_json, read_header
 from orthoplex.errors import ConceptFileError, ConfigurationError
 
+MANIFEST_KEY = "orthoplex"
+"""Of the header's text pair that holds the manifest."""
 _FIELDS_OF_VERSION: Mapping[int, tuple[str, ...]] = {
     1: (),
     2: ("token_layers",),
@@ -28,8 +25,21 @@ be empty, else none of it may."""
 FORMAT_VERSIONS = tuple(_FIELDS_OF_VERSION)
 _ADDED_FIELDS = {name for names in _FIELDS_OF_VERSION.values() for name in names}
 KINDS = ("person", "subject", "scene", "style", "other")
+_PEOPLE = frozenset(("woman", "man", "boy", "girl"))
 NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
 THUMBNAIL_LIMIT_BYTES = 6 * 1024
+
+
+def kind_of(class_word: str) -> str:
+    """Return the kind that a class word says: ``scene`` is one, a ``young woman`` is a person; else ``subject``.
+
+    Args:
+        class_word: The ordinary word for what a concept is, in any case.
+    """
+    words = class_word.lower().split()
+    if words and words[-1] in _PEOPLE:
+        return "person"
+    return words[0] if len(words) == 1 and words[0] in KINDS else "subject"
 
 
 @dataclass(frozen=True)
@@ -173,67 +183,27 @@ def token_names(name: str, num_vectors: int = 1) -> tuple[str, ...]:
     return tuple(f"<{name}>" if i == 0 else f"<{name}>_{i}" for i in range(num_vectors))
 
 
-def encode_token(vector: Tensor) -> str:
-    """Write an embedding, ``(dim,)`` or ``(L, dim)``, or a key and a value, as base64 of little-endian float32.
-
-    Row by row.
-    """
-    return _encode(vector.detach().to("cpu", torch.float32), "f")
-
-
-def encode_inputs(inputs: Tensor) -> str:
-    """Write what layers see, ``(k, in)``, as base64 of little-endian float16, row by row."""
-    return _encode(inputs.detach().to("cpu", torch.float16), "e")
-
-
-def _encode(numbers: Tensor, kind: str) -> str:
-    values = numbers.flatten().tolist()
-    return base64.b64encode(struct.pack(f"<{len(values)}{kind}", *values)).decode("ascii")
-
-
-def decode_token(
-    text: str, num_rows: int | None = None, *, what: str = "token embedding", rows: str = "the token_layers"
-) -> Tensor:
-    """Read a ``(dim,)`` float32 embedding from base64, or rows ``(num_rows, dim)``.
-
-    Args:
-        text: The base64.
-        num_rows: How many rows it must make; None for a single vector.
-        what: What it is, for the error messages.
-        rows: What its rows are, for the error messages.
+def read_manifest(path: str | Path) -> Manifest:
+    """Read what a concept says about itself from the header alone; no tensor is touched.
 
     Raises:
-        ConceptFileError: If the text is not base64 of whole float32 numbers, or these do not make ``num_rows`` rows.
+        ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.
     """
-    numbers = torch.tensor(_decode(text, "f", what), dtype=torch.float32)
-    if num_rows is None:
-        return numbers
-    if len(numbers) % num_rows:
-        raise ConceptFileError(f"{what} holds {len(numbers)} numbers, allowed is a multiple of {num_rows}, {rows}")
-    return numbers.view(num_rows, -1)
+    return manifest_of(read_header(Path(path)), Path(path))
 
 
-def decode_inputs(text: str, width: int) -> Tensor:
-    """Read what layers of an input width see, float16 ``(k, width)``, from base64.
+def manifest_of(header: Header, path: Path) -> Manifest:
+    """Return the manifest in a header that was read.
 
     Raises:
-        ConceptFileError: If the text is not base64 of whole float16 numbers, or these do not make rows.
+        ConceptFileError: If there is none, or none that this version reads; names the file.
     """
-    numbers = torch.tensor(_decode(text, "e", "it"), dtype=torch.float16)
-    if width < 1 or len(numbers) % width:
-        raise ConceptFileError(f"it holds {len(numbers)} numbers, allowed is a multiple of {width}, the layers' width")
-    return numbers.view(-1, width)
-
-
-def _decode(text: str, kind: str, what: str) -> tuple[float, ...]:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ConceptFileError(f"{what} is not base64: {error}") from error
-    size = struct.calcsize(kind)
-    if len(data) == 0 or len(data) % size:
-        raise ConceptFileError(f"{what} holds {len(data)} bytes, allowed is a positive multiple of {size}")
-    return struct.unpack(f"<{len(data) // size}{kind}", data)
+    if MANIFEST_KEY not in header.metadata:
+        raise ConceptFileError(
+            f"{path}: is not a concept file: header key '{MANIFEST_KEY}' is missing, "
+            f"found {', '.join(sorted(header.metadata)) or 'none'}"
+        )
+    return manifest_from_json(header.metadata[MANIFEST_KEY], source=str(path))
 
 
 def manifest_to_json(manifest: Manifest) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from orthoplex.concepts.header import tensor_bytes
+from orthoplex.concepts.tensors import tensor_bytes
 from orthoplex.models.layers import component_name
 from orthoplex.models.pipelines import StableDiffusionPipeline
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-Precision = Literal["no", "bf16", "auto"]
-"""``"no"`` computes in the weights' own type, ``"bf16"`` under autocast, ``"auto"`` as ``chosen_precision`` says."""
+from orthoplex.names import Precision
 
 
 @final

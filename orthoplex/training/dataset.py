@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.concepts import KINDS, PICTURE_SUFFIXES, picture_files, read_picture
+from orthoplex.concepts import KINDS, PICTURE_SUFFIXES, kind_of, picture_files, read_picture
 from orthoplex.errors import DatasetError
 
 CLASS_WORD_LIMIT = 64
@@ -81,7 +81,7 @@ class ConceptDataset:
         resolution: int,
         token: str,
         class_word: str,
-        kind: str,
+        kind: str | None = None,
         trigger_form: Literal["token", "token class"] = "token class",
     ) -> "ConceptDataset":
         """Read PNG, JPEG and WebP pictures: turned as EXIF says, RGB, resized and cropped at the centre to a square.
@@ -95,13 +95,14 @@ class ConceptDataset:
             resolution: Width and height in pixels.
             token: ``<name>``.
             class_word: The ordinary word for what it is, for example ``"person"``.
-            kind: One of ``orthoplex.concepts.KINDS``.
+            kind: One of ``orthoplex.concepts.KINDS``; None takes the one that the class word says.
             trigger_form: What the trigger is: the token alone, or the token and the class word.
 
         Raises:
             DatasetError: When the folder is missing or empty, a picture is unreadable or there twice, a caption belongs
                 to no picture, or an argument is not allowed; names the file.
         """
+        kind = kind_of(class_word) if kind is None else kind
         _check_arguments(token, class_word, kind, resolution)
         folder = Path(folder)
         if not folder.is_dir():

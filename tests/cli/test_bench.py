@@ -10,7 +10,7 @@ def test_the_result_file_is_named(run, monkeypatch, tmp_path):
         yield BenchmarkEvent("train", 1, 1, "1 jobs side by side")
         yield BenchmarkEvent("report", 1, 1, f"{results}/{path.stem}.json by {processes}")
 
-    monkeypatch.setattr(import_module("orthoplex.cli.bench"), "run", stand_in)
+    monkeypatch.setattr(import_module("orthoplex.benchmark.runner"), "run", stand_in)
     result = run("bench", "mine.toml", "--results", tmp_path, "--processes", "3")
     assert result.exit_code == 0
     assert result.output.splitlines()[-1] == f"{tmp_path}/mine.json by 3"

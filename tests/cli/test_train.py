@@ -38,7 +38,12 @@ def test_default_output_is_named_after_the_concept(train, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("options", "kind"), [(["--class-word", "dog"], "subject"), (["--class-word", "dog", "--kind", "other"], "other")]
+    ("options", "kind"),
+    [
+        (["--class-word", "dog"], "subject"),
+        (["--class-word", "woman"], "person"),
+        (["--class-word", "dog", "--kind", "other"], "other"),
+    ],
 )
 def test_kind(train, tmp_path, options, kind):
     output = tmp_path / "anna.safetensors"
@@ -142,7 +147,7 @@ def test_missing_folder(run, tmp_path, pico_folder):
 
 
 @pytest.mark.parametrize(
-    ("module", "function"), [("orthoplex.training.loop", "_learning_rate_factor"), ("orthoplex.cli.train", "log_path")]
+    ("module", "function"), [("orthoplex.training.loop", "_learning_rate_factor"), ("orthoplex.training", "log_path")]
 )
 def test_ctrl_c_then_resume(train, tmp_path, monkeypatch, module, function):
     """Whoever is at work when Ctrl-C comes, the loop or the drawing, a checkpoint is kept."""

@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from orthoplex.concepts import KINDS, check_name, decode_thumbnail, encode_thumbnail, token_names
+from orthoplex.concepts import KINDS, check_name, kind_of, decode_thumbnail, encode_thumbnail, token_names
 from orthoplex.concepts.manifest import (
     THUMBNAIL_LIMIT_BYTES,
-    decode_token,
-    encode_token,
     manifest_from_json,
     manifest_to_json,
 )
+from orthoplex.concepts.tensors import decode_token, encode_token
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from tests.pico import make_manifest
 
@@ -42,6 +41,16 @@ def test_names_that_are_refused(name):
     with pytest.raises(ConfigurationError, match="1 to 64 characters") as error:
         make_manifest(name)
     assert f"'{name}'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [("woman", "person"), ("man", "person"), ("boy", "person"), ("Girl", "person"), ("young woman", "person"),
+     ("person", "person"), ("scene", "scene"), ("style", "style"), ("dog", "subject"), ("human", "subject"),
+     ("style guide", "subject"), (" ", "subject")],
+)  # fmt: skip
+def test_a_class_word_says_a_kind(word, kind):
+    assert kind_of(word) == kind
 
 
 def test_an_unknown_kind_is_refused_with_the_list():

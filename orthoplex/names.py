@@ -1,0 +1,27 @@
+"""The names that options take, known before what they name is loaded.
+
+The command line shows them, and checks some, without torch. Rooms take theirs from here; the tests hold these tables
+against the registries.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+METHOD_NAMES = ("lora", "orthogonal", "blockwise", "dual", "full")
+"""Methods of adaptation, in the order of ``orthoplex.adapters.METHODS``."""
+
+Basis = Literal["slot", "random", "gaussian", "identical", "half"]
+"""Where the frozen directions of a method come from."""
+
+Precision = Literal["no", "bf16", "auto"]
+"""``"no"`` computes in the weights' own type, ``"bf16"`` under autocast, ``"auto"`` as ``chosen_precision`` says."""
+
+AUTO = "auto"
+"""Stands for the merging algorithm that suits the concepts."""
+
+MOBILENET = "mobilenet"
+"""The kind of encoder that needs no model."""
+
+ENCODERS = (MOBILENET, "clip", "dino", "face")
+"""Kinds of encoders; all but the first take a model: a folder, or a name where they find models."""
