@@ -66,12 +66,12 @@ def test_a_failing_write_leaves_the_old_folder_and_nothing_else(pico, tmp_path, 
     pico.save(folder)
     before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
 
-    def failing(target, **options):
+    def failing(pipeline, target, **options):
         target.mkdir()
         (target / "half").write_text("")
         raise OSError("disk full")
 
-    monkeypatch.setattr(pico.pipeline, "save_pretrained", failing)
+    monkeypatch.setattr(saving, "write_pipeline", failing)
     with pytest.raises(OutputError, match="merged cannot be written: disk full"):
         pico.save(folder, overwrite=True)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
@@ -87,27 +87,27 @@ def test_a_folder_that_is_no_pipeline_is_never_overwritten(pico, tmp_path):
 
 
 def test_the_weights_library_has_errors_of_its_own(pico, tmp_path, monkeypatch):
-    def failing(target, **options):
+    def failing(pipeline, target, **options):
         raise SafetensorError("I/O error: no space left")
 
-    monkeypatch.setattr(pico.pipeline, "save_pretrained", failing)
+    monkeypatch.setattr(saving, "write_pipeline", failing)
     with pytest.raises(OutputError, match="merged cannot be written: I/O error: no space left"):
         pico.save(tmp_path / "merged")
 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_folder_that_another_process_filled_meanwhile_is_kept(pico, tmp_path, monkeypatch, is_there):
-    folder, original = tmp_path / "merged", pico.pipeline.save_pretrained
+    folder, original = tmp_path / "merged", saving.write_pipeline
     if is_there:
         folder.mkdir()
 
-    def slowly(target, **options):
-        original(target, **options)
-        monkeypatch.setattr(pico.pipeline, "save_pretrained", original)
-        original(folder)
+    def slowly(pipeline, target, **options):
+        original(pipeline, target, **options)
+        monkeypatch.setattr(saving, "write_pipeline", original)
+        original(pipeline, folder)
         (folder / "theirs.txt").write_text("precious")
 
-    monkeypatch.setattr(pico.pipeline, "save_pretrained", slowly)
+    monkeypatch.setattr(saving, "write_pipeline", slowly)
     with pytest.raises(OutputError, match="merged cannot be written: .*not empty"):
         pico.save(folder)
     assert (folder / "theirs.txt").read_text() == "precious" and load_base(folder).identity.hash == pico.identity.hash
