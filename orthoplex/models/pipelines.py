@@ -40,16 +40,19 @@ def load_network(component: str, folder: Path, found: WeightFiles | None, dtype:
     """
     # transformers shows wrong shapes in its log only, unless they are asked for.
     options = {"ignore_mismatched_sizes": True} if component == "text_encoder" else {}
-    network, report = NETWORKS[component].from_pretrained(
-        folder,
-        dtype=dtype,
-        variant=None if found is None else found.variant,
-        use_safetensors=None if found is None else found.is_safetensors,
-        local_files_only=True,
-        output_loading_info=True,
-        **options,
-    )
     name = component if found is None else f"{component}/{found.main.name}"
+    try:
+        network, report = NETWORKS[component].from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=None if found is None else found.variant,
+            use_safetensors=None if found is None else found.is_safetensors,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except ValueError as error:  # so diffusers names a weight of another shape, with advice that does not help here
+        raise BaseModelError(f"{name}: {str(error).partition('. ')[0]}") from error
     if missing := sorted(report["missing_keys"]):
         others = sorted(report["unexpected_keys"])
         raise BaseModelError(

@@ -21,8 +21,8 @@ from orthoplex.models.identity import is_hashed, weights_hash
 from orthoplex.models.layers import component_name
 from orthoplex.models.weight_files import WeightFiles
 
-CHUNK_BYTES = 16 * 1024 * 1024
-"""How much is read and hashed at a time; large, because the loading thread is asked for the interpreter each time."""
+CHUNK_BYTES = 1024 * 1024
+"""How much is read and hashed at a time: what stays in a processor's cache between the two."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class FolderHash:
         self._executor: ThreadPoolExecutor | None = None
         if self._remembered is None and all(files is not None for files in headers.values()):
             self._places = _places(headers)
+        if self._places and all(place.entry.dtype in DTYPES for place in self._places.values()):
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights-hash")
             self._future = self._executor.submit(_streamed, self._places, self._stop)
 
@@ -104,7 +105,7 @@ def streamed_hash(headers: Mapping[str, Mapping[Path, Header]]) -> str | None:
     """``weights_hash`` of files.
 
     Args:
-        headers: Component to the headers of its files.
+        headers: Component to the headers of its files, whose weights are float16, bfloat16 or float32.
 
     Returns:
         64 hexadecimal digits, or None if a file cannot be read.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.header import DTYPES, Header, read_header, tensor_bytes
-from orthoplex.errors import ConceptFileError, ConfigurationError
+from orthoplex.concepts.header import DTYPES, HEADER_LIMIT_BYTES, Header, TensorEntry, tensor_bytes
+from orthoplex.errors import ConfigurationError
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Component to what its weights file is called before ``.safetensors``."""
@@ -72,28 +74,27 @@ def find_weights(folder: Path, component: str) -> WeightFiles | None:
 
 
 def stored_dtype(headers: Mapping[Path, Header]) -> torch.dtype | None:
-    """The data type in which most of a component's numbers are stored; None if there are none."""
+    """The data type in which most of a component's floating-point numbers are stored; None if there are none."""
     numbers: Counter[str] = Counter()
     for header in headers.values():
         for entry in header.entries.values():
-            numbers[entry.dtype] += torch.Size(entry.shape).numel()
+            if entry.dtype in DTYPES:
+                numbers[entry.dtype] += torch.Size(entry.shape).numel()
     return DTYPES[numbers.most_common(1)[0][0]] if numbers else None
 
 
 def read_headers(found: WeightFiles | None) -> dict[Path, Header] | None:
-    """Read the headers of a component's files.
+    """Read the headers of a component's files; data types may be any, as old text encoders hold whole numbers.
 
     Returns:
-        File to header; None for pickles, and for files that are damaged or hold other types than float16, bfloat16
-        and float32.
+        File to header; None for pickles and for damaged files.
     """
     if found is None or not found.is_safetensors:
         return None
     try:
-        headers = {path: read_header(path) for path in found.files}
-    except ConceptFileError:
+        return {path: _read_header(path) for path in found.files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return headers if all(_is_whole(header) for header in headers.values()) else None
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:
@@ -148,10 +149,25 @@ def _shards(index: Path) -> tuple[Path, ...]:
         return ()
 
 
-def _is_whole(header: Header) -> bool:
-    """Whether the file holds every byte that its header speaks of, and every entry as many as its shape asks for."""
-    return all(
-        entry.end - entry.start == torch.Size(entry.shape).numel() * DTYPES[entry.dtype].itemsize
-        and header.data_start + entry.end <= header.file_bytes
-        for entry in header.entries.values()
-    )
+def _read_header(path: Path) -> Header:
+    """A header of usual form; anything else raises one of several errors."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
+            raise ValueError(f"header length is {length}")
+        values = json.loads(file.read(length).decode("utf-8"))
+    metadata, data_start = values.pop("__metadata__", {}), 8 + length
+    entries = {name: _entry(value) for name, value in values.items()}
+    if any(data_start + entry.end > size for entry in entries.values()):
+        raise ValueError("the file ends too early")
+    return Header(metadata, entries, data_start, size)
+
+
+def _entry(value: Mapping[str, Any]) -> TensorEntry:
+    start, end = value["data_offsets"]
+    entry = TensorEntry(value["dtype"], tuple(value["shape"]), start, end)
+    dtype = DTYPES.get(entry.dtype)
+    if dtype is not None and end - start != torch.Size(entry.shape).numel() * dtype.itemsize:
+        raise ValueError(f"{entry.shape} of {dtype} takes {end - start} bytes")
+    return entry
