@@ -107,9 +107,7 @@ def _portable_names(component: str, network: nn.Module) -> dict[str, Tensor]:
     weights = network.state_dict()
     if component != "text_encoder":
         return weights
-    return {
-        f"text_model.{name}" if name.startswith(_TEXT_MODEL) else name: values for name, values in weights.items()
-    }
+    return {f"text_model.{name}" if name.startswith(_TEXT_MODEL) else name: values for name, values in weights.items()}
 
 
 def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a network of one of two libraries)

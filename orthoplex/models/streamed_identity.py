@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import BinaryIO, final
+from typing import final
 
 import torch
 from torch import nn
 
 from orthoplex.concepts.header import DTYPES, Header, TensorEntry
 from orthoplex.models.hash_cache import fingerprint, recall, remember
-from orthoplex.models.identity import is_hashed, weights_hash
+from orthoplex.models.identity import is_hashed
 from orthoplex.models.layers import component_name
 from orthoplex.models.weight_files import WeightFiles
 
@@ -137,10 +138,7 @@ def _streamed(places: Mapping[str, _Place], stop: Event) -> str | None:
     buffer = bytearray(CHUNK_BYTES)
     try:
         with ExitStack() as stack:
-            files = {
-                path: stack.enter_context(path.open("rb", buffering=0))
-                for path in {place.file for place in places.values()}
-            }
+            files = {path: stack.enter_context(FileIO(path)) for path in {place.file for place in places.values()}}
             for name in sorted(places):
                 place = places[name]
                 digest.update(f"{name} {place.entry.shape}\n".encode())
@@ -151,7 +149,7 @@ def _streamed(places: Mapping[str, _Place], stop: Event) -> str | None:
     return digest.hexdigest()
 
 
-def _update(digest: hashlib._Hash, file: BinaryIO, place: _Place, buffer: bytearray, stop: Event) -> bool:
+def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearray, stop: Event) -> bool:
     """Hash one tensor's values in float16; False if the file ends too early, or it is time to stop."""
     file.seek(place.data_start + place.entry.start)
     dtype = DTYPES[place.entry.dtype]
@@ -168,7 +166,7 @@ def _update(digest: hashlib._Hash, file: BinaryIO, place: _Place, buffer: bytear
     return True
 
 
-def _read_whole(file: BinaryIO, view: memoryview) -> bool:
+def _read_whole(file: FileIO, view: memoryview) -> bool:
     position = 0
     while position < len(view):
         count = file.readinto(view[position:])
