@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orthoplex.models import Base, load_base
+from orthoplex.models import Base, hash_cache, load_base
 from tests.pico import build_pico
 
 
@@ -16,6 +16,15 @@ from tests.pico import build_pico
 def one_thread() -> None:
     """Tiny tensors are fastest on one thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests remember nothing in the user's folder, and recall nothing from it."""
+    file = tmp_path_factory.mktemp("cache") / "base-hashes.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hash_cache, "cache_file", lambda: file)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -38,15 +38,23 @@ class Base:
     Attributes:
         pipeline: The diffusers pipeline itself; use it for anything, and within ``locked()`` where threads share it.
         identity: Which base it is; taken before anything was folded.
+        stored_dtypes: Component to the type of its weights in the folder that it came from; ``save`` keeps it.
     """
 
     pipeline: StableDiffusionPipeline
     identity: BaseIdentity
+    stored_dtypes: Mapping[str, torch.dtype]
 
-    def __init__(self, pipeline: StableDiffusionPipeline, identity: BaseIdentity) -> None:
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        identity: BaseIdentity,
+        stored_dtypes: Mapping[str, torch.dtype] | None = None,
+    ) -> None:
         """Wrap a pipeline; ``load_base`` is the usual way."""
         self.pipeline = pipeline
         self.identity = identity
+        self.stored_dtypes = dict(stored_dtypes or {})
         self._undo: Undo | None = None
         self._lock = threading.RLock()
         self._vectors = TokenVectors(pipeline)
@@ -281,12 +289,14 @@ class Base:
         with self._lock, self.fold(change):
             yield self
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
         """Write an ordinary pipeline folder with what is folded in, and ``recipe.json`` if something is.
 
         Args:
             folder: A new or empty folder; it is there whole or not at all.
             overwrite: Replace a folder that holds something.
+            dtype: The type of the weights in the files; by default that of the folder the base came from, unless it
+                is wider than that in memory.
 
         Raises:
             ConfigurationError: If the folder holds something and ``overwrite`` is False, or a token has vectors of
@@ -297,7 +307,14 @@ class Base:
             without_place = {*self._vectors.layerwise_ids, *self._vectors.marked_ids}
             number_of = self.pipeline.tokenizer.convert_tokens_to_ids
             check_pipeline_tokens([token for token in self.tokens if number_of(token) in without_place])
-            return save_pipeline(self.pipeline, Path(folder), recipe=self.recipe, overwrite=overwrite)
+            return save_pipeline(
+                self.pipeline,
+                Path(folder),
+                recipe=self.recipe,
+                overwrite=overwrite,
+                dtype=dtype,
+                stored_dtypes=self.stored_dtypes,
+            )
 
 
 @final

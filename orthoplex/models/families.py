@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.models.base import COMPONENTS, Base
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.pipelines import StableDiffusionPipeline
+from orthoplex.models.pipelines import NETWORKS, StableDiffusionPipeline, load_network
 from orthoplex.models.quiet import quiet
+from orthoplex.models.streamed_identity import FolderHash
+from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
 
 EMBEDDED = "vignette"
 FAMILIES = {"StableDiffusionPipeline": "sd1"}
 """Pipeline class, as ``model_index.json`` names it, to family."""
+_LOADING = Lock()
 _WIDTH_OF_SD2 = 1024
 """Numbers of a token's features in Stable Diffusion 2, whose pipelines are of the same class; 768 in version 1."""
 
@@ -40,34 +47,67 @@ def load_base(
     place = _device(device)
     embedded = str(name_or_path) == EMBEDDED
     folder = vignette.folder() if embedded else Path(name_or_path)
-    family = _family(folder, name_or_path)
-    # bfloat16 rounds more coarsely than the float16 that the hash sees, so it comes after the hash.
-    first_dtype = torch.float16 if dtype == torch.float16 else torch.float32
+    index = _index(folder, name_or_path)
+    found = {component: find_weights(folder / component, component) for component in NETWORKS}
+    headers = {component: read_headers(files) for component, files in found.items()}
+    identity = FolderHash(
+        {component: found[component] for component in COMPONENTS},
+        {component: headers[component] for component in COMPONENTS},
+    )
+    # The libraries change how networks are built, for all threads, while they load.
+    with _LOADING, quiet(), identity:
+        pipeline = _load(folder, index, found, dtype, name_or_path)
+        _check_tokenizer(pipeline, name_or_path)
+        weights = identity.result(_hashed(pipeline))
+        if weights is None:
+            # bfloat16 rounds more coarsely than the float16 that the hash sees.
+            is_exact = dtype in (torch.float16, torch.float32)
+            exact = pipeline if is_exact else _load(folder, index, found, torch.float32, name_or_path)
+            weights = weights_hash(_hashed(exact))
+            identity.remember(weights)
+        pipeline.to(place)
+    pipeline.set_progress_bar_config(disable=True)
+    for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        component.requires_grad_(False).eval()
+    name = EMBEDDED if embedded else folder.resolve().name
+    family = EMBEDDED if embedded else _version(FAMILIES[index["_class_name"]], pipeline)
+    stored = {component: kind for component, files in headers.items() if files and (kind := stored_dtype(files))}
+    return Base(pipeline, BaseIdentity(family=family, hash=weights, name=name), stored)
+
+
+def _load(
+    folder: Path,
+    index: Mapping[str, Any],
+    found: Mapping[str, WeightFiles | None],
+    dtype: torch.dtype,
+    name_or_path: str | Path,
+) -> StableDiffusionPipeline:
     try:
-        with quiet():
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder,
-                dtype=first_dtype,
-                safety_checker=None,
-                requires_safety_checker=False,
-                local_files_only=True,
-            )
+        networks = {
+            component: load_network(component, folder / component, found[component], dtype)
+            for component, kind in NETWORKS.items()
+            if index.get(component) == [kind.__module__.partition(".")[0], kind.__name__]
+        }
+        return StableDiffusionPipeline.from_pretrained(
+            folder,
+            dtype=dtype,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+            local_files_only=True,
+            **networks,
+        )
+    except BaseModelError as error:
+        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
         raise BaseModelError(
             f"base '{name_or_path}' cannot be loaded: {_damaged_weights(folder)}{type(error).__name__}: {error}"
         ) from error
-    _check_tokenizer(pipeline, name_or_path)
-    pipeline.set_progress_bar_config(disable=True)
-    name = EMBEDDED if embedded else folder.resolve().name
-    weights = weights_hash({component: pipeline.components[component] for component in COMPONENTS})
-    with quiet():
-        pipeline.to(place)
-        if dtype != first_dtype:
-            pipeline.to(dtype)
-    for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        component.requires_grad_(False).eval()
-    family = EMBEDDED if embedded else _version(family, pipeline)
-    return Base(pipeline, BaseIdentity(family=family, hash=weights, name=name))
+
+
+def _hashed(pipeline: StableDiffusionPipeline) -> dict[str, nn.Module]:
+    return {component: pipeline.components[component] for component in COMPONENTS}
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -80,17 +120,19 @@ def _device(device: str | torch.device) -> torch.device:
         raise BaseModelError(f"device is '{device}', allowed are cpu and what this torch has: {reason}") from error
 
 
-def _family(folder: Path, name_or_path: str | Path) -> str:
-    index = folder / "model_index.json"
+def _index(folder: Path, name_or_path: str | Path) -> Mapping[str, Any]:
+    """What ``model_index.json`` says, of a supported pipeline."""
+    path = folder / "model_index.json"
     if not folder.is_dir() or not str(name_or_path):
         raise BaseModelError(f"base '{name_or_path}' is no folder, allowed are '{EMBEDDED}' and pipeline folders")
     try:
-        name = json.loads(index.read_text("utf-8"))["_class_name"]
+        index = json.loads(path.read_text("utf-8"))
+        name = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BaseModelError(f"base '{name_or_path}' is no pipeline folder: no class name in {index.name}") from error
+        raise BaseModelError(f"base '{name_or_path}' is no pipeline folder: no class name in {path.name}") from error
     if not isinstance(name, str) or name not in FAMILIES:
         raise BaseModelError(f"base '{name_or_path}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[name]
+    return index
 
 
 def _version(family: str, pipeline: StableDiffusionPipeline) -> str:

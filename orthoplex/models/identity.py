@@ -14,6 +14,11 @@ from orthoplex.models.layers import component_name
 from orthoplex.models.pipelines import StableDiffusionPipeline
 
 
+def is_hashed(name: str) -> bool:
+    """Whether a weight counts: token embeddings do not, nor the numbers of positions that older files hold."""
+    return not name.endswith(("token_embedding.weight", "position_ids"))
+
+
 def weights_hash(modules: Mapping[str, nn.Module]) -> str:
     """SHA-256 over the names, shapes and float16-rounded values of the adapted components' parameters.
 
@@ -30,7 +35,7 @@ def weights_hash(modules: Mapping[str, nn.Module]) -> str:
         component_name(component, path): parameter
         for component, module in modules.items()
         for path, parameter in module.named_parameters()
-        if not path.endswith("token_embedding.weight")
+        if is_hashed(path)
     }
     digest = hashlib.sha256()
     for name in sorted(parameters):

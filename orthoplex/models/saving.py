@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from orthoplex.concepts import check_writable
 from orthoplex.errors import ConfigurationError, OutputError
+from orthoplex.models.folder_content import check_pipeline_content, write_pipeline
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
 
@@ -22,22 +24,35 @@ _INDEX_NAME = "model_index.json"
 
 
 def save_pipeline(
-    pipeline: StableDiffusionPipeline, folder: Path, *, recipe: Mapping[str, Any] | None, overwrite: bool = False
+    pipeline: StableDiffusionPipeline,
+    folder: Path,
+    *,
+    recipe: Mapping[str, Any] | None,
+    overwrite: bool = False,
+    dtype: torch.dtype | None = None,
+    stored_dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> Path:
     """Write the pipeline as safetensors, and the recipe beside ``model_index.json``.
+
+    Old and new releases of diffusers read the folder (``docs/bases.md``). The pipeline stays as it is.
 
     Args:
         pipeline: The pipeline as it is now, with everything that is folded in.
         folder: A new or empty folder.
         recipe: What was folded in, or None.
         overwrite: Replace a folder that holds something.
+        dtype: The type of the weights in the files, float16, bfloat16 or float32.
+        stored_dtypes: Without ``dtype``: component to the type in the files, as in those that it was loaded from,
+            unless it is wider than that in memory. Other components keep their type in memory.
 
     Raises:
-        ConfigurationError: See ``check_pipeline_folder``.
+        ConfigurationError: See ``check_pipeline_folder``; or if the type is another, or too small for a weight.
+        BaseModelError: If weights are none of a plain pipeline: LoRAs are loaded, or networks compiled or quantised.
         OutputError: If it cannot be written, or another process filled the folder meanwhile.
     """
     folder = folder.resolve()
     check_pipeline_folder(folder, overwrite=overwrite)
+    check_pipeline_content(pipeline, dtype)
     is_there, is_full = folder.is_dir(), _is_full(folder)
     mark = secrets.token_hex(4)
     # An empty folder may be a mount point, which no rename replaces: it is filled from within.
@@ -46,7 +61,7 @@ def save_pipeline(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with quiet():
-            pipeline.save_pretrained(temporary, safe_serialization=True)
+            write_pipeline(pipeline, temporary, dtype=dtype, stored_dtypes=stored_dtypes)
         if recipe is not None:
             (temporary / RECIPE_NAME).write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", "utf-8")
         if is_full:

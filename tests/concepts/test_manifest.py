@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from orthoplex.concepts import KINDS, check_name, kind_of, decode_thumbnail, encode_thumbnail, token_names
+from orthoplex.concepts import KINDS, check_name, decode_thumbnail, encode_thumbnail, kind_of, token_names
 from orthoplex.concepts.manifest import (
     THUMBNAIL_LIMIT_BYTES,
     manifest_from_json,

@@ -1,0 +1,166 @@
+"""What is inside a pipeline folder, written so that old and new releases of diffusers and transformers read it alike.
+
+Text encoders keep ``text_model.`` in the names of their weights, tokenizers come as ``vocab.json`` with ``merges.txt``
+and as ``tokenizer.json``, and the text encoder's configuration names float32, the type in which diffusers loads
+the other networks when it is not told one. Nothing tells where on a machine the pipeline came from.
+"""
+
+from __future__ import annotations
+
+import json
+import ntpath
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.pipelines import StableDiffusionPipeline
+from orthoplex.models.weight_files import STEMS, write_weights
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+"""The types that weights may be written in."""
+_WRAPPED = ("base_layer", "lora_A", "lora_B", "_orig_mod")
+_TEXT_MODEL = ("embeddings.", "encoder.", "final_layer_norm.")
+_LOCAL = frozenset(
+    ("_name_or_path", "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file")
+    + ("is_local", "local_files_only")
+)
+"""Keys of configurations that tell where something was loaded from."""
+
+
+def check_pipeline_content(pipeline: StableDiffusionPipeline, dtype: torch.dtype | None) -> None:
+    """Refuse what no plain pipeline folder can hold.
+
+    Raises:
+        ConfigurationError: If the type is none of ``DTYPES``.
+        BaseModelError: If a network holds LoRA weights, is compiled, or has weights without numbers.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigurationError(f"dtype is {dtype}, allowed are {', '.join(map(str, DTYPES))}")
+    for component, network in _networks(pipeline).items():
+        for name, values in network.state_dict().items():
+            if any(mark in name.split(".") for mark in _WRAPPED):
+                raise BaseModelError(
+                    f"{component}.{name} is no plain weight; unload LoRAs and save the pipeline that is not compiled"
+                )
+            if values.is_meta or not (values.is_floating_point() and values.dtype.itemsize > 1) and values.ndim > 1:
+                raise BaseModelError(
+                    f"{component}.{name} is {values.dtype} on {values.device}; allowed are plain weights of "
+                    "16 or 32 bits in memory"
+                )
+
+
+def write_pipeline(
+    pipeline: StableDiffusionPipeline,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    stored_dtypes: Mapping[str, torch.dtype] | None = None,
+) -> None:
+    """Write the pipeline's files; the pipeline stays as it is.
+
+    Args:
+        pipeline: What to write.
+        folder: A new folder.
+        dtype: The type of all weights in the files.
+        stored_dtypes: Without ``dtype``: component to the type of its weights in the files, unless it is wider than
+            that of the weights in memory. Components that are not named keep the latter.
+
+    Raises:
+        ConfigurationError: If a weight is too large for its type.
+        OSError: If a file cannot be written.
+    """
+    folder.mkdir(exist_ok=True)
+    networks = _networks(pipeline)
+    for name, component in pipeline.components.items():
+        if component is None:
+            continue
+        place = folder / name
+        if name not in networks:
+            component.save_pretrained(place)
+            continue
+        place.mkdir()
+        _write_config(component, place)
+        kept = _kept_dtype(component, (stored_dtypes or {}).get(name)) if dtype is None else dtype
+        write_weights(_portable_names(name, component), place / f"{STEMS[name]}.safetensors", kept)
+    pipeline.save_config(folder)
+    _complete_tokenizer(pipeline, folder / "tokenizer")
+    for path in sorted(folder.rglob("*.json")):
+        _forget_machine(path)
+
+
+def _networks(pipeline: StableDiffusionPipeline) -> dict[str, nn.Module]:
+    return {name: component for name in STEMS if isinstance(component := pipeline.components[name], nn.Module)}
+
+
+def _kept_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype | None:
+    own = next(network.parameters()).dtype
+    return stored if stored is not None and stored.itemsize <= own.itemsize else None
+
+
+def _portable_names(component: str, network: nn.Module) -> dict[str, Tensor]:
+    """Name to weight, as every release reads it: transformers before 5.6 knows no text encoder without the prefix."""
+    weights = network.state_dict()
+    if component != "text_encoder":
+        return weights
+    return {f"text_model.{name}" if name.startswith(_TEXT_MODEL) else name: values for name, values in weights.items()}
+
+
+def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a network of one of two libraries)
+    if not isinstance(network.config, Mapping):  # transformers
+        network.config.save_pretrained(folder)
+        path = folder / "config.json"
+        values = _read_json(path)
+        values.pop("dtype", None)
+        # The older name of the type is the one that all releases read.
+        _write_json(path, values | {"architectures": [type(network).__name__], "torch_dtype": "float32"})
+        return
+    network.save_config(folder)
+
+
+def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Add the files that only older releases read, if newer ones have left them out."""
+    fast, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    model = _read_json(fast).get("model", {}) if fast.is_file() else {}
+    if model.get("type") == "BPE":
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        numbers = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+        (folder / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False) + "\n", "utf-8")
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
+    added = {
+        str(number): {
+            "content": token.content,
+            "lstrip": token.lstrip,
+            "normalized": token.normalized,
+            "rstrip": token.rstrip,
+            "single_word": token.single_word,
+            "special": token.special,
+        }
+        for number, token in sorted(pipeline.tokenizer.added_tokens_decoder.items())
+    }
+    _write_json(config, _read_json(config) | {"added_tokens_decoder": added})
+
+
+def _forget_machine(path: Path) -> None:
+    values = _read_json(path) if path.name not in ("tokenizer.json", "vocab.json") else None
+    if not isinstance(values, dict):
+        return
+    kept = {key: value for key, value in values.items() if key not in _LOCAL and not _is_local_path(value)}
+    if kept != values:
+        _write_json(path, kept)
+
+
+def _is_local_path(value: object) -> bool:
+    return isinstance(value, str) and (posixpath.isabs(value) or ntpath.isabs(value))
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401  (any JSON value)
+    return json.loads(path.read_text("utf-8"))
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,100 @@
+"""Hashes of weights, remembered by path, size and time of every file in the folders that they come from.
+
+Never an error: what cannot be read is computed again, what cannot be written is computed again next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orthoplex.concepts import cache_folder
+
+_SCHEME = "float16-sha256-v1"
+_LIMIT = 256
+_RACE_NS = 2 * 10**9
+"""A file that was written this shortly ago may be written again without another time; its hash is not kept."""
+
+Fingerprint = Mapping[str, Sequence[int]]
+"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number."""
+
+
+def cache_file() -> Path:
+    """Where hashes are remembered."""
+    return cache_folder() / "base-hashes.json"
+
+
+def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
+    """Take down what tells whether the files in folders have changed; None if that is not to be had."""
+    found: dict[str, Sequence[int]] = {}
+    try:
+        for folder in folders:
+            for path in sorted(folder.resolve().iterdir()):
+                status = path.resolve().stat()
+                found[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    except (OSError, RuntimeError):
+        return None
+    return found
+
+
+def recall(files: Fingerprint) -> str | None:
+    """The remembered hash of files that are as they were, or None."""
+    digest = _read().get(_key(files))
+    return digest if isinstance(digest, str) and len(digest) == 64 else None
+
+
+def remember(files: Fingerprint, digest: str) -> None:
+    """Remember a hash, unless a file is too new; the oldest of many are forgotten."""
+    newest = max((max(status[1], status[2]) for status in files.values()), default=0)
+    if time.time_ns() - newest < _RACE_NS:
+        return
+    known = _read()
+    known.pop(_key(files), None)
+    known[_key(files)] = digest
+    for key in list(known)[:-_LIMIT]:
+        del known[key]
+    target = _path()
+    if target is None:
+        return
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"scheme": _SCHEME, "hashes": known}, indent=1) + "\n", "utf-8")
+        os.replace(temporary, target)
+    except OSError:
+        return
+    finally:
+        _remove(temporary)
+
+
+def _key(files: Fingerprint) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _path() -> Path | None:
+    try:
+        return cache_file()
+    except (RuntimeError, KeyError):  # nobody's home
+        return None
+
+
+def _read() -> dict[str, str]:
+    path = _path()
+    try:
+        values = {} if path is None else json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    known = values.get("hashes") if isinstance(values, dict) and values.get("scheme") == _SCHEME else None
+    return known if isinstance(known, dict) else {}
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,173 @@
+"""The files that hold a component's weights: found as the libraries find them, and written for old and new releases."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orthoplex.concepts.header import DTYPES, HEADER_LIMIT_BYTES, Header, TensorEntry, tensor_bytes
+from orthoplex.errors import ConfigurationError
+
+STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""Component to what its weights file is called before ``.safetensors``."""
+_PICKLE_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "pytorch_model"}
+_VARIANTS = (None, "fp16")
+_SAFETENSORS_NAMES = {
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that a library reads for one component.
+
+    Attributes:
+        files: The weights: one file, or all shards.
+        main: The file that errors name: the only one, or the index of the shards.
+        variant: What stands between the name and its ending, as ``fp16`` in ``model.fp16.safetensors``; or None.
+        is_safetensors: False for pickles.
+    """
+
+    files: tuple[Path, ...]
+    main: Path
+    variant: str | None = None
+    is_safetensors: bool = True
+
+
+def find_weights(folder: Path, component: str) -> WeightFiles | None:
+    """Find a component's weights: safetensors before pickles, plain names before ``fp16`` ones.
+
+    Args:
+        folder: The component's folder.
+        component: A key of ``STEMS``.
+
+    Returns:
+        The files; None if there are none, or if one file and shards lie side by side: libraries differ in their choice.
+    """
+    for ending, stems in (("safetensors", STEMS), ("bin", _PICKLE_STEMS)):
+        for variant in _VARIANTS:
+            mark = "" if variant is None else f".{variant}"
+            single = folder / f"{stems[component]}{mark}.{ending}"
+            index = folder / f"{stems[component]}.{ending}.index{mark}.json"
+            if single.is_file() and index.is_file():
+                return None
+            if single.is_file():
+                return WeightFiles((single,), single, variant, ending == "safetensors")
+            if index.is_file():
+                return WeightFiles(_shards(index), index, variant, ending == "safetensors")
+    return None
+
+
+def stored_dtype(headers: Mapping[Path, Header]) -> torch.dtype | None:
+    """The data type in which most of a component's floating-point numbers are stored; None if there are none."""
+    numbers: Counter[str] = Counter()
+    for header in headers.values():
+        for entry in header.entries.values():
+            if entry.dtype in DTYPES:
+                numbers[entry.dtype] += torch.Size(entry.shape).numel()
+    return DTYPES[numbers.most_common(1)[0][0]] if numbers else None
+
+
+def read_headers(found: WeightFiles | None) -> dict[Path, Header] | None:
+    """Read the headers of a component's files; data types may be any, as old text encoders hold whole numbers.
+
+    Returns:
+        File to header; None for pickles and for damaged files.
+    """
+    if found is None or not found.is_safetensors:
+        return None
+    try:
+        return {path: _read_header(path) for path in found.files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def write_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a safetensors file as the libraries write it; equal content gives equal bytes.
+
+    Weights are converted and written one after another, so that no second copy of a network is in memory; how they lie
+    in memory does not matter.
+
+    Args:
+        tensors: Name to tensor.
+        path: The file to write.
+        dtype: The type of the floating-point tensors in the file; None keeps theirs.
+
+    Raises:
+        ConfigurationError: If a number is finite in memory and not in ``dtype``; names the tensor.
+    """
+    types = {name: dtype if dtype and values.is_floating_point() else values.dtype for name, values in tensors.items()}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    # Wider types first, as the libraries do, so that every tensor starts at a multiple of its type's size.
+    names = sorted(tensors, key=lambda name: (-types[name].itemsize, name))
+    for name in names:
+        end = position + tensors[name].numel() * types[name].itemsize
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _SAFETENSORS_NAMES[types[name]], "shape": shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in names:
+            file.write(tensor_bytes(_converted(name, tensors[name].detach(), types[name])))
+
+
+def _converted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+    if values.dtype == dtype:
+        return values
+    converted = values.to(dtype)
+    if not converted.isfinite().all() and values.isfinite().all():
+        limit = torch.finfo(dtype).max
+        raise ConfigurationError(f"tensor '{name}' holds {values.abs().max().item():g}, {dtype} up to {limit:g}")
+    return converted
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """The files that an index names; none if it cannot be read, about which the library complains better."""
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        return tuple(index.parent / name for name in sorted(names))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+
+
+def _read_header(path: Path) -> Header:
+    """A header of usual form; anything else raises one of several errors."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
+            raise ValueError(f"header length is {length}")
+        values = json.loads(file.read(length).decode("utf-8"))
+    metadata, data_start = values.pop("__metadata__", {}), 8 + length
+    entries = {name: _entry(value) for name, value in values.items()}
+    if any(data_start + entry.end > size for entry in entries.values()):
+        raise ValueError("the file ends too early")
+    return Header(metadata, entries, data_start, size)
+
+
+def _entry(value: Mapping[str, Any]) -> TensorEntry:
+    start, end = value["data_offsets"]
+    entry = TensorEntry(value["dtype"], tuple(value["shape"]), start, end)
+    dtype = DTYPES.get(entry.dtype)
+    if dtype is not None and end - start != torch.Size(entry.shape).numel() * dtype.itemsize:
+        raise ValueError(f"{entry.shape} of {dtype} takes {end - start} bytes")
+    return entry
