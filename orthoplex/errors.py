@@ -17,6 +17,27 @@ class ConfigurationError(OrthoplexError):
     """An option has a value, or a combination of values, that is not allowed."""
 
 
+class MissingExtraError(ConfigurationError):
+    """A package that only an extra installs is missing.
+
+    Args:
+        what: What needs it, in the singular, as in "a chart".
+        package: The package's name in the index, as in "matplotlib".
+        extra: The extra of orthoplex that brings it, as in "charts".
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(what, package, extra)  # as given, so that the error passes between processes
+        self.what, self.package, self.extra = what, package, extra
+
+    def __str__(self) -> str:
+        """Name the package, the extra and the command that installs it."""
+        return (
+            f"{self.what} needs the package {self.package}, which is not installed; "
+            f"install the extra: pip install 'orthoplex[{self.extra}]'"
+        )
+
+
 class BusyError(ConfigurationError):
     """Another process is at the same work; it may be waited for."""
 

@@ -14,7 +14,9 @@ def test_the_command_line_needs_no_optional_package():
     names = {"scikit-learn": "sklearn"}
     hidden = [
         names.get(name, name.replace("-", "_"))
-        for name in (entry.split(">")[0] for extra in ("evaluation", "faces") for entry in extras[extra])
+        for name in (
+            entry.split(">")[0] for extra in ("evaluation", "charts", "costs", "faces") for entry in extras[extra]
+        )
     ]
     code = f"import sys; sys.modules.update(dict.fromkeys({hidden!r})); import orthoplex.cli"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from orthoplex.benchmark.plots import font_file
 from orthoplex.concepts import read_picture, written_atomically
 
 Row = Mapping[str, Path]
@@ -56,8 +56,11 @@ def write_contact_sheet(blocks: Sequence[Block], path: Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        MissingExtraError: When matplotlib, which brings the letters, is not installed.
     """
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 10)
+    font = ImageFont.truetype(font_file(), 10)
     labels = [label for block in blocks for label in block.rows]
     left = 2 * GAP + max((int(font.getlength(label)) + 1 for label in labels), default=0)
     width = left + max((len(block.columns) for block in blocks), default=0) * STEP

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
+from orthoplex.errors import MissingExtraError
 from orthoplex.evaluation import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _STYLE: Any = {
     "svg.hashsalt": "orthoplex",  # the same numbers give the same file
@@ -43,9 +47,9 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
     names = list(dict.fromkeys(name for row in groups.values() for name in row))
     drawn: dict[str, Any] = {}
     places, top = [], 0.0
-    with matplotlib.rc_context(_STYLE):
+    with _figures() as new_figure:
         count = sum(len(row) + 1 for row in groups.values())
-        figure = Figure(figsize=(8.0, 1.2 + 0.16 * count), layout="constrained")
+        figure = new_figure(figsize=(8.0, 1.2 + 0.16 * count), layout="constrained")
         axes = figure.add_subplot()
         for row in groups.values():
             places.append(top - (len(row) - 1) / 2)
@@ -84,8 +88,8 @@ def curves(
     """
     names = list(dict.fromkeys(name for variants in panels.values() for name in variants))
     lines: dict[str, Line2D] = {}
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    with _figures() as new_figure:
+        figure = new_figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
         figure.suptitle(_plain(title))
         for axes, (measure, variants) in zip(_row(figure, len(panels)), panels.items(), strict=True):
             for variant, points in variants.items():
@@ -124,8 +128,8 @@ def heat_maps(panels: Mapping[str, tuple[Sequence[str], Sequence[str], Tensor]],
     """
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained")
+    with _figures() as new_figure:
+        figure = new_figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained")
         figure.suptitle(_plain(title))
         for number, (name, (prompted, recognised, matrix)) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(rows, columns, number)
@@ -151,8 +155,8 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
     rows = list(dict.fromkeys(row for panel in panels.values() for series in panel.values() for row in series))
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     drawn: dict[str, Any] = {}
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.2 + 3.0 * len(panels), 1.6 + 0.17 * len(rows)), layout="constrained")
+    with _figures() as new_figure:
+        figure = new_figure(figsize=(3.2 + 3.0 * len(panels), 1.6 + 0.17 * len(rows)), layout="constrained")
         figure.suptitle(_plain(title))
         for place, (axes, (measure, series)) in enumerate(zip(_row(figure, len(panels)), panels.items(), strict=True)):
             for name, points in series.items():
@@ -181,8 +185,8 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, acros
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     drawn: dict[str, Any] = {}
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2 * len(panels), 3.4 + 0.09 * len(names)), layout="constrained")
+    with _figures() as new_figure:
+        figure = new_figure(figsize=(4.2 * len(panels), 3.4 + 0.09 * len(names)), layout="constrained")
         figure.suptitle(_plain(title))
         for axes, (measure, points) in zip(_row(figure, len(panels)), panels.items(), strict=True):
             for name, (place, found) in points.items():
@@ -198,6 +202,40 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, acros
             axes.set_title(_plain(measure))
         _legend(figure, drawn)
         return _svg(figure)
+
+
+def check_charts() -> None:
+    """Refuse charts that could not be drawn; callers check before the work whose results they show.
+
+    Raises:
+        MissingExtraError: When matplotlib is not installed.
+    """
+    with _figures():
+        pass
+
+
+def font_file() -> Path:
+    """The TrueType file of the letters in charts, which has all signs that names and numbers here are made of.
+
+    Raises:
+        MissingExtraError: When matplotlib, which brings it, is not installed.
+    """
+    check_charts()
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@contextmanager
+def _figures() -> Iterator[type[Figure]]:
+    """Inside, charts are drawn in the style of all; yields the class of figures."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a chart", "matplotlib", "charts") from error
+    with matplotlib.rc_context(_STYLE):
+        yield Figure
 
 
 def _legend(figure: Figure, drawn: Mapping[str, Any]) -> None:

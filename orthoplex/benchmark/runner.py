@@ -11,6 +11,7 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
 from orthoplex.benchmark.measurement import read_references
 from orthoplex.benchmark.parallel import fill
+from orthoplex.benchmark.plots import check_charts
 from orthoplex.benchmark.report import ExperimentResult, write_result
 from orthoplex.benchmark.study import Study, StudyResults, fill_prompts
 from orthoplex.benchmark.text import text_reader
@@ -39,11 +40,13 @@ def run(
 
     Raises:
         ConfigurationError: when the experiment, or the combination of its options, is not allowed.
+        MissingExtraError: when matplotlib, or what the experiment's encoder needs, is not installed.
         DatasetError: when a concept's folder cannot be used.
         CapacityError: when a layer has no room for all concepts; nothing is trained then.
         PromptError: when a prompt is longer than the text encoder reads; likewise.
     """
     check("processes", processes, whole_numbers(1))
+    check_charts()
     experiment = load_experiment(Path(path))
     base = load_base(experiment.base)
     check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel

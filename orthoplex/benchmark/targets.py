@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from peft import LoraConfig
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from orthoplex.concepts import BaseIdentity
+from orthoplex.errors import MissingExtraError
 from orthoplex.models import Base, load_base
 from orthoplex.models.pipelines import StableDiffusionPipeline
 
@@ -78,7 +78,14 @@ def peft_lora(unet: nn.Module, paths: Sequence[str], rank: int) -> Iterator[list
         unet: A diffusers denoiser.
         paths: Layers, as paths inside it.
         rank: Rank of every adapter; alpha is the same, so that the scale is 1.
+
+    Raises:
+        MissingExtraError: When PEFT is not installed.
     """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError("the cost of PEFT's LoRA", "peft", "costs") from error
     model: Any = unet
     model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(paths)))
     try:

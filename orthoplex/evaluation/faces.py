@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, MissingExtraError
 from orthoplex.evaluation.encoder import Encoder
 
 _PACKAGE = "insightface"
@@ -59,7 +59,8 @@ class FaceEncoder(Encoder):
         detector: What finds faces instead of insightface.
 
     Raises:
-        ConfigurationError: when insightface is not installed, or the model pack cannot be loaded.
+        ConfigurationError: when the model pack cannot be loaded.
+        MissingExtraError: when insightface is not installed.
     """
 
     identity_cosine = FACE_COSINE
@@ -96,10 +97,7 @@ def _area(face: Face) -> float:
 
 def _load_detector(model: str) -> FaceDetector:
     if importlib.util.find_spec(_PACKAGE) is None:
-        raise ConfigurationError(
-            "faces are found by the package insightface, which is not installed; "
-            "install the extra: pip install 'orthoplex[faces]'"
-        )
+        raise MissingExtraError("the encoder face", _PACKAGE, "faces")
     try:
         analysis = importlib.import_module(f"{_PACKAGE}.app").FaceAnalysis(
             name=model, allowed_modules=["detection", "recognition"], providers=["CPUExecutionProvider"]

