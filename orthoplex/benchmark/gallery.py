@@ -154,7 +154,7 @@ def _live_sentence(live: Sequence[str]) -> str:
 
 def _legend(count: int, best: str) -> str:
     meanings = {
-        REAL: "photos or drawings of the concept that training never saw",
+        REAL: "pictures of the concept that training never saw",
         ALONE: "the base with this concept only",
         MERGED: f"the base with all {count} concepts, merged by Orthoplex",
         LORA_SUM: f"all {count} concepts trained as plain LoRA, and added up",
