@@ -232,7 +232,9 @@ def _value(found: Interval | None) -> str:
 
 
 def _share(kept: Interval | None) -> str:
-    return "–" if kept is None else f"{kept.value:.2f} <small>({kept.low:.2f} to {kept.high:.2f})</small>"
+    if kept is None:
+        return "–"
+    return f"{kept.value:.2f} <small>({kept.low:.2f} to {kept.high:.2f})</small>".replace("-", "−")
 
 
 def _times(seconds: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The style sheet of the demo's page: five columns on a screen, three and two on a phone, light and dark."""
+"""The style sheet of the demo's page: five columns on a screen, three and two on a phone."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2129; --soft: #5d6673; --line: #d9dde3; --ground: #fbfbfa; --mark: #2f6fb3 }
@@ -20,7 +20,7 @@ figure { margin: 0; min-width: 0 }
 figcaption { font-size: .8rem; line-height: 1.25; margin-bottom: .25rem }
 img { display: block; width: 100%; max-width: 128px; height: auto; border-radius: 5px }
 figure div { display: grid; gap: .35rem }
-.legend { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .6rem 1rem; font-size: .85rem;
+.legend { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .6rem 1rem; font-size: .85rem;
   line-height: 1.35; margin: .8rem 0 0 }
 .row { border-top: 1px solid var(--line); padding: 1rem 0; margin-top: 1rem }
 .columns { display: grid; grid-template-columns: repeat(5, minmax(0, 128px)); gap: .6rem; align-items: end }
@@ -39,11 +39,14 @@ figure div { display: grid; gap: .35rem }
 @media (max-width: 599px) {
   .row .columns { grid-template-columns: repeat(3, minmax(0, 128px)) }
 }
-@media (min-width: 1100px) {
-  body { max-width: 66rem }
+@media (min-width: 1000px) {
+  body { max-width: 60rem }
+  .row { display: grid; grid-template-columns: 12rem 1fr; column-gap: 1rem }
+  .row h3 { grid-row: 1 / 3 }
 }
-@media (min-width: 1500px) {
-  body { max-width: 88rem }
+@media (min-width: 1640px) {
+  body { max-width: 101rem }
+  .several .cards { grid-template-columns: repeat(auto-fit, minmax(27rem, 1fr)) }
   .row .columns { grid-template-columns: repeat(5, minmax(0, 262px)) }
   .row figure div { grid-template-columns: repeat(2, minmax(0, 128px)) }
 }
