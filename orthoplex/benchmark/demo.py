@@ -44,12 +44,14 @@ class DemoMaterial:
         resolution: Side of the training pictures in pixels.
         concepts: Where the concepts' pictures are.
         shipped: (name, method) -> the concept's trained file, for the method of every variant.
+        strip: Concepts of the small strip of pictures.
     """
 
     base: str
     resolution: int
     concepts: tuple[ConceptSource, ...]
     shipped: Callable[[str, str], Path]
+    strip: tuple[str, ...]
 
 
 def run_demo(
@@ -72,7 +74,7 @@ def run_demo(
     """
     settings = DemoSettings() if settings is None else settings
     material = shipped_material() if material is None else material
-    live = _live_concepts(settings, material.concepts)
+    live = _live_concepts(settings, material)
     workspace = Workspace(load_base(material.base), work)
     files, training_seconds = yield from _train_live(workspace, material, live)
     variants = yield from _merge_variants(workspace, material, files)
@@ -100,7 +102,7 @@ def run_demo(
     )
     write_gallery(gallery, folder)
     write_sheet(gallery, folder)
-    write_strip(gallery, folder, demo.strip())
+    write_strip(gallery, folder, material.strip)
     write_combinations(gallery, folder)
     values = {"machine": machine(), "seconds": seconds, "live": list(live)}
     write_json(folder / "demo.json", {**values, "retention": [asdict(summary) for summary in summaries]})
@@ -114,6 +116,7 @@ def shipped_material() -> DemoMaterial:
         resolution=128,
         concepts=sample_sources(),
         shipped=shipped_concept,
+        strip=("bruno", "pip", "piazza", "umbra"),
     )
 
 
@@ -122,13 +125,13 @@ def training_of(manifest: Manifest) -> TrainingConfig:
     return TrainingConfig.recorded(manifest.training)
 
 
-def _live_concepts(settings: DemoSettings, concepts: Sequence[ConceptSource]) -> tuple[str, ...]:
-    names = [concept.name for concept in concepts]
-    for what, chosen in (("live concept", settings.live), ("concept of the strip", settings.strip)):
+def _live_concepts(settings: DemoSettings, material: DemoMaterial) -> tuple[str, ...]:
+    names = [concept.name for concept in material.concepts]
+    for what, chosen in (("live concept", settings.live), ("concept of the strip", material.strip)):
         for name in chosen:
             if name not in names:
                 raise ConfigurationError(f"{what} is {name!r}; allowed: {', '.join(names)}")
-    firsts = (next((c.name for c in concepts if c.kind == kind), None) for kind in _LIVE_KINDS)
+    firsts = (next((c.name for c in material.concepts if c.kind == kind), None) for kind in _LIVE_KINDS)
     return settings.live or tuple(name for name in firsts if name is not None)
 
 

@@ -110,7 +110,8 @@ def _page(gallery: Gallery) -> str:
     if gallery.combinations:
         several = f"""<section class="several">
 <h2>Several concepts in one picture</h2>
-<p>The same three merges, asked for two or three concepts at once. A base this small seldom draws two things well.</p>
+<p>The same three merges, asked for two or three concepts at once. Most prompts were chosen by
+eye: a base this small seldom draws two things well.</p>
 <div class="cards">
 {"".join(map(_combination, gallery.combinations))}</div>
 </section>

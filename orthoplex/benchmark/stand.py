@@ -50,11 +50,11 @@ class DemoSettings:
     Attributes:
         live: Concepts that are trained now; empty takes the first person, subject and style.
         prompts: Kind -> prompt of the pictures that are compared.
-        combinations: Prompts of several concepts: `{person}` is the next person's trigger, and so on.
+        combinations: Prompts of several concepts: `{clara}` is the trigger of clara, `{person}` that of the next
+            person, and so on; a prompt that names a missing concept is left out.
         pictures: How compared pictures are made; all of them are measured.
         num_combined: Pictures of every combination.
         num_shown: Pictures of every cell of the gallery.
-        strip: Concepts of the small strip of pictures; empty takes the first of every kind.
         encoder: Frozen features that pictures are measured in.
     """
 
@@ -69,17 +69,16 @@ class DemoSettings:
         }
     )
     combinations: tuple[str, ...] = (
-        "{person} in {scene}",
-        "{subject} in {scene}",
+        "{clara} on the left and {pip} on the right",
+        "{pip} in {piazza}",
+        "{clara} in {lolli}",
+        "{bruno}, {umbra}",
+        "{pip}, {viola}",
         "{person} in {scene}, {style}",
-        "{subject} in {scene}, {style}",
-        "{person} in a forest, {style}",
-        "{subject} in a desert, {style}",
     )
     pictures: PictureSettings = PictureSettings()
     num_combined: int = 2
     num_shown: int = 2
-    strip: tuple[str, ...] = ()
     encoder: EncoderSettings = EncoderSettings()
 
 
@@ -136,11 +135,12 @@ class DemoPictures:
         settings = replace(self.settings.pictures, num_images=self.settings.num_combined)
         found = {}
         for variant, merged in variants.items():
-            triggers = {
-                kind: [merged.concepts[c.name].manifest.trigger for c in self.concepts if c.kind == kind]
-                for kind in dict.fromkeys(concept.kind for concept in self.concepts)
-            }
-            prompts = combine_prompts(self.settings.combinations, triggers)
+            called: dict[str, list[str]] = {}
+            for concept in self.concepts:
+                trigger = merged.concepts[concept.name].manifest.trigger
+                for name in (concept.kind, concept.name):
+                    called.setdefault(name, []).append(trigger)
+            prompts = combine_prompts(self.settings.combinations, called)
             message = f"several concepts at once, {variant.name}"
             found[variant] = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
         return found
@@ -201,12 +201,6 @@ class DemoPictures:
             for number, (ours, summed, best) in enumerate(sets)
         )
 
-    def strip(self) -> tuple[str, ...]:
-        """Names of the concepts of the strip."""
-        firsts = {concept.kind: concept.name for concept in reversed(self.concepts)}
-        kinds = dict.fromkeys(concept.kind for concept in self.concepts)
-        return self.settings.strip or tuple(firsts[kind] for kind in kinds)
-
     def _prompt(self, concept: ConceptSource, trigger: str) -> str:
         return fill_prompts([self.settings.prompts[concept.kind]], trigger)[0]
 
@@ -229,11 +223,11 @@ class _PictureFolder:
 
 
 def combine_prompts(templates: Sequence[str], triggers: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Fill `{person}`, `{subject}`, `{scene}`, `{style}` with triggers in turn, so that all concepts get theirs.
+    """Fill `{person}`, `{subject}`, `{scene}`, `{style}` with triggers in turn, and `{NAME}` with a concept's trigger.
 
     Args:
-        templates: Prompts; one that names a kind without concepts is left out.
-        triggers: Kind -> what its concepts are called.
+        templates: Prompts; one that names something else is left out.
+        triggers: Kind or concept name -> triggers.
     """
     used = dict.fromkeys(triggers, 0)
     prompts = []
