@@ -42,11 +42,12 @@ def times(values: Mapping[str, Any], sizes: list[int]) -> str:
     """
     seconds, machine, live = values["seconds"], values["machine"], values["live"]
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    beside = "".join(f" ({task}: {taken:.0f} s)" for task, taken in seconds.items() if task.startswith("merging "))
     arithmetic = "with" if machine["bf16"] else "without"
     return (
         f"On {threads} {arithmetic} bf16 arithmetic a concept trains in {seconds['training'] / len(live):.0f} s "
         f"into a file of {sum(sizes) / len(sizes) / 1024:.0f} KiB;\n"
-        f"a merge of {len(sizes)} takes {seconds['merging']:.2g} s, and a picture {seconds['a picture']:.2g} s."
+        f"a merge of {len(sizes)} takes {seconds['merging']:.2g} s{beside}, and a picture {seconds['a picture']:.2g} s."
     )
 
 
