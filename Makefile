@@ -62,6 +62,14 @@ format: env
 demo: env
 	$(BIN)/orthoplex demo
 
+# The package with the base and the concepts inside: dist/orthoplex-*.whl, which works away from the checkout.
+.PHONY: wheel
+wheel: env
+	rm -rf build
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+	ls -l dist/orthoplex-*.whl
+
 # Pictures of concepts that the base has never seen; most experiments take them. Downloading the art needs npm.
 pool: pretraining-env
 	test -f work/pool/concepts.json || { $(BIN)/python -m pretraining.assets && $(BIN)/python -m pretraining.pool; }

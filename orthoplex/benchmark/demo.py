@@ -1,4 +1,4 @@
-"""The demo: train three concepts, merge twelve, and let the pictures and numbers speak."""
+"""The demo: train three concepts, merge twelve by three variants, and show the pictures and the figures."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.gallery import write_gallery
-from orthoplex.benchmark.gallery_sheet import write_sheet
+from orthoplex.benchmark.gallery import Gallery, duration, write_gallery
+from orthoplex.benchmark.gallery_sheet import write_combinations, write_sheet, write_strip
 from orthoplex.benchmark.measurement import read_references
 from orthoplex.benchmark.report import machine, write_json
 from orthoplex.benchmark.sources import ConceptSource, sample_sources, shipped_concept
-from orthoplex.benchmark.stand import DemoSettings, MergedMethod, Stand
+from orthoplex.benchmark.stand import (
+    LORA_BEST,
+    OURS,
+    VARIANTS,
+    Compared,
+    DemoPictures,
+    DemoSettings,
+    DemoVariant,
+    MergedConcepts,
+)
 from orthoplex.benchmark.summary import Summary
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Manifest, load_concept, read_manifest
-from orthoplex.errors import ConfigurationError
-from orthoplex.models import EMBEDDED, load_base
+from orthoplex.errors import ConfigurationError, MissingExtraError
+from orthoplex.models import EMBEDDED, Foldable, load_base
 from orthoplex.training import TrainingConfig, merge_for
 
-METHODS = ("orthogonal", "lora")
 _LIVE_KINDS = ("person", "subject", "style")
 
 
@@ -33,59 +43,67 @@ class DemoMaterial:
         base: The base model.
         resolution: Side of the training pictures in pixels.
         concepts: Where the concepts' pictures are.
-        shipped: (name, method) -> the concept's trained file, for both of `METHODS`.
+        shipped: (name, method) -> the concept's trained file, for the method of every variant.
+        strip: Concepts of the small strip of pictures.
     """
 
     base: str
     resolution: int
     concepts: tuple[ConceptSource, ...]
     shipped: Callable[[str, str], Path]
+    strip: tuple[str, ...]
 
 
 def run_demo(
     folder: Path, *, work: Path, settings: DemoSettings | None = None, material: DemoMaterial | None = None
 ) -> Generator[BenchmarkEvent, None, None]:
-    """Train live concepts, merge them with the shipped ones, and write `index.html`, `demo.json` and a sheet.
+    """Train live concepts, merge them with the shipped ones, and write the page, `demo.json` and three sheets.
 
-    Live concepts are trained with the very configuration that their shipped file names. What is in the work folder
-    already is used, so a second run is quick and a stopped one goes on.
+    Live concepts are trained with the configuration that their shipped file names. The work folder is a cache: a
+    second run is quick, and a stopped one goes on. Where the encoder's package is missing, the figures are left out.
 
     Args:
         folder: Where the gallery goes.
         work: Folder that remembers concepts, pictures and features.
         settings: What is shown; default `DemoSettings()`.
-        material: What of; default what ships with the package.
+        material: Base and concepts; default what ships with the package.
 
     Raises:
-        ConfigurationError: when a live concept is none of the concepts.
+        ConfigurationError: when a live concept, or one of the strip, is none of the concepts.
         ConceptFileError: when a shipped file does not belong to the base.
     """
     settings = DemoSettings() if settings is None else settings
     material = shipped_material() if material is None else material
-    live = _live_concepts(settings, material.concepts)
+    live = _live_concepts(settings, material)
     workspace = Workspace(load_base(material.base), work)
     files, training_seconds = yield from _train_live(workspace, material, live)
-    methods = {}
-    for method in METHODS:
-        paths = {c.name: material.shipped(c.name, method) for c in material.concepts}
-        merged = methods[method] = _merge_all(workspace, paths | (files if method == "orthogonal" else {}))
-        how = f"by {merged.together.recipe['algorithm']} in {merged.seconds:.3f} s"
-        yield BenchmarkEvent("merge", len(methods), len(METHODS), f"{len(paths)} {method} concepts merged {how}")
-    stand = Stand(workspace, settings, material.concepts)
-    pictures = yield from stand.compared(methods)
-    combined = yield from stand.combined(methods)
-    encoder = settings.encoder.build()
-    references = read_references(material.concepts, encoder)
-    summaries = [stand.summary(method, pictures, references, encoder) for method in METHODS]
-    yield BenchmarkEvent("measure", 1, 1, "; ".join(map(_in_words, summaries)))
+    variants = yield from _merge_variants(workspace, material, files)
+    demo = DemoPictures(workspace, settings, material.concepts)
+    pictures = yield from demo.compared(variants)
+    combined = yield from demo.combined(variants)
+    summaries, missing = _measure(demo, pictures)
+    times = [f"{variant.name}: merged in {duration(merged.seconds)}" for variant, merged in variants.items()]
+    figures = list(map(_in_words, summaries)) or [missing]
+    yield BenchmarkEvent("measure", 1, 1, "; ".join([*times, *figures]))
     seconds = {
         "training": training_seconds,
-        "merging": methods["orthogonal"].seconds,
-        "a picture": stand.seconds_per_picture(pictures),
+        "merging": variants[OURS].seconds,
+        "merging plain LoRA by SSR": variants[LORA_BEST].seconds,
+        "a picture": demo.seconds_per_picture(pictures),
     }
-    gallery = stand.gallery(folder, live, pictures, combined, summaries, seconds)
+    gallery = Gallery(
+        rows=demo.rows(folder, live, pictures),
+        combinations=demo.combinations(folder, combined),
+        summaries=summaries,
+        seconds=seconds,
+        side=material.resolution,
+        best=LORA_BEST.algorithm.upper(),
+        missing=missing,
+    )
     write_gallery(gallery, folder)
     write_sheet(gallery, folder)
+    write_strip(gallery, folder, material.strip)
+    write_combinations(gallery, folder)
     values = {"machine": machine(), "seconds": seconds, "live": list(live)}
     write_json(folder / "demo.json", {**values, "retention": [asdict(summary) for summary in summaries]})
     yield BenchmarkEvent("report", 1, 1, str(folder / "index.html"))
@@ -98,6 +116,7 @@ def shipped_material() -> DemoMaterial:
         resolution=128,
         concepts=sample_sources(),
         shipped=shipped_concept,
+        strip=("bruno", "pip", "piazza", "umbra"),
     )
 
 
@@ -106,12 +125,13 @@ def training_of(manifest: Manifest) -> TrainingConfig:
     return TrainingConfig.recorded(manifest.training)
 
 
-def _live_concepts(settings: DemoSettings, concepts: Sequence[ConceptSource]) -> tuple[str, ...]:
-    names = [concept.name for concept in concepts]
-    for name in settings.live:
-        if name not in names:
-            raise ConfigurationError(f"live concept is {name!r}; allowed: {', '.join(names)}")
-    firsts = (next((c.name for c in concepts if c.kind == kind), None) for kind in _LIVE_KINDS)
+def _live_concepts(settings: DemoSettings, material: DemoMaterial) -> tuple[str, ...]:
+    names = [concept.name for concept in material.concepts]
+    for what, chosen in (("live concept", settings.live), ("concept of the strip", material.strip)):
+        for name in chosen:
+            if name not in names:
+                raise ConfigurationError(f"{what} is {name!r}; allowed: {', '.join(names)}")
+    firsts = (next((c.name for c in material.concepts if c.kind == kind), None) for kind in _LIVE_KINDS)
     return settings.live or tuple(name for name in firsts if name is not None)
 
 
@@ -129,23 +149,62 @@ def _train_live(
     return files, seconds
 
 
-def _merge_all(workspace: Workspace, paths: Mapping[str, Path]) -> MergedMethod:
-    """Load all files, then take the time of what makes one model of them: merge, as suits them, and fold."""
-    concepts = {name: load_concept(path, base=workspace.base.identity) for name, path in paths.items()}
-    started = time.perf_counter()
+def _merge_variants(
+    workspace: Workspace, material: DemoMaterial, live: Mapping[str, Path]
+) -> Generator[BenchmarkEvent, None, dict[DemoVariant, MergedConcepts]]:
+    """Merge all concepts by every variant; ours takes the live files in the place of the shipped ones."""
+    merged = {}
+    for variant in VARIANTS:
+        paths = {concept.name: material.shipped(concept.name, variant.method) for concept in material.concepts}
+        message = f"{len(paths)} concepts, {variant.name}"
+        yield BenchmarkEvent("merge", 0, 1, message)
+        merged[variant] = _merge_all(workspace, variant, paths | (live if variant == OURS else {}))
+        yield BenchmarkEvent("merge", 1, 1, message)
+    return merged
+
+
+def _merge_all(workspace: Workspace, variant: DemoVariant, paths: Mapping[str, Path]) -> MergedConcepts:
+    """Load all files, then take the time of what makes one model of them: inputs of layers, merge and fold.
+
+    Inputs of layers that see pictures are kept in the work folder, with the time that they took.
+    """
+    base = workspace.base
+    concepts = {name: load_concept(path, base=base.identity) for name, path in paths.items()}
+    corrections = [0.0]
+
+    def gather(change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Mapping[str, Tensor]:
+        asked = time.perf_counter()
+        gathered = workspace.grams(change, layers, prompts)
+        corrections.append(gathered.seconds - (time.perf_counter() - asked))
+        return gathered.grams
+
     pairs = [(concept, 1.0) for concept in concepts.values()]
-    together = merge_for(workspace.base, pairs)
-    undo = workspace.base.fold(together)
-    seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    merge = merge_for(base, pairs, algorithm=variant.algorithm, gather=None if variant == OURS else gather)
+    undo = base.fold(merge)
+    seconds = time.perf_counter() - started + sum(corrections)
     undo.restore()
-    return MergedMethod(concepts, together, seconds)
+    return MergedConcepts(concepts, merge, seconds)
+
+
+def _measure(demo: DemoPictures, pictures: Compared) -> tuple[tuple[Summary, ...], str]:
+    """The figures of every variant; or none, and a sentence that says what to install."""
+    try:
+        encoder = demo.settings.encoder.build()
+    except MissingExtraError as error:
+        return (), (
+            f"Figures are left out: they need the package {error.package}. "
+            f"To see them, pip install 'orthoplex[{error.extra}]' and run the demo again."
+        )
+    references = read_references(demo.concepts, encoder)
+    return tuple(demo.summary(variant, pictures, references, encoder) for variant in VARIANTS), ""
 
 
 def _in_words(summary: Summary) -> str:
     kept = {
-        "alignment": summary.alignment_retention,
-        "gain over the base": summary.gain_retention,
-        "recognised": summary.recognised_retention,
+        "likeness": summary.alignment_retention,
+        "recognition": summary.recognised_retention,
+        "identity": summary.identity_retention,
     }
     numbers = ", ".join(f"{what} {'-' if one is None else f'{one.value:.2f}'}" for what, one in kept.items())
-    return f"retention of {summary.variant}: {numbers}"
+    return f"{summary.variant}: kept of a concept alone: {numbers}"

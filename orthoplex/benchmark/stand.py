@@ -1,4 +1,4 @@
-"""What the demo shows: which pictures, of what, measured and arranged."""
+"""The demo's pictures: made by every variant, measured, and arranged as a gallery."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.gallery import Combination, Gallery, Row
+from orthoplex.benchmark.gallery import Combination, Row
 from orthoplex.benchmark.measurement import References, Shown, measure
 from orthoplex.benchmark.settings import EncoderSettings, PictureSettings
 from orthoplex.benchmark.sources import ConceptSource
@@ -17,22 +17,45 @@ from orthoplex.benchmark.summary import Summary, summarise
 from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import Concept
 from orthoplex.evaluation import Encoder
-from orthoplex.merging import Merge, merge
+from orthoplex.merging import AUTO, Merge, merge
 from orthoplex.training import with_article
 
 
 @dataclass(frozen=True)
+class DemoVariant:
+    """One way of training and merging all concepts.
+
+    Attributes:
+        name: Its name on the page and in `demo.json`.
+        method: Training method of the concept files.
+        algorithm: A name in `orthoplex.merging.ALGORITHMS`, or `auto` for the default of the concepts.
+    """
+
+    name: str
+    method: str
+    algorithm: str
+
+
+OURS = DemoVariant("Orthoplex", "orthogonal", AUTO)
+LORA_SUM = DemoVariant("plain LoRA, summed", "lora", "sum")
+LORA_BEST = DemoVariant("plain LoRA, merged by SSR", "lora", "ssr")
+"""SSR keeps most alignment of plain LoRA in merges of nine and of fifteen (results/how-many-lora.json)."""
+VARIANTS = (OURS, LORA_SUM, LORA_BEST)
+
+
+@dataclass(frozen=True)
 class DemoSettings:
-    """What the demo does with it.
+    """Options of the demo.
 
     Attributes:
         live: Concepts that are trained now; empty takes the first person, subject and style.
         prompts: Kind -> prompt of the pictures that are compared.
-        combinations: Prompts of several concepts: `{person}` is the next person's trigger, and so on.
+        combinations: Prompts of several concepts: `{clara}` is the trigger of clara, `{person}` that of the next
+            person, and so on; a prompt that names a missing concept is left out.
         pictures: How compared pictures are made; all of them are measured.
         num_combined: Pictures of every combination.
         num_shown: Pictures of every cell of the gallery.
-        encoder: What they are measured with.
+        encoder: Frozen features that pictures are measured in.
     """
 
     live: tuple[str, ...] = ()
@@ -46,12 +69,12 @@ class DemoSettings:
         }
     )
     combinations: tuple[str, ...] = (
-        "{person} in {scene}",
-        "{subject} in {scene}",
+        "{clara} on the left and {pip} on the right",
+        "{pip} in {piazza}",
+        "{clara} in {lolli}",
+        "{bruno}, {umbra}",
+        "{pip}, {viola}",
         "{person} in {scene}, {style}",
-        "{subject} in {scene}, {style}",
-        "{person} in a forest, {style}",
-        "{subject} in a desert, {style}",
     )
     pictures: PictureSettings = PictureSettings()
     num_combined: int = 2
@@ -60,121 +83,130 @@ class DemoSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class MergedMethod:
-    """All concepts trained by one method, each alone and merged."""
+class MergedConcepts:
+    """All concepts of one variant, each alone and merged.
+
+    Attributes:
+        concepts: Concept name -> the concept.
+        merge: The merge of all of them.
+        seconds: Wall time of the merge, the inputs of layers that it needs and its fold included.
+    """
 
     concepts: Mapping[str, Concept]
-    together: Merge
+    merge: Merge
     seconds: float
 
 
+Merged = Mapping[DemoVariant, MergedConcepts]
 Compared = Mapping[tuple[str, str], PictureSet]
-"""(concept, state) -> pictures; states are `base`, and `METHOD alone` and `METHOD merged` of every method."""
+"""(concept, state) -> pictures; states are `base`, `METHOD alone` of a method and `VARIANT merged` of a variant."""
 
 
 @dataclass(frozen=True)
-class Stand:
+class DemoPictures:
     """Makes, measures and arranges the pictures."""
 
     workspace: Workspace
     settings: DemoSettings
     concepts: tuple[ConceptSource, ...]
 
-    def compared(
-        self, methods: Mapping[str, MergedMethod]
-    ) -> Generator[BenchmarkEvent, None, dict[tuple[str, str], PictureSet]]:
-        """Every concept's prompt: the base, and by every method the concept alone and in the merge."""
-        found: dict[tuple[str, str], PictureSet] = {}
+    def compared(self, variants: Merged) -> Generator[BenchmarkEvent, None, dict[tuple[str, str], PictureSet]]:
+        """Every concept's prompt: by the base, and by every variant with the concept alone and in the merge."""
         settings = self.settings.pictures
         plain = [self._prompt(concept, with_article(concept.class_word)) for concept in self.concepts]
         base = yield from self.workspace.pictures(None, plain, settings, message="the base alone")
-        found.update({(concept.name, "base"): one for concept, one in zip(self.concepts, base, strict=True)})
-        for name, method in methods.items():
-            triggers = {concept.name: method.concepts[concept.name].manifest.trigger for concept in self.concepts}
+        found = {(concept.name, "base"): pictures for concept, pictures in zip(self.concepts, base, strict=True)}
+        for variant, merged in variants.items():
+            triggers = {concept.name: merged.concepts[concept.name].manifest.trigger for concept in self.concepts}
             prompts = [self._prompt(concept, triggers[concept.name]) for concept in self.concepts]
-            message = f"merge of {len(prompts)}, {name}"
-            merged = yield from self.workspace.pictures(method.together, prompts, settings, message=message)
-            for concept, prompt, pictures in zip(self.concepts, prompts, merged, strict=True):
-                alone = merge([(method.concepts[concept.name], 1.0)])
-                message = f"{concept.name} alone, {name}"
-                (single,) = yield from self.workspace.pictures(alone, [prompt], settings, message=message)
-                found[concept.name, f"{name} alone"] = single
-                found[concept.name, f"{name} merged"] = pictures
+            message = f"{len(prompts)} concepts merged, {variant.name}"
+            together = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
+            for concept, prompt, pictures in zip(self.concepts, prompts, together, strict=True):
+                found[concept.name, f"{variant.name} merged"] = pictures
+                state = (concept.name, f"{variant.method} alone")
+                if state not in found:
+                    alone = merge([(merged.concepts[concept.name], 1.0)])
+                    message = f"{concept.name} alone, {variant.method}"
+                    (found[state],) = yield from self.workspace.pictures(alone, [prompt], settings, message=message)
         return found
 
-    def combined(
-        self, methods: Mapping[str, MergedMethod]
-    ) -> Generator[BenchmarkEvent, None, dict[str, tuple[PictureSet, ...]]]:
-        """Pictures that hold several concepts, by every method."""
+    def combined(self, variants: Merged) -> Generator[BenchmarkEvent, None, dict[DemoVariant, tuple[PictureSet, ...]]]:
+        """Pictures that hold several concepts, by every variant."""
         settings = replace(self.settings.pictures, num_images=self.settings.num_combined)
         found = {}
-        for name, method in methods.items():
-            triggers = {
-                kind: [method.concepts[c.name].manifest.trigger for c in self.concepts if c.kind == kind]
-                for kind in dict.fromkeys(concept.kind for concept in self.concepts)
-            }
-            prompts = combine_prompts(self.settings.combinations, triggers)
-            message = f"several concepts at once, {name}"
-            found[name] = yield from self.workspace.pictures(method.together, prompts, settings, message=message)
+        for variant, merged in variants.items():
+            called: dict[str, list[str]] = {}
+            for concept in self.concepts:
+                trigger = merged.concepts[concept.name].manifest.trigger
+                for name in (concept.kind, concept.name):
+                    called.setdefault(name, []).append(trigger)
+            prompts = combine_prompts(self.settings.combinations, called)
+            message = f"several concepts at once, {variant.name}"
+            found[variant] = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
         return found
 
     def summary(
-        self, method: str, pictures: Compared, references: Mapping[str, References], encoder: Encoder
+        self, variant: DemoVariant, pictures: Compared, references: Mapping[str, References], encoder: Encoder
     ) -> Summary:
-        """Measure one method's pictures."""
+        """Measure one variant's pictures."""
         shown, size, names = {}, len(self.concepts), frozenset(concept.name for concept in self.concepts)
         for concept in self.concepts:
-            states = ("base", f"{method} alone", f"{method} merged")
+            states = ("base", f"{variant.method} alone", f"{variant.name} merged")
             base, alone, merged = (self.workspace.features(pictures[concept.name, s], encoder) for s in states)
             shown[concept.name] = Shown(base, alone, {size: merged}, {size: names - {concept.name}})
-        return summarise(measure(method, 0, shown, references))
+        return summarise(measure(variant.name, 0, shown, references))
 
     def seconds_per_picture(self, pictures: Compared) -> float:
         """Mean seconds of a compared picture."""
         sets = list({one.folder: one for one in pictures.values()}.values())
         return sum(one.seconds for one in sets) / sum(len(one.files) for one in sets)
 
-    def gallery(
-        self,
-        folder: Path,
-        live: Sequence[str],
-        pictures: Compared,
-        combined: Mapping[str, Sequence[PictureSet]],
-        summaries: Sequence[Summary],
-        seconds: Mapping[str, float],
-    ) -> Gallery:
-        """Copy what is shown into the gallery's folder and arrange it."""
-        shelf = _Shelf(folder, self.settings.num_shown)
-        rows = tuple(
+    def rows(self, folder: Path, live: Sequence[str], pictures: Compared) -> tuple[Row, ...]:
+        """Copy every concept's pictures into the gallery's folder."""
+        shelf = _PictureFolder(folder, self.settings.num_shown)
+        columns = {
+            "alone": f"{OURS.method} alone",
+            "merged": f"{OURS.name} merged",
+            "lora_sum": f"{LORA_SUM.name} merged",
+            "lora_best": f"{LORA_BEST.name} merged",
+        }
+        return tuple(
             Row(
                 name=concept.name,
                 kind=concept.kind,
-                prompt=pictures[concept.name, "orthogonal merged"].prompt,
+                prompt=pictures[concept.name, columns["merged"]].prompt,
                 live=concept.name in live,
-                references=shelf.put(f"{concept.name}-reference", concept.split().held_out),
-                alone=shelf.put(f"{concept.name}-alone", pictures[concept.name, "orthogonal alone"].files),
-                merged=shelf.put(f"{concept.name}-merged", pictures[concept.name, "orthogonal merged"].files),
-                lora=shelf.put(f"{concept.name}-lora", pictures[concept.name, "lora merged"].files),
+                real=shelf.put(f"{concept.name}-real", concept.split().held_out),
+                **{
+                    column: shelf.put(f"{concept.name}-{column}", pictures[concept.name, state].files)
+                    for column, state in columns.items()
+                },
             )
             for concept in self.concepts
         )
-        pairs = zip(combined["orthogonal"], combined["lora"], strict=True)
-        combinations = tuple(
+
+    def combinations(
+        self, folder: Path, combined: Mapping[DemoVariant, Sequence[PictureSet]]
+    ) -> tuple[Combination, ...]:
+        """Copy the pictures of several concepts into the gallery's folder."""
+        shelf = _PictureFolder(folder, self.settings.num_shown)
+        sets = zip(*(combined[variant] for variant in VARIANTS), strict=True)
+        return tuple(
             Combination(
                 prompt=ours.prompt,
                 merged=shelf.put(f"combination-{number}-merged", ours.files),
-                lora=shelf.put(f"combination-{number}-lora", theirs.files),
+                lora_sum=shelf.put(f"combination-{number}-lora_sum", summed.files),
+                lora_best=shelf.put(f"combination-{number}-lora_best", best.files),
             )
-            for number, (ours, theirs) in enumerate(pairs)
+            for number, (ours, summed, best) in enumerate(sets)
         )
-        return Gallery(rows, combinations, tuple(summaries), seconds)
 
     def _prompt(self, concept: ConceptSource, trigger: str) -> str:
         return fill_prompts([self.settings.prompts[concept.kind]], trigger)[0]
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _PictureFolder:
     """The gallery's own copies of its pictures."""
 
     folder: Path
@@ -191,11 +223,11 @@ class _Shelf:
 
 
 def combine_prompts(templates: Sequence[str], triggers: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Fill `{person}`, `{subject}`, `{scene}`, `{style}` with triggers in turn, so that all concepts get theirs.
+    """Fill `{person}`, `{subject}`, `{scene}`, `{style}` with triggers in turn, and `{NAME}` with a concept's trigger.
 
     Args:
-        templates: Prompts; one that names a kind without concepts is left out.
-        triggers: Kind -> what its concepts are called.
+        templates: Prompts; one that names something else is left out.
+        triggers: Kind or concept name -> triggers.
     """
     used = dict.fromkeys(triggers, 0)
     prompts = []

@@ -1,8 +1,15 @@
 """Where what can be computed again is kept between runs."""
 
+import tempfile
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The user's folder for what Orthoplex computes once: ``~/.cache/orthoplex``; it may be removed at any time."""
-    return Path.home() / ".cache" / "orthoplex"
+    """The user's folder for what is computed once, ``~/.cache/orthoplex``; of a user without a home, a temporary one.
+
+    It need not exist, and may be removed at any time.
+    """
+    try:
+        return Path.home() / ".cache" / "orthoplex"
+    except (RuntimeError, KeyError):
+        return Path(tempfile.gettempdir()) / "orthoplex"
