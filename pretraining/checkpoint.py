@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ def _flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def digest(data: bytes) -> str:
+    """Stands for bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def kept_value(path: Path, name: str) -> int | str | None:

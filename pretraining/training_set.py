@@ -167,8 +167,3 @@ class TrainingSamples:
 def _latents(data: list[np.ndarray], pca: autoencoder.PatchPca) -> Tensor:
     """Pictures (128, 128, 3) uint8 -> (n, LATENTS, 16, 16), half."""
     return pca.encode(autoencoder.picture_tensor(np.stack(data))).half()
-
-
-def open_samples(work: Path, painted_share: float) -> TrainingSamples:
-    """The samples of a run whose latent space lies under `work`; writes the tokenizer there."""
-    return TrainingSamples(tokenizer.build(work / "tokenizer"), autoencoder.PatchPca.load(work), work, painted_share)
