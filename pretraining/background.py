@@ -62,6 +62,7 @@ def start(work: Path, arguments: list[str]) -> int:
             start_new_session=True,
         )
     write_text(work / "training.pid", f"{process.pid}\n")
+    process.returncode = 0  # it outlives this program, which does not wait for it
     return process.pid
 
 

@@ -49,7 +49,8 @@ def pack(work: Path, model: nn.Module, folder: Path) -> int:
         name: rounded(value, value.shape, steps).half().contiguous()
         for name, value in named(model, state["average"]).items()
     }
-    packed = lzma.compress(save({**tensors, "pca.mean": pca.mean, "pca.components": pca.components}), preset=9)
+    tensors |= {"pca.mean": pca.mean.contiguous(), "pca.components": pca.components.contiguous()}
+    packed = lzma.compress(save(tensors), preset=9)
     if len(packed) > MOST_BYTES:
         raise ValueError(f"the packed weights take {len(packed)} bytes; allowed are at most {MOST_BYTES}")
     with written_atomically(folder / WEIGHTS) as temporary:
