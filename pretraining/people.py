@@ -160,13 +160,16 @@ class Person:
 
 
 def random_person(
-    rng: random.Random, style: str | None = None, hair_colours: Mapping[str, str] = HAIR_COLOURS
+    rng: random.Random,
+    style: str | None = None,
+    hair_colours: Mapping[str, str] = HAIR_COLOURS,
+    shares: Mapping[str, float] = PEOPLE_STYLES,
 ) -> Person:
-    """Draw an identity; the words are exact by construction (colours and accessories are set, not guessed).
+    """Draw an identity, of a style or one by its share; the words are exact, as colours and accessories are set.
 
     A word is None where the drawing style does not show it.
     """
-    style = style or rng.choices(list(PEOPLE_STYLES), list(PEOPLE_STYLES.values()))[0]
+    style = style or rng.choices(list(shares), list(shares.values()))[0]
     drawing = DRAWINGS[style]
     hair, shirt, skin = rng.choice(list(hair_colours)), rng.choice(list(SHIRT_COLOURS)), rng.choice(SKIN_COLOURS)
     hair_colour, hair_variant, variants = drawing.hair

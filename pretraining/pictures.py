@@ -18,7 +18,7 @@ import numpy as np
 
 from orthoplex.concepts import write_text
 from pretraining import compose as compose_module
-from pretraining import people, places, subjects, vocabulary
+from pretraining import mix, people, places, subjects, vocabulary
 from pretraining.compose import Factors, compose
 from pretraining.seeds import COLLECTION, HEADS, MEASURED
 
@@ -41,7 +41,7 @@ def _shard(arguments: tuple[int, int, int, str]) -> None:
 
 def source(seed: int) -> dict[str, str | int]:
     """What decides the pictures of a collection: the seed, and the code and words that compose them."""
-    modules = (compose_module, people, places, subjects, vocabulary)
+    modules = (compose_module, mix, people, places, subjects, vocabulary)
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return {"seed": seed, "code": hashlib.sha256(code).hexdigest()}
 

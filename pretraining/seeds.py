@@ -6,5 +6,7 @@ COLLECTION = 1
 MEASURED = 2
 #: what the shipped heads are measured on (`pretraining.heads`)
 HEADS = 3
-#: the composites that the denoiser learns from beside the collection
+#: the composites that the denoiser learns from
 COMPOSITES = 4
+#: the painted pictures that it learns from beside them
+PAINTED = 5

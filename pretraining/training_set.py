@@ -1,35 +1,36 @@
-"""What the denoiser learns from: the latents, captions and boxes of a collection and of many more composites.
+"""What the denoiser learns from: captioned composites, each made when its turn comes, and painted pictures.
 
-The collection's pictures are kept as pixels and half of them are painted, which takes long. The composites are not
-painted; only their latents are kept, so there can be a few hundred thousand of them, and the denoiser meets each a few
-times only: a caption that comes with few pictures is soon learned by heart, place and drawing included.
+Sample number k of a run depends on k alone: a run that was stopped goes on with the very samples it would have had, and
+nothing has to be made before it starts but the first painted pictures. A composite is shown once. Painting takes a
+hundred times as long, so painted pictures are made in shards, kept, and shown a few times while they lie in a window
+that moves on with the samples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from filelock import FileLock
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from pretraining import autoencoder, captions, pictures, tokenizer
 from pretraining.checkpoint import save
-from pretraining.compose import GRID, SIZE, Factors, compose
-from pretraining.denoiser import TrainingSet
-from pretraining.seeds import COMPOSITES
+from pretraining.compose import GRID, PEOPLE, SIZE, Factors, compose
+from pretraining.denoiser import Batch
+from pretraining.mix import NEXT
+from pretraining.seeds import COMPOSITES, PAINTED
 
-CAPTIONS_PER_PICTURE = 4
 #: pictures of the collection that a latent space is fitted on
 FITTED = 4000
-#: composites that one process makes at a time
-SHARD = 2500
+#: samples that show the same PEOPLE
+CROWD = 200_000
 
 
 def patch_pca(work: Path, data: np.ndarray) -> autoencoder.PatchPca:
@@ -74,49 +75,95 @@ def inside_boxes(factors: Factors) -> Tensor:
     return inside
 
 
-def _examples(
-    data: np.ndarray, rows: Sequence[Factors], seed: int, words: CLIPTokenizer, pca: autoencoder.PatchPca
-) -> dict[str, Tensor]:
-    """Latents, token numbers and boxes of pictures (n, 128, 128, 3)."""
-    rng = random.Random(f"captions/{seed}")
-    texts = [captions.caption(row, rng) for row in rows for _ in range(CAPTIONS_PER_PICTURE)]
-    ids = words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return {
-        "latents": torch.cat(
-            [pca.encode(autoencoder.picture_tensor(part)).half() for part in np.array_split(data, 24)]
-        ),
-        "ids": ids.reshape(len(rows), CAPTIONS_PER_PICTURE, -1).to(torch.int16),
-        "inside": torch.stack([inside_boxes(row) for row in rows]),
-    }
+class PaintedPictures:
+    """Latents and factors of painted pictures by their numbers, in shards of files under a folder.
+
+    A shard is written whole or not at all, by one process at a time, when it is first asked for. At sample k the window
+    ends WINDOW + k / EVERY pictures from the first one.
+    """
+
+    WINDOW, EVERY, SHARD = 1024, 100, 64
+
+    def __init__(self, work: Path, pca: autoencoder.PatchPca) -> None:
+        made_of = repr((pictures.source(PAINTED), pca.key))
+        self.pca, self.folder = pca, work / f"painted-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+        self._open: dict[int, dict] = {}
+
+    def window(self, sample: int) -> range:
+        """The numbers of the pictures that are shown at a sample."""
+        first = sample // self.EVERY // self.SHARD * self.SHARD
+        return range(first, first + self.WINDOW)
+
+    def shards(self, sample: int) -> range:
+        """The numbers of the shards that hold a sample's window."""
+        window = self.window(sample)
+        return range(window.start // self.SHARD, window.stop // self.SHARD)
+
+    def ensure(self, shard: int) -> Path:
+        """The file of a shard, made where it is missing."""
+        file = self.folder / f"{shard:05d}.pt"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_suffix(".lock")):
+                if not file.exists():
+                    save(file, self._paint(shard))
+        return file
+
+    def picture(self, number: int) -> tuple[Tensor, Factors]:
+        """Latents (LATENTS, 16, 16), half, and factors."""
+        shard, place = divmod(number, self.SHARD)
+        if shard not in self._open:
+            self._open = {
+                kept: value for kept, value in self._open.items() if kept > shard - 2 * self.WINDOW // self.SHARD
+            }
+            self._open[shard] = torch.load(self.ensure(shard), weights_only=True)
+        held = self._open[shard]
+        return held["latents"][place], Factors.from_row(held["rows"][place])
+
+    def _paint(self, shard: int) -> dict[str, object]:
+        numbers = range(shard * self.SHARD, (shard + 1) * self.SHARD)
+        made = [compose(PAINTED, number, styled=1.0, mix=NEXT, crowd=number // PEOPLE * PEOPLE) for number in numbers]
+        return {
+            "latents": _latents([np.asarray(picture) for picture, _ in made], self.pca),
+            "rows": [asdict(factors) for _, factors in made],
+        }
 
 
-def _composites(arguments: tuple[int, int, Path]) -> dict[str, Tensor]:
-    """Composites `start` to `stop`, never painted."""
-    start, stop, work = arguments
-    torch.set_num_threads(1)
-    made, rows = zip(*(compose(COMPOSITES, index, styled=0.0) for index in range(start, stop)), strict=True)
-    words = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    pca = autoencoder.PatchPca.load(work)
-    return _examples(np.stack([np.asarray(picture) for picture in made]), rows, start, words, pca)
+class TrainingSamples:
+    """All samples of a run, by their numbers.
+
+    Attributes:
+        vocabulary: Which tokens the ids mean; a hash.
+        latent_space: Which latents these are; a hash.
+        painted: The painted pictures.
+    """
+
+    def __init__(self, words: CLIPTokenizer, pca: autoencoder.PatchPca, work: Path, painted_share: float) -> None:
+        self.vocabulary, self.latent_space = tokenizer.vocabulary_hash(words), pca.key
+        self.painted = PaintedPictures(work, pca)
+        self._words, self._pca, self._share = words, pca, painted_share
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """The samples numbered `start` to `stop`."""
+        latents: dict[int, Tensor] = {}
+        composed: dict[int, np.ndarray] = {}
+        rows, texts = [], []
+        for number in range(start, stop):
+            rng = random.Random(f"sample/{number}")
+            if rng.random() < self._share:
+                latents[number], factors = self.painted.picture(rng.choice(self.painted.window(number)))
+            else:
+                picture, factors = compose(COMPOSITES, number, styled=0.0, mix=NEXT, crowd=number // CROWD * PEOPLE)
+                composed[number] = np.asarray(picture)
+            rows.append(factors)
+            texts.append(captions.caption(factors, rng, NEXT.sided))
+        if composed:
+            latents |= dict(zip(composed, _latents(list(composed.values()), self._pca), strict=True))
+        ids = self._words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        inside = torch.stack([inside_boxes(row) for row in rows])
+        return Batch(torch.stack([latents[number] for number in range(start, stop)]), ids, inside)
 
 
-def prepare(work: Path, composites: int, workers: int | None = None) -> TrainingSet:
-    """The collection under `work` and so many composites; made once for the same pictures and words, then read."""
-    data, factors = pictures.load(work / "pictures")
-    pca = patch_pca(work, data)
-    words = tokenizer.build(work / "tokenizer")
-    vocabulary = tokenizer.vocabulary_hash(words)
-    grammar = Path(str(captions.__file__)).read_text()
-    told = (vocabulary, CAPTIONS_PER_PICTURE, composites, pictures.source(COMPOSITES), grammar, factors)
-    key = hashlib.sha256(repr(told).encode() + data.tobytes() + pca.components.numpy().tobytes())
-    cache = work / f"latents-{key.hexdigest()[:16]}.pt"
-    if not cache.exists():
-        parts = [_examples(data, factors, -1, words, pca)]
-        jobs = [(start, min(start + SHARD, composites), work) for start in range(0, composites, SHARD)]
-        with ProcessPoolExecutor(workers, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
-            for part in pool.map(_composites, jobs):
-                parts.append(part)
-                print(f"{len(parts) - 1}/{len(jobs)} parts of the composites", flush=True)
-        save(cache, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-    examples = torch.load(cache, weights_only=True)
-    return TrainingSet(**examples, vocabulary=vocabulary, latent_space=pca.key, collection=len(data))
+def _latents(data: list[np.ndarray], pca: autoencoder.PatchPca) -> Tensor:
+    """Pictures (128, 128, 3) uint8 -> (n, LATENTS, 16, 16), half."""
+    return pca.encode(autoencoder.picture_tensor(np.stack(data))).half()

@@ -1,13 +1,12 @@
 """The autoencoder's encoder is patch PCA, and the denoiser's loop resumes and averages as it says."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 
 from orthoplex.models import load_base
 from pretraining import tokenizer
@@ -16,14 +15,9 @@ from pretraining.channels import projected
 from pretraining.compose import Box, Factors, Thing
 from pretraining.decoder import DecoderConfig, DenoisedLatents, crop_batch, noise_levels
 from pretraining.denoiser import (
-    Denoiser,
-    DenoiserConfig,
-    TrainingSet,
     focus_weights,
     random_timesteps,
-    schedule,
     scheduler,
-    train,
 )
 from pretraining.export import loss_curve
 from pretraining.muon import Muon, Shared, layout, named, orthogonalised
@@ -104,14 +98,6 @@ def test_latents_have_one_scale_and_components_are_orthogonal(pictures: np.ndarr
     assert latents.var((0, 2, 3)).mean() == pytest.approx(1.0, abs=0.05)
     rows = torch.nn.functional.normalize(pca.components.reshape(LATENTS, -1), dim=1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(LATENTS), atol=1e-4, rtol=0)
-
-
-def test_the_rate_rises_stays_and_falls() -> None:
-    config = DenoiserConfig(samples=1000, warmup_samples=100, decay_share=0.5)
-    assert schedule(config, 49) == pytest.approx(0.5)
-    assert schedule(config, 400) == pytest.approx(1.0)
-    assert schedule(config, 750) == pytest.approx(0.51)
-    assert schedule(config, 1000) == pytest.approx(0.02)
 
 
 def test_the_last_timestep_holds_no_signal() -> None:
@@ -201,70 +187,6 @@ def test_weights_of_another_network_are_refused() -> None:
         named(network, torch.zeros(3))
 
 
-def tiny_set() -> TrainingSet:
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(6, LATENTS, 16, 16, generator=generator)
-    ids = torch.randint(0, 50, (6, 2, 8), generator=generator)
-    return TrainingSet(
-        latents,
-        ids,
-        torch.rand(6, 16, 16, generator=generator) < 0.4,
-        vocabulary="fifty",
-        latent_space="a",
-        collection=6,
-    )
-
-
-def test_a_batch_has_its_share_of_the_collection() -> None:
-    data = replace(tiny_set(), collection=2)
-    rows = data.draw(4000, 0.35, torch.Generator().manual_seed(0))
-    assert set(rows.tolist()) == set(range(6))
-    assert (rows < 2).float().mean() == pytest.approx(0.35, abs=0.03)
-    assert set(tiny_set().draw(100, 0.35, torch.Generator().manual_seed(0)).tolist()) == set(range(6))
-
-
-def small_denoiser() -> Denoiser:
-    """Fifty words, and a narrow U-Net."""
-    torch.manual_seed(0)
-    model = Denoiser(50)
-    widths = {"block_out_channels": (16, 32, 32), "attention_head_dim": (1, 1, 1), "norm_num_groups": 8}
-    model.unet = UNet2DConditionModel.from_config({**model.unet.config, **widths})
-    return model
-
-
-def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
-    data = tiny_set()
-    short = DenoiserConfig(samples=4, batch_size=2, warmup_samples=1, decay_share=1e-9)
-    whole = DenoiserConfig(samples=8, batch_size=2, warmup_samples=1, decay_share=1e-9)
-    list(train(short, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    list(train(whole, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    list(train(whole, data, small_denoiser(), tmp_path / "b.pt", "cpu", compiled=False))
-    resumed, unbroken = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
-    assert resumed["samples"] == unbroken["samples"] == 8
-    for name in ("weights", "average", "first", "second"):
-        torch.testing.assert_close(resumed[name], unbroken[name], rtol=0, atol=0)
-
-
-def test_a_run_may_become_longer_and_nothing_else(tmp_path: Path) -> None:
-    data, config = tiny_set(), DenoiserConfig(samples=2, batch_size=2)
-    list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    with pytest.raises(ValueError, match=r"batch_size is 4; allowed is 2, with which .*a.pt began"):
-        other = replace(config, batch_size=4, samples=8)
-        next(train(other, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    list(train(replace(config, samples=4), data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    assert torch.load(tmp_path / "a.pt", weights_only=True)["samples"] == 4
-
-
-def test_a_loss_that_is_not_finite_leaves_the_checkpoint(tmp_path: Path) -> None:
-    data, config = tiny_set(), DenoiserConfig(samples=2, batch_size=2)
-    list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    before = (tmp_path / "a.pt").read_bytes()
-    data.latents.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="the loss is nan after 2 samples; the last checkpoint is untouched"):
-        list(train(replace(config, samples=4), data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    assert (tmp_path / "a.pt").read_bytes() == before
-
-
 def test_a_quarter_of_the_crops_get_exact_latents() -> None:
     levels = noise_levels(20_000, torch.Generator().manual_seed(0))
     assert (levels == 0).float().mean() == pytest.approx(0.25, abs=0.01)
@@ -313,22 +235,6 @@ def test_the_perceptual_distance_is_zero_for_equal_pictures_and_pulls_one_side_o
     assert torch.autograd.grad(found, target, allow_unused=True) == (None,)
 
 
-def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path) -> None:
-    torch.save({"model": {}, "samples": 3}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="a.pt was written for another vocabulary, or by another version"):
-        next(train(DenoiserConfig(), tiny_set(), small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-
-
-def test_a_checkpoint_for_other_words_or_latents_is_refused(tmp_path: Path) -> None:
-    data = tiny_set()
-    config = DenoiserConfig(samples=2, batch_size=2)
-    list(train(config, data, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-    for name in ("vocabulary", "latent_space"):
-        other = replace(data, **{name: "another"})
-        with pytest.raises(ValueError, match=rf"a.pt was written for another {name}"):
-            next(train(config, other, small_denoiser(), tmp_path / "a.pt", "cpu", compiled=False))
-
-
 def test_only_merges_that_a_word_needs_are_kept() -> None:
     table = [("a", "t</w>"), ("c", "at</w>"), ("d", "o"), ("do", "g</w>")]
     assert tokenizer.merges_needed(table, ["cat"]) == [("a", "t</w>"), ("c", "at</w>")]
@@ -355,20 +261,6 @@ def test_things_weigh_more_than_the_scene_and_every_picture_the_same() -> None:
     torch.testing.assert_close(weights.mean((1, 2)), torch.ones(2))
     torch.testing.assert_close(weights[0, 0, 0] / weights[0, 3, 3], torch.tensor(3.0))
     assert (weights[1] == 1).all()
-
-
-def test_the_loss_is_the_plain_one_where_weights_are_even_and_counts_what_is_weighed() -> None:
-    model, data = small_denoiser(), tiny_set()
-
-    def loss(weights: torch.Tensor) -> float:
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            return float(model.loss(model.unet, data.latents, data.ids[:, 0], weights, generator))
-
-    half = torch.zeros(6, 16, 16)
-    half[:, :8] = 2.0
-    assert loss(torch.ones(6, 16, 16)) == pytest.approx((loss(half) + loss(2 - half)) / 2, rel=1e-5)
-    assert loss(half) != pytest.approx(loss(2 - half), rel=1e-3)
 
 
 def test_timesteps_cover_the_schedule_and_lie_more_often_in_the_noisy_middle() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pretraining import pictures
 from pretraining.compose import Factors
-from pretraining.seeds import COLLECTION, COMPOSITES, HEADS, MEASURED
+from pretraining.seeds import COLLECTION, COMPOSITES, HEADS, MEASURED, PAINTED
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_pictures_without_factors_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [MEASURED, HEADS])
 def test_what_is_measured_on_is_never_a_collection(tmp_path: Path, seed: int) -> None:
-    assert len({MEASURED, HEADS, COLLECTION, COMPOSITES}) == 4
+    assert len({MEASURED, HEADS, COLLECTION, COMPOSITES, PAINTED}) == 5
     with pytest.raises(ValueError, match=f"seed is {seed}, whose pictures are measured on; allowed are others"):
         pictures.build(tmp_path / "new", 2, seed=seed, workers=1)
     assert not (tmp_path / "new").exists()
