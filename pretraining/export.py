@@ -160,7 +160,8 @@ def generate(
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
-    with channels_last(pipe), precision("auto", pipe.device):
+    channels_last(pipe)
+    with precision("auto", pipe.device):
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])
             seeds = [torch.Generator().manual_seed(start + n) for n in range(len(part))]

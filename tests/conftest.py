@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orthoplex.models import Base, hash_cache, load_base
+from orthoplex.models import Base, load_base
 from tests.pico import build_pico
 
 
@@ -19,11 +19,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests remember nothing in the user's folder, and recall nothing from it."""
-    file = tmp_path_factory.mktemp("cache") / "base-hashes.json"
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and what they start, store nothing in the user's cache folder, and find nothing in it."""
+    home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hash_cache, "cache_file", lambda: file)
+        patch.setenv("HOME", str(home))
+        patch.setenv("USERPROFILE", str(home))
         yield
 
 
