@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from orthoplex.errors import BaseModelError
@@ -109,6 +110,26 @@ def test_a_missing_tokenizer_is_refused(damaged):
     with pytest.raises(
         BaseModelError, match="tokenizer gives up to 1000.* tokens, allowed are the 32 that the encoder"
     ):
+        load_base(damaged)
+
+
+def test_the_names_of_the_first_autoencoders_are_read(damaged, pico):
+    path = damaged / "vae" / "diffusion_pytorch_model.safetensors"
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(path)
+    for name in [name for name in tensors if ".attentions." in name]:
+        part = next((part for part in older if f".{part}." in name), None)
+        if part is not None:
+            tensors[name.replace(f".{part}.", f".{older[part]}.")] = tensors.pop(name)
+    save_file(tensors, path, metadata={"format": "pt"})
+    found = load_base(damaged).pipeline.vae.state_dict()
+    assert all(torch.equal(found[name], values) for name, values in pico.pipeline.vae.state_dict().items())
+
+
+def test_other_networks_than_the_usual_are_left_to_the_library(damaged):
+    index = damaged / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"vae": ["diffusers", "AsymmetricAutoencoderKL"]}))
+    with pytest.raises(BaseModelError, match="base '.*/damaged' cannot be loaded: "):
         load_base(damaged)
 
 
