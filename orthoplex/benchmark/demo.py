@@ -158,7 +158,7 @@ def _merge_variants(
         paths = {concept.name: material.shipped(concept.name, variant.method) for concept in material.concepts}
         message = f"{len(paths)} concepts, {variant.name}"
         yield BenchmarkEvent("merge", 0, 1, message)
-        merged[variant] = _merge_all(workspace, variant, paths | (live if variant == OURS else {}))
+        merged[variant] = _merge_all(workspace, variant, {**paths, **(live if variant == OURS else {})})
         yield BenchmarkEvent("merge", 1, 1, message)
     return merged
 
