@@ -78,8 +78,8 @@ def inside_boxes(factors: Factors) -> Tensor:
 class PaintedPictures:
     """Latents and factors of painted pictures by their numbers, in shards of files under a folder.
 
-    A shard is written whole or not at all, by one process at a time, when it is first asked for. The window holds `size`
-    pictures, a multiple of SHARD; at sample k it begins with picture k / EVERY.
+    A shard is written whole or not at all, by one process at a time, when it is first asked for. The window holds
+    `size` pictures, a multiple of SHARD; at sample k it begins with picture k / EVERY.
     """
 
     EVERY, SHARD = 100, 64

@@ -98,7 +98,7 @@ def test_a_shard_whose_maker_was_killed_is_made_again(tmp_path: Path, pca: Patch
 
 
 def test_other_pictures_or_latents_are_kept_apart(
-    tmp_path: Path, pca: PatchPca, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pca: PatchPca, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = PaintedPictures(tmp_path, pca, 8).folder
     assert PaintedPictures(tmp_path, PatchPca(pca.mean + 1, pca.components), 8).folder != one
