@@ -1,8 +1,8 @@
 """Try `make base-gpu` without a GPU: `python -m pretraining.dry_run`.
 
-In a fresh checkout of the last commit, with nothing but the file of drawings, it trains for a few steps on the CPU, is
-killed, goes on from what it had packed alone, ends and packs its weights. The record goes to `--output`. This checkout's
-`.venv` is used as it is.
+In a fresh checkout of the last commit, with nothing but the file of drawings, it trains for a few steps on the CPU,
+is killed, goes on from what it had packed alone, ends and packs its weights. The record goes to `--output`. This
+checkout's `.venv` is used as it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How fast the denoiser trains beside other work: `python -m pretraining.speed`.
 
 Trains for a while with one and with two processes of one thread at the lowest priority, alone and beside a test run
-that is repeated, and writes samples a second, and how long that test run takes, to `--output`. Compiling does not count.
+that is repeated, and writes samples a second, and how long that test run takes, to `--output`. Compiling is left out.
 """
 
 from __future__ import annotations
