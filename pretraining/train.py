@@ -76,7 +76,7 @@ def denoiser_command(options: argparse.Namespace) -> None:
     if options.initial is not None and not seen:
         _begin_with(model, words, options)
     if options.workers:
-        data = MadeAhead(data, options.workers)
+        data = MadeAhead(data, options.workers, config.samples)
     if options.processes == 1:
         _run_denoiser(0, config, data, model, options, None, None)
         return
