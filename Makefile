@@ -4,15 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
-# of `make base`: what it goes on from, how many samples the denoiser sees, and by how many processes (1 on a GPU)
+# of `make base` and `make base-gpu`: what it goes on from, and how many samples the denoiser sees, which a run keeps;
+# where it is kept, and its few megabytes; of a GPU's run, the processes that compose pictures, and the file of drawings
 INITIAL ?= orthoplex/vignette/base
-SAMPLES ?= 1500000
-PROCESSES ?= 2
+SAMPLES ?= 4000000
+PROCESSES ?= 1
+WORK ?= work
+PACKED ?= pretraining/next-base
+WORKERS ?= $(shell nproc)
+DEVICE ?= cuda
+ART ?= work/art.tar.xz
+TRAIN = $(BIN)/python -m pretraining.train denoiser --initial $(INITIAL) --samples $(SAMPLES) --work $(WORK) --packed $(PACKED)
 SOURCES := orthoplex pretraining benchmarks tests .ci
 # in this order: rates first, then what the others take their trainings from
 EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges fifteen-least-squares how-many how-many-lora identities ablations where-identity-lives together merge-of-twelve
 
-.PHONY: help env pretraining-env test test-all gate format demo bench pool base concepts clean
+.PHONY: help env pretraining-env test test-all gate format demo bench pool base base-start base-stop base-gpu base-art concepts clean
 
 help:
 	@echo "make env        create .venv with the pinned dependencies"
@@ -22,7 +29,9 @@ help:
 	@echo "make bench      run the experiments and regenerate results/"
 	@echo "make pool       build the pictures that most experiments take"
 	@echo "make concepts   train the shipped concept files again"
-	@echo "make base       train the embedded base again (hours on a CPU)"
+	@echo "make base       train the embedded base again (days on a CPU)"
+	@echo "make base-start train its denoiser beside other work; make base-stop ends that"
+	@echo "make base-gpu   train its denoiser on a GPU, from the file that make base-art writes"
 	@echo "make format     format the code"
 	@echo "make test-all   also the slow tests"
 	@echo "make clean      remove builds, caches and demo/ (work/ and .venv stay)"
@@ -82,17 +91,37 @@ bench: env pool
 	$(BIN)/python -m orthoplex.benchmark.token_slots
 	set -e; for experiment in $(EXPERIMENTS); do $(BIN)/orthoplex bench experiments/$$experiment.toml; done
 
-# The embedded base, trained and put in the place of the one that ships; hours on a CPU. Stopped, it goes on where it was.
+# The embedded base, trained and put in the place of the one that ships; days on a CPU. Stopped, it goes on where it was.
 base: pretraining-env
 	$(BIN)/python -m pretraining.assets
+	$(TRAIN) --processes $(PROCESSES)
 	$(BIN)/python -m pretraining.pictures
-	$(BIN)/python -m pretraining.train denoiser --initial $(INITIAL) --samples $(SAMPLES) --processes $(PROCESSES)
 	$(BIN)/python -m pretraining.train decoder --initial $(INITIAL)
 	$(BIN)/python -m pretraining.train refine
 	$(BIN)/python -m pretraining.train export
+	$(BIN)/python -m pretraining.foreign_inputs
 	$(BIN)/python -m pretraining.measure
 	$(BIN)/python -m pretraining.heads
 	$(BIN)/python -m pretraining.concepts
+
+# Its denoiser, one thread at the lowest priority, detached from the terminal.
+base-start: pretraining-env
+	$(BIN)/python -m pretraining.assets
+	$(BIN)/python -m pretraining.background start --work $(WORK) --samples $(SAMPLES) --packed $(PACKED)
+
+base-stop:
+	$(BIN)/python -m pretraining.background stop --work $(WORK)
+
+# The drawings and scenes in one file of ten megabytes, for a machine without npm.
+base-art: pretraining-env
+	$(BIN)/python -m pretraining.assets
+	$(BIN)/python -m pretraining.assets pack $(ART)
+
+# Its denoiser on a GPU. Stopped, it goes on where it was; at the end it is packed, and goes on anywhere from that.
+base-gpu: pretraining-env
+	if test -f $(ART); then $(BIN)/python -m pretraining.assets unpack $(ART); else $(BIN)/python -m pretraining.assets; fi
+	$(TRAIN) --device $(DEVICE) --workers $(WORKERS) --log-every 100 --save-every 500 $(MORE)
+	$(BIN)/python -m pretraining.train pack --work $(WORK) --packed $(PACKED)
 
 # The concept files that ship with the package, trained again.
 concepts: env

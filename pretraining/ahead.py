@@ -15,7 +15,7 @@ _samples: list[TrainingSamples] = []
 
 @dataclass(eq=False)
 class MadeAhead:
-    """The batches of `samples`, composed by `workers` processes while earlier ones are learned from.
+    """The batches of `samples` up to number `end`, composed by `workers` processes while earlier ones are learned from.
 
     Batches are asked for one after the other and all of one size. Painted pictures are begun a few shards ahead, so
     that no two workers want the same one.
@@ -23,6 +23,7 @@ class MadeAhead:
 
     samples: TrainingSamples
     workers: int
+    end: int
     batches_ahead: int = 64
     _batches: dict[int, Future[Batch]] = field(default_factory=dict)
     _shards: dict[int, Future[None]] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class MadeAhead:
     def batch(self, start: int, stop: int) -> Batch:
         """The samples numbered `start` to `stop`."""
         size = stop - start
-        for first in range(start, start + self.batches_ahead * size, size):
+        for first in range(start, min(start + self.batches_ahead * size, max(self.end, stop)), size):
             if first not in self._batches:
                 self._paint(first + size)
                 self._batches[first] = self._pool.submit(_batch, first, first + size)

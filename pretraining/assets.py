@@ -129,7 +129,8 @@ def _used_icons(family: str) -> dict:
     return {**sizes, "icons": {name: data["icons"][name] for name in sorted(names)}, "aliases": aliases}
 
 
-def _scene_file(kind: str, place: str, root: Path = ASSETS) -> Path:
+def _scene_file(kind: str, place: str, root: Path | None = None) -> Path:
+    root = root or ASSETS
     if kind == "panorama":
         return root / "panoramas" / "package" / "hdri" / f"{place}.exr.js"
     return root / "procgen" / "procgen" / "data" / "assets" / place

@@ -34,9 +34,10 @@ TEXT_WIDTH = 192
 class DenoiserConfig:
     """Knobs of the training; `samples` is the budget the rate schedule is laid over.
 
-    A latent where a thing stands counts 1 + `focus` times as much as one of the scene; `painted_share` is that of
-    painted pictures. It computes with weights rounded to `rounding_steps` grid steps in a standard deviation, as they
-    will ship. Where a run goes on without its moments, its rate rises anew over `restart_samples`, below the schedule.
+    A latent where a thing stands counts 1 + `focus` times as much as one of the scene. `painted_share` is that of
+    painted pictures, of which `painted_window` are shown at a time. It computes with weights rounded to
+    `rounding_steps` grid steps in a standard deviation, as they will ship. Where a run goes on without its moments, its
+    rate rises anew over `restart_samples`, below the schedule.
     """
 
     samples: int = 4_000_000
@@ -48,6 +49,7 @@ class DenoiserConfig:
     ema: float = 0.998
     focus: float = 1.0
     painted_share: float = 0.12
+    painted_window: int = 1024
     restart_samples: int = 12_800
     rounding_steps: int = 16
     seed: int = 0

@@ -31,6 +31,7 @@ from transformers import CLIPTokenizer
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from pretraining import captions, foreign_prompts, pictures, tokenizer
+from pretraining.ahead import MadeAhead
 from pretraining.autoencoder import PatchPca, build
 from pretraining.carry_over import carry_over, with_more_channels
 from pretraining.checkpoint import kept_number, save
@@ -55,7 +56,7 @@ from pretraining.training_set import TrainingSamples, keep_latent_space, patch_p
 
 def denoiser_command(options: argparse.Namespace) -> None:
     """Train the denoiser, print a line per interval, append the loss curve."""
-    config = DenoiserConfig(batch_size=options.batch_size)
+    config = DenoiserConfig(batch_size=options.batch_size, painted_window=options.painted_window)
     if options.samples:
         config = replace(config, samples=options.samples)
     words = tokenizer.build(options.work / "tokenizer")
@@ -68,12 +69,14 @@ def denoiser_command(options: argparse.Namespace) -> None:
         keep_latent_space(options.work, options.initial)
     elif not PatchPca.file(options.work).exists():
         patch_pca(options.work, pictures.load(options.work / "pictures")[0])
-    data = TrainingSamples(words, PatchPca.load(options.work), options.work, config.painted_share)
+    data = TrainingSamples(words, PatchPca.load(options.work), options.work, config)
     seen = kept_number(options.work / "denoiser.pt", "samples")
     _begin_log(options.work / "denoiser.jsonl", seen)
     _note_denoiser(options, config, seen)
     if options.initial is not None and not seen:
         _begin_with(model, words, options)
+    if options.workers:
+        data = MadeAhead(data, options.workers, config.samples)
     if options.processes == 1:
         _run_denoiser(0, config, data, model, options, None, None)
         return
@@ -247,6 +250,8 @@ def main() -> None:
     parser.add_argument("--packed", type=Path, default=Path("pretraining/next-base"), help="the run in few megabytes")
     parser.add_argument("--log-every", type=int, default=Rhythm.log, help="steps between log lines of the denoiser")
     parser.add_argument("--save-every", type=int, default=Rhythm.save, help="steps between its checkpoints")
+    parser.add_argument("--painted-window", type=int, default=DenoiserConfig.painted_window)
+    parser.add_argument("--workers", type=int, default=0, help="processes that compose pictures, beside a GPU")
     parser.add_argument("--eager", action="store_true", help="do not compile the U-Net")
     parser.add_argument("--processes", type=int, default=1, help="of the denoiser, on a CPU; one thread each")
     parser.add_argument("--batch-size", type=int, default=DenoiserConfig.batch_size)
@@ -257,6 +262,8 @@ def main() -> None:
         parser.error(f"--batch-size {options.batch_size} is not shared evenly by --processes {options.processes}")
     if options.processes > 1 and options.device != "cpu":
         parser.error(f"--processes {options.processes} needs --device cpu; on {options.device} one process does")
+    if options.workers and options.processes > 1:
+        parser.error(f"--workers {options.workers} needs --processes 1; several processes compose their own pictures")
     if options.threads:
         torch.set_num_threads(options.threads)
     COMMANDS[options.stage](options)

@@ -23,7 +23,7 @@ from transformers import CLIPTokenizer
 from pretraining import autoencoder, captions, pictures, tokenizer
 from pretraining.checkpoint import save
 from pretraining.compose import GRID, PEOPLE, SIZE, Factors, compose
-from pretraining.denoiser import Batch
+from pretraining.denoiser import Batch, DenoiserConfig
 from pretraining.mix import NEXT
 from pretraining.seeds import COMPOSITES, PAINTED
 
@@ -78,13 +78,16 @@ def inside_boxes(factors: Factors) -> Tensor:
 class PaintedPictures:
     """Latents and factors of painted pictures by their numbers, in shards of files under a folder.
 
-    A shard is written whole or not at all, by one process at a time, when it is first asked for. At sample k the window
-    ends WINDOW + k / EVERY pictures from the first one.
+    A shard is written whole or not at all, by one process at a time, when it is first asked for. The window holds
+    `size` pictures, a multiple of SHARD; at sample k it begins with picture k / EVERY.
     """
 
-    WINDOW, EVERY, SHARD = 1024, 100, 64
+    EVERY, SHARD = 100, 64
 
-    def __init__(self, work: Path, pca: autoencoder.PatchPca) -> None:
+    def __init__(self, work: Path, pca: autoencoder.PatchPca, size: int) -> None:
+        if size < self.SHARD or size % self.SHARD:
+            raise ValueError(f"the window holds {size} painted pictures; allowed are multiples of {self.SHARD}")
+        self.size = size
         made_of = repr((pictures.source(PAINTED), pca.key))
         self.pca, self.folder = pca, work / f"painted-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
         self._open: dict[int, dict] = {}
@@ -92,7 +95,7 @@ class PaintedPictures:
     def window(self, sample: int) -> range:
         """The numbers of the pictures that are shown at a sample."""
         first = sample // self.EVERY // self.SHARD * self.SHARD
-        return range(first, first + self.WINDOW)
+        return range(first, first + self.size)
 
     def shards(self, sample: int) -> range:
         """The numbers of the shards that hold a sample's window."""
@@ -114,7 +117,7 @@ class PaintedPictures:
         shard, place = divmod(number, self.SHARD)
         if shard not in self._open:
             self._open = {
-                kept: value for kept, value in self._open.items() if kept > shard - 2 * self.WINDOW // self.SHARD
+                kept: value for kept, value in self._open.items() if kept > shard - 2 * self.size // self.SHARD
             }
             self._open[shard] = torch.load(self.ensure(shard), weights_only=True)
         held = self._open[shard]
@@ -138,10 +141,10 @@ class TrainingSamples:
         painted: The painted pictures.
     """
 
-    def __init__(self, words: CLIPTokenizer, pca: autoencoder.PatchPca, work: Path, painted_share: float) -> None:
+    def __init__(self, words: CLIPTokenizer, pca: autoencoder.PatchPca, work: Path, config: DenoiserConfig) -> None:
         self.vocabulary, self.latent_space = tokenizer.vocabulary_hash(words), pca.key
-        self.painted = PaintedPictures(work, pca)
-        self._words, self._pca, self._share = words, pca, painted_share
+        self.painted = PaintedPictures(work, pca, config.painted_window)
+        self._words, self._pca, self._share = words, pca, config.painted_share
 
     def batch(self, start: int, stop: int) -> Batch:
         """The samples numbered `start` to `stop`."""

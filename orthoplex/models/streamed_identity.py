@@ -16,7 +16,8 @@ from typing import final
 import torch
 from torch import nn
 
-from orthoplex.concepts.header import DTYPES, Header, TensorEntry
+from orthoplex.concepts.header import Header, TensorEntry
+from orthoplex.concepts.tensors import DTYPES
 from orthoplex.models.hash_cache import fingerprint, recall, remember
 from orthoplex.models.identity import is_hashed
 from orthoplex.models.layers import component_name

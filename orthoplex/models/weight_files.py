@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.header import DTYPES, HEADER_LIMIT_BYTES, Header, TensorEntry, tensor_bytes
+from orthoplex.concepts.header import HEADER_LIMIT_BYTES, Header, TensorEntry
+from orthoplex.concepts.tensors import DTYPES, tensor_bytes
 from orthoplex.errors import ConfigurationError
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}

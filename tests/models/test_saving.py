@@ -223,9 +223,9 @@ def test_a_weight_too_large_for_its_type_is_refused_by_name(half_folder, tmp_pat
 def test_how_weights_lie_in_memory_does_not_matter(pico_folder, tmp_path):
     base = load_base(pico_folder)
     base.save(tmp_path / "usual")
-    with channels_last(base.pipeline):
-        assert not base.pipeline.unet.conv_in.weight.is_contiguous()
-        base.save(tmp_path / "turned")
+    channels_last(base.pipeline)
+    assert not base.pipeline.unet.conv_in.weight.is_contiguous()
+    base.save(tmp_path / "turned")
     for path in (tmp_path / "usual").rglob("*.safetensors"):
         assert (tmp_path / "turned" / path.relative_to(tmp_path / "usual")).read_bytes() == path.read_bytes()
 

@@ -1,6 +1,7 @@
 """A run goes on from a few megabytes alone: where it was, on its schedule, with its weights as they ship."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,15 +37,24 @@ def run(work: Path, pca: PatchPca, config: DenoiserConfig = CONFIG, stop: int | 
     return lines
 
 
-@pytest.fixture
-def packed(tmp_path: Path, pca: PatchPca) -> Path:
-    """A run of 40 samples that was packed at 20."""
-    work = tmp_path / "work"
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, pca: PatchPca) -> Path:
+    """Folders `work` and `packed` of a run of 40 samples that was packed at 20."""
+    folder = tmp_path_factory.mktemp("run")
+    work = folder / "work"
     work.mkdir()
     (work / "denoiser.json").write_text('{"initial": {"folder": "base", "hash": "1"}}')
     pca.save(work)
     run(work, pca, stop=20)
-    assert pack(work, small_denoiser(), tmp_path / "packed") == (tmp_path / "packed" / WEIGHTS).stat().st_size
+    assert pack(work, small_denoiser(), folder / "packed") == (folder / "packed" / WEIGHTS).stat().st_size
+    return folder
+
+
+@pytest.fixture
+def packed(once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    for name in ("work", "packed"):
+        shutil.copytree(once / name, tmp_path / name)
     return tmp_path / "packed"
 
 

@@ -15,6 +15,7 @@ from pretraining import training_set
 from pretraining.ahead import MadeAhead
 from pretraining.autoencoder import LATENTS, PatchPca, fit_pca
 from pretraining.compose import Box, Factors, Thing
+from pretraining.denoiser import DenoiserConfig
 from pretraining.training_set import PaintedPictures, TrainingSamples
 
 
@@ -35,14 +36,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple]]:
         return Image.fromarray(pixels), Factors((fox,), "a cave", "cubist painting" if styled else None)
 
     monkeypatch.setattr(training_set, "compose", compose)
-    for name, value in {"WINDOW": 8, "EVERY": 10, "SHARD": 4}.items():
+    for name, value in {"EVERY": 10, "SHARD": 4}.items():
         monkeypatch.setattr(PaintedPictures, name, value)
     yield calls
 
 
 def samples(work: Path, pca: PatchPca, share: float = 0.3) -> TrainingSamples:
     words = CLIPTokenizer.from_pretrained("orthoplex/vignette/base/tokenizer")
-    return TrainingSamples(words, pca, work, share)
+    return TrainingSamples(words, pca, work, DenoiserConfig(painted_share=share, painted_window=8))
 
 
 def test_a_sample_is_the_same_in_every_batch_and_after_every_start(tmp_path: Path, pca: PatchPca, drawn: list) -> None:
@@ -69,7 +70,7 @@ def test_every_composite_is_shown_once_and_people_change(tmp_path: Path, pca: Pa
 
 
 def test_painted_pictures_lie_in_a_window_that_moves_on(tmp_path: Path, pca: PatchPca, drawn: list) -> None:
-    painted = PaintedPictures(tmp_path, pca)
+    painted = PaintedPictures(tmp_path, pca, 8)
     assert [painted.window(sample) for sample in (0, 39, 40, 400)] == [
         range(0, 8), range(0, 8), range(4, 12), range(40, 48)
     ]  # fmt: skip
@@ -78,14 +79,14 @@ def test_painted_pictures_lie_in_a_window_that_moves_on(tmp_path: Path, pca: Pat
     assert {index for _, index, *_ in drawn} <= set(range(40, 56))  # a fresh start makes what it shows, not what was
     assert sorted(path.name for path in painted.folder.glob("*.pt")) == ["00010.pt", "00011.pt", "00012.pt"]
     made = len(drawn)
-    again = PaintedPictures(tmp_path, pca)
+    again = PaintedPictures(tmp_path, pca, 8)
     latents, factors = again.picture(45)
     assert len(drawn) == made
     assert factors.style == "cubist painting" and latents.dtype == torch.half
 
 
 def test_a_shard_whose_maker_was_killed_is_made_again(tmp_path: Path, pca: PatchPca, drawn: list) -> None:
-    painted = PaintedPictures(tmp_path, pca)
+    painted = PaintedPictures(tmp_path, pca, 8)
     child = os.fork()
     if not child:  # dies while it holds the shard's lock
         training_set.compose = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
@@ -93,16 +94,22 @@ def test_a_shard_whose_maker_was_killed_is_made_again(tmp_path: Path, pca: Patch
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert not list(painted.folder.glob("*.pt"))
-    assert torch.equal(painted.picture(2)[0], PaintedPictures(tmp_path / "other", pca).picture(2)[0])
+    assert torch.equal(painted.picture(2)[0], PaintedPictures(tmp_path / "other", pca, 8).picture(2)[0])
 
 
 def test_other_pictures_or_latents_are_kept_apart(
-    tmp_path: Path, pca: PatchPca, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pca: PatchPca, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = PaintedPictures(tmp_path, pca).folder
-    assert PaintedPictures(tmp_path, PatchPca(pca.mean + 1, pca.components)).folder != one
+    one = PaintedPictures(tmp_path, pca, 8).folder
+    assert PaintedPictures(tmp_path, PatchPca(pca.mean + 1, pca.components), 8).folder != one
     monkeypatch.setattr(training_set.pictures, "source", lambda seed: {"seed": seed, "code": "other"})
-    assert PaintedPictures(tmp_path, pca).folder != one
+    assert PaintedPictures(tmp_path, pca, 8).folder != one
+
+
+@pytest.mark.parametrize("size", [0, 6])
+def test_a_window_holds_whole_shards(tmp_path: Path, pca: PatchPca, drawn: list, size: int) -> None:
+    with pytest.raises(ValueError, match=f"the window holds {size} painted pictures; allowed are multiples of 4"):
+        PaintedPictures(tmp_path, pca, size)
 
 
 class Inline:
@@ -124,13 +131,13 @@ def test_samples_made_ahead_are_the_same_and_every_shard_is_begun_before_it_is_n
     monkeypatch.setattr("pretraining.ahead.ProcessPoolExecutor", Inline)
     threads = torch.get_num_threads()
     plain = samples(tmp_path / "a", pca)
-    ahead = MadeAhead(samples(tmp_path / "b", pca), workers=2, batches_ahead=3)
+    ahead = MadeAhead(samples(tmp_path / "b", pca), workers=2, end=110, batches_ahead=3)
     assert (ahead.vocabulary, ahead.latent_space) == (plain.vocabulary, plain.latent_space)
     for start in range(0, 100, 20):
         one, other = plain.batch(start, start + 20), ahead.batch(start, start + 20)
         assert torch.equal(one.latents, other.latents) and torch.equal(one.ids, other.ids)
     asked = ahead._pool.asked
-    assert [call[1] for call in asked if call[0] == "_batch"] == list(range(0, 140, 20))
+    assert [call[1] for call in asked if call[0] == "_batch"] == list(range(0, 120, 20))
     painted = [call[1] for call in asked if call[0] == "_paint"]
     assert painted == sorted(set(painted))
     torch.set_num_threads(threads)

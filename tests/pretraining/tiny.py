@@ -1,12 +1,13 @@
 """A training of a narrow denoiser on random latents: seconds long, and with all that the real one has."""
 
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from diffusers import UNet2DConditionModel
 
 from pretraining.autoencoder import LATENTS
-from pretraining.denoiser import Batch, Denoiser
+from pretraining.denoiser import Batch, Denoiser, build_unet
 
 
 @dataclass
@@ -28,10 +29,15 @@ class TinySamples:
         return Batch(latents[rows], ids[rows], inside[rows])
 
 
+def narrow_unet() -> UNet2DConditionModel:
+    with torch.device("meta"):
+        config = build_unet().config
+    widths = {"block_out_channels": (16, 32, 32), "attention_head_dim": (1, 1, 1), "norm_num_groups": 8}
+    return UNet2DConditionModel.from_config({**config, **widths})
+
+
 def small_denoiser(words: int = 50) -> Denoiser:
     """Few words, and a narrow U-Net."""
     torch.manual_seed(0)
-    model = Denoiser(words)
-    widths = {"block_out_channels": (16, 32, 32), "attention_head_dim": (1, 1, 1), "norm_num_groups": 8}
-    model.unet = UNet2DConditionModel.from_config({**model.unet.config, **widths})
-    return model
+    with patch("pretraining.denoiser.build_unet", narrow_unet):
+        return Denoiser(words)
