@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthoplex import concepts
+from orthoplex import concepts, models, training
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("evaluation", "charts", "costs", "faces")
@@ -45,7 +45,8 @@ def python(code, *arguments, folder=ROOT):
         ("orthoplex.concepts", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.cli", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.merging", ("diffusers", "transformers", "matplotlib", "peft")),
-        ("orthoplex.training", ("matplotlib", "sklearn")),
+        ("orthoplex.models", ("torch", "diffusers", "transformers")),
+        ("orthoplex.training", ("torch", "diffusers", "transformers")),
         ("orthoplex.benchmark", ("matplotlib", "sklearn")),
     ],
 )
@@ -54,11 +55,29 @@ def test_an_import_brings_no_more_than_it_needs(room, absent):
     assert room in loaded and not {*absent} & {*loaded}
 
 
-def test_names_that_are_imported_when_asked_for_are_there():
-    found = {name: getattr(concepts, name) for name in concepts.__all__}
-    assert {*concepts._HOMES} < {*found} and all(value is not None for value in found.values())
-    with pytest.raises(AttributeError, match="module 'orthoplex.concepts' has no attribute 'nothing'"):
-        _ = concepts.nothing
+@pytest.mark.parametrize("room", [concepts, models, training], ids=lambda room: room.__name__)
+def test_names_that_are_imported_when_asked_for_are_there(room):
+    assert all(getattr(room, name) is not None for name in room.__all__)
+    modules = {path.stem for path in Path(room.__file__).parent.glob("*.py")}
+    assert not modules & {*room.__all__}  # an imported module would stand in the place of the name
+    with pytest.raises(AttributeError, match=f"module '{room.__name__}' has no attribute 'nothing'"):
+        _ = room.nothing
+
+
+def test_a_merge_of_the_shipped_files_builds_no_network(tmp_path):
+    code = """
+import json
+from pathlib import Path
+from orthoplex import vignette
+from orthoplex.training import merge_to_folder
+names = [sample.name for sample in vignette.sample_concepts()]
+files = [(vignette.concept_file(name, method="orthogonal"), 1.0) for name in names]
+merged = merge_to_folder("vignette", files, Path("merged"))
+print(json.dumps([merged.recipe["algorithm"], list(sys.modules)]))
+"""
+    algorithm, loaded = json.loads(python("import sys\n" + code, folder=tmp_path))
+    assert algorithm == "least-squares" and not {"diffusers", "transformers", "peft", "accelerate"} & {*loaded}
+    assert (tmp_path / "merged" / "recipe.json").is_file()
 
 
 def test_the_demo_can_be_imported_without_extras_and_its_encoder_names_one(hidden):

@@ -1,6 +1,5 @@
 """``orthoplex merge``: concepts and a base become an ordinary pipeline folder."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,8 @@ from orthoplex.cli.console import (
     AlgorithmOption,
     check_merge_options,
     errors_shown,
-    load_concepts,
     parse_options,
+    parse_strength,
     refuse_existing,
 )
 from orthoplex.names import AUTO
@@ -31,20 +30,14 @@ def merge(
     with errors_shown():
         refuse_existing(output, overwrite)
 
-        from orthoplex.models import check_pipeline_folder, check_pipeline_tokens, load_base
-        from orthoplex.training import merge_for
+        from orthoplex.training import merge_to_folder
 
-        check_pipeline_folder(output, overwrite=overwrite)
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
-        model = load_base(base)
-        loaded = load_concepts(concepts, model)
-        layered = [item for item, _ in loaded if item.token_layers or item.keys_values]
-        check_pipeline_tokens([token for item in layered for token in item.tokens])
-        began = time.monotonic()
-        merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale)
-        with model.folded(merged):
-            seconds = time.monotonic() - began
-            model.save(output, overwrite=overwrite)
-        noun = "concept" if len(loaded) == 1 else "concepts"
-        typer.echo(f"{output}: {len(loaded)} {noun} merged by {merged.recipe['algorithm']} in {seconds:.2f} s")
+        files = [parse_strength(text) for text in concepts]
+        merged = merge_to_folder(
+            base, files, output, algorithm=algorithm, options=options, scale=scale, overwrite=overwrite
+        )
+        noun = "concept" if len(files) == 1 else "concepts"
+        told = f"{len(files)} {noun} merged by {merged.recipe['algorithm']} in {merged.seconds:.2f} s"
+        typer.echo(f"{output}: {told}")

@@ -3,7 +3,6 @@
 A manifest is read without torch: every name that needs more is imported when it is first asked for.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from orthoplex.concepts.manifest import (
@@ -17,6 +16,7 @@ from orthoplex.concepts.manifest import (
     read_manifest,
     token_names,
 )
+from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.concepts.atomic import check_writable, write_text, written_atomically
@@ -26,30 +26,23 @@ if TYPE_CHECKING:
     from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_picture
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
 
-_HOMES = {
-    "Concept": "concept",
-    "PICTURE_SUFFIXES": "picture",
-    "cache_folder": "cache",
-    "check_writable": "atomic",
-    "decode_thumbnail": "thumbnail",
-    "encode_thumbnail": "thumbnail",
-    "load_concept": "file",
-    "picture_files": "picture",
-    "read_picture": "picture",
-    "save_concept": "file",
-    "write_text": "atomic",
-    "written_atomically": "atomic",
-}
-"""Name -> the module here that it is imported from when it is first asked for (PEP 562)."""
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
+__getattr__ = exports(
+    __name__,
+    {
+        "Concept": "concept",
+        "PICTURE_SUFFIXES": "picture",
+        "cache_folder": "cache",
+        "check_writable": "atomic",
+        "decode_thumbnail": "thumbnail",
+        "encode_thumbnail": "thumbnail",
+        "load_concept": "file",
+        "picture_files": "picture",
+        "read_picture": "picture",
+        "save_concept": "file",
+        "write_text": "atomic",
+        "written_atomically": "atomic",
+    },
+)
 
 __all__ = [
     "FORMAT_VERSIONS",

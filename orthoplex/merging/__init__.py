@@ -4,7 +4,7 @@ from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChan
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.foreign import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
-from orthoplex.merging.inputs import InputGrams, stored_gram
+from orthoplex.merging.inputs import InputGrams, missing_inputs, stored_gram
 from orthoplex.merging.merge import Merge, check_options, merge, merge_layers
 from orthoplex.merging.silence import silence
 
@@ -24,6 +24,7 @@ __all__ = [
     "crosstalk",
     "merge",
     "merge_layers",
+    "missing_inputs",
     "prompts_key",
     "silence",
     "store_foreign_gram",

@@ -49,6 +49,22 @@ def stored_gram(inputs: Tensor) -> Tensor:
     return rows.T @ rows
 
 
+def missing_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -> list[str]:
+    """Name what ``stored_inputs`` would lack.
+
+    Args:
+        concepts: Concepts of one base.
+        with_foreign: Whether foreign prompts are asked for, too.
+    """
+    missing = [f"the layers of {concept.told}" for concept in concepts if concept.inputs is None]
+    bases = {concept.manifest.base.hash: concept.manifest.base for concept in concepts} if with_foreign else {}
+    return missing + [
+        f"base '{base.name}' ({base.hash[:12]}) under foreign prompts"
+        for base in bases.values()
+        if stored_foreign_gram(base.hash) is None
+    ]
+
+
 def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: bool = False) -> InputGrams:
     """What concepts store of what their layers see, and, where asked for, what is stored of their base.
 
@@ -60,17 +76,10 @@ def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: 
     Raises:
         ConfigurationError: When something is not stored; names all of it, and what to do.
     """
-    missing = [f"the layers of {concept.told}" for concept in concepts if concept.inputs is None]
     layers = sorted({layer for concept in concepts for layer in concept.layers})
-    foreign: dict[str, Tensor] = {}
-    if with_foreign and concepts:
-        base = concepts[0].manifest.base
-        found = stored_foreign_gram(base.hash)
-        if found is None:
-            missing.append(f"base '{base.name}' ({base.hash[:12]}) under foreign prompts")
-        else:
-            foreign = dict.fromkeys(layers, found.gram)
-    if missing:
+    found = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
+    foreign = {} if found is None else dict.fromkeys(layers, found.gram)
+    if missing := missing_inputs(concepts, with_foreign=with_foreign):
         raise ConfigurationError(
             f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs, and there is none of "
             f"{'; '.join(missing)}. merge_for(base, …) gathers them from the base, and stores what the base answers; "

@@ -3,32 +3,70 @@
 The only room that imports diffusers and transformers.
 """
 
-from orthoplex.models.base import Base, Undo
-from orthoplex.models.families import EMBEDDED, FAMILIES, load_base
-from orthoplex.models.folding import Foldable
-from orthoplex.models.inputs import (
-    collected_grams,
-    gather_grams,
-    observed_inputs,
-    see_text_alone,
-    show_text,
-    text_layers,
+from typing import TYPE_CHECKING
+
+from orthoplex.exports import exports
+
+if TYPE_CHECKING:
+    from orthoplex.models.base import Base, Undo
+    from orthoplex.models.families import load_base
+    from orthoplex.models.folding import Foldable
+    from orthoplex.models.inputs import (
+        collected_grams,
+        gather_grams,
+        observed_inputs,
+        see_text_alone,
+        show_text,
+        text_layers,
+    )
+    from orthoplex.models.layers import SELECTIONS, is_text_encoders
+    from orthoplex.models.layout import channels_first, channels_last
+    from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
+    from orthoplex.models.versions import EMBEDDED, FAMILIES
+    from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
+    from orthoplex.models.whole_folder import check_pipeline_folder, check_pipeline_tokens
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Base": "base",
+        "ClipNetwork": "vision",
+        "DinoNetwork": "vision",
+        "EMBEDDED": "versions",
+        "FAMILIES": "versions",
+        "Foldable": "folding",
+        "Precision": "mixed_precision",
+        "SELECTIONS": "layers",
+        "Undo": "base",
+        "channels_first": "layout",
+        "channels_last": "layout",
+        "check_pipeline_folder": "whole_folder",
+        "check_pipeline_tokens": "whole_folder",
+        "chosen_precision": "mixed_precision",
+        "collected_grams": "inputs",
+        "gather_grams": "inputs",
+        "has_fast_bf16": "mixed_precision",
+        "is_text_encoders": "layers",
+        "load_base": "families",
+        "load_clip": "vision",
+        "load_dino": "vision",
+        "observed_inputs": "inputs",
+        "precision": "mixed_precision",
+        "see_text_alone": "inputs",
+        "show_text": "inputs",
+        "text_layers": "inputs",
+    },
 )
-from orthoplex.models.layers import SELECTIONS, is_text_encoders
-from orthoplex.models.layout import channels_first, channels_last
-from orthoplex.models.precision import Precision, chosen_precision, has_fast_bf16, precision
-from orthoplex.models.saving import check_pipeline_folder, check_pipeline_tokens
-from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
 
 __all__ = [
-    "EMBEDDED",
-    "FAMILIES",
-    "SELECTIONS",
     "Base",
     "ClipNetwork",
     "DinoNetwork",
+    "EMBEDDED",
+    "FAMILIES",
     "Foldable",
     "Precision",
+    "SELECTIONS",
     "Undo",
     "channels_first",
     "channels_last",

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models.folding import Foldable, FoldedWeights, check_layer, check_token_layers
+from orthoplex.models.folding import Foldable, check_layer, check_token_layers, fold_weights
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.layout import give_contiguous_state
 from orthoplex.models.pipelines import StableDiffusionPipeline
-from orthoplex.models.saving import check_pipeline_tokens, save_pipeline
+from orthoplex.models.saving import save_pipeline
 from orthoplex.models.tokens import TokenExtension, concept_tokens
 from orthoplex.models.vectors import KeysValues, TokenVectors
+from orthoplex.models.whole_folder import check_pipeline_tokens
 
 COMPONENTS = ("unet", "text_encoder")
 
@@ -331,10 +332,7 @@ class Undo:
         """Fold ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
         self.recipe = change.recipe
-        try:
-            self._weights = FoldedWeights(all_linear_layers(base.modules()), change.layers)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{error}; strengths are {_strengths(change.recipe)}") from error
+        self._weights = fold_weights(all_linear_layers(base.modules()), change)
         try:
             self._tokens: TokenExtension | None = None
             if change.tokens:
@@ -374,11 +372,6 @@ def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor
         return output + adapter(inputs[0]).to(output.dtype)
 
     return hook
-
-
-def _strengths(recipe: Mapping[str, Any]) -> str:
-    concepts = [f"{concept['name']}@{concept.get('strength', 1.0):g}" for concept in recipe.get("concepts", ())]
-    return ", ".join([*concepts, f"scale {recipe.get('scale', 1.0):g}"])
 
 
 def _concept_names(recipe: Mapping[str, Any]) -> list[str]:

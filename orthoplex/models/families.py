@@ -20,14 +20,10 @@ from orthoplex.models.identity import weights_hash
 from orthoplex.models.pipelines import NETWORKS, StableDiffusionPipeline, load_network
 from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import FolderHash
+from orthoplex.models.versions import EMBEDDED, FAMILIES, version_of
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
 
-EMBEDDED = "vignette"
-FAMILIES = {"StableDiffusionPipeline": "sd1"}
-"""Pipeline class, as ``model_index.json`` names it, to family."""
 _LOADING = Lock()
-_WIDTH_OF_SD2 = 1024
-"""Numbers of a token's features in Stable Diffusion 2, whose pipelines are of the same class; 768 in version 1."""
 
 
 def load_base(
@@ -136,10 +132,7 @@ def _index(folder: Path, name_or_path: str | Path) -> Mapping[str, Any]:
 
 
 def _version(family: str, pipeline: StableDiffusionPipeline) -> str:
-    """Tell Stable Diffusion 2 from version 1, whose bases take none of its LoRAs; readers of headers should know."""
-    if pipeline.unet.config.cross_attention_dim != _WIDTH_OF_SD2:
-        return family
-    return "sd2-v" if pipeline.scheduler.config.prediction_type == "v_prediction" else "sd2"
+    return version_of(family, pipeline.unet.config.cross_attention_dim, pipeline.scheduler.config.prediction_type)
 
 
 def _damaged_weights(folder: Path) -> str:

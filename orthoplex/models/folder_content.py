@@ -12,14 +12,16 @@ import ntpath
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.weight_files import STEMS, write_weights
+
+if TYPE_CHECKING:
+    from orthoplex.models.pipelines import StableDiffusionPipeline
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 """The types that weights may be written in."""

@@ -92,6 +92,24 @@ class FoldedWeights:
         self._originals.clear()
 
 
+def fold_weights(layers: Mapping[str, nn.Linear], change: Foldable) -> FoldedWeights:
+    """Fold a change's weights into layers.
+
+    Raises:
+        BaseModelError: See ``FoldedWeights``.
+        ConfigurationError: If a weight would not be finite; names the layer and the strengths.
+    """
+    try:
+        return FoldedWeights(layers, change.layers)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; strengths are {_strengths(change.recipe)}") from error
+
+
+def _strengths(recipe: Mapping[str, Any]) -> str:
+    concepts = [f"{concept['name']}@{concept.get('strength', 1.0):g}" for concept in recipe.get("concepts", ())]
+    return ", ".join([*concepts, f"scale {recipe.get('scale', 1.0):g}"])
+
+
 def _check_finite(names: list[str], folded: Tensor) -> None:
     lowest, highest = torch.aminmax(folded)  # one pass and no copy, and no number at all if there is one among them
     if math.isfinite(lowest) and math.isfinite(highest):

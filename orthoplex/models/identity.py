@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from orthoplex.concepts.tensors import tensor_bytes
 from orthoplex.models.layers import component_name
-from orthoplex.models.pipelines import StableDiffusionPipeline
+
+if TYPE_CHECKING:
+    from orthoplex.models.pipelines import StableDiffusionPipeline
 
 
 def is_hashed(name: str) -> bool:

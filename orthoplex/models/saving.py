@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from orthoplex.concepts import check_writable
-from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.models.folder_content import check_pipeline_content, write_pipeline
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
-
-RECIPE_NAME = "recipe.json"
-_INDEX_NAME = "model_index.json"
+from orthoplex.models.whole_folder import check_pipeline_folder, whole_folder
 
 
 def save_pipeline(
@@ -50,78 +41,8 @@ def save_pipeline(
         BaseModelError: If weights are none of a plain pipeline: LoRAs are loaded, or networks compiled or quantised.
         OutputError: If it cannot be written, or another process filled the folder meanwhile.
     """
-    folder = folder.resolve()
     check_pipeline_folder(folder, overwrite=overwrite)
     check_pipeline_content(pipeline, dtype)
-    is_there, is_full = folder.is_dir(), _is_full(folder)
-    mark = secrets.token_hex(4)
-    # An empty folder may be a mount point, which no rename replaces: it is filled from within.
-    temporary = folder / f".{mark}.partial" if is_there and not is_full else _beside(folder, f"{mark}.partial")
-    replaced = _beside(folder, f"{mark}.replaced")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with quiet():
-            write_pipeline(pipeline, temporary, dtype=dtype, stored_dtypes=stored_dtypes)
-        if recipe is not None:
-            (temporary / RECIPE_NAME).write_text(json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        if is_full:
-            os.replace(folder, replaced)
-        if temporary.parent == folder:
-            _move_out(temporary, folder)
-        else:
-            os.replace(temporary, folder)  # fails where another process has filled the folder meanwhile
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from error
-    finally:
-        if replaced.exists() and not folder.exists():
-            os.replace(replaced, folder)
-        for leftover in (temporary, replaced):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-    return folder
-
-
-def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
-    """Refuse a folder that no pipeline may be written to; callers check before the work whose result it holds.
-
-    Raises:
-        ConfigurationError: If it is a file, holds something and ``overwrite`` is False, or holds no pipeline.
-        OutputError: If its place cannot be written to.
-    """
-    if folder.is_file():
-        raise ConfigurationError(f"{folder}: is a file, a folder is needed")
-    if _is_full(folder) and not overwrite:
-        raise ConfigurationError(f"{folder}: the folder is not empty, allowed is a new or empty one, or overwrite=True")
-    if _is_full(folder) and not (folder / _INDEX_NAME).is_file():
-        raise ConfigurationError(f"{folder}: holds no {_INDEX_NAME}, only a pipeline folder may be overwritten")
-    check_writable(folder / RECIPE_NAME if folder.is_dir() else folder)
-
-
-def check_pipeline_tokens(tokens: Sequence[str]) -> None:
-    """Refuse tokens that have vectors of single cross-attention layers: an ordinary pipeline has no place for them.
-
-    Args:
-        tokens: Those that have; callers with much work ahead check before it.
-
-    Raises:
-        ConfigurationError: If there is any; says what to do instead.
-    """
-    if tokens:
-        raise ConfigurationError(
-            f"tokens {', '.join(sorted(tokens))} have vectors of single cross-attention layers, which no pipeline "
-            "folder can hold; fold the concept files in where pictures are made, or train with token_vectors = 'shared'"
-        )
-
-
-def _is_full(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
-
-
-def _beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(f".{folder.name}.{ending}")
-
-
-def _move_out(temporary: Path, folder: Path) -> None:
-    """Move everything one level up; the index, without which the folder is no pipeline, comes last."""
-    for path in sorted(temporary.iterdir(), key=lambda path: path.name == _INDEX_NAME):
-        os.replace(path, folder / path.name)
+    with whole_folder(folder, recipe=recipe, overwrite=overwrite) as temporary, quiet():
+        write_pipeline(pipeline, temporary, dtype=dtype, stored_dtypes=stored_dtypes)
+    return folder.resolve()

@@ -1,0 +1,209 @@
+"""A base as files: a merge is folded into a copy of its folder, and no network is built for it.
+
+That is possible for folders as we write them (``folder_content``), the embedded base among them, and takes a fraction
+of the time, most of which goes to importing what builds networks. Folders of other tools are loaded instead.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from orthoplex import vignette
+from orthoplex.concepts import BaseIdentity
+from orthoplex.concepts.header import Header
+from orthoplex.models.folding import Foldable, fold_weights
+from orthoplex.models.hash_cache import fingerprint, recall, remember
+from orthoplex.models.streamed_identity import streamed_hash
+from orthoplex.models.versions import EMBEDDED, FAMILIES, version_of
+from orthoplex.models.weight_files import STEMS, find_weights, read_headers, stored_dtype, write_weights
+from orthoplex.models.whole_folder import INDEX_NAME, whole_folder
+
+_CHANGED = ("unet", "text_encoder")
+_EMBEDDING = "text_model.embeddings.token_embedding.weight"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_CONFIGS = {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER} | dict.fromkeys(STEMS, ("config.json",))
+
+
+@final
+@dataclass(frozen=True)
+class BaseFiles:
+    """A pipeline folder as we write it.
+
+    Attributes:
+        folder: The folder.
+        identity: Which base it is.
+        files: ``unet`` and ``text_encoder`` to their one weights file.
+        headers: The same to the header of it.
+    """
+
+    folder: Path
+    identity: BaseIdentity
+    files: Mapping[str, Path]
+    headers: Mapping[str, Header]
+
+    @staticmethod
+    def of(name_or_path: str | Path) -> BaseFiles | None:
+        """Look at a folder, or at the embedded base by its name; None for what has to be loaded.
+
+        Args:
+            name_or_path: As for ``load_base``.
+        """
+        embedded = str(name_or_path) == EMBEDDED
+        folder = vignette.folder() if embedded else Path(name_or_path)
+        try:
+            index = json.loads((folder / INDEX_NAME).read_text("utf-8"))
+            config = {name: _read(folder / name / _CONFIGS[name][0]) for name in ("unet", "text_encoder", "scheduler")}
+            whole = all((folder / name / file).is_file() for name, files in _CONFIGS.items() for file in files)
+            version = version_of(
+                FAMILIES[index["_class_name"]],
+                config["unet"]["cross_attention_dim"],
+                config["scheduler"]["prediction_type"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        found = {name: find_weights(folder / name, name) for name in STEMS}
+        headers = {name: read_headers(files) for name, files in found.items()}
+        single = {name: one for name, files in headers.items() if files and len(files) == 1 for one in files.items()}
+        named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
+        portable = named == STEMS and _EMBEDDING in single["text_encoder"][1].entries
+        if not (whole and portable and config["text_encoder"].get("torch_dtype") == "float32"):
+            return None
+        changed = {name: single[name] for name in _CHANGED}
+        digest = _digest(changed)
+        if digest is None:
+            return None
+        name = EMBEDDED if embedded else folder.resolve().name
+        identity = BaseIdentity(family=EMBEDDED if embedded else version, hash=digest, name=name)
+        return BaseFiles(
+            folder, identity, {n: path for n, (path, _) in changed.items()}, {n: one for n, (_, one) in changed.items()}
+        )
+
+    def takes(self, change: Foldable) -> bool:
+        """Whether a change can be folded into the files; where not, a loaded base says why, or can do more."""
+        if change.token_layers or change.keys_values:
+            return False
+        for layer, low_rank in change.layers.items():
+            component, name = _place(layer)
+            entry = self.headers[component].entries.get(name) if component in self.headers else None
+            if entry is None or entry.shape != low_rank.shape:
+                return False
+        width = self.headers["text_encoder"].entries[_EMBEDDING].shape[1]
+        known = _numbers(_read(self.folder / "tokenizer" / _TOKENIZER[0]))
+        dense = sorted(known.values()) == list(range(len(known)))
+        return dense and all(
+            token not in known and tuple(vector.shape) == (width,) for token, vector in change.tokens.items()
+        )
+
+    @torch.no_grad()
+    def write(self, change: Foldable, folder: Path, *, overwrite: bool = False) -> Path:
+        """Write the folder with a change folded in, and ``recipe.json``; weights keep the type of the files.
+
+        ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding.
+
+        Args:
+            change: A change that ``takes`` agrees to.
+            folder: A new or empty folder.
+            overwrite: Replace a folder that holds something.
+
+        Raises:
+            ConfigurationError: If the folder holds something and ``overwrite`` is False, or a number is too large.
+            OutputError: If it cannot be written.
+        """
+        weights = {name: load_file(path) for name, path in self.files.items()}
+        for name, values in self._folded(change).items():
+            component, tensor = _place(name)
+            weights[component][tensor] = values
+        tokenizer = {name: _read(self.folder / "tokenizer" / name) for name in _TOKENIZER[:2]}
+        numbers = _numbers(tokenizer["tokenizer.json"])
+        ids = {token: len(numbers) + place for place, token in enumerate(change.tokens)}
+        weights["text_encoder"][_EMBEDDING] = _extended(weights["text_encoder"][_EMBEDDING], change.tokens, ids)
+        with whole_folder(folder, recipe=change.recipe, overwrite=overwrite) as temporary:
+            temporary.mkdir()
+            shutil.copyfile(self.folder / INDEX_NAME, temporary / INDEX_NAME)
+            for name, files in _CONFIGS.items():
+                (temporary / name).mkdir()
+                for file in files:
+                    shutil.copyfile(self.folder / name / file, temporary / name / file)
+            vae = f"vae/{STEMS['vae']}.safetensors"
+            shutil.copyfile(self.folder / vae, temporary / vae)
+            for name, path in self.files.items():
+                dtype = stored_dtype({path: self.headers[name]})
+                write_weights(weights[name], temporary / name / path.name, dtype)
+            if ids:
+                _add_tokens(temporary, tokenizer, ids, len(weights["text_encoder"][_EMBEDDING]))
+        return folder.resolve()
+
+    def _folded(self, change: Foldable) -> dict[str, Tensor]:
+        """The changed weights, float32, by layer."""
+        layers: dict[str, nn.Linear] = {}
+        for component, path in self.files.items():
+            with safe_open(path, "pt") as file:
+                for layer in (layer for layer in change.layers if _place(layer)[0] == component):
+                    shell = nn.Linear(1, 1, bias=False, device="meta")
+                    shell.weight = nn.Parameter(file.get_tensor(_place(layer)[1]).float(), requires_grad=False)
+                    layers[layer] = shell
+        fold_weights(layers, change)
+        return {layer: shell.weight.data for layer, shell in layers.items()}
+
+
+def _digest(changed: Mapping[str, tuple[Path, Header]]) -> str | None:
+    """The hash of the base, remembered or streamed."""
+    folders = [path.parent for path, _ in changed.values()]
+    before = fingerprint(folders)
+    known = None if before is None else recall(before)
+    if known is not None:
+        return known
+    found = streamed_hash({name: {path: header} for name, (path, header) in changed.items()})
+    if found is not None and before is not None and fingerprint(folders) == before:
+        remember(before, found)
+    return found
+
+
+def _place(layer: str) -> tuple[str, str]:
+    """A layer's component, and what its weight is called in the component's file."""
+    component, _, path = layer.partition(".")
+    return component, f"{path}.weight"
+
+
+def _numbers(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Every token of a ``tokenizer.json`` and its number."""
+    return tokenizer["model"]["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+
+
+def _extended(rows: Tensor, tokens: Mapping[str, Tensor], ids: Mapping[str, int]) -> Tensor:
+    count = max(len(rows), *(number + 1 for number in ids.values())) if ids else len(rows)
+    extended = torch.cat([rows, rows.new_zeros(count - len(rows), rows.shape[1])])
+    for token, vector in tokens.items():
+        extended[ids[token]] = vector.to(rows)
+    return extended
+
+
+def _add_tokens(folder: Path, tokenizer: Mapping[str, Any], ids: Mapping[str, int], rows: int) -> None:
+    """Let tokenizer and configuration of a folder know new tokens."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    fast, config = tokenizer["tokenizer.json"], tokenizer["tokenizer_config.json"]
+    added = [*fast["added_tokens"], *({"id": number, "content": token, **plain} for token, number in ids.items())]
+    _write(folder / "tokenizer" / "tokenizer.json", fast | {"added_tokens": added}, sort=False)
+    decoder = config.get("added_tokens_decoder", {})
+    decoder |= {str(number): {"content": token, **plain} for token, number in ids.items()}
+    _write(folder / "tokenizer" / "tokenizer_config.json", config | {"added_tokens_decoder": decoder})
+    path = folder / "text_encoder" / "config.json"
+    _write(path, _read(path) | {"vocab_size": rows})
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401  (any JSON value)
+    return json.loads(path.read_text("utf-8"))
+
+
+def _write(path: Path, values: Mapping[str, Any], *, sort: bool = True) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=sort, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,110 @@
+"""Concept files and a base become an ordinary pipeline folder, without a model where none is needed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orthoplex import models, training
+from orthoplex.concepts import Concept, load_concept
+from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
+from orthoplex.models.base_files import BaseFiles
+from orthoplex.models.whole_folder import check_pipeline_folder, check_pipeline_tokens
+
+
+@dataclass(frozen=True)
+class MergedFolder:
+    """What ``merge_to_folder`` wrote.
+
+    Attributes:
+        folder: The pipeline folder.
+        recipe: What was merged.
+        seconds: How long merging took, without loading and writing.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    seconds: float
+
+
+def merge_to_folder(
+    base: str | Path,
+    files: Sequence[tuple[Path, float]],
+    output: Path,
+    *,
+    algorithm: str = AUTO,
+    options: Mapping[str, object] | None = None,
+    scale: float = 1.0,
+    overwrite: bool = False,
+) -> MergedFolder:
+    """Merge concept files into a base and write an ordinary pipeline folder, with the recipe in it.
+
+    Where files and base have stored all that the algorithm asks for, and the base's folder is one of ours, no network
+    is built (``orthoplex.models.base_files``); the result is the same.
+
+    Args:
+        base: ``"vignette"`` or a pipeline folder.
+        files: Concept files with their strengths.
+        output: A new or empty folder.
+        algorithm: See ``merge_for``.
+        options: See ``merge_for``.
+        scale: See ``merge_for``.
+        overwrite: Replace a pipeline folder that is there.
+
+    Raises:
+        ConceptFileError: When a file cannot be read or is of another base.
+        ConfigurationError: See ``merge_for``; or when tokens have no place in a folder.
+        BaseModelError: When the base cannot be loaded, or a concept does not fit it.
+        OutputError: When the folder cannot be written.
+    """
+    check_pipeline_folder(output, overwrite=overwrite)
+    stored = BaseFiles.of(base)
+    if stored is not None:
+        concepts = [(load_concept(path, base=stored.identity), strength) for path, strength in files]
+        _check_tokens(concepts)
+        if _is_stored(concepts, algorithm, options):
+            began = time.monotonic()
+            merged = merge(concepts, algorithm=algorithm, options=options, scale=scale)
+            seconds = time.monotonic() - began
+            if stored.takes(merged):
+                return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
+    return _with_a_model(base, files, output, algorithm, options, scale, overwrite)
+
+
+def _with_a_model(
+    base: str | Path,
+    files: Sequence[tuple[Path, float]],
+    output: Path,
+    algorithm: str,
+    options: Mapping[str, object] | None,
+    scale: float,
+    overwrite: bool,
+) -> MergedFolder:
+    model = models.load_base(base)  # which imports what builds networks
+
+    concepts = [(load_concept(path, base=model.identity), strength) for path, strength in files]
+    _check_tokens(concepts)
+    began = time.monotonic()
+    merged: Merge = training.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
+    seconds = time.monotonic() - began
+    with model.folded(merged):
+        return MergedFolder(model.save(output, overwrite=overwrite), merged.recipe, seconds)
+
+
+def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:
+    """Whether an algorithm finds all that it asks for in the files and beside the base."""
+    present = [concept for concept, strength in concepts if strength != 0]
+    if algorithm == AUTO:
+        default = default_algorithm(concepts)
+        algorithm, options = default.name, default.options
+    way = create_algorithm(algorithm, options)
+    if not way.needs_inputs:
+        return True
+    alone = all(concept.changes_keys_values_alone for concept in present)
+    return alone and not missing_inputs(present, with_foreign=way.needs_foreign)
+
+
+def _check_tokens(concepts: Sequence[tuple[Concept, float]]) -> None:
+    layered = [concept for concept, _ in concepts if concept.token_layers or concept.keys_values]
+    check_pipeline_tokens([token for concept in layered for token in concept.tokens])

@@ -1,0 +1,134 @@
+"""A merge folded into files is the merge that is folded into a model and saved."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from orthoplex.concepts import save_concept
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.generation import generate
+from orthoplex.merging import merge
+from orthoplex.models import load_base
+from orthoplex.models.base_files import BaseFiles
+from orthoplex.training import merge_to_folder, with_inputs
+from tests.pico import make_concept
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.float16], ids=["float32", "float16"])
+def ours(request, pico_folder, tmp_path_factory):
+    """A folder as we write it, in either type."""
+    return load_base(pico_folder).save(tmp_path_factory.mktemp("ours") / "pico", dtype=request.param)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_same_folder(first, second):
+    one, other = contents(first), contents(second)
+    assert one.keys() == other.keys()
+    for name, path in one.items():
+        if path.suffix != ".json":
+            assert path.read_bytes() == other[name].read_bytes(), name
+            continue
+        values, others = (json.loads(file.read_text()) for file in (path, other[name]))
+        if path.name == "tokenizer.json":  # of how it was last called
+            for told in (values, others):
+                del told["truncation"], told["padding"]
+        assert values == others, name
+
+
+def test_files_and_model_give_the_same_folder(ours, tmp_path):
+    base, files = load_base(ours), BaseFiles.of(ours)
+    assert files is not None and files.identity == base.identity
+    concepts = [
+        make_concept(base, "anna", text_encoder=True, num_vectors=2),
+        make_concept(base, "rex", selection="linear", ranks=(1, 3), seed=1),
+        make_concept(base, "tom", selection="none", seed=2),
+    ]
+    merged = merge([(concept, 1.0 - place / 4) for place, concept in enumerate(concepts)], algorithm="sum", scale=0.9)
+    assert files.takes(merged)
+    files.write(merged, tmp_path / "files")
+    with base.folded(merged):
+        base.save(tmp_path / "model")
+        tokens = base.tokens
+    assert_same_folder(tmp_path / "files", tmp_path / "model")
+    again = load_base(tmp_path / "files")
+    assert again.tokens == tokens
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "files" / "tokenizer")
+    assert tokenizer.tokenize("<anna> <anna>_1 person") == ["<anna>", "<anna>_1", "person</w>"]
+    generate(again, "<anna> person and <rex>", num_inference_steps=1)
+
+
+def test_a_merged_folder_is_a_base_again(ours, tmp_path):
+    first = merge([(make_concept(load_base(ours), "anna"), 1.0)], algorithm="sum")
+    BaseFiles.of(ours).write(first, tmp_path / "first")
+    base, files = load_base(tmp_path / "first"), BaseFiles.of(tmp_path / "first")
+    second = merge([(make_concept(base, "rex", num_vectors=2), 1.0)], algorithm="sum")
+    files.write(second, tmp_path / "files")
+    with base.folded(second):
+        base.save(tmp_path / "model")
+    assert_same_folder(tmp_path / "files", tmp_path / "model")
+    assert not files.takes(first)  # <anna> is in it already
+
+
+def test_what_does_not_fit_is_left_to_a_model_which_says_why(ours, tmp_path):
+    base, files = load_base(ours), BaseFiles.of(ours)
+    assert not files.takes(make_concept(base, "anna", layerwise=True))
+    assert not files.takes(make_concept(base, "anna", selection="none", keys_values=True))
+    concept = make_concept(base, "anna")
+    layer = next(iter(concept.layers))
+    strange = make_concept(base, "anna")
+    strange.layers[f"{layer}.inner"] = strange.layers.pop(layer)
+    assert not files.takes(strange)
+    save_concept(strange, tmp_path / "anna.safetensors")
+    with pytest.raises(BaseModelError, match="is not in the base"):
+        merge_to_folder(ours, [(tmp_path / "anna.safetensors", 1.0)], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_number_that_is_too_large_is_refused_and_nothing_is_written(ours, tmp_path):
+    save_concept(make_concept(load_base(ours), "anna"), tmp_path / "anna.safetensors")
+    with pytest.raises(ConfigurationError, match="no longer finite; strengths are anna@1e\\+39|float16 up to 65504"):
+        merge_to_folder(ours, [(tmp_path / "anna.safetensors", 1e39)], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("lacking", ["tokenizer/tokenizer.json", "unet/config.json", "model_index.json"])
+def test_a_folder_that_is_not_whole_is_loaded(ours, tmp_path, lacking):
+    shutil.copytree(ours, tmp_path / "copy")
+    (tmp_path / "copy" / lacking).unlink()
+    assert BaseFiles.of(tmp_path / "copy") is None
+
+
+def test_folders_of_other_tools_are_loaded(pico_folder, tmp_path):
+    assert BaseFiles.of(pico_folder) is None and BaseFiles.of(tmp_path / "nowhere") is None
+    base = load_base(pico_folder)
+    save_concept(make_concept(base, "anna"), tmp_path / "anna.safetensors")
+    merged = merge_to_folder(pico_folder, [(tmp_path / "anna.safetensors", 1.0)], tmp_path / "merged")
+    assert merged.folder == (tmp_path / "merged").resolve() and merged.recipe["algorithm"] == "sum"
+    assert load_base(merged.folder).tokens == ("<anna>",)
+
+
+def test_the_embedded_base_is_its_files():
+    assert BaseFiles.of("vignette").identity == load_base("vignette").identity
+
+
+def test_what_nobody_stored_is_gathered_once(ours, tmp_path):
+    base = load_base(ours)
+    files = []
+    for seed, name in enumerate(("anna", "rex")):
+        concept = with_inputs(base, make_concept(base, name, selection="cross-attention-kv", seed=seed))
+        files.append((tmp_path / f"{name}.safetensors", 1.0))
+        save_concept(concept, files[-1][0])
+    store = Path.home() / ".cache" / "orthoplex" / "foreign-inputs" / f"{base.identity.hash}.safetensors"
+    store.unlink(missing_ok=True)
+    first = merge_to_folder(ours, files, tmp_path / "first")
+    assert store.is_file() and first.recipe["algorithm"] == "least-squares"
+    second = merge_to_folder(ours, files, tmp_path / "second")
+    assert second.recipe == first.recipe
+    assert_same_folder(first.folder, second.folder)
