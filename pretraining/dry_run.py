@@ -60,14 +60,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/vignette/next/gpu-dry-run.json"))
-    parser.add_argument("--samples", type=int, default=768)
+    parser.add_argument("--samples", type=int, default=512)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.monotonic()
         fresh_checkout(folder)
         art = assets.pack(folder / "work" / "art.tar.xz")
         make = ["make", "-o", "pretraining-env", "base-gpu", f"SAMPLES={options.samples}", "PACKED=packed", *SETTINGS]
-        kept = killed(make, folder, after=3)
+        kept = killed(make, folder, after=2)
         pack = [".venv/bin/python", "-m", "pretraining.train", "pack", "--packed", "packed"]
         subprocess.run(pack, cwd=folder, check=True)
         (folder / "work" / "denoiser.pt").unlink()

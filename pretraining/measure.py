@@ -29,8 +29,9 @@ from orthoplex.concepts import write_text
 from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, retention_interval
 from orthoplex.models import chosen_precision
 from pretraining.autoencoder import images, patches_of, picture_tensor, psnr_db
-from pretraining.compose import CANVAS, SIZE, USUALLY, Factors, paste, scene_picture, usual_box, usual_view
+from pretraining.compose import CANVAS, SIZE, Factors, paste, scene_picture, usual_box, usual_view
 from pretraining.export import generate
+from pretraining.mix import USUALLY
 from pretraining.people import random_person
 from pretraining.readers import FACTORS, Features, Readers, accuracy, fit_readers, pair
 from pretraining.real_pictures import asked, real_features

@@ -108,11 +108,9 @@ def test_a_log_goes_on_where_the_checkpoint_is(work: Path) -> None:
 
 
 def test_the_record_keeps_what_a_run_began_with(work: Path) -> None:
-    config, results = DenoiserConfig(samples=8), work
-    train._note_denoiser(Namespace(results=results, initial=vignette.folder()), config, 5, 0)
-    first = json.loads((results / "denoiser.json").read_text())
-    assert (first["samples"], first["pictures"], first["initial"]["folder"]) == (8, 5, "base")
+    train._note_denoiser(Namespace(work=work, initial=vignette.folder()), DenoiserConfig(samples=8), 0)
+    first = json.loads((work / "denoiser.json").read_text())
+    assert (first["samples"], first["initial"]["folder"]) == (8, "base")
     assert len(first["initial"]["hash"]) == 16
-    longer = DenoiserConfig(samples=12)
-    train._note_denoiser(Namespace(results=results, initial=None), longer, 5, 8)
-    assert json.loads((results / "denoiser.json").read_text()) == {**first, "samples": 12}
+    train._note_denoiser(Namespace(work=work, initial=None), DenoiserConfig(samples=12), 8)
+    assert json.loads((work / "denoiser.json").read_text()) == {**first, "samples": 12}

@@ -16,7 +16,8 @@ from PIL import Image
 from orthoplex import vignette
 from pretraining import assets, captions, compose, held_out, people, tokenizer, vocabulary
 from pretraining.captions import caption, full_prompt, pair_phrase, with_article
-from pretraining.compose import SIDES, SIZE, USUAL, USUALLY, VIEWS, Box, Factors, Thing, random_box
+from pretraining.compose import SIZE, VIEWS, Box, Factors, Thing, random_box
+from pretraining.mix import SIDES, USUAL, USUALLY
 from pretraining.people import DRAWINGS, Person, random_person
 from pretraining.pool import held_out_person, more, pool
 from pretraining.readers import PARTS
