@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -144,7 +144,8 @@ def paused(file: Path | None) -> Iterator[None]:
         yield
     finally:
         if number is not None:
-            os.kill(number, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(number, signal.SIGCONT)
 
 
 def main() -> None:

@@ -109,8 +109,8 @@ def kill_and_resume(work: Path, arguments: list[str], record: Path, patience: fl
         "log_lines_up_to_the_checkpoint": sum(row["samples"] <= kept for row in lines(work)),
         "seconds_until_the_first_line": round(time.monotonic() - began, 1),
     }
-    events = json.loads(record.read_text()) if record.exists() else []
-    write_json(record, [*events, event])
+    told = json.loads(record.read_text()) if record.exists() else {"kills": []}
+    write_json(record, {**told, "kills": [*told["kills"], event]})
     return event
 
 

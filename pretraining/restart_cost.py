@@ -80,8 +80,8 @@ def main() -> None:
             after = {part: loss(folder, part, len(words), data, config, options.batches) for part in PARTS}
             reached = kept_number(folder / "denoiser.pt", "samples")
             told[label] = {"before": found, "after": after, "samples_after": reached}
-        records = json.loads(options.output.read_text()) if options.output.exists() else []
-        write_json(options.output, [*records, told])
+        kept = json.loads(options.output.read_text())["restarts"] if options.output.exists() else []
+        write_json(options.output, {"restarts": [*kept, told]})
         print(json.dumps(told, indent=1))
 
 

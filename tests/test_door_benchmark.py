@@ -63,8 +63,11 @@ def test_a_process_stands_still_meanwhile_and_goes_on(tmp_path):
             assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
             raise ZeroDivisionError
         assert os.WIFCONTINUED(os.waitpid(process.pid, os.WCONTINUED)[1])
+        with paused(file):  # whoever ends meanwhile is not woken
+            process.send_signal(signal.SIGKILL)
+            process.wait()
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     with paused(file), paused(tmp_path / "nowhere"), paused(None):
         pass

@@ -72,6 +72,6 @@ def test_a_kill_and_its_resume_are_recorded(work: Path) -> None:
         assert event["samples_in_checkpoint"] == 64
         assert [row["samples"] for row in event["last_lines_before"]] == [64, 96]
         assert event["first_line_after"]["samples"] == 96
-        assert json.loads((work / "record.json").read_text()) == [event]
+        assert json.loads((work / "record.json").read_text()) == {"kills": [event]}
     finally:
         end(work, signal.SIGKILL)

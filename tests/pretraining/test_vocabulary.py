@@ -24,8 +24,6 @@ from pretraining.readers import PARTS
 from pretraining.samples import SAMPLES
 
 CONCEPTS = [*SAMPLES, *pool(), *more()]
-
-
 KEPT = (compose._person, compose._person_of_side, compose._emoji_of_side, compose._view)
 
 
