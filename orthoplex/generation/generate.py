@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -54,8 +54,7 @@ def generate(
 
     Args:
         base: The base, with or without something folded in.
-        prompt: Text; ``<name>`` calls a concept that is folded in, with all its token vectors, and is left out where
-            its strength is 0.
+        prompt: Text; ``<name>`` calls a concept that is folded in, and is left out where its strength is 0.
         merge: A merge or concept to fold in for this call only.
         num_images: How many pictures.
         seed: Seed of the first picture.
@@ -63,8 +62,7 @@ def generate(
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: What guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
-        progress: Called after every denoising step, while the base is locked: it must not wait for another thread that
-            wants the base.
+        progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
 
     Raises:
         PromptError: For a ``<name>`` that is not folded in, a prompt longer than the text encoder reads, or one that
@@ -75,22 +73,19 @@ def generate(
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
     _check_precision(mixed_precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
-    asked = {"prompt": prompt, "negative_prompt": negative_prompt}
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         channels_last(base.pipeline)
+        asked = {"prompt": prompt, "negative_prompt": negative_prompt}
         texts = {key: _contracted(base, key, text) for key, text in asked.items()}
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
-        run = cast(
-            Callable[..., Any], base.pipeline_of_a_call()
-        )  # diffusers annotates its callback and result too narrowly
+        run: Any = base.pipeline_of_a_call()  # diffusers annotates its callback and result too narrowly
         for number, batch in enumerate(batches):
-            generators = [torch.Generator().manual_seed(seed + i) for i in batch]
             with precision(mixed_precision, base.device):
                 result = run(
                     **texts,
                     num_images_per_prompt=len(batch),
-                    generator=generators,
+                    generator=[torch.Generator().manual_seed(seed + i) for i in batch],
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
                     callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),

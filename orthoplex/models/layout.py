@@ -42,7 +42,7 @@ def _contiguous(module: nn.Module, state: dict[str, Any], prefix: str, metadata:
             state[name] = value.contiguous()
 
 
-def _networks(pipeline: StableDiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+def _networks(pipeline: StableDiffusionPipeline) -> tuple[Any, Any]:  # torch annotates no memory format of `to`
     return pipeline.unet, pipeline.vae
 
 

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import check_writable, save_concept
+from orthoplex.concepts import Concept, check_writable, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.models import Base, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
@@ -197,11 +197,8 @@ def _steps(
                         yield replace(done, images=_samples(base, dataset, work, output, state.step))
                 if stage.stop == config.steps:
                     images = _samples(base, dataset, work, output, state.step)
-        concept = run.concept(base, dataset, state)
         save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
-        if config.solves_at_end:
-            concept = silenced(base, concept, config, foreign_prompts=foreign_prompts)
-        save_concept(with_inputs(base, concept), output)
+        save_concept(_finished(base, dataset, run, state, foreign_prompts), output)
         checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
@@ -211,6 +208,16 @@ def _steps(
     except BusyError as error:
         raise BusyError(f"{error}; {_keep(state, checkpoint, identity)}") from error
     yield replace(done, seconds=time.monotonic() - began, images=images, output=output)
+
+
+def _finished(
+    base: Base, dataset: ConceptDataset, run: Run, state: TrainingState, foreign_prompts: tuple[str, ...]
+) -> Concept:
+    """The trained concept, with erasure that is solved for at the end, and with what its layers see."""
+    concept = run.concept(base, dataset, state)
+    if run.config.solves_at_end:
+        concept = silenced(base, concept, run.config, foreign_prompts=foreign_prompts)
+    return with_inputs(base, concept)
 
 
 def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:
