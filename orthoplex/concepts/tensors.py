@@ -19,7 +19,7 @@ from torch import Tensor
 from orthoplex.concepts.header import DTYPE_NAMES
 from orthoplex.errors import ConceptFileError
 
-DTYPES = dict(zip(DTYPE_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
+DTYPES: dict[str, torch.dtype] = dict(zip(DTYPE_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
