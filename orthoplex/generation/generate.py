@@ -46,11 +46,10 @@ def generate(
     mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
 ) -> list[Image.Image]:
-    """Make pictures of a prompt.
+    """Make pictures of a prompt; threads that share the base wait for one another.
 
-    Threads that share the base wait for one another: each has it for its whole call. Picture ``i`` starts from noise of
-    its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images`` nor on the device, but for
-    rounding.
+    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
+    nor on the device, but for rounding.
 
     Args:
         base: The base, with or without something folded in.
@@ -75,8 +74,8 @@ def generate(
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         channels_last(base.pipeline)
-        asked = {"prompt": prompt, "negative_prompt": negative_prompt}
-        texts = {key: _contracted(base, key, text) for key, text in asked.items()}
+        asked = (("prompt", prompt), ("negative_prompt", negative_prompt))
+        texts = {key: _contracted(base, key, text) for key, text in asked}
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         run: Any = base.pipeline_of_a_call()  # diffusers annotates its callback and result too narrowly

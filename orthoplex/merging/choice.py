@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orthoplex.concepts import Concept
+from orthoplex.names import AUTO
 
-AUTO = "auto"
-"""Stands for ``default_algorithm``."""
+__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm"]
+
 _ELSEWHERE = 3.0
 
 
