@@ -61,7 +61,8 @@ def load_base(
             exact = pipeline if is_exact else _load(folder, index, found, torch.float32, name_or_path)
             weights = weights_hash(_hashed(exact))
             identity.remember(weights)
-        pipeline.to(place)
+        if place.type != "cpu":
+            pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
     for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         component.requires_grad_(False).eval()
