@@ -24,7 +24,9 @@ FORMS: dict[str, Mapping[str, Any]] = {
     "activation": {"erasure": 1.0, "erasure_form": "activation"},
     "prediction": {"erasure": 1.0, "erasure_form": "prediction"},
 }
-"""What each training is called, and its options that the others have not; all else are the defaults."""
+"""What each training is called, and its options that the others have not."""
+_PLAIN = {"layers": "attention", "mixed_precision": "no"}
+"""What all of them have; all else are the defaults."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ErasureSettings:
     def config(self, form: str) -> TrainingConfig:
         """The training options of one form; its steps do not end before the turns do."""
         steps = (self.rounds + 1) * self.steps + 1
-        return TrainingConfig.from_mapping({"sample_every": 0, **self.training, **FORMS[form], "steps": steps})
+        return TrainingConfig.from_mapping({**_PLAIN, **self.training, **FORMS[form], "steps": steps})
 
 
 def erasure_cost(settings: ErasureSettings, source: ConceptSource) -> dict[str, Any]:

@@ -163,9 +163,11 @@ def _contracted(base: Base, key: str, text: str) -> str:
 
 
 def silent_names(recipe: Mapping[str, Any] | None) -> list[str]:
-    """The names of the concepts that a recipe has at strength 0."""
+    """The names of the concepts that a recipe has at strength 0 alone."""
     concepts = [] if recipe is None else recipe.get("concepts", ())
-    return [concept["name"] for concept in concepts if concept.get("strength") == 0]
+    scale = 1.0 if recipe is None else recipe.get("scale", 1.0)
+    loud = {concept["name"] for concept in concepts if concept.get("strength", 1.0) * scale != 0}
+    return sorted({concept["name"] for concept in concepts} - loud)
 
 
 def _check_text(text: str, key: str) -> None:

@@ -49,13 +49,24 @@ def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
     return digest.hexdigest()
 
 
-def stored_foreign_gram(base_hash: str) -> ForeignGram | None:
-    """Return what is stored for a base, by the hash of its identity; None where nothing is, or it is damaged."""
-    for path in (vignette.foreign_inputs_file(), _path(base_hash)):
-        found = _read(path, base_hash)
-        if found is not None:
-            return found
-    return None
+def stored_foreign_gram(base_hash: str, key: str | None = None) -> ForeignGram | None:
+    """Return what is stored for a base.
+
+    Bases of one hash may differ in what the hash leaves out, their words. Without a key, what is stored is returned
+    only if there is one such thing.
+
+    Args:
+        base_hash: The hash of the base's identity.
+        key: See ``prompts_key``; None for callers that have no base at hand.
+
+    Returns:
+        What is stored; None where nothing is, more than one thing is, or it is damaged.
+    """
+    folder = cache_folder() / "foreign-inputs"
+    paths = [_path(base_hash, key)] if key is not None else sorted(folder.glob(f"{base_hash}-*.safetensors"))
+    read = (_read(path, base_hash) for path in (vignette.foreign_inputs_file(), *paths))
+    stored = {one.key: one for one in read if one is not None and key in (None, one.key)}
+    return next(iter(stored.values())) if len(stored) == 1 else None
 
 
 def store_foreign_gram(base_hash: str, found: ForeignGram, path: Path | None = None) -> None:
@@ -66,12 +77,15 @@ def store_foreign_gram(base_hash: str, found: ForeignGram, path: Path | None = N
         found: What is stored.
         path: The file; None for the one in the user's cache folder.
     """
-    with contextlib.suppress(OutputError), written_atomically(_path(base_hash) if path is None else path) as temporary:
+    with (
+        contextlib.suppress(OutputError),
+        written_atomically(_path(base_hash, found.key) if path is None else path) as temporary,
+    ):
         save_file({_NAME: found.gram.contiguous()}, temporary, metadata={"base": base_hash, "key": found.key})
 
 
-def _path(base_hash: str) -> Path:
-    return cache_folder() / "foreign-inputs" / f"{base_hash}.safetensors"
+def _path(base_hash: str, key: str) -> Path:
+    return cache_folder() / "foreign-inputs" / f"{base_hash}-{key[:16]}.safetensors"
 
 
 def _read(path: Path, base_hash: str) -> ForeignGram | None:

@@ -60,7 +60,7 @@ def merge(
 
     Args:
         concepts: the concepts with their strengths ``s_i``. Strength 0 is the base: neither the concept's weights nor
-            its tokens are in the merge, and prompts that name it are read without its name.
+            its tokens are in the merge, and prompts that name it are read without its name. So is scale 0 for all.
         algorithm: a name in ``ALGORITHMS``, or ``"auto"`` for ``default_algorithm``, which has its own options;
             ``sum`` is exact, ``ΔW = λ Σ_i s_i ΔW_i``.
         options: the algorithm's options; those that are missing take their defaults.
@@ -78,7 +78,7 @@ def merge(
         algorithm, options = chosen_default(ordered, options)
     way = check_options(algorithm=algorithm, options=options, scale=scale)
     _check_bases([concept for concept, _ in ordered])
-    present = heard(ordered)
+    present = heard(ordered, scale)
     members = [concept for concept, _ in present]
     tokens = _collect_tokens(members)
     token_layers = _shared_token_layers(members)
@@ -107,9 +107,9 @@ def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept
     return sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
 
 
-def heard(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept, float]]:
-    """Those whose strength is not 0: a concept at strength 0 is not there."""
-    return [(concept, strength) for concept, strength in concepts if strength != 0]
+def heard(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
+    """Those whose strength is not 0: a concept at strength 0 is not there; at scale 0 none is."""
+    return [(concept, strength) for concept, strength in concepts if strength != 0 and scale != 0]
 
 
 def chosen_default(

@@ -60,7 +60,8 @@ class Base:
         self._lock = threading.RLock()
         self._vectors = TokenVectors(pipeline)
         for network in (pipeline.unet, pipeline.vae):
-            give_contiguous_state(network)
+            if network is not None:  # what only costs are measured on has no autoencoder
+                give_contiguous_state(network)
 
     @property
     def device(self) -> torch.device:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.concepts.header import Header
+from orthoplex.models.folder_content import forget_machine
 from orthoplex.models.folding import Foldable, fold_weights
-from orthoplex.models.hash_cache import fingerprint, recall, remember
+from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.versions import EMBEDDED, FAMILIES, version_of
 from orthoplex.models.weight_files import STEMS, find_weights, read_headers, stored_dtype, write_weights
@@ -55,6 +56,8 @@ class BaseFiles:
     def of(name_or_path: str | Path) -> BaseFiles | None:
         """Look at a folder, or at the embedded base by its name; None for what has to be loaded.
 
+        A folder has to be loaded once, by which its weights are checked and its hash is remembered.
+
         Args:
             name_or_path: As for ``load_base``.
         """
@@ -69,17 +72,19 @@ class BaseFiles:
                 config["unet"]["cross_attention_dim"],
                 config["scheduler"]["prediction_type"],
             )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        parts = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
         found = {name: find_weights(folder / name, name) for name in STEMS}
         headers = {name: read_headers(files) for name, files in found.items()}
         single = {name: one for name, files in headers.items() if files and len(files) == 1 for one in files.items()}
         named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
         portable = named == STEMS and _EMBEDDING in single["text_encoder"][1].entries
-        if not (whole and portable and config["text_encoder"].get("torch_dtype") == "float32"):
+        plain = config["text_encoder"].get("torch_dtype") == "float32"
+        if not (whole and portable and plain and parts == _CONFIGS.keys()):
             return None
         changed = {name: single[name] for name in _CHANGED}
-        digest = _digest(changed)
+        digest = _digest(changed, embedded=embedded)
         if digest is None:
             return None
         name = EMBEDDED if embedded else folder.resolve().name
@@ -89,7 +94,10 @@ class BaseFiles:
         )
 
     def takes(self, change: Foldable) -> bool:
-        """Whether a change can be folded into the files; where not, a loaded base says why, or can do more."""
+        """Whether a change can be folded into the files; where not, a loaded base says why, or can do more.
+
+        A merge can if each of its concepts can.
+        """
         if change.token_layers or change.keys_values:
             return False
         for layer, low_rank in change.layers.items():
@@ -139,6 +147,8 @@ class BaseFiles:
             for name, path in self.files.items():
                 dtype = stored_dtype({path: self.headers[name]})
                 write_weights(weights[name], temporary / name / path.name, dtype)
+            for path in temporary.rglob("*.json"):
+                forget_machine(path)
             if ids:
                 _add_tokens(temporary, tokenizer, ids, len(weights["text_encoder"][_EMBEDDING]))
         return folder.resolve()
@@ -156,17 +166,13 @@ class BaseFiles:
         return {layer: shell.weight.data for layer, shell in layers.items()}
 
 
-def _digest(changed: Mapping[str, tuple[Path, Header]]) -> str | None:
-    """The hash of the base, remembered or streamed."""
-    folders = [path.parent for path, _ in changed.values()]
-    before = fingerprint(folders)
+def _digest(changed: Mapping[str, tuple[Path, Header]], *, embedded: bool) -> str | None:
+    """The hash of the base: remembered from loading it, or, of the embedded one, whose files are known, streamed."""
+    before = fingerprint([path.parent for path, _ in changed.values()])
     known = None if before is None else recall(before)
-    if known is not None:
-        return known
-    found = streamed_hash({name: {path: header} for name, (path, header) in changed.items()})
-    if found is not None and before is not None and fingerprint(folders) == before:
-        remember(before, found)
-    return found
+    if known is None and embedded:
+        return streamed_hash({name: {path: header} for name, (path, header) in changed.items()})
+    return known
 
 
 def _place(layer: str) -> tuple[str, str]:
@@ -181,10 +187,12 @@ def _numbers(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _extended(rows: Tensor, tokens: Mapping[str, Tensor], ids: Mapping[str, int]) -> Tensor:
+    """The embedding with rows for new tokens, float32: numbers that the file's type cannot hold are refused later."""
     count = max(len(rows), *(number + 1 for number in ids.values())) if ids else len(rows)
-    extended = torch.cat([rows, rows.new_zeros(count - len(rows), rows.shape[1])])
+    extended = torch.zeros(count, rows.shape[1])
+    extended[: len(rows)] = rows
     for token, vector in tokens.items():
-        extended[ids[token]] = vector.to(rows)
+        extended[ids[token]] = vector
     return extended
 
 

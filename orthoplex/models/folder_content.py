@@ -92,7 +92,7 @@ def write_pipeline(
     pipeline.save_config(folder)
     _complete_tokenizer(pipeline, folder / "tokenizer")
     for path in sorted(folder.rglob("*.json")):
-        _forget_machine(path)
+        forget_machine(path)
 
 
 def _networks(pipeline: StableDiffusionPipeline) -> dict[str, nn.Module]:
@@ -147,7 +147,8 @@ def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None
     _write_json(config, _read_json(config) | {"added_tokens_decoder": added})
 
 
-def _forget_machine(path: Path) -> None:
+def forget_machine(path: Path) -> None:
+    """Take out of a JSON file what tells where on a machine something came from."""
     values = _read_json(path) if path.name not in ("tokenizer.json", "vocab.json") else None
     if not isinstance(values, dict):
         return

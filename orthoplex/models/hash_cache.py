@@ -30,7 +30,10 @@ def cache_file() -> Path:
 
 
 def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
-    """Take down what tells whether the files in folders have changed; None if that is not to be had."""
+    """Take down what tells whether the files in folders have changed; None if that is not to be had.
+
+    It is not to be had of files that were written so shortly ago that they may be written again without another time.
+    """
     found: dict[str, Sequence[int]] = {}
     try:
         for folder in folders:
@@ -39,7 +42,8 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
                 found[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     except (OSError, RuntimeError):
         return None
-    return found
+    newest = max((max(status[1], status[2]) for status in found.values()), default=0)
+    return found if time.time_ns() - newest >= _RACE_NS else None
 
 
 def recall(files: Fingerprint) -> str | None:
@@ -49,10 +53,7 @@ def recall(files: Fingerprint) -> str | None:
 
 
 def remember(files: Fingerprint, digest: str) -> None:
-    """Remember a hash, unless a file is too new; the oldest of many are forgotten."""
-    newest = max((max(status[1], status[2]) for status in files.values()), default=0)
-    if time.time_ns() - newest < _RACE_NS:
-        return
+    """Remember a hash; the oldest of many are forgotten."""
     known = _read()
     known.pop(_key(files), None)
     known[_key(files)] = digest

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
+from orthoplex.errors import BaseModelError
 from orthoplex.merging import (
     AUTO,
     Algorithm,
@@ -136,7 +137,7 @@ def inputs_for(
     if not way.needs_inputs:
         return None
     told = {"with_foreign": way.needs_foreign, "gather": gather}
-    ordered = heard(sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1])))
+    ordered = heard(check_pairs(concepts), scale)
     members = [concept for concept, _ in ordered]
     of_text = gather_inputs(base, members, **told, only=is_text_encoders)
     merged = merge_layers(way, ordered, of_text, only=is_text_encoders)
@@ -199,20 +200,31 @@ def gather_inputs(
 def foreign_gram(base: Base) -> ForeignGram:
     """Return what keys and values of cross-attention see under foreign prompts; computed once a base, then stored.
 
+    It is stored from a base in float32 alone; others are answered from that, too.
+
     Args:
         base: The base, with nothing folded in.
+
+    Raises:
+        BaseModelError: When it has to be computed, and something is folded in.
     """
     prompts = tuple(dict.fromkeys(default_foreign_prompts(base)))[:NUM_FOREIGN]
     with base.locked():
         ids = encode_ids(base, prompts)
         table = base.pipeline.text_encoder.get_input_embeddings().weight
         key = prompts_key(prompts, ids, table[ids.to(table.device)])
-        stored = stored_foreign_gram(base.identity.hash)
-        if stored is not None and stored.key == key:
+        stored = stored_foreign_gram(base.identity.hash, key)
+        if stored is not None:
             return stored
+        if base.recipe is not None:
+            raise BaseModelError(
+                f"base '{base.identity.name}' has concepts folded in; allowed is asking the base alone, after "
+                "restore(), what it answers for foreign prompts"
+            )
         layer = next(iter(base.linear_layers("cross-attention-kv")))
         found = ForeignGram(gather_grams(base, [layer], prompts)[layer], key)
-    store_foreign_gram(base.identity.hash, found)
+    if base.pipeline.text_encoder.dtype == torch.float32:
+        store_foreign_gram(base.identity.hash, found)
     return found
 
 

@@ -33,7 +33,7 @@ from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import run_pipeline
-from orthoplex.training.shared_base import SharedBase
+from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.silence import silenced
 from orthoplex.training.stages import Stage, StageWork, foreign_material, ready_stage, stages
 from orthoplex.training.text import check_captions
@@ -160,6 +160,7 @@ def _steps(
 ) -> Generator[StepRecord, None, None]:
     config, began, checkpoint = run.config, time.monotonic(), checkpoint_path(output)
     with base.locked():
+        refuse_folded(base, run.name)
         identity = run.identity(base, dataset, foreign_prompts)
         shared = SharedBase(base, run.name, *run.tokens(state.vectors))
     if resume and checkpoint.is_file():
@@ -214,10 +215,12 @@ def _finished(
     base: Base, dataset: ConceptDataset, run: Run, state: TrainingState, foreign_prompts: tuple[str, ...]
 ) -> Concept:
     """The trained concept, with erasure that is solved for at the end, and with what its layers see."""
-    concept = run.concept(base, dataset, state)
-    if run.config.solves_at_end:
-        concept = silenced(base, concept, run.config, foreign_prompts=foreign_prompts)
-    return with_inputs(base, concept)
+    with base.locked():
+        refuse_folded(base, run.name)
+        concept = run.concept(base, dataset, state)
+        if run.config.solves_at_end:
+            concept = silenced(base, concept, run.config, foreign_prompts=foreign_prompts)
+        return with_inputs(base, concept)
 
 
 def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:

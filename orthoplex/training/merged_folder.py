@@ -9,6 +9,7 @@ from typing import Any
 from orthoplex import models, training
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
+from orthoplex.merging.merge import heard
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.whole_folder import check_pipeline_folder, check_pipeline_tokens
 
@@ -63,12 +64,12 @@ def merge_to_folder(
     if stored is not None:
         concepts = [(load_concept(path, base=stored.identity), strength) for path, strength in files]
         _check_tokens(concepts)
-        if _is_stored(concepts, algorithm, options):
+        fits = all(stored.takes(concept) for concept, _ in concepts)
+        if fits and _is_stored(concepts, algorithm, options):
             began = time.monotonic()
             merged = merge(concepts, algorithm=algorithm, options=options, scale=scale)
             seconds = time.monotonic() - began
-            if stored.takes(merged):
-                return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
+            return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
     return _with_a_model(base, files, output, algorithm, options, scale, overwrite)
 
 
@@ -94,7 +95,7 @@ def _with_a_model(
 
 def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:
     """Whether an algorithm finds all that it asks for in the files and beside the base."""
-    present = [concept for concept, strength in concepts if strength != 0]
+    present = [concept for concept, _ in heard(concepts)]
     if algorithm == AUTO:
         default = default_algorithm(concepts)
         algorithm, options = default.name, default.options
@@ -106,5 +107,5 @@ def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, option
 
 
 def _check_tokens(concepts: Sequence[tuple[Concept, float]]) -> None:
-    layered = [concept for concept, _ in concepts if concept.token_layers or concept.keys_values]
+    layered = [concept for concept, _ in heard(concepts) if concept.token_layers or concept.keys_values]
     check_pipeline_tokens([token for concept in layered for token in concept.tokens])

@@ -10,6 +10,20 @@ from orthoplex.errors import BusyError
 from orthoplex.models import Base, channels_last
 
 
+def refuse_folded(base: Base, name: str) -> None:
+    """Refuse to train a concept on a base that has something folded in; to be called while the base is locked.
+
+    Raises:
+        BusyError: Names what is folded in.
+    """
+    if base.recipe is not None:
+        folded = ", ".join(concept["name"] for concept in base.recipe.get("concepts", ()))
+        raise BusyError(
+            f"{name} cannot be trained on: the base has {folded or 'a change'} folded in; allowed is training on the "
+            "base alone, after restore()"
+        )
+
+
 @final
 class SharedBase:
     """A base with a training's tokens in it for one computation at a time; in between nothing of the training is there.
@@ -44,12 +58,7 @@ class SharedBase:
             BusyError: If something was folded in meanwhile, and stays.
         """
         with self._base.locked():
-            if self._base.recipe is not None:
-                folded = ", ".join(concept["name"] for concept in self._base.recipe.get("concepts", ()))
-                raise BusyError(
-                    f"{self._name} cannot be trained on: the base has {folded or 'a change'} folded in; allowed is "
-                    "training on the base alone, after restore()"
-                )
+            refuse_folded(self._base, self._name)
             channels_last(self._base.pipeline)
             with self._tokens.put_in() as ids:
                 yield list(ids.values())

@@ -41,7 +41,7 @@ def test_ratios_are_those_of_the_rounds(cost):
     assert cost["step_seconds_to_none"]["prediction"] == pytest.approx(expected)
 
 
-def test_the_options_are_the_defaults_but_for_the_form(settings):
+def test_the_options_are_the_defaults_but_for_layers_and_form(settings):
     defaults = TrainingConfig()
     for form, options in FORMS.items():
         config = ErasureSettings().config(form)
@@ -61,7 +61,14 @@ def test_the_default_of_the_prediction_form_stays_within_its_budget(pico_folder,
     dataset = ConceptDataset.from_folder(
         sources[0].folder, resolution=32, token="<anna>", class_word="person", kind="person"
     )
-    options = {"prior_pictures": 2, "prior_inference_steps": 1, "erasure_prompts": 8, "sample_every": 0, "steps": 3}
+    options = {
+        "prior_pictures": 2,
+        "prior_inference_steps": 1,
+        "erasure_prompts": 8,
+        "sample_every": 0,
+        "steps": 3,
+        "layers": "attention",
+    }
     config = TrainingConfig.from_mapping({**options, "erasure": 1.0, "erasure_form": "prediction"})
     hook = base.pipeline.unet.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
     with closing(train(base, dataset, config, output=tmp_path / "anna.safetensors")) as records:

@@ -19,7 +19,15 @@ from orthoplex.models import load_base
 from orthoplex.training import ConceptDataset, TrainingConfig, train
 
 CONFIG = TrainingConfig(
-    rank=2, slot=0, steps=3, batch_size=2, sample_every=0, layers="cross-attention-kv", num_vectors=1
+    rank=2,
+    slot=0,
+    steps=3,
+    batch_size=2,
+    layers="cross-attention-kv",
+    num_vectors=1,
+    erasure=0.0,
+    erasure_form="activation",
+    mixed_precision="no",
 )
 ONE_STEP = PictureSettings(num_images=2, num_inference_steps=1)
 

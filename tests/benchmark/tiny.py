@@ -11,6 +11,9 @@ batch_size = 2
 rank = 2
 layers = "cross-attention-kv"
 num_vectors = 1
+erasure = 0.0
+erasure_form = "activation"
+mixed_precision = "no"
 
 [prompts]
 person = ["{{trigger}}", "{{trigger}} in a forest"]

@@ -102,7 +102,8 @@ def test_command_line(folders, pico_folder, tmp_path):
 
     config = tmp_path / "quick.toml"
     config.write_text(
-        "steps = 5\nbatch_size = 2\nslots = 4\nerasure_prompts = 4\nprior_pictures = 0\nsample_every = 0\n"
+        "steps = 5\nbatch_size = 2\nslots = 4\nerasure_prompts = 4\nprior_pictures = 0\nlayers = 'attention'\n"
+        "erasure_form = 'activation'\n"
     )
     for slot, (name, class_word, kind) in enumerate(CONCEPTS):
         run(

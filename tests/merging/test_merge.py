@@ -121,6 +121,11 @@ def test_strength_zero_is_the_base_tokens_included(algorithm):
     assert [item["strength"] for item in merged.recipe["concepts"]] == [0.0, 0.0]
 
 
+def test_scale_zero_is_the_base_too():
+    merged = merge([(ANNA, 1.0), (REX, 1.0)], scale=0.0)
+    assert merged.layers == {} and merged.tokens == {} and merged.recipe["scale"] == 0.0
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_concept_at_strength_zero_is_as_if_it_was_not_there(algorithm):
     inputs = inputs_of(*(every := [random_concept(name, seed) for seed, name in enumerate(("anna", "bob", "rex"))]))
@@ -152,7 +157,7 @@ def test_unasked_it_does_what_the_command_line_does_where_all_is_stored(tmp_path
         merge(pairs, options={"ridge": 1.0})
     lacking = replace(pairs[0][0], inputs=None, path=Path("loud/anna.safetensors"))
     with pytest.raises(
-        ConfigurationError, match=r"'least-squares' needs .* none of the layers of anna \(loud/anna.safe"
+        ConfigurationError, match=r"'least-squares' needs .* none of the prompts of anna \(loud/anna.safe"
     ):
         merge([(lacking, 1.0), pairs[1]])
 
@@ -162,6 +167,11 @@ def test_a_damaged_store_counts_as_none(tmp_path, monkeypatch):
     foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(9, 2), "key"))
     (file,) = (tmp_path / "foreign-inputs").iterdir()
     assert foreign.stored_foreign_gram("ef" * 32).key == "key"
+    foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(8, 2), "other words"))
+    assert foreign.stored_foreign_gram("ef" * 32) is None  # which of both is meant?
+    assert torch.equal(foreign.stored_foreign_gram("ef" * 32, "other words").gram, gram(8, 2))
+    assert foreign.stored_foreign_gram("ef" * 32, "neither") is None
+    foreign._path("ef" * 32, "other words").unlink()
     file.write_bytes(file.read_bytes()[:40])
     assert foreign.stored_foreign_gram("ef" * 32) is None
     monkeypatch.setattr(foreign, "cache_folder", lambda: file)  # a file: nothing can be stored in it

@@ -6,16 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from orthoplex.concepts import save_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import merge
-from orthoplex.models import load_base
+from orthoplex.models import hash_cache, load_base
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.training import merge_to_folder, with_inputs
 from tests.pico import make_concept
+
+
+@pytest.fixture(autouse=True)
+def new_files_are_remembered(monkeypatch):
+    monkeypatch.setattr(hash_cache, "_RACE_NS", 0)
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float16], ids=["float32", "float16"])
@@ -105,6 +111,54 @@ def test_a_folder_that_is_not_whole_is_loaded(ours, tmp_path, lacking):
     assert BaseFiles.of(tmp_path / "copy") is None
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("model_index.json", {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}),
+        ("text_encoder/config.json", {"torch_dtype": "float16"}),
+    ],
+)
+def test_a_folder_that_is_not_ours_is_loaded(ours, tmp_path, file, changes):
+    shutil.copytree(ours, tmp_path / "copy")
+    load_base(tmp_path / "copy")
+    assert BaseFiles.of(tmp_path / "copy") is not None
+    path = tmp_path / "copy" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert BaseFiles.of(tmp_path / "copy") is None
+
+
+def test_a_folder_has_to_be_loaded_once_and_again_when_its_weights_change(ours, tmp_path):
+    shutil.copytree(ours, tmp_path / "copy")
+    assert BaseFiles.of(tmp_path / "copy") is None
+    base = load_base(tmp_path / "copy")
+    assert BaseFiles.of(tmp_path / "copy").identity == base.identity
+    path = tmp_path / "copy" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(path), "one more": torch.zeros(1)}, path, metadata={"format": "pt"})
+    assert BaseFiles.of(tmp_path / "copy") is None
+
+
+def test_a_path_of_the_machine_is_not_copied(ours, tmp_path):
+    shutil.copytree(ours, tmp_path / "copy")
+    path = tmp_path / "copy" / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_name_or_path": "/home/someone/unet"}))
+    base = load_base(tmp_path / "copy")
+    BaseFiles.of(tmp_path / "copy").write(merge([(make_concept(base, "anna"), 1.0)]), tmp_path / "merged")
+    assert not any("someone" in file.read_text() for file in (tmp_path / "merged").rglob("*.json"))
+
+
+def test_a_token_that_the_type_cannot_hold_is_refused(ours, tmp_path):
+    base = load_base(ours)
+    concept = make_concept(base, "anna")
+    concept.tokens["<anna>"][0] = 1e6
+    if next(iter(base.stored_dtypes.values())) == torch.float32:
+        BaseFiles.of(ours).write(concept, tmp_path / "merged")
+        return
+    with pytest.raises(ConfigurationError, match="token_embedding.weight' holds 1e\\+06, torch.float16 up to 65504"):
+        BaseFiles.of(ours).write(concept, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 def test_folders_of_other_tools_are_loaded(pico_folder, tmp_path):
     assert BaseFiles.of(pico_folder) is None and BaseFiles.of(tmp_path / "nowhere") is None
     base = load_base(pico_folder)
@@ -125,10 +179,14 @@ def test_what_nobody_stored_is_gathered_once(ours, tmp_path):
         concept = with_inputs(base, make_concept(base, name, selection="cross-attention-kv", seed=seed))
         files.append((tmp_path / f"{name}.safetensors", 1.0))
         save_concept(concept, files[-1][0])
-    store = Path.home() / ".cache" / "orthoplex" / "foreign-inputs" / f"{base.identity.hash}.safetensors"
-    store.unlink(missing_ok=True)
+    folder = Path.home() / ".cache" / "orthoplex" / "foreign-inputs"
+    for store in folder.glob(f"{base.identity.hash}-*.safetensors"):
+        store.unlink()
     first = merge_to_folder(ours, files, tmp_path / "first")
-    assert store.is_file() and first.recipe["algorithm"] == "least-squares"
+    assert (
+        len(list(folder.glob(f"{base.identity.hash}-*.safetensors"))) == 1
+        and first.recipe["algorithm"] == "least-squares"
+    )
     second = merge_to_folder(ours, files, tmp_path / "second")
     assert second.recipe == first.recipe
     assert_same_folder(first.folder, second.folder)

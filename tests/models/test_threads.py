@@ -16,7 +16,7 @@ from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import load_base
 from orthoplex.models.identity import weights_hash
-from orthoplex.training import ConceptDataset, TrainingConfig, train
+from orthoplex.training import ConceptDataset, TrainingConfig, loop, train
 from tests.pico import make_concept
 from tests.training.conftest import write_pictures
 
@@ -145,3 +145,31 @@ def test_a_call_leaves_nothing_in_the_pipeline(base):
     with base.locked():
         own = base.pipeline_of_a_call()
         assert own.unet is base.pipeline.unet and own.scheduler is not scheduler
+
+
+def test_a_change_that_is_in_at_the_first_step_writes_no_checkpoint(base, dataset, tmp_path):
+    output = tmp_path / "tom.safetensors"
+    records = train(base, dataset, CONFIG, output=output)
+    with base.fold(make_concept(base, "anna")), pytest.raises(BusyError, match="has anna folded in"):
+        next(records)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert len(list(train(base, dataset, CONFIG, output=output))) == CONFIG.steps + 1
+
+
+def test_a_change_that_is_in_at_the_end_loses_no_step(base, dataset, tmp_path):
+    output = tmp_path / "tom.safetensors"
+    records = train(base, dataset, CONFIG, output=output)
+    list(islice(records, CONFIG.steps))
+
+    def fold_after_the_last_step(state, path, identity):
+        save(state, path, identity)
+        if not undo:
+            undo.append(base.fold(make_concept(base, "anna")))
+
+    save, undo = loop.save_checkpoint, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", fold_after_the_last_step)
+        with pytest.raises(BusyError, match="has anna folded in"):
+            next(records)
+    undo[0].restore()
+    assert list(train(base, dataset, CONFIG, output=output, resume=True))[-1].output == output

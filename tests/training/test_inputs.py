@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from orthoplex.errors import ConfigurationError
-from orthoplex.merging import create_algorithm, merge
-from orthoplex.models import gather_grams
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.merging import create_algorithm, foreign, merge
+from orthoplex.models import gather_grams, load_base
 from orthoplex.training import (
     FOREIGN_PROMPTS,
     default_foreign_prompts,
+    foreign_gram,
     gather_inputs,
     inputs_for,
     own_prompts,
@@ -216,6 +217,29 @@ def test_concepts_whose_layers_see_different_things_keep_nothing(pico, options):
     concept = make_concept(pico, "anna", **options)
     assert with_inputs(pico, concept) is concept and concept.inputs is None
     with pytest.raises(
-        ConfigurationError, match="needs Gram matrices of the layers' inputs, and there is none of the layers of anna"
+        ConfigurationError, match="needs Gram matrices of the layers' inputs, and there is none of the prompts of anna"
     ):
         merge([(concept, 1.0)], algorithm="least-squares")
+
+
+def test_what_a_base_answers_is_stored_of_the_base_alone(pico_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    base = load_base(pico_folder)
+    with base.folded(make_concept(base, "anna", text_encoder=True)), pytest.raises(BaseModelError, match="folded in"):
+        foreign_gram(base)
+    assert not (tmp_path / "foreign-inputs").exists()
+    first = foreign_gram(base)
+    layer = next(iter(base.linear_layers("cross-attention-kv")))
+    assert torch.equal(first.gram, gather_grams(base, [layer], FOREIGN_PROMPTS)[layer])
+    with base.folded(make_concept(base, "anna", text_encoder=True)):
+        assert torch.equal(foreign_gram(base).gram, first.gram)  # stored
+    rough = load_base(pico_folder, dtype=torch.bfloat16)
+    assert torch.equal(foreign_gram(rough).gram, first.gram)
+    base.pipeline.text_encoder.get_input_embeddings().weight.data.mul_(1.5)  # other words, which the hash leaves out
+    assert not torch.equal(foreign_gram(base).gram, first.gram)
+
+
+def test_a_coarse_base_stores_nothing(pico_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    foreign_gram(load_base(pico_folder, dtype=torch.bfloat16))
+    assert not (tmp_path / "foreign-inputs").exists()
