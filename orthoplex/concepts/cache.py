@@ -10,6 +10,9 @@ def cache_folder() -> Path:
     It need not exist, and may be removed at any time.
     """
     try:
-        return Path.home() / ".cache" / "orthoplex"
+        home = Path.home()
     except (RuntimeError, KeyError):
+        home = Path()
+    if home.parent == home:  # no home, or the root of the file system
         return Path(tempfile.gettempdir()) / "orthoplex"
+    return home / ".cache" / "orthoplex"

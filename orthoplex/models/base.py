@@ -63,6 +63,14 @@ class Base:
             if network is not None:  # what only costs are measured on has no autoencoder
                 give_contiguous_state(network)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock: a copy is another base, with a lock of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.RLock()
+
     @property
     def device(self) -> torch.device:
         """Where the denoiser's weights are."""

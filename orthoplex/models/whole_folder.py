@@ -36,6 +36,7 @@ def whole_folder(folder: Path, *, recipe: Mapping[str, Any] | None, overwrite: b
         OutputError: If it cannot be written, or another process filled the folder meanwhile.
     """
     folder = folder.resolve()
+    _put_back(folder)
     check_pipeline_folder(folder, overwrite=overwrite)
     is_there, is_full = folder.is_dir(), _is_full(folder)
     mark = secrets.token_hex(4)
@@ -93,6 +94,13 @@ def check_pipeline_tokens(tokens: Sequence[str]) -> None:
             f"tokens {', '.join(sorted(tokens))} have vectors of single cross-attention layers, which no pipeline "
             "folder can hold; fold the concept files in where pictures are made, or train with token_vectors = 'shared'"
         )
+
+
+def _put_back(folder: Path) -> None:
+    """Put back what was moved aside by a process that was killed before it had put the new folder in its place."""
+    aside = list(folder.parent.glob(f".{folder.name}.*.replaced")) if folder.parent.is_dir() else []
+    if len(aside) == 1 and not folder.exists():
+        os.replace(aside[0], folder)
 
 
 def _is_full(folder: Path) -> bool:

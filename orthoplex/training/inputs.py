@@ -200,7 +200,7 @@ def gather_inputs(
 def foreign_gram(base: Base) -> ForeignGram:
     """Return what keys and values of cross-attention see under foreign prompts; computed once a base, then stored.
 
-    It is stored from a base in float32 alone; others are answered from that, too.
+    It is stored from a base in float32 alone; a coarser one is asked again where it reads other numbers.
 
     Args:
         base: The base, with nothing folded in.

@@ -1,7 +1,9 @@
 """Pictures to a concept: one visible loop that yields a record for every step."""
 
+import atexit
 import math
 import time
+import weakref
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -106,7 +108,20 @@ def train(
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
     _check_outputs(output, resume=resume, overwrite=overwrite)
     steps = _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign)
-    return _alone(output, steps)
+    records = _alone(output, steps)
+    _LIVE.add(records)
+    return records
+
+
+_LIVE: weakref.WeakSet[Generator[StepRecord, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close trainings that are left half-way when the interpreter ends, while a checkpoint can still be written."""
+    for records in list(_LIVE):
+        with suppress(ValueError):  # of another thread, which is at work on it
+            records.close()
 
 
 def _check_inference_steps(base: Base, config: TrainingConfig) -> None:

@@ -99,7 +99,8 @@ def word_spread(base: Base) -> WordSpread:
 
     Rows of words that no training has seen stay as small as they began, so the whole table would tell too little.
     """
-    ids = base.pipeline.tokenizer(list(default_foreign_prompts(base)), add_special_tokens=False).input_ids
+    prompts = list(default_foreign_prompts(base))
+    ids = base.pipeline.tokenizer(prompts, add_special_tokens=False, verbose=False).input_ids
     table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float().cpu()
     rows = table[sorted({number for row in ids for number in row})]
     return WordSpread(rows.mean(0), rows.std(0))

@@ -265,3 +265,12 @@ def test_weights_without_plain_numbers_are_refused(pico_folder, tmp_path):
     base.pipeline.unet.conv_in.weight.data = base.pipeline.unet.conv_in.weight.data.to(torch.float8_e4m3fn)
     with pytest.raises(BaseModelError, match=r"unet.conv_in.weight is torch.float8_e4m3fn on cpu"):
         base.save(tmp_path / "merged")
+
+
+def test_a_folder_that_a_killed_process_moved_aside_is_put_back(pico, tmp_path):
+    pico.save(tmp_path / "merged")
+    (tmp_path / "merged").rename(tmp_path / ".merged.0123abcd.replaced")
+    with pytest.raises(ConfigurationError, match="not empty"):
+        pico.save(tmp_path / "merged")
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+    assert load_base(tmp_path / "merged").identity.hash == pico.identity.hash

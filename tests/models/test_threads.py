@@ -1,6 +1,10 @@
 """Threads that share a base: every picture is the one it would be alone, and the base is as before."""
 
+import copy
+import pickle
 import random
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,7 +20,7 @@ from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import load_base
 from orthoplex.models.identity import weights_hash
-from orthoplex.training import ConceptDataset, TrainingConfig, loop, train
+from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_step, loop, train
 from tests.pico import make_concept
 from tests.training.conftest import write_pictures
 
@@ -173,3 +177,27 @@ def test_a_change_that_is_in_at_the_end_loses_no_step(base, dataset, tmp_path):
             next(records)
     undo[0].restore()
     assert list(train(base, dataset, CONFIG, output=output, resume=True))[-1].output == output
+
+
+def test_a_copy_of_a_base_is_another_base(base):
+    anna = make_concept(base, "anna", scale=0.5)
+    plain = pixels(base, "a person", None)
+    for copied in (copy.deepcopy(base), pickle.loads(pickle.dumps(base))):
+        with base.folded(anna):
+            assert np.array_equal(pixels(copied, "a person", None), plain)
+        assert np.array_equal(pixels(copied, "<anna> person", anna), pixels(base, "<anna> person", anna))
+
+
+def test_a_training_that_is_there_when_the_program_ends_keeps_its_checkpoint(pico_folder, tmp_path):
+    write_pictures(tmp_path / "pictures")
+    code = f"""
+from orthoplex.models import load_base
+from orthoplex.training import ConceptDataset, TrainingConfig, train
+dataset = ConceptDataset.from_folder({str(tmp_path / "pictures")!r}, resolution=32, token="<tom>", class_word="man")
+config = TrainingConfig(steps=9, batch_size=1, slots=4)
+records = train(load_base({str(pico_folder)!r}), dataset, config, output="tom.safetensors")
+next(records), next(records)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert checkpoint_step(tmp_path / "tom.checkpoint.safetensors") == 1

@@ -233,8 +233,6 @@ def test_what_a_base_answers_is_stored_of_the_base_alone(pico_folder, tmp_path, 
     assert torch.equal(first.gram, gather_grams(base, [layer], FOREIGN_PROMPTS)[layer])
     with base.folded(make_concept(base, "anna", text_encoder=True)):
         assert torch.equal(foreign_gram(base).gram, first.gram)  # stored
-    rough = load_base(pico_folder, dtype=torch.bfloat16)
-    assert torch.equal(foreign_gram(rough).gram, first.gram)
     base.pipeline.text_encoder.get_input_embeddings().weight.data.mul_(1.5)  # other words, which the hash leaves out
     assert not torch.equal(foreign_gram(base).gram, first.gram)
 
