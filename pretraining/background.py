@@ -81,9 +81,12 @@ def end(work: Path, by: signal.Signals) -> int:
 
 
 def lines(work: Path) -> list[dict]:
-    """The log of the training."""
+    """The log of the training; a line that is being written is left out."""
     file = work / LOG
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    whole = (
+        [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")] if file.exists() else []
+    )
+    return [json.loads(line) for line in whole]
 
 
 def kill_and_resume(work: Path, arguments: list[str], record: Path, patience: float = 1800) -> dict:
@@ -96,10 +99,13 @@ def kill_and_resume(work: Path, arguments: list[str], record: Path, patience: fl
     end(work, signal.SIGKILL)
     kept, began = kept_number(work / "denoiser.pt", "samples"), time.monotonic()
     start(work, arguments)
-    while not (after := [row for row in lines(work) if row["samples"] > kept]):
+    cut, after = False, []
+    while not (cut and after):  # the log is first cut back to the checkpoint, then goes on
         if running(work) is None or time.monotonic() - began > patience:
             raise RuntimeError(f"the training does not go on; {work / 'training.log'} says why")
-        time.sleep(1)
+        time.sleep(0.5)
+        after = [row for row in lines(work) if row["samples"] > kept]
+        cut = cut or not after
     event = {
         "signal": "SIGKILL",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
