@@ -25,7 +25,7 @@ import psutil
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from pretraining.checkpoint import kept_number
-from pretraining.packing import LOG
+from pretraining.packing import LOG, log_until
 
 COMMAND = ("-m", "pretraining.train", "denoiser", "--device", "cpu", "--threads", "1")
 INITIAL = ("--initial", "orthoplex/vignette/base")
@@ -82,11 +82,7 @@ def end(work: Path, by: signal.Signals) -> int:
 
 def lines(work: Path) -> list[dict]:
     """The log of the training; a line that is being written is left out."""
-    file = work / LOG
-    whole = (
-        [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")] if file.exists() else []
-    )
-    return [json.loads(line) for line in whole]
+    return [json.loads(line) for line in log_until(work / LOG, sys.maxsize).splitlines()]
 
 
 def kill_and_resume(work: Path, arguments: list[str], record: Path, patience: float = 1800) -> dict:
