@@ -25,7 +25,7 @@ import psutil
 from orthoplex.benchmark.report import write_json
 from orthoplex.concepts import write_text
 from pretraining.checkpoint import kept_number
-from pretraining.packing import LOG
+from pretraining.packing import LOG, log_until
 
 COMMAND = ("-m", "pretraining.train", "denoiser", "--device", "cpu", "--threads", "1")
 INITIAL = ("--initial", "orthoplex/vignette/base")
@@ -81,9 +81,8 @@ def end(work: Path, by: signal.Signals) -> int:
 
 
 def lines(work: Path) -> list[dict]:
-    """The log of the training."""
-    file = work / LOG
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The log of the training; a line that is being written is left out."""
+    return [json.loads(line) for line in log_until(work / LOG, sys.maxsize).splitlines()]
 
 
 def kill_and_resume(work: Path, arguments: list[str], record: Path, patience: float = 1800) -> dict:
@@ -96,10 +95,13 @@ def kill_and_resume(work: Path, arguments: list[str], record: Path, patience: fl
     end(work, signal.SIGKILL)
     kept, began = kept_number(work / "denoiser.pt", "samples"), time.monotonic()
     start(work, arguments)
-    while not (after := [row for row in lines(work) if row["samples"] > kept]):
+    cut, after = False, []
+    while not (cut and after):  # the log is first cut back to the checkpoint, then goes on
         if running(work) is None or time.monotonic() - began > patience:
             raise RuntimeError(f"the training does not go on; {work / 'training.log'} says why")
-        time.sleep(1)
+        time.sleep(0.5)
+        after = [row for row in lines(work) if row["samples"] > kept]
+        cut = cut or not after
     event = {
         "signal": "SIGKILL",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,17 +1,17 @@
 """A run in few megabytes: what `python -m pretraining.train pack` writes, and what a training goes on from alone.
 
-    weights.safetensors.xz   the averaged weights, fp16 on the grid that ships (`rounding.py`), and the latent space
+    weights.safetensors.bz2   the averaged weights, fp16 on the grid that ships (`rounding.py`), and the latent space
     denoiser.jsonl           the log
     run.json                 samples seen, the settings and so the schedule, hashes of vocabulary and latent space
 
 Left out are the exact weights, which begin anew at the average, and the moments, which begin at zero: the rate rises to
-its schedule again over `restart_samples`. `xz --decompress` and safetensors read the file without this package.
+its schedule again over `restart_samples`. `bunzip2` and safetensors read the file without this package.
 """
 
 from __future__ import annotations
 
+import bz2
 import json
-import lzma
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pretraining.denoiser import DenoiserConfig, check_config
 from pretraining.muon import layout, named
 from pretraining.rounding import rounded
 
-WEIGHTS, RUN, LOG = "weights.safetensors.xz", "run.json", "denoiser.jsonl"
+WEIGHTS, RUN, LOG = "weights.safetensors.bz2", "run.json", "denoiser.jsonl"
 #: what a packed run may take
 MOST_BYTES = 19_000_000
 
@@ -50,7 +50,7 @@ def pack(work: Path, model: nn.Module, folder: Path) -> int:
         for name, value in named(model, state["average"]).items()
     }
     tensors |= {"pca.mean": pca.mean.contiguous(), "pca.components": pca.components.contiguous()}
-    packed = lzma.compress(save(tensors), preset=9)
+    packed = bz2.compress(save(tensors))
     if len(packed) > MOST_BYTES:
         raise ValueError(f"the packed weights take {len(packed)} bytes; allowed are at most {MOST_BYTES}")
     with written_atomically(folder / WEIGHTS) as temporary:
@@ -74,7 +74,7 @@ def unpack(folder: Path, model: nn.Module, config: DenoiserConfig, work: Path, *
     if (found := checkpoint.digest(packed)) != run["weights"]:
         raise ValueError(f"{folder / WEIGHTS} has the hash {found}; allowed is {run['weights']}, which {RUN} states")
     check_config(run["config"], config, folder / RUN, other_total=other_total)
-    tensors = load(lzma.decompress(packed))
+    tensors = load(bz2.decompress(packed))
     pca = PatchPca(tensors.pop("pca.mean"), tensors.pop("pca.components"))
     pca.save(work)
     write_text(work / LOG, (folder / LOG).read_text())

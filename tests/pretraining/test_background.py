@@ -12,14 +12,18 @@ import torch
 from pretraining import background
 from pretraining.background import end, kill_and_resume, running, start
 
-#: stands for a training: lines up to the checkpoint's samples, and beyond
+#: stands for a training: cuts its log back to the checkpoint's samples, and goes on
 TRAINING = """
 import json, sys, time
 from pathlib import Path
 work = Path(sys.argv[sys.argv.index("--work") + 1])
-for seen in (64, 96):
-    with (work / "denoiser.jsonl").open("a") as log:
-        log.write(json.dumps({"samples": seen, "loss": 0.2}) + "\\n")
+log = work / "denoiser.jsonl"
+loss = 0.1 if log.exists() else 0.2
+time.sleep(1)
+log.write_text(json.dumps({"samples": 64, "loss": 0.2}) + "\\n")
+time.sleep(2)
+with log.open("a") as file:
+    file.write(json.dumps({"samples": 96, "loss": loss}) + "\\n")
 print(sys.argv[1:], flush=True)
 time.sleep(600)
 """
@@ -71,7 +75,7 @@ def test_a_kill_and_its_resume_are_recorded(work: Path) -> None:
         assert process is not None and process.pid != first
         assert event["samples_in_checkpoint"] == 64
         assert [row["samples"] for row in event["last_lines_before"]] == [64, 96]
-        assert event["first_line_after"]["samples"] == 96
+        assert event["first_line_after"] == {"samples": 96, "loss": 0.1}  # not the one from before the kill
         assert json.loads((work / "record.json").read_text()) == {"kills": [event]}
     finally:
         end(work, signal.SIGKILL)

@@ -104,7 +104,7 @@ def test_a_packed_run_keeps_its_settings(packed: Path, tmp_path: Path) -> None:
 
 def test_files_that_do_not_belong_together_are_refused(packed: Path, tmp_path: Path) -> None:
     (packed / WEIGHTS).write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"weights.safetensors.xz has the hash \w+; allowed is \w+, which run.json"):
+    with pytest.raises(ValueError, match=r"weights.safetensors.bz2 has the hash \w+; allowed is \w+, which run.json"):
         unpack(packed, small_denoiser(), CONFIG, tmp_path / "fresh")
 
 
