@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models import families, load_base
+from orthoplex.models import families, load_base, versions
 from orthoplex.models.identity import weights_hash
 from tests.pico import build_pico
 
@@ -32,7 +32,7 @@ def test_a_folder_is_loaded_frozen_and_silent(pico_folder, capfd):
 
 @pytest.mark.parametrize(("prediction", "family"), [("epsilon", "sd2"), ("v_prediction", "sd2-v")])
 def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, family, monkeypatch):
-    monkeypatch.setattr(families, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim)
+    monkeypatch.setattr(versions, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim)
     whole = families.StableDiffusionPipeline.from_pretrained
 
     def predicting(*arguments, **options):
