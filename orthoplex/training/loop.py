@@ -219,10 +219,9 @@ def _steps(
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
         return
-    except (OSError, OutputError) as error:
-        raise OutputError(f"{error}; {_keep(state, checkpoint, identity)}") from error
-    except BusyError as error:
-        raise BusyError(f"{error}; {_keep(state, checkpoint, identity)}") from error
+    except (OSError, OutputError, BusyError) as error:
+        kind = BusyError if isinstance(error, BusyError) else OutputError
+        raise kind(f"{error}; {_keep(state, checkpoint, identity)}") from error
     yield replace(done, seconds=time.monotonic() - began, images=images, output=output)
 
 
