@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.newcomer import commands
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FOUND = {"value": 1.0126, "low": 0.9949, "high": 1.0293}
@@ -92,3 +94,12 @@ def test_its_python_makes_a_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "anna.png") as picture:
         assert picture.size == (128, 128)
+
+
+def test_the_way_to_an_own_concept_can_be_taken_from_the_readme():
+    setup, training, picture = commands(README)
+    assert setup.startswith("make env")
+    assert training.startswith("orthoplex train orthoplex/vignette/samples/otto --name otto --class-word animal ")
+    assert picture.startswith('orthoplex generate "<otto> animal ') and "--concept otto.safetensors" in picture
+    with pytest.raises(ValueError, match="names no way"):
+        commands("# Nothing")
