@@ -7,8 +7,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import Gallery, duration, write_gallery
 from orthoplex.benchmark.gallery_sheet import write_combinations, write_sheet, write_strip
@@ -26,11 +24,12 @@ from orthoplex.benchmark.stand import (
     MergedConcepts,
 )
 from orthoplex.benchmark.summary import Summary
+from orthoplex.benchmark.timed_merge import timed_merge
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Manifest, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError, MissingExtraError
-from orthoplex.models import EMBEDDED, Foldable, load_base
-from orthoplex.training import TrainingConfig, merge_for
+from orthoplex.models import EMBEDDED, load_base
+from orthoplex.training import TrainingConfig
 
 _LIVE_KINDS = ("person", "subject", "style")
 
@@ -170,19 +169,11 @@ def _merge_all(workspace: Workspace, variant: DemoVariant, paths: Mapping[str, P
     """
     base = workspace.base
     concepts = {name: load_concept(path, base=base.identity) for name, path in paths.items()}
-    corrections = [0.0]
-
-    def gather(change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Mapping[str, Tensor]:
-        asked = time.perf_counter()
-        gathered = workspace.grams(change, layers, prompts)
-        corrections.append(gathered.seconds - (time.perf_counter() - asked))
-        return gathered.grams
-
     pairs = [(concept, 1.0) for concept in concepts.values()]
+    merge, seconds = timed_merge(workspace, pairs, algorithm=variant.algorithm, kept=variant != OURS)
     started = time.perf_counter()
-    merge = merge_for(base, pairs, algorithm=variant.algorithm, gather=None if variant == OURS else gather)
     undo = base.fold(merge)
-    seconds = time.perf_counter() - started + sum(corrections)
+    seconds += time.perf_counter() - started
     undo.restore()
     return MergedConcepts(concepts, merge, seconds)
 

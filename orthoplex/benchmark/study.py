@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +20,13 @@ from orthoplex.benchmark.report import Seconds
 from orthoplex.benchmark.settings import PLACEHOLDER, Variant
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.text import TextReader
+from orthoplex.benchmark.timed_merge import timed_merge
 from orthoplex.benchmark.together import Combination, Together, TogetherMeasurement, Views, measure_together
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, merge
-from orthoplex.models import Foldable
-from orthoplex.training import gather_inputs, merge_for, starting_tokens, with_article
+from orthoplex.training import gather_inputs, starting_tokens, with_article
 
 IMPOSTORS, IMPOSTORS_SEED = 40, 1_000_000
 """Pictures of every prompt that thresholds of concepts in one picture are set on, and how far on their noise begins."""
@@ -203,25 +202,10 @@ class Study:
 
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:
         """Bring concepts together as the variant says; also the seconds of it, as if nothing were known yet."""
-        pairs, corrections = [(concept, 1.0) for concept in members], [0.0]
-        started = time.perf_counter()
-
-        def gather(change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Mapping[str, Tensor]:
-            asked = time.perf_counter()
-            found = self.workspace.grams(change, layers, prompts)
-            corrections.append(found.seconds - (time.perf_counter() - asked))
-            return found.grams
-
-        variant = self.variant
-        together = merge_for(
-            self.workspace.base,
-            pairs,
-            algorithm=variant.algorithm,
-            options=variant.options,
-            scale=variant.scale,
-            gather=gather,
+        variant, pairs = self.variant, [(concept, 1.0) for concept in members]
+        together, spent = timed_merge(
+            self.workspace, pairs, algorithm=variant.algorithm, options=variant.options, scale=variant.scale
         )
-        spent = time.perf_counter() - started + sum(corrections)
         return together, self.workspace.merge_seconds(together, spent)
 
     def _together(

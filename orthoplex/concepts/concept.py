@@ -106,7 +106,12 @@ class Concept:
     @property
     def changes_keys_values_alone(self) -> bool:
         """Whether keys and values of cross-attention are what it changes, and all: its layers see the text alone."""
-        return bool(self.layers) and all(layer.endswith(_KEYS_VALUES) for layer in self.layers)
+        return bool(self.layers) and not self.layers_besides_keys_values
+
+    @property
+    def layers_besides_keys_values(self) -> list[str]:
+        """The names of the layers it changes that are no keys or values of cross-attention."""
+        return [layer for layer in self.layers if not layer.endswith(_KEYS_VALUES)]
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors as the file names them: ``<layer>.lora_A.weight`` is down, ``<layer>.lora_B.weight`` is up."""

@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ from orthoplex.concepts.header import DTYPE_NAMES
 from orthoplex.errors import ConceptFileError
 
 DTYPES: dict[str, torch.dtype] = dict(zip(DTYPE_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
@@ -31,25 +37,41 @@ def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], pa
         metadata: Text pairs for the header.
         path: The file to write.
     """
+    write_in_order(
+        {name: tensors[name].dtype for name in sorted(tensors)}, tensors, metadata, path, lambda name: tensors[name]
+    )
+
+
+def write_in_order(
+    types: Mapping[str, torch.dtype],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    path: Path,
+    stored: Callable[[str], Tensor],
+) -> None:
+    """Write a safetensors file tensor by tensor; equal content in one order gives equal bytes.
+
+    Args:
+        types: Name to data type in the file, in the order of the file.
+        tensors: Name to tensor, for the shapes.
+        metadata: Text pairs for the header.
+        path: The file to write.
+        stored: Name to the tensor in its data type, asked for when it is written.
+    """
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
-    names = sorted(tensors)
-    for name in names:
-        tensor = tensors[name]
-        end = position + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
+    for name, dtype in types.items():
+        end = position + tensors[name].numel() * dtype.itemsize
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        for name in names:
-            file.write(tensor_bytes(tensors[name]))
+        for name in types:
+            file.write(tensor_bytes(stored(name)))
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

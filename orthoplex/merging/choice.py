@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orthoplex.concepts import Concept
 from orthoplex.names import AUTO
 
-__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm"]
+__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "heard"]
 
 _ELSEWHERE = 3.0
 
@@ -26,6 +26,11 @@ class DefaultAlgorithm:
     fallback: str | None = None
 
 
+def heard(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
+    """Those whose strength is not 0: a concept at strength 0 is not there; at scale 0 none is."""
+    return [(concept, strength) for concept, strength in concepts if strength != 0 and scale != 0]
+
+
 def default_algorithm(concepts: Sequence[tuple[Concept, float]]) -> DefaultAlgorithm:
     """Return ``least-squares`` for concepts on keys and values of cross-attention, else ``sum``.
 
@@ -36,7 +41,7 @@ def default_algorithm(concepts: Sequence[tuple[Concept, float]]) -> DefaultAlgor
     Args:
         concepts: The concepts of the merge with their strengths; tokens alone, and strength 0, have no say.
     """
-    changing = [concept for concept, strength in concepts if concept.layers and strength != 0]
+    changing = [concept for concept, _ in heard(concepts) if concept.layers]
     if len(changing) < 2:
         return DefaultAlgorithm("sum", {})
     wide = [concept for concept in changing if not concept.changes_keys_values_alone]
@@ -46,8 +51,7 @@ def default_algorithm(concepts: Sequence[tuple[Concept, float]]) -> DefaultAlgor
 
 
 def _reason(wide: Sequence[Concept], count: int) -> str:
-    first = wide[0]
-    layers = [layer for layer in first.layers if not layer.endswith((".attn2.to_k", ".attn2.to_v"))]
+    first, layers = wide[0], wide[0].layers_besides_keys_values
     others = f" (and {len(wide) - 1} more concepts)" if len(wide) > 1 else ""
     return (
         f"{count} concepts are merged by a plain sum, because {first.told}{others} changes {len(layers)} layers "

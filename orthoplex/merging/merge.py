@@ -15,7 +15,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
-from orthoplex.merging.choice import AUTO, default_algorithm
+from orthoplex.merging.choice import AUTO, default_algorithm, heard
 from orthoplex.merging.inputs import InputGrams, stored_inputs
 
 _LOG = logging.getLogger(__name__)
@@ -105,11 +105,6 @@ def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept
     for pair in concepts:
         _check_pair(pair)
     return sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
-
-
-def heard(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
-    """Those whose strength is not 0: a concept at strength 0 is not there; at scale 0 none is."""
-    return [(concept, strength) for concept, strength in concepts if strength != 0 and scale != 0]
 
 
 def chosen_default(

@@ -6,10 +6,10 @@ of the time, most of which goes to importing what builds networks. Folders of ot
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.concepts.header import Header
-from orthoplex.models.folder_content import forget_machine
+from orthoplex.models.folder_content import forget_machine, read_json, write_json
 from orthoplex.models.folding import Foldable, fold_weights
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.streamed_identity import streamed_hash
@@ -64,8 +64,10 @@ class BaseFiles:
         embedded = str(name_or_path) == EMBEDDED
         folder = vignette.folder() if embedded else Path(name_or_path)
         try:
-            index = json.loads((folder / INDEX_NAME).read_text("utf-8"))
-            config = {name: _read(folder / name / _CONFIGS[name][0]) for name in ("unet", "text_encoder", "scheduler")}
+            index = read_json(folder / INDEX_NAME)
+            config = {
+                name: read_json(folder / name / _CONFIGS[name][0]) for name in ("unet", "text_encoder", "scheduler")
+            }
             whole = all((folder / name / file).is_file() for name, files in _CONFIGS.items() for file in files)
             version = version_of(
                 FAMILIES[index["_class_name"]],
@@ -93,6 +95,17 @@ class BaseFiles:
             folder, identity, {n: path for n, (path, _) in changed.items()}, {n: one for n, (_, one) in changed.items()}
         )
 
+    @cached_property
+    def tokenizer(self) -> Mapping[str, Any]:
+        """The values of ``tokenizer.json``."""
+        return read_json(self.folder / "tokenizer" / _TOKENIZER[0])
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """Every token that the tokenizer knows, and its number."""
+        added = {token["content"]: token["id"] for token in self.tokenizer["added_tokens"]}
+        return self.tokenizer["model"]["vocab"] | added
+
     def takes(self, change: Foldable) -> bool:
         """Whether a change can be folded into the files; where not, a loaded base says why, or can do more.
 
@@ -106,10 +119,9 @@ class BaseFiles:
             if entry is None or entry.shape != low_rank.shape:
                 return False
         width = self.headers["text_encoder"].entries[_EMBEDDING].shape[1]
-        known = _numbers(_read(self.folder / "tokenizer" / _TOKENIZER[0]))
-        dense = sorted(known.values()) == list(range(len(known)))
+        dense = sorted(self.numbers.values()) == list(range(len(self.numbers)))
         return dense and all(
-            token not in known and tuple(vector.shape) == (width,) for token, vector in change.tokens.items()
+            token not in self.numbers and tuple(vector.shape) == (width,) for token, vector in change.tokens.items()
         )
 
     @torch.no_grad()
@@ -131,9 +143,7 @@ class BaseFiles:
         for name, values in self._folded(change).items():
             component, tensor = _place(name)
             weights[component][tensor] = values
-        tokenizer = {name: _read(self.folder / "tokenizer" / name) for name in _TOKENIZER[:2]}
-        numbers = _numbers(tokenizer["tokenizer.json"])
-        ids = {token: len(numbers) + place for place, token in enumerate(change.tokens)}
+        ids = {token: len(self.numbers) + place for place, token in enumerate(change.tokens)}
         weights["text_encoder"][_EMBEDDING] = _extended(weights["text_encoder"][_EMBEDDING], change.tokens, ids)
         with whole_folder(folder, recipe=change.recipe, overwrite=overwrite) as temporary:
             temporary.mkdir()
@@ -150,7 +160,7 @@ class BaseFiles:
             for path in temporary.rglob("*.json"):
                 forget_machine(path)
             if ids:
-                _add_tokens(temporary, tokenizer, ids, len(weights["text_encoder"][_EMBEDDING]))
+                self._add_tokens(temporary, ids, len(weights["text_encoder"][_EMBEDDING]))
         return folder.resolve()
 
     def _folded(self, change: Foldable) -> dict[str, Tensor]:
@@ -164,6 +174,23 @@ class BaseFiles:
                     layers[layer] = shell
         fold_weights(layers, change)
         return {layer: shell.weight.data for layer, shell in layers.items()}
+
+    def _add_tokens(self, folder: Path, ids: Mapping[str, int], rows: int) -> None:
+        """Let tokenizer and configuration of a folder know new tokens."""
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        added = [{"id": number, "content": token, **plain} for token, number in ids.items()]
+        known = self.tokenizer["added_tokens"]
+        write_json(
+            folder / "tokenizer" / _TOKENIZER[0], {**self.tokenizer, "added_tokens": [*known, *added]}, sort=False
+        )
+        path = folder / "tokenizer" / _TOKENIZER[1]
+        config = read_json(path)
+        decoder = config.get("added_tokens_decoder", {}) | {
+            str(number): {"content": token, **plain} for token, number in ids.items()
+        }
+        write_json(path, config | {"added_tokens_decoder": decoder})
+        path = folder / "text_encoder" / "config.json"
+        write_json(path, read_json(path) | {"vocab_size": rows})
 
 
 def _digest(changed: Mapping[str, tuple[Path, Header]], *, embedded: bool) -> str | None:
@@ -181,11 +208,6 @@ def _place(layer: str) -> tuple[str, str]:
     return component, f"{path}.weight"
 
 
-def _numbers(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Every token of a ``tokenizer.json`` and its number."""
-    return tokenizer["model"]["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-
-
 def _extended(rows: Tensor, tokens: Mapping[str, Tensor], ids: Mapping[str, int]) -> Tensor:
     """The embedding with rows for new tokens, float32: numbers that the file's type cannot hold are refused later."""
     count = max(len(rows), *(number + 1 for number in ids.values())) if ids else len(rows)
@@ -194,24 +216,3 @@ def _extended(rows: Tensor, tokens: Mapping[str, Tensor], ids: Mapping[str, int]
     for token, vector in tokens.items():
         extended[ids[token]] = vector
     return extended
-
-
-def _add_tokens(folder: Path, tokenizer: Mapping[str, Any], ids: Mapping[str, int], rows: int) -> None:
-    """Let tokenizer and configuration of a folder know new tokens."""
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    fast, config = tokenizer["tokenizer.json"], tokenizer["tokenizer_config.json"]
-    added = [*fast["added_tokens"], *({"id": number, "content": token, **plain} for token, number in ids.items())]
-    _write(folder / "tokenizer" / "tokenizer.json", fast | {"added_tokens": added}, sort=False)
-    decoder = config.get("added_tokens_decoder", {})
-    decoder |= {str(number): {"content": token, **plain} for token, number in ids.items()}
-    _write(folder / "tokenizer" / "tokenizer_config.json", config | {"added_tokens_decoder": decoder})
-    path = folder / "text_encoder" / "config.json"
-    _write(path, _read(path) | {"vocab_size": rows})
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401  (any JSON value)
-    return json.loads(path.read_text("utf-8"))
-
-
-def _write(path: Path, values: Mapping[str, Any], *, sort: bool = True) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=sort, ensure_ascii=False) + "\n", "utf-8")

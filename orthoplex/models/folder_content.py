@@ -116,10 +116,10 @@ def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a netwo
     if not isinstance(network.config, Mapping):  # transformers
         network.config.save_pretrained(folder)
         path = folder / "config.json"
-        values = _read_json(path)
+        values = read_json(path)
         values.pop("dtype", None)
         # The older name of the type is the one that all releases read.
-        _write_json(path, values | {"architectures": [type(network).__name__], "torch_dtype": "float32"})
+        write_json(path, values | {"architectures": [type(network).__name__], "torch_dtype": "float32"})
         return
     network.save_config(folder)
 
@@ -127,7 +127,7 @@ def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a netwo
 def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Add the files that only older releases read, if newer ones have left them out."""
     fast, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    model = _read_json(fast).get("model", {}) if fast.is_file() else {}
+    model = read_json(fast).get("model", {}) if fast.is_file() else {}
     if model.get("type") == "BPE":
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
         numbers = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
@@ -144,26 +144,28 @@ def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None
         }
         for number, token in sorted(pipeline.tokenizer.added_tokens_decoder.items())
     }
-    _write_json(config, _read_json(config) | {"added_tokens_decoder": added})
+    write_json(config, read_json(config) | {"added_tokens_decoder": added})
 
 
 def forget_machine(path: Path) -> None:
     """Take out of a JSON file what tells where on a machine something came from."""
-    values = _read_json(path) if path.name not in ("tokenizer.json", "vocab.json") else None
+    values = read_json(path) if path.name not in ("tokenizer.json", "vocab.json") else None
     if not isinstance(values, dict):
         return
     kept = {key: value for key, value in values.items() if key not in _LOCAL and not _is_local_path(value)}
     if kept != values:
-        _write_json(path, kept)
+        write_json(path, kept)
 
 
 def _is_local_path(value: object) -> bool:
     return isinstance(value, str) and (posixpath.isabs(value) or ntpath.isabs(value))
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401  (any JSON value)
+def read_json(path: Path) -> Any:  # noqa: ANN401  (any JSON value)
+    """The value of a JSON file."""
     return json.loads(path.read_text("utf-8"))
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+def write_json(path: Path, values: Mapping[str, Any], *, sort: bool = True) -> None:
+    """Write a JSON file for people, too; ``sort`` orders the keys."""
+    path.write_text(json.dumps(values, indent=2, sort_keys=sort, ensure_ascii=False) + "\n", "utf-8")

@@ -14,23 +14,13 @@ import torch
 from torch import Tensor
 
 from orthoplex.concepts.header import HEADER_LIMIT_BYTES, Header, TensorEntry
-from orthoplex.concepts.tensors import DTYPES, tensor_bytes
+from orthoplex.concepts.tensors import DTYPES, write_in_order
 from orthoplex.errors import ConfigurationError
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Component to what its weights file is called before ``.safetensors``."""
 _PICKLE_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "pytorch_model"}
 _VARIANTS = (None, "fp16")
-_SAFETENSORS_NAMES = {
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -113,22 +103,11 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype 
         ConfigurationError: If a number is finite in memory and not in ``dtype``; names the tensor.
     """
     types = {name: dtype if dtype and values.is_floating_point() else values.dtype for name, values in tensors.items()}
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
     # Wider types first, as the libraries do, so that every tensor starts at a multiple of its type's size.
-    names = sorted(tensors, key=lambda name: (-types[name].itemsize, name))
-    for name in names:
-        end = position + tensors[name].numel() * types[name].itemsize
-        shape = list(tensors[name].shape)
-        header[name] = {"dtype": _SAFETENSORS_NAMES[types[name]], "shape": shape, "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for name in names:
-            file.write(tensor_bytes(_converted(name, tensors[name].detach(), types[name])))
+    ordered = dict(sorted(types.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    write_in_order(
+        ordered, tensors, {"format": "pt"}, path, lambda name: _converted(name, tensors[name].detach(), types[name])
+    )
 
 
 def _converted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -28,7 +28,8 @@ from orthoplex.merging import (
     stored_foreign_gram,
     stored_gram,
 )
-from orthoplex.merging.merge import check_pairs, chosen_default, heard
+from orthoplex.merging.choice import heard
+from orthoplex.merging.merge import check_pairs, chosen_default
 from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
 from orthoplex.training.dataset import CAPTION_TEMPLATES
 from orthoplex.training.prompts import default_foreign_prompts

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from orthoplex import models, training
-from orthoplex.concepts import Concept, load_concept
+from orthoplex.concepts import BaseIdentity, Concept, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
-from orthoplex.merging.merge import heard
+from orthoplex.merging.choice import heard
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.whole_folder import check_pipeline_folder, check_pipeline_tokens
 
@@ -62,8 +62,7 @@ def merge_to_folder(
     check_pipeline_folder(output, overwrite=overwrite)
     stored = BaseFiles.of(base)
     if stored is not None:
-        concepts = [(load_concept(path, base=stored.identity), strength) for path, strength in files]
-        _check_tokens(concepts)
+        concepts = _loaded(files, stored.identity)
         fits = all(stored.takes(concept) for concept, _ in concepts)
         if fits and _is_stored(concepts, algorithm, options):
             began = time.monotonic()
@@ -83,9 +82,7 @@ def _with_a_model(
     overwrite: bool,
 ) -> MergedFolder:
     model = models.load_base(base)  # which imports what builds networks
-
-    concepts = [(load_concept(path, base=model.identity), strength) for path, strength in files]
-    _check_tokens(concepts)
+    concepts = _loaded(files, model.identity)
     began = time.monotonic()
     merged: Merge = training.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
@@ -106,6 +103,9 @@ def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, option
     return alone and not missing_inputs(present, with_foreign=way.needs_foreign)
 
 
-def _check_tokens(concepts: Sequence[tuple[Concept, float]]) -> None:
+def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:
+    """Load concepts of a base, and refuse tokens that no folder can hold."""
+    concepts = [(load_concept(path, base=base), strength) for path, strength in files]
     layered = [concept for concept, _ in heard(concepts) if concept.token_layers or concept.keys_values]
     check_pipeline_tokens([token for concept in layered for token in concept.tokens])
+    return concepts
