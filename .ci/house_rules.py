@@ -17,7 +17,7 @@ FORBIDDEN_FOLDERS = {"utils", "common", "core", "helpers"}
 PRINTING_ROOMS = ("orthoplex/cli", "pretraining", "benchmarks", ".ci")
 MEASURING = "benchmarks/"
 """Commands that time imports import when they are called."""
-LIGHT_ROOMS = ("cli", "concepts", "errors", "exports", "names", "vignette")
+LIGHT_ROOMS = ("cli", "concepts", "errors", "exports", "files", "options", "vignette")
 """What a door may import at the top: nothing there loads torch before it must (tested)."""
 DOORS = ("orthoplex/cli",)
 """Rooms whose functions import from the package when they are called; everywhere else imports stand at the top."""

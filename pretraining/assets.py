@@ -32,7 +32,7 @@ from dicebear import Avatar, Style
 from PIL import Image
 from resvg_py import svg_to_bytes
 
-from orthoplex.concepts import written_atomically
+from orthoplex.files import written_atomically
 from pretraining.vocabulary import ASSETS, FAMILIES, SCENES, SUBJECTS
 
 NPM = {

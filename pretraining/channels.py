@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import write_json
-from orthoplex.concepts import write_text
 from orthoplex.evaluation import MobileNetEncoder
+from orthoplex.files import markdown_table, write_text
 from pretraining import pictures
 from pretraining.autoencoder import PATCH, PatchPca, fit_pca, images, psnr_db
 from pretraining.measure import Exam

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orthoplex.concepts import written_atomically
+from orthoplex.files import written_atomically
 
 Average = dict[str, Tensor]
 

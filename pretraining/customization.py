@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orthoplex.benchmark.markdown import markdown_table
-from orthoplex.concepts import write_text
+from orthoplex.files import markdown_table, write_text
 
 FIRST, NOW = Path("results/vignette/first/merge-of-twelve.json"), Path("results/merge-of-twelve.json")
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from orthoplex.concepts import write_text
+from orthoplex.files import write_text
 from pretraining.captions import caption
 from pretraining.compose import Factors
 

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from orthoplex.benchmark.report import write_json
-from orthoplex.concepts import write_text, written_atomically
+from orthoplex.files import write_text, written_atomically
 from pretraining import checkpoint
 from pretraining.autoencoder import PatchPca
 from pretraining.denoiser import DenoiserConfig, check_config

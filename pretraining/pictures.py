@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orthoplex.concepts import write_text
+from orthoplex.files import write_text
 from pretraining import compose as compose_module
 from pretraining import mix, people, places, subjects, vocabulary
 from pretraining.compose import Factors, compose

@@ -29,7 +29,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from orthoplex.benchmark.report import write_json
-from orthoplex.concepts import write_text
+from orthoplex.files import write_text
 from pretraining import captions, foreign_prompts, pictures, tokenizer
 from pretraining.ahead import MadeAhead
 from pretraining.autoencoder import PatchPca, build

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthoplex import concepts, models, training
+from orthoplex import concepts, files, models, training
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("evaluation", "charts", "costs", "faces")
@@ -42,6 +42,8 @@ def python(code, *arguments, folder=ROOT):
     [
         ("orthoplex", ("torch", "numpy", "typer")),
         ("orthoplex.vignette", ("torch", "numpy", "typer")),
+        ("orthoplex.files", ("torch", "numpy", "safetensors", "PIL")),
+        ("orthoplex.options", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.concepts", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.cli", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.merging", ("diffusers", "transformers", "matplotlib", "peft")),
@@ -55,7 +57,7 @@ def test_an_import_brings_no_more_than_it_needs(room, absent):
     assert room in loaded and not {*absent} & {*loaded}
 
 
-@pytest.mark.parametrize("room", [concepts, models, training], ids=lambda room: room.__name__)
+@pytest.mark.parametrize("room", [concepts, files, models, training], ids=lambda room: room.__name__)
 def test_names_that_are_imported_when_asked_for_are_there(room):
     assert all(getattr(room, name) is not None for name in room.__all__)
     modules = {path.stem for path in Path(room.__file__).parent.glob("*.py")}

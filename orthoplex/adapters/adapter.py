@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from orthoplex.adapters.low_rank import LowRank
 from orthoplex.errors import ConfigurationError
-from orthoplex.names import Basis
+from orthoplex.options import Basis
 from orthoplex.subspaces import proportional_rank, slot_from_id
 
 Blocks = Literal["rows", "columns"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from orthoplex.benchmark.plots import font_file
-from orthoplex.concepts import read_picture, written_atomically
+from orthoplex.files import read_picture, written_atomically
 
 Row = Mapping[str, Path]
 """Name of a column -> one picture."""

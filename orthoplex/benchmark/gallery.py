@@ -9,8 +9,8 @@ from pathlib import Path
 
 from orthoplex.benchmark.gallery_style import STYLE
 from orthoplex.benchmark.summary import Summary
-from orthoplex.concepts import write_text
 from orthoplex.evaluation import Interval
+from orthoplex.files import write_text
 
 REAL, ALONE, MERGED, LORA_SUM, LORA_BEST = "real", "alone", "merged", "plain LoRA, summed", "plain LoRA, best merge"
 """Titles of the five columns."""

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from orthoplex.benchmark.contact_sheet import GROUND, INK, SOFT
 from orthoplex.benchmark.gallery import Gallery, Row
-from orthoplex.concepts import written_atomically
+from orthoplex.files import written_atomically
 
 SHEET, STRIP, COMBINATIONS = "gallery_sheet.png", "strip.jpg", "combinations.jpg"
 _CELL, _GAP, _HEAD, _LABEL, _BLOCK_GAP = 112, 4, 44, 84, 28

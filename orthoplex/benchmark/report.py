@@ -14,7 +14,6 @@ import torch
 from orthoplex import __version__
 from orthoplex.benchmark.crosstalk import CrosstalkSummary, LayerCrosstalk, summarise_crosstalk
 from orthoplex.benchmark.experiment import Experiment
-from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.measurement import Measurement, References, ceilings, recognition
 from orthoplex.benchmark.plots import bars, curves, heat_maps
 from orthoplex.benchmark.sections import (
@@ -27,8 +26,9 @@ from orthoplex.benchmark.sections import (
 )
 from orthoplex.benchmark.summary import Difference, Summary, compare, summarise
 from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
-from orthoplex.concepts import BaseIdentity, write_text
+from orthoplex.concepts import BaseIdentity
 from orthoplex.evaluation import Interval
+from orthoplex.files import markdown_table, write_text
 from orthoplex.models import has_fast_bf16
 
 

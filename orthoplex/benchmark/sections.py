@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orthoplex.benchmark.crosstalk import CrosstalkSummary
-from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.plots import bars, dots, scatter
 from orthoplex.benchmark.settings import Published
 from orthoplex.benchmark.together import Together, TogetherSummary
 from orthoplex.evaluation import Interval
+from orthoplex.files import markdown_table
 
 
 def published_section(published: Published | None) -> str:

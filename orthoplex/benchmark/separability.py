@@ -15,13 +15,12 @@ from typing import Any
 
 from torch import cat
 
-from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.measurement import References, gallery_of, read_references
 from orthoplex.benchmark.report import machine, write_json
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import ConceptSource, sample_sources
-from orthoplex.concepts import write_text
 from orthoplex.evaluation import identity_rate, identity_threshold, image_alignment, recognised_rate, scores
+from orthoplex.files import markdown_table, write_text
 
 _CHOICES = (
     EncoderSettings("bottleneck", 96),

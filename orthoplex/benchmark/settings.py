@@ -22,7 +22,7 @@ from orthoplex.benchmark.checks import (
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import LARGEST_PICTURE, PRETRAINED, Encoder, MobileNetEncoder
 from orthoplex.merging import check_options
-from orthoplex.names import ENCODERS, MOBILENET, Precision
+from orthoplex.options import ENCODERS, MOBILENET, Precision
 
 PLACEHOLDER = "{trigger}"
 OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"

@@ -15,8 +15,9 @@ from PIL import Image
 
 from orthoplex import vignette
 from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, TEXT, check, list_of, whole_numbers
-from orthoplex.concepts import KINDS, check_name, picture_files, read_picture
+from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.files import picture_files, read_picture
 from orthoplex.training import read_caption_table
 
 MINIMUM_PICTURES = 4

@@ -29,9 +29,10 @@ from torch import Tensor
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
-from orthoplex.concepts import load_concept, save_concept, write_text, written_atomically
+from orthoplex.concepts import load_concept, save_concept
 from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder, halves
+from orthoplex.files import write_text, written_atomically
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import EMBEDDED, Base, Foldable, chosen_precision, gather_grams

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.names import AUTO
+from orthoplex.options import AUTO
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -9,7 +9,7 @@ import typer
 
 from orthoplex.cli.console import completing, errors_shown
 from orthoplex.errors import ConfigurationError
-from orthoplex.names import ENCODERS, MOBILENET
+from orthoplex.options import ENCODERS, MOBILENET
 
 if TYPE_CHECKING:
     from orthoplex.evaluation import Encoder, FolderEvaluation

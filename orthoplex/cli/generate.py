@@ -15,7 +15,7 @@ from orthoplex.cli.console import (
     progress_bar,
     refuse_existing,
 )
-from orthoplex.names import AUTO, Precision
+from orthoplex.options import AUTO, Precision
 
 
 def generate(
@@ -39,7 +39,7 @@ def generate(
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
-        from orthoplex.concepts import check_writable
+        from orthoplex.files import check_writable
         from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
         from orthoplex.generation import generate as generate_pictures
         from orthoplex.models import load_base

@@ -14,7 +14,7 @@ from orthoplex.cli.console import (
     parse_strength,
     refuse_existing,
 )
-from orthoplex.names import AUTO
+from orthoplex.options import AUTO
 
 
 def merge(

@@ -27,7 +27,8 @@ def silence(
         if not 0 < weight < math.inf:
             raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
 
-        from orthoplex.concepts import check_writable, save_concept
+        from orthoplex.concepts import save_concept
+        from orthoplex.files import check_writable
         from orthoplex.models import load_base
         from orthoplex.training import TrainingConfig, silenced, with_inputs
 

@@ -9,7 +9,7 @@ import typer
 
 from orthoplex.cli.console import INTERRUPTED_EXIT, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.concepts import KINDS, token_names
-from orthoplex.names import METHOD_NAMES, Basis
+from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
     from orthoplex.training import StepRecord

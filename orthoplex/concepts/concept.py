@@ -15,7 +15,7 @@ from torch import Tensor
 from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.manifest import Manifest
-from orthoplex.concepts.tensors import tensor_bytes
+from orthoplex.files import tensor_bytes
 
 _KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
 """How the names of the layers end that make keys and values of the text."""

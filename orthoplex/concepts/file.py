@@ -16,9 +16,8 @@ from torch import Tensor
 
 from orthoplex import __version__
 from orthoplex.adapters import LowRank
-from orthoplex.concepts.atomic import written_atomically
+from orthoplex.concepts.coding import decode_inputs, decode_token, encode_inputs, encode_token
 from orthoplex.concepts.concept import Concept
-from orthoplex.concepts.header import Header, read_header
 from orthoplex.concepts.manifest import (
     MANIFEST_KEY,
     BaseIdentity,
@@ -27,15 +26,8 @@ from orthoplex.concepts.manifest import (
     manifest_to_json,
     token_names,
 )
-from orthoplex.concepts.tensors import (
-    DTYPES,
-    decode_inputs,
-    decode_token,
-    encode_inputs,
-    encode_token,
-    write_tensors,
-)
 from orthoplex.errors import ConceptFileError
+from orthoplex.files import DTYPES, Header, read_header, write_tensors, written_atomically
 
 COMPONENTS = ("unet", "text_encoder")
 _ARCHITECTURES = {

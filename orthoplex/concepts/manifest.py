@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from orthoplex.concepts.header import Header, parse_json, read_header
 from orthoplex.errors import ConceptFileError, ConfigurationError
+from orthoplex.files import Header, parse_json, read_header
 
 MANIFEST_KEY = "orthoplex"
 """Of the header's text pair that holds the manifest."""

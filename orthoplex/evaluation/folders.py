@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import PICTURE_SUFFIXES, picture_files, read_picture
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.evaluation.encoder import Encoder
 from orthoplex.evaluation.intervals import Interval, mean_interval
@@ -25,6 +24,7 @@ from orthoplex.evaluation.metrics import (
 )
 from orthoplex.evaluation.pretrained import ClipEncoder
 from orthoplex.evaluation.text import TEXT_PREFIX, text_scores
+from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
 SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
 OWN = "the concept"

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from orthoplex.concepts import written_atomically
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import written_atomically
 
 _HEADER = "orthoplex-head"
 _VERSION = 1

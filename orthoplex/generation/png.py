@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from orthoplex.concepts import written_atomically
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import written_atomically
 
 RECIPE_KEY = "orthoplex"
 PARAMETERS_KEY = "parameters"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orthoplex.concepts import Concept
-from orthoplex.names import AUTO
+from orthoplex.options import AUTO
 
 __all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "heard"]
 

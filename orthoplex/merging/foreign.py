@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from orthoplex import vignette
-from orthoplex.concepts import cache_folder, written_atomically
 from orthoplex.errors import OutputError
+from orthoplex.files import cache_folder, written_atomically
 
 _NAME = "gram"
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
-from orthoplex.concepts.header import Header
+from orthoplex.files import Header
 from orthoplex.models.folder_content import forget_machine, read_json, write_json
 from orthoplex.models.folding import Foldable, fold_weights
 from orthoplex.models.hash_cache import fingerprint, recall

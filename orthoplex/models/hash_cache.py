@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orthoplex.concepts import cache_folder
+from orthoplex.files import cache_folder
 
 _SCHEME = "float16-sha256-v1"
 _LIMIT = 256

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from orthoplex.concepts.tensors import tensor_bytes
+from orthoplex.files import tensor_bytes
 from orthoplex.models.layers import component_name
 
 if TYPE_CHECKING:

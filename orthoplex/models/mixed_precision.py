@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from orthoplex.names import Precision
+from orthoplex.options import Precision
 
 
 @final

@@ -16,8 +16,7 @@ from typing import final
 import torch
 from torch import nn
 
-from orthoplex.concepts.header import Header, TensorEntry
-from orthoplex.concepts.tensors import DTYPES
+from orthoplex.files import DTYPES, Header, TensorEntry
 from orthoplex.models.hash_cache import fingerprint, recall, remember
 from orthoplex.models.identity import is_hashed
 from orthoplex.models.layers import component_name

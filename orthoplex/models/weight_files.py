@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.header import HEADER_LIMIT_BYTES, Header, TensorEntry
-from orthoplex.concepts.tensors import DTYPES, write_in_order
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import DTYPES, HEADER_LIMIT_BYTES, Header, TensorEntry, write_in_order
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Component to what its weights file is called before ``.safetensors``."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from orthoplex.concepts import check_writable
 from orthoplex.errors import ConfigurationError, OutputError
+from orthoplex.files import check_writable
 
 RECIPE_NAME = "recipe.json"
 INDEX_NAME = "model_index.json"

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
-from orthoplex.concepts import written_atomically
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import written_atomically
 from orthoplex.models import is_text_encoders
 from orthoplex.training.config import TrainingConfig
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_type_hints
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
+from orthoplex.options import REFUSED, convert, describe, read_entries
 from orthoplex.training.ranges import ABOVE_ZERO, RANGES
-from orthoplex.training.values import REFUSED, convert, describe, read_entries
 
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 

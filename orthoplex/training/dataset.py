@@ -12,8 +12,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.concepts import KINDS, PICTURE_SUFFIXES, kind_of, picture_files, read_picture
+from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
+from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
 CLASS_WORD_LIMIT = 64
 CAPTION_TEMPLATES: dict[str, tuple[str, ...]] = {

@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import Concept, check_writable, save_concept
+from orthoplex.concepts import Concept, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
+from orthoplex.files import check_writable
 from orthoplex.models import Base, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (

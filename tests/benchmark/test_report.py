@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from orthoplex.benchmark.markdown import markdown_table
 from orthoplex.benchmark.report import machine, write_json
+from orthoplex.files import markdown_table
 
 
 def test_markdown_table():

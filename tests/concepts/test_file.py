@@ -13,8 +13,8 @@ import torch
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, load_concept, read_manifest, save_concept
 from orthoplex.concepts import file as file_module
-from orthoplex.concepts.header import read_header
 from orthoplex.errors import ConceptFileError, OutputError
+from orthoplex.files import read_header
 from tests.pico import PICO_IDENTITY, make_manifest
 
 K = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

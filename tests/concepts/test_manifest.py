@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from orthoplex.concepts import KINDS, check_name, decode_thumbnail, encode_thumbnail, kind_of, token_names
+from orthoplex.concepts.coding import decode_token, encode_token
 from orthoplex.concepts.manifest import (
     THUMBNAIL_LIMIT_BYTES,
     manifest_from_json,
     manifest_to_json,
 )
-from orthoplex.concepts.tensors import decode_token, encode_token
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from tests.pico import make_manifest
 

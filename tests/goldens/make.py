@@ -34,8 +34,9 @@ import orthoplex
 from orthoplex import vignette
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import sample_sources
-from orthoplex.concepts import Concept, load_concept, read_picture
+from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import image_alignment
+from orthoplex.files import read_picture
 from orthoplex.generation import generate
 from orthoplex.merging import Merge, merge
 from orthoplex.models import Base, load_base

@@ -5,8 +5,8 @@ import errno
 import pytest
 from safetensors import SafetensorError
 
-from orthoplex.concepts import check_writable, written_atomically
 from orthoplex.errors import OutputError
+from orthoplex.files import check_writable, written_atomically
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space left"), SafetensorError("I/O error: no space left")])
