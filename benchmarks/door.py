@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from orthoplex.benchmark.report import machine, write_json
-from orthoplex.files import markdown_table
+from orthoplex.benchmark.report import machine
+from orthoplex.files import markdown_table, write_json
 
 HERE = Path(__file__).resolve().parents[1]
 CONCEPTS = Path("orthoplex/vignette/concepts/orthogonal")

@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
+from orthoplex.files import write_json
 
 ROOT = Path(__file__).parents[1]
 NAME, CLASS_WORD = "otto", "animal"

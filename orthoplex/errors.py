@@ -9,7 +9,11 @@ class OrthoplexError(Exception):
     """The parent of every error that Orthoplex raises on purpose."""
 
 
-class ConceptFileError(OrthoplexError):
+class FileFormatError(OrthoplexError):
+    """A file is missing, damaged, or of another format than asked for."""
+
+
+class ConceptFileError(FileFormatError):
     """A concept file is missing, damaged, of another base, or not a concept file at all."""
 
 

@@ -22,8 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from orthoplex.benchmark.report import write_json
-from orthoplex.files import write_text
+from orthoplex.files import write_json, write_text
 from pretraining.checkpoint import kept_number
 from pretraining.packing import LOG, log_until
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.report import write_json
 from orthoplex.evaluation import MobileNetEncoder
-from orthoplex.files import markdown_table, write_text
+from orthoplex.files import markdown_table, write_json, write_text
 from pretraining import pictures
 from pretraining.autoencoder import PATCH, PatchPca, fit_pca, images, psnr_db
 from pretraining.measure import Exam

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from orthoplex.benchmark.report import write_json
+from orthoplex.files import write_json
 from pretraining import assets
 from pretraining.checkpoint import kept_number
 from pretraining.packing import LOG, RUN, WEIGHTS

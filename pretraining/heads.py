@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from orthoplex.benchmark.report import write_json
 from orthoplex.evaluation import Encoder, LinearHead, MobileNetEncoder, load_head, save_head
-from orthoplex.files import markdown_table, write_text
+from orthoplex.files import markdown_table, write_json, write_text
 from pretraining.compose import SIZE, Factors
 from pretraining.readers import PLAIN, Features, accuracy, fit_head, truth
 from pretraining.real_pictures import real_features, unseen

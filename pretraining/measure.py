@@ -23,9 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from orthoplex.benchmark.report import write_json
 from orthoplex.evaluation import Encoder, MobileNetEncoder, mean_cosine, retention_interval
-from orthoplex.files import markdown_table, write_text
+from orthoplex.files import markdown_table, write_json, write_text
 from orthoplex.models import chosen_precision
 from pretraining.autoencoder import images, patches_of, picture_tensor, psnr_db
 from pretraining.compose import CANVAS, SIZE, Factors, paste, scene_picture, usual_box, usual_view

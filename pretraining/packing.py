@@ -19,8 +19,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from orthoplex.benchmark.report import write_json
-from orthoplex.files import write_text, written_atomically
+from orthoplex.files import write_json, write_text, written_atomically
 from pretraining import checkpoint
 from pretraining.autoencoder import PatchPca
 from pretraining.denoiser import DenoiserConfig, check_config

@@ -15,7 +15,7 @@ import random
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from orthoplex.benchmark.report import write_json
+from orthoplex.files import write_json
 from pretraining import held_out
 from pretraining.concept_pictures import EMOJI_LICENCES, Sample, index_rows, write
 from pretraining.people import DRAWINGS, random_person

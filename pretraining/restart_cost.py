@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from orthoplex.benchmark.report import write_json
+from orthoplex.files import write_json
 from pretraining.autoencoder import PatchPca
 from pretraining.checkpoint import kept_number
 from pretraining.denoiser import Denoiser, DenoiserConfig, Rhythm, focus_weights, train

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orthoplex.benchmark.report import write_json
+from orthoplex.files import write_json
 from pretraining.background import INITIAL, ONE_THREAD
 
 TESTS = (sys.executable, "-m", "pytest", "tests/merging", "-q")

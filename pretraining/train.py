@@ -28,8 +28,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from orthoplex.benchmark.report import write_json
-from orthoplex.files import write_text
+from orthoplex.files import write_json, write_text
 from pretraining import captions, foreign_prompts, pictures, tokenizer
 from pretraining.ahead import MadeAhead
 from pretraining.autoencoder import PatchPca, build

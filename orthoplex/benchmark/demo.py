@@ -11,7 +11,7 @@ from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import Gallery, duration, write_gallery
 from orthoplex.benchmark.gallery_sheet import write_combinations, write_sheet, write_strip
 from orthoplex.benchmark.measurement import read_references
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
 from orthoplex.benchmark.sources import ConceptSource, sample_sources, shipped_concept
 from orthoplex.benchmark.stand import (
     LORA_BEST,
@@ -28,6 +28,7 @@ from orthoplex.benchmark.timed_merge import timed_merge
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Manifest, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError, MissingExtraError
+from orthoplex.files import write_json
 from orthoplex.models import EMBEDDED, load_base
 from orthoplex.training import TrainingConfig
 

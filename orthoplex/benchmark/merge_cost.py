@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import LowRank
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target
 from orthoplex.concepts import Concept, Manifest, load_concept, save_concept
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import write_json
 from orthoplex.merging import merge
 from orthoplex.models import Base
 from orthoplex.models.quiet import quiet

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
 from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.files import write_json
 from orthoplex.models import Base, channels_first, channels_last, load_base
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from orthoplex.benchmark.summary import Difference, Summary, compare, summarise
 from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
 from orthoplex.concepts import BaseIdentity
 from orthoplex.evaluation import Interval
-from orthoplex.files import markdown_table, write_text
+from orthoplex.files import markdown_table, write_json, write_text
 from orthoplex.models import has_fast_bf16
 
 
@@ -125,11 +124,6 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "orthoplex": __version__,
     }
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values as JSON, atomically."""
-    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def write_result(result: ExperimentResult, folder: Path) -> None:

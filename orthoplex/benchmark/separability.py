@@ -16,11 +16,11 @@ from typing import Any
 from torch import cat
 
 from orthoplex.benchmark.measurement import References, gallery_of, read_references
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import ConceptSource, sample_sources
 from orthoplex.evaluation import identity_rate, identity_threshold, image_alignment, recognised_rate, scores
-from orthoplex.files import markdown_table, write_text
+from orthoplex.files import markdown_table, write_json, write_text
 
 _CHOICES = (
     EncoderSettings("bottleneck", 96),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from orthoplex import vignette
 from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, TEXT, check, list_of, whole_numbers
 from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.files import picture_files, read_picture
+from orthoplex.files import folder_made_once, picture_files, read_json, read_picture
 from orthoplex.training import read_caption_table
 
 MINIMUM_PICTURES = 4
@@ -120,27 +118,8 @@ def training_folder(source: ConceptSource, work: Path) -> Path:
     return folder
 
 
-@contextmanager
-def folder_made_once(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``folder`` on leaving; after an error nothing is left of it.
-
-    Processes that share a work folder may make the same folder at a time: each fills its own, the first one stays.
-    """
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def open_pictures(paths: Sequence[Path]) -> list[Image.Image]:
-    """Read pictures as RGB (see `orthoplex.concepts.read_picture`)."""
+    """Read pictures as RGB (see `orthoplex.files.read_picture`)."""
     return [read_picture(path) for path in paths]
 
 
@@ -171,8 +150,8 @@ def indexed_sources(index: Path, *, names: Sequence[str] = (), kinds: Sequence[s
         ConfigurationError: when the index cannot be read, an entry is not as said, or a name or kind is not listed.
     """
     try:
-        rows = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        rows = read_json(index)
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"index {index} cannot be read: {error}") from error
     check(f"index {index}", rows, list_of(TABLE))
     sources = []

@@ -19,9 +19,10 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
 from orthoplex.concepts import Manifest
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import write_json
 from orthoplex.models import Base, load_base
 from orthoplex.subspaces import choose_rows, proportional_rank, shared_basis_rows
 from orthoplex.training import own_prompts

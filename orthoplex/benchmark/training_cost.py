@@ -28,11 +28,11 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import AdapterConfig, create_adapter
 from orthoplex.benchmark.erasure_cost import ErasureSettings, erasure_cost
-from orthoplex.benchmark.report import machine, write_json
+from orthoplex.benchmark.report import machine
 from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target, peft_lora
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.files import markdown_table, write_text
+from orthoplex.files import markdown_table, write_json, write_text
 from orthoplex.models import Base
 
 CASES = ("frozen", "orthogonal", "lora", "peft")

@@ -23,16 +23,16 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
-from orthoplex.benchmark.sources import ConceptSource, folder_made_once, open_pictures, training_folder
+from orthoplex.benchmark.sources import ConceptSource, open_pictures, training_folder
 from orthoplex.concepts import load_concept, save_concept
 from orthoplex.errors import ConceptFileError
 from orthoplex.evaluation import Encoder, halves
-from orthoplex.files import write_text, written_atomically
+from orthoplex.files import folder_made_once, read_json, write_json, write_tensors
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import EMBEDDED, Base, Foldable, chosen_precision, gather_grams
@@ -149,7 +149,7 @@ class Workspace:
             time.sleep(POLL_SECONDS)
         try:
             if _whole(output, load_concept, seconds) is None:  # looked at under the lock: another may have finished it
-                _write_json(folder / "request.json", request)
+                write_json(folder / "request.json", request)
                 if config.solves_at_end:
                     plain = config.while_training
                     trained = yield from self.concept(source, plain, resolution=resolution, message=message)
@@ -168,7 +168,7 @@ class Workspace:
         """Write what erasure in closed form makes of a concept; its time counts as that of its training does."""
         started = time.perf_counter()
         concept = silenced(self.base, load_concept(trained.path, base=self.base.identity), config)
-        _write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
+        write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
         save_concept(concept, output)
         return TrainedConcept(output, _read_seconds(seconds))
 
@@ -218,8 +218,7 @@ class Workspace:
         features = _whole(path, lambda file: load_file(file)["features"])
         if features is None:
             features = encode()
-            with written_atomically(path) as temporary:
-                save_file({"features": features}, temporary)
+            write_tensors({"features": features}, path)
         return features
 
     def grams(self, change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Gathered:
@@ -231,8 +230,7 @@ class Workspace:
             started = time.perf_counter()
             grams = gather_grams(self.base, layers, prompts, change=change)
             kept = Gathered(grams, time.perf_counter() - started)
-            with written_atomically(path) as temporary:
-                save_file(grams, temporary, metadata={"seconds": str(kept.seconds)})
+            write_tensors(grams, path, {"seconds": str(kept.seconds)})
         return kept
 
     def merge_seconds(self, merge: Merge, spent: float) -> float:
@@ -240,7 +238,7 @@ class Workspace:
         path = self.folder / "merges" / f"{self._key({'seconds of': _decisive(merge)})}.json"
         known = _read_seconds(path)
         if not known:
-            _write_json(path, {"seconds": spent})
+            write_json(path, {"seconds": spent})
         return known or spent
 
     def _settled(self, told: _Told) -> _Told:
@@ -273,7 +271,7 @@ class Workspace:
             for index, picture in enumerate(pictures):
                 picture.save(partial / f"{index:03d}.png")
             values = {"prompt": prompt, "seconds": seconds, "merge": _decisive(merge), "num_images": len(pictures)}
-            _write_json(partial / "set.json", values)
+            write_json(partial / "set.json", values)
 
 
 def _acquired(lock: FileLock) -> bool:
@@ -328,7 +326,7 @@ def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Rea
 
 
 def _read_set(folder: Path) -> PictureSet:
-    values = json.loads((folder / "set.json").read_text(encoding="utf-8"))
+    values = read_json(folder / "set.json")
     found = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
     if len(found.files) != (count := values.get("num_images", len(found.files))):
         raise ValueError(f"{len(found.files)} pictures of {count}")
@@ -348,13 +346,9 @@ def _read_gathered(path: Path) -> Gathered:
         return Gathered({name: file.get_tensor(name) for name in file.keys()}, float(file.metadata()["seconds"]))
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=1) + "\n")
-
-
 def _read_seconds(path: Path) -> float:
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        return float(read_json(path)["seconds"])
     except FileNotFoundError:
         return 0.0
     except (ValueError, KeyError, TypeError) as error:
@@ -374,4 +368,4 @@ class _Clock:
 
     def __exit__(self, *_: object) -> None:
         self.seconds += time.perf_counter() - self._started
-        _write_json(self._path, {"seconds": self.seconds})
+        write_json(self._path, {"seconds": self.seconds})

@@ -22,12 +22,13 @@ from orthoplex.concepts.manifest import (
     MANIFEST_KEY,
     BaseIdentity,
     Manifest,
+    concept_header,
     manifest_of,
     manifest_to_json,
     token_names,
 )
-from orthoplex.errors import ConceptFileError
-from orthoplex.files import DTYPES, Header, read_header, write_tensors, written_atomically
+from orthoplex.errors import ConceptFileError, FileFormatError
+from orthoplex.files import DTYPES, Header, write_tensors
 
 COMPONENTS = ("unet", "text_encoder")
 _ARCHITECTURES = {
@@ -85,8 +86,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
         package_version=concept.manifest.package_version or __version__,
         created=concept.manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    with written_atomically(path) as temporary:
-        write_tensors(tensors, _metadata(manifest), temporary)
+    write_tensors(tensors, path, _metadata(manifest))
     return manifest
 
 
@@ -108,7 +108,7 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
             The message names the file, the tensor or field, its value, and what was allowed.
     """
     path = Path(path)
-    header = read_header(path)
+    header = concept_header(path)
     manifest = manifest_of(header, path)
     if base is not None and manifest.base.hash != base.hash:
         raise ConceptFileError(
@@ -160,11 +160,10 @@ def _check_tensor_table(header: Header, manifest: Manifest, path: Path) -> None:
     for name, entry in header.entries.items():
         if entry.shape != shapes[name]:
             raise ConceptFileError(f"{path}: tensor '{name}' has shape {entry.shape}, allowed is {shapes[name]}")
-    end = max((entry.end for entry in header.entries.values()), default=0)
-    held = header.file_bytes - header.data_start
-    if held != end:
-        damage = "truncated" if held < end else "has bytes after its end"
-        raise ConceptFileError(f"{path}: {damage}: holds {held} bytes of tensors, the header announces {end}")
+    try:
+        header.check_whole(path)
+    except FileFormatError as error:
+        raise ConceptFileError(str(error)) from error
 
 
 def _check_token_names(tokens: Iterable[str], name: str, path: Path) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from orthoplex.errors import ConceptFileError, ConfigurationError
-from orthoplex.files import Header, parse_json, read_header
+from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
+from orthoplex.files import FLOAT_NAMES, Header, parse_json, read_header
 
 MANIFEST_KEY = "orthoplex"
 """Of the header's text pair that holds the manifest."""
@@ -189,7 +189,19 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.
     """
-    return manifest_of(read_header(Path(path)), Path(path))
+    return manifest_of(concept_header(Path(path)), Path(path))
+
+
+def concept_header(path: Path) -> Header:
+    """Read the header of a concept file and nothing else.
+
+    Raises:
+        ConceptFileError: See ``read_header``; or if a tensor is not float16, bfloat16 or float32.
+    """
+    try:
+        return read_header(path, dtypes=FLOAT_NAMES)
+    except FileFormatError as error:
+        raise ConceptFileError(str(error)) from error
 
 
 def manifest_of(header: Header, path: Path) -> Manifest:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.files import written_atomically
+from orthoplex.files import write_tensors
 
 _HEADER = "orthoplex-head"
 _VERSION = 1
@@ -134,9 +133,8 @@ def fit_linear_head(
 def save_head(head: LinearHead, path: Path) -> None:
     """Write a head as fp16 safetensors, names in the header; atomic (temporary file, then rename)."""
     header = {"version": _VERSION, "classes": list(head.classes), "encoder": head.encoder}
-    tensors = {"weight": head.weight.half().contiguous(), "bias": head.bias.half().contiguous()}
-    with written_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
+    tensors = {"weight": head.weight.half(), "bias": head.bias.half()}
+    write_tensors(tensors, path, {_HEADER: json.dumps(header)})
 
 
 def load_head(path: Path) -> LinearHead:

@@ -8,31 +8,38 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
-    from orthoplex.files.atomic import check_writable, write_text, written_atomically
+    from orthoplex.files.atomic import check_writable, write_json, write_text, written_atomically
     from orthoplex.files.cache import cache_folder
-    from orthoplex.files.header import DTYPE_NAMES, HEADER_LIMIT_BYTES, Header, TensorEntry, parse_json, read_header
+    from orthoplex.files.header import FLOAT_NAMES, HEADER_LIMIT_BYTES, Header, TensorEntry, read_header
+    from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
     from orthoplex.files.pictures import PICTURE_SUFFIXES, picture_files, read_picture
     from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
+    from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
 __getattr__ = exports(
     __name__,
     {
         "DTYPES": "tensors",
-        "DTYPE_NAMES": "header",
+        "FLOAT_NAMES": "header",
         "HEADER_LIMIT_BYTES": "header",
         "Header": "header",
         "PICTURE_SUFFIXES": "pictures",
         "TensorEntry": "header",
         "cache_folder": "cache",
+        "check_folder": "whole_folder",
         "check_writable": "atomic",
+        "folder_made_once": "whole_folder",
+        "folder_written_whole": "whole_folder",
         "markdown_table": "markdown",
-        "parse_json": "header",
+        "parse_json": "json_text",
         "picture_files": "pictures",
         "read_header": "header",
+        "read_json": "json_text",
         "read_picture": "pictures",
         "tensor_bytes": "tensors",
         "write_in_order": "tensors",
+        "write_json": "atomic",
         "write_tensors": "tensors",
         "write_text": "atomic",
         "written_atomically": "atomic",
@@ -41,20 +48,25 @@ __getattr__ = exports(
 
 __all__ = [
     "DTYPES",
-    "DTYPE_NAMES",
+    "FLOAT_NAMES",
     "HEADER_LIMIT_BYTES",
     "Header",
     "PICTURE_SUFFIXES",
     "TensorEntry",
     "cache_folder",
+    "check_folder",
     "check_writable",
+    "folder_made_once",
+    "folder_written_whole",
     "markdown_table",
     "parse_json",
     "picture_files",
     "read_header",
+    "read_json",
     "read_picture",
     "tensor_bytes",
     "write_in_order",
+    "write_json",
     "write_tensors",
     "write_text",
     "written_atomically",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orthoplex.errors import OutputError
 
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
+def written_atomically(path: Path) -> Generator[Path, None, None]:
     """Yield a temporary name beside ``path``; leaving without an error renames it to ``path``.
 
     After an error the temporary file is removed and an older file at ``path`` is untouched.
@@ -43,6 +44,24 @@ def write_text(path: Path, text: str) -> None:
     """
     with written_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: object, *, sort: bool = False, indent: int = 1, finite: bool = True) -> None:
+    """Write plain values as a JSON file (UTF-8), whole or not at all.
+
+    Args:
+        path: The file.
+        values: Values that JSON has.
+        sort: Order the keys of every object; else they keep their order.
+        indent: Spaces a level.
+        finite: Refuse numbers that are not finite, which JSON does not have.
+
+    Raises:
+        OutputError: When it cannot be written.
+        ValueError: If a number is not finite and ``finite`` is True.
+    """
+    text = json.dumps(values, indent=indent, sort_keys=sort, ensure_ascii=False, allow_nan=not finite)
+    write_text(path, text + "\n")
 
 
 def check_writable(path: Path) -> None:

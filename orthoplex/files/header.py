@@ -6,17 +6,24 @@ lets a manifest be shown without touching a tensor or loading torch, and lets ev
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from orthoplex.errors import ConceptFileError
+from orthoplex.errors import FileFormatError
+from orthoplex.files.json_text import parse_json
 
 HEADER_LIMIT_BYTES = 32 * 1024 * 1024
-DTYPE_NAMES = ("F16", "BF16", "F32")
+FLOAT_NAMES = ("F16", "BF16", "F32")
+"""Data types of weights, as a header names them."""
+_ITEM_BYTES = {
+    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
+    **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+}
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -46,80 +53,100 @@ class Header:
     data_start: int
     file_bytes: int
 
+    def check_whole(self, path: Path) -> None:
+        """Refuse a file whose tensors take other bytes than the header announces.
 
-def read_header(path: Path) -> Header:
-    """Read the header and nothing else.
+        Args:
+            path: The file, for the error messages.
+
+        Raises:
+            FileFormatError: If a tensor's bytes do not fit its shape, or the file ends too early or too late.
+        """
+        for name, entry in self.entries.items():
+            size = _ITEM_BYTES.get(entry.dtype)
+            if size is not None and entry.end - entry.start != math.prod(entry.shape) * size:
+                raise FileFormatError(
+                    f"{path}: is not a whole safetensors file: tensor '{name}' of shape {entry.shape} takes "
+                    f"{math.prod(entry.shape) * size} bytes of {entry.dtype}, the header gives it "
+                    f"{entry.end - entry.start}"
+                )
+        end = max((entry.end for entry in self.entries.values()), default=0)
+        held = self.file_bytes - self.data_start
+        if held != end:
+            damage = "truncated" if held < end else "has bytes after its end"
+            raise FileFormatError(f"{path}: {damage}: holds {held} bytes of tensors, the header announces {end}")
+
+
+def read_header(path: Path, *, dtypes: Collection[str] | None = None) -> Header:
+    """Read the header and nothing else; ``Header.check_whole`` compares it with the rest of the file.
+
+    Args:
+        path: The file.
+        dtypes: Names of the data types that tensors may have; None for any.
 
     Raises:
-        ConceptFileError: If the file is missing, is a pickle, is cut off inside the header, is no safetensors file, or
-            cannot be read.
+        FileFormatError: If the file is missing, is a pickle, is cut off inside the header, is no safetensors file,
+            holds a tensor of another data type, or cannot be read.
     """
     try:
-        return _read(path)
+        text, file_bytes = _read(path)
     except OSError as error:
-        raise ConceptFileError(f"{path}: cannot be read: {error}") from error
+        raise FileFormatError(f"{path}: cannot be read: {error}") from error
+    return _parse(text, path, dtypes, file_bytes)
 
 
-def _read(path: Path) -> Header:
+def _read(path: Path) -> tuple[bytes, int]:
+    """Return the JSON of a header, and the size of the whole file."""
     if path.is_dir():
-        raise ConceptFileError(f"{path}: is a folder, allowed is a concept file")
+        raise FileFormatError(f"{path}: is a folder, allowed is a safetensors file")
     if not path.is_file():
-        raise ConceptFileError(f"{path}: there is no such file")
+        raise FileFormatError(f"{path}: there is no such file")
     if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise ConceptFileError(f"{path}: '{path.suffix}' is a pickle format and is never opened, allowed: .safetensors")
+        raise FileFormatError(f"{path}: '{path.suffix}' is a pickle format and is never opened, allowed: .safetensors")
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
-        if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
-            raise ConceptFileError(f"{path}: holds a pickle and is never opened, allowed is a safetensors file")
         if len(start) < 8:
-            raise ConceptFileError(f"{path}: holds {size} bytes, a safetensors file starts with 8 bytes of length")
+            raise FileFormatError(f"{path}: holds {size} bytes, a safetensors file starts with 8 bytes of length")
         length = int.from_bytes(start, "little")
         if not 2 <= length <= HEADER_LIMIT_BYTES:
-            raise ConceptFileError(
+            if start.startswith(_PICKLE_STARTS):  # a header of 640 bytes starts so, too, and has an allowed length
+                raise FileFormatError(f"{path}: holds a pickle and is never opened, allowed is a safetensors file")
+            raise FileFormatError(
                 f"{path}: is not a safetensors file: header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
             )
         if 8 + length > size:
-            raise ConceptFileError(f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}")
-        text = file.read(length)
-    return _parse(text, path, data_start=8 + length, file_bytes=size)
+            raise FileFormatError(f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}")
+        return file.read(length), size
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the value of JSON text.
-
-    Raises:
-        ValueError: If it is no JSON, nested without end, or holds halves of characters, which no terminal can show.
-    """
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    return value
-
-
-def _parse(text: bytes, path: Path, *, data_start: int, file_bytes: int) -> Header:
+def _parse(text: bytes, path: Path, dtypes: Collection[str] | None, file_bytes: int) -> Header:
     try:
         values = parse_json(text.decode("utf-8"))
     except ValueError as error:
-        raise ConceptFileError(f"{path}: is not a safetensors file: header is not JSON: {error}") from error
+        raise FileFormatError(f"{path}: is not a safetensors file: header is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise ConceptFileError(f"{path}: is not a safetensors file: header is a JSON {type(values).__name__}")
-    metadata = values.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ConceptFileError(f"{path}: header key '__metadata__' must map text to text")
-    entries = {name: _entry(name, value, path) for name, value in values.items()}
-    return Header(metadata, entries, data_start, file_bytes)
+        raise FileFormatError(f"{path}: is not a safetensors file: header is a JSON {type(values).__name__}")
+    table = cast(dict[str, Any], values)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise FileFormatError(f"{path}: header key '__metadata__' must map text to text")
+    pairs = cast(dict[str, Any], metadata)
+    if not all(isinstance(value, str) for value in pairs.values()):
+        raise FileFormatError(f"{path}: header key '__metadata__' must map text to text")
+    entries = {name: _entry(name, value, path, dtypes) for name, value in table.items()}
+    return Header(pairs, entries, 8 + len(text), file_bytes)
 
 
-def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - any JSON value
+def _entry(name: str, value: Any, path: Path, dtypes: Collection[str] | None) -> TensorEntry:  # noqa: ANN401 - JSON
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}") from error
-    if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
-        raise ConceptFileError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
-    if not isinstance(dtype, str) or dtype not in DTYPE_NAMES:
-        raise ConceptFileError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {', '.join(DTYPE_NAMES)}")
-    return TensorEntry(dtype, tuple(shape), start, end)
+        raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}") from error
+    sizes = cast(list[Any], shape) if isinstance(shape, list) else None
+    if sizes is None or not all(type(number) is int and number >= 0 for number in (*sizes, start, end)):
+        raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
+    if not isinstance(dtype, str) or (dtypes is not None and dtype not in dtypes):
+        allowed = "names of data types" if dtypes is None else ", ".join(dtypes)
+        raise FileFormatError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {allowed}")
+    return TensorEntry(dtype, tuple(sizes), start, end)

@@ -13,29 +13,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orthoplex.files.header import DTYPE_NAMES
+from orthoplex.files.atomic import written_atomically
+from orthoplex.files.header import FLOAT_NAMES
 
-DTYPES: dict[str, torch.dtype] = dict(zip(DTYPE_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
+DTYPES: dict[str, torch.dtype] = dict(zip(FLOAT_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
+"""Data types of weights by their names in a header."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
     torch.float64: "F64",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
 }
 
 
-def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """Write a safetensors file; equal content gives equal bytes.
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all; equal content gives equal bytes.
 
     Args:
-        tensors: Name to tensor of data type float16, bfloat16 or float32.
-        metadata: Text pairs for the header.
+        tensors: Name to tensor; how they lie in memory does not matter.
         path: The file to write.
+        metadata: Text pairs for the header.
+
+    Raises:
+        OutputError: When it cannot be written.
     """
-    write_in_order(
-        {name: tensors[name].dtype for name in sorted(tensors)}, tensors, metadata, path, lambda name: tensors[name]
-    )
+    types = {name: tensor.dtype for name, tensor in tensors.items()}
+    with written_atomically(path) as temporary:
+        write_in_order(types, tensors, metadata or {}, temporary, lambda name: tensors[name])
 
 
 def write_in_order(
@@ -45,18 +54,22 @@ def write_in_order(
     path: Path,
     stored: Callable[[str], Tensor],
 ) -> None:
-    """Write a safetensors file tensor by tensor; equal content in one order gives equal bytes.
+    """Write a safetensors file tensor by tensor; equal content gives equal bytes.
+
+    Wider types come first, then names in order, as the libraries write them: every tensor starts at a multiple of its
+    type's size.
 
     Args:
-        types: Name to data type in the file, in the order of the file.
+        types: Name to data type in the file.
         tensors: Name to tensor, for the shapes.
         metadata: Text pairs for the header.
         path: The file to write.
         stored: Name to the tensor in its data type, asked for when it is written.
     """
+    ordered = dict(sorted(types.items(), key=lambda item: (-item[1].itemsize, item[0])))
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
-    for name, dtype in types.items():
+    for name, dtype in ordered.items():
         end = position + tensors[name].numel() * dtype.itemsize
         shape = list(tensors[name].shape)
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [position, end]}
@@ -66,7 +79,7 @@ def write_in_order(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        for name in types:
+        for name in ordered:
             file.write(tensor_bytes(stored(name)))
 
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from orthoplex import vignette
 from orthoplex.errors import OutputError
-from orthoplex.files import cache_folder, written_atomically
+from orthoplex.files import cache_folder, write_tensors
 
 _NAME = "gram"
 
@@ -77,11 +76,9 @@ def store_foreign_gram(base_hash: str, found: ForeignGram, path: Path | None = N
         found: What is stored.
         path: The file; None for the one in the user's cache folder.
     """
-    with (
-        contextlib.suppress(OutputError),
-        written_atomically(_path(base_hash, found.key) if path is None else path) as temporary,
-    ):
-        save_file({_NAME: found.gram.contiguous()}, temporary, metadata={"base": base_hash, "key": found.key})
+    with contextlib.suppress(OutputError):
+        file = _path(base_hash, found.key) if path is None else path
+        write_tensors({_NAME: found.gram}, file, {"base": base_hash, "key": found.key})
 
 
 def _path(base_hash: str, key: str) -> Path:

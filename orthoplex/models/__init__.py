@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from orthoplex.models.layers import SELECTIONS, is_text_encoders
     from orthoplex.models.layout import channels_first, channels_last
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
+    from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
     from orthoplex.models.versions import EMBEDDED, FAMILIES
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
-    from orthoplex.models.whole_folder import check_pipeline_folder, check_pipeline_tokens
 
 __getattr__ = exports(
     __name__,
@@ -40,8 +40,8 @@ __getattr__ = exports(
         "Undo": "base",
         "channels_first": "layout",
         "channels_last": "layout",
-        "check_pipeline_folder": "whole_folder",
-        "check_pipeline_tokens": "whole_folder",
+        "check_pipeline_folder": "pipeline_folder",
+        "check_pipeline_tokens": "pipeline_folder",
         "chosen_precision": "mixed_precision",
         "collected_grams": "inputs",
         "gather_grams": "inputs",

@@ -19,11 +19,11 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.folding import Foldable, check_layer, check_token_layers, fold_weights
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.layout import give_contiguous_state
+from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.saving import save_pipeline
 from orthoplex.models.tokens import TokenExtension, concept_tokens
 from orthoplex.models.vectors import KeysValues, TokenVectors
-from orthoplex.models.whole_folder import check_pipeline_tokens
 
 COMPONENTS = ("unet", "text_encoder")
 

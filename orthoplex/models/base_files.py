@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
-from orthoplex.files import Header
-from orthoplex.models.folder_content import forget_machine, read_json, write_json
+from orthoplex.files import Header, read_json
+from orthoplex.models.folder_content import forget_machine, write_config
 from orthoplex.models.folding import Foldable, fold_weights
 from orthoplex.models.hash_cache import fingerprint, recall
+from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.versions import EMBEDDED, FAMILIES, version_of
 from orthoplex.models.weight_files import STEMS, find_weights, read_headers, stored_dtype, write_weights
-from orthoplex.models.whole_folder import INDEX_NAME, whole_folder
 
 _CHANGED = ("unet", "text_encoder")
 _EMBEDDING = "text_model.embeddings.token_embedding.weight"
@@ -145,7 +145,7 @@ class BaseFiles:
             weights[component][tensor] = values
         ids = {token: len(self.numbers) + place for place, token in enumerate(change.tokens)}
         weights["text_encoder"][_EMBEDDING] = _extended(weights["text_encoder"][_EMBEDDING], change.tokens, ids)
-        with whole_folder(folder, recipe=change.recipe, overwrite=overwrite) as temporary:
+        with pipeline_folder(folder, recipe=change.recipe, overwrite=overwrite) as temporary:
             temporary.mkdir()
             shutil.copyfile(self.folder / INDEX_NAME, temporary / INDEX_NAME)
             for name, files in _CONFIGS.items():
@@ -180,7 +180,7 @@ class BaseFiles:
         plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
         added = [{"id": number, "content": token, **plain} for token, number in ids.items()]
         known = self.tokenizer["added_tokens"]
-        write_json(
+        write_config(
             folder / "tokenizer" / _TOKENIZER[0], {**self.tokenizer, "added_tokens": [*known, *added]}, sort=False
         )
         path = folder / "tokenizer" / _TOKENIZER[1]
@@ -188,9 +188,9 @@ class BaseFiles:
         decoder = config.get("added_tokens_decoder", {}) | {
             str(number): {"content": token, **plain} for token, number in ids.items()
         }
-        write_json(path, config | {"added_tokens_decoder": decoder})
+        write_config(path, config | {"added_tokens_decoder": decoder})
         path = folder / "text_encoder" / "config.json"
-        write_json(path, read_json(path) | {"vocab_size": rows})
+        write_config(path, read_json(path) | {"vocab_size": rows})
 
 
 def _digest(changed: Mapping[str, tuple[Path, Header]], *, embedded: bool) -> str | None:

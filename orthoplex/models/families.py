@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -15,6 +14,7 @@ from torch import nn
 from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
+from orthoplex.files import read_json
 from orthoplex.models.base import COMPONENTS, Base
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.pipelines import NETWORKS, StableDiffusionPipeline, load_network
@@ -123,9 +123,9 @@ def _index(folder: Path, name_or_path: str | Path) -> Mapping[str, Any]:
     if not folder.is_dir() or not str(name_or_path):
         raise BaseModelError(f"base '{name_or_path}' is no folder, allowed are '{EMBEDDED}' and pipeline folders")
     try:
-        index = json.loads(path.read_text("utf-8"))
+        index = read_json(path)
         name = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(f"base '{name_or_path}' is no pipeline folder: no class name in {path.name}") from error
     if not isinstance(name, str) or name not in FAMILIES:
         raise BaseModelError(f"base '{name_or_path}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.files import read_json, write_json
 from orthoplex.models.weight_files import STEMS, write_weights
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a netwo
         values = read_json(path)
         values.pop("dtype", None)
         # The older name of the type is the one that all releases read.
-        write_json(path, values | {"architectures": [type(network).__name__], "torch_dtype": "float32"})
+        write_config(path, values | {"architectures": [type(network).__name__], "torch_dtype": "float32"})
         return
     network.save_config(folder)
 
@@ -144,7 +145,7 @@ def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None
         }
         for number, token in sorted(pipeline.tokenizer.added_tokens_decoder.items())
     }
-    write_json(config, read_json(config) | {"added_tokens_decoder": added})
+    write_config(config, read_json(config) | {"added_tokens_decoder": added})
 
 
 def forget_machine(path: Path) -> None:
@@ -154,18 +155,13 @@ def forget_machine(path: Path) -> None:
         return
     kept = {key: value for key, value in values.items() if key not in _LOCAL and not _is_local_path(value)}
     if kept != values:
-        write_json(path, kept)
+        write_config(path, kept)
 
 
 def _is_local_path(value: object) -> bool:
     return isinstance(value, str) and (posixpath.isabs(value) or ntpath.isabs(value))
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401  (any JSON value)
-    """The value of a JSON file."""
-    return json.loads(path.read_text("utf-8"))
-
-
-def write_json(path: Path, values: Mapping[str, Any], *, sort: bool = True) -> None:
-    """Write a JSON file for people, too; ``sort`` orders the keys."""
-    path.write_text(json.dumps(values, indent=2, sort_keys=sort, ensure_ascii=False) + "\n", "utf-8")
+def write_config(path: Path, values: Mapping[str, Any], *, sort: bool = True) -> None:
+    """Write a JSON file as diffusers and transformers do; schedules may hold infinities."""
+    write_json(path, values, sort=sort, indent=2, finite=False)

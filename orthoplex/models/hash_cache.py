@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from orthoplex.files import cache_folder
+from orthoplex.errors import OutputError
+from orthoplex.files import cache_folder, read_json, write_json
 
 _SCHEME = "float16-sha256-v1"
 _LIMIT = 256
@@ -62,15 +62,8 @@ def remember(files: Fingerprint, digest: str) -> None:
     target = _path()
     if target is None:
         return
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"scheme": _SCHEME, "hashes": known}, indent=1) + "\n", "utf-8")
-        os.replace(temporary, target)
-    except OSError:
-        return
-    finally:
-        _remove(temporary)
+    with suppress(OutputError):
+        write_json(target, {"scheme": _SCHEME, "hashes": known})
 
 
 def _key(files: Fingerprint) -> str:
@@ -87,15 +80,8 @@ def _path() -> Path | None:
 def _read() -> dict[str, str]:
     path = _path()
     try:
-        values = {} if path is None else json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = {} if path is None else read_json(path)
+    except (OSError, ValueError):
         return {}
     known = values.get("hashes") if isinstance(values, dict) and values.get("scheme") == _SCHEME else None
     return known if isinstance(known, dict) else {}
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from orthoplex.models.folder_content import check_pipeline_content, write_pipeline
+from orthoplex.models.pipeline_folder import check_pipeline_folder, pipeline_folder
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
-from orthoplex.models.whole_folder import check_pipeline_folder, whole_folder
 
 
 def save_pipeline(
@@ -43,6 +43,6 @@ def save_pipeline(
     """
     check_pipeline_folder(folder, overwrite=overwrite)
     check_pipeline_content(pipeline, dtype)
-    with whole_folder(folder, recipe=recipe, overwrite=overwrite) as temporary, quiet():
+    with pipeline_folder(folder, recipe=recipe, overwrite=overwrite) as temporary, quiet():
         write_pipeline(pipeline, temporary, dtype=dtype, stored_dtypes=stored_dtypes)
     return folder.resolve()

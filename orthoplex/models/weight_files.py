@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from orthoplex.errors import ConfigurationError
-from orthoplex.files import DTYPES, HEADER_LIMIT_BYTES, Header, TensorEntry, write_in_order
+from orthoplex.errors import ConfigurationError, FileFormatError
+from orthoplex.files import DTYPES, Header, read_header, read_json, write_in_order
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Component to what its weights file is called before ``.safetensors``."""
@@ -82,9 +79,12 @@ def read_headers(found: WeightFiles | None) -> dict[Path, Header] | None:
     if found is None or not found.is_safetensors:
         return None
     try:
-        return {path: _read_header(path) for path in found.files}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        headers = {path: read_header(path) for path in found.files}
+        for path, header in headers.items():
+            header.check_whole(path)
+    except FileFormatError:
         return None
+    return headers
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:
@@ -102,10 +102,8 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype 
         ConfigurationError: If a number is finite in memory and not in ``dtype``; names the tensor.
     """
     types = {name: dtype if dtype and values.is_floating_point() else values.dtype for name, values in tensors.items()}
-    # Wider types first, as the libraries do, so that every tensor starts at a multiple of its type's size.
-    ordered = dict(sorted(types.items(), key=lambda item: (-item[1].itemsize, item[0])))
     write_in_order(
-        ordered, tensors, {"format": "pt"}, path, lambda name: _converted(name, tensors[name].detach(), types[name])
+        types, tensors, {"format": "pt"}, path, lambda name: _converted(name, tensors[name].detach(), types[name])
     )
 
 
@@ -122,31 +120,7 @@ def _converted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 def _shards(index: Path) -> tuple[Path, ...]:
     """The files that an index names; none if it cannot be read, about which the library complains better."""
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(read_json(index)["weight_map"].values())
         return tuple(index.parent / name for name in sorted(names))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
-
-
-def _read_header(path: Path) -> Header:
-    """A header of usual form; anything else raises one of several errors."""
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
-            raise ValueError(f"header length is {length}")
-        values = json.loads(file.read(length).decode("utf-8"))
-    metadata, data_start = values.pop("__metadata__", {}), 8 + length
-    entries = {name: _entry(value) for name, value in values.items()}
-    if any(data_start + entry.end > size for entry in entries.values()):
-        raise ValueError("the file ends too early")
-    return Header(metadata, entries, data_start, size)
-
-
-def _entry(value: Mapping[str, Any]) -> TensorEntry:
-    start, end = value["data_offsets"]
-    entry = TensorEntry(value["dtype"], tuple(value["shape"]), start, end)
-    dtype = DTYPES.get(entry.dtype)
-    if dtype is not None and end - start != torch.Size(entry.shape).numel() * dtype.itemsize:
-        raise ValueError(f"{entry.shape} of {dtype} takes {end - start} bytes")
-    return entry

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
 from orthoplex.errors import ConfigurationError
-from orthoplex.files import written_atomically
+from orthoplex.files import write_tensors
 from orthoplex.models import is_text_encoders
 from orthoplex.training.config import TrainingConfig
 
@@ -101,12 +101,11 @@ def save_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.parameters().items():
-        tensors[f"parameter {name}"] = parameter.detach().cpu().contiguous()
+        tensors[f"parameter {name}"] = parameter.detach()
         for key, value in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer {key} {name}"] = value.detach().cpu().contiguous()
+            tensors[f"optimizer {key} {name}"] = value.detach()
     header = {"orthoplex_checkpoint": json.dumps({"step": state.step, "identity": identity}, sort_keys=True)}
-    with written_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_tensors(tensors, path, header)
 
 
 def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from orthoplex.concepts import BaseIdentity, Concept, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import heard
 from orthoplex.models.base_files import BaseFiles
-from orthoplex.models.whole_folder import check_pipeline_folder, check_pipeline_tokens
+from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
 
 
 @dataclass(frozen=True)

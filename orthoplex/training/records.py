@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from orthoplex.errors import OutputError
+from orthoplex.files import write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +63,15 @@ def begin_log(path: Path, step: int) -> None:
     """Start a log, or keep the lines of an earlier one up to the step that training continues from.
 
     A line that a crash cut off is dropped.
+
+    Raises:
+        OutputError: When it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept: list[str] = []
     if step > 0 and path.is_file():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from orthoplex.benchmark import ConceptSource, split_pictures
-from orthoplex.benchmark.sources import folder_made_once, indexed_sources, open_pictures, training_folder
+from orthoplex.benchmark.sources import indexed_sources, open_pictures, training_folder
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.training import ConceptDataset
 
@@ -104,19 +104,6 @@ def test_the_training_folder_is_made_once_and_anew_for_other_pictures(sources, t
     shutil.copytree(sources[0].folder, changed)
     (changed / "00.txt").write_text("a drawing of {trigger}")
     assert training_folder(ConceptSource("anna", "person", "person", changed), tmp_path) != first
-
-
-def test_two_processes_may_make_one_folder_at_a_time(tmp_path):
-    with folder_made_once(tmp_path / "a") as slow:
-        (slow / "0").write_text("half")
-        with folder_made_once(tmp_path / "a") as quick:
-            (quick / "0").write_text("whole")
-            (quick / "1").touch()
-        (slow / "1").touch()
-    with pytest.raises(ZeroDivisionError), folder_made_once(tmp_path / "b"):
-        raise ZeroDivisionError
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a" / "0").read_text() == "whole"
 
 
 def test_captions_in_one_table_are_cut_to_the_training_pictures(sources, tmp_path):

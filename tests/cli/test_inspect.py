@@ -52,4 +52,4 @@ def test_brackets_are_no_markup(run, concepts, tmp_path):
 
 
 def test_a_folder_is_told_from_a_missing_file(run, tmp_path):
-    assert "is a folder, allowed is a concept file" in run("inspect", tmp_path).stderr
+    assert "is a folder, allowed is a safetensors file" in run("inspect", tmp_path).stderr

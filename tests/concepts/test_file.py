@@ -15,6 +15,7 @@ from orthoplex.concepts import BaseIdentity, Concept, load_concept, read_manifes
 from orthoplex.concepts import file as file_module
 from orthoplex.errors import ConceptFileError, OutputError
 from orthoplex.files import read_header
+from orthoplex.files import tensors as tensors_module
 from tests.pico import PICO_IDENTITY, make_manifest
 
 K = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -188,7 +189,7 @@ def test_bytes_after_the_end_are_refused(path):
 
 def test_a_missing_file_is_refused(tmp_path):
     refused(tmp_path / "nobody.safetensors", "there is no such file")
-    refused(tmp_path, "is a folder, allowed is a concept file")
+    refused(tmp_path, "is a folder, allowed is a safetensors file")
     refused(tmp_path / ("x" * 256), "cannot be read: ", "File name too long")
 
 
@@ -353,11 +354,10 @@ def test_layers_of_no_component_and_odd_data_types_are_refused_on_saving(concept
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(concept, path, monkeypatch):
     before = path.read_bytes()
 
-    def failing(tensors, metadata, target):
-        target.write_bytes(b"half")
+    def failing(tensor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(file_module, "write_tensors", failing)
+    monkeypatch.setattr(tensors_module, "tensor_bytes", failing)
     with pytest.raises(OutputError, match="cannot be written: disk full"):
         save_concept(concept, path)
     assert path.read_bytes() == before

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from orthoplex.errors import BaseModelError, ConfigurationError, OutputError
 from orthoplex.merging import merge
-from orthoplex.models import channels_last, check_pipeline_folder, load_base, saving, whole_folder
+from orthoplex.models import channels_last, check_pipeline_folder, load_base, saving
 from orthoplex.models.layers import all_linear_layers
 from tests.pico import make_concept
 
@@ -125,7 +125,7 @@ def test_an_empty_folder_that_cannot_be_renamed_is_filled(pico, tmp_path, monkey
         assert folder not in (source, target), "a mount point is busy"
         rename(source, target)
 
-    monkeypatch.setattr(whole_folder.os, "replace", mounted)
+    monkeypatch.setattr(os, "replace", mounted)
     pico.save(folder)
     assert folder.stat().st_ino == number and load_base(folder).identity.hash == pico.identity.hash
     assert not list(tmp_path.rglob(".*"))
