@@ -1,6 +1,5 @@
 """What every adapter is: a trainable low-rank change of one weight, and its configuration."""
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch.nn import functional
 from orthoplex.adapters.low_rank import LowRank
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import Basis
-from orthoplex.subspaces import proportional_rank, slot_from_id
+from orthoplex.subspaces import proportional_rank, seeded, slot_from_id
 
 Blocks = Literal["rows", "columns"]
 
@@ -108,8 +107,7 @@ class Site:
         Concepts trained apart with one seed start apart: equal starting directions would make their sum collide more
         than independent ones do.
         """
-        digest = hashlib.sha256(f"{self.seed}\n{self.layer}\n{self.concept_id}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return seeded(self.seed, self.layer, self.concept_id)
 
 
 class Adapter(nn.Module, ABC):

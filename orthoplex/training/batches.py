@@ -1,6 +1,5 @@
 """The data of each step, decided by (seed, step) alone, so that a resumed run sees what an unbroken one does."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,17 +7,12 @@ import torch
 from torch import Tensor
 
 from orthoplex.models import Base
+from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.diffusion import NoiseSchedule
 from orthoplex.training.foreign import PriorPictures
 from orthoplex.training.text import encode_ids, text_features
-
-
-def seeded(*words: object) -> torch.Generator:
-    """Return a generator on the CPU, seeded by SHA-256 of the words."""
-    digest = hashlib.sha256("\n".join(str(word) for word in words).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @dataclass(frozen=True, eq=False)

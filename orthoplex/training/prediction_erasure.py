@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.models import Base, precision
-from orthoplex.training.batches import seeded
+from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.foreign import ForeignInputs
 

@@ -12,8 +12,7 @@ from orthoplex.concepts import Concept, Manifest, encode_thumbnail, token_names
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.models.identity import inputs_hash
-from orthoplex.subspaces import BASIS_ID
-from orthoplex.training.batches import seeded
+from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset

@@ -16,7 +16,7 @@ from orthoplex.concepts import Concept, token_names
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
 from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone, show_text
-from orthoplex.training.batches import seeded
+from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures, strangers

@@ -11,8 +11,7 @@ from torch import Tensor
 from orthoplex.adapters import Adapter, Dual
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base, see_text_alone
-from orthoplex.subspaces import dual_rows
-from orthoplex.training.batches import seeded
+from orthoplex.subspaces import dual_rows, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset

@@ -1,6 +1,5 @@
 """TIES and DARE: which entries of the changes are kept, and which of them agree."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.subspaces import seeded
 
 
 def trim(change: Tensor, density: float) -> Tensor:
@@ -53,9 +53,7 @@ def drop_and_rescale(change: Tensor, drop: float, *, seed: int, names: Sequence[
         seed: With ``names`` it decides which entries are dropped.
         names: What the entries belong to.
     """
-    digest = hashlib.sha256("\n".join((str(seed), *names)).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    kept = torch.rand(change.shape, generator=generator) >= drop
+    kept = torch.rand(change.shape, generator=seeded(seed, *names)) >= drop
     return change * kept / (1.0 - drop)
 
 
