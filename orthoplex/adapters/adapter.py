@@ -1,9 +1,8 @@
 """What every adapter is: a trainable low-rank change of one weight, and its configuration."""
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.nn import functional
 
 from orthoplex.adapters.low_rank import LowRank
 from orthoplex.errors import ConfigurationError
-from orthoplex.options import Basis
+from orthoplex.options import Basis, check_fields, option
 from orthoplex.subspaces import proportional_rank, seeded, slot_from_id
 
 Blocks = Literal["rows", "columns"]
@@ -41,33 +40,18 @@ class AdapterConfig:
     """
 
     method: str = "orthogonal"
-    rank: int | Literal["proportional"] = "proportional"
-    alpha: float | None = None
+    rank: int | Literal["proportional"] = option("proportional", lowest=0)
+    alpha: float | None = option(None, above=0)
     basis: Basis = "slot"
     blocks: Blocks = "rows"
-    slot: int | None = None
-    slots: int = 16
-    down_scale: float = 0.5
-    duals: int = 1
+    slot: int | None = option(None, lowest=0)
+    slots: int = option(16, lowest=1)
+    down_scale: float = option(0.5, above=0)
+    duals: int = option(1, lowest=1)
 
     def __post_init__(self) -> None:
-        """Refuse values outside their range."""
-        if self.rank != "proportional" and (not isinstance(self.rank, int) or self.rank < 0):
-            raise ConfigurationError(f"rank is {self.rank!r}; allowed are whole numbers from 0 and 'proportional'")
-        if self.duals < 1:
-            raise ConfigurationError(f"duals is {self.duals}; allowed are whole numbers from 1")
-        if self.basis not in get_args(Basis):
-            raise ConfigurationError(f"basis is {self.basis!r}; allowed are {', '.join(get_args(Basis))}")
-        if self.blocks not in get_args(Blocks):
-            raise ConfigurationError(f"blocks is {self.blocks!r}; allowed are {', '.join(get_args(Blocks))}")
-        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigurationError(f"alpha is {self.alpha!r}; allowed are numbers above 0, or None for the rank")
-        if self.slots < 1:
-            raise ConfigurationError(f"slots is {self.slots}; allowed are whole numbers from 1")
-        if self.slot is not None and self.slot < 0:
-            raise ConfigurationError(f"slot is {self.slot}; allowed are whole numbers from 0, or None")
-        if not (math.isfinite(self.down_scale) and self.down_scale > 0):
-            raise ConfigurationError(f"down_scale is {self.down_scale!r}; allowed are numbers above 0")
+        """Refuse values of the wrong type or outside their range."""
+        check_fields(self)
 
     def rank_of(self, in_features: int) -> int:
         """Return the rank r at a layer with ``in_features`` inputs."""

@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from orthoplex.adapters import check_config, owned_slot
-from orthoplex.benchmark.checks import (
-    FILLED_TEXT,
-    TABLE,
-    TEXT,
-    TRUTH,
-    Rule,
-    check,
-    check_fields,
-    list_of,
-    table_of,
-    whole_numbers,
-)
 from orthoplex.benchmark.experiment_file import read_tables
 from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
 from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Published, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.benchmark.together import Combination, Together, combinations
 from orthoplex.errors import ConfigurationError
+from orthoplex.options import FILLED, Limits, check_field_names, check_fields, check_keys, checked, limited
 from orthoplex.training import TrainingConfig
 
-_EXPERIMENT = {
-    "base": FILLED_TEXT,
-    "resolution": whole_numbers(1),
-    "seeds": list_of(whole_numbers(0)),
-    "training": TABLE,
-    "prompts": table_of(list_of(TEXT)),
-    "crosstalk": TRUTH,
-    "share_slots": TRUTH,
-    "sheet": TRUTH,
+_TABLE = Mapping[str, Any]
+_FILE: Mapping[str, Any] = {
+    "sample_concepts": Literal["all"] | tuple[str, ...],
+    "concepts": tuple[_TABLE, ...],
+    "collections": tuple[_TABLE, ...],
+    "pictures": _TABLE,
+    "encoder": _TABLE,
+    "merges": _TABLE,
+    "together": tuple[_TABLE, ...],
+    "published": _TABLE,
+    "variants": tuple[_TABLE, ...],
 }
-_FILE = {
-    **_EXPERIMENT,
-    "sample_concepts": Rule("'all', or lists of texts", lambda value: value == "all" or list_of(TEXT).holds(value)),
-    "concepts": list_of(TABLE),
-    "collections": list_of(TABLE),
-    "pictures": TABLE,
-    "encoder": TABLE,
-    "merges": TABLE,
-    "together": list_of(TABLE),
-    "published": TABLE,
-    "variants": list_of(TABLE),
-}
-_COLLECTION = {"index": FILLED_TEXT, "names": list_of(TEXT), "kinds": list_of(TEXT)}
+"""Keys of the file that are no plain fields of an experiment, and their types."""
+_COLLECTION: Mapping[str, Any] = {"index": str, "names": tuple[str, ...], "kinds": tuple[str, ...]}
 
 
 @dataclass(frozen=True)
@@ -79,9 +58,9 @@ class Experiment:
     """
 
     name: str
-    base: str
-    resolution: int
-    seeds: tuple[int, ...]
+    base: str = field(metadata=limited(FILLED))
+    resolution: int = field(metadata=limited(Limits(lowest=1)))
+    seeds: tuple[int, ...] = field(metadata=limited(Limits(lowest=0)))
     concepts: tuple[ConceptSource, ...]
     training: Mapping[str, Any]
     prompts: Mapping[str, tuple[str, ...]]
@@ -97,7 +76,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse what could not be run to its end."""
-        check_fields(self, _EXPERIMENT)
+        check_fields(self)
         if "seed" in self.training:
             raise ConfigurationError(f"training {OWN_SEED}")
         for what, values in (("seeds", self.seeds), ("concepts", self.concepts), ("variants", self.variants)):
@@ -225,23 +204,24 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
-    _check_keys(values, [*_FILE, "common", "methods"], "the experiment")
-    for key, value in values.items():
-        check(key, value, _FILE[key])
+    plain = [item.name for item in fields(Experiment) if item.name != "name"]
+    check_keys(values, [*plain, *(key for key in _FILE if key not in plain), "common", "methods"], "the experiment")
+    for key in values.keys() & _FILE.keys():
+        checked(key, values[key], _FILE[key], FILLED)
     samples = values.get("sample_concepts", ())
     concepts = sample_sources(() if samples == "all" else samples) if samples else ()
     return Experiment(
         name=path.stem,
         base=values.get("base", "vignette"),
         resolution=values.get("resolution", 128),
-        seeds=tuple(values.get("seeds", (0,))),
+        seeds=values.get("seeds", (0,)),
         concepts=(
             *concepts,
             *(_source(path.parent, row) for row in values.get("concepts", ())),
             *(source for row in values.get("collections", ()) for source in _collection(path.parent, row)),
         ),
         training=values.get("training", {}),
-        prompts={kind: tuple(prompts) for kind, prompts in values.get("prompts", {}).items()},
+        prompts=values.get("prompts", {}),
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
         encoder=_build(EncoderSettings, values.get("encoder", {}), "encoder"),
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
@@ -255,17 +235,15 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
 
 
 def _source(folder: Path, row: Mapping[str, Any]) -> ConceptSource:
-    keys = [item.name for item in fields(ConceptSource)]
-    required = [item.name for item in fields(ConceptSource) if item.default is MISSING]
-    _check_keys(row, keys, "a concept", required=required)
-    check("a concept's folder", row["folder"], FILLED_TEXT)
+    check_field_names(row, ConceptSource, "a concept")
+    checked("a concept's folder", row["folder"], str, FILLED)
     return ConceptSource(**{**row, "folder": folder / row["folder"]})
 
 
 def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ...]:
-    _check_keys(row, list(_COLLECTION), "a collection", required=["index"])
+    check_keys(row, list(_COLLECTION), "a collection", required=["index"])
     for key, value in row.items():
-        check(f"a collection's {key}", value, _COLLECTION[key])
+        checked(f"a collection's {key}", value, _COLLECTION[key], FILLED)
     return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
@@ -273,17 +251,5 @@ _Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Toge
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:
-    items = fields(table)
-    required = [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
-    _check_keys(values, [item.name for item in items], what, required=required)
+    check_field_names(values, table, what)
     return table(**values)
-
-
-def _check_keys(values: Mapping[str, Any], known: Sequence[str], what: str, *, required: Sequence[str] = ()) -> None:
-    for key in values:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ConfigurationError(f"{what} has the key {key!r}; did you mean {nearest!r}?")
-    for key in required:
-        if key not in values:
-            raise ConfigurationError(f"{what} lacks the key {key!r}; allowed: all of {', '.join(required)}")

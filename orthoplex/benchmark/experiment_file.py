@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, check
 from orthoplex.errors import ConfigurationError
+from orthoplex.options import FILLED, checked, read_toml
 
+_TABLE = Mapping[str, Any]
 _PATHS = {"concepts": "folder", "collections": "index"}
 
 
@@ -26,9 +26,9 @@ def read_tables(path: Path) -> dict[str, Any]:
     """
     values = _with_common(path, [])
     methods = values.pop("methods", {})
-    check("methods", methods, TABLE)
+    checked("methods", methods, _TABLE)
     for name, training in methods.items():
-        check(f"method {name!r}", training, TABLE)
+        checked(f"method {name!r}", training, _TABLE)
         if "like" in training:
             raise ConfigurationError(f"method {name!r} is like another; allowed are training options alone")
     if isinstance(values.get("variants"), list):
@@ -38,14 +38,15 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 def _with_common(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
     try:
-        place, values = path.resolve(), tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, RuntimeError) as error:
+        place = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # links in a circle
         raise ConfigurationError(f"{path.name} cannot be read: {error}") from error
+    values = read_toml(path)
     if place in readers:
         raise ConfigurationError(f"{readers[-1].name}: common is {path}, which is being read; allowed is another file")
     if "common" not in values:
         return values
-    check(f"{path.name}: common", values["common"], FILLED_TEXT)
+    checked(f"{path.name}: common", values["common"], str, FILLED)
     file = path.parent / values.pop("common")
     shared = _anchored(_with_common(file, [*readers, place]), file.parent)
     for name in shared.get("methods", {}).keys() & values.get("methods", {}).keys():
@@ -81,7 +82,7 @@ def _resolved(row: object, methods: Mapping[str, Mapping[str, Any]]) -> object:
     if not isinstance(training, Mapping) or "like" not in training:
         return row
     name = training["like"]
-    check(f"variant {row.get('name')!r}: training like", name, FILLED_TEXT)
+    checked(f"variant {row.get('name')!r}: training like", name, str, FILLED)
     if name not in methods:
         known = ", ".join(map(repr, methods)) or "nothing without a table [methods]"
         raise ConfigurationError(f"variant {row.get('name')!r}: training is like {name!r}; allowed: {known}")

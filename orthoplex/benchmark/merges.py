@@ -5,17 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from orthoplex.benchmark.checks import TEXT, check_fields, list_of, one_of, whole_numbers
 from orthoplex.errors import ConfigurationError
-
-_MERGES = {
-    "sizes": list_of(whole_numbers(1)),
-    "draws": whole_numbers(1, 1000),
-    "seed": whole_numbers(0),
-    "companions": one_of(("random", "first")),
-    "measured": list_of(TEXT),
-}
+from orthoplex.options import check_fields, option
 
 
 @dataclass(frozen=True)
@@ -31,17 +24,15 @@ class MergeSettings:
         measured: Names of the concepts that are pictured and measured; empty for all. The others are companions.
     """
 
-    sizes: tuple[int, ...] = ()
-    draws: int = 1
-    seed: int = 0
-    companions: str = "random"
+    sizes: tuple[int, ...] = option((), lowest=1)
+    draws: int = option(1, lowest=1, highest=1000)
+    seed: int = option(0, lowest=0)
+    companions: Literal["random", "first"] = "random"
     measured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range; lists become tuples."""
-        check_fields(self, _MERGES, "merges")
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        object.__setattr__(self, "measured", tuple(self.measured))
+        check_fields(self, "merges")
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse what these concepts cannot be put together to.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from orthoplex.benchmark.checks import check, whole_numbers
 from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
@@ -18,6 +17,7 @@ from orthoplex.benchmark.text import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import CapacityError, PromptError
 from orthoplex.models import Base, load_base
+from orthoplex.options import Limits, checked
 from orthoplex.training import check_layers, with_article
 
 
@@ -45,11 +45,11 @@ def run(
         CapacityError: when a layer has no room for all concepts; nothing is trained then.
         PromptError: when a prompt is longer than the text encoder reads; likewise.
     """
-    check("processes", processes, whole_numbers(1))
+    checked("processes", processes, int, Limits(lowest=1))
     check_charts()
     experiment = load_experiment(Path(path))
     base = load_base(experiment.base)
-    check("resolution", experiment.resolution, whole_numbers(base.pipeline.vae_scale_factor))  # one latent pixel
+    checked("resolution", experiment.resolution, int, Limits(lowest=base.pipeline.vae_scale_factor))  # a latent pixel
     check_capacity(experiment, base)
     check_pictures(experiment, base)
     workspace = Workspace(base, Path(work))

@@ -4,56 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal
 
-from orthoplex.benchmark.checks import (
-    FILLED_TEXT,
-    TABLE,
-    TEXT,
-    Rule,
-    check,
-    check_fields,
-    finite_numbers,
-    list_of,
-    one_of,
-    table_of,
-    whole_numbers,
-)
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import LARGEST_PICTURE, PRETRAINED, Encoder, MobileNetEncoder
 from orthoplex.merging import check_options
-from orthoplex.options import ENCODERS, MOBILENET, Precision
+from orthoplex.options import FILLED, MOBILENET, EncoderKind, Precision, check_fields, limited, option
 
 PLACEHOLDER = "{trigger}"
 OWN_SEED = "has the key 'seed'; allowed: the experiment's list 'seeds', which decides it for all variants"
-_PICTURES = {
-    "num_images": whole_numbers(1),
-    "seed": whole_numbers(0, 2**63 - 1),
-    "num_inference_steps": whole_numbers(1),
-    "guidance_scale": finite_numbers(0),
-    "negative_prompt": TEXT,
-    "mixed_precision": one_of(get_args(Precision)),
-}
-_PUBLISHED = {
-    "source": FILLED_TEXT,
-    "columns": list_of(FILLED_TEXT),
-    "rows": table_of(list_of(finite_numbers())),
-}
-_ENCODER = {
-    "layer": TEXT,
-    "picture_size": whole_numbers(1, LARGEST_PICTURE),
-    "grid": whole_numbers(1),
-    "kind": Rule(f"one of {', '.join(ENCODERS)}", lambda value: value in ENCODERS),
-    "model": FILLED_TEXT,
-}
 _MOBILENET = {"layer": "bottleneck", "picture_size": 128, "grid": 1}
-_VARIANT = {
-    "training": TABLE,
-    "parts": one_of(("both", "tokens", "weights")),
-    "algorithm": TEXT,
-    "options": TABLE,
-    "scale": finite_numbers(),
-}
 
 
 @dataclass(frozen=True)
@@ -69,16 +29,16 @@ class PictureSettings:
         mixed_precision: `no`, `bf16` (autocast), or `auto` (bf16 where the processor is fast at it).
     """
 
-    num_images: int = 4
-    seed: int = 1000
-    num_inference_steps: int = 20
-    guidance_scale: float = 4.0
+    num_images: int = option(4, lowest=1)
+    seed: int = option(1000, lowest=0, highest=2**63 - 1)
+    num_inference_steps: int = option(20, lowest=1)
+    guidance_scale: int | float = option(4.0, lowest=0)
     negative_prompt: str = ""
     mixed_precision: Precision = "no"
 
     def __post_init__(self) -> None:
         """Refuse what no pictures could be made with."""
-        check_fields(self, _PICTURES)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -97,18 +57,17 @@ class EncoderSettings:
     """
 
     layer: str | None = None
-    picture_size: int | None = None
-    grid: int | None = None
-    kind: str = MOBILENET
-    model: str | None = None
+    picture_size: int | None = option(None, lowest=1, highest=LARGEST_PICTURE)
+    grid: int | None = option(None, lowest=1)
+    kind: EncoderKind = MOBILENET
+    model: str | None = option(None, filled=True)
 
     def __post_init__(self) -> None:
         """Refuse wrong types and what the kind does not have; which values of the right type there are, it knows."""
-        check("encoder kind", self.kind, _ENCODER["kind"])
+        check_fields(self, "encoder")
         for name in (*_MOBILENET, "model"):
             value = getattr(self, name)
             if value is not None:
-                check(f"encoder {name}", value, _ENCODER[name])
                 if (self.kind == MOBILENET) == (name == "model"):
                     allowed = ", ".join(_MOBILENET) if self.kind == MOBILENET else "model"
                     raise ConfigurationError(
@@ -139,13 +98,13 @@ class Published:
         rows: Method -> one number for each column.
     """
 
-    source: str
-    columns: tuple[str, ...]
+    source: str = field(metadata=limited(FILLED))
+    columns: tuple[str, ...] = field(metadata=limited(FILLED))
     rows: Mapping[str, tuple[float, ...]]
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type, and rows that are no longer or shorter than the columns."""
-        check_fields(self, _PUBLISHED, "published:")
+        check_fields(self, "published:")
         for name, numbers in self.rows.items():
             if len(numbers) != len(self.columns):
                 raise ConfigurationError(
@@ -167,17 +126,16 @@ class Variant:
             is left out is as before training: no change of weights, or the tokens' starting vectors alone.
     """
 
-    name: str
+    name: str = field(metadata=limited(FILLED))
     training: Mapping[str, Any] = field(default_factory=dict)
     algorithm: str = "sum"
     options: Mapping[str, Any] = field(default_factory=dict)
-    scale: float = 1.0
-    parts: str = "both"
+    scale: int | float = 1.0
+    parts: Literal["both", "tokens", "weights"] = "both"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type, an unknown algorithm and options that it has not."""
-        check("a variant's name", self.name, FILLED_TEXT)
-        check_fields(self, _VARIANT, f"variant {self.name!r}:")
+        check_fields(self, f"variant {self.name!r}:")
         if "seed" in self.training:
             raise ConfigurationError(f"variant {self.name!r}: training {OWN_SEED}")
         try:

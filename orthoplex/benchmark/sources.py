@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from orthoplex import vignette
-from orthoplex.benchmark.checks import FILLED_TEXT, TABLE, TEXT, check, list_of, whole_numbers
 from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.files import folder_made_once, picture_files, read_json, read_picture
+from orthoplex.options import FILLED, check_fields, checked, limited, option
 from orthoplex.training import read_caption_table
 
 MINIMUM_PICTURES = 4
@@ -35,19 +36,16 @@ class ConceptSource:
 
     name: str
     kind: str
-    class_word: str
+    class_word: str = field(metadata=limited(FILLED))
     folder: Path
-    held_out: int | None = None
+    held_out: int | None = option(None, lowest=1)
 
     def __post_init__(self) -> None:
         """Refuse names and kinds that no concept may have."""
-        check("concept name", self.name, TEXT)
+        check_fields(self, f"concept {self.name!r}:")
         check_name(self.name)
-        check(f"class_word of concept {self.name!r}", self.class_word, FILLED_TEXT)
         if self.kind not in KINDS:
             raise ConfigurationError(f"concept {self.name!r} has kind {self.kind!r}; allowed: {', '.join(KINDS)}")
-        if self.held_out is not None:
-            check(f"held_out of concept {self.name!r}", self.held_out, whole_numbers(1))
 
     def split(self) -> Split:
         """Its pictures for training and those kept from it (see `split_pictures`)."""
@@ -153,7 +151,7 @@ def indexed_sources(index: Path, *, names: Sequence[str] = (), kinds: Sequence[s
         rows = read_json(index)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"index {index} cannot be read: {error}") from error
-    check(f"index {index}", rows, list_of(TABLE))
+    rows = checked(f"index {index}", rows, tuple[Mapping[str, Any], ...])
     sources = []
     for number, row in enumerate(rows, start=1):
         lacking = [key for key in ("name", "kind", "class_word") if key not in row]

@@ -6,29 +6,21 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.checks import FILLED_TEXT, TEXT, check_fields, list_of, whole_numbers
 from orthoplex.benchmark.measurement import References, gallery_of
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.summary import seed_table
 from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Interval, crossed_interval, identity_threshold, image_alignment, scores
+from orthoplex.options import FILLED, check_fields, limited, option
 
 THINGS = ("person", "subject", "other")
 """Kinds that stand somewhere in a picture; scenes and styles are everywhere in it."""
-_TABLE = {
-    "name": FILLED_TEXT,
-    "kinds": list_of(TEXT),
-    "prompts": list_of(TEXT),
-    "draws": whole_numbers(1, 1000),
-    "seed": whole_numbers(0),
-    "companions": whole_numbers(0),
-}
 
 
 @dataclass(frozen=True)
@@ -44,18 +36,16 @@ class Together:
         companions: How many concepts more are in the merge, drawn from all others.
     """
 
-    name: str
+    name: str = field(metadata=limited(FILLED))
     kinds: tuple[str, ...]
     prompts: tuple[str, ...]
-    draws: int = 8
-    seed: int = 0
-    companions: int = 0
+    draws: int = option(8, lowest=1, highest=1000)
+    seed: int = option(0, lowest=0)
+    companions: int = option(0, lowest=0)
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range; lists become tuples."""
-        check_fields(self, _TABLE, "together:")
-        object.__setattr__(self, "kinds", tuple(self.kinds))
-        object.__setattr__(self, "prompts", tuple(self.prompts))
+        check_fields(self, "together:")
         where = f"together {self.name!r}"
         if len(self.kinds) < 2:
             raise ConfigurationError(f"{where} has {len(self.kinds)} kinds; allowed: 2 or more")

@@ -9,7 +9,7 @@ import typer
 
 from orthoplex.cli.console import completing, errors_shown
 from orthoplex.errors import ConfigurationError
-from orthoplex.options import ENCODERS, MOBILENET
+from orthoplex.options import ENCODERS, MOBILENET, EncoderKind, checked
 
 if TYPE_CHECKING:
     from orthoplex.evaluation import Encoder, FolderEvaluation
@@ -83,7 +83,8 @@ def _encoder(text: str, picture_size: int | None) -> "Encoder":
     if separator and not model:
         raise ConfigurationError(f"encoder is {text!r}; allowed is KIND or KIND=MODEL, as in clip=models/clip")
     size = _PICTURE_SIZE if kind == MOBILENET and picture_size is None else picture_size
-    return EncoderSettings(kind=kind, model=model or None, picture_size=size).build()
+    known = checked("encoder kind", kind, EncoderKind)
+    return EncoderSettings(kind=known, model=model or None, picture_size=size).build()
 
 
 def _named_folders(texts: list[str]) -> dict[str, Path]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numbers
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from PIL import Image
 from orthoplex.errors import ConfigurationError, PromptError
 from orthoplex.generation.prompts import contract_prompt, expand_prompt, without_concepts
 from orthoplex.models import Base, Foldable, Precision, channels_last, chosen_precision, precision
+from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
 
@@ -70,7 +69,7 @@ def generate(
         BaseModelError: If ``merge`` does not fit the base.
     """
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
-    _check_precision(mixed_precision)
+    checked("mixed_precision", mixed_precision, Precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         channels_last(base.pipeline)
@@ -133,24 +132,10 @@ def picture_recipe(
 
 
 def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidance_scale: float) -> None:
-    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps), ("seed", seed)):
-        if not isinstance(value, numbers.Integral):
-            raise ConfigurationError(f"{name} is {value!r}, allowed are whole numbers")
-    if not isinstance(guidance_scale, numbers.Real):
-        raise ConfigurationError(f"guidance_scale is {guidance_scale!r}, allowed are finite numbers from 0")
-    for name, value in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
-        if value < 1:
-            raise ConfigurationError(f"{name} is {value}, allowed are numbers from 1")
-    if not 0 <= seed < 2**63:
-        raise ConfigurationError(f"seed is {seed}, allowed are 0 to 2^63 - 1")
-    if not 0 <= guidance_scale <= sys.float_info.max:
-        raise ConfigurationError(f"guidance_scale is {guidance_scale}, allowed are finite numbers from 0")
-
-
-def _check_precision(mixed_precision: str) -> None:
-    if mixed_precision not in get_args(Precision):
-        allowed = ", ".join(get_args(Precision))
-        raise ConfigurationError(f"mixed_precision is {mixed_precision!r}, allowed are {allowed}")
+    for name, count in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
+        checked(name, count, int, Limits(lowest=1))
+    checked("seed", seed, int, Limits(lowest=0, highest=2**63 - 1))
+    checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
 
 
 def _contracted(base: Base, key: str, text: str) -> str:

@@ -1,18 +1,29 @@
 """Options: the fields of frozen dataclasses, read from TOML, ``key=value`` and JSON, and checked; without torch."""
 
-from orthoplex.options.names import AUTO, ENCODERS, METHOD_NAMES, MOBILENET, Basis, Precision
-from orthoplex.options.values import REFUSED, convert, describe, parse, read_entries
+from orthoplex.options.entries import read_entries, read_toml
+from orthoplex.options.fields import check_fields, limited, option
+from orthoplex.options.keys import check_field_names, check_keys, did_you_mean
+from orthoplex.options.names import AUTO, ENCODERS, METHOD_NAMES, MOBILENET, Basis, EncoderKind, Precision
+from orthoplex.options.values import FILLED, Limits, checked, parse
 
 __all__ = [
     "AUTO",
     "ENCODERS",
+    "FILLED",
     "METHOD_NAMES",
     "MOBILENET",
-    "REFUSED",
     "Basis",
+    "EncoderKind",
+    "Limits",
     "Precision",
-    "convert",
-    "describe",
+    "check_field_names",
+    "check_fields",
+    "check_keys",
+    "checked",
+    "did_you_mean",
+    "limited",
+    "option",
     "parse",
     "read_entries",
+    "read_toml",
 ]

@@ -6,7 +6,7 @@ against the registries.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 METHOD_NAMES = ("lora", "orthogonal", "blockwise", "dual", "full")
 """Methods of adaptation, in the order of ``orthoplex.adapters.METHODS``."""
@@ -20,8 +20,11 @@ Precision = Literal["no", "bf16", "auto"]
 AUTO = "auto"
 """Stands for the merging algorithm that suits the concepts."""
 
-MOBILENET = "mobilenet"
+EncoderKind = Literal["mobilenet", "clip", "dino", "face"]
+"""Kinds of encoders; all but the first take a model: a folder, or a name where they find models."""
+
+MOBILENET: EncoderKind = "mobilenet"
 """The kind of encoder that needs no model."""
 
-ENCODERS = (MOBILENET, "clip", "dino", "face")
-"""Kinds of encoders; all but the first take a model: a folder, or a name where they find models."""
+ENCODERS: tuple[EncoderKind, ...] = get_args(EncoderKind)
+"""All kinds of encoders."""

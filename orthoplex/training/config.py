@@ -1,19 +1,17 @@
 """Every knob of training, in one frozen dataclass; a TOML file and ``key=value`` overrides map onto it."""
 
-import difflib
-import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
-from orthoplex.options import REFUSED, convert, describe, read_entries
-from orthoplex.training.ranges import ABOVE_ZERO, RANGES
+from orthoplex.options import check_field_names, check_fields, option, read_entries, read_toml
 
+_LARGEST = 1e6
+"""Of factors that meet numbers of float32: their products must stay finite."""
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
 
@@ -97,67 +95,54 @@ class TrainingConfig:
     method: str = "orthogonal"
     basis: Basis = "slot"
     blocks: Blocks = "rows"
-    slot: int | Literal["auto"] = "auto"
+    slot: int | Literal["auto"] = option("auto", lowest=0)
     slots: int = 16
     rank: int | Literal["proportional"] = "proportional"
     alpha: float | None = None
     down_scale: float = 0.5
     duals: int = 2
-    dual_ridge: float = 1e-3
+    dual_ridge: float = option(1e-3, above=0, highest=_LARGEST)
     layers: Literal["cross-attention-kv", "cross-attention", "attention", "linear", "none"] = "cross-attention-kv"
     text_encoder: bool = False
-    learning_rate: float | None = None
-    text_encoder_learning_rate: float | None = None
-    token_learning_rate: float = 5e-3
-    num_vectors: int = 2
+    learning_rate: float | None = option(None, above=0, highest=_LARGEST)
+    text_encoder_learning_rate: float | None = option(None, above=0, highest=_LARGEST)
+    token_learning_rate: float = option(5e-3, lowest=0, highest=_LARGEST)
+    num_vectors: int = option(2, lowest=1, highest=16)
     token_vectors: Literal["shared", "layer-wise", "keys-and-values", "values", "frozen"] = "shared"
     token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
-    token_norm_limit: float | None = None
-    steps: int = 200
-    token_steps: int | None = None
-    batch_size: int = 8
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
-    warmup: int = 5
+    token_norm_limit: float | None = option(None, above=0)
+    steps: int = option(200, lowest=1)
+    token_steps: int | None = option(None, lowest=0)
+    batch_size: int = option(8, lowest=1)
+    weight_decay: float = option(0.01, lowest=0, highest=_LARGEST)
+    gradient_clip: float = option(1.0, lowest=0)
+    warmup: int = option(5, lowest=0)
     schedule: Literal["constant", "cosine"] = "cosine"
-    seed: int = 0
-    min_snr_gamma: float | None = None
-    noise_offset: float = 0.0
-    caption_dropout: float = 0.0
+    seed: int = option(0, lowest=0, highest=2**62)
+    min_snr_gamma: float | None = option(None, above=0)
+    noise_offset: float = option(0.0, lowest=0)
+    caption_dropout: float = option(0.0, lowest=0, highest=1)
     flip: bool = False
-    erasure: float = 30.0
+    erasure: float = option(30.0, lowest=0, highest=_LARGEST)
     erasure_form: Literal["activation", "prediction", "closed-form"] = "closed-form"
-    erasure_steps: int | None = None
-    erasure_share: float = 1.0
-    erasure_prompts: int = 128
-    erasure_batch_size: int = 3
-    prior_pictures: int = 24
-    prior_weight: float = 0.0
-    sample_every: int = 0
+    erasure_steps: int | None = option(None, lowest=0)
+    erasure_share: float = option(1.0, above=0, highest=1)
+    erasure_prompts: int = option(128, lowest=1)
+    erasure_batch_size: int = option(3, lowest=1)
+    prior_pictures: int = option(24, lowest=0)
+    prior_weight: float = option(0.0, lowest=0, highest=1)
+    sample_every: int = option(0, lowest=0)
     sample_prompts: tuple[str, ...] = ()
-    num_inference_steps: int = 20
-    prior_inference_steps: int = 10
-    guidance_scale: float = 4.0
-    checkpoint_every: int = 0
+    num_inference_steps: int = option(20, lowest=1)
+    prior_inference_steps: int = option(10, lowest=1)
+    guidance_scale: float = option(4.0, lowest=0)
+    checkpoint_every: int = option(0, lowest=0)
     mixed_precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
-        for key, annotation in get_type_hints(TrainingConfig).items():
-            value = getattr(self, key)
-            converted = convert(value, annotation)
-            if converted is REFUSED:
-                raise ConfigurationError(f"{key} is {value!r}; allowed is {describe(annotation)}")
-            object.__setattr__(self, key, converted)
-        for key, (lowest, highest) in RANGES.items():
-            value = getattr(self, key)
-            if value is not None and not isinstance(value, str) and not lowest <= value <= highest:
-                limit = f"numbers from {lowest} to {highest}" if highest < math.inf else f"numbers from {lowest}"
-                raise ConfigurationError(f"{key} is {value!r}; allowed are {limit}")
-        for key in ABOVE_ZERO:
-            if getattr(self, key) == 0:
-                raise ConfigurationError(f"{key} is 0; allowed are numbers above 0")
+        check_fields(self)
         check_config(self.adapter)  # which refuses what only adapters know about
         self._check_tokens()
         self._check_stages()
@@ -334,8 +319,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
         """
-        for key in values:
-            _check_key(key)
+        check_field_names(values, TrainingConfig, "training")
         return TrainingConfig(**values)
 
     @staticmethod
@@ -345,8 +329,7 @@ class TrainingConfig:
         Files that do not tell an option are of a time when there was none: it takes the value that leaves training
         without it.
         """
-        known = {item.name for item in fields(TrainingConfig)}
-        kept = {key: value for key, value in values.items() if key in known}
+        kept = {key: value for key, value in values.items() if key in _names()}
         return TrainingConfig.from_mapping({**_WITHOUT, **kept})
 
     @staticmethod
@@ -358,15 +341,11 @@ class TrainingConfig:
         Raises:
             ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
         """
-        changes = read_entries(overrides, check_key=_check_key)
+        changes = read_entries(overrides, _names(), "training")
         if path is None:
             return TrainingConfig.from_mapping(changes)
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigurationError(f"configuration {path} cannot be read: {error}") from error
-        try:
-            return TrainingConfig.from_mapping({**values, **changes})
+            return TrainingConfig.from_mapping({**read_toml(Path(path)), **changes})
         except ConfigurationError as error:
             raise ConfigurationError(f"configuration {path}: {error}") from error
 
@@ -376,7 +355,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
         """
-        return replace(self, **read_entries(overrides, check_key=_check_key))
+        return replace(self, **read_entries(overrides, _names(), "training"))
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
@@ -391,8 +370,5 @@ _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""
 
 
-def _check_key(key: str) -> None:
-    known = [item.name for item in fields(TrainingConfig)]
-    if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-        raise ConfigurationError(f"{key!r} is no training option; did you mean {nearest!r}?")
+def _names() -> list[str]:
+    return [item.name for item in fields(TrainingConfig)]

@@ -22,11 +22,11 @@ def build(config: AdapterConfig, layer: str = LAYER, in_features: int = 64, conc
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rank": -1}, "rank is -1; allowed are whole numbers from 0 and 'proportional'"),
+        ({"rank": -1}, "rank is -1; allowed are whole numbers from 0, or 'proportional'"),
         ({"rank": "half"}, "rank is 'half'"),
         ({"rank": 2.0}, "rank is 2.0"),
-        ({"basis": "best"}, "basis is 'best'; allowed are slot, random, gaussian, identical, half"),
-        ({"alpha": 0.0}, "alpha is 0.0; allowed are numbers above 0"),
+        ({"basis": "best"}, "basis is 'best'; allowed are 'slot', 'random', 'gaussian', 'identical', 'half'"),
+        ({"alpha": 0.0}, "alpha is 0.0; allowed are finite numbers above 0, or none"),
         ({"alpha": math.nan}, "alpha is nan"),
         ({"slots": 0}, "slots is 0"),
         ({"slot": -1}, "slot is -1"),

@@ -65,7 +65,7 @@ def test_slots_and_blocks_are_checked():
         adapter_of("rows", 4)
     with pytest.raises(ConfigurationError, match="layer unet.x: slots is 40; allowed are 1 to 32"):
         adapter_of("rows", 0, slots=40)
-    with pytest.raises(ConfigurationError, match="blocks is 'both'; allowed are rows, columns"):
+    with pytest.raises(ConfigurationError, match="blocks is 'both'; allowed are 'rows', 'columns'"):
         AdapterConfig(method="blockwise", blocks="both")
 
 

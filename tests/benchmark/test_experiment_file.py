@@ -74,8 +74,12 @@ def test_a_common_file_may_name_another(read, tmp_path):
     ("own", "common", "message"),
     [
         (OWN.replace('"ours"', '"hers"', 1), COMMON, "variant 'a': training is like 'hers'; allowed: 'ours', 'lora'"),
-        (OWN.replace('"shared/common.toml"', "5"), COMMON, "own.toml: common is 5; allowed: texts that are not blank"),
-        (OWN, "common = 5\n" + COMMON, "common.toml: common is 5; allowed: texts that are not blank"),
+        (
+            OWN.replace('"shared/common.toml"', "5"),
+            COMMON,
+            "own.toml: common is 5; allowed are texts that are",
+        ),
+        (OWN, "common = 5\n" + COMMON, "common.toml: common is 5; allowed are texts that are not blank"),
         (OWN.replace('"ours"', "[1]", 2).replace("training = [1]", "training = {}"), COMMON, "training like is [1]"),
         (
             OWN,
@@ -86,7 +90,11 @@ def test_a_common_file_may_name_another(read, tmp_path):
         (OWN.replace("common.toml", "no.toml"), COMMON, "no.toml cannot be read"),
         (OWN, 'common = "../own.toml"\n' + COMMON, "own.toml, which is being read; allowed is another file"),
         ('common = "\\u0000"', COMMON, "cannot be read"),
-        (OWN, COMMON.replace('{ method = "orthogonal", erasure = 3.0 }', "5"), "method 'ours' is 5; allowed: tables"),
+        (
+            OWN,
+            COMMON.replace('{ method = "orthogonal", erasure = 3.0 }', "5"),
+            "method 'ours' is 5; allowed are",
+        ),
         ('[[variants]]\nname = "a"\ntraining = "ours"', "", "allowed: nothing without a table [methods]"),
     ],
 )

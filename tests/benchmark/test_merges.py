@@ -42,8 +42,8 @@ def test_the_seed_decides_and_all_with_all_is_drawn_once():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sizes": (0,)}, r"merges sizes is \(0,\); allowed: lists of whole numbers from 1"),
-        ({"draws": 0}, "merges draws is 0; allowed: whole numbers from 1"),
+        ({"sizes": (0,)}, r"merges sizes is \(0,\); allowed are lists of whole numbers from 1"),
+        ({"draws": 0}, "merges draws is 0; allowed are whole numbers from 1"),
         ({"sizes": (11,)}, "merges have the size 11; allowed: 1 to 10, the concepts"),
         ({"sizes": (3, 3)}, "merges have the size 3 2 times; allowed: once"),
         ({"measured": ("c01", "c01")}, "merges measure 'c01' 2 times; allowed: once"),

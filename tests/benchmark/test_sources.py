@@ -39,7 +39,7 @@ def test_a_concept_may_hold_out_another_number(sources, tmp_path):
     assert sorted(path.name for path in copied.glob("*.png")) == ["00.png", "01.png", "02.png"]
     with pytest.raises(DatasetError, match=r"holds 8 pictures, 8 held out; allowed: fewer held out"):
         replace(anna, held_out=8).split()
-    with pytest.raises(ConfigurationError, match=r"held_out of concept 'anna' is 0; allowed: whole numbers from 1"):
+    with pytest.raises(ConfigurationError, match=r"concept 'anna': held_out is 0; allowed are whole numbers from 1"):
         replace(anna, held_out=0)
 
 
@@ -64,9 +64,9 @@ def test_an_index_lists_concepts_beside_it(tmp_path):
     ("text", "message"),
     [
         ("{", "cannot be read"),
-        ("5", "is 5; allowed: lists of tables"),
+        ("5", "is 5; allowed are lists of tables"),
         ('[{"name": "anna"}]', "entry 1 lacks kind, class_word; allowed: all three"),
-        ('[{"name": 5, "kind": "person", "class_word": "person"}]', "concept name is 5; allowed: texts"),
+        ('[{"name": 5, "kind": "person", "class_word": "person"}]', "concept 5: name is 5; allowed are texts"),
     ],
 )
 def test_an_index_that_is_none_is_refused(tmp_path, text, message):
@@ -133,6 +133,6 @@ def test_names_and_kinds_are_checked(tmp_path):
         ConceptSource("Anna", "person", "person", tmp_path)
     with pytest.raises(ConfigurationError, match=r"kind 'hero'; allowed: person"):
         ConceptSource("anna", "hero", "person", tmp_path)
-    with pytest.raises(ConfigurationError, match=r"class_word of concept 'anna' is ' '; allowed: texts that are not"):
+    with pytest.raises(ConfigurationError, match=r"concept 'anna': class_word is ' '; allowed are texts that are not"):
         ConceptSource("anna", "person", " ", tmp_path)
     assert ConceptSource("anna", "person", "person", tmp_path).token == "<anna>"

@@ -118,7 +118,7 @@ def test_overwrite(train, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "stepz=1"], "'stepz' is no training option; did you mean 'steps'"),
+        (["--set", "stepz=1"], "training has no option 'stepz'; did you mean 'steps'"),
         (["--name", "Anna"], "concept name 'Anna' is not allowed"),
         (["--kind", "beast"], "kind is 'beast'; allowed are person"),
         (["--base", "nowhere"], "base 'nowhere'"),

@@ -137,15 +137,15 @@ def test_progress_counts_the_steps_of_all_batches(pico, capfd):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("num_images", 0, "num_images is 0, allowed are numbers from 1"),
-        ("num_inference_steps", 0, "num_inference_steps is 0, allowed are numbers from 1"),
-        ("seed", -1, "seed is -1, allowed are 0 to"),
-        ("guidance_scale", float("nan"), "guidance_scale is nan, allowed are finite numbers from 0"),
+        ("num_images", 0, "num_images is 0; allowed are whole numbers from 1"),
+        ("num_inference_steps", 0, "num_inference_steps is 0; allowed are whole numbers from 1"),
+        ("seed", -1, "seed is -1; allowed are whole numbers from 0 to 2.63 - 1"),
+        ("guidance_scale", float("nan"), "guidance_scale is nan; allowed are finite numbers from 0"),
         ("guidance_scale", -1.0, "guidance_scale is -1.0"),
-        ("guidance_scale", "4", "guidance_scale is '4', allowed are finite numbers"),
-        ("mixed_precision", "fp16", "mixed_precision is 'fp16', allowed are no, bf16, auto"),
-        ("num_images", 1.5, "num_images is 1.5, allowed are whole numbers"),
-        ("seed", 0.5, "seed is 0.5, allowed are whole numbers"),
+        ("guidance_scale", "4", "guidance_scale is '4'; allowed are finite numbers"),
+        ("mixed_precision", "fp16", "mixed_precision is 'fp16'; allowed are 'no', 'bf16', 'auto'"),
+        ("num_images", 1.5, "num_images is 1.5; allowed are whole numbers"),
+        ("seed", 0.5, "seed is 0.5; allowed are whole numbers"),
         (
             "num_inference_steps",
             1001,

@@ -163,8 +163,8 @@ def test_it_needs_the_gram_of_foreign_prompts():
     [
         ({"directions": -1}, "merging option directions is -1; allowed are whole numbers from 0"),
         ({"directions": 1.5}, "option directions is 1.5; allowed are whole numbers"),
-        ({"threshold": -0.5}, "merging option threshold is -0.5; allowed are numbers from 0"),
-        ({"ridge": -1}, "merging option ridge is -1.0; allowed are numbers from 0"),
+        ({"threshold": -0.5}, "merging option threshold is -0.5; allowed are finite numbers from 0"),
+        ({"ridge": -1}, "merging option ridge is -1; allowed are finite numbers from 0"),
     ],
 )
 def test_options_that_are_not_allowed_are_named(options, message):

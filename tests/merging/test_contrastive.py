@@ -152,8 +152,8 @@ def test_the_symmetric_root_written_out():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"margin": -1}, "merging option margin is -1.0; allowed are numbers from 0"),
-        ({"weight": -1}, "merging option weight is -1.0; allowed are numbers from 0"),
+        ({"margin": -1}, "merging option margin is -1; allowed are finite numbers from 0"),
+        ({"weight": -1}, "merging option weight is -1; allowed are finite numbers from 0"),
         ({"steps": -1}, "merging option steps is -1; allowed are whole numbers from 0"),
         ({"steps": 0.5}, "option steps is 0.5; allowed are whole numbers"),
         ({"learning_rate": 0.1}, "'loraclr' has no option 'learning_rate'"),

@@ -106,7 +106,7 @@ def test_later_overrides_win_and_the_original_stays():
     ("key", "nearest"), [("stepz", "steps"), ("learning_rat", "learning_rate"), ("erase", "erasure"), ("seeds", "seed")]
 )
 def test_unknown_key_names_the_nearest(key, nearest):
-    with pytest.raises(ConfigurationError, match=f"'{key}' is no training option; did you mean '{nearest}'"):
+    with pytest.raises(ConfigurationError, match=f"training has no option '{key}'; did you mean '{nearest}'"):
         TrainingConfig().with_overrides([f"{key}=1"])
 
 
@@ -118,22 +118,22 @@ def test_override_without_equals_sign():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("steps=many", "steps is 'many'; allowed is a whole number"),
-        ("steps=1.5", "steps is 1.5; allowed is a whole number"),
-        ("steps=true", "steps is True; allowed is a whole number"),
-        ("learning_rate=fast", "learning_rate is 'fast'; allowed is a finite number or none"),
-        ("learning_rate=nan", "learning_rate is nan; allowed is a finite number or none"),
-        ("text_encoder=1", "text_encoder is 1; allowed is true or false"),
-        ("method=3", "method is 3; allowed is a text"),
-        ("slot=first", "slot is 'first'; allowed is a whole number or 'auto'"),
+        ("steps=many", "steps is 'many'; allowed are whole numbers from 1"),
+        ("steps=1.5", "steps is 1.5; allowed are whole numbers from 1"),
+        ("steps=true", "steps is True; allowed are whole numbers from 1"),
+        ("learning_rate=fast", "learning_rate is 'fast'; allowed are finite numbers above 0, up to 1000000, or none"),
+        ("learning_rate=nan", "learning_rate is nan; allowed are finite numbers above 0, up to 1000000, or none"),
+        ("text_encoder=1", "text_encoder is 1; allowed are true, false"),
+        ("method=3", "method is 3; allowed are texts"),
+        ("slot=first", "slot is 'first'; allowed are whole numbers from 0, or 'auto'"),
         (
             "layers=all",
-            "layers is 'all'; allowed is 'cross-attention-kv', 'cross-attention', 'attention', 'linear', 'none'",
+            "layers is 'all'; allowed are 'cross-attention-kv', 'cross-attention', 'attention', 'linear', 'none'",
         ),
-        ("basis=fourier", "basis is 'fourier'; allowed is 'slot', 'random', 'gaussian', 'identical', 'half'"),
-        ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed is 'no', 'bf16', 'auto'"),
-        pytest.param("steps=" + "[" * 9999, "steps is '.*'; allowed is a whole number", id="nested"),
-        ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed is a list of texts"),
+        ("basis=fourier", "basis is 'fourier'; allowed are 'slot', 'random', 'gaussian', 'identical', 'half'"),
+        ("mixed_precision=fp8", "mixed_precision is 'fp8'; allowed are 'no', 'bf16', 'auto'"),
+        pytest.param("steps=" + "[" * 9999, "steps is '.*'; allowed are whole numbers from 1", id="nested"),
+        ("sample_prompts=[1]", r"sample_prompts is \[1\]; allowed are lists of texts"),
     ],
 )
 def test_wrong_types_are_named(entry, message):
@@ -144,27 +144,27 @@ def test_wrong_types_are_named(entry, message):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("steps=0", "steps is 0; allowed are numbers from 1"),
-        ("batch_size=-1", "batch_size is -1; allowed are numbers from 1"),
-        ("caption_dropout=1.5", "caption_dropout is 1.5; allowed are numbers from 0 to 1"),
-        ("slot=-1", "slot is -1; allowed are numbers from 0"),
+        ("steps=0", "steps is 0; allowed are whole numbers from 1"),
+        ("batch_size=-1", "batch_size is -1; allowed are whole numbers from 1"),
+        ("caption_dropout=1.5", "caption_dropout is 1.5; allowed are finite numbers from 0 to 1"),
+        ("slot=-1", "slot is -1; allowed are whole numbers from 0"),
         ("rank=0", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
         ("token_steps=200", "token_steps is 200 of 200 steps; method 'orthogonal' allows 0 to 199"),
         (
             "token_vectors=each",
-            "token_vectors is 'each'; allowed is 'shared', 'layer-wise', 'keys-and-values', 'values', 'frozen'",
+            "token_vectors is 'each'; allowed are 'shared', 'layer-wise', 'keys-and-values', 'values', 'frozen'",
         ),
-        ("token_start=sks", "token_start is 'sks'; allowed is 'class word', 'rare word', 'rare and class word'"),
-        ("token_steps=-1", "token_steps is -1; allowed are numbers from 0"),
-        ("dual_ridge=0", "dual_ridge is 0; allowed are numbers above 0"),
-        ("num_vectors=17", "num_vectors is 17; allowed are numbers from 1 to 16"),
-        ("erasure=-0.1", "erasure is -0.1; allowed are numbers from 0"),
-        ("learning_rate=0", "learning_rate is 0; allowed are numbers above 0"),
-        ("min_snr_gamma=0", "min_snr_gamma is 0; allowed are numbers above 0"),
-        ("learning_rate=1e300", "learning_rate is 1e.300; allowed are numbers from 0 to 1000000"),
+        ("token_start=sks", "token_start is 'sks'; allowed are 'class word', 'rare word', 'rare and class word'"),
+        ("token_steps=-1", "token_steps is -1; allowed are whole numbers from 0"),
+        ("dual_ridge=0", "dual_ridge is 0; allowed are finite numbers above 0"),
+        ("num_vectors=17", "num_vectors is 17; allowed are whole numbers from 1 to 16"),
+        ("erasure=-0.1", "erasure is -0.1; allowed are finite numbers from 0"),
+        ("learning_rate=0", "learning_rate is 0; allowed are finite numbers above 0"),
+        ("min_snr_gamma=0", "min_snr_gamma is 0; allowed are finite numbers above 0"),
+        ("learning_rate=1e300", "learning_rate is 1e.300; allowed are finite numbers above 0, up to 1000000"),
         ("token_learning_rate=1e300", "token_learning_rate is 1e.300"),
         ("weight_decay=1e300", "weight_decay is 1e.300"),
-        ("down_scale=-1", "down_scale is -1.0; allowed are numbers above 0"),
+        ("down_scale=-1", "down_scale is -1.0; allowed are finite numbers above 0"),
         ("method=whole", "method is 'whole'; allowed are lora, orthogonal"),
     ],
 )
@@ -194,7 +194,7 @@ def test_toml_file(tmp_path):
     ("text", "message"),
     [
         ("steps = ", "cannot be read"),
-        ("step = 3", "'step' is no training option; did you mean 'steps'"),
+        ("step = 3", "training has no option 'step'; did you mean 'steps'"),
         ("steps = 'x'", "steps is 'x'"),
         pytest.param("steps = " + "[" * 9999, "cannot be read", id="nested"),
     ],

@@ -1,18 +1,18 @@
 """What every merging algorithm is: the changes of one weight by all concepts -> one change."""
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.errors import ConfigurationError
+from orthoplex.options import check_field_names, check_fields
 
-_LARGEST = 2**62
+LARGEST = 2**62
+"""Of options without an upper limit of their own: their products must stay finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +77,10 @@ class Algorithm(ABC):
 
     needs_inputs: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type or outside their range."""
+        check_fields(self, "merging option")
+
     @property
     def needs_foreign(self) -> bool:
         """Whether it needs those of inputs without any concept, too."""
@@ -91,7 +95,7 @@ class Algorithm(ABC):
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_options(cls, name: str, options: Mapping[str, object]) -> "Algorithm":
+    def from_options(cls, name: str, options: Mapping[str, Any]) -> "Algorithm":
         """Build the algorithm from plain values.
 
         Args:
@@ -101,27 +105,5 @@ class Algorithm(ABC):
         Raises:
             ConfigurationError: For an unknown option (names the nearest) or a value that is not allowed.
         """
-        known = {item.name: item.type for item in dataclasses.fields(cls)}
-        values: dict[str, float | int] = {}
-        for key, value in options.items():
-            if key not in known:
-                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-                hint = f"did you mean {nearest[0]!r}?" if nearest else "it has none"
-                raise ConfigurationError(f"merging algorithm {name!r} has no option {key!r}; {hint}")
-            values[key] = _number(name, key, value, whole=known[key] is int)
-        return cls(**values)
-
-    def _check(self, key: str, allowed: str, holds: bool) -> None:
-        """Refuse an option's value unless ``holds``."""
-        if not holds:
-            raise ConfigurationError(f"merging option {key} is {getattr(self, key)!r}; allowed are {allowed}")
-
-
-def _number(name: str, key: str, value: object, *, whole: bool) -> float | int:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
-        if not whole:
-            return float(value)
-        if value == int(value):
-            return int(value)
-    allowed = f"{'whole' if whole else 'finite'} numbers of size up to 2**62"
-    raise ConfigurationError(f"merging algorithm {name!r}: option {key} is {value!r}; allowed are {allowed}")
+        check_field_names(options, cls, f"merging algorithm {name!r}")
+        return cls(**options)

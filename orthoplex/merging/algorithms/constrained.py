@@ -8,8 +8,9 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.data_aware import SMALLEST_RIDGE, concept_grams, damped
+from orthoplex.options import option
 
 
 @final
@@ -45,20 +46,14 @@ class CustomDiffusion(Algorithm):
 
     needs_inputs: ClassVar[bool] = True
 
-    directions: int = 8
-    threshold: float = 2.0
-    ridge: float = 1e-3
+    directions: int = option(8, lowest=0, highest=LARGEST)
+    threshold: float = option(2.0, lowest=0, highest=LARGEST)
+    ridge: float = option(1e-3, lowest=0, highest=LARGEST)
 
     @property
     def needs_foreign(self) -> bool:
         """Always: they are what must not change."""
         return True
-
-    def __post_init__(self) -> None:
-        """Refuse negative numbers."""
-        self._check("directions", "whole numbers from 0", self.directions >= 0)
-        self._check("threshold", "numbers from 0", self.threshold >= 0)
-        self._check("ridge", "numbers from 0", self.ridge >= 0)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Solve for the change; its rank is the number of directions claimed, at most in; the change is 0 without any.

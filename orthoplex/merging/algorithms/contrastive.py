@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.data_aware import concept_grams, damped, solve_damped
+from orthoplex.options import option
 
 _NOTHING = 1e-10
 """Squared distances from here down are zero; the root has no slope there."""
@@ -50,15 +51,9 @@ class Loraclr(Algorithm):
 
     needs_inputs: ClassVar[bool] = True
 
-    margin: float = 1.0
-    weight: float = 1e-3
-    steps: int = 50
-
-    def __post_init__(self) -> None:
-        """Refuse negative numbers."""
-        self._check("margin", "numbers from 0", self.margin >= 0)
-        self._check("weight", "numbers from 0", self.weight >= 0)
-        self._check("steps", "whole numbers from 0", self.steps >= 0)
+    margin: float = option(1.0, lowest=0, highest=LARGEST)
+    weight: float = option(1e-3, lowest=0, highest=LARGEST)
+    steps: int = option(50, lowest=0, highest=LARGEST)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Minimise the loss; the rank is that of the sum, at most out.

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
+from orthoplex.options import option
 
 SMALLEST_RIDGE = 1e-6
 """Gram matrices of float32 are indefinite below: directions that no input has would be inverted as if they had."""
@@ -72,18 +73,13 @@ class LeastSquares(Algorithm):
 
     needs_inputs: ClassVar[bool] = True
 
-    ridge: float = 1e-4
-    foreign: float = 0.0
+    ridge: float = option(1e-4, lowest=0, highest=LARGEST)
+    foreign: float = option(0.0, lowest=0, highest=LARGEST)
 
     @property
     def needs_foreign(self) -> bool:
         """Where silence on foreign prompts counts."""
         return self.foreign > 0
-
-    def __post_init__(self) -> None:
-        """Refuse negative weights."""
-        self._check("ridge", "numbers from 0", self.ridge >= 0)
-        self._check("foreign", "numbers from 0", self.foreign >= 0)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Solve for ``down``; the ups are those of the sum.
@@ -121,11 +117,7 @@ class SubspaceRouter(Algorithm):
 
     needs_inputs: ClassVar[bool] = True
 
-    ridge: float = 1e-4
-
-    def __post_init__(self) -> None:
-        """Refuse a negative weight."""
-        self._check("ridge", "numbers from 0", self.ridge >= 0)
+    ridge: float = option(1e-4, lowest=0, highest=LARGEST)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Solve for the router and fold it into ``up``; the downs are those of the sum.

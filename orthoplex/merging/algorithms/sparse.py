@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
+from orthoplex.options import option
 from orthoplex.subspaces import seeded
 
 
@@ -70,11 +71,7 @@ class Ties(Algorithm):
         density: Share of entries that trimming keeps, in (0, 1].
     """
 
-    density: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse a density outside its range."""
-        self._check("density", "numbers above 0, up to 1", 0 < self.density <= 1)
+    density: float = option(0.2, above=0, highest=1)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Merge the changes as matrices; the result has full rank."""
@@ -94,12 +91,8 @@ class Dare(Algorithm):
         seed: Decides which entries are dropped.
     """
 
-    drop: float = 0.9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a drop rate outside its range."""
-        self._check("drop", "numbers from 0, below 1", 0 <= self.drop < 1)
+    drop: float = option(0.9, lowest=0, below=1)
+    seed: int = option(0, lowest=-LARGEST, highest=LARGEST)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Merge the changes as matrices; the result has full rank."""
@@ -116,12 +109,8 @@ class DareTies(Algorithm):
         seed: As in ``Dare``.
     """
 
-    drop: float = 0.9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a drop rate outside its range."""
-        self._check("drop", "numbers from 0, below 1", 0 <= self.drop < 1)
+    drop: float = option(0.9, lowest=0, below=1)
+    seed: int = option(0, lowest=-LARGEST, highest=LARGEST)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Merge the changes as matrices; the result has full rank."""

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
+from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.sparse import elect_and_average, trim
+from orthoplex.options import option
 
 _NEGLIGIBLE = 1e-6
 """Singular values below this share of the largest are rounding errors of float32 factors."""
@@ -61,11 +62,7 @@ class Svd(Algorithm):
         rank: Of the result; 0 takes the largest rank among the concepts.
     """
 
-    rank: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a negative rank."""
-        self._check("rank", "whole numbers from 0", self.rank >= 0)
+    rank: int = option(0, lowest=0, highest=LARGEST)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Truncate ``Σ s_i ΔW_i``; a sum of lower rank is returned whole."""
@@ -130,11 +127,7 @@ class KnotsTies(Algorithm):
         density: Share of each ``V_i``'s entries that trimming keeps, in (0, 1].
     """
 
-    density: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse a density outside its range."""
-        self._check("density", "numbers above 0, up to 1", 0 < self.density <= 1)
+    density: float = option(0.2, above=0, highest=1)
 
     def merge(self, changes: WeightChanges) -> LowRank:
         """Return a change of rank at most that of all changes side by side."""
