@@ -319,12 +319,12 @@ def test_a_process_that_hears_no_signal_is_killed(background):
 def test_a_resolution_below_one_latent_pixel_is_refused_at_once(finished, tmp_path):
     changed = tmp_path / "changed.toml"
     changed.write_text(finished[0].read_text().replace("resolution = 32", "resolution = 3"))
-    with pytest.raises(ConfigurationError, match="resolution is 3; allowed: whole numbers from 4"):
+    with pytest.raises(ConfigurationError, match="resolution is 3; allowed are whole numbers from 4"):
         next(run(changed, results=tmp_path / "results", work=tmp_path / "work"))
 
 
 def test_no_processes_are_refused(finished, tmp_path):
-    with pytest.raises(ConfigurationError, match="processes is 0; allowed: whole numbers from 1"):
+    with pytest.raises(ConfigurationError, match="processes is 0; allowed are whole numbers from 1"):
         next(run(finished[0], results=tmp_path, work=tmp_path, processes=0))
 
 

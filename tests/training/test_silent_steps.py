@@ -177,7 +177,7 @@ def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
             "erasure_steps is 2 and steps is 4, 2 of them for tokens alone; allowed are 0 to 1",
         ),
         ({"steps": 3, "token_steps": 4}, "token_steps is 4 of 3 steps"),
-        ({"erasure_steps": -1}, "erasure_steps is -1; allowed are numbers from 0"),
+        ({"erasure_steps": -1}, "erasure_steps is -1; allowed are whole numbers from 0"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):
