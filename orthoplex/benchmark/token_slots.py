@@ -21,6 +21,7 @@ from torch import Tensor
 
 from orthoplex.benchmark.report import machine, write_json
 from orthoplex.concepts import Manifest
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base, load_base
 from orthoplex.subspaces import choose_rows, proportional_rank, shared_basis_rows
@@ -89,7 +90,7 @@ def token_in_slot(base: Base, settings: TokenSlotSettings, slot: int) -> TokenIn
     )
     vector = start.clone().unsqueeze(0).requires_grad_()
     optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
-    with base.with_tokens({TOKEN: start}) as numbers:
+    with base.with_tokens({TOKEN: Vector.of(start)}) as numbers:
         ids = encode_ids(base, own_prompts(manifest))
         token_ids = [numbers[TOKEN]]
         places = ids == token_ids[0]

@@ -5,17 +5,12 @@ A manifest is read without torch: every name that needs more is imported when it
 
 from typing import TYPE_CHECKING
 
-from orthoplex.concepts.manifest import (
-    FORMAT_VERSIONS,
-    KINDS,
-    BaseIdentity,
-    Manifest,
-    check_name,
-    kind_of,
-    manifest_to_json,
-    read_manifest,
-    token_names,
-)
+from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.kinds import KINDS, Kind, kind_of
+from orthoplex.concepts.manifest import Manifest, StoredTokens, check_name, token_names
+from orthoplex.concepts.manifest_json import FORMAT_VERSIONS, format_version, manifest_to_json, read_manifest
+from orthoplex.concepts.recipe import Ingredient, Recipe
+from orthoplex.concepts.tokens import TOKENS
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
@@ -25,11 +20,13 @@ if TYPE_CHECKING:
     from orthoplex.concepts.file import load_concept, save_concept
     from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_picture
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
+    from orthoplex.concepts.tokens.token import Token
 
 __getattr__ = exports(
     __name__,
     {
         "Concept": "concept",
+        "Token": "tokens.token",
         "PICTURE_SUFFIXES": "picture",
         "cache_folder": "cache",
         "check_writable": "atomic",
@@ -50,12 +47,19 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "BaseIdentity",
     "Concept",
+    "Ingredient",
+    "Kind",
     "Manifest",
+    "Recipe",
+    "StoredTokens",
+    "TOKENS",
+    "Token",
     "cache_folder",
     "check_name",
     "check_writable",
     "decode_thumbnail",
     "encode_thumbnail",
+    "format_version",
     "kind_of",
     "load_concept",
     "manifest_to_json",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
+from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
 from orthoplex.training.ranges import ABOVE_ZERO, RANGES
@@ -110,7 +111,7 @@ class TrainingConfig:
     text_encoder_learning_rate: float | None = None
     token_learning_rate: float = 5e-3
     num_vectors: int = 2
-    token_vectors: Literal["shared", "layer-wise", "keys-and-values", "values", "frozen"] = "shared"
+    token_vectors: str = "shared"
     token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = None
@@ -173,6 +174,10 @@ class TrainingConfig:
 
     def _check_tokens(self) -> None:
         """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
+        ways = learnings()
+        if self.token_vectors not in ways:
+            allowed = ", ".join(repr(name) for name in ways)
+            raise ConfigurationError(f"token_vectors is {self.token_vectors!r}; allowed is {allowed}")
         if self.token_vectors != "shared" and self._is_aimed:
             raise ConfigurationError(
                 f"token_vectors is {self.token_vectors!r} and method is {self.method!r}, which aims at learned vectors "
@@ -183,16 +188,17 @@ class TrainingConfig:
                 f"token_norm_limit is {self.token_norm_limit} and token_vectors is {self.token_vectors!r}, with which "
                 "token vectors do not learn; allowed is none"
             )
-        if self.token_vectors == "values" and self.token_start != "class word":
+        starts = ways[self.token_vectors].starts
+        if starts and self.token_start not in starts:
             raise ConfigurationError(
-                f"token_start is {self.token_start!r} and token_vectors is 'values', which locks keys to the class "
-                "word's; allowed is 'class word'"
+                f"token_start is {self.token_start!r} and token_vectors is {self.token_vectors!r}, which locks keys to "
+                f"the class word's; allowed is {', '.join(map(repr, starts))}"
             )
-        if self.token_vectors == "frozen" and (self.layers == "none" or self.token_steps):
+        if not self.tokens_learn and (self.layers == "none" or self.token_steps):
             key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
+            allowed = ", ".join(repr(name) for name, way in ways.items() if way.moves != "nothing")
             raise ConfigurationError(
-                f"token_vectors is 'frozen' and {key} is {value!r}; allowed are 'shared', 'layer-wise', "
-                "'keys-and-values' and 'values', which learn"
+                f"token_vectors is {self.token_vectors!r} and {key} is {value!r}; allowed are {allowed}, which learn"
             )
         if self.layers != "none":
             return
@@ -255,15 +261,20 @@ class TrainingConfig:
         """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
         if self.erasure_steps is not None:
             return self.erasure_steps
-        tells = self.token_vectors in ("shared", "layer-wise")  # others say no more than the class word
+        tells = learnings()[self.token_vectors].moves == "embedding"  # others say no more than the class word
         if not (self.solves_erasure and tells and METHODS[self.method].turns and self._keys_values_alone):
             return 0
         return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
 
     @property
     def learns_values(self) -> bool:
-        """Whether the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
-        return self.token_vectors in ("keys-and-values", "values")
+        """True if the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
+        return learnings()[self.token_vectors].moves == "keys and values"
+
+    @property
+    def tokens_learn(self) -> bool:
+        """True if anything of the tokens learns."""
+        return learnings()[self.token_vectors].moves != "nothing"
 
     @property
     def first_steps(self) -> int:
