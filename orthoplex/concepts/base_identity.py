@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """A base model, told from all others.
+    """The identity of a base model.
 
     Attributes:
         family: Architecture family, for example ``"vignette"`` or ``"sd1"``.

@@ -157,7 +157,7 @@ def test_another_base_is_refused(pico):
     concept = make_concept(pico)
     manifest = replace(concept.manifest, base=replace(pico.identity, hash="f" * 64, name="dreams"))
     with pytest.raises(
-        BaseModelError, match="anna: trained on base 'dreams' \\(hash ffffffffffff\\), this is 'pipeline'"
+        BaseModelError, match=r"anna: trained on base 'dreams' \(family sd1, hash f{12}\), this is 'pipeline' \(family"
     ):
         pico.fold(replace(concept, manifest=manifest))
 
