@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import BaseIdentity, Concept, Manifest, token_names
+from orthoplex.concepts import BaseIdentity, Concept, Manifest, Token, token_names
+from orthoplex.concepts.tokens.keys_values import KeysValues
+from orthoplex.concepts.tokens.layer_vectors import LayerVectors
+from orthoplex.concepts.tokens.token import TEXT_ENCODER
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.models import Base
 
 WORDS = (
@@ -143,6 +148,40 @@ def make_manifest(name: str = "anna", *, base: BaseIdentity = PICO_IDENTITY, kin
     )
 
 
+def tokens_of(
+    vectors: Mapping[str, Tensor],
+    layers: Sequence[str] = (),
+    keys_values: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> dict[str, Token]:
+    """Tokens of the kinds that their numbers say.
+
+    Args:
+        vectors: Token to ``(dim,)``, or to ``(L, dim)`` with a row for each of the layers.
+        layers: The L cross-attention layers.
+        keys_values: Token to layer to ``(2, out)``; a token that is missing here has none.
+    """
+    tokens: dict[str, Token] = {}
+    for token, vector in vectors.items():
+        if keys_values and token in keys_values:
+            tokens[token] = KeysValues.of(vector, keys_values[token])
+        else:
+            tokens[token] = LayerVectors.of(vector, tuple(layers)) if vector.ndim == 2 else Vector.of(vector)
+    return tokens
+
+
+def vectors_of(tokens: Mapping[str, Token]) -> dict[str, Tensor]:
+    """Token to what stands in the place of its embedding, ``(dim,)`` or ``(L, dim)``."""
+    return {token: item.placement.vectors[TEXT_ENCODER] for token, item in tokens.items()}
+
+
+def plain_tokens(tokens: Mapping[str, Token]) -> dict[str, Token]:
+    """The same tokens without keys and values."""
+    return {
+        token: Vector.of(item.vectors[TEXT_ENCODER]) if isinstance(item, KeysValues) else item
+        for token, item in tokens.items()
+    }
+
+
 def make_concept(
     base: Base,
     name: str = "anna",
@@ -174,9 +213,9 @@ def make_concept(
     names = token_names(name, num_vectors) if num_vectors else ()
     token_layers = base.cross_attention_layers if layerwise else ()
     shape = (len(token_layers), TEXT_WIDTH) if layerwise else (TEXT_WIDTH,)
-    tokens = {token: torch.randn(shape, generator=generator) * size for token in names}
+    vectors = {token: torch.randn(shape, generator=generator) * size for token in names}
     added = {
         token: {layer: torch.randn(2, width, generator=generator) for layer, width in base.key_widths.items()}
         for token in (names if keys_values else ())
     }
-    return Concept(make_manifest(name, base=base.identity), layers, tokens, token_layers, added)
+    return Concept(make_manifest(name, base=base.identity), layers, tokens_of(vectors, token_layers, added))

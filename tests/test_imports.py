@@ -75,7 +75,7 @@ from orthoplex.training import merge_to_folder
 names = [sample.name for sample in vignette.sample_concepts()]
 files = [(vignette.concept_file(name, method="orthogonal"), 1.0) for name in names]
 merged = merge_to_folder("vignette", files, Path("merged"))
-print(json.dumps([merged.recipe["algorithm"], list(sys.modules)]))
+print(json.dumps([merged.recipe.algorithm, list(sys.modules)]))
 """
     algorithm, loaded = json.loads(python("import sys\n" + code, folder=tmp_path))
     assert algorithm == "least-squares" and not {"diffusers", "transformers", "peft", "accelerate"} & {*loaded}

@@ -15,7 +15,7 @@ from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.benchmark.summary import Summary, summarise
 from orthoplex.benchmark.workspace import PictureSet, Workspace
-from orthoplex.concepts import Concept
+from orthoplex.concepts import KINDS, Concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import AUTO, Merge, merge
 from orthoplex.training import with_article
@@ -59,15 +59,7 @@ class DemoSettings:
     """
 
     live: tuple[str, ...] = ()
-    prompts: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "person": "a photo of {trigger} in a city street",
-            "subject": "a photo of {trigger} in a forest",
-            "scene": "a photo of {trigger}",
-            "style": "a cat in a meadow, {trigger}",
-            "other": "a photo of {trigger}",
-        }
-    )
+    prompts: Mapping[str, str] = field(default_factory=lambda: {name: kind.example for name, kind in KINDS.items()})
     combinations: tuple[str, ...] = (
         "{clara} on the left and {pip} on the right",
         "{pip} in {piazza}",

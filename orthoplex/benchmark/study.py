@@ -197,7 +197,7 @@ class Study:
             return replace(concept, layers={})
         if self.variant.parts == "weights":
             tokens = starting_tokens(self.workspace.base, concept)
-            return replace(concept, tokens=tokens, keys_values={}, inputs=None)
+            return replace(concept, tokens=tokens, inputs=None)
         return concept
 
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:

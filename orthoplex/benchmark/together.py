@@ -19,7 +19,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import Interval, crossed_interval, identity_threshold, image_alignment, scores
 from orthoplex.options import FILLED, check_fields, limited, option
 
-THINGS = ("person", "subject", "other")
+THINGS = tuple(name for name, kind in KINDS.items() if kind.is_thing)
 """Kinds that stand somewhere in a picture; scenes and styles are everywhere in it."""
 
 

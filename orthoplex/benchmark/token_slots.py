@@ -21,6 +21,7 @@ from torch import Tensor
 
 from orthoplex.benchmark.report import machine
 from orthoplex.concepts import Manifest
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.files import write_json
 from orthoplex.models import Base, load_base
@@ -90,7 +91,7 @@ def token_in_slot(base: Base, settings: TokenSlotSettings, slot: int) -> TokenIn
     )
     vector = start.clone().unsqueeze(0).requires_grad_()
     optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
-    with base.with_tokens({TOKEN: start}) as numbers:
+    with base.with_tokens({TOKEN: Vector.of(start)}) as numbers:
         ids = encode_ids(base, own_prompts(manifest))
         token_ids = [numbers[TOKEN]]
         places = ids == token_ids[0]

@@ -305,7 +305,8 @@ def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
     """What of a merge's recipe decides its pictures: not the version of the package that wrote it."""
     if merge is None:
         return None
-    return {key: merge.recipe[key] for key in ("algorithm", "options", "inputs", "scale", "concepts")}
+    recipe = merge.recipe.to_json()
+    return {key: recipe[key] for key in ("algorithm", "options", "inputs", "scale", "concepts")}
 
 
 def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Read | None:

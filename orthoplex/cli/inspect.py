@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orthoplex.cli.console import errors_shown
-from orthoplex.concepts import Manifest, manifest_to_json, read_manifest
+from orthoplex.concepts import TOKENS, Manifest, format_version, manifest_to_json, read_manifest
 
 
 def inspect(
@@ -54,18 +54,18 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("data set", manifest.dataset_hash[:12] or "unknown"),
         ("content", manifest.content_hash[:12] or "unknown"),
         ("created", manifest.created),
-        ("written by", f"orthoplex {manifest.package_version}, format {manifest.format_version}"),
+        ("written by", f"orthoplex {manifest.package_version}, format {format_version(manifest)}"),
     ]
 
 
 def _tokens(manifest: Manifest) -> str:
-    own = ""
-    if manifest.token_layers:
-        own = f", a vector for each of {len(manifest.token_layers)} cross-attention layers"
-    if manifest.keys_values:
-        layers = next(iter(manifest.keys_values.values()))  # those of every token
-        own = f", a key and a value for each of {len(layers)} cross-attention layers"
-    return (" ".join(manifest.tokens) or "none") + own
+    names = " ".join(manifest.tokens.names) or "none"
+    kind = TOKENS[manifest.tokens.kind]
+    if not kind.description:
+        return names
+    layers = manifest.tokens.fields[next(iter(kind.fields))]
+    count = len(next(iter(layers.values())) if isinstance(layers, dict) else layers)  # by token, those of every token
+    return f"{names}, {kind.description.format(count=count)}"
 
 
 def _inputs(manifest: Manifest) -> str:

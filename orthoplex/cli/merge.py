@@ -39,5 +39,5 @@ def merge(
             base, files, output, algorithm=algorithm, options=options, scale=scale, overwrite=overwrite
         )
         noun = "concept" if len(files) == 1 else "concepts"
-        told = f"{len(files)} {noun} merged by {merged.recipe['algorithm']} in {merged.seconds:.2f} s"
-        typer.echo(f"{output}: {told}")
+        summary = f"{len(files)} {noun} merged by {merged.recipe.algorithm} in {merged.seconds:.2f} s"
+        typer.echo(f"{output}: {summary}")

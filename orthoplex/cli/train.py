@@ -18,7 +18,7 @@ KindOption = Annotated[
     str | None,
     typer.Option(
         help=f"One of {', '.join(KINDS)}; by default as the class word says, else subject.",
-        autocompletion=completing(KINDS),
+        autocompletion=completing(tuple(KINDS)),
     ),
 ]
 MethodOption = Annotated[

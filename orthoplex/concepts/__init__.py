@@ -5,28 +5,25 @@ A manifest is read without torch: every name that needs more is imported when it
 
 from typing import TYPE_CHECKING
 
-from orthoplex.concepts.manifest import (
-    FORMAT_VERSIONS,
-    KINDS,
-    BaseIdentity,
-    Manifest,
-    check_name,
-    kind_of,
-    manifest_to_json,
-    read_manifest,
-    token_names,
-)
+from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.kinds import KINDS, Kind, kind_of
+from orthoplex.concepts.manifest import Manifest, StoredTokens, check_name, token_names
+from orthoplex.concepts.manifest_json import FORMAT_VERSIONS, format_version, manifest_to_json, read_manifest
+from orthoplex.concepts.recipe import Ingredient, Recipe
+from orthoplex.concepts.tokens import TOKENS
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.concepts.concept import Concept
     from orthoplex.concepts.file import load_concept, save_concept
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
+    from orthoplex.concepts.tokens.token import Token
 
 __getattr__ = exports(
     __name__,
     {
         "Concept": "concept",
+        "Token": "tokens.token",
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
         "load_concept": "file",
@@ -39,10 +36,17 @@ __all__ = [
     "KINDS",
     "BaseIdentity",
     "Concept",
+    "Ingredient",
+    "Kind",
     "Manifest",
+    "Recipe",
+    "StoredTokens",
+    "TOKENS",
+    "Token",
     "check_name",
     "decode_thumbnail",
     "encode_thumbnail",
+    "format_version",
     "kind_of",
     "load_concept",
     "manifest_to_json",

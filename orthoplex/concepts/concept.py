@@ -1,20 +1,20 @@
-"""A concept in memory: a manifest, low-rank changes of named weights, and token embeddings."""
+"""A concept in memory: a manifest, low-rank changes of named weights, and tokens."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.manifest import Manifest
+from orthoplex.concepts.recipe import Ingredient, Recipe
+from orthoplex.concepts.tokens.token import Placement, Token
 from orthoplex.files import tensor_bytes
 
 _KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
@@ -23,17 +23,13 @@ _KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """A named set of low-rank weight changes and token embeddings.
+    """A named set of low-rank weight changes and tokens.
 
     Attributes:
         manifest: What the concept says about itself.
         layers: Layer name (``unet.<path>`` or ``text_encoder.<path>``) to its change ``ΔW = up · down``,
             ``up`` of shape ``(out, r)`` and ``down`` of shape ``(r, in)``.
-        tokens: Token (``<name>``, ``<name>_1``, …) to its embedding of shape ``(dim,)``, or ``(L, dim)`` where every
-            one of L cross-attention layers has a vector of its own.
-        token_layers: The names of these layers, in the order of the rows; empty for tokens of shape ``(dim,)``.
-        keys_values: Token to what every cross-attention layer adds to its key and to its value where the token stands:
-            layer name to ``(2, out)``; empty where the embedding is all there is of the tokens.
+        tokens: Token (``<name>``, ``<name>_1``, …) to what stands in its place, all of one kind.
         inputs: Float16 ``(k, in)`` whose Gram matrix ``XᵀX`` is what every one of its layers sees under prompts of the
             concept, ``E[x xᵀ]``; None where it is not known, or not the same for all layers. With it data-aware
             merges need no model.
@@ -42,14 +38,12 @@ class Concept:
 
     manifest: Manifest
     layers: Mapping[str, LowRank]
-    tokens: Mapping[str, Tensor] = field(default_factory=dict)
-    token_layers: Sequence[str] = ()
-    keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    tokens: Mapping[str, Token] = field(default_factory=dict)
     inputs: Tensor | None = None
     path: Path | None = None
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         """What errors call it: its name, and its file where it has one."""
         return f"{self.name} ({self.path})" if self.path is not None else self.name
 
@@ -60,57 +54,32 @@ class Concept:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) over the names, data types, shapes and values of all tensors, tokens, their keys and values.
-
-        And the names of token layers, and what layers see.
-        """
+        """SHA-256 (hex) over all tensors, what tokens do, and the inputs: names, data types, shapes and values."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor_bytes(tensor))
-        for token, vector in sorted(self.tokens.items()):
-            digest.update(f"{token} {tuple(vector.shape)}\n".encode())
-            digest.update(tensor_bytes(vector.to(torch.float32)))
-        for layer in self.token_layers:
-            digest.update(f"token layer {layer}\n".encode())
-        for token, layers in sorted(self.keys_values.items()):
-            for layer, values in sorted(layers.items()):
-                digest.update(f"{token} {layer} {tuple(values.shape)}\n".encode())
-                digest.update(tensor_bytes(values.to(torch.float32)))
+        _hash_tokens(digest, {token: item.placement for token, item in sorted(self.tokens.items())})
         if self.inputs is not None:
             digest.update(f"inputs {tuple(self.inputs.shape)}\n".encode())
             digest.update(tensor_bytes(self.inputs.to(torch.float16)))
         return digest.hexdigest()
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """What is in it, in the words of a merge's recipe: this one concept at strength 1."""
-        base = self.manifest.base
-        concept = {
-            "name": self.name,
-            "kind": self.manifest.kind,
-            "strength": 1.0,
-            "content_hash": self.content_hash,
-            "slot": self.manifest.slot,
-        }
-        return {
-            "algorithm": "sum",
-            "options": {},
-            "inputs": None,
-            "scale": 1.0,
-            "concepts": [concept],
-            "base": {"family": base.family, "hash": base.hash, "name": base.name},
-            "package_version": __version__,
-        }
+    def recipe(self) -> Recipe:
+        """The concept as a merge of one, at strength 1."""
+        manifest = self.manifest
+        own = Ingredient(self.name, manifest.kind, 1.0, self.content_hash, manifest.slot)
+        return Recipe(manifest.base, (own,))
 
     @property
     def changes_keys_values_alone(self) -> bool:
-        """Whether keys and values of cross-attention are what it changes, and all: its layers see the text alone."""
+        """True if every changed layer is a cross-attention key or value projection; such layers read only text."""
         return bool(self.layers) and not self.layers_besides_keys_values
 
     @property
     def layers_besides_keys_values(self) -> list[str]:
-        """The names of the layers it changes that are no keys or values of cross-attention."""
+        """The names of the changed layers that are no cross-attention key or value projections."""
         return [layer for layer in self.layers if not layer.endswith(_KEYS_VALUES)]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -120,3 +89,18 @@ class Concept:
             named[f"{layer}.lora_A.weight"] = factors.down
             named[f"{layer}.lora_B.weight"] = factors.up
         return named
+
+
+def _hash_tokens(digest: hashlib._Hash, placements: Mapping[str, Placement]) -> None:
+    """Add what tokens do: their vectors, the layers of these, and what layers add to keys and values."""
+    for token, placement in placements.items():
+        for encoder, vectors in placement.vectors.items():
+            name = token if len(placement.vectors) == 1 else f"{token} {encoder}"
+            digest.update(f"{name} {tuple(vectors.shape)}\n".encode())
+            digest.update(tensor_bytes(vectors.to(torch.float32)))
+    for layer in next(iter(placements.values())).layers if placements else ():
+        digest.update(f"token layer {layer}\n".encode())
+    for token, placement in placements.items():
+        for layer, values in sorted(placement.keys_values.items()):
+            digest.update(f"{token} {layer} {tuple(values.shape)}\n".encode())
+            digest.update(tensor_bytes(values.to(torch.float32)))

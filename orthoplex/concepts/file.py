@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +15,15 @@ from torch import Tensor
 
 from orthoplex import __version__
 from orthoplex.adapters import LowRank
-from orthoplex.concepts.coding import decode_inputs, decode_token, encode_inputs, encode_token
+from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.coding import decode_inputs, encode_inputs
 from orthoplex.concepts.concept import Concept
-from orthoplex.concepts.manifest import (
-    MANIFEST_KEY,
-    BaseIdentity,
-    Manifest,
-    concept_header,
-    manifest_of,
-    manifest_to_json,
-    token_names,
-)
+from orthoplex.concepts.manifest import Manifest, StoredTokens, token_names
+from orthoplex.concepts.manifest_json import MANIFEST_KEY, concept_header, manifest_of, manifest_to_json
+from orthoplex.concepts.tokens import TOKENS, token_class
+from orthoplex.concepts.tokens.checks import check_tokens
+from orthoplex.concepts.tokens.stored import decoding
+from orthoplex.concepts.tokens.token import Token, named_tensors
 from orthoplex.errors import ConceptFileError, FileFormatError
 from orthoplex.files import DTYPES, Header, write_tensors
 
@@ -53,8 +50,8 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
 
     Raises:
         ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
-            a token is not named after the concept or has another shape than its layers ask for, keys and values are
-            not those of all tokens in the same layers, inputs are not of the layers' width, or a number is not finite.
+            a token is not named after the concept, tokens are of several kinds, layers or shapes, inputs are not of the
+            layers' width, or a number is not finite.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -67,20 +64,14 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
         if tensor.dtype not in DTYPES.values():
             raise ConceptFileError(f"{path}: tensor '{name}' is {tensor.dtype}, allowed are {', '.join(DTYPES)}")
     _check_token_names(stored.tokens, stored.name, path)
-    _check_token_shapes(stored.tokens, stored.token_layers, path)
-    _check_keys_values(stored.keys_values, stored.tokens, path)
+    tokens = _stored_tokens(stored.tokens, path)
     _check_inputs(stored, path)
     _check_finite(tensors, stored, path)
     manifest = replace(
         concept.manifest.with_content(
             layers={name: (item.shape[0], item.rank, item.shape[1]) for name, item in stored.layers.items()},
-            tokens={token: encode_token(vector) for token, vector in stored.tokens.items()},
+            tokens=tokens,
             content_hash=stored.content_hash,
-            token_layers=stored.token_layers,
-            keys_values={
-                token: {layer: encode_token(values) for layer, values in layers.items()}
-                for token, layers in stored.keys_values.items()
-            },
             inputs="" if stored.inputs is None else encode_inputs(stored.inputs),
         ),
         package_version=concept.manifest.package_version or __version__,
@@ -103,20 +94,17 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
     Raises:
         ConceptFileError: If the file is missing, truncated, a pickle, of an unknown format version or another base,
             if a tensor is missing, unknown, of another shape or not finite, if a token is not named after the
-            concept, keys and values are not those of all tokens in the same layers or inputs are not of the layers'
-            width, or if the content hash differs.
+            concept, tokens are of several layers or shapes, inputs are not of the layers' width, or if the content hash
+            differs.
             The message names the file, the tensor or field, its value, and what was allowed.
     """
     path = Path(path)
     header = concept_header(path)
     manifest = manifest_of(header, path)
     if base is not None and manifest.base.hash != base.hash:
-        raise ConceptFileError(
-            f"{path}: was trained on base '{manifest.base.name}' (family {manifest.base.family}, hash "
-            f"{manifest.base.hash[:12]}), allowed is '{base.name}' (family {base.family}, hash {base.hash[:12]})"
-        )
+        raise ConceptFileError(f"{path}: was trained on base {manifest.base}, allowed is {base}")
     _check_tensor_table(header, manifest, path)
-    _check_token_names(manifest.tokens, manifest.name, path)
+    _check_token_names(manifest.tokens.names, manifest.name, path)
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
@@ -125,10 +113,7 @@ def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Conce
         name: LowRank(up=tensors[f"{name}.lora_B.weight"], down=tensors[f"{name}.lora_A.weight"])
         for name in manifest.layers
     }
-    tokens, keys_values = _tokens(manifest, path), _keys_values(manifest, path)
-    concept = Concept(manifest, layers, tokens, manifest.token_layers, keys_values, _inputs(manifest, path), path)
-    _check_token_shapes(concept.tokens, manifest.token_layers, path)
-    _check_keys_values(concept.keys_values, concept.tokens, path)
+    concept = Concept(manifest, layers, _tokens(manifest.tokens, path), _inputs(manifest, path), path)
     _check_inputs(concept, path)
     _check_finite(tensors, concept, path)
     if concept.content_hash != manifest.content_hash:
@@ -175,40 +160,26 @@ def _check_token_names(tokens: Iterable[str], name: str, path: Path) -> None:
         )
 
 
-def _check_token_shapes(tokens: Mapping[str, Tensor], layers: Sequence[str], path: Path) -> None:
-    if layers and not tokens:
-        raise ConceptFileError(f"{path}: token_layers names {len(layers)} layers and there is no token, allowed: none")
-    for token, vectors in tokens.items():
-        allowed = f"({len(layers)}, dim), a row for each of the token_layers" if layers else "(dim,)"
-        if vectors.ndim != (2 if layers else 1) or (layers and len(vectors) != len(layers)):
-            raise ConceptFileError(f"{path}: token '{token}' has shape {tuple(vectors.shape)}, allowed is {allowed}")
+def _stored_tokens(tokens: Mapping[str, Token], path: Path) -> StoredTokens:
+    """Check tokens and write them as the manifest's fields."""
+    if not tokens:
+        return StoredTokens()
+    try:
+        check_tokens(tokens)
+        kind = next(iter(tokens.values())).kind
+        return StoredTokens(kind, token_class(kind).encode(tokens))
+    except ConceptFileError as error:
+        raise ConceptFileError(f"{path}: {error}") from error
 
 
-def _check_keys_values(keys_values: Mapping[str, Mapping[str, Tensor]], tokens: Iterable[str], path: Path) -> None:
-    """Refuse keys and values of some tokens only, or of different layers or widths in two tokens."""
-    if not keys_values:
-        return
-    if keys_values.keys() != set(tokens):
-        given, allowed = ", ".join(sorted(keys_values)), ", ".join(sorted(tokens)) or "none"
-        raise ConceptFileError(f"{path}: keys_values are those of tokens {given}, allowed are {allowed}")
-    (first, layers), *others = keys_values.items()
-    for layer, values in layers.items():
-        if values.ndim != 2 or len(values) != 2:
-            raise ConceptFileError(
-                f"{path}: keys_values of token '{first}' in layer '{layer}' have shape {tuple(values.shape)}, allowed "
-                "is (2, out), a key and a value"
-            )
-    shapes = {layer: tuple(values.shape) for layer, values in layers.items()}
-    if not shapes:
-        raise ConceptFileError(f"{path}: keys_values of token '{first}' name 0 layers, allowed is at least 1")
-    for token, values in others:
-        found = {layer: tuple(item.shape) for layer, item in values.items()}
-        for layer in sorted(shapes.keys() | found.keys()):
-            if shapes.get(layer) != found.get(layer):
-                raise ConceptFileError(
-                    f"{path}: keys_values of token '{token}' in layer '{layer}' have shape "
-                    f"{found.get(layer, 'none')}, allowed is that of token '{first}', {shapes.get(layer, 'none')}"
-                )
+def _tokens(stored: StoredTokens, path: Path) -> Mapping[str, Token]:
+    """Read tokens back from the manifest's fields, and check them."""
+    try:
+        tokens = token_class(stored.kind).decode(stored.fields)
+        check_tokens(tokens)
+    except ConceptFileError as error:
+        raise ConceptFileError(f"{path}: {error}") from error
+    return tokens
 
 
 def _check_inputs(concept: Concept, path: Path) -> None:
@@ -216,12 +187,14 @@ def _check_inputs(concept: Concept, path: Path) -> None:
     inputs = concept.inputs
     if inputs is None:
         return
-    if concept.token_layers:
-        raise ConceptFileError(f"{path}: has token_layers and inputs, allowed is one of them")
+    for item in concept.tokens.values():
+        if not TOKENS[item.kind].has_common_inputs:
+            fields = " and ".join(TOKENS[item.kind].fields)
+            raise ConceptFileError(f"{path}: has {fields} and inputs, allowed is one of them")
     if not concept.changes_keys_values_alone:
-        told = ", ".join(sorted(concept.layers)[:2]) or "none"
+        changed = ", ".join(sorted(concept.layers)[:2]) or "none"
         raise ConceptFileError(
-            f"{path}: has inputs and changes layers {told}, allowed are keys and values of cross-attention alone"
+            f"{path}: has inputs and changes layers {changed}, allowed are keys and values of cross-attention alone"
         )
     for layer, change in concept.layers.items():
         if inputs.ndim != 2 or len(inputs) == 0 or inputs.shape[1] != change.shape[1]:
@@ -233,9 +206,7 @@ def _check_inputs(concept: Concept, path: Path) -> None:
 
 def _check_finite(tensors: Mapping[str, Tensor], concept: Concept, path: Path) -> None:
     named = {f"tensor '{name}'": tensor for name, tensor in tensors.items()}
-    named |= {f"token '{token}'": vectors for token, vectors in concept.tokens.items()}
-    for token, layers in concept.keys_values.items():
-        named |= {f"keys_values of token '{token}' in layer '{layer}'": values for layer, values in layers.items()}
+    named |= dict(named_tensors(concept.tokens))
     if concept.inputs is not None:
         named["inputs"] = concept.inputs.to(torch.float16)
     for what, tensor in named.items():
@@ -244,38 +215,14 @@ def _check_finite(tensors: Mapping[str, Tensor], concept: Concept, path: Path) -
             raise ConceptFileError(f"{path}: {what} holds {count} numbers that are not finite, allowed: none")
 
 
-def _tokens(manifest: Manifest, path: Path) -> dict[str, Tensor]:
-    tokens = {}
-    for token, text in manifest.tokens.items():
-        with _named(f"tokens.{token}", path):
-            tokens[token] = decode_token(text, len(manifest.token_layers) or None)
-    return tokens
-
-
-def _keys_values(manifest: Manifest, path: Path) -> dict[str, dict[str, Tensor]]:
-    tokens: dict[str, dict[str, Tensor]] = {}
-    for token, layers in manifest.keys_values.items():
-        tokens[token] = {}
-        for layer, text in layers.items():
-            with _named(f"keys_values.{token}.{layer}", path):
-                tokens[token][layer] = decode_token(text, 2, what="it", rows="a key and a value")
-    return tokens
-
-
 def _inputs(manifest: Manifest, path: Path) -> Tensor | None:
     if not manifest.inputs:
         return None
-    with _named("inputs", path):
-        return decode_inputs(manifest.inputs, next((width for _, _, width in manifest.layers.values()), 0))
-
-
-@contextmanager
-def _named(field: str, path: Path) -> Iterator[None]:
-    """Inside, errors are told with the file and the manifest field."""
     try:
-        yield
+        with decoding("inputs"):
+            return decode_inputs(manifest.inputs, next((width for _, _, width in manifest.layers.values()), 0))
     except ConceptFileError as error:
-        raise ConceptFileError(f"{path}: manifest field '{field}': {error}") from error
+        raise ConceptFileError(f"{path}: {error}") from error
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:

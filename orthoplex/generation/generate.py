@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +127,7 @@ def picture_recipe(
         "guidance_scale": guidance_scale,
         "mixed_precision": chosen_precision(mixed_precision, base.device),
         "base": {"family": identity.family, "hash": identity.hash, "name": identity.name},
-        "merge": dict(folded) if folded is not None else None,
+        "merge": None if folded is None else folded.to_json(),
     }
 
 
@@ -141,18 +141,10 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
 def _contracted(base: Base, key: str, text: str) -> str:
     """A prompt as the pipeline takes it: a token for every concept, whose vectors it spells out itself."""
     _check_text(text, key)
-    text = without_concepts(text, silent_names(base.recipe))
+    text = without_concepts(text, base.recipe.absent_names if base.recipe is not None else ())
     contracted = contract_prompt(text, base.tokens)
     _check_length(base, expand_prompt(text, base.tokens), key)
     return contracted
-
-
-def silent_names(recipe: Mapping[str, Any] | None) -> list[str]:
-    """The names of the concepts that a recipe has at strength 0 alone."""
-    concepts = [] if recipe is None else recipe.get("concepts", ())
-    scale = 1.0 if recipe is None else recipe.get("scale", 1.0)
-    loud = {concept["name"] for concept in concepts if concept.get("strength", 1.0) * scale != 0}
-    return sorted({concept["name"] for concept in concepts} - loud)
 
 
 def _check_text(text: str, key: str) -> None:

@@ -54,7 +54,7 @@ def _reason(wide: Sequence[Concept], count: int) -> str:
     first, layers = wide[0], wide[0].layers_besides_keys_values
     others = f" (and {len(wide) - 1} more concepts)" if len(wide) > 1 else ""
     return (
-        f"{count} concepts are merged by a plain sum, because {first.told}{others} changes {len(layers)} layers "
+        f"{count} concepts are merged by a plain sum, because {first.label}{others} changes {len(layers)} layers "
         f"besides keys and values of cross-attention, such as {layers[0]}; a sum of many keeps less of each. Train it "
         "with layers = 'cross-attention-kv', the default, or merge by the algorithm 'least-squares' or 'ssr', for "
         "which the base makes pictures first"

@@ -56,7 +56,7 @@ def missing_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -
         concepts: Concepts of one base.
         with_foreign: Whether foreign prompts are asked for, too.
     """
-    missing = [f"the prompts of {concept.told}" for concept in concepts if concept.inputs is None]
+    missing = [f"the prompts of {concept.label}" for concept in concepts if concept.inputs is None]
     bases = {concept.manifest.base.hash: concept.manifest.base for concept in concepts} if with_foreign else {}
     return missing + [
         f"base '{base.name}' ({base.hash[:12]}) under foreign prompts"

@@ -5,14 +5,10 @@ import math
 import numbers
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from orthoplex import __version__
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept
+from orthoplex.concepts import Concept, Recipe, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.choice import AUTO, default_algorithm, heard
@@ -25,22 +21,15 @@ _LOG = logging.getLogger(__name__)
 class Merge:
     """What a set of concepts changes, ready to be folded into their base.
 
-    Args:
-        layers: layer name to its one stacked change; strengths are already in ``up``. float32.
-        tokens: token to its embedding ``(dim,)``, or ``(L, dim)`` for each of ``token_layers``.
-        recipe: what was merged, as plain JSON values: ``algorithm``, ``options`` (all of the algorithm's), ``inputs``
-            (hash of the Gram matrices, or None), ``scale``, ``concepts`` (``name``, ``kind``, ``strength``,
-            ``content_hash``, ``slot``), ``base`` (``family``, ``hash``, ``name``), ``package_version``.
-        token_layers: the cross-attention layers that the rows of layer-wise tokens belong to; empty without such.
-        keys_values: token to what every cross-attention layer adds to its key and value there, layer name to
-            ``(2, out)``; for those tokens that have keys and values. No strength changes them, nor any token.
+    Attributes:
+        layers: Layer name to its one stacked change; strengths are already in ``up``. float32.
+        tokens: Token to what stands in its place; no strength changes it.
+        recipe: What was merged.
     """
 
     layers: Mapping[str, LowRank]
-    tokens: Mapping[str, Tensor]
-    recipe: Mapping[str, Any]
-    token_layers: Sequence[str] = ()
-    keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    tokens: Mapping[str, Token]
+    recipe: Recipe
 
 
 def merge(
@@ -70,8 +59,8 @@ def merge(
 
     Raises:
         ConfigurationError: when there is no concept, the algorithm or an option is unknown or not allowed, a strength
-            is no finite number, the bases differ, two concepts claim one token or have vectors for different
-            cross-attention layers, a weight has different shapes in two concepts, or Gram matrices are missing.
+            is no finite number, the bases differ, two concepts claim one token, a weight has different shapes in two
+            concepts, or Gram matrices are missing.
     """
     ordered = check_pairs(concepts)
     if algorithm == AUTO:
@@ -81,7 +70,6 @@ def merge(
     present = heard(ordered, scale)
     members = [concept for concept, _ in present]
     tokens = _collect_tokens(members)
-    token_layers = _shared_token_layers(members)
     _log_shared_slots(members)
     used = None
     if way.needs_inputs:
@@ -90,8 +78,7 @@ def merge(
         used = inputs.only(concept.content_hash for concept in members)
     merged = merge_layers(way, present, used)
     layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
-    keys_values = {token: values for concept in members for token, values in concept.keys_values.items()}
-    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers, keys_values)
+    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used))
 
 
 def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept, float]]:
@@ -219,37 +206,24 @@ def _check_bases(concepts: Sequence[Concept]) -> None:
         ours, theirs = first.manifest.base, concept.manifest.base
         if ours.hash != theirs.hash:
             raise ConfigurationError(
-                f"concept {first.name} belongs to base {ours.name} ({ours.family}, {ours.hash[:12]}) and "
-                f"concept {concept.name} to {theirs.name} ({theirs.family}, {theirs.hash[:12]}); one base is allowed"
+                f"concept {first.name} belongs to base {ours} and concept {concept.name} to {theirs}; one base is "
+                "allowed"
             )
 
 
-def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Tensor]:
+def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Token]:
     owners: dict[str, str] = {}
-    tokens: dict[str, Tensor] = {}
+    tokens: dict[str, Token] = {}
     for concept in concepts:
-        for token, embedding in concept.tokens.items():
+        for token, item in concept.tokens.items():
             if token in owners:
                 raise ConfigurationError(
                     f"token {token} is claimed by concepts {owners[token]} and {concept.name}; one is allowed: "
                     "merge it once, or train one of the two under another name"
                 )
             owners[token] = concept.name
-            tokens[token] = embedding
+            tokens[token] = item
     return tokens
-
-
-def _shared_token_layers(concepts: Sequence[Concept]) -> tuple[str, ...]:
-    """The cross-attention layers of all concepts that have vectors for each of them."""
-    holders = [concept for concept in concepts if concept.token_layers]
-    for first, concept in zip(holders, holders[1:], strict=False):
-        if tuple(concept.token_layers) != tuple(first.token_layers):
-            raise ConfigurationError(
-                f"tokens of concept {first.name} have vectors for {len(first.token_layers)} cross-attention layers and "
-                f"those of concept {concept.name} for {len(concept.token_layers)}, by name {first.token_layers[0]} … "
-                f"and {concept.token_layers[0]} …; allowed are the same layers in the same order"
-            )
-    return tuple(holders[0].token_layers) if holders else ()
 
 
 def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[Part]]:
@@ -268,23 +242,12 @@ def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[
 
 def _recipe(
     ordered: Sequence[tuple[Concept, float]], algorithm: str, way: Algorithm, scale: float, inputs: InputGrams | None
-) -> dict[str, Any]:
-    base = ordered[0][0].manifest.base
-    return {
-        "algorithm": algorithm,
-        "options": way.to_json(),
-        "inputs": None if inputs is None else inputs.content_hash,
-        "scale": float(scale),
-        "concepts": [
-            {
-                "name": concept.name,
-                "kind": concept.manifest.kind,
-                "strength": float(strength),
-                "content_hash": concept.content_hash,
-                "slot": concept.manifest.slot,
-            }
-            for concept, strength in ordered
-        ],
-        "base": {"family": base.family, "hash": base.hash, "name": base.name},
-        "package_version": __version__,
-    }
+) -> Recipe:
+    return Recipe(
+        base=ordered[0][0].manifest.base,
+        concepts=tuple(replace(concept.recipe.concepts[0], strength=float(strength)) for concept, strength in ordered),
+        algorithm=algorithm,
+        options=way.to_json(),
+        inputs=None if inputs is None else inputs.content_hash,
+        scale=float(scale),
+    )

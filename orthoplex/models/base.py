@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
-from orthoplex.concepts import BaseIdentity
+from orthoplex.concepts import BaseIdentity, Recipe, Token
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models.folding import Foldable, check_layer, check_token_layers, fold_weights
+from orthoplex.models.folding import Foldable, check_layer, fold_weights
 from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.layout import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.saving import save_pipeline
-from orthoplex.models.tokens import TokenExtension, concept_tokens
-from orthoplex.models.vectors import KeysValues, TokenVectors
+from orthoplex.models.words.extension import TokenExtension, concept_tokens
+from orthoplex.models.words.replacement import Replacement
+from orthoplex.models.words.tokens_in import TokensIn
 
 COMPONENTS = ("unet", "text_encoder")
 
@@ -58,7 +59,7 @@ class Base:
         self.stored_dtypes = dict(stored_dtypes or {})
         self._undo: Undo | None = None
         self._lock = threading.RLock()
-        self._vectors = TokenVectors(pipeline)
+        self._tokens_in = TokensIn(pipeline)
         for network in (pipeline.unet, pipeline.vae):
             if network is not None:  # what only costs are measured on has no autoencoder
                 give_contiguous_state(network)
@@ -93,20 +94,20 @@ class Base:
         Down blocks, the middle block, up blocks, in each of them as they are numbered; this is the order of the rows
         of a token that has a vector for each layer.
         """
-        return self._vectors.layers
+        return self._tokens_in.layers
 
     @property
     def key_widths(self) -> dict[str, int]:
         """How many numbers a key has, and a value as many, in each of the ``cross_attention_layers``."""
-        return self._vectors.widths
+        return self._tokens_in.key_widths
 
     @property
     def has_layerwise_tokens(self) -> bool:
         """Whether a token has a vector of its own for each cross-attention layer now."""
-        return bool(self._vectors.layerwise_ids)
+        return bool(self._tokens_in.layerwise_ids)
 
     @property
-    def recipe(self) -> Mapping[str, Any] | None:
+    def recipe(self) -> Recipe | None:
         """The recipe of what is folded in now, or None."""
         return None if self._undo is None else self._undo.recipe
 
@@ -114,7 +115,7 @@ class Base:
     def locked(self) -> Iterator[Base]:
         """Inside, the base belongs to this thread; others that draw, fold or train on it wait.
 
-        ``folded``, ``attached``, ``with_tokens``, ``replaced_vectors`` and ``added_keys_values`` take the lock
+        ``folded``, ``attached``, ``with_tokens``, ``replaced_vectors`` and ``replaced_tokens`` take the lock
         themselves. It is for own use of ``pipeline``, and for several of these that belong together.
         """
         with self._lock:
@@ -181,42 +182,35 @@ class Base:
                     handle.remove()
 
     @contextmanager
-    def with_tokens(
-        self, tokens: Mapping[str, Tensor], keys_values: Mapping[str, Mapping[str, Tensor]] | None = None
-    ) -> Iterator[dict[str, int]]:
+    def with_tokens(self, tokens: Mapping[str, Token]) -> Iterator[dict[str, int]]:
         """Inside, the tokenizer knows the tokens and the embedding has their rows; yields token to its number.
 
         Leaving puts the original tokenizer and the original embedding parameter back.
 
         Args:
-            tokens: Token to its embedding, ``(dim,)``, or ``(L, dim)`` for each of the ``cross_attention_layers``.
-            keys_values: For some of the tokens, what each of these layers adds to its key and to its value where the
-                token stands: layer name to ``(2, out)``, ``out`` as in ``key_widths``.
+            tokens: Token to what stands in its place.
 
         Raises:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
-            BaseModelError: If keys and values are those of other layers, or have the wrong shape.
+            BaseModelError: If a token is made for other text encoders or layers, or other widths of them.
         """
-        with self._lock, self.prepared_tokens(tokens, keys_values).put_in() as ids:
+        with self._lock, self.prepared_tokens(tokens).put_in() as ids:
             yield ids
 
-    def prepared_tokens(
-        self, tokens: Mapping[str, Tensor], keys_values: Mapping[str, Mapping[str, Tensor]] | None = None
-    ) -> TokenExtension:
+    def prepared_tokens(self, tokens: Mapping[str, Token]) -> TokenExtension:
         """Return what ``with_tokens`` puts in, for callers that put the same tokens in many times.
 
         Its ``put_in()`` is to be used within ``locked()``, and while the base has the tokens it has now.
 
         Args:
             tokens: See ``with_tokens``.
-            keys_values: See ``with_tokens``.
 
         Raises:
             ConfigurationError: See ``with_tokens``.
             BaseModelError: See ``with_tokens``.
         """
         with self._lock:
-            return TokenExtension(self.pipeline, tokens, self._vectors, keys_values)
+            return TokenExtension(self.pipeline, tokens, self._tokens_in)
 
     @contextmanager
     def replaced_vectors(self, token_ids: Sequence[int], vectors: Tensor) -> Iterator[None]:
@@ -228,30 +222,29 @@ class Base:
                 ``cross_attention_layers`` or of all. While there are any of single layers, what the text encoder
                 returns is the layers' features side by side, ``(n, length, L·dim)``.
         """
-        with self._lock:
-            replacement = self._vectors.put(token_ids, vectors)
-            try:
-                yield
-            finally:
-                self._vectors.take(replacement)
+        encoder = next(iter(self._tokens_in.encoders))
+        with self._replaced(Replacement(tuple(token_ids), {encoder: vectors})):
+            yield
 
     @contextmanager
-    def added_keys_values(self, token_ids: Sequence[int], keys_values: KeysValues) -> Iterator[None]:
-        """Inside, cross-attention layers add keys and values where tokens stand; gradients flow into them.
-
-        Layer l computes ``K = W_k h + δk`` and ``V = W_v h + δv`` at the positions of a token; nothing else changes.
+    def replaced_tokens(self, token_ids: Sequence[int], tokens: Sequence[Token]) -> Iterator[None]:
+        """Inside, other tokens stand in the place of those that the tokenizer knows; gradients flow into them.
 
         Args:
             token_ids: The k ids.
-            keys_values: Layer name to δk and δv of every token, ``(k, 2, out)``, asked at every use. While there are
-                any, what the text encoder returns has one channel more for each such token.
+            tokens: What stands in the place of each, all of one kind.
         """
+        with self._replaced(Replacement.of(token_ids, tokens, self.cross_attention_layers)):
+            yield
+
+    @contextmanager
+    def _replaced(self, replacement: Replacement) -> Iterator[None]:
         with self._lock:
-            replacement = self._vectors.put(token_ids, keys_values=keys_values)
+            self._tokens_in.put(replacement)
             try:
                 yield
             finally:
-                self._vectors.take(replacement)
+                self._tokens_in.take(replacement)
 
     def fold(self, change: Foldable) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
@@ -274,17 +267,11 @@ class Base:
     def _check_fold(self, change: Foldable) -> None:
         """Refuse a second change, and one of another base."""
         if self._undo is not None:
-            names = ", ".join(_concept_names(self._undo.recipe)) or "a change"
+            names = ", ".join(self._undo.recipe.names) or "a change"
             raise BaseModelError(f"base '{self.identity.name}' has {names} folded in; restore it before the next fold")
-        theirs = change.recipe.get("base", {}).get("hash", self.identity.hash)
-        if theirs != self.identity.hash:
-            names = ", ".join(_concept_names(change.recipe))
-            raise BaseModelError(
-                f"{names}: trained on base '{change.recipe['base'].get('name', '')}' (hash {theirs[:12]}), "
-                f"this is '{self.identity.name}' (hash {self.identity.hash[:12]})"
-            )
-        if change.token_layers:
-            check_token_layers(change.token_layers, self.cross_attention_layers)
+        if change.recipe.base.hash != self.identity.hash:
+            names = ", ".join(change.recipe.names)
+            raise BaseModelError(f"{names}: trained on base {change.recipe.base}, this is {self.identity}")
 
     @contextmanager
     def folded(self, change: Foldable) -> Iterator[Base]:
@@ -314,13 +301,13 @@ class Base:
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
         with self._lock:
-            without_place = {*self._vectors.layerwise_ids, *self._vectors.marked_ids}
+            without_place = {*self._tokens_in.layerwise_ids, *self._tokens_in.marked_ids}
             number_of = self.pipeline.tokenizer.convert_tokens_to_ids
             check_pipeline_tokens([token for token in self.tokens if number_of(token) in without_place])
             return save_pipeline(
                 self.pipeline,
                 Path(folder),
-                recipe=self.recipe,
+                recipe=None if self.recipe is None else self.recipe.to_json(),
                 overwrite=overwrite,
                 dtype=dtype,
                 stored_dtypes=self.stored_dtypes,
@@ -335,7 +322,7 @@ class Undo:
         recipe: What is folded in.
     """
 
-    recipe: Mapping[str, Any]
+    recipe: Recipe
 
     def __init__(self, base: Base, change: Foldable) -> None:
         """Fold ``change`` into ``base``; see ``Base.fold``."""
@@ -345,7 +332,7 @@ class Undo:
         try:
             self._tokens: TokenExtension | None = None
             if change.tokens:
-                self._tokens = base.prepared_tokens(change.tokens, change.keys_values)
+                self._tokens = base.prepared_tokens(change.tokens)
                 self._tokens.put()
         except BaseException:
             self._weights.restore()
@@ -381,7 +368,3 @@ def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor
         return output + adapter(inputs[0]).to(output.dtype)
 
     return hook
-
-
-def _concept_names(recipe: Mapping[str, Any]) -> list[str]:
-    return [concept["name"] for concept in recipe.get("concepts", ())]

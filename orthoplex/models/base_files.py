@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orthoplex import vignette
-from orthoplex.concepts import BaseIdentity
+from orthoplex.concepts import BaseIdentity, Token
+from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.files import Header, read_json
 from orthoplex.models.folder_content import forget_machine, write_config
 from orthoplex.models.folding import Foldable, fold_weights
@@ -111,8 +112,6 @@ class BaseFiles:
 
         A merge can if each of its concepts can.
         """
-        if change.token_layers or change.keys_values:
-            return False
         for layer, low_rank in change.layers.items():
             component, name = _place(layer)
             entry = self.headers[component].entries.get(name) if component in self.headers else None
@@ -121,7 +120,11 @@ class BaseFiles:
         width = self.headers["text_encoder"].entries[_EMBEDDING].shape[1]
         dense = sorted(self.numbers.values()) == list(range(len(self.numbers)))
         return dense and all(
-            token not in self.numbers and tuple(vector.shape) == (width,) for token, vector in change.tokens.items()
+            token not in self.numbers
+            and item.placement.is_one_vector
+            and {encoder: tuple(row.shape) for encoder, row in item.placement.vectors.items()}
+            == {TEXT_ENCODER: (width,)}
+            for token, item in change.tokens.items()
         )
 
     @torch.no_grad()
@@ -145,7 +148,7 @@ class BaseFiles:
             weights[component][tensor] = values
         ids = {token: len(self.numbers) + place for place, token in enumerate(change.tokens)}
         weights["text_encoder"][_EMBEDDING] = _extended(weights["text_encoder"][_EMBEDDING], change.tokens, ids)
-        with pipeline_folder(folder, recipe=change.recipe, overwrite=overwrite) as temporary:
+        with pipeline_folder(folder, recipe=change.recipe.to_json(), overwrite=overwrite) as temporary:
             temporary.mkdir()
             shutil.copyfile(self.folder / INDEX_NAME, temporary / INDEX_NAME)
             for name, files in _CONFIGS.items():
@@ -208,11 +211,11 @@ def _place(layer: str) -> tuple[str, str]:
     return component, f"{path}.weight"
 
 
-def _extended(rows: Tensor, tokens: Mapping[str, Tensor], ids: Mapping[str, int]) -> Tensor:
+def _extended(rows: Tensor, tokens: Mapping[str, Token], ids: Mapping[str, int]) -> Tensor:
     """The embedding with rows for new tokens, float32: numbers that the file's type cannot hold are refused later."""
     count = max(len(rows), *(number + 1 for number in ids.values())) if ids else len(rows)
     extended = torch.zeros(count, rows.shape[1])
     extended[: len(rows)] = rows
-    for token, vector in tokens.items():
-        extended[ids[token]] = vector
+    for token, item in tokens.items():
+        extended[ids[token]] = item.placement.vectors[TEXT_ENCODER]
     return extended

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
     from orthoplex.training.config import TrainingConfig
     from orthoplex.training.dataset import (
-        CAPTION_TEMPLATES,
         CaptionRow,
         ConceptDataset,
         Picture,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __getattr__ = exports(
     __name__,
     {
-        "CAPTION_TEMPLATES": "dataset",
         "CaptionRow": "dataset",
         "ConceptDataset": "dataset",
         "FOREIGN_PROMPTS": "prompts",
@@ -60,7 +58,6 @@ __getattr__ = exports(
 )
 
 __all__ = [
-    "CAPTION_TEMPLATES",
     "CaptionRow",
     "ConceptDataset",
     "FOREIGN_PROMPTS",

@@ -26,8 +26,7 @@ class TrainingState:
 
     Attributes:
         adapters: Layer name to adapter.
-        vectors: What learns of the tokens: vectors, ``(k, dim)``, or ``(k, L, dim)`` where each of L layers has its
-            own, or keys and values, ``(k, size)`` of a ``KeyValueLayout``.
+        vectors: The numbers that learn of the tokens, one row a token, as ``TokenLearning.initial`` begins them.
         optimizer: AdamW over the parameters of the U-Net's adapters, those of the text encoder's, and the vectors.
         step: How many steps are done.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
+from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
 from orthoplex.options import check_field_names, check_fields, option, read_entries, read_toml
@@ -108,7 +109,7 @@ class TrainingConfig:
     text_encoder_learning_rate: float | None = option(None, above=0, highest=_LARGEST)
     token_learning_rate: float = option(5e-3, lowest=0, highest=_LARGEST)
     num_vectors: int = option(2, lowest=1, highest=16)
-    token_vectors: Literal["shared", "layer-wise", "keys-and-values", "values", "frozen"] = "shared"
+    token_vectors: str = "shared"
     token_start: TokenStart = "class word"
     trigger_form: Literal["token", "token class"] = "token class"
     token_norm_limit: float | None = option(None, above=0)
@@ -158,6 +159,10 @@ class TrainingConfig:
 
     def _check_tokens(self) -> None:
         """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
+        ways = learnings()
+        if self.token_vectors not in ways:
+            allowed = ", ".join(repr(name) for name in ways)
+            raise ConfigurationError(f"token_vectors is {self.token_vectors!r}; allowed are {allowed}")
         if self.token_vectors != "shared" and self._is_aimed:
             raise ConfigurationError(
                 f"token_vectors is {self.token_vectors!r} and method is {self.method!r}, which aims at learned vectors "
@@ -168,16 +173,17 @@ class TrainingConfig:
                 f"token_norm_limit is {self.token_norm_limit} and token_vectors is {self.token_vectors!r}, with which "
                 "token vectors do not learn; allowed is none"
             )
-        if self.token_vectors == "values" and self.token_start != "class word":
+        starts = ways[self.token_vectors].starts
+        if starts and self.token_start not in starts:
             raise ConfigurationError(
-                f"token_start is {self.token_start!r} and token_vectors is 'values', which locks keys to the class "
-                "word's; allowed is 'class word'"
+                f"token_start is {self.token_start!r} and token_vectors is {self.token_vectors!r}, which locks keys to "
+                f"the class word's; allowed is {', '.join(map(repr, starts))}"
             )
-        if self.token_vectors == "frozen" and (self.layers == "none" or self.token_steps):
+        if not self.tokens_learn and (self.layers == "none" or self.token_steps):
             key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
+            allowed = ", ".join(repr(name) for name, way in ways.items() if way.moves != "nothing")
             raise ConfigurationError(
-                f"token_vectors is 'frozen' and {key} is {value!r}; allowed are 'shared', 'layer-wise', "
-                "'keys-and-values' and 'values', which learn"
+                f"token_vectors is {self.token_vectors!r} and {key} is {value!r}; allowed are {allowed}, which learn"
             )
         if self.layers != "none":
             return
@@ -240,15 +246,20 @@ class TrainingConfig:
         """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
         if self.erasure_steps is not None:
             return self.erasure_steps
-        tells = self.token_vectors in ("shared", "layer-wise")  # others say no more than the class word
+        tells = learnings()[self.token_vectors].moves == "embedding"  # others say no more than the class word
         if not (self.solves_erasure and tells and METHODS[self.method].turns and self._keys_values_alone):
             return 0
         return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
 
     @property
     def learns_values(self) -> bool:
-        """Whether the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
-        return self.token_vectors in ("keys-and-values", "values")
+        """True if the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
+        return learnings()[self.token_vectors].moves == "keys and values"
+
+    @property
+    def tokens_learn(self) -> bool:
+        """True if anything of the tokens learns."""
+        return learnings()[self.token_vectors].moves != "nothing"
 
     @property
     def first_steps(self) -> int:

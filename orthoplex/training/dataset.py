@@ -17,15 +17,6 @@ from orthoplex.errors import DatasetError
 from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
 CLASS_WORD_LIMIT = 64
-CAPTION_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "person": ("a photo of {trigger}", "a drawing of {trigger}"),
-    "subject": ("a photo of {trigger}", "a drawing of {trigger}"),
-    "scene": ("a view of {trigger}",),
-    "style": ("a picture in the style of {trigger}",),
-    "other": ("a picture of {trigger}",),
-}
-"""Captions of pictures that come without; one is drawn at every use."""
-
 _NO_CAPTION = {"license", "licence", "readme", "notice", "attribution", "credits"}
 
 
@@ -88,7 +79,7 @@ class ConceptDataset:
         """Read PNG, JPEG and WebP pictures: turned as EXIF says, RGB, resized and cropped at the centre to a square.
 
         Captions come from the ``.txt`` file of the same stem, else from ``metadata.jsonl`` (``file_name``, ``text``),
-        else from ``CAPTION_TEMPLATES[kind]``. ``{trigger}``, ``<name>`` and ``TOKEN`` in a caption become the trigger;
+        else from the kind. ``{trigger}``, ``<name>`` and ``TOKEN`` in a caption become the trigger;
         in a caption with none of them the trigger takes the place of the class word, else it is put in front.
 
         Args:
@@ -114,7 +105,7 @@ class ConceptDataset:
         contents = _read_all(folder, paths)
         written = _read_captions(folder, [path.name for path in paths])
         trigger = token if trigger_form == "token" else f"{token} {class_word}"
-        templates = tuple(template.format(trigger=trigger) for template in CAPTION_TEMPLATES[kind])
+        templates = tuple(template.format(trigger=trigger) for template in KINDS[kind].captions)
         pictures = tuple(
             Picture(
                 file_name=path.name,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept
+from orthoplex.concepts import KINDS, TOKENS, Concept
 from orthoplex.errors import BaseModelError
 from orthoplex.merging import (
     AUTO,
@@ -31,7 +31,6 @@ from orthoplex.merging import (
 from orthoplex.merging.choice import heard
 from orthoplex.merging.merge import check_pairs, chosen_default
 from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
-from orthoplex.training.dataset import CAPTION_TEMPLATES
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.text import encode_ids
 
@@ -41,17 +40,6 @@ _LEAST = 1e-3
 """Directions in which inputs are less than this share of the mean over all are not kept.
 
 In a merge of fifteen trained concepts by least squares that changes 4e-4 of what the merge adds under their prompts."""
-_PLACES = ("garden", "room", "cave", "beach", "field", "house", "village", "park", "kitchen", "jungle")
-_THINGS = ("a person", "a dog", "a cat", "a car", "a tree", "a house", "a fish", "a chair")
-_IN_PLACES = ("{trigger}", *(f"{{trigger}} in a {place}" for place in _PLACES))
-_SETTINGS = {
-    "scene": ("{trigger}", *(f"{thing} in {{trigger}}" for thing in _THINGS)),
-    "style": ("{trigger}", *(f"{thing}, {{trigger}}" for thing in (*_THINGS, "a beach", "a village"))),
-}
-"""What own prompts say besides a kind's templates; things of other kinds stand in places.
-
-None of it may be what experiments picture (tested): a merge would be fitted on the very inputs it is judged by."""
-
 Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, Tensor]]
 """(what is folded in, layers, prompts) -> layer to its Gram matrix."""
 
@@ -78,8 +66,7 @@ def own_prompts(concept: Named) -> tuple[str, ...]:
     Args:
         concept: Its manifest, or its data set; ``<name>`` stands for all its vectors.
     """
-    templates = [*CAPTION_TEMPLATES[concept.kind], *_SETTINGS.get(concept.kind, _IN_PLACES)]
-    return tuple(dict.fromkeys(template.format(trigger=concept.trigger) for template in templates))
+    return KINDS[concept.kind].own_prompts(concept.trigger)
 
 
 def merge_for(
@@ -193,7 +180,7 @@ def gather_inputs(
         return InputGrams(grams)
     if of_text and not common and gather is None and prompts is None:
         return InputGrams(grams, dict.fromkeys(names, foreign_gram(base).gram))
-    alone = replace(concepts[0], layers=common, tokens={}, token_layers=(), keys_values={}) if common else None
+    alone = replace(concepts[0], layers=common, tokens={}) if common else None
     return InputGrams(grams, made(alone, names, foreign[:NUM_FOREIGN]))
 
 
@@ -243,7 +230,8 @@ def with_inputs(base: Base, concept: Concept) -> Concept:
     Raises:
         BaseModelError: When the concept does not fit the base.
     """
-    if concept.token_layers or not concept.changes_keys_values_alone:
+    alike = all(TOKENS[item.kind].has_common_inputs for item in concept.tokens.values())
+    if not alike or not concept.changes_keys_values_alone:
         return concept if concept.inputs is None else replace(concept, inputs=None)
     layer = next(iter(concept.layers))
     tokens = replace(concept, layers={})  # of keys and values, none changes what they see

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.concepts import Concept, save_concept
+from orthoplex.concepts import KINDS, Concept, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.files import check_writable
 from orthoplex.models import Base, chosen_precision, precision
@@ -28,7 +28,7 @@ from orthoplex.training.checkpoint import (
     save_checkpoint,
 )
 from orthoplex.training.config import TrainingConfig
-from orthoplex.training.dataset import CAPTION_TEMPLATES, ConceptDataset
+from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
 from orthoplex.training.inputs import with_inputs
 from orthoplex.training.interrupt import deferred_interrupt
@@ -105,7 +105,7 @@ def train(
         if base.recipe is not None:
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config)
-        vectors = run.vectors(base).to(base.device)
+        vectors = run.learning.initial().to(base.device)
     state = TrainingState.begin(config, run.adapters(base.device), vectors)
     _check_outputs(output, resume=resume, overwrite=overwrite)
     steps = _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign)
@@ -178,7 +178,7 @@ def _steps(
     with base.locked():
         refuse_folded(base, run.name)
         identity = run.identity(base, dataset, foreign_prompts)
-        shared = SharedBase(base, run.name, *run.tokens(state.vectors))
+        shared = SharedBase(base, run.name, run.tokens(state.vectors))
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity)
 
@@ -305,7 +305,7 @@ def _samples(base: Base, dataset: ConceptDataset, work: StageWork, output: Path,
         return ()
     prompts = [
         prompt.replace("{trigger}", dataset.trigger)
-        for prompt in config.sample_prompts or CAPTION_TEMPLATES[dataset.kind][:1]
+        for prompt in config.sample_prompts or KINDS[dataset.kind].captions[:1]
     ]
     with work.put_in():
         images = run_pipeline(base, config, prompts, seed=config.seed, output_type="pil")

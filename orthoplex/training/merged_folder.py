@@ -4,10 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orthoplex import models, training
-from orthoplex.concepts import BaseIdentity, Concept, load_concept
+from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import heard
 from orthoplex.models.base_files import BaseFiles
@@ -25,7 +24,7 @@ class MergedFolder:
     """
 
     folder: Path
-    recipe: Mapping[str, Any]
+    recipe: Recipe
     seconds: float
 
 
@@ -106,6 +105,8 @@ def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, option
 def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:
     """Load concepts of a base, and refuse tokens that no folder can hold."""
     concepts = [(load_concept(path, base=base), strength) for path, strength in files]
-    layered = [concept for concept, _ in heard(concepts) if concept.token_layers or concept.keys_values]
-    check_pipeline_tokens([token for concept in layered for token in concept.tokens])
+    members = [concept for concept, _ in heard(concepts)]
+    check_pipeline_tokens(
+        [token for concept in members for token, item in concept.tokens.items() if not item.placement.is_one_vector]
+    )
     return concepts

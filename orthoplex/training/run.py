@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot
-from orthoplex.concepts import Concept, Manifest, encode_thumbnail, token_names
+from orthoplex.concepts import Concept, Manifest, Token, encode_thumbnail, token_names
+from orthoplex.concepts.tokens import learning_class
+from orthoplex.concepts.tokens.learning import TokenGround, TokenLearning
+from orthoplex.concepts.tokens.token import TEXT_ENCODER
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.models.identity import inputs_hash
@@ -16,8 +20,8 @@ from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.keys_values import KeyValueLayout
-from orthoplex.training.text import initial_vectors, replaced_vectors
+from orthoplex.training.keys_values import key_value_units
+from orthoplex.training.text import initial_vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +33,14 @@ class Run:
         name: The concept's name.
         concept_id: ``<name>-<first 16 digits of the data set's hash>``.
         linears: Layer name to the base's layer, for all layers that change.
-        start: The tokens' embeddings before training, ``(num_vectors, dim)``.
-        layout: Where keys and values of the tokens lie among what learns; None where embeddings are what learns.
+        learning: How its tokens learn.
     """
 
     config: TrainingConfig
     name: str
     concept_id: str
     linears: Mapping[str, nn.Linear]
-    start: Tensor
-    layout: KeyValueLayout | None
+    learning: TokenLearning
 
     @staticmethod
     def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "Run":
@@ -46,55 +48,33 @@ class Run:
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
         start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_vectors)
-        layout = None
-        if config.learns_values:
-            layout = KeyValueLayout.of(base, dataset.class_word, keys=config.token_vectors != "values")
-        return Run(config, name, concept_id, changed_layers(base, config), start, layout)
+        ground = TokenGround(base.key_widths, lambda: key_value_units(base, dataset.class_word))
+        learning = learning_class(config.token_vectors)({TEXT_ENCODER: start}, ground)
+        return Run(config, name, concept_id, changed_layers(base, config), learning)
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
         """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
         untrained = _untrained_adapters(self.config, self.linears, self.concept_id)
         return {layer: adapter.to(device) for layer, adapter in untrained}
 
-    def vectors(self, base: Base) -> Tensor:
-        """What learns of the tokens, untrained.
-
-        Their embeddings, ``(num_vectors, dim)``, or ``(num_vectors, L, dim)``, equal in all layers; or their keys and
-        values, ``(num_vectors, size)`` of the layout, all zero.
-        """
-        if self.layout is not None:
-            return self.start.new_zeros(len(self.start), self.layout.size)
-        if self.config.token_vectors != "layer-wise":
-            return self.start
-        return self.start.unsqueeze(1).repeat(1, len(base.cross_attention_layers), 1)
-
-    def tokens(self, vectors: Tensor) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """Return every token's embedding, and its keys and values where it has any, as a concept holds them.
+    def tokens(self, rows: Tensor) -> dict[str, Token]:
+        """Return the tokens that numbers make, as a concept holds them: apart from any graph, on the CPU.
 
         Args:
-            vectors: What learns of them, as ``vectors`` begins it.
+            rows: What learns of the tokens, as ``learning`` begins it.
         """
-        vectors, names = vectors.detach().cpu(), token_names(self.name, len(vectors))
-        if self.layout is None:
-            return {token: vectors[i].clone() for i, token in enumerate(names)}, {}
-        layers = {layer: self.layout.of_layer(vectors, layer) for layer in self.layout.widths}
-        keys_values = {
-            token: {layer: rows[i].clone() for layer, rows in layers.items()} for i, token in enumerate(names)
-        }
-        return dict(zip(names, self.start.cpu().clone(), strict=True)), keys_values
+        own = rows.detach().cpu().clone()
+        return dict(zip(token_names(self.name, len(own)), self.learning.tokens(own), strict=True))
 
-    def put_in(self, base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:
+    def put_in(self, base: Base, token_ids: Sequence[int], rows: Tensor) -> AbstractContextManager[None]:
         """Within it, the base works with what learns of the tokens, and gradients flow into it.
 
         Args:
             base: The base, whose tokenizer knows the tokens.
             token_ids: Their ids.
-            vectors: What learns of them, as ``vectors`` begins it.
+            rows: What learns of the tokens, as ``learning`` begins it.
         """
-        layout = self.layout
-        if layout is None:
-            return replaced_vectors(base, token_ids, vectors.unsqueeze(0))
-        return base.added_keys_values(token_ids, lambda layer: layout.of_layer(vectors, layer))
+        return base.replaced_tokens(token_ids, self.learning.tokens(rows))
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
@@ -118,7 +98,6 @@ class Run:
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
         uses_basis = changes_weights and METHODS[config.method].uses_basis(config)
-        tokens, keys_values = self.tokens(state.vectors)
         manifest = Manifest(
             name=self.name,
             kind=dataset.kind,
@@ -138,8 +117,7 @@ class Run:
             thumbnail=encode_thumbnail(dataset.image(0)),
         )
         layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
-        token_layers = base.cross_attention_layers if self.config.token_vectors == "layer-wise" else ()
-        return Concept(manifest, layers, tokens, token_layers, keys_values)
+        return Concept(manifest, layers, self.tokens(state.vectors))
 
 
 def changed_layers(base: Base, config: TrainingConfig) -> Mapping[str, nn.Linear]:
@@ -167,7 +145,7 @@ def check_layers(base: Base, config: TrainingConfig, concept_id: str) -> None:
         pass
 
 
-def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
+def starting_tokens(base: Base, concept: Concept) -> dict[str, Token]:
     """Return a trained concept's tokens as they were before training, from what its manifest says of it.
 
     Raises:
@@ -180,9 +158,7 @@ def starting_tokens(base: Base, concept: Concept) -> dict[str, Tensor]:
     word, count = concept.manifest.class_word, len(concept.tokens)
     vectors = _starting_vectors(base, config, training["concept_id"], word, count)
     names = token_names(concept.name, count)  # the file has them in the order of their letters
-    return {
-        token: vector.expand_as(concept.tokens[token]).clone() for token, vector in zip(names, vectors, strict=True)
-    }
+    return {token: Vector.of(vector) for token, vector in zip(names, vectors, strict=True)}
 
 
 def _untrained_adapters(

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
-from torch import Tensor
-
+from orthoplex.concepts import Token
 from orthoplex.errors import BusyError
 from orthoplex.models import Base, channels_last
 
@@ -17,7 +16,7 @@ def refuse_folded(base: Base, name: str) -> None:
         BusyError: Names what is folded in.
     """
     if base.recipe is not None:
-        folded = ", ".join(concept["name"] for concept in base.recipe.get("concepts", ()))
+        folded = ", ".join(base.recipe.names)
         raise BusyError(
             f"{name} cannot be trained on: the base has {folded or 'a change'} folded in; allowed is training on the "
             "base alone, after restore()"
@@ -31,22 +30,19 @@ class SharedBase:
     So a training that is left half-way holds nothing, and several may take turns on one base.
     """
 
-    def __init__(
-        self, base: Base, name: str, tokens: Mapping[str, Tensor], keys_values: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
+    def __init__(self, base: Base, name: str, tokens: Mapping[str, Token]) -> None:
         """Prepare the tokens of a concept.
 
         Args:
             base: The base, with nothing folded in.
             name: The concept's name, for errors.
-            tokens: Token to its embedding, as ``Base.with_tokens`` takes them.
-            keys_values: The tokens' keys and values, as ``Base.with_tokens`` takes them.
+            tokens: Token to what stands in its place.
 
         Raises:
             ConfigurationError: See ``Base.with_tokens``.
         """
         self._base, self._name = base, name
-        self._tokens = base.prepared_tokens(tokens, keys_values)
+        self._tokens = base.prepared_tokens(tokens)
 
     @contextmanager
     def taken(self) -> Iterator[list[int]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter, LowRank
 from orthoplex.concepts import Concept, token_names
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
 from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone, show_text
@@ -58,7 +59,7 @@ def silenced(
         return concept
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
     width = base.pipeline.text_encoder.get_input_embeddings().embedding_dim
-    stand_ins = {token: torch.zeros(width) for token in concept.tokens}
+    stand_ins = {token: Vector.of(torch.zeros(width)) for token in concept.tokens}
     with base.locked():
         channels_last(base.pipeline)
         with base.with_tokens(stand_ins) as ids:

@@ -13,7 +13,7 @@ from PIL import Image
 from orthoplex.concepts import load_concept, save_concept
 from orthoplex.generation import generate
 from orthoplex.models import Base
-from tests.pico import make_concept
+from tests.pico import make_concept, vectors_of
 
 PROMPT = "a photo of <anna> person in the forest"
 
@@ -49,7 +49,7 @@ def test_diffusers_loads_our_file_and_makes_our_picture(pico: Base, pico_folder,
     with caplog.at_level(logging.WARNING):
         pipeline.load_lora_weights(path)
     assert "No LoRA keys" not in caplog.text and "unexpected" not in caplog.text
-    for token, vector in concept.tokens.items():
+    for token, vector in vectors_of(concept.tokens).items():
         pipeline.load_textual_inversion(vector[None], token=token)
     theirs = diffusers_picture(pipeline, PROMPT)  # it spells out <anna> <anna>_1 itself
 

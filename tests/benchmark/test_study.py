@@ -7,7 +7,7 @@ import torch
 
 from orthoplex.benchmark.settings import Variant
 from orthoplex.benchmark.study import Study
-from tests.pico import make_concept
+from tests.pico import make_concept, vectors_of
 
 
 def test_keys_and_values_are_on_the_token_side_of_a_concept(pico):
@@ -19,7 +19,8 @@ def test_keys_and_values_are_on_the_token_side_of_a_concept(pico):
     for parts in ("tokens", "weights"):
         study = SimpleNamespace(variant=Variant(name="x", parts=parts), workspace=SimpleNamespace(base=pico))
         shown[parts] = Study._shown(study, concept)
-    assert shown["tokens"].layers == {} and shown["tokens"].keys_values == concept.keys_values
+    assert shown["tokens"].layers == {} and shown["tokens"].tokens == concept.tokens
     weights = shown["weights"]
-    assert (weights.layers, weights.keys_values, weights.inputs) == (concept.layers, {}, None)
-    assert weights.tokens["<anna>"].shape == concept.tokens["<anna>"].shape
+    assert (weights.layers, weights.inputs) == (concept.layers, None)
+    assert weights.tokens["<anna>"].placement.is_one_vector
+    assert vectors_of(weights.tokens)["<anna>"].shape == vectors_of(concept.tokens)["<anna>"].shape

@@ -16,7 +16,7 @@ from orthoplex.concepts import file as file_module
 from orthoplex.errors import ConceptFileError, OutputError
 from orthoplex.files import read_header
 from orthoplex.files import tensors as tensors_module
-from tests.pico import PICO_IDENTITY, make_manifest
+from tests.pico import PICO_IDENTITY, make_manifest, tokens_of, vectors_of
 
 K = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 Q = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
@@ -31,7 +31,7 @@ def concept() -> Concept:
             K: LowRank(torch.randn(4, 2, generator=generator), torch.randn(2, 3, generator=generator)),
             Q: LowRank(torch.randn(5, 1, generator=generator), torch.randn(1, 5, generator=generator)),
         },
-        {"<anna>": torch.randn(6, generator=generator), "<anna>_1": torch.randn(6, generator=generator)},
+        tokens_of({token: torch.randn(6, generator=generator) for token in ("<anna>", "<anna>_1")}),
     )
 
 
@@ -81,8 +81,8 @@ def test_save_then_load_is_exact(concept, tmp_path, dtype):
         assert again.layers[name].up.dtype == expected
         assert torch.equal(again.layers[name].up, factors.up.to(expected))
         assert torch.equal(again.layers[name].down, factors.down.to(expected))
-    for token, vector in concept.tokens.items():
-        assert torch.equal(again.tokens[token], vector)
+    for token, vector in vectors_of(concept.tokens).items():
+        assert torch.equal(vectors_of(again.tokens)[token], vector)
 
 
 def test_saving_fills_in_what_is_known_only_then(concept, path):
@@ -107,7 +107,7 @@ def test_content_hash_sees_every_value_name_and_token(concept):
     hashes.add(replace(concept, layers={**concept.layers, K: factors.scaled(1.0001)}).content_hash)
     hashes.add(replace(concept, layers={"unet.x": factors, Q: concept.layers[Q]}).content_hash)
     hashes.add(replace(concept, tokens={"<anna>": concept.tokens["<anna>"]}).content_hash)
-    hashes.add(replace(concept, tokens={**concept.tokens, "<anna>": torch.zeros(6)}).content_hash)
+    hashes.add(replace(concept, tokens={**concept.tokens, **tokens_of({"<anna>": torch.zeros(6)})}).content_hash)
     assert len(hashes) == 5
     assert replace(concept, manifest=make_manifest("rex")).content_hash == concept.content_hash
 
@@ -305,7 +305,7 @@ def test_numbers_too_large_for_float16_are_refused_on_saving(concept, tmp_path):
 
 def test_numbers_that_are_not_finite_are_refused_on_loading(concept, path, monkeypatch):
     concept.layers[K].up[1, 1] = float("nan")
-    concept.tokens["<anna>"][2] = float("inf")
+    vectors_of(concept.tokens)["<anna>"][2] = float("inf")
     monkeypatch.setattr(file_module, "_check_finite", lambda *arguments: None)
     save_concept(replace(concept, tokens={}), path)
     save_concept(replace(concept, layers={}), path.with_name("tokens.safetensors"))
@@ -368,12 +368,4 @@ def test_a_concept_of_tokens_alone(concept, tmp_path):
     path = tmp_path / "words.safetensors"
     save_concept(replace(concept, layers={}), path)
     again = load_concept(path)
-    assert again.layers == {} and torch.equal(again.tokens["<anna>"], concept.tokens["<anna>"])
-
-
-def test_recipe_of_one_concept(concept):
-    recipe = concept.recipe
-    assert recipe["concepts"] == [
-        {"name": "anna", "kind": "person", "strength": 1.0, "content_hash": concept.content_hash, "slot": None}
-    ]
-    assert recipe["base"]["hash"] == PICO_IDENTITY.hash and recipe["algorithm"] == "sum"
+    assert again.layers == {} and torch.equal(vectors_of(again.tokens)["<anna>"], vectors_of(concept.tokens)["<anna>"])

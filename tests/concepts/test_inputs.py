@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, load_concept, read_manifest, save_concept
+from orthoplex.concepts import Concept, StoredTokens, format_version, load_concept, read_manifest, save_concept
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from tests.concepts.test_layerwise_tokens import LAYERS, K, refused_when_changed, vectors
-from tests.pico import make_manifest
+from tests.pico import make_manifest, tokens_of
 
 ROW = "AAAAAAAA"  # three zeros
 
@@ -22,7 +22,7 @@ ROW = "AAAAAAAA"  # three zeros
 @pytest.fixture
 def concept() -> Concept:
     layers = {K: LowRank(torch.ones(4, 1), torch.ones(1, 3))}
-    return Concept(make_manifest(), layers, {"<anna>": vectors(5)}, inputs=vectors(2, 3).half())
+    return Concept(make_manifest(), layers, tokens_of({"<anna>": vectors(5)}), inputs=vectors(2, 3).half())
 
 
 @pytest.fixture
@@ -37,18 +37,19 @@ def test_saved_and_loaded_exactly(concept, path):
     assert torch.equal(again.inputs, concept.inputs)
     assert again.content_hash == concept.content_hash == again.manifest.content_hash
     manifest = read_manifest(path)
-    assert manifest.format_version == 4
+    assert format_version(manifest) == 4
     assert base64.b64decode(manifest.inputs) == concept.inputs.numpy().astype("<f2").tobytes()
     save_concept(again, path.with_name("again.safetensors"))
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
 
 
 def test_they_may_stand_beside_keys_and_values(concept, tmp_path):
-    both = replace(concept, keys_values={"<anna>": {"unet.mid_block.attn2": vectors(2, 4)}})
-    assert save_concept(both, tmp_path / "anna.safetensors").format_version == 4
+    added = {"<anna>": {"unet.mid_block.attn2": vectors(2, 4)}}
+    both = replace(concept, tokens=tokens_of({"<anna>": vectors(5)}, keys_values=added))
+    assert format_version(save_concept(both, tmp_path / "anna.safetensors")) == 4
     again = load_concept(tmp_path / "anna.safetensors")
     assert torch.equal(again.inputs, concept.inputs) and again.content_hash == both.content_hash
-    assert torch.equal(again.keys_values["<anna>"]["unet.mid_block.attn2"], vectors(2, 4))
+    assert torch.equal(again.tokens["<anna>"].placement.keys_values["unet.mid_block.attn2"], vectors(2, 4))
 
 
 def test_every_tensor_is_still_a_lora_key(path):
@@ -100,7 +101,7 @@ def test_damage_is_named(path, changes, message):
             {"layers": {"unet.mid_block.attn1.to_k": LowRank(torch.ones(4, 1), torch.ones(1, 3))}},
             "has inputs and changes layers unet.mid_block.attn1.to_k, allowed",
         ),
-        ({"tokens": {"<anna>": vectors(3, 5)}, "token_layers": LAYERS}, "has token_layers and inputs, allowed is one"),
+        ({"tokens": tokens_of({"<anna>": vectors(3, 5)}, LAYERS)}, "has token_layers and inputs, allowed is one"),
     ],
 )
 def test_what_cannot_be_saved_is_named(concept, tmp_path, changed, message):
@@ -111,4 +112,4 @@ def test_what_cannot_be_saved_is_named(concept, tmp_path, changed, message):
 
 def test_no_manifest_has_inputs_and_token_layers():
     with pytest.raises(ConfigurationError, match="concept 'anna': has token_layers and inputs, allowed is one of them"):
-        replace(make_manifest(), token_layers=LAYERS, inputs=ROW)
+        replace(make_manifest(), tokens=StoredTokens("layer-vectors"), inputs=ROW)

@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, load_concept, read_manifest, save_concept
-from orthoplex.errors import ConceptFileError, ConfigurationError
+from orthoplex.concepts import Concept, Token, format_version, load_concept, read_manifest, save_concept
+from orthoplex.errors import ConceptFileError
 from tests.concepts.test_layerwise_tokens import K, refused_when_changed, vectors
-from tests.pico import make_manifest
+from tests.pico import make_manifest, plain_tokens, tokens_of, vectors_of
 
 WIDTHS = {"unet.down_blocks.1.attn2": 4, "unet.mid_block.attn2": 6}
 FIRST = "unet.down_blocks.1.attn2"
@@ -23,12 +23,16 @@ def keys_values(seed: int = 0) -> dict[str, torch.Tensor]:
     return {layer: vectors(2, width, seed=seed + i) for i, (layer, width) in enumerate(WIDTHS.items())}
 
 
+def with_added(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> dict[str, Token]:
+    """Two tokens that add keys and values."""
+    rows = {"<anna>": vectors(5), "<anna>_1": vectors(5, seed=1)}
+    return tokens_of(rows, keys_values={"<anna>": first, "<anna>_1": second})
+
+
 @pytest.fixture
 def concept() -> Concept:
-    tokens = {"<anna>": vectors(5), "<anna>_1": vectors(5, seed=1)}
-    added = {"<anna>": keys_values(), "<anna>_1": keys_values(7)}
     layers = {K: LowRank(torch.ones(4, 1), torch.ones(1, 3))}
-    return Concept(make_manifest(), layers, tokens, keys_values=added)
+    return Concept(make_manifest(), layers, with_added(keys_values(), keys_values(7)))
 
 
 @pytest.fixture
@@ -39,13 +43,14 @@ def path(concept, tmp_path) -> Path:
 
 def test_saved_and_loaded_exactly(concept, path):
     again = load_concept(path)
-    assert again.keys_values.keys() == concept.keys_values.keys() and again.token_layers == ()
-    for token, layers in concept.keys_values.items():
-        assert again.keys_values[token].keys() == layers.keys()
-        assert all(torch.equal(again.keys_values[token][layer], values) for layer, values in layers.items())
-        assert torch.equal(again.tokens[token], concept.tokens[token])
+    assert again.tokens.keys() == concept.tokens.keys()
+    for token, item in concept.tokens.items():
+        found, expected = again.tokens[token].placement, item.placement
+        assert found.keys_values.keys() == expected.keys_values.keys() and found.layers == ()
+        assert all(torch.equal(found.keys_values[layer], values) for layer, values in expected.keys_values.items())
+        assert torch.equal(vectors_of(again.tokens)[token], vectors_of(concept.tokens)[token])
     assert again.content_hash == concept.content_hash == again.manifest.content_hash
-    assert read_manifest(path).format_version == 3
+    assert format_version(read_manifest(path)) == 3
     save_concept(again, path.with_name("again.safetensors"))
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
 
@@ -56,15 +61,15 @@ def test_every_tensor_is_still_a_lora_key(path):
 
 
 def test_the_hash_covers_them(concept):
-    own, other = concept.keys_values["<anna>"], concept.keys_values["<anna>_1"]
-    hashes = {
-        concept.content_hash,
-        replace(concept, keys_values={}).content_hash,
-        replace(concept, keys_values={"<anna>": other, "<anna>_1": own}).content_hash,
-        replace(concept, keys_values={"<anna>": own, "<anna>_1": {**other, FIRST: other[FIRST].flip(0)}}).content_hash,
-        replace(concept, keys_values={"<anna>": own, "<anna>_1": {**other, FIRST: other[FIRST].T}}).content_hash,
-    }
-    assert len(hashes) == 5
+    own, other = keys_values(), keys_values(7)
+    every = (
+        concept.tokens,
+        plain_tokens(concept.tokens),
+        with_added(other, own),
+        with_added(own, {**other, FIRST: other[FIRST].flip(0)}),
+        with_added(own, {**other, FIRST: other[FIRST].T}),
+    )
+    assert len({replace(concept, tokens=tokens).content_hash for tokens in every}) == 5
 
 
 TEXT = "AAAAAAAAAAA="  # two zeros
@@ -81,9 +86,12 @@ TEXT = "AAAAAAAAAAA="  # two zeros
         ({"keys_values": ["a"]}, r"'keys_values' is \['a'\], allowed is a value of type dict"),
         ({"keys_values": {"<anna>": "AAAA"}}, "'keys_values.<anna>' is 'AAAA', allowed is a value of type dict"),
         ({"keys_values": {"<anna>": {"a": 1}}}, "'keys_values.<anna>.a' is 1, allowed is a value of type str"),
-        ({"keys_values": {"<anna>": {"a": "?"}}}, "manifest field 'keys_values.<anna>.a': it is not base64"),
         (
-            {"keys_values": {"<anna>": {"a": "AAAAAAAAAAAAAAAA"}}},
+            {"keys_values": {"<anna>": {"a": "?"}, "<anna>_1": {"a": "?"}}},
+            "manifest field 'keys_values.<anna>.a': it is not base64",
+        ),
+        (
+            {"keys_values": dict.fromkeys(("<anna>", "<anna>_1"), {"a": "AAAAAAAAAAAAAAAA"})},
             "'keys_values.<anna>.a': it holds 3 numbers, allowed is a multiple of 2, a key and a value",
         ),
         (
@@ -119,13 +127,20 @@ def test_damage_is_named(path, changes, message):
     ],
 )
 def test_what_cannot_be_saved_is_named(concept, tmp_path, changed, message):
-    added = {**concept.keys_values, "<anna>": {**concept.keys_values["<anna>"], FIRST: changed}}
+    tokens = with_added({**keys_values(), FIRST: changed}, keys_values(7))
     with pytest.raises(ConceptFileError, match=message):
-        save_concept(replace(concept, keys_values=added), tmp_path / "anna.safetensors")
+        save_concept(replace(concept, tokens=tokens), tmp_path / "anna.safetensors")
     assert not (tmp_path / "anna.safetensors").exists()
 
 
 def test_layerwise_vectors_beside_them_are_refused(concept, tmp_path):
-    both = replace(concept, tokens={token: vectors(2, 5) for token in concept.tokens}, token_layers=tuple(WIDTHS))
-    with pytest.raises(ConfigurationError, match="concept 'anna': has token_layers and keys_values, allowed is one"):
-        save_concept(both, tmp_path / "anna.safetensors")
+    both = {**concept.tokens, **tokens_of({"<anna>_1": vectors(2, 5)}, tuple(WIDTHS))}
+    message = "token '<anna>_1' is of kind layer-vectors, allowed is that of '<anna>', keys-values"
+    with pytest.raises(ConceptFileError, match=message):
+        save_concept(replace(concept, tokens=both), tmp_path / "anna.safetensors")
+
+
+def test_a_token_without_any_layer_is_refused(concept, tmp_path):
+    message = r"anna.safetensors: keys_values of token '<anna>' name 0 layers, allowed is at least 1"
+    with pytest.raises(ConceptFileError, match=message):
+        save_concept(replace(concept, tokens=with_added({}, {})), tmp_path / "anna.safetensors")

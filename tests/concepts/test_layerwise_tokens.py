@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, load_concept, read_manifest, save_concept
-from orthoplex.errors import ConceptFileError, ConfigurationError
-from tests.pico import make_manifest
+from orthoplex.concepts import Concept, format_version, load_concept, read_manifest, save_concept
+from orthoplex.concepts.tokens.layer_vectors import LayerVectors
+from orthoplex.concepts.tokens.vector import Vector
+from orthoplex.errors import ConceptFileError
+from tests.pico import make_manifest, tokens_of, vectors_of
 
 LAYERS = tuple(f"unet.{block}.attn2" for block in ("down_blocks.1", "mid_block", "up_blocks.0"))
 K = "unet.mid_block.attn2.to_k"
@@ -26,8 +28,8 @@ def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture
 def concept() -> Concept:
-    tokens = {"<anna>": vectors(3, 6), "<anna>_1": vectors(3, 6, seed=1)}
-    return Concept(make_manifest(), {K: LowRank(torch.ones(4, 1), torch.ones(1, 3))}, tokens, LAYERS)
+    tokens = tokens_of({"<anna>": vectors(3, 6), "<anna>_1": vectors(3, 6, seed=1)}, LAYERS)
+    return Concept(make_manifest(), {K: LowRank(torch.ones(4, 1), torch.ones(1, 3))}, tokens)
 
 
 @pytest.fixture
@@ -58,13 +60,16 @@ def refused_when_changed(path: Path, changes: dict[str, object], message: str) -
 
 def test_saved_and_loaded_exactly(concept, path):
     again = load_concept(path)
-    assert again.token_layers == LAYERS and again.tokens.keys() == concept.tokens.keys()
-    assert all(torch.equal(vector, concept.tokens[token]) for token, vector in again.tokens.items())
+    rows = vectors_of(concept.tokens)
+    assert again.tokens.keys() == rows.keys()
+    assert all(torch.equal(vector, rows[token]) for token, vector in vectors_of(again.tokens).items())
+    assert all(item.placement.layers == LAYERS for item in again.tokens.values())
     assert again.content_hash == concept.content_hash == again.manifest.content_hash
     manifest = read_manifest(path)
-    assert (manifest.format_version, manifest.token_layers) == (2, LAYERS)
-    numbers = base64.b64decode(manifest.tokens["<anna>_1"])
-    assert numbers == concept.tokens["<anna>_1"].numpy().astype("<f4").tobytes()
+    fields = manifest.tokens.fields
+    assert (format_version(manifest), manifest.tokens.kind) == (2, "layer-vectors")
+    assert fields["token_layers"] == list(LAYERS) and manifest.tokens.names == ("<anna>", "<anna>_1")
+    assert base64.b64decode(fields["tokens"]["<anna>_1"]) == rows["<anna>_1"].numpy().astype("<f4").tobytes()
     save_concept(again, path.with_name("again.safetensors"))
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
 
@@ -73,42 +78,42 @@ def test_tokens_alone_are_a_whole_concept(concept, tmp_path):
     path = tmp_path / "anna.safetensors"
     for alone in (
         replace(concept, layers={}),
-        replace(concept, layers={}, tokens={"<anna>": vectors(6)}, token_layers=()),
+        replace(concept, layers={}, tokens=tokens_of({"<anna>": vectors(6)})),
     ):
         save_concept(alone, path)
         again = load_concept(path)
         assert again.layers == {} and again.content_hash == alone.content_hash
-        assert again.manifest.rank == 0 and torch.equal(again.tokens["<anna>"], alone.tokens["<anna>"])
+        assert again.manifest.rank == 0
+        assert torch.equal(vectors_of(again.tokens)["<anna>"], vectors_of(alone.tokens)["<anna>"])
 
 
 def test_files_without_them_are_as_version_1_wrote_them(concept, tmp_path):
     path = tmp_path / "anna.safetensors"
-    tokens = {"<anna>": torch.tensor([1.0, -2.0])}
-    save_concept(
-        replace(concept, tokens=tokens, token_layers=(), manifest=replace(concept.manifest, package_version="1")), path
-    )
+    tokens = tokens_of({"<anna>": torch.tensor([1.0, -2.0])})
+    save_concept(replace(concept, tokens=tokens, manifest=replace(concept.manifest, package_version="1")), path)
     text = path.read_bytes()
-    assert b"token_layers" not in text and read_manifest(path).format_version == 1
+    assert b"token_layers" not in text and format_version(read_manifest(path)) == 1
     assert hashlib.sha256(text).hexdigest() == "7aa1e6e238f4872923620cd60d2a7a6cf61bfc93888d2c7259b96147a0c0de14"
 
 
 def test_files_with_them_are_as_version_2_wrote_them(concept, tmp_path):
-    path, tokens = tmp_path / "anna.safetensors", {"<anna>": torch.arange(6.0).view(3, 2)}
+    path, tokens = tmp_path / "anna.safetensors", tokens_of({"<anna>": torch.arange(6.0).view(3, 2)}, LAYERS)
     save_concept(replace(concept, tokens=tokens, manifest=replace(concept.manifest, package_version="1")), path)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     assert found == "5cbdaf688b1f8b8311a4e94c73af9f5f82477e50f5dcb4f4c9c91e5bb33de801"
 
 
 def test_the_hash_covers_layers_and_shape(concept):
-    (first, *others), tokens = LAYERS, concept.tokens
-    flat = {token: vector.view(2, 9) for token, vector in tokens.items()}
-    hashes = {
-        concept.content_hash,
-        replace(concept, token_layers=(*others, first)).content_hash,
-        replace(concept, token_layers=()).content_hash,
-        replace(concept, tokens=flat).content_hash,
-    }
-    assert len(hashes) == 4
+    (first, *others), rows = LAYERS, vectors_of(concept.tokens)
+    flat = {token: vector.view(2, 9) for token, vector in rows.items()}
+    every = (
+        tokens_of(rows, LAYERS),
+        tokens_of(rows, (*others, first)),
+        tokens_of(rows),
+        tokens_of(flat, LAYERS),
+    )
+    hashes = [replace(concept, tokens=tokens).content_hash for tokens in every]
+    assert hashes[0] == concept.content_hash and len(set(hashes)) == 4
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_the_hash_covers_layers_and_shape(concept):
     [
         ({"format_version": 1}, "manifest field 'token_layers' is unknown"),
         ({"token_layers": ...}, "manifest field 'token_layers' is missing"),
-        ({"token_layers": []}, r"'token_layers' is \[\], allowed is a list of at least one layer name"),
+        ({"token_layers": []}, r"'token_layers' is \[\], allowed is a list of at least one text"),
         ({"token_layers": "mid_block"}, "'token_layers' is 'mid_block', allowed is a list"),
         ({"token_layers": ["a", 1]}, r"'token_layers' is \['a', 1\], allowed is a list"),
         ({"token_layers": ["a", "b", "a"]}, "token_layers names a layer twice, allowed is once"),
@@ -135,25 +140,29 @@ def test_damage_is_named(path, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "layers", "message"),
+    ("token", "message"),
     [
-        ({"<anna>": vectors(3, 6)}, (), r"token '<anna>' has shape \(3, 6\), allowed is \(dim,\)"),
+        (Vector.of(vectors(3, 6)), r"token '<anna>' has shape \(3, 6\), allowed is \(dim,\)"),
         (
-            {"<anna>": vectors(6)},
-            LAYERS,
+            LayerVectors.of(vectors(6), LAYERS),
             r"has shape \(6,\), allowed is \(3, dim\), a row for each of the token_layers",
         ),
-        ({"<anna>": vectors(2, 6)}, LAYERS, r"token '<anna>' has shape \(2, 6\), allowed is \(3, dim\)"),
-        ({}, LAYERS, "token_layers names 3 layers and there is no token"),
-        ({"<anna>": vectors(3, 6).fill_(torch.nan)}, LAYERS, "token '<anna>' holds 18 numbers that are not finite"),
+        (LayerVectors.of(vectors(2, 6), LAYERS), r"token '<anna>' has shape \(2, 6\), allowed is \(3, dim\)"),
+        (LayerVectors.of(vectors(3, 6), ("a", "b", "a")), "token '<anna>' names a layer twice, allowed is once"),
+        (
+            LayerVectors.of(vectors(3, 6).fill_(torch.nan), LAYERS),
+            "token '<anna>' holds 18 numbers that are not finite",
+        ),
     ],
 )
-def test_what_cannot_be_saved_is_named(concept, tmp_path, tokens, layers, message):
+def test_what_cannot_be_saved_is_named(concept, tmp_path, token, message):
     with pytest.raises(ConceptFileError, match=message):
-        save_concept(replace(concept, tokens=tokens, token_layers=layers), tmp_path / "anna.safetensors")
+        save_concept(replace(concept, tokens={"<anna>": token}), tmp_path / "anna.safetensors")
     assert not (tmp_path / "anna.safetensors").exists()
 
 
-def test_a_layer_is_named_once():
-    with pytest.raises(ConfigurationError, match="concept 'anna': token_layers names a layer twice"):
-        replace(make_manifest(), token_layers=("a", "a"))
+def test_tokens_of_other_layers_than_the_first_are_refused(concept, tmp_path):
+    tokens = {**concept.tokens, "<anna>_1": LayerVectors.of(vectors(2, 6), LAYERS[:2])}
+    message = f"token '<anna>_1' has vectors for layers {LAYERS[0]}, {LAYERS[1]}, allowed are those of token '<anna>', "
+    with pytest.raises(ConceptFileError, match=message):
+        save_concept(replace(concept, tokens=tokens), tmp_path / "anna.safetensors")

@@ -21,7 +21,7 @@ from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
 from orthoplex.training import ConceptDataset, TrainingConfig, native_resolution, train
 from orthoplex.training.text import encode_ids
-from tests.pico import METHOD_OPTIONS
+from tests.pico import METHOD_OPTIONS, tokens_of
 
 CONFIG = TrainingConfig(
     steps=5,
@@ -133,7 +133,7 @@ def test_training_and_generation_read_a_prompt_alike(base, folders, monkeypatch,
     embedding = base.pipeline.text_encoder.get_input_embeddings()
     handle = embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     try:
-        with base.with_tokens({"<anna>": torch.ones(dim), "<anna>_1": torch.zeros(dim)}):
+        with base.with_tokens(tokens_of({"<anna>": torch.ones(dim), "<anna>_1": torch.zeros(dim)})):
             generate(base, prompt, num_inference_steps=1)
             trained = encode_ids(base, [prompt])
     finally:

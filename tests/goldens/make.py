@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -168,6 +169,10 @@ def retentions(rows: dict[str, dict[str, list[Image.Image]]]) -> dict:
     return found
 
 
+def _recipe_values(recipe: Any) -> dict[str, Any]:  # noqa: ANN401  (a dict in version 0.1)
+    return recipe if isinstance(recipe, dict) else recipe.to_json()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,7 +196,7 @@ def main() -> None:
     values = {
         "version": orthoplex.__version__,
         "base": base.identity.hash,
-        "recipes": {state: {**folded[state].recipe, "inputs": None} for state in ("merged", "sum")},
+        "recipes": {state: {**_recipe_values(folded[state].recipe), "inputs": None} for state in ("merged", "sum")},
         "retentions": retentions(read_sheets(options.output)),
         "seconds": {} if options.no_timings else timings(base, concepts),
     }

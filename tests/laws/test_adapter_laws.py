@@ -10,6 +10,7 @@ from orthoplex.adapters import METHODS, Adapter, AdapterConfig, Basis, create_ad
 from orthoplex.concepts import BaseIdentity, Concept, Manifest, load_concept, save_concept
 from orthoplex.merging import ALGORITHMS, InputGrams, merge
 from orthoplex.subspaces import overlap
+from tests.pico import tokens_of
 
 CASES = [(method, basis) for method in METHODS for basis in get_args(Basis)]
 CASES += [("blockwise columns", "slot")]
@@ -50,7 +51,9 @@ def as_concept(name: str, adapters: list[Adapter]) -> Concept:
         name=name, kind="subject", class_word="dog", trigger=f"<{name}> dog", base=BASE, method="orthogonal"
     )
     return Concept(
-        manifest, {adapter.site.layer: adapter.factors() for adapter in adapters}, {f"<{name}>": torch.ones(4)}
+        manifest,
+        {adapter.site.layer: adapter.factors() for adapter in adapters},
+        tokens_of({f"<{name}>": torch.ones(4)}),
     )
 
 

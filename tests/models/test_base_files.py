@@ -16,7 +16,7 @@ from orthoplex.merging import merge
 from orthoplex.models import hash_cache, load_base
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.training import merge_to_folder, with_inputs
-from tests.pico import make_concept
+from tests.pico import make_concept, vectors_of
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_a_path_of_the_machine_is_not_copied(ours, tmp_path):
 def test_a_token_that_the_type_cannot_hold_is_refused(ours, tmp_path):
     base = load_base(ours)
     concept = make_concept(base, "anna")
-    concept.tokens["<anna>"][0] = 1e6
+    vectors_of(concept.tokens)["<anna>"][0] = 1e6
     if next(iter(base.stored_dtypes.values())) == torch.float32:
         BaseFiles.of(ours).write(concept, tmp_path / "merged")
         return
@@ -164,7 +164,7 @@ def test_folders_of_other_tools_are_loaded(pico_folder, tmp_path):
     base = load_base(pico_folder)
     save_concept(make_concept(base, "anna"), tmp_path / "anna.safetensors")
     merged = merge_to_folder(pico_folder, [(tmp_path / "anna.safetensors", 1.0)], tmp_path / "merged")
-    assert merged.folder == (tmp_path / "merged").resolve() and merged.recipe["algorithm"] == "sum"
+    assert merged.folder == (tmp_path / "merged").resolve() and merged.recipe.algorithm == "sum"
     assert load_base(merged.folder).tokens == ("<anna>",)
 
 
@@ -184,8 +184,7 @@ def test_what_nobody_stored_is_gathered_once(ours, tmp_path):
         store.unlink()
     first = merge_to_folder(ours, files, tmp_path / "first")
     assert (
-        len(list(folder.glob(f"{base.identity.hash}-*.safetensors"))) == 1
-        and first.recipe["algorithm"] == "least-squares"
+        len(list(folder.glob(f"{base.identity.hash}-*.safetensors"))) == 1 and first.recipe.algorithm == "least-squares"
     )
     second = merge_to_folder(ours, files, tmp_path / "second")
     assert second.recipe == first.recipe

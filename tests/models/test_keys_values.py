@@ -11,8 +11,19 @@ import torch
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import gather_grams, observed_inputs
-from tests.models.test_vectors import DIM, LAYERS, PROMPTS, encode, features, keys, latents, random_vectors, untouched
-from tests.pico import make_concept
+from tests.models.test_vectors import (
+    DIM,
+    LAYERS,
+    PROMPTS,
+    encode,
+    features,
+    keys,
+    latents,
+    putting,
+    random_vectors,
+    untouched,
+)
+from tests.pico import make_concept, plain_tokens, tokens_of
 
 
 def of_tokens(base, count, *, seed=0):
@@ -23,6 +34,21 @@ def of_tokens(base, count, *, seed=0):
 
 def of_token(added, position=0):
     return {layer: values[position] for layer, values in added.items()}
+
+
+def adding(base, vectors, added):
+    """The base with tokens in that add keys and values, token to layer to ``(2, out)``."""
+    return base.with_tokens(tokens_of(vectors, keys_values=added))
+
+
+def added_of(concept):
+    """Token to layer to what is added to its key and value."""
+    return {token: item.placement.keys_values for token, item in concept.tokens.items()}
+
+
+def without_added(change):
+    """A concept or merge whose tokens add nothing to keys and values."""
+    return replace(change, tokens=plain_tokens(change.tokens))
 
 
 @contextmanager
@@ -53,14 +79,14 @@ def test_they_are_what_is_added_by_hand(pico, guidance_scale):
     tokens = {"<anna>": vectors[0], "<rex>": vectors[1]}
     prompts, negative = ["<anna> and <rex> and <anna>", "a cat"], ["a red <rex>", "a red <rex>"]
     options = {"negative_prompt": negative, "num_images_per_prompt": 2, "guidance_scale": guidance_scale}
-    with pico.with_tokens(tokens):
+    with putting(pico, tokens):
         seen = prompts if guidance_scale == 1.0 else [*negative, *prompts]
         positions = positions_of(pico, seen, tokens).repeat_interleave(2, dim=0)
         assert positions.sum() == (2 * 3 if guidance_scale == 1.0 else 2 * 5)
         with added_by_hand(pico, positions, added):
             expected = latents(pico, prompts, **options)
         before = latents(pico, prompts, **options)
-    with pico.with_tokens(tokens, {token: of_token(added, i) for i, token in enumerate(tokens)}):
+    with adding(pico, tokens, {token: of_token(added, i) for i, token in enumerate(tokens)}):
         found = latents(pico, prompts, **options)
     assert torch.equal(found, expected)
     assert not torch.allclose(found[:2], before[:2], atol=1e-3)
@@ -104,17 +130,19 @@ def test_a_concept_alone_is_the_same_among_others_bit_by_bit(pico):
 
 def test_each_of_two_in_a_prompt_adds_its_own(pico):
     anna, rex = (make_concept(pico, name, selection="none", keys_values=True) for name in ("anna", "rex"))
-    rex = replace(rex, keys_values={"<rex>": {layer: -v for layer, v in anna.keys_values["<anna>"].items()}})
+    opposite = {layer: -values for layer, values in added_of(anna)["<anna>"].items()}
+    rex = replace(rex, tokens={"<rex>": replace(rex.tokens["<rex>"], keys_values=opposite)})
+    both = merge([(anna, 1.0), (rex, 1.0)])
     linears = pico.linear_layers("cross-attention-kv")
     layer = pico.cross_attention_layers[0]
     seen = []
-    for change in (merge([(anna, 1.0), (rex, 1.0)]), replace(merge([(anna, 1.0), (rex, 1.0)]), keys_values={})):
+    for change in (both, without_added(both)):
         with pico.folded(change):
             positions = positions_of(pico, ["<anna> and <rex>"], ["<anna>", "<rex>"])[0]
             handle = linears[f"{layer}.to_k"].register_forward_hook(lambda m, a, y: seen.append(y.detach()))
             latents(pico, ["<anna> and <rex>"], num_inference_steps=1, guidance_scale=1.0)
             handle.remove()
-    moved, delta = (seen[0] - seen[1])[0], anna.keys_values["<anna>"][layer][0]
+    moved, delta = (seen[0] - seen[1])[0], added_of(anna)["<anna>"][layer][0]
     torch.testing.assert_close(moved[positions[:, 0]], delta.unsqueeze(0))
     torch.testing.assert_close(moved[positions[:, 1]], -delta.unsqueeze(0))
     assert not moved[~positions.any(1)].any()
@@ -123,7 +151,7 @@ def test_each_of_two_in_a_prompt_adds_its_own(pico):
 def test_strength_changes_weights_alone(pico):
     concept = make_concept(pico, keys_values=True)
     merged = merge([(concept, 0.25)])
-    assert merged.keys_values == concept.keys_values and merged.layers.keys() == concept.layers.keys()
+    assert merged.tokens == concept.tokens and merged.layers.keys() == concept.layers.keys()
 
 
 def test_beside_layerwise_and_shared_tokens(pico):
@@ -135,10 +163,10 @@ def test_beside_layerwise_and_shared_tokens(pico):
     prompts = ["<anna> and <rex> and <tom>", "a cat and <tom>", "<anna>"]
     spelled_out = [prompt.replace("<tom>", "<tom> <tom>_1") for prompt in prompts]  # as the pipeline does it
     with untouched(pico):
-        with pico.folded(replace(together, keys_values={})):
+        with pico.folded(without_added(together)):
             plain = features(pico, spelled_out)
             positions = positions_of(pico, spelled_out, tom.tokens)
-            added = {layer: torch.stack([tom.keys_values[t][layer] for t in tom.tokens]) for layer in pico.key_widths}
+            added = {layer: torch.stack([own[layer] for own in added_of(tom).values()]) for layer in pico.key_widths}
             with added_by_hand(pico, positions, added):
                 expected = latents(pico, prompts, guidance_scale=1.0)
         with pico.folded(together):
@@ -150,25 +178,25 @@ def test_beside_layerwise_and_shared_tokens(pico):
 
 def test_one_kind_is_taken_out_while_the_other_stays(pico):
     added = of_token(of_tokens(pico, 1))
-    with untouched(pico), pico.with_tokens({"<anna>": random_vectors(DIM)}, {"<anna>": added}):
+    with untouched(pico), adding(pico, {"<anna>": random_vectors(DIM)}, {"<anna>": added}):
         narrow, before = features(pico, PROMPTS), latents(pico, PROMPTS)
-        with pico.with_tokens({"<rex>": random_vectors(LAYERS, DIM, seed=1)}):
+        with putting(pico, {"<rex>": random_vectors(LAYERS, DIM, seed=1)}):
             assert features(pico, PROMPTS).shape[-1] == LAYERS * DIM + 1
             assert torch.equal(latents(pico, PROMPTS), before)
         assert torch.equal(features(pico, PROMPTS), narrow)
-    with untouched(pico), pico.with_tokens({"<rex>": random_vectors(LAYERS, DIM, seed=1)}):
-        with pico.with_tokens({"<anna>": random_vectors(DIM)}, {"<anna>": added}):
+    with untouched(pico), putting(pico, {"<rex>": random_vectors(LAYERS, DIM, seed=1)}):
+        with adding(pico, {"<anna>": random_vectors(DIM)}, {"<anna>": added}):
             assert torch.equal(latents(pico, PROMPTS), before)
         assert features(pico, PROMPTS[1:]).shape[-1] == LAYERS * DIM
 
 
 def test_states_and_pooled_output_stay_usable(pico):
     tokens, encoder = {"<anna>": random_vectors(DIM)}, pico.pipeline.text_encoder
-    with pico.with_tokens(tokens):
+    with putting(pico, tokens):
         plain = encode(pico, PROMPTS, output_hidden_states=True)
         normed = encoder.final_layer_norm(plain.hidden_states[-2])
         positions = positions_of(pico, PROMPTS, tokens)
-    with pico.with_tokens(tokens, {"<anna>": of_token(of_tokens(pico, 1))}):
+    with adding(pico, tokens, {"<anna>": of_token(of_tokens(pico, 1))}):
         wide = encode(pico, PROMPTS, output_hidden_states=True)
         as_tuple = encode(pico, PROMPTS, return_dict=False)
         again = encoder.final_layer_norm(wide.hidden_states[-2])
@@ -185,8 +213,10 @@ def denoised(base, wide):
 
 def test_a_gradient_reaches_the_keys_and_values_of_the_tokens_in_the_prompt(pico):
     learned = {layer: values.requires_grad_() for layer, values in of_tokens(pico, 2).items()}
-    with pico.with_tokens({"<anna>": random_vectors(DIM), "<rex>": random_vectors(DIM)}) as ids:
-        with pico.added_keys_values([*ids.values()], learned.__getitem__):
+    rows = {"<anna>": random_vectors(DIM), "<rex>": random_vectors(DIM)}
+    own = tokens_of(rows, keys_values={token: of_token(learned, i) for i, token in enumerate(rows)})
+    with putting(pico, rows) as ids:
+        with pico.replaced_tokens([*ids.values()], [*own.values()]):
             denoised(pico, features(pico, ["a photo of <rex>", "a cat"])).square().sum().backward()
             for values in learned.values():
                 assert values.grad is not None and not values.grad[0].any() and values.grad[1].any(dim=1).all()
@@ -200,13 +230,14 @@ def test_what_is_put_in_last_counts(pico):
     tokens = dict(zip(("<anna>", "<rex>"), random_vectors(2, DIM), strict=True))
     prompts = ["<anna> and <rex>"]
     last = {"<anna>": of_token(first), "<rex>": of_token(second)}
-    with pico.with_tokens(tokens, last):
+    with adding(pico, tokens, last):
         expected = latents(pico, prompts)
-    with pico.with_tokens({"<anna>": tokens["<anna>"], "<rex>": row[0, 0, 0]}, {"<anna>": of_token(first)}):
+    with adding(pico, {"<anna>": tokens["<anna>"], "<rex>": row[0, 0, 0]}, {"<anna>": of_token(first)}):
         foreign = latents(pico, prompts)
     with untouched(pico):
-        with pico.with_tokens(tokens, {token: of_token(first, i) for i, token in enumerate(tokens)}) as ids:
-            with pico.added_keys_values([ids["<rex>"]], second.__getitem__):
+        with adding(pico, tokens, {token: of_token(first, i) for i, token in enumerate(tokens)}) as ids:
+            own = tokens_of(tokens, keys_values={"<rex>": of_token(second)})
+            with pico.replaced_tokens([ids["<rex>"]], [own["<rex>"]]):
                 assert torch.equal(latents(pico, prompts), expected)
                 with pico.replaced_vectors([ids["<rex>"]], row):
                     assert features(pico, prompts).shape[-1] == DIM + 2
@@ -218,7 +249,7 @@ def test_under_autocast_outputs_keep_their_type(pico, dtype):
     tokens, added = {"<anna>": random_vectors(DIM)}, of_token(of_tokens(pico, 1))
     seen = []
     projection = next(iter(keys(pico).values()))
-    with pico.with_tokens(tokens, {"<anna>": added}), torch.autocast("cpu", dtype):
+    with adding(pico, tokens, {"<anna>": added}), torch.autocast("cpu", dtype):
         handle = projection.register_forward_hook(lambda m, a, y: seen.append(y))
         found = denoised(pico, features(pico, PROMPTS))
         handle.remove()
@@ -229,7 +260,7 @@ def test_inputs_of_the_projections_are_the_features_alone(pico):
     concept = make_concept(pico, keys_values=True)
     layers = [f"{layer}.to_k" for layer in pico.cross_attention_layers]
     grams = gather_grams(pico, layers, ["a photo of <anna>"], change=concept, num_inference_steps=1)
-    with pico.folded(replace(concept, keys_values={})):
+    with pico.folded(without_added(concept)):
         x = features(pico, ["a photo of <anna>"])[0]
     for layer in layers:
         torch.testing.assert_close(grams[layer], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
@@ -251,19 +282,18 @@ def _failing(layer, linear, x):
 
 def test_others_than_the_bases_layers_are_refused(pico):
     concept, names = make_concept(pico, keys_values=True), pico.cross_attention_layers
-    own = concept.keys_values["<anna>"]
+    own = added_of(concept)["<anna>"]
     whole = "token '<anna>' has a key and a value for each of"
     for changed, message in (
         ({**own, "unet.nowhere": own[names[0]]}, f"{whole} 5 .* has 4; layer 'unet.nowhere' is not in the base"),
-        ({layer: own[layer] for layer in names[1:]}, f"{whole} 3 .*; layer '{names[0]}' is missing in the tokens"),
+        ({layer: own[layer] for layer in names[1:]}, f"{whole} 3 .*; layer '{names[0]}' is missing in the token"),
         ({**own, names[2]: torch.zeros(2, 7)}, rf"'{names[2]}' have shape \(2, 7\), allowed is \(2, 32\)"),
         ({**own, names[2]: torch.zeros(32)}, rf"'{names[2]}' have shape \(32,\), allowed is \(2, 32\)"),
     ):
+        other = replace(concept, tokens={"<anna>": replace(concept.tokens["<anna>"], keys_values=changed)})
         with untouched(pico), pytest.raises(BaseModelError, match=message):
-            pico.fold(replace(concept, keys_values={"<anna>": changed}))
+            pico.fold(other)
         assert pico.recipe is None
-    with untouched(pico), pytest.raises(ConfigurationError, match="token '<rex>' has keys and values and no embedding"):
-        pico.fold(replace(concept, keys_values={"<rex>": own}))
 
 
 def test_a_pipeline_folder_cannot_hold_them(pico, tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 from orthoplex.errors import BaseModelError
 from orthoplex.models import families, load_base, versions
 from orthoplex.models.identity import weights_hash
-from tests.pico import build_pico
+from tests.pico import build_pico, tokens_of
 
 
 def test_a_folder_is_loaded_frozen_and_silent(pico_folder, capfd):
@@ -162,7 +162,7 @@ def test_the_hash_sees_other_weights_and_one_changed_number(pico_folder, pico, t
 
 
 def test_the_hash_does_not_see_added_tokens_nor_the_inner_text_model_name(pico):
-    with pico.with_tokens({"<anna>": torch.zeros(24)}):
+    with pico.with_tokens(tokens_of({"<anna>": torch.zeros(24)})):
         assert weights_hash(pico.modules()) == pico.identity.hash
     linear = nn.Linear(2, 2)
     outer, middle = nn.Module(), nn.Module()

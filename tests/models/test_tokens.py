@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 
-ANNA = torch.arange(24, dtype=torch.float32)
+ROW = torch.arange(24, dtype=torch.float32)
+ANNA = Vector.of(ROW)
 
 
 def ids(base, text):
@@ -18,11 +20,11 @@ def ids(base, text):
 def test_tokens_have_rows_and_are_found_in_text(pico):
     size = len(pico.pipeline.tokenizer)
     cat = ids(pico, "cat")[1]
-    with pico.with_tokens({"<anna>": ANNA, "<anna>_1": -ANNA}) as numbers:
+    with pico.with_tokens({"<anna>": ANNA, "<anna>_1": Vector.of(-ROW)}) as numbers:
         assert numbers == {"<anna>": size, "<anna>_1": size + 1}
         assert ids(pico, "cat <anna> <anna>_1<anna>, cat")[1:6] == [cat, size, size + 1, size, ids(pico, ",")[1]]
         embedding = pico.pipeline.text_encoder.get_input_embeddings()
-        assert torch.equal(embedding.weight[size], ANNA) and torch.equal(embedding.weight[size + 1], -ANNA)
+        assert torch.equal(embedding.weight[size], ROW) and torch.equal(embedding.weight[size + 1], -ROW)
         assert embedding.num_embeddings == pico.pipeline.text_encoder.config.vocab_size == size + 2
         assert pico.tokens == ("<anna>", "<anna>_1")
         assert torch.isfinite(pico.pipeline.text_encoder(torch.tensor([ids(pico, "<anna>")])).last_hidden_state).all()
@@ -57,7 +59,7 @@ def test_spare_rows_are_used_before_new_ones_are_made(pico):
     try:
         with pico.with_tokens({"<anna>": ANNA}):
             assert embedding.weight.shape[0] == size + 3
-            assert torch.equal(embedding.weight[size], ANNA)
+            assert torch.equal(embedding.weight[size], ROW)
     finally:
         embedding.weight = original
 
@@ -91,6 +93,6 @@ def test_tokens_of_another_form_are_refused(pico, token):
 
 @pytest.mark.parametrize("shape", [(23,), (1, 24), ()])
 def test_an_embedding_of_another_shape_is_refused(pico, shape):
-    with pytest.raises(ConfigurationError) as error, pico.with_tokens({"<anna>": torch.zeros(shape)}):
+    with pytest.raises(ConfigurationError) as error, pico.with_tokens({"<anna>": Vector.of(torch.zeros(shape))}):
         pass
     assert f"token '<anna>': embedding has shape {shape}, allowed is (24,)" in str(error.value)

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import gather_grams, observed_inputs
 from orthoplex.models.layers import cross_attention_modules
-from tests.pico import make_concept
+from tests.pico import make_concept, tokens_of, vectors_of
 
 DIM, LAYERS = 24, 4
 PROMPTS = ["a photo of <anna>", "a cat"]
@@ -20,6 +21,11 @@ PROMPTS = ["a photo of <anna>", "a cat"]
 
 def random_vectors(*shape, seed=0):
     return 0.02 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def putting(base, vectors):
+    """The base with tokens in, whose vectors are ``(dim,)`` or ``(L, dim)``."""
+    return base.with_tokens(tokens_of(vectors, base.cross_attention_layers))
 
 
 def encode(base, prompts, **options):
@@ -84,9 +90,9 @@ def test_layers_are_named_in_the_order_of_their_use(pico):
 
 def test_equal_vectors_are_a_shared_one(pico):
     vector = random_vectors(DIM)
-    with pico.with_tokens({"<anna>": vector}):
+    with putting(pico, {"<anna>": vector}):
         shared, shared_latents = features(pico, PROMPTS), latents(pico, PROMPTS)
-    with pico.with_tokens({"<anna>": vector.repeat(LAYERS, 1)}):
+    with putting(pico, {"<anna>": vector.repeat(LAYERS, 1)}):
         torch.testing.assert_close(features(pico, PROMPTS), shared.repeat(1, 1, LAYERS), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(latents(pico, PROMPTS), shared_latents, rtol=1e-4, atol=1e-5)
 
@@ -96,12 +102,12 @@ def test_every_layer_sees_the_features_of_its_own_vector(pico, guidance_scale):
     vectors = random_vectors(2, LAYERS, DIM)
     expected = []
     for i in range(LAYERS):
-        with pico.with_tokens({"<anna>": vectors[0, i], "<anna>_1": vectors[1, i]}), torch.no_grad():
+        with putting(pico, {"<anna>": vectors[0, i], "<anna>_1": vectors[1, i]}), torch.no_grad():
             parts = [features(pico, ["<anna> <anna>_1 room"] * 2), features(pico, ["a red <anna> <anna>_1"] * 2)]
         expected.append(torch.cat(parts[:1] if guidance_scale == 1.0 else [parts[1], parts[0]]))
     seen = {layer: [] for layer in pico.cross_attention_layers}
     with (
-        pico.with_tokens({"<anna>": vectors[0], "<anna>_1": vectors[1]}),
+        putting(pico, {"<anna>": vectors[0], "<anna>_1": vectors[1]}),
         observed_inputs(keys(pico), lambda layer, _, x: seen[layer].append(x.detach())),
     ):
         latents(
@@ -124,7 +130,7 @@ def test_prompts_without_such_tokens_are_read_once_and_as_before(pico):
     handle = pico.pipeline.text_encoder.get_input_embeddings().register_forward_hook(
         lambda m, a, y: rows.append(len(y))
     )
-    with pico.with_tokens({"<anna>": random_vectors(LAYERS, DIM)}):
+    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}):
         assert torch.equal(features(pico, ["a cat", ""]), plain.repeat(1, 1, LAYERS))
         assert torch.equal(latents(pico, "a cat"), plain_latents)
         features(pico, PROMPTS)
@@ -137,13 +143,13 @@ def test_features_of_ordinary_width_pass_as_they_are(pico):
         text, empty = features(pico, ["a cat"]), features(pico, [""])
     given = {"prompt_embeds": text, "negative_prompt_embeds": empty}
     before = latents(pico, None, **given)
-    with pico.with_tokens({"<anna>": random_vectors(LAYERS, DIM)}):
+    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}):
         assert torch.equal(latents(pico, None, **given), before)
 
 
 def test_a_gradient_reaches_the_vector_of_its_layer_alone(pico):
     vectors = random_vectors(1, 2, LAYERS, DIM).requires_grad_()
-    with pico.with_tokens(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(LAYERS, DIM))) as ids:
+    with putting(pico, dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(LAYERS, DIM))) as ids:
         with pico.replaced_vectors(list(ids.values()), vectors):
             wide = features(pico, ["<anna> <anna>_1 cat", "a cat"])
             for layer, part in enumerate(wide.split(DIM, dim=-1)):
@@ -156,18 +162,18 @@ def test_a_gradient_reaches_the_vector_of_its_layer_alone(pico):
 def test_a_batch_without_the_token_still_has_a_gradient_of_zero(pico):
     """As with shared vectors: a step whose captions are all dropped must not fail."""
     vectors = random_vectors(1, 1, LAYERS, DIM).requires_grad_()
-    with pico.with_tokens({"<anna>": torch.zeros(LAYERS, DIM)}) as ids, pico.replaced_vectors([*ids.values()], vectors):
+    with putting(pico, {"<anna>": torch.zeros(LAYERS, DIM)}) as ids, pico.replaced_vectors([*ids.values()], vectors):
         features(pico, ["", ""]).sum().backward()
     assert vectors.grad is not None and not vectors.grad.any()
 
 
 def test_shared_vectors_may_stand_in_for_a_layerwise_token(pico):
     each = random_vectors(2, 1, 1, DIM, seed=1)
-    with pico.with_tokens({"<anna>": random_vectors(LAYERS, DIM)}) as ids:
+    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as ids:
         with pico.replaced_vectors(list(ids.values()), each):
             wide = features(pico, ["a <anna>", "a <anna>"])
     for i in range(2):
-        with pico.with_tokens({"<anna>": each[i, 0, 0]}):
+        with putting(pico, {"<anna>": each[i, 0, 0]}):
             own = features(pico, ["a <anna>"]).repeat(1, 1, LAYERS)
         torch.testing.assert_close(wide[i : i + 1], own)
 
@@ -176,9 +182,9 @@ def test_states_and_pooled_output_stay_usable(pico):
     vectors, encoder = random_vectors(LAYERS, DIM), pico.pipeline.text_encoder
     outputs = []
     for vector in vectors:
-        with pico.with_tokens({"<anna>": vector}):
+        with putting(pico, {"<anna>": vector}):
             outputs.append(encode(pico, PROMPTS, output_hidden_states=True))
-    with pico.with_tokens({"<anna>": vectors}):
+    with putting(pico, {"<anna>": vectors}):
         wide = encode(pico, PROMPTS, output_hidden_states=True)
         as_tuple = encode(pico, PROMPTS, return_dict=False)
         normed = encoder.final_layer_norm(wide.hidden_states[-2])
@@ -193,7 +199,7 @@ def test_states_and_pooled_output_stay_usable(pico):
 
 def test_an_attention_mask_is_repeated_too(pico):
     ids = torch.tensor([pico.pipeline.tokenizer("a cat").input_ids] * 2)
-    with pico.with_tokens({"<anna>": random_vectors(LAYERS, DIM)}) as numbers:
+    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as numbers:
         ids[:, 2] = numbers["<anna>"]
         mask = torch.ones_like(ids)
         plain = pico.pipeline.text_encoder(input_ids=ids)[0]
@@ -203,25 +209,25 @@ def test_an_attention_mask_is_repeated_too(pico):
 def test_nothing_is_left_behind_also_after_errors_and_nested(pico):
     many = random_vectors(LAYERS, DIM)
     with untouched(pico):
-        with pytest.raises(ZeroDivisionError), pico.with_tokens({"<anna>": many}):
-            with pico.with_tokens({"<rex>": many[0], "<tom>": many}):
+        with pytest.raises(ZeroDivisionError), putting(pico, {"<anna>": many}):
+            with putting(pico, {"<rex>": many[0], "<tom>": many}):
                 features(pico, ["<anna> <rex> <tom>"])
             inner = features(pico, ["<anna>"])
             assert inner.shape == (1, 32, LAYERS * DIM)
             raise ZeroDivisionError
         with pytest.raises(ConfigurationError, match="is in the vocabulary already"):
-            with pico.with_tokens({"<anna>": many}), pico.with_tokens({"<anna>": many}):
+            with putting(pico, {"<anna>": many}), putting(pico, {"<anna>": many}):
                 pass
         with pytest.raises(BaseModelError, match="cannot be taken out before"), ExitStack() as stack:
             outer = pico.fold(make_concept(pico, "anna", layerwise=True))
             stack.callback(outer.restore)
-            with pico.with_tokens({"<rex>": many}):
+            with putting(pico, {"<rex>": many}):
                 outer.restore()
 
 
 def test_an_error_in_the_encoder_leaves_the_embedding_in_order(pico):
     encoder = pico.pipeline.text_encoder
-    with untouched(pico), pico.with_tokens({"<anna>": random_vectors(LAYERS, DIM)}) as ids:
+    with untouched(pico), putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as ids:
         row = torch.tensor([[ids["<anna>"]]])
         with pytest.raises(ValueError):
             encoder(row.repeat(1, 40))  # longer than the encoder reads
@@ -231,9 +237,9 @@ def test_an_error_in_the_encoder_leaves_the_embedding_in_order(pico):
 
 @pytest.mark.parametrize("shape", [(3, DIM), (LAYERS, 23), (1, LAYERS, DIM)])
 def test_another_shape_is_refused(pico, shape):
-    message = rf"has shape \({', '.join(map(str, shape))}\), allowed is \(24,\), or \(4, 24\) with a row for each"
+    message = rf"has shape \({', '.join(map(str, shape))}\), allowed is \(4, 24\) of text_encoder"
     with untouched(pico), pytest.raises(ConfigurationError, match=message):
-        with pico.with_tokens({"<anna>": torch.zeros(shape)}):
+        with pico.with_tokens({"<anna>": LayerVectors.of(torch.zeros(shape), pico.cross_attention_layers)}):
             pass
 
 
@@ -245,9 +251,9 @@ def test_layerwise_shared_and_tokens_alone_in_one_merge(pico):
     prompt, expected = "<anna> <anna>_1 and <rex> and <tom>", []
     with untouched(pico):
         for i in range(LAYERS):
-            tokens = {**anna.tokens, **rex.tokens, **tom.tokens}
+            tokens = vectors_of({**anna.tokens, **rex.tokens, **tom.tokens})
             rows = {token: vector if vector.ndim == 1 else vector[i] for token, vector in tokens.items()}
-            with pico.folded(replace(both, tokens=rows, token_layers=())):
+            with pico.folded(replace(both, tokens=tokens_of(rows))):
                 expected.append(features(pico, [prompt]))
         with pico.folded(both):
             assert pico.tokens == ("<anna>", "<anna>_1", "<rex>", "<tom>")
@@ -265,17 +271,47 @@ def test_gram_matrices_are_those_of_each_layers_own_features(pico):
         torch.testing.assert_close(grams[layer], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
 
 
-def test_tokens_of_other_layers_are_not_folded(pico):
+@pytest.mark.parametrize("merged", [False, True])
+def test_tokens_of_other_layers_are_not_folded(pico, merged):
     concept, names = make_concept(pico, "anna", layerwise=True), pico.cross_attention_layers
-    other = (*names[:-1], "unet.nowhere")
+    rows = vectors_of(concept.tokens)
+    shorter = {token: vectors[:-1] for token, vectors in rows.items()}
     with untouched(pico):
-        for layers, message in (
-            (other, "4 cross-attention layers, the base has 4; layer 'unet.nowhere' is not in the base"),
-            (names[:-1], f"3 cross-attention layers, the base has 4; layer '{names[-1]}' is missing in the tokens"),
-            (names[::-1], f"in the order {names[-1]}, .*; allowed is {names[0]}, "),
+        for tokens, message in (
+            (
+                tokens_of(rows, (*names[:-1], "unet.nowhere")),
+                "4 cross-attention layers, the base has 4; layer 'unet.nowhere' is not in the base",
+            ),
+            (
+                tokens_of(shorter, names[:-1]),
+                f"3 cross-attention layers, the base has 4; layer '{names[-1]}' is missing in the token",
+            ),
         ):
-            with pytest.raises(BaseModelError, match=message), pico.folded(replace(concept, token_layers=layers)):
+            other = replace(concept, tokens=tokens)
+            change = merge([(other, 1.0), (make_concept(pico, "rex", layerwise=True), 1.0)]) if merged else other
+            with pytest.raises(BaseModelError, match=message), pico.folded(change):
                 pass
+            assert pico.recipe is None
+
+
+def test_layers_are_matched_by_name_whatever_their_order(pico):
+    concept, names = make_concept(pico, "anna", layerwise=True), pico.cross_attention_layers
+    backwards = {token: vectors.flip(0) for token, vectors in vectors_of(concept.tokens).items()}
+    with pico.folded(concept):
+        expected, expected_latents = features(pico, PROMPTS), latents(pico, PROMPTS)
+    with pico.folded(replace(concept, tokens=tokens_of(backwards, names[::-1]))):
+        assert torch.equal(features(pico, PROMPTS), expected)
+        assert torch.equal(latents(pico, PROMPTS), expected_latents)
+
+
+def test_features_of_another_width_are_refused(pico):
+    """Such as those that were made while other tokens were in."""
+    with torch.no_grad():
+        plain = features(pico, PROMPTS)
+    message = "text features have the width 48; allowed are 24, the encoder's own, and 96, as it gives them while these"
+    with untouched(pico), putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}):
+        with pytest.raises(BaseModelError, match=message):
+            latents(pico, None, prompt_embeds=plain.repeat(1, 1, 2), guidance_scale=1.0)
 
 
 def test_a_pipeline_folder_cannot_hold_them(pico, tmp_path):

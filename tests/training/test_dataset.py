@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from orthoplex.concepts import KINDS
 from orthoplex.errors import DatasetError
-from orthoplex.training import CAPTION_TEMPLATES, ConceptDataset
+from orthoplex.training import ConceptDataset
 from orthoplex.training.dataset import insert_trigger, load_picture
 
 
@@ -61,7 +62,7 @@ def test_jpeg_and_webp_are_read(tmp_path):
     assert len(read(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("kind", CAPTION_TEMPLATES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_templates_hold_the_trigger(folder, kind):
     for caption in read(folder, kind=kind).captions:
         assert "<anna> person" in caption and "{" not in caption

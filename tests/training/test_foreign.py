@@ -24,6 +24,7 @@ from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.run import Run
 from orthoplex.training.text import class_vector, encode_ids, word_spread
+from tests.pico import tokens_of
 
 DIM = 24
 
@@ -144,7 +145,7 @@ def test_random_vectors_lie_as_far_from_their_class_words_as_learned_ones(base):
 
 
 def test_positions_that_all_prompts_share_do_not_drown_the_tokens(base):
-    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+    with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as ids:
         numbers = encode_ids(base, ["a photo of <anna> cat", "a dog", ""])
         weights = position_weights(base, numbers, list(ids.values()))
     tokens = torch.isin(numbers, torch.tensor(list(ids.values())))
@@ -183,7 +184,7 @@ def test_statistics_of_every_layer(base, config, with_latents):
     latents = torch.randn(3, 4, 8, 8) if with_latents else None
 
     def gather():
-        with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+        with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as ids:
             inputs = draw_foreign_inputs(
                 base,
                 prompts=prompts,
@@ -216,7 +217,7 @@ def foreign_inputs(base, latents=None):
 
 
 def test_pure_noise_stands_at_late_timesteps_and_prior_pictures_at_all(base):
-    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}):
+    with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))):
         steps = len(base.pipeline.scheduler.alphas_cumprod)
         late = torch.cat([foreign_inputs(base).timesteps for _ in range(4)])
         assert late.min() >= 0.8 * steps
@@ -228,7 +229,7 @@ def test_pure_noise_stands_at_late_timesteps_and_prior_pictures_at_all(base):
 
 def test_random_vectors_stand_in_the_token_s_place(base):
     """Only prompts with the token take notice of the vectors, and every prompt of its own."""
-    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids, torch.no_grad():
+    with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as ids, torch.no_grad():
         inputs, numbers = foreign_inputs(base), list(ids.values())
         before = inputs.predict(base, numbers)
         moved = replace(inputs, vectors=inputs.vectors.flip(-1))
@@ -241,7 +242,7 @@ def test_random_vectors_stand_in_the_token_s_place(base):
 
 def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(base, config):
     config = replace(config, erasure_batch_size=8)
-    with base.with_tokens({"<anna>": torch.zeros(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+    with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as ids:
         inputs, numbers = foreign_inputs(base), list(ids.values())
         erasure = PredictionErasure.prepare(base, config, inputs, numbers, "anna")
         adapters = adapters_of(base, config)

@@ -63,7 +63,7 @@ def test_inputs_of_all_concepts_and_of_none(pico):
         assert torch.equal(inputs.concepts[concepts[0].content_hash][layer], gram)
     merged = merge([(concept, 1.0) for concept in concepts], algorithm="ssr", inputs=inputs)
     with pico.folded(merged):
-        assert pico.recipe["inputs"] == inputs.content_hash
+        assert pico.recipe.inputs == inputs.content_hash
 
 
 def test_least_squares_is_nearer_to_every_concept_on_its_own_inputs_than_the_sum(pico):

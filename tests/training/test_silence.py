@@ -11,7 +11,7 @@ from orthoplex.merging import crosstalk, silence
 from orthoplex.models import gather_grams
 from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
 from orthoplex.training.silence import foreign_grams
-from tests.pico import TEXT_WIDTH, make_concept
+from tests.pico import TEXT_WIDTH, make_concept, tokens_of, vectors_of
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
 TEXT_ONLY = {"layers": "cross-attention-kv", "slots": 3}
@@ -70,8 +70,8 @@ def test_training_ends_with_what_a_plain_training_made_silent(base, dataset, con
     for layer, part in expected.layers.items():
         assert torch.equal(part.up, found.layers[layer].up) and torch.equal(part.down, found.layers[layer].down)
         assert not torch.equal(part.down, plain.layers[layer].down.float())
-    for token, vector in plain.tokens.items():
-        assert torch.equal(vector, found.tokens[token])
+    for token, vector in vectors_of(plain.tokens).items():
+        assert torch.equal(vector, vectors_of(found.tokens)[token])
 
 
 def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
@@ -128,7 +128,7 @@ def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base
     layer = next(layer for layer in quiet.layers if layer not in of_text)
     grams = gather_inputs(base, [between], with_foreign=False).concepts[between.content_hash]
     stale = gather_inputs(base, [concept], with_foreign=False).concepts[concept.content_hash]
-    with base.with_tokens({token: torch.zeros(TEXT_WIDTH) for token in concept.tokens}) as ids:
+    with base.with_tokens(tokens_of(dict.fromkeys(concept.tokens, torch.zeros(TEXT_WIDTH)))) as ids:
         told = {"name": "anna", "class_word": "person", "token_ids": ids}
         foreign = foreign_grams(base, config, concept.layers, FOREIGN, **told)
     expected, wrong = (

@@ -10,13 +10,14 @@ from orthoplex.training.text import (
     text_features,
     word_spread,
 )
+from tests.pico import tokens_of
 
 DIM = 24
 
 
 @pytest.fixture
 def token_ids(base):
-    with base.with_tokens({"<anna>": torch.ones(DIM), "<anna>_1": torch.zeros(DIM)}) as ids:
+    with base.with_tokens(tokens_of({"<anna>": torch.ones(DIM), "<anna>_1": torch.zeros(DIM)})) as ids:
         yield list(ids.values())
 
 
@@ -74,10 +75,10 @@ def test_replaced_vectors_reach_the_features_and_get_gradients(base, token_ids):
 def test_the_same_vectors_as_rows_of_the_table(base):
     vectors = torch.randn(2, DIM)
     names = ("<anna>", "<anna>_1")
-    with base.with_tokens(dict(zip(names, vectors, strict=True))):
+    with base.with_tokens(tokens_of(dict(zip(names, vectors, strict=True)))):
         expected = text_features(base, encode_ids(base, ["a drawing of <anna>"]))
     with (
-        base.with_tokens(dict.fromkeys(names, torch.zeros(DIM))) as ids,
+        base.with_tokens(tokens_of(dict.fromkeys(names, torch.zeros(DIM)))) as ids,
         replaced_vectors(base, list(ids.values()), vectors),
     ):
         torch.testing.assert_close(text_features(base, encode_ids(base, ["a drawing of <anna>"])), expected)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orthoplex.concepts import load_concept, read_manifest
+from orthoplex.concepts import format_version, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
 from orthoplex.training import checkpoint_path, gather_inputs, loop, stages, starting_tokens, train
 from orthoplex.training.run import Run
 from orthoplex.training.text import encode_ids, initial_vectors, replaced_vectors, text_features, word_spread
-from tests.pico import make_concept
+from tests.pico import make_concept, tokens_of, vectors_of
 from tests.training.test_loop import assert_same_concept, last_of, snapshot
 
 DIM, LAYERS = 24, 4
@@ -50,8 +50,9 @@ def variant(request, config):
 
 
 def starting_vectors(base, dataset, config):
+    """What stands in the place of the tokens before anything is learned, ``(k, dim)`` or ``(k, L, dim)``."""
     run = Run.of(base, dataset, config)
-    return run.start if run.layout is not None else run.vectors(base)
+    return torch.stack([*vectors_of(run.tokens(run.learning.initial())).values()])
 
 
 def test_every_variant_trains_and_comes_back_from_a_break(base, dataset, variant, tmp_path):
@@ -77,28 +78,30 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     output = tmp_path / "anna.safetensors"
     last_of(train(base, dataset, variant, output=output))
     concept, start = load_concept(output, base=base.identity), starting_vectors(base, dataset, variant)
-    learned = torch.stack(list(concept.tokens.values()))
+    learned = torch.stack([*vectors_of(concept.tokens).values()])
     assert learned.shape == start.shape
     assert torch.equal(learned, start) == (variant.learns_values or variant.token_vectors == "frozen")
-    assert torch.equal(torch.stack(list(starting_tokens(base, concept).values())), start)
+    before = torch.stack([*vectors_of(starting_tokens(base, concept)).values()])
+    assert torch.equal(before, start[:, 0] if start.ndim == 3 else start)
     expected = {} if variant.layers == "none" else base.linear_layers(variant.layers, variant.text_encoder)
     assert set(concept.layers) == set(expected)
     assert all(factors.up.any() for factors in concept.layers.values())
+    placements = [item.placement for item in concept.tokens.values()]
+    version = format_version(concept.manifest)
     if variant.learns_values:
-        assert concept.token_layers == () and concept.manifest.format_version == 3
-        assert concept.keys_values.keys() == concept.tokens.keys()
-        for layers in concept.keys_values.values():
+        assert version == 3 and not any(placement.layers for placement in placements)
+        for layers in (placement.keys_values for placement in placements):
             assert {layer: tuple(values.shape) for layer, values in layers.items()} == {
                 layer: (2, width) for layer, width in base.key_widths.items()
             }
             assert all(values[1].any() for values in layers.values())
             assert all(values[0].any() == (variant.token_vectors != "values") for values in layers.values())
         return
-    assert concept.keys_values == {}
+    assert not any(placement.keys_values for placement in placements)
     if variant.token_vectors != "layer-wise":
-        assert concept.token_layers == () and concept.manifest.format_version == 1
+        assert version == 1 and all(placement.is_one_vector for placement in placements)
         return
-    assert concept.token_layers == base.cross_attention_layers and concept.manifest.format_version == 2
+    assert version == 2 and {placement.layers for placement in placements} == {base.cross_attention_layers}
     assert (start == start[:, :1]).all()
     assert all(not torch.equal(learned[:, 0], learned[:, i]) for i in range(1, LAYERS))
 
@@ -113,10 +116,10 @@ def test_many_starting_tokens_are_those_of_their_number(base, dataset, config, t
     output = tmp_path / "anna.safetensors"
     last_of(train(base, dataset, replace(config, steps=1, num_vectors=12, token_vectors="frozen"), output=output))
     concept = load_concept(output)
-    found = starting_tokens(base, concept)
-    assert found.keys() == concept.tokens.keys() and len(found) == 12
+    found, kept = vectors_of(starting_tokens(base, concept)), vectors_of(concept.tokens)
+    assert found.keys() == kept.keys() and len(found) == 12
     for token, vector in found.items():
-        assert torch.equal(vector, concept.tokens[token])  # frozen ones stay where they started
+        assert torch.equal(vector, kept[token])  # frozen ones stay where they started
 
 
 def test_a_concept_without_layers_says_so(base, dataset, config, tmp_path):
@@ -173,7 +176,8 @@ def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, data
     adapters = {name: item for name, item in run.adapters(base.device).items() if name.startswith("text_encoder")}
     (name, adapter), *_ = adapters.items()
     vectors = starting_vectors(base, dataset, config)
-    with base.with_tokens({"<anna>": vectors[0], "<anna>_1": vectors[1]}) as ids, base.attached(adapters):
+    tokens = tokens_of({"<anna>": vectors[0], "<anna>_1": vectors[1]}, base.cross_attention_layers)
+    with base.with_tokens(tokens) as ids, base.attached(adapters):
         with replaced_vectors(base, list(ids.values()), vectors.unsqueeze(0)):
             wide = text_features(base, encode_ids(base, ["a photo of <anna>"]))
     parts = [
@@ -200,7 +204,7 @@ def test_norms_are_limited_layer_by_layer(base, dataset, config, tmp_path):
     output = tmp_path / "anna.safetensors"
     config = replace(config, token_norm_limit=0.01, token_vectors="layer-wise", **ALONE)
     last_of(train(base, dataset, config, output=output))
-    assert all((vectors.norm(dim=1) <= 0.01001).all() for vectors in load_concept(output).tokens.values())
+    assert all((rows.norm(dim=1) <= 0.01001).all() for rows in vectors_of(load_concept(output).tokens).values())
 
 
 @pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values", "values"])
@@ -231,10 +235,13 @@ def test_trained_variants_merge_and_make_pictures(base, dataset, config, tmp_pat
 def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, dataset, config):
     """And what is cached before, with all tokens in, has as many marks as the features that follow."""
     run = Run.of(base, dataset, replace(config, token_vectors="keys-and-values"))
-    learned = torch.randn(run.vectors(base).shape, generator=torch.Generator().manual_seed(0))
-    tokens, keys_values = run.tokens(learned)
+    learned = torch.randn(run.learning.initial().shape, generator=torch.Generator().manual_seed(0))
     foreign = torch.zeros(1, 2, DIM)
-    with base.with_tokens(tokens, keys_values) as ids, run.put_in(base, [*ids.values()], learned), torch.no_grad():
+    with (
+        base.with_tokens(run.tokens(learned)) as ids,
+        run.put_in(base, [*ids.values()], learned),
+        torch.no_grad(),
+    ):
         every = encode_ids(base, ["a <anna> person"])  # spelled out in both tokens
         own = text_features(base, every)
         with replaced_vectors(base, [*ids.values()], foreign):
@@ -245,18 +252,18 @@ def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, data
 
 @pytest.mark.parametrize("kind", ["keys-and-values", "values"])
 def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embeddings(base, dataset, config, kind):
-    layout = Run.of(base, dataset, replace(config, token_vectors=kind)).layout
-    assert layout is not None and tuple(layout.widths) == base.cross_attention_layers == tuple(layout.units)
+    learning = Run.of(base, dataset, replace(config, token_vectors=kind)).learning
+    assert tuple(learning.units) == base.cross_attention_layers
     features = text_features(base, encode_ids(base, ["person"]))
     spread = word_spread(base).deviation.square().mean().sqrt()
-    rows, start = torch.arange(2.0 * layout.size).view(2, -1), 0
+    rows, start = torch.arange(2.0 * learning.size).view(2, -1), 0
     for layer, width in base.key_widths.items():
         for row, name in enumerate(("to_k", "to_v")):
             if name == "to_k" and kind == "values":
-                assert not layout.of_layer(rows, layer)[:, row].any()
+                assert not learning.layers(rows)[layer][:, row].any()
                 continue
             unit = base.linear_layers("cross-attention-kv")[f"{layer}.{name}"](features).square().mean().sqrt()
             expected = rows[:, start : start + width] * unit / spread
-            torch.testing.assert_close(layout.of_layer(rows, layer)[:, row], expected)
+            torch.testing.assert_close(learning.layers(rows)[layer][:, row], expected)
             start += width
-    assert start == layout.size
+    assert start == learning.size

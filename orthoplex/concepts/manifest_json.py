@@ -1,0 +1,136 @@
+"""The manifest as JSON in the header of a concept file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.manifest import Manifest, StoredTokens
+from orthoplex.concepts.tokens import TOKENS
+from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
+from orthoplex.files import FLOAT_NAMES, Header, parse_json, read_header
+from orthoplex.options.json_types import misfit, wrong_keys
+
+MANIFEST_KEY = "orthoplex"
+"""Of the header's text pair that holds the manifest."""
+_WITH_INPUTS = 4
+"""The version whose files keep ``inputs``; beside them stand ``keys_values``, which may be empty there."""
+_FIELDS_OF_VERSION: Mapping[int, Mapping[str, Any]] = {row.format_version: row.fields for row in TOKENS.values()} | {
+    _WITH_INPUTS: {**TOKENS["keys-values"].fields, "inputs": str}
+}
+"""Version to its fields beyond those of version 1, with their JSON types; the lowest that holds all is written."""
+FORMAT_VERSIONS = tuple(sorted(_FIELDS_OF_VERSION))
+
+
+def format_version(manifest: Manifest) -> int:
+    """Return the lowest version of the file's layout that holds a manifest."""
+    return _WITH_INPUTS if manifest.inputs else TOKENS[manifest.tokens.kind].format_version
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read what a concept says about itself from the header alone; no tensor is touched.
+
+    Raises:
+        ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.
+    """
+    return manifest_of(concept_header(Path(path)), Path(path))
+
+
+def concept_header(path: Path) -> Header:
+    """Read the header of a concept file and nothing else.
+
+    Raises:
+        ConceptFileError: See ``read_header``; or if a tensor is not float16, bfloat16 or float32.
+    """
+    try:
+        return read_header(path, dtypes=FLOAT_NAMES)
+    except FileFormatError as error:
+        raise ConceptFileError(str(error)) from error
+
+
+def manifest_of(header: Header, path: Path) -> Manifest:
+    """Return the manifest in a header that was read.
+
+    Raises:
+        ConceptFileError: If there is none, or none that this version reads; names the file.
+    """
+    if MANIFEST_KEY not in header.metadata:
+        raise ConceptFileError(
+            f"{path}: is not a concept file: header key '{MANIFEST_KEY}' is missing, "
+            f"found {', '.join(sorted(header.metadata)) or 'none'}"
+        )
+    return manifest_from_json(header.metadata[MANIFEST_KEY], source=str(path))
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    """Write a manifest as JSON with sorted keys; fields that its version does not have are left out."""
+    version = format_version(manifest)
+    values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
+    values["base"] = asdict(manifest.base)
+    values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
+    empty = {key: {} for key in _FIELDS_OF_VERSION[version]}
+    values = {**empty, **values, **manifest.tokens.fields, "format_version": version}
+    if version != _WITH_INPUTS:
+        del values["inputs"]
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def manifest_from_json(text: str, *, source: str) -> Manifest:
+    """Read a manifest back, refusing everything that no version writes.
+
+    Args:
+        text: The JSON.
+        source: Where it came from, for the error messages.
+
+    Raises:
+        ConceptFileError: For an unknown format version, or a missing, unknown or malformed field; names file and field.
+    """
+    try:
+        values = parse_json(text)
+    except ValueError as error:
+        raise ConceptFileError(f"{source}: manifest is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConceptFileError(f"{source}: manifest is a JSON {type(values).__name__}, allowed is an object")
+    version = values.pop("format_version", None)
+    if type(version) is not int or version not in FORMAT_VERSIONS:
+        raise ConceptFileError(
+            f"{source}: format_version {version!r} is unknown, this version of orthoplex reads "
+            f"{', '.join(map(str, FORMAT_VERSIONS))}"
+        )
+    _check(values, version, source)
+    kind = next(name for name, row in TOKENS.items() if _is_kind(row.fields, values, version))
+    of_tokens = {"tokens", *TOKENS[kind].fields, *_FIELDS_OF_VERSION[version]} - {"inputs"}
+    stored = {key: values.pop(key) for key in of_tokens}
+    values["tokens"] = StoredTokens(kind, {key: stored[key] for key in ("tokens", *TOKENS[kind].fields)})
+    values["layers"] = {name: tuple(shape) for name, shape in values["layers"].items()}
+    values["base"] = BaseIdentity(**values["base"])
+    try:
+        return Manifest(**values)
+    except ConfigurationError as error:
+        raise ConceptFileError(f"{source}: {error}") from error
+
+
+def _check(values: Mapping[str, Any], version: int, source: str) -> None:
+    """Refuse a missing, unknown or malformed field of a version."""
+    hints = get_type_hints(Manifest) | {"tokens": dict[str, str]}
+    del hints["inputs"]
+    types = hints | dict(_FIELDS_OF_VERSION[version])
+    found = wrong_keys(values, list(types))
+    for key, value in values.items():
+        found = found or misfit(value, types[key], key)
+    if found is not None:
+        raise ConceptFileError(f"{source}: manifest field '{found.path}' {found.problem}")
+    for key in _FIELDS_OF_VERSION[version]:
+        if not values[key] and (version != _WITH_INPUTS or key == "inputs"):
+            allowed = "base64 of at least one row" if key == "inputs" else "at least one token"
+            raise ConceptFileError(f"{source}: manifest field '{key}' is {values[key]!r}, allowed is {allowed}")
+
+
+def _is_kind(own: Mapping[str, Any], values: Mapping[str, Any], version: int) -> bool:
+    """True if the fields of a kind are those of a version that hold something."""
+    filled = {key for key in _FIELDS_OF_VERSION[version] if key != "inputs" and values[key]}
+    return own.keys() == filled

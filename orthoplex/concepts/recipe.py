@@ -1,0 +1,80 @@
+"""What a merge is made of, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orthoplex import __version__
+from orthoplex.concepts.base_identity import BaseIdentity
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One concept of a recipe.
+
+    Attributes:
+        name: The concept's name.
+        kind: Its kind.
+        strength: ``s``; 0 is the base, 1 is the concept.
+        content_hash: SHA-256 (hex) of its content.
+        slot: The slot it owns, or None.
+    """
+
+    name: str
+    kind: str
+    strength: float
+    content_hash: str
+    slot: int | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which concepts are merged into which base, and how.
+
+    Attributes:
+        base: The base they belong to.
+        concepts: The concepts, in the order in which they are stacked.
+        algorithm: A name in ``orthoplex.merging.ALGORITHMS``.
+        options: All options of the algorithm.
+        inputs: Hash of the Gram matrices that it used, or None.
+        scale: λ, the strength of the whole.
+        package_version: Version of orthoplex that merged.
+    """
+
+    base: BaseIdentity
+    concepts: tuple[Ingredient, ...]
+    algorithm: str = "sum"
+    options: Mapping[str, float | int] = field(default_factory=dict)
+    inputs: str | None = None
+    scale: float = 1.0
+    package_version: str = __version__
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the concepts."""
+        return tuple(concept.name for concept in self.concepts)
+
+    @property
+    def absent_names(self) -> tuple[str, ...]:
+        """The names of the concepts whose strength is 0 alone, sorted; prompts are read without them."""
+        present = {concept.name for concept in self.concepts if concept.strength * self.scale != 0}
+        return tuple(sorted({*self.names} - present))
+
+    @property
+    def strengths(self) -> str:
+        """Names with strengths, and the scale, as messages give them."""
+        return ", ".join([*(f"{item.name}@{item.strength:g}" for item in self.concepts), f"scale {self.scale:g}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values."""
+        return {
+            "algorithm": self.algorithm,
+            "options": dict(self.options),
+            "inputs": self.inputs,
+            "scale": self.scale,
+            "concepts": [asdict(concept) for concept in self.concepts],
+            "base": asdict(self.base),
+            "package_version": self.package_version,
+        }

@@ -1,0 +1,106 @@
+"""The kinds of tokens, and how each learns: one row a kind, read without torch.
+
+A new kind is one file in this folder, with a final class of ``Token`` and those of ``TokenLearning`` that it learns by,
+and one row in ``TOKENS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orthoplex.concepts.tokens.learning import TokenLearning
+    from orthoplex.concepts.tokens.token import Token
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A value of the training option ``token_vectors``.
+
+    Attributes:
+        learning: The class of ``TokenLearning``, in the file of the kind.
+        moves: What the optimizer moves: ``"embedding"``, ``"keys and values"`` or ``"nothing"``.
+        starts: The values of ``token_start`` that it allows; empty for all.
+    """
+
+    learning: str
+    moves: str = "embedding"
+    starts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenKind:
+    """What is known of a kind of token before its file is imported.
+
+    Attributes:
+        module: The file in this folder.
+        token: The class of ``Token`` in it.
+        format_version: The lowest version of the concept file that holds it.
+        fields: The manifest's fields besides ``tokens`` that hold it, with their JSON types.
+        has_common_inputs: True if all layers see the same of a prompt with such tokens.
+        learnings: Value of the training option ``token_vectors`` to how such tokens learn.
+        description: What it has for each cross-attention layer, for people; ``{count}`` is the number of layers.
+    """
+
+    module: str
+    token: str
+    format_version: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    has_common_inputs: bool = True
+    learnings: Mapping[str, Learning] = field(default_factory=dict)
+    description: str = ""
+
+
+TOKENS: dict[str, TokenKind] = {
+    "vector": TokenKind(
+        "vector",
+        "Vector",
+        format_version=1,
+        learnings={"shared": Learning("LearnedVectors"), "frozen": Learning("LearnedVectors", moves="nothing")},
+    ),
+    "layer-vectors": TokenKind(
+        "layer_vectors",
+        "LayerVectors",
+        format_version=2,
+        fields={"token_layers": list[str]},
+        has_common_inputs=False,
+        learnings={"layer-wise": Learning("LearnedLayerVectors")},
+        description="a vector for each of {count} cross-attention layers",
+    ),
+    "keys-values": TokenKind(
+        "keys_values",
+        "KeysValues",
+        format_version=3,
+        fields={"keys_values": dict[str, dict[str, str]]},
+        learnings={
+            "keys-and-values": Learning("LearnedKeysValues", moves="keys and values"),
+            "values": Learning("LearnedValues", moves="keys and values", starts=("class word",)),
+        },
+        description="a key and a value for each of {count} cross-attention layers",
+    ),
+}
+"""Name to kind."""
+
+
+def token_class(kind: str) -> type[Token]:
+    """Return the class of a kind of token.
+
+    Args:
+        kind: A name in ``TOKENS``.
+    """
+    row = TOKENS[kind]
+    return getattr(import_module(f"{__name__}.{row.module}"), row.token)
+
+
+def learnings() -> dict[str, Learning]:
+    """Return every value of the training option ``token_vectors`` with how tokens learn by it."""
+    return {option: learning for row in TOKENS.values() for option, learning in row.learnings.items()}
+
+
+def learning_class(option: str) -> type[TokenLearning]:
+    """Return how tokens learn by a value of the training option ``token_vectors``."""
+    row = next(row for row in TOKENS.values() if option in row.learnings)
+    return getattr(import_module(f"{__name__}.{row.module}"), row.learnings[option].learning)

@@ -1,0 +1,65 @@
+"""What the tokens of one concept must have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orthoplex.concepts.tokens.token import Placement, Token
+from orthoplex.errors import ConceptFileError
+
+
+def check_tokens(tokens: Mapping[str, Token]) -> None:
+    """Refuse tokens of several kinds, of different layers or shapes, or of shapes that no base takes.
+
+    Raises:
+        ConceptFileError: Names the token, the value, and what was allowed.
+    """
+    if not tokens:
+        return
+    (first, model), *_ = tokens.items()
+    for token, item in tokens.items():
+        if item.kind != model.kind:
+            raise ConceptFileError(
+                f"token '{token}' is of kind {item.kind}, allowed is that of '{first}', {model.kind}"
+            )
+        _check_vectors(token, item.placement)
+        _check_keys_values(token, item.placement)
+        _check_alike(token, item.placement, first, model.placement)
+
+
+def _check_vectors(token: str, placement: Placement) -> None:
+    layers = placement.layers
+    if len(set(layers)) < len(layers):
+        raise ConceptFileError(f"token '{token}' names a layer twice, allowed is once")
+    for vectors in placement.vectors.values():
+        shape = tuple(vectors.shape)
+        if len(shape) != (2 if layers else 1) or (layers and shape[0] != len(layers)):
+            allowed = f"({len(layers)}, dim), a row for each of the token_layers" if layers else "(dim,)"
+            raise ConceptFileError(f"token '{token}' has shape {shape}, allowed is {allowed}")
+
+
+def _check_keys_values(token: str, placement: Placement) -> None:
+    for layer, values in placement.keys_values.items():
+        if values.ndim != 2 or len(values) != 2:
+            raise ConceptFileError(
+                f"keys_values of token '{token}' in layer '{layer}' have shape {tuple(values.shape)}, allowed is "
+                "(2, out), a key and a value"
+            )
+
+
+def _check_alike(token: str, placement: Placement, first: str, model: Placement) -> None:
+    """Refuse a token whose layers, or keys and values, are others than those of the concept's first token."""
+    if placement.layers != model.layers:
+        raise ConceptFileError(
+            f"token '{token}' has vectors for layers {', '.join(placement.layers) or 'none'}, allowed are those of "
+            f"token '{first}', {', '.join(model.layers) or 'none'}"
+        )
+    own, shapes = (
+        {layer: tuple(values.shape) for layer, values in each.keys_values.items()} for each in (placement, model)
+    )
+    for layer in sorted(own.keys() | shapes.keys()):
+        if own.get(layer) != shapes.get(layer):
+            raise ConceptFileError(
+                f"keys_values of token '{token}' in layer '{layer}' have shape {own.get(layer, 'none')}, allowed is "
+                f"that of token '{first}', {shapes.get(layer, 'none')}"
+            )

@@ -1,0 +1,78 @@
+"""What stands in the place of one word of a concept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+TEXT_ENCODER = "text_encoder"
+"""The name of a base's first text encoder, and the only one that a concept file of today has vectors for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """What a token does in a base, the same for all kinds.
+
+    Attributes:
+        vectors: Text encoder to what stands in the place of the token's embedding: ``(dim,)`` for all layers, or
+            ``(L, dim)`` with a row for each of ``layers``.
+        layers: The L cross-attention layers that the rows belong to; empty where one vector serves all.
+        keys_values: Cross-attention layer to what it adds to its key and to its value where the token stands,
+            ``(2, out)``; empty for nothing.
+    """
+
+    vectors: Mapping[str, Tensor]
+    layers: tuple[str, ...] = ()
+    keys_values: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def is_one_vector(self) -> bool:
+        """True if the token is a row of each embedding table and nothing else, which any pipeline folder can hold."""
+        return not self.layers and not self.keys_values
+
+
+class Token(ABC):
+    """What stands in the place of one word of a concept; the tokens of one concept are of one kind.
+
+    Attributes:
+        kind: Its name in ``TOKENS``.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def placement(self) -> Placement:
+        """What it does in a base."""
+
+    @classmethod
+    @abstractmethod
+    def encode(cls, tokens: Mapping[str, Any]) -> dict[str, Any]:
+        """Write tokens of this kind as the manifest's fields: ``tokens``, and those that its row in ``TOKENS`` names.
+
+        Args:
+            tokens: Token to what stands in its place.
+        """
+
+    @classmethod
+    @abstractmethod
+    def decode(cls, fields: Mapping[str, Any]) -> Mapping[str, Token]:
+        """Read what ``encode`` wrote.
+
+        Raises:
+            ConceptFileError: If the fields do not belong together; names the field.
+        """
+
+
+def named_tensors(tokens: Mapping[str, Token]) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor of some tokens after what messages call it."""
+    for token, item in tokens.items():
+        placement = item.placement
+        for encoder, vectors in placement.vectors.items():
+            yield f"token '{token}'" + (f" of {encoder}" if len(placement.vectors) > 1 else ""), vectors
+        for layer, values in placement.keys_values.items():
+            yield f"keys_values of token '{token}' in layer '{layer}'", values

@@ -1,0 +1,188 @@
+"""A text encoder that reads tokens with vectors of their own, and marks tokens with keys and values.
+
+Layer-wise vectors are P+ (Voynov et al., arXiv 2303.09522, section 3): layer l of L reads the features
+``E(…, v_l, …)`` that the text encoder E makes with the l-th vector. The encoder runs once for each layer over a batch
+that holds such a token, and its features lie side by side (``FeatureLayout``). Pipelines pass wide features on as they
+are; all changes are hooks, which leave no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from orthoplex.models.pipelines import ModelOutput
+from orthoplex.models.words.layout import FeatureLayout
+from orthoplex.models.words.replacement import Replacement, Replacements
+
+
+@final
+@dataclass(frozen=True)
+class EncoderCall:
+    """One call of a text encoder.
+
+    Attributes:
+        layout: What its features are made of.
+        runs: How often the prompts lie in the batch that it reads: once, or once for each layer.
+        marks: Where tokens with keys and values stand, ``(n, length, num_marks)`` of truth values.
+    """
+
+    layout: FeatureLayout
+    runs: int
+    marks: Tensor
+
+    def repeated(self, value: Any, count: int) -> Any:  # noqa: ANN401  (whatever the encoder is called with)
+        """Return an argument for all runs; ``count`` is the number of prompts."""
+        of_batch = isinstance(value, Tensor) and value.ndim > 1 and len(value) == count
+        return value.repeat(self.runs, *(1 for _ in value.shape[1:])) if of_batch else value
+
+    def joined(self, value: Any) -> Any:  # noqa: ANN401  (states, or tuples of them)
+        """Return states of all runs side by side, then marks; what is no ``(n, length, dim)`` is the first run's."""
+        if isinstance(value, tuple):
+            return tuple(self.joined(part) for part in value)
+        if not isinstance(value, Tensor):
+            return value
+        if value.ndim != 3:
+            return value[: len(value) // self.runs]
+        groups = value.unflatten(0, (self.runs, -1)).permute(1, 2, 0, 3)
+        if self.runs == 1:
+            groups = groups.expand(-1, -1, self.layout.num_layers, -1)
+        return self.layout.together(groups, self.marks)
+
+
+@final
+class ReadingEncoder:
+    """The hooks of one text encoder."""
+
+    def __init__(self, name: str, module: Any, replacements: Replacements) -> None:  # noqa: ANN401  (transformers')
+        """Name an encoder; it is as it was until something is put in.
+
+        Args:
+            name: As placements of tokens name it.
+            module: The text encoder.
+            replacements: What is in.
+        """
+        self.name, self.module = name, module
+        self._replacements = replacements
+        self._of_embedding: dict[int, RemovableHandle] = {}
+        self._wide: list[RemovableHandle] = []
+        self._call: EncoderCall | None = None
+
+    @property
+    def dim(self) -> int:
+        """The plain width of its features."""
+        return self.module.get_input_embeddings().embedding_dim
+
+    def put(self, replacement: Replacement) -> None:
+        """Let a replacement's vectors stand in the place of its tokens."""
+        if self.name in replacement.vectors:
+            hook = self._replacing(replacement)
+            self._of_embedding[id(replacement)] = self.module.get_input_embeddings().register_forward_hook(hook)
+
+    def take(self, replacement: Replacement) -> None:
+        """Take a replacement's vectors out again."""
+        handle = self._of_embedding.pop(id(replacement), None)
+        if handle is not None:
+            handle.remove()
+
+    def widen(self, layout: Callable[[], FeatureLayout]) -> None:
+        """Let features be wide until ``narrow``.
+
+        Args:
+            layout: What they are made of now.
+        """
+        if self._wide:
+            return
+        self._wide = [
+            self.module.register_forward_pre_hook(self._begin(layout), with_kwargs=True),
+            self.module.register_forward_hook(self._end, always_call=True),
+        ]
+        for path, module in self.module.named_modules():
+            if path.endswith("final_layer_norm"):  # pipelines apply it themselves to the states that clip_skip picks
+                self._wide += _norm_of_each(module, layout)
+
+    def narrow(self) -> None:
+        """Let features have their plain width again."""
+        for handle in self._wide:
+            handle.remove()
+        self._wide.clear()
+
+    def _begin(self, layout: Callable[[], FeatureLayout]) -> Any:  # noqa: ANN401  (a hook)
+        """A pre-hook: mark tokens, and repeat a batch of prompts for every layer if a layer-wise token is in it."""
+
+        def begin(
+            module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            ids = arguments[0] if arguments else keywords.get("input_ids")
+            if not isinstance(ids, Tensor):
+                return arguments, keywords
+            now, layerwise = layout(), self._replacements.layerwise_ids
+            runs = now.num_layers if bool(torch.isin(ids, _like(layerwise, ids)).any()) else 1
+            marked = [number if one is not None else -1 for number, one in self._replacements.marked.items()]
+            call = self._call = EncoderCall(now, runs, ids.unsqueeze(-1) == _like(marked, ids))
+            count = len(ids)
+            repeated = {key: call.repeated(value, count) for key, value in keywords.items()}
+            return tuple(call.repeated(value, count) for value in arguments), repeated
+
+        return begin
+
+    def _end(self, module: nn.Module, arguments: object, output: Any) -> Any:  # noqa: ANN401  (an output)
+        """Join the states of a call's runs; after an error, of which there is no output, only forget the call."""
+        call, self._call = self._call, None
+        if call is None or output is None:
+            return output
+        if isinstance(output, ModelOutput):
+            for key in list(output.keys()):
+                output[key] = call.joined(output[key])
+            return output
+        return call.joined(output)
+
+    def _replacing(self, replacement: Replacement) -> Any:  # noqa: ANN401  (a hook)
+        """A forward hook of the embedding: vectors in the place of tokens."""
+        vectors = replacement.vectors[self.name]
+
+        def replace(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            ids, runs = arguments[0], 1 if self._call is None else self._call.runs
+            for place, number in enumerate(replacement.token_ids):
+                rows = _of_runs(vectors[:, place], runs, len(ids) // runs)
+                output = torch.where((ids == number).unsqueeze(-1), rows.unsqueeze(1).to(output), output)
+            return output
+
+        return replace
+
+
+def _norm_of_each(norm: nn.Module, layout: Callable[[], FeatureLayout]) -> list[RemovableHandle]:
+    """Hooks of a norm that takes wide features, too: the features of each layer are normed, marks stay."""
+    waiting: list[Tensor] = []
+
+    def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        waiting.clear()
+        if layout().is_plain(arguments[0]):
+            return arguments
+        groups, marks = layout().apart(arguments[0])
+        waiting.append(marks)
+        return (groups,)
+
+    def after(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
+        return layout().together(output, waiting.pop()) if waiting else output
+
+    return [norm.register_forward_pre_hook(before), norm.register_forward_hook(after)]
+
+
+def _like(numbers: Sequence[int], ids: Tensor) -> Tensor:
+    return torch.tensor(numbers, dtype=ids.dtype, device=ids.device)
+
+
+def _of_runs(vectors: Tensor, runs: int, count: int) -> Tensor:
+    """Return a token's vectors ``(n or 1, L or 1, dim)`` for every row of a batch, ``(1 or n or runs · count, dim)``.
+
+    In a single run of the encoder, where no layer is meant, layers have their mean.
+    """
+    if runs == 1:
+        return vectors[:, 0] if vectors.shape[1] == 1 else vectors.mean(1)
+    return vectors.expand(count, runs, -1).transpose(0, 1).flatten(0, 1)

@@ -1,0 +1,132 @@
+"""What stands in the place of tokens, and which of several replacements counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from orthoplex.concepts import Token
+from orthoplex.concepts.tokens.token import Placement
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """What stands in the place of k tokens.
+
+    Attributes:
+        token_ids: The k ids.
+        vectors: Text encoder to ``(n or 1, k, L or 1, dim)``: of every prompt of a batch or of all, of every one of the
+            base's L cross-attention layers or of all; empty leaves the rows of the embedding.
+        keys_values: Cross-attention layer to what it adds to keys and values at each token, ``(k, 2, out)``.
+    """
+
+    token_ids: tuple[int, ...]
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    keys_values: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def of(token_ids: Sequence[int], tokens: Sequence[Token], layers: Sequence[str]) -> Replacement:
+        """Return what tokens of one kind put in the place of ids.
+
+        Args:
+            token_ids: The k ids.
+            tokens: What stands in the place of each.
+            layers: The base's cross-attention layers.
+        """
+        placements = [token.placement for token in tokens]
+        vectors = {
+            encoder: torch.stack([_by_layer(placement, encoder, layers) for placement in placements]).unsqueeze(0)
+            for encoder in placements[0].vectors
+        }
+        keys_values = {
+            layer: torch.stack([placement.keys_values[layer] for placement in placements])
+            for layer in placements[0].keys_values
+        }
+        return Replacement(tuple(token_ids), vectors, keys_values)
+
+    def beyond_rows(self, device: torch.device) -> Replacement:
+        """Return the part that rows of the embedding cannot hold, apart from any graph, on a device."""
+        return Replacement(
+            self.token_ids,
+            {encoder: vectors.detach() for encoder, vectors in self.vectors.items()} if self.is_layerwise else {},
+            {layer: values.detach().to(device) for layer, values in self.keys_values.items()},
+        )
+
+    @property
+    def is_layerwise(self) -> bool:
+        """True if layers have vectors of their own."""
+        return any(vectors.shape[2] > 1 for vectors in self.vectors.values())
+
+    @property
+    def is_wide(self) -> bool:
+        """True if it needs more of the text features than their plain width."""
+        return self.is_layerwise or bool(self.keys_values)
+
+
+@final
+class Replacements:
+    """The replacements that are in, in the order in which they came; later ones win.
+
+    A later replacement without keys and values also removes those of earlier ones for its tokens.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._every: list[Replacement] = []
+
+    def add(self, replacement: Replacement) -> None:
+        """Put a replacement in, over all others."""
+        self._every.append(replacement)
+
+    def remove(self, replacement: Replacement) -> None:
+        """Take a replacement out."""
+        self._every = [other for other in self._every if other is not replacement]
+
+    @property
+    def is_wide(self) -> bool:
+        """True if any needs more of the text features than their plain width."""
+        return any(replacement.is_wide for replacement in self._every)
+
+    @property
+    def is_layerwise(self) -> bool:
+        """True if layers have vectors of their own."""
+        return any(replacement.is_layerwise for replacement in self._every)
+
+    @property
+    def layerwise_ids(self) -> tuple[int, ...]:
+        """The ids of the tokens that have a vector for each layer now."""
+        last = self._last([replacement for replacement in self._every if replacement.vectors])
+        return tuple(number for number, (replacement, _) in last.items() if replacement.is_layerwise)
+
+    @property
+    def marked(self) -> dict[int, tuple[Replacement, int] | None]:
+        """Ids that some replacement gives keys and values, to the one that counts and the id's place in it.
+
+        None stands for an id whose last replacement has none.
+        """
+        ids = self._last([replacement for replacement in self._every if replacement.keys_values])
+        last = self._last(self._every)
+        return {number: last[number] if last[number][0].keys_values else None for number in ids}
+
+    @staticmethod
+    def _last(replacements: Sequence[Replacement]) -> dict[int, tuple[Replacement, int]]:
+        """Ids, in the order in which they were first put in, to their last replacement and their place in it."""
+        return {
+            number: (replacement, place)
+            for replacement in replacements
+            for place, number in enumerate(replacement.token_ids)
+        }
+
+
+def _by_layer(placement: Placement, encoder: str, layers: Sequence[str]) -> Tensor:
+    """A token's vectors ``(L or 1, dim)`` in the order of the base's layers."""
+    vectors = placement.vectors[encoder]
+    if not placement.layers:
+        return vectors.unsqueeze(0)
+    order = [placement.layers.index(layer) for layer in layers]
+    return vectors if order == list(range(len(order))) else vectors[order]

@@ -1,0 +1,87 @@
+"""Tokens as values: what they do, what messages call them, and what the tokens of one concept have in common."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from orthoplex.concepts import Concept, save_concept
+from orthoplex.concepts.tokens import learning_class, token_class
+from orthoplex.concepts.tokens.checks import check_tokens
+from orthoplex.concepts.tokens.keys_values import KeysValues, LearnedValues
+from orthoplex.concepts.tokens.layer_vectors import LayerVectors
+from orthoplex.concepts.tokens.stored import only_encoder
+from orthoplex.concepts.tokens.token import Token, named_tensors
+from orthoplex.concepts.tokens.vector import Vector
+from orthoplex.errors import ConceptFileError
+from tests.pico import make_manifest
+
+VECTOR = Vector.of(torch.ones(3))
+LAYERED = LayerVectors.of(torch.ones(2, 3), ("a", "b"))
+KEYED = KeysValues.of(torch.ones(3), {"a": torch.ones(2, 4)})
+KINDS = {"vector": VECTOR, "layer-vectors": LAYERED, "keys-values": KEYED}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_gives_its_class(kind):
+    assert token_class(kind) is type(KINDS[kind]) and KINDS[kind].kind == kind
+    assert learning_class("values") is LearnedValues
+
+
+def test_one_vector_alone_is_a_row_that_any_folder_holds():
+    assert [token.placement.is_one_vector for token in (VECTOR, LAYERED, KEYED)] == [True, False, False]
+
+
+def test_every_number_has_a_name():
+    both = Vector({"text_encoder": torch.ones(3), "text_encoder_2": torch.zeros(5)})
+    names = {name: tuple(tensor.shape) for name, tensor in named_tensors({"<anna>": both, "<rex>": KEYED})}
+    assert names == {
+        "token '<anna>' of text_encoder": (3,),
+        "token '<anna>' of text_encoder_2": (5,),
+        "token '<rex>'": (3,),
+        "keys_values of token '<rex>' in layer 'a'": (2, 4),
+    }
+
+
+def test_tokens_of_no_text_encoder_are_refused():
+    with pytest.raises(
+        ConceptFileError, match="token '<a>' has vectors of no text encoder, allowed is text_encoder al"
+    ):
+        only_encoder("<a>", {})
+    assert only_encoder("<a>", VECTOR.vectors) is VECTOR.vectors["text_encoder"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_of_several_kinds_are_refused_on_saving(kind, tmp_path):
+    other = LAYERED if kind == "vector" else VECTOR
+    concept = Concept(make_manifest(), {}, {"<anna>": KINDS[kind], "<anna>_1": other})
+    message = rf"anna.safetensors: token '<anna>_1' is of kind {other.kind}, allowed is that of '<anna>', {kind}"
+    with pytest.raises(ConceptFileError, match=message):
+        save_concept(concept, tmp_path / "anna.safetensors")
+    assert not (tmp_path / "anna.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        (Vector.of(torch.ones(1, 3)), r"token '<b>' has shape \(1, 3\), allowed is \(dim,\)"),
+        (
+            replace(LAYERED, layers=("b", "a")),
+            "'<b>' has vectors for layers b, a, allowed are those of token '<a>', a, b",
+        ),
+        (LayerVectors.of(torch.ones(0, 3), ()), r"token '<b>' has shape \(0, 3\), allowed is \(dim,\)"),
+        (replace(KEYED, keys_values={"a": torch.ones(4)}), r"'a' have shape \(4,\), allowed is \(2, out\), a key and"),
+        (
+            replace(KEYED, keys_values={"a": torch.ones(2, 5)}),
+            r"'<b>' in layer 'a' have shape \(2, 5\), allowed is that of token '<a>', \(2, 4\)",
+        ),
+        (replace(KEYED, keys_values={}), "'<b>' in layer 'a' have shape none, allowed is that of token '<a>'"),
+    ],
+)
+def test_what_tokens_of_one_concept_must_have_in_common(token: Token, message):
+    with pytest.raises(ConceptFileError, match=message):
+        check_tokens({"<a>": KINDS[token.kind], "<b>": token})
+    check_tokens({"<a>": KINDS[token.kind], "<b>": KINDS[token.kind]})
+    check_tokens({})
