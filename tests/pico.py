@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from orthoplex.adapters import LowRank
@@ -143,6 +144,11 @@ def make_manifest(name: str = "anna", *, base: BaseIdentity = PICO_IDENTITY, kin
     )
 
 
+def linear_layers(base: Base, selection: str, text_encoder: bool = False) -> dict[str, nn.Linear]:
+    """The linear layers of a selection, by name."""
+    return {name: layer.linear for name, layer in base.family.layers(selection, text_encoder=text_encoder).items()}
+
+
 def make_concept(
     base: Base,
     name: str = "anna",
@@ -163,7 +169,7 @@ def make_concept(
     """
     generator = torch.Generator().manual_seed(seed)
     layers = {}
-    chosen = {} if selection == "none" else base.linear_layers(selection, text_encoder=text_encoder)
+    chosen = {} if selection == "none" else linear_layers(base, selection, text_encoder=text_encoder)
     for i, (layer, linear) in enumerate(chosen.items()):
         rank = ranks[i % len(ranks)]
         layers[layer] = LowRank(

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from orthoplex import __version__
 from orthoplex.adapters import LowRank
+from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest import Manifest
 from orthoplex.concepts.tensors import tensor_bytes
-
-_KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
-"""How the names of the layers end that make keys and values of the text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +103,14 @@ class Concept:
 
     @property
     def changes_keys_values_alone(self) -> bool:
-        """Whether keys and values of cross-attention are what it changes, and all: its layers see the text alone."""
+        """True if every changed layer is a cross-attention key or value projection: such layers see the text alone."""
         return bool(self.layers) and not self.layers_besides_keys_values
 
     @property
     def layers_besides_keys_values(self) -> list[str]:
-        """The names of the layers it changes that are no keys or values of cross-attention."""
-        return [layer for layer in self.layers if not layer.endswith(_KEYS_VALUES)]
+        """The names of the changed layers that are no such projections; all, where no table knows the base's family."""
+        table = layer_table(self.manifest.base.family)
+        return [layer for layer in self.layers if table is None or not table.reads_features(layer)]
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors as the file names them: ``<layer>.lora_A.weight`` is down, ``<layer>.lora_B.weight`` is up."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from orthoplex.models import Base
-from orthoplex.training.text import encode_ids, text_features, word_spread
+from orthoplex.training.text import word_spread
 
 
 @final
@@ -37,8 +37,8 @@ class KeyValueLayout:
     def of(base: Base, class_word: str, *, keys: bool = True) -> "KeyValueLayout":
         """Measure a base: root mean squares of what its layers compute for the class word, per spread of embeddings."""
         spread = word_spread(base).deviation.square().mean().sqrt().item()
-        features = text_features(base, encode_ids(base, [class_word])).float()
-        linears, layers = base.linear_layers("cross-attention-kv"), base.cross_attention_layers
+        features = base.family.condition([class_word]).features.float()
+        linears, layers = base.family.feature_layers(), base.cross_attention_layers
 
         def size(name: str) -> float:
             return functional.linear(features, linears[name].weight.float()).square().mean().sqrt().item()

@@ -12,7 +12,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import gather_grams, observed_inputs
 from tests.models.test_vectors import DIM, LAYERS, PROMPTS, encode, features, keys, latents, random_vectors, untouched
-from tests.pico import make_concept
+from tests.pico import linear_layers, make_concept
 
 
 def of_tokens(base, count, *, seed=0):
@@ -28,7 +28,7 @@ def of_token(added, position=0):
 @contextmanager
 def added_by_hand(base, positions, added):
     """Add ``added[layer][:, row]`` to keys (row 0) and values (row 1) where ``positions (n, length, k)`` are true."""
-    handles, linears = [], base.linear_layers("cross-attention-kv")
+    handles, linears = [], linear_layers(base, "cross-attention-kv")
     for layer, values in added.items():
         for row, name in enumerate(("to_k", "to_v")):
             term = positions.float() @ values[:, row]
@@ -105,7 +105,7 @@ def test_a_concept_alone_is_the_same_among_others_bit_by_bit(pico):
 def test_each_of_two_in_a_prompt_adds_its_own(pico):
     anna, rex = (make_concept(pico, name, selection="none", keys_values=True) for name in ("anna", "rex"))
     rex = replace(rex, keys_values={"<rex>": {layer: -v for layer, v in anna.keys_values["<anna>"].items()}})
-    linears = pico.linear_layers("cross-attention-kv")
+    linears = linear_layers(pico, "cross-attention-kv")
     layer = pico.cross_attention_layers[0]
     seen = []
     for change in (merge([(anna, 1.0), (rex, 1.0)]), replace(merge([(anna, 1.0), (rex, 1.0)]), keys_values={})):
