@@ -84,7 +84,7 @@ pool: pretraining-env
 	test -f work/pool/concepts.json || { $(BIN)/python -m pretraining.assets && $(BIN)/python -m pretraining.pool; }
 
 bench: env pool
-	$(BIN)/python -m orthoplex.benchmark.merge_cost
+	$(BIN)/python -m benchmarks.merge_cost
 	$(BIN)/python -m orthoplex.benchmark.training_cost
 	$(BIN)/python -m orthoplex.benchmark.picture_cost
 	$(BIN)/python -m orthoplex.benchmark.separability

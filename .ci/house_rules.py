@@ -21,6 +21,8 @@ LIGHT_ROOMS = ("cli", "concepts", "errors", "exports", "files", "options", "vign
 """What a door may import at the top: nothing there loads torch before it must (tested)."""
 DOORS = ("orthoplex/cli",)
 """Rooms whose functions import from the package when they are called; everywhere else imports stand at the top."""
+PIPELINES = "orthoplex/models/"
+"""The one room that may reach into a pipeline; the others ask a base's family."""
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -53,6 +55,9 @@ def check_code(path: Path) -> Iterator[str]:
                 yield f"{name}:{node.lineno}: function {node.name} imports from orthoplex; imports stand at the top"
         if name.startswith(DOORS) and node in tree.body and own(node) and heavy(node):
             yield f"{name}:{node.lineno}: a verb imports what it needs when it is called, not at the top"
+        reaches = isinstance(node, ast.Attribute) and node.attr == "pipeline"
+        if reaches and name.startswith("orthoplex/") and not name.startswith(PIPELINES):
+            yield f"{name}:{node.lineno}: .pipeline is for {PIPELINES} alone; ask the base's family"
         if tests or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         allowed = node.func.id == "print" and name.startswith(PRINTING_ROOMS)

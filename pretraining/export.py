@@ -160,7 +160,7 @@ def generate(
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
-    channels_last(pipe)
+    channels_last((pipe.unet, pipe.vae))
     with precision("auto", pipe.device):
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])

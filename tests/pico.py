@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from orthoplex.adapters import LowRank
@@ -182,6 +182,11 @@ def plain_tokens(tokens: Mapping[str, Token]) -> dict[str, Token]:
     }
 
 
+def linear_layers(base: Base, selection: str, text_encoder: bool = False) -> dict[str, nn.Linear]:
+    """The linear layers of a selection, by name."""
+    return {name: layer.linear for name, layer in base.family.layers(selection, text_encoder=text_encoder).items()}
+
+
 def make_concept(
     base: Base,
     name: str = "anna",
@@ -202,7 +207,7 @@ def make_concept(
     """
     generator = torch.Generator().manual_seed(seed)
     layers = {}
-    chosen = {} if selection == "none" else base.linear_layers(selection, text_encoder=text_encoder)
+    chosen = {} if selection == "none" else linear_layers(base, selection, text_encoder=text_encoder)
     for i, (layer, linear) in enumerate(chosen.items()):
         rank = ranks[i % len(ranks)]
         layers[layer] = LowRank(

@@ -17,7 +17,7 @@ from typing import Any
 from orthoplex.benchmark.sources import ConceptSource, training_folder
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import load_base
-from orthoplex.training import ConceptDataset, StepRecord, TrainingConfig, native_resolution, train
+from orthoplex.training import ConceptDataset, StepRecord, TrainingConfig, train
 
 FORMS: dict[str, Mapping[str, Any]] = {
     "none": {"erasure": 0.0},
@@ -110,7 +110,7 @@ def trainings(
             base = load_base(settings.base)
             dataset = ConceptDataset.from_folder(
                 folder,
-                resolution=native_resolution(base),
+                resolution=base.family.resolution,
                 token=source.token,
                 class_word=source.class_word,
                 kind=source.kind,

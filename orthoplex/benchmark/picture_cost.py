@@ -2,7 +2,7 @@
 
     python -m orthoplex.benchmark.picture_cost --output results/picture-cost.json
 
-Both are the same pipeline with the same inputs, timed in turns in one process (see `orthoplex.models.channels_last`).
+Both are the same pipeline with the same inputs, timed in turns in one process (see `Family.channels_last`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from orthoplex.benchmark.report import machine
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.files import write_json
-from orthoplex.models import Base, channels_first, channels_last, load_base
+from orthoplex.models import Base, Conditioning, load_base
 
 
 def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
@@ -28,24 +28,23 @@ def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
 
     Going back reaches every layer behind the first attention, as when concepts are trained.
     """
-    pipeline: Any = base.pipeline
-    unet, vae = pipeline.unet, pipeline.vae
+    family = base.family
     generator = torch.Generator().manual_seed(0)
-    size = unet.config.sample_size
-    latents = torch.randn(batch_size, unet.config.in_channels, size, size, generator=generator).to(base.dtype)
-    context = torch.randn(batch_size, 32, unet.config.cross_attention_dim, generator=generator).to(base.dtype)
-    learned = context.clone().requires_grad_()
+    latents = family.noise(batch_size, generator).to(base.dtype)
+    features = torch.randn(batch_size, 32, family.text_width, generator=generator).to(base.dtype)
+    learned = features.clone().requires_grad_()
+    time_of_all = torch.tensor(500)
 
     @torch.no_grad()
     def denoiser() -> None:
-        unet(latents, 500, context)
+        family.predict(latents, time_of_all, Conditioning(features))
 
     @torch.no_grad()
     def decoder() -> None:
-        vae.decode(latents)
+        family.pixels(latents)
 
     def training() -> None:
-        unet(latents, 500, learned).sample.float().square().mean().backward()
+        family.predict(latents, time_of_all, Conditioning(learned)).float().square().mean().backward()
 
     return {"denoiser": denoiser, "decoder": decoder, "training": training}
 
@@ -66,14 +65,14 @@ def picture_cost(base: Base, *, batch_size: int, rounds: int) -> dict[str, Any]:
     for name, value in (("batch_size", batch_size), ("rounds", rounds)):
         if value < 1:
             raise ConfigurationError(f"picture cost {name} is {value}; allowed: 1 or more")
-    for network in (base.pipeline.unet, base.pipeline.vae):
+    for network in base.family.convolutional():
         network.requires_grad_(False)
     rows: dict[str, Any] = {}
     for name, run in parts(base, batch_size).items():
         seconds: Mapping[str, list[float]] = {"usual": [], "channels last": []}
         for number in range(rounds + 1):
             for layout in seconds if number % 2 else reversed(seconds):
-                (channels_first if layout == "usual" else channels_last)(base.pipeline)
+                (base.family.channels_first if layout == "usual" else base.family.channels_last)()
                 started = time.perf_counter()
                 run()
                 spent = time.perf_counter() - started
@@ -81,9 +80,9 @@ def picture_cost(base: Base, *, batch_size: int, rounds: int) -> dict[str, Any]:
                     seconds[layout].append(spent)
         medians = {layout: statistics.median(times) for layout, times in seconds.items()}
         rows[name] = {"seconds": medians, "ratio": medians["usual"] / medians["channels last"]}
-    channels_first(base.pipeline)
+    base.family.channels_first()
     started = time.perf_counter()
-    channels_last(base.pipeline)
+    base.family.channels_last()
     turning = time.perf_counter() - started
     return {"batch_size": batch_size, "rounds": rounds, "parts": rows, "turning": turning, "machine": machine()}
 

@@ -49,7 +49,7 @@ def run(
     check_charts()
     experiment = load_experiment(Path(path))
     base = load_base(experiment.base)
-    checked("resolution", experiment.resolution, int, Limits(lowest=base.pipeline.vae_scale_factor))  # a latent pixel
+    checked("resolution", experiment.resolution, int, Limits(lowest=base.family.pixels_per_latent))  # a latent pixel
     check_capacity(experiment, base)
     check_pictures(experiment, base)
     workspace = Workspace(base, Path(work))
@@ -124,11 +124,10 @@ def check_pictures(experiment: Experiment, base: Base) -> None:
         PromptError: for a prompt that is too long with all token vectors; names variant and prompt.
     """
     base.check_inference_steps("pictures num_inference_steps", experiment.pictures.num_inference_steps)
-    tokenizer = base.pipeline.tokenizer
-    limit = tokenizer.model_max_length
+    words = base.family.words
     for variant in experiment.variants:
         config = experiment.training_config(variant, experiment.trained[0], experiment.seeds[0])
-        vectors = tokenizer.eos_token * config.num_vectors
+        vectors = words.stand_in(config.num_vectors)
         triggers = {
             source.name: vectors if config.trigger_form == "token" else f"{vectors} {source.class_word}"
             for source in experiment.measured
@@ -142,10 +141,10 @@ def check_pictures(experiment: Experiment, base: Base) -> None:
                 for combination in experiment.combinations[table.name]:
                     texts |= {*table.fill([names[name] for name in combination.shown])}
         for text in sorted(texts):
-            length = len(tokenizer(text, truncation=False, verbose=False).input_ids)
-            if length > limit:
+            room = words.room(text)
+            if room.length > room.limit:
                 shown = text.replace(vectors, f"<{config.num_vectors} token vectors>")
                 raise PromptError(
-                    f"variant {variant.name!r}: prompt {shown!r} has {length - 2} tokens; "
-                    f"allowed: at most {limit - 2}, which base {base.identity.name!r} reads"
+                    f"variant {variant.name!r}: prompt {shown!r} has {room.length} tokens; "
+                    f"allowed: at most {room.limit}, which base {base.identity.name!r} reads"
                 )

@@ -277,7 +277,7 @@ class Study:
         inputs = gather_inputs(
             base, concepts, with_foreign=False, gather=lambda *asked: self.workspace.grams(*asked).grams
         )
-        linears = base.linear_layers("linear", text_encoder=True)
+        linears = base.family.every_layer()
         weights = {layer: linear.weight for layer, linear in linears.items()}
         groups = [group.members for group in self.experiment.groups[max(self.experiment.groups)]]
         return measure_crosstalk(self.variant.name, self.seed, concepts, groups, weights, inputs)

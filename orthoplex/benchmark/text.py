@@ -9,7 +9,6 @@ from typing import final
 
 from torch import Tensor, cat, stack
 
-from orthoplex import vignette
 from orthoplex.benchmark.measurement import TextValue
 from orthoplex.benchmark.settings import PLACEHOLDER, EncoderSettings
 from orthoplex.benchmark.sources import ConceptSource, open_pictures
@@ -27,7 +26,7 @@ from orthoplex.evaluation import (
     shows,
     text_scores,
 )
-from orthoplex.models import EMBEDDED, Base
+from orthoplex.models import Base
 from orthoplex.training import insert_trigger, read_caption_table, with_article
 
 FACTORS = ("scene", "style")
@@ -168,8 +167,8 @@ class ClipReader(TextReader):
 def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str]]) -> TextReader | None:
     """How text alignment is read with an encoder on a base.
 
-    CLIP reads it on any base. With MobileNet, heads do on the embedded base, whose scenes and styles they know, on
-    features of the layer and size that they were fitted on; None on other bases, and with other encoders.
+    CLIP reads it on any base. With MobileNet, heads do on a base that brings them, whose scenes and styles they know,
+    on features of the layer and size that they were fitted on; None on other bases, and with other encoders.
 
     Args:
         encoder: The experiment's.
@@ -178,8 +177,8 @@ def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str
     """
     if isinstance(encoder, ClipEncoder):
         return ClipReader(encoder)
-    if base.identity.family != EMBEDDED or not isinstance(encoder, MobileNetEncoder):
+    if not base.brought.heads or not isinstance(encoder, MobileNetEncoder):
         return None
-    heads = {factor: load_head(vignette.head_file(factor)) for factor in FACTORS}
+    heads = {factor: load_head(base.brought.heads[factor]) for factor in FACTORS}
     fitting = all(head.encoder == encoder.name for head in heads.values())
     return HeadReader(heads, encoder if fitting else EncoderSettings().build(), prompts)

@@ -27,7 +27,7 @@ from orthoplex.files import write_json
 from orthoplex.models import Base, load_base
 from orthoplex.subspaces import choose_rows, proportional_rank, shared_basis_rows
 from orthoplex.training import own_prompts
-from orthoplex.training.text import class_vector, encode_ids, replaced_vectors, text_features
+from orthoplex.training.text import replaced_vectors
 
 TOKEN = "<token>"
 
@@ -76,11 +76,12 @@ class TokenInSlot:
 
 def token_in_slot(base: Base, settings: TokenSlotSettings, slot: int) -> TokenInSlot:
     """Train a token vector for a slot, and say how far it came."""
-    width = base.pipeline.unet.config.cross_attention_dim
+    family = base.family
+    width = family.text_width
     rank = proportional_rank(width, settings.slots)
     chosen = choose_rows("slot", width=width, rank=rank, concept_id=TOKEN, layer="keys and values", slot=slot)
     rows = shared_basis_rows(width, chosen).to(base.dtype)
-    start = class_vector(base, settings.class_word).cpu()
+    start = family.words.class_vector(settings.class_word).cpu()
     manifest = Manifest(
         name="token",
         kind="person",
@@ -92,13 +93,12 @@ def token_in_slot(base: Base, settings: TokenSlotSettings, slot: int) -> TokenIn
     vector = start.clone().unsqueeze(0).requires_grad_()
     optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
     with base.with_tokens({TOKEN: Vector.of(start)}) as numbers:
-        ids = encode_ids(base, own_prompts(manifest))
-        token_ids = [numbers[TOKEN]]
-        places = ids == token_ids[0]
+        ids, token_ids = family.words.ids(own_prompts(manifest)), [numbers[TOKEN]]
+        places = family.words.places(ids, token_ids)[:, 0]
 
         def share() -> Tensor:
             with replaced_vectors(base, token_ids, vector):
-                features = text_features(base, ids)[places.to(base.device)]
+                features = family.condition(ids).features[places.to(base.device)]
             return ((features @ rows.T.to(features)).square().sum(1) / features.square().sum(1)).mean()
 
         with torch.no_grad():

@@ -100,7 +100,7 @@ class TrainingStep:
 
     def __init__(self, base: Base, settings: CostSettings) -> None:
         self.base, self.settings = base, settings
-        self.unet = base.modules()["unet"]
+        self.unet = base.family.denoiser
         configuration: Any = self.unet.config
         size = settings.latent_size or configuration.sample_size
         shape = (settings.batch_size, configuration.in_channels, size, size)
@@ -123,7 +123,8 @@ class TrainingStep:
         Raises:
             ConfigurationError: for an unknown case.
         """
-        layers = self.base.linear_layers(self.settings.layers)
+        chosen = self.base.family.layers(self.settings.layers)
+        layers = {name: layer.linear for name, layer in chosen.items()}
         if name == "frozen":
             yield AdapterTensors([], [])
         elif name == "peft":

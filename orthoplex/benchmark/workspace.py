@@ -35,8 +35,7 @@ from orthoplex.evaluation import Encoder, halves
 from orthoplex.files import folder_made_once, read_json, write_json, write_tensors
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
-from orthoplex.models import EMBEDDED, Base, Foldable, chosen_precision, gather_grams
-from orthoplex.models.identity import inputs_hash, weights_hash
+from orthoplex.models import Base, Foldable, chosen_precision, gather_grams
 from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, silenced, train
 
 CACHE_VERSION = 5
@@ -103,8 +102,8 @@ class Workspace:
 
     def __init__(self, base: Base, folder: Path) -> None:
         self.base, self.folder = base, folder
-        self._inputs = inputs_hash(base.pipeline)
-        self._outputs = weights_hash({"vae": base.pipeline.vae})
+        self._inputs = base.family.inputs_hash()
+        self._outputs = base.family.outputs_hash()
 
     def concept(
         self, source: ConceptSource, config: TrainingConfig, *, resolution: int, message: str
@@ -135,8 +134,8 @@ class Workspace:
             kind=source.kind,
             trigger_form=config.trigger_form,
         )
-        # new tokens take their spread from these prompts, too; those of the embedded base come with it
-        decide = config.uses_foreign_prompts or self.base.identity.family != EMBEDDED
+        # new tokens take their spread from these prompts, too; those that come with a base are always the same
+        decide = config.uses_foreign_prompts or not self.base.brought.foreign_prompts
         foreign = list(default_foreign_prompts(self.base)) if decide else []
         told = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
         request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}

@@ -61,7 +61,7 @@ def train(
     flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
         from orthoplex.models import load_base
-        from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path, native_resolution
+        from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path
         from orthoplex.training import train as learn
 
         output = output or Path(f"{name}.safetensors")
@@ -72,7 +72,7 @@ def train(
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(
             folder,
-            resolution=native_resolution(model),
+            resolution=model.family.resolution,
             token=token,
             class_word=class_word,
             kind=kind,

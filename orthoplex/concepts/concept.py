@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest import Manifest
 from orthoplex.concepts.recipe import Ingredient, Recipe
 from orthoplex.concepts.tokens.token import Placement, Token
 from orthoplex.files import tensor_bytes
-
-_KEYS_VALUES = (".attn2.to_k", ".attn2.to_v")
-"""How the names of the layers end that make keys and values of the text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +77,9 @@ class Concept:
 
     @property
     def layers_besides_keys_values(self) -> list[str]:
-        """The names of the changed layers that are no cross-attention key or value projections."""
-        return [layer for layer in self.layers if not layer.endswith(_KEYS_VALUES)]
+        """The names of the changed layers that are no such projections; all, if no table knows the base's family."""
+        table = layer_table(self.manifest.base.family)
+        return [layer for layer in self.layers if table is None or not table.reads_features(layer)]
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors as the file names them: ``<layer>.lora_A.weight`` is down, ``<layer>.lora_B.weight`` is up."""

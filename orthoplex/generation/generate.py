@@ -13,7 +13,16 @@ from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
 from orthoplex.generation.prompts import contract_prompt, expand_prompt, without_concepts
-from orthoplex.models import Base, Foldable, Precision, channels_last, chosen_precision, precision
+from orthoplex.models import (
+    Base,
+    Foldable,
+    PictureRequest,
+    PictureStep,
+    Precision,
+    chosen_precision,
+    finished,
+    precision,
+)
 from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
@@ -72,25 +81,25 @@ def generate(
     checked("mixed_precision", mixed_precision, Precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
-        channels_last(base.pipeline)
-        asked = (("prompt", prompt), ("negative_prompt", negative_prompt))
-        texts = {key: _contracted(base, key, text) for key, text in asked}
+        base.family.channels_last()
+        prompts = [_contracted(base, "prompt", prompt)]
+        negative_prompt = _contracted(base, "negative_prompt", negative_prompt)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
-        run: Any = base.pipeline_of_a_call()  # diffusers annotates its callback and result too narrowly
         for number, batch in enumerate(batches):
+            generators = [torch.Generator().manual_seed(seed + i) for i in batch]
+            request = PictureRequest(
+                prompts,
+                generators,
+                num_inference_steps,
+                guidance_scale,
+                negative_prompt,
+                pictures_per_prompt=len(batch),
+            )
             with precision(mixed_precision, base.device):
-                result = run(
-                    **texts,
-                    num_images_per_prompt=len(batch),
-                    generator=[torch.Generator().manual_seed(seed + i) for i in batch],
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=guidance_scale,
-                    callback_on_step_end=_reporting(progress, number, len(batches), num_inference_steps),
-                    output_type="np",
-                )
-            _check_finite(result.images, prompt, guidance_scale)
-            pictures.extend(base.pipeline.image_processor.numpy_to_pil(result.images))
+                made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
+            _check_finite(made.pixels, prompt, guidance_scale)
+            pictures.extend(made.images())
     return pictures
 
 
@@ -142,8 +151,12 @@ def _contracted(base: Base, key: str, text: str) -> str:
     """A prompt as the pipeline takes it: a token for every concept, whose vectors it spells out itself."""
     _check_text(text, key)
     text = without_concepts(text, base.recipe.absent_names if base.recipe is not None else ())
-    contracted = contract_prompt(text, base.tokens)
-    _check_length(base, expand_prompt(text, base.tokens), key)
+    expanded, contracted = expand_prompt(text, base.tokens), contract_prompt(text, base.tokens)
+    room = base.family.words.room(contracted)
+    if room.length > room.limit:
+        raise PromptError(
+            f"{key} '{expanded}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+        )
     return contracted
 
 
@@ -156,31 +169,18 @@ def _check_text(text: str, key: str) -> None:
         raise PromptError(f"{key} {text!r} is no UTF-8: {error}") from error
 
 
-def _check_finite(images: np.ndarray, prompt: str, guidance_scale: float) -> None:
-    if not np.isfinite(images).all():
+def _check_finite(pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:
+    if pixels is not None and not np.isfinite(pixels).all():
         raise ConfigurationError(
             f"pictures of {prompt!r} hold numbers that are not finite; guidance_scale is {guidance_scale}, "
             "allowed is what the base can follow"
         )
 
 
-def _check_length(base: Base, text: str, key: str) -> None:
-    tokenizer = base.pipeline.tokenizer
-    length, limit = len(tokenizer(text, truncation=False, verbose=False).input_ids), tokenizer.model_max_length
-    if length > limit:
-        raise PromptError(
-            f"{key} '{text}' has {length - 2} tokens, base '{base.identity.name}' reads at most {limit - 2}"
-        )
-
-
 def _reporting(
-    progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int, steps: int
-) -> Callable[[object, int, object, dict[str, Any]], dict[str, Any]] | None:
+    progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int, request: PictureRequest
+) -> Callable[[PictureStep], None] | None:
     if progress is None:
         return None
-
-    def report(pipeline: object, step: int, timestep: object, values: dict[str, Any]) -> dict[str, Any]:
-        progress(GenerationProgress(step=batch * steps + step + 1, steps=num_batches * steps))
-        return values
-
-    return report
+    steps = request.num_inference_steps
+    return lambda done: progress(GenerationProgress(step=batch * steps + done.step, steps=num_batches * steps))

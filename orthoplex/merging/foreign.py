@@ -40,7 +40,7 @@ def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
     Args:
         prompts: The n prompts.
         ids: Their token ids, ``(n, length)``.
-        embeddings: The embeddings of these tokens, ``(n, length, dim)``.
+        embeddings: The embeddings of these tokens, all numbers of a prompt side by side, ``(n, numbers)``.
     """
     digest = hashlib.sha256("\n".join(prompts).encode())
     digest.update(ids.cpu().contiguous().numpy().tobytes())

@@ -9,80 +9,96 @@ from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.models.base import Base, Undo
-    from orthoplex.models.families import load_base
+    from orthoplex.models.brought import Brought
+    from orthoplex.models.families import FAMILIES
+    from orthoplex.models.families.conditioning import Conditioning
+    from orthoplex.models.families.family import Family, Layer
+    from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
+    from orthoplex.models.families.words import Words, WordSpread
     from orthoplex.models.folding import Foldable
-    from orthoplex.models.inputs import (
-        collected_grams,
-        gather_grams,
-        observed_inputs,
-        see_text_alone,
-        show_text,
-        text_layers,
-    )
-    from orthoplex.models.layers import SELECTIONS, is_text_encoders
-    from orthoplex.models.layout import channels_first, channels_last
+    from orthoplex.models.inputs import collected_grams, gather_grams, observed_inputs, show_text
+    from orthoplex.models.layers import SELECTIONS
+    from orthoplex.models.layout import channels_last
+    from orthoplex.models.loading import load_base
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
-    from orthoplex.models.versions import EMBEDDED, FAMILIES
+    from orthoplex.models.schedules import DiscreteSchedule, Schedule
+    from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
 
 __getattr__ = exports(
     __name__,
     {
         "Base": "base",
+        "Brought": "brought",
         "ClipNetwork": "vision",
+        "Conditioning": "families.conditioning",
         "DinoNetwork": "vision",
+        "DiscreteSchedule": "schedules",
         "EMBEDDED": "versions",
-        "FAMILIES": "versions",
+        "FAMILIES": "families",
+        "Family": "families.family",
         "Foldable": "folding",
+        "Layer": "families.family",
+        "PictureRequest": "families.pictures",
+        "PictureStep": "families.pictures",
+        "Pictures": "families.pictures",
         "Precision": "mixed_precision",
         "SELECTIONS": "layers",
+        "Schedule": "schedules",
         "Undo": "base",
-        "channels_first": "layout",
+        "WordSpread": "families.words",
+        "Words": "families.words",
         "channels_last": "layout",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
         "chosen_precision": "mixed_precision",
         "collected_grams": "inputs",
+        "finished": "families.pictures",
         "gather_grams": "inputs",
         "has_fast_bf16": "mixed_precision",
-        "is_text_encoders": "layers",
-        "load_base": "families",
+        "load_base": "loading",
         "load_clip": "vision",
         "load_dino": "vision",
         "observed_inputs": "inputs",
         "precision": "mixed_precision",
-        "see_text_alone": "inputs",
         "show_text": "inputs",
-        "text_layers": "inputs",
     },
 )
 
 __all__ = [
     "Base",
+    "Brought",
     "ClipNetwork",
+    "Conditioning",
     "DinoNetwork",
+    "DiscreteSchedule",
     "EMBEDDED",
     "FAMILIES",
+    "Family",
     "Foldable",
+    "Layer",
+    "PictureRequest",
+    "PictureStep",
+    "Pictures",
     "Precision",
     "SELECTIONS",
+    "Schedule",
     "Undo",
-    "channels_first",
+    "WordSpread",
+    "Words",
     "channels_last",
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "chosen_precision",
     "collected_grams",
+    "finished",
     "gather_grams",
     "has_fast_bf16",
-    "is_text_encoders",
     "load_base",
     "load_clip",
     "load_dino",
     "observed_inputs",
     "precision",
-    "see_text_alone",
     "show_text",
-    "text_layers",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +15,16 @@ from torch import Tensor, nn
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity, Recipe, Token
 from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.brought import Brought
+from orthoplex.models.families import family_of
+from orthoplex.models.families.family import Family
 from orthoplex.models.folding import Foldable, check_layer, fold_weights
-from orthoplex.models.layers import all_linear_layers, select_linear_layers
 from orthoplex.models.layout import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
-from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.saving import save_pipeline
 from orthoplex.models.words.extension import TokenExtension, concept_tokens
 from orthoplex.models.words.replacement import Replacement
 from orthoplex.models.words.tokens_in import TokensIn
-
-COMPONENTS = ("unet", "text_encoder")
 
 
 @final
@@ -39,30 +37,41 @@ class Base:
 
     Attributes:
         pipeline: The diffusers pipeline itself; use it for anything, and within ``locked()`` where threads share it.
+            The package asks ``family`` instead.
+        family: What the base can do, whatever its pipeline is made of: layers, prompts, latents, predictions, pictures.
         identity: Which base it is; taken before anything was folded.
+        brought: Prompts and heads that come with the base.
         stored_dtypes: Component to the type of its weights in the folder that it came from; ``save`` keeps it.
     """
 
-    pipeline: StableDiffusionPipeline
+    pipeline: Any
+    family: Family
     identity: BaseIdentity
+    brought: Brought
     stored_dtypes: Mapping[str, torch.dtype]
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
+        pipeline: Any,  # noqa: ANN401  (pipelines share no typed parent)
         identity: BaseIdentity,
         stored_dtypes: Mapping[str, torch.dtype] | None = None,
+        brought: Brought | None = None,
     ) -> None:
-        """Wrap a pipeline; ``load_base`` is the usual way."""
+        """Wrap a pipeline; ``load_base`` does so usually.
+
+        Raises:
+            BaseModelError: When the pipeline is of a class that no family has, or of a version without a layer table.
+        """
         self.pipeline = pipeline
+        self.family = family_of(type(pipeline).__name__)(pipeline, identity)
         self.identity = identity
+        self.brought = brought or Brought()
         self.stored_dtypes = dict(stored_dtypes or {})
         self._undo: Undo | None = None
         self._lock = threading.RLock()
         self._tokens_in = TokensIn(pipeline)
-        for network in (pipeline.unet, pipeline.vae):
-            if network is not None:  # what only costs are measured on has no autoencoder
-                give_contiguous_state(network)
+        for network in self.family.convolutional():
+            give_contiguous_state(network)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock: a copy is another base, with a lock of its own."""
@@ -75,12 +84,12 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where the denoiser's weights are."""
-        return next(self.pipeline.unet.parameters()).device
+        return next(self.family.denoiser.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The data type of the denoiser's weights."""
-        return next(self.pipeline.unet.parameters()).dtype
+        return next(self.family.denoiser.parameters()).dtype
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -121,16 +130,6 @@ class Base:
         with self._lock:
             yield self
 
-    def pipeline_of_a_call(self) -> StableDiffusionPipeline:
-        """The pipeline as it is now, with a scheduler and other memory of a call of its own; networks are shared.
-
-        Schedulers remember their timesteps and earlier predictions, pipelines their guidance: a call that ends half-way
-        leaves nothing of it in ``pipeline``. Take it, and use it, within ``locked()``.
-        """
-        own = copy.copy(self.pipeline)
-        own.scheduler = type(own.scheduler).from_config(own.scheduler.config)
-        return own
-
     def check_inference_steps(self, name: str, value: int) -> None:
         """Refuse more denoising steps than the scheduler has timesteps.
 
@@ -141,27 +140,11 @@ class Base:
         Raises:
             ConfigurationError: Names option, value and limit.
         """
-        limit = self.pipeline.scheduler.config.num_train_timesteps
+        limit = self.family.max_inference_steps
         if value > limit:
             raise ConfigurationError(
                 f"{name} is {value}; allowed are 1 to {limit}, the timesteps of the base's scheduler"
             )
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The components that concepts change: ``unet`` and ``text_encoder``."""
-        return {component: self.pipeline.components[component] for component in COMPONENTS}
-
-    def linear_layers(self, selection: str, text_encoder: bool = False) -> dict[str, nn.Linear]:
-        """The linear layers of a selection, by name.
-
-        Args:
-            selection: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``.
-            text_encoder: Also the text encoder's layers of the same kind.
-
-        Raises:
-            ConfigurationError: For an unknown selection.
-        """
-        return select_linear_layers(self.modules(), selection, text_encoder=text_encoder)
 
     @contextmanager
     def attached(self, adapters: Mapping[str, Adapter]) -> Iterator[Base]:
@@ -171,7 +154,7 @@ class Base:
             BaseModelError: If a layer is missing or of another shape.
         """
         with self._lock:
-            layers = all_linear_layers(self.modules())
+            layers = self.family.every_layer()
             for name, adapter in adapters.items():
                 check_layer(name, (adapter.up.shape[0], adapter.down.shape[1]), layers)
             handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
@@ -328,7 +311,7 @@ class Undo:
         """Fold ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
         self.recipe = change.recipe
-        self._weights = fold_weights(all_linear_layers(base.modules()), change)
+        self._weights = fold_weights(base.family.every_layer(), change)
         try:
             self._tokens: TokenExtension | None = None
             if change.tokens:

@@ -27,7 +27,7 @@ from orthoplex.models.folding import Foldable, fold_weights
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
-from orthoplex.models.versions import EMBEDDED, FAMILIES, version_of
+from orthoplex.models.versions import EMBEDDED, STABLE_DIFFUSION, version_of
 from orthoplex.models.weight_files import STEMS, find_weights, read_headers, stored_dtype, write_weights
 
 _CHANGED = ("unet", "text_encoder")
@@ -70,11 +70,8 @@ class BaseFiles:
                 name: read_json(folder / name / _CONFIGS[name][0]) for name in ("unet", "text_encoder", "scheduler")
             }
             whole = all((folder / name / file).is_file() for name, files in _CONFIGS.items() for file in files)
-            version = version_of(
-                FAMILIES[index["_class_name"]],
-                config["unet"]["cross_attention_dim"],
-                config["scheduler"]["prediction_type"],
-            )
+            is_read = index["_class_name"] == STABLE_DIFFUSION
+            version = version_of(config["unet"]["cross_attention_dim"], config["scheduler"]["prediction_type"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         parts = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
@@ -84,7 +81,7 @@ class BaseFiles:
         named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
         portable = named == STEMS and _EMBEDDING in single["text_encoder"][1].entries
         plain = config["text_encoder"].get("torch_dtype") == "float32"
-        if not (whole and portable and plain and parts == _CONFIGS.keys()):
+        if not (is_read and whole and portable and plain and parts == _CONFIGS.keys()):
             return None
         changed = {name: single[name] for name in _CHANGED}
         digest = _digest(changed, embedded=embedded)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from orthoplex.files import tensor_bytes
 from orthoplex.models.layers import component_name
-
-if TYPE_CHECKING:
-    from orthoplex.models.pipelines import StableDiffusionPipeline
 
 
 def is_hashed(name: str) -> bool:
@@ -46,24 +41,3 @@ def weights_hash(modules: Mapping[str, nn.Module]) -> str:
         digest.update(f"{name} {tuple(values.shape)}\n".encode())
         digest.update(tensor_bytes(values.to(torch.float16)))
     return digest.hexdigest()
-
-
-def inputs_hash(pipeline: StableDiffusionPipeline) -> str:
-    """What decides the inputs of a training besides the weights that concepts change, which ``weights_hash`` covers.
-
-    The decoder does not: it decides finished pictures only.
-
-    Returns:
-        24 hexadecimal digits.
-    """
-    encoding = {"encoder": pipeline.vae.encoder, "quant_conv": pipeline.vae.quant_conv}
-    embedding = pipeline.text_encoder.get_input_embeddings().weight.detach()
-    values = {
-        "encoder": weights_hash({name: module for name, module in encoding.items() if module is not None}),
-        "tokens": hashlib.sha256(embedding.float().cpu().numpy().tobytes()).hexdigest(),
-        "vocabulary": pipeline.tokenizer.get_vocab(),
-        "scheduler": {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")},
-        "schedule": type(pipeline.scheduler).__name__,
-        "scaling": [pipeline.vae.config.scaling_factor, pipeline.vae.config.get("shift_factor")],
-    }
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]

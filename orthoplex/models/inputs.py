@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
+from orthoplex.models.families.conditioning import Conditioning
+from orthoplex.models.families.pictures import PictureRequest, finished
 from orthoplex.models.folding import Foldable
-from orthoplex.models.layers import all_linear_layers, is_text_encoders
-from orthoplex.models.layout import channels_last
 
 BATCH_SIZE = 8
 
@@ -34,17 +33,6 @@ def observed_inputs(linears: Mapping[str, nn.Linear], observe: Observer) -> Iter
     finally:
         for handle in handles:
             handle.remove()
-
-
-def text_layers(base: Base, layers: Iterable[str]) -> frozenset[str]:
-    """Those of some layers whose inputs are positions of the text."""
-    keys_values = base.linear_layers("cross-attention-kv")
-    return frozenset(layer for layer in layers if layer in keys_values or is_text_encoders(layer))
-
-
-def see_text_alone(base: Base, layers: Collection[str]) -> bool:
-    """Whether no layer among these sees pictures."""
-    return len(text_layers(base, layers)) == len(set(layers))
 
 
 @torch.no_grad()
@@ -81,43 +69,40 @@ def gather_grams(
     if not prompts:
         raise ConfigurationError("Gram matrices of 0 prompts were asked for; at least 1 is allowed")
     base.check_inference_steps("num_inference_steps", num_inference_steps)
-    of_text = see_text_alone(base, layers)
+    family = base.family
+    of_text = family.see_text_alone(layers)
     with base.locked(), base.folded(change) if change is not None else nullcontext():
-        run: Any = base.pipeline_of_a_call()
         if not of_text:
-            channels_last(base.pipeline)
+            family.channels_last()
         with collected_grams(base, layers) as seen:
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])
                 if of_text:
-                    show_text(base, run.encode_prompt(batch, base.device, 1, False)[0], seen)
+                    show_text(base, family.condition(batch), seen)
                     continue
-                run(
-                    prompt=batch,
-                    generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=1.0,
-                    output_type="latent",
+                generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
+                finished(
+                    family.picture(
+                        PictureRequest(batch, generators, num_inference_steps, guidance_scale=1.0, decoded=False)
+                    )
                 )
     return {layer: gram.value(layer) for layer, gram in seen.items()}
 
 
-def show_text(base: Base, features: Tensor, seen: Mapping[str, MeanGram]) -> None:
-    """Let layers that see the text take note of its features, as they do in pictures; a text encoder's layers have.
+def show_text(base: Base, conditioning: Conditioning, seen: Mapping[str, MeanGram]) -> None:
+    """Let layers that see the text take note of prompts, as they do in pictures; a text encoder's layers have.
 
     Args:
         base: The base.
-        features: ``(n, length, dim)``, or with more behind for layer-wise tokens and for tokens' keys and values.
+        conditioning: The prompts.
         seen: Where inputs come together, for layers that see the text alone.
     """
-    run, config = base.pipeline.unet, base.pipeline.unet.config
-    projected = (
-        config.get("encoder_hid_dim") or config.get("encoder_hid_dim_type") or config.get("cross_attention_norm")
-    )
-    if base.has_layerwise_tokens or projected:  # what a layer is given, the denoiser alone knows
-        run(features.new_zeros(len(features), config.in_channels, config.sample_size, config.sample_size), 0, features)
+    family, features = base.family, conditioning.features
+    if base.has_layerwise_tokens or not family.passes_features:  # what a layer is given, the denoiser alone knows
+        still = features.new_zeros(len(features), *family.latent_shape)
+        family.predict(still, torch.zeros(len(features), dtype=torch.int64), conditioning)
         return
-    readers = {layer: linear for layer, linear in base.linear_layers("cross-attention-kv").items() if layer in seen}
+    readers = {layer: linear for layer, linear in family.feature_layers().items() if layer in seen}
     for width in {linear.in_features for linear in readers.values()}:
         gram, count = _gram(features[..., :width])
         for layer, linear in readers.items():
@@ -132,7 +117,7 @@ def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, 
     Raises:
         BaseModelError: When a layer is missing.
     """
-    every = all_linear_layers(base.modules())
+    every = base.family.every_layer()
     for layer in layers:
         if layer not in every:
             raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")

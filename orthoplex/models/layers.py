@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from orthoplex.errors import ConfigurationError
-
 SELECTIONS = ("cross-attention-kv", "cross-attention", "attention", "linear")
 
 _UNET_ENDS = {
@@ -32,28 +30,17 @@ def component_name(component: str, path: str) -> str:
     return f"{component}.{path}"
 
 
-def is_text_encoders(layer: str) -> bool:
-    """Whether a layer, by its name, is the text encoder's."""
-    return layer.startswith("text_encoder.")
-
-
 def select_linear_layers(
     modules: Mapping[str, nn.Module], selection: str, *, text_encoder: bool = False
 ) -> dict[str, nn.Linear]:
-    """The linear layers of a selection, by name, in the order of the model.
+    """The linear layers of a selection of a U-Net, by name, in the order of the model.
 
     Args:
         modules: Component to module, with ``unet`` and ``text_encoder``.
-        selection: ``cross-attention-kv`` (keys and values of the text), ``cross-attention`` (with queries and output),
-            ``attention`` (self-attention too), ``linear`` (every linear layer of the transformer blocks, with their
-            input and output projections; time-embedding projections are left out).
+        selection: One of ``SELECTIONS``; ``linear`` is every linear layer of the transformer blocks, with their input
+            and output projections, and without the projections of the time.
         text_encoder: Also the text encoder's attention projections, and its feed-forward layers for ``linear``.
-
-    Raises:
-        ConfigurationError: For an unknown selection.
     """
-    if selection not in SELECTIONS:
-        raise ConfigurationError(f"layer selection '{selection}' is unknown, allowed are {', '.join(SELECTIONS)}")
     chosen: dict[str, nn.Linear] = {}
     for path, module in _linear_modules(modules["unet"]).items():
         if ".attentions." in f".{path}" and (selection == "linear" or path.endswith(_UNET_ENDS[selection])):

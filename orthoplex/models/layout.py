@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from orthoplex.models.pipelines import StableDiffusionPipeline
 
-
-def channels_last(pipeline: StableDiffusionPipeline) -> None:
+def channels_last(networks: Iterable[nn.Module]) -> None:
     """On a CPU, let convolutions keep the channels of a pixel together, which is faster there.
 
     Values are the same; what is computed from them differs by rounding. On other devices, and where it is so already,
     this does nothing. ``python -m orthoplex.benchmark.picture_cost`` measures what it gains.
     """
-    for network in _networks(pipeline):
+    for network in networks:
         if next(network.parameters()).device.type == "cpu" and not _is_channels_last(network):
-            network.to(memory_format=torch.channels_last)
+            _lay_out(network, torch.channels_last)
 
 
-def channels_first(pipeline: StableDiffusionPipeline) -> None:
+def channels_first(networks: Iterable[nn.Module]) -> None:
     """Lay the weights out as they are usually, whatever the device."""
-    for network in _networks(pipeline):
-        network.to(memory_format=torch.contiguous_format)
+    for network in networks:
+        _lay_out(network, torch.contiguous_format)
 
 
 def give_contiguous_state(network: nn.Module) -> None:
@@ -42,8 +40,8 @@ def _contiguous(module: nn.Module, state: dict[str, Any], prefix: str, metadata:
             state[name] = value.contiguous()
 
 
-def _networks(pipeline: StableDiffusionPipeline) -> tuple[Any, Any]:  # torch annotates no memory format of `to`
-    return pipeline.unet, pipeline.vae
+def _lay_out(network: Any, layout: torch.memory_format) -> None:  # noqa: ANN401  (torch annotates no such `to`)
+    network.to(memory_format=layout)
 
 
 def _is_channels_last(network: nn.Module) -> bool:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
-    from orthoplex.training.batches import native_resolution
     from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
     from orthoplex.training.config import TrainingConfig
     from orthoplex.training.dataset import (
@@ -45,7 +44,6 @@ __getattr__ = exports(
         "log_path": "records",
         "merge_for": "inputs",
         "merge_to_folder": "merged_folder",
-        "native_resolution": "batches",
         "own_prompts": "inputs",
         "read_caption_table": "dataset",
         "samples_folder": "records",
@@ -76,7 +74,6 @@ __all__ = [
     "log_path",
     "merge_for",
     "merge_to_folder",
-    "native_resolution",
     "own_prompts",
     "read_caption_table",
     "samples_folder",

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orthoplex.models import Base
+from orthoplex.models import Base, Conditioning, Schedule
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.diffusion import NoiseSchedule
 from orthoplex.training.foreign import PriorPictures
-from orthoplex.training.text import encode_ids, text_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +20,14 @@ class Batch:
     Attributes:
         latents: ``x_0``, ``(b, c, h, w)``.
         noise: ε, the same shape.
-        timesteps: ``(b,)`` int64.
+        times: ``(b,)``, as the base's schedule draws them.
         ids: Token ids of the own items, ``(own, length)``.
         foreign: Which prior pictures follow them, ``(b − own,)`` int64.
     """
 
     latents: Tensor
     noise: Tensor
-    timesteps: Tensor
+    times: Tensor
     ids: Tensor
     foreign: Tensor
 
@@ -39,7 +37,6 @@ class Batch:
         return len(self.ids)
 
 
-@torch.no_grad()
 def encode_latents(base: Base, pixels: Tensor, batch_size: int) -> Tensor:
     """Return the mean latents of pictures, as the denoiser sees them, ``(n, c, h, w)`` float32.
 
@@ -48,18 +45,7 @@ def encode_latents(base: Base, pixels: Tensor, batch_size: int) -> Tensor:
         pixels: ``(n, 3, height, width)`` in [-1, 1].
         batch_size: Pictures at a time.
     """
-    autoencoder = base.pipeline.vae
-    shift = autoencoder.config.get("shift_factor") or 0.0
-    encoded = [
-        autoencoder.encode(part.to(autoencoder.device, autoencoder.dtype)).latent_dist.mean.float()
-        for part in pixels.split(batch_size)
-    ]
-    return (torch.cat(encoded) - shift) * autoencoder.config.scaling_factor
-
-
-def native_resolution(base: Base) -> int:
-    """Return the width and height, in pixels, of the pictures that the base was made for."""
-    return int(base.pipeline.unet.config.sample_size * base.pipeline.vae_scale_factor)
+    return torch.cat([base.family.latents(part) for part in pixels.split(batch_size)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +59,7 @@ class TrainingData:
         empty_ids: Token ids of the empty prompt, ``(length,)``.
         schedule: The base's noise schedule.
         prior: Prior pictures, where prior preservation is on.
-        prior_features: Text features of their prompts, where the text encoder does not change.
+        prior_conditioning: Their prompts, where the text encoder does not change.
         identity: What the draws depend on besides seed and step, so that concepts trained apart share no noise.
     """
 
@@ -81,9 +67,9 @@ class TrainingData:
     captions: Sequence[Tensor]
     ids: Tensor
     empty_ids: Tensor
-    schedule: NoiseSchedule
+    schedule: Schedule
     prior: PriorPictures | None
-    prior_features: Tensor | None
+    prior_conditioning: Conditioning | None
     identity: str
 
     @staticmethod
@@ -94,30 +80,32 @@ class TrainingData:
         """Encode pictures and captions once."""
         pixels = dataset.pixels()
         views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
-        texts = dataset.captions
+        texts, words = dataset.captions, base.family.words
         prior = prior if config.prior_weight > 0 else None
         return TrainingData(
             latents=torch.stack([encode_latents(base, view, config.batch_size) for view in views]),
             captions=[torch.tensor([texts.index(text) for text in item.captions]) for item in dataset.pictures],
-            ids=encode_ids(base, texts),
-            empty_ids=encode_ids(base, [""])[0],
-            schedule=NoiseSchedule.of(base.pipeline.scheduler),
+            ids=words.ids(texts),
+            empty_ids=words.ids([""])[0],
+            schedule=base.family.schedule,
             prior=prior,
-            prior_features=None if prior is None or config.text_encoder else text_features(base, prior.ids),
+            prior_conditioning=None if prior is None or config.text_encoder else base.family.condition(prior.ids),
             identity=dataset.dataset_hash,
         )
 
-    def features(self, base: Base, batch: Batch) -> Tensor:
-        """Return the text features of all items, as ``text_features`` has them; what cannot change is cached."""
-        own = text_features(base, batch.ids)
+    def conditioning(self, base: Base, batch: Batch) -> Conditioning:
+        """Return the prompts of all items as the denoiser takes them; what cannot change is cached."""
+        own = base.family.condition(batch.ids)
         if self.prior is None:
             return own
-        if self.prior_features is None:
-            return torch.cat([own, text_features(base, self.prior.ids[batch.foreign])])
-        return torch.cat([own, self.prior_features[batch.foreign].to(own)])
+        if self.prior_conditioning is None:
+            return Conditioning.cat([own, base.family.condition(self.prior.ids[batch.foreign])])
+        features = own.features
+        prior = self.prior_conditioning.take(batch.foreign).to(features.dtype, features.device)
+        return Conditioning.cat([own, prior])
 
     def batch(self, config: TrainingConfig, step: int) -> Batch:
-        """Draw the batch of a step: pictures, views, captions, noise and timesteps."""
+        """Draw the batch of a step: pictures, views, captions, noise and times."""
         generator = seeded("batch", self.identity, config.seed, step)
         views, count = self.latents.shape[:2]
         chosen = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-config.batch_size // count))])
@@ -132,9 +120,9 @@ class TrainingData:
             latents = torch.cat([latents, self.prior.latents[foreign].to(latents)])
         noise = torch.randn(latents.shape, generator=generator)
         noise = noise + config.noise_offset * torch.randn(*latents.shape[:2], 1, 1, generator=generator)
-        timesteps = torch.randint(0, len(self.schedule), (len(latents),), generator=generator)
+        times = self.schedule.draw(len(latents), generator)
         device = latents.device
-        return Batch(latents, noise.to(device), timesteps.to(device), ids, foreign)
+        return Batch(latents, noise.to(device), times.to(device), ids, foreign)
 
     def _caption(self, index: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
         options = self.captions[index]

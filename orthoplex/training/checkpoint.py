@@ -1,7 +1,7 @@
 """What changes from step to step, and its file: safetensors with a JSON header, never pickle."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from orthoplex.adapters import Adapter
 from orthoplex.errors import ConfigurationError
 from orthoplex.files import write_tensors
-from orthoplex.models import is_text_encoders
 from orthoplex.training.config import TrainingConfig
 
 _TOKENS = "token vectors"
@@ -37,12 +36,24 @@ class TrainingState:
     step: int = 0
 
     @staticmethod
-    def begin(config: TrainingConfig, adapters: Mapping[str, Adapter], vectors: Tensor) -> "TrainingState":
-        """Start with untrained adapters and the initial vectors."""
+    def begin(
+        config: TrainingConfig,
+        adapters: Mapping[str, Adapter],
+        vectors: Tensor,
+        of_text_encoders: Collection[str] = (),
+    ) -> "TrainingState":
+        """Start with untrained adapters and the initial vectors.
+
+        Args:
+            config: All knobs.
+            adapters: Layer name to adapter.
+            vectors: What learns of the tokens.
+            of_text_encoders: Those of the layers that are a text encoder's.
+        """
         parameter = nn.Parameter(vectors.clone())
         weights: dict[bool, list[nn.Parameter]] = {False: [], True: []}  # whether they are the text encoder's
         for layer, adapter in adapters.items():
-            weights[is_text_encoders(layer)] += adapter.parameters()
+            weights[layer in of_text_encoders] += adapter.parameters()
         of_text = config.text_encoder_learning_rate or config.weight_learning_rate
         groups = [
             {"params": weights[False], "lr": config.weight_learning_rate, "weight_decay": config.weight_decay},

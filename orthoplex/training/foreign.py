@@ -10,13 +10,12 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base, text_layers
+from orthoplex.models import Base, Conditioning
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import insert_trigger
-from orthoplex.training.diffusion import NoiseSchedule
 from orthoplex.training.erasure import ErasureStatistics, collecting
-from orthoplex.training.sampling import run_pipeline
-from orthoplex.training.text import class_vector, encode_ids, replaced_vectors, text_features, word_spread
+from orthoplex.training.sampling import make_pictures
+from orthoplex.training.text import replaced_vectors, word_spread
 
 CLASS_WORDS = ("person", "animal", "food", "vehicle", "object", "plant", "building", "place", "painting")
 """Class words that foreign concepts may have, besides the concept's own."""
@@ -127,7 +126,7 @@ def random_vectors(base: Base, words: Sequence[str], *, num_vectors: int, genera
     spread, count = word_spread(base), len(words)
     if not words:  # of fewer than four foreign prompts none has a token
         return torch.zeros(0, num_vectors, len(spread.mean))
-    centres = {word: class_vector(base, word).cpu() for word in dict.fromkeys(words)}
+    centres = {word: base.family.words.class_vector(word).cpu() for word in dict.fromkeys(words)}
     noise = torch.randn(count, num_vectors, len(spread.mean), generator=generator) * spread.deviation
     strength = 0.5 + 1.2 * torch.rand(count, 1, 1, generator=generator)
     vectors = torch.stack([centres[word] for word in words]).unsqueeze(1) + strength * noise
@@ -175,8 +174,8 @@ def make_prior_pictures(base: Base, config: TrainingConfig, prompts: Sequence[st
     latents = []
     for start in range(0, len(chosen), config.batch_size):
         part = chosen[start : start + config.batch_size]
-        latents.append(run_pipeline(base, quick, part, seed=config.seed + start, output_type="latent").float())
-    return PriorPictures(torch.cat(latents), encode_ids(base, chosen))
+        latents.append(make_pictures(base, quick, part, seed=config.seed + start, decoded=False).latents.float())
+    return PriorPictures(torch.cat(latents), base.family.words.ids(chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +186,13 @@ class ForeignInputs:
         ids: Token ids of the prompts, ``(n, length)``.
         vectors: What stands in the place of the concept's k tokens, ``(n, k, dim)``.
         noisy: Noised latents, ``(n, c, h, w)``.
-        timesteps: How noised, ``(n,)`` int64.
+        times: How noised, ``(n,)``, as the base's schedule has them.
     """
 
     ids: Tensor
     vectors: Tensor
     noisy: Tensor
-    timesteps: Tensor
+    times: Tensor
 
     def __len__(self) -> int:
         """The number of inputs."""
@@ -201,12 +200,12 @@ class ForeignInputs:
 
     def take(self, chosen: Tensor) -> "ForeignInputs":
         """The inputs numbered ``chosen``."""
-        return ForeignInputs(self.ids[chosen], self.vectors[chosen], self.noisy[chosen], self.timesteps[chosen])
+        return ForeignInputs(self.ids[chosen], self.vectors[chosen], self.noisy[chosen], self.times[chosen])
 
-    def features(self, base: Base, token_ids: Sequence[int]) -> Tensor:
-        """Return what the text encoder says of all of them, ``(n, length, dim)``; see ``predict``."""
+    def conditioning(self, base: Base, token_ids: Sequence[int]) -> Conditioning:
+        """Return all of the prompts as the denoiser takes them; see ``predict``."""
         with replaced_vectors(base, token_ids, self.vectors):
-            return text_features(base, self.ids).to(base.dtype)
+            return base.family.condition(self.ids).to(base.dtype)
 
     def predict(self, base: Base, token_ids: Sequence[int]) -> Tensor:
         """Return what the denoiser predicts for all of them, ``(n, c, h, w)``, with whatever is attached now.
@@ -215,8 +214,7 @@ class ForeignInputs:
             base: The base; its tokenizer knows the concept's tokens.
             token_ids: The k ids of the concept's tokens.
         """
-        features = self.features(base, token_ids)
-        return base.pipeline.unet(self.noisy.to(features), self.timesteps.to(features.device), features).sample
+        return base.family.predict(self.noisy, self.times, self.conditioning(base, token_ids))
 
 
 def draw_foreign_inputs(
@@ -233,21 +231,19 @@ def draw_foreign_inputs(
         base: The base; its tokenizer knows the concept's tokens.
         prompts: Foreign prompts.
         vectors: ``(len(prompts.tokened), k, dim)``: what stands in the place of the concept's tokens.
-        latents: Prior latents ``(n, c, h, w)``, noised at any timestep; None takes pure noise at late timesteps.
-        generator: Decides order, noise and timesteps.
+        latents: Prior latents ``(n, c, h, w)``, noised at any time; None takes pure noise at late times.
+        generator: Decides order, noise and times.
     """
-    unet, schedule = base.pipeline.unet, NoiseSchedule.of(base.pipeline.scheduler)
-    ids = encode_ids(base, [*prompts.tokened, *prompts.plain])
+    schedule = base.family.schedule
+    ids = base.family.words.ids([*prompts.tokened, *prompts.plain])
     vectors = torch.cat([vectors, torch.zeros(len(prompts.plain), *vectors.shape[1:])])
     order = torch.randperm(len(ids), generator=generator)
-    shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    noise = torch.randn(len(ids), *shape, generator=generator)
-    earliest = 0 if latents is not None else int(_PURE_NOISE_FROM * len(schedule))
-    timesteps = torch.randint(earliest, len(schedule), (len(ids),), generator=generator)
+    noise = base.family.noise(len(ids), generator)
+    times = schedule.draw(len(ids), generator, earliest=0.0 if latents is not None else _PURE_NOISE_FROM)
     noisy = noise
     if latents is not None:
-        noisy = schedule.add_noise(latents[order % len(latents)].cpu(), noise, timesteps)
-    return ForeignInputs(ids[order], vectors[order], noisy, timesteps)
+        noisy = schedule.add_noise(latents[order % len(latents)].cpu(), noise, times)
+    return ForeignInputs(ids[order], vectors[order], noisy, times)
 
 
 @torch.no_grad()
@@ -271,7 +267,7 @@ def gather_statistics(
         token_ids: The k ids of the concept's tokens.
     """
     weights = position_weights(base, inputs.ids, token_ids)
-    with collecting(linears, adapters, text_layers(base, adapters)) as collector:
+    with collecting(linears, adapters, base.family.text_layers(adapters)) as collector:
         for chosen in torch.arange(len(inputs)).split(config.batch_size):
             collector.weights = weights[chosen]
             inputs.take(chosen).predict(base, token_ids)
@@ -290,9 +286,9 @@ def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tenso
         ids: Token ids of the prompts, ``(n, length)``.
         token_ids: Those of the concepts' tokens.
     """
-    tokenizer = base.pipeline.tokenizer
-    ended = (ids == tokenizer.eos_token_id).cumsum(1) > 0
-    filling = ended | (ids == tokenizer.bos_token_id)
-    tokens = torch.isin(ids, torch.tensor(list(token_ids))) & ~filling
+    words = base.family.words
+    filling = words.filling(ids)
+    tokens = words.places(ids, token_ids).any(1) & ~filling
     groups = [group for group in (filling, tokens, ~(filling | tokens)) if group.any()]
-    return sum((group / group.sum() for group in groups), torch.zeros(ids.shape)) * (ids.numel() / len(groups))
+    shares = (group / group.sum() for group in groups)
+    return sum(shares, torch.zeros(filling.shape)) * (filling.numel() / len(groups))

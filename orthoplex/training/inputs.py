@@ -30,9 +30,8 @@ from orthoplex.merging import (
 )
 from orthoplex.merging.choice import heard
 from orthoplex.merging.merge import check_pairs, chosen_default
-from orthoplex.models import Base, Foldable, gather_grams, is_text_encoders
+from orthoplex.models import Base, Foldable, gather_grams
 from orthoplex.training.prompts import default_foreign_prompts
-from orthoplex.training.text import encode_ids
 
 NUM_FOREIGN = 64
 """Foreign prompts that are pictured for algorithms that ask for them."""
@@ -127,6 +126,7 @@ def inputs_for(
     told = {"with_foreign": way.needs_foreign, "gather": gather}
     ordered = heard(check_pairs(concepts), scale)
     members = [concept for concept, _ in ordered]
+    is_text_encoders = base.family.is_text_encoders
     of_text = gather_inputs(base, members, **told, only=is_text_encoders)
     merged = merge_layers(way, ordered, of_text, only=is_text_encoders)
     if not merged:
@@ -169,7 +169,7 @@ def gather_inputs(
         return InputGrams({concept.content_hash: {} for concept in concepts})
     made: Gather = gather or (lambda change, asked, texts: gather_grams(base, asked, texts, change=change))
     grams = {}
-    of_text = set(names) <= base.linear_layers("cross-attention-kv").keys()
+    of_text = set(names) <= base.family.feature_layers().keys()
     for concept in concepts:
         if of_text and not common and concept.inputs is not None:
             grams[concept.content_hash] = dict.fromkeys(names, stored_gram(concept.inputs))
@@ -198,9 +198,9 @@ def foreign_gram(base: Base) -> ForeignGram:
     """
     prompts = tuple(dict.fromkeys(default_foreign_prompts(base)))[:NUM_FOREIGN]
     with base.locked():
-        ids = encode_ids(base, prompts)
-        table = base.pipeline.text_encoder.get_input_embeddings().weight
-        key = prompts_key(prompts, ids, table[ids.to(table.device)])
+        words = base.family.words
+        ids = words.ids(prompts)
+        key = prompts_key(prompts, ids, words.embeddings(ids))
         stored = stored_foreign_gram(base.identity.hash, key)
         if stored is not None:
             return stored
@@ -209,9 +209,9 @@ def foreign_gram(base: Base) -> ForeignGram:
                 f"base '{base.identity.name}' has concepts folded in; allowed is asking the base alone, after "
                 "restore(), what it answers for foreign prompts"
             )
-        layer = next(iter(base.linear_layers("cross-attention-kv")))
+        layer = next(iter(base.family.layers("cross-attention-kv")))
         found = ForeignGram(gather_grams(base, [layer], prompts)[layer], key)
-    if base.pipeline.text_encoder.dtype == torch.float32:
+    if words.dtype == torch.float32:
         store_foreign_gram(base.identity.hash, found)
     return found
 

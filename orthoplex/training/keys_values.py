@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from orthoplex.models import Base
-from orthoplex.training.text import encode_ids, text_features, word_spread
+from orthoplex.training.text import word_spread
 
 
 @torch.no_grad()
@@ -18,8 +18,8 @@ def key_value_units(base: Base, class_word: str) -> dict[str, tuple[float, float
         class_word: The ordinary word for what the concept is.
     """
     spread = word_spread(base).deviation.square().mean().sqrt().item()
-    features = text_features(base, encode_ids(base, [class_word])).float()
-    linears, layers = base.linear_layers("cross-attention-kv"), base.cross_attention_layers
+    features = base.family.condition([class_word]).features.float()
+    linears, layers = base.family.feature_layers(), base.cross_attention_layers
 
     def size(name: str) -> float:
         return functional.linear(features, linears[name].weight.float()).square().mean().sqrt().item()

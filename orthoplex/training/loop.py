@@ -35,7 +35,7 @@ from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
-from orthoplex.training.sampling import run_pipeline
+from orthoplex.training.sampling import make_pictures
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.silence import silenced
 from orthoplex.training.stages import Stage, StageWork, foreign_material, ready_stage, stages
@@ -106,7 +106,8 @@ def train(
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config)
         vectors = run.learning.initial().to(base.device)
-    state = TrainingState.begin(config, run.adapters(base.device), vectors)
+    of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
+    state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
     _check_outputs(output, resume=resume, overwrite=overwrite)
     steps = _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign)
     records = _alone(output, steps)
@@ -270,12 +271,11 @@ def _check_finite(loss: Tensor, run: Run, step: int) -> None:
 
 def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batch: Batch) -> Tensor:
     """Loss of the concept's own items, plus ``prior_weight`` times that of the prior pictures."""
-    unet = base.pipeline.unet
     with precision(config.mixed_precision, base.device):
-        features = data.features(base, batch)
-        noisy = data.schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
-        prediction = unet(noisy.to(base.dtype), batch.timesteps, features.to(base.dtype)).sample
-    losses = data.schedule.losses(prediction, batch.latents, batch.noise, batch.timesteps, config.min_snr_gamma)
+        conditioning = data.conditioning(base, batch)
+        noisy = data.schedule.add_noise(batch.latents, batch.noise, batch.times)
+        prediction = base.family.predict(noisy, batch.times, conditioning)
+    losses = data.schedule.losses(prediction, batch.latents, batch.noise, batch.times, config.min_snr_gamma)
     own = losses[: batch.own].mean()
     return own if batch.own == len(losses) else own + config.prior_weight * losses[batch.own :].mean()
 
@@ -308,7 +308,7 @@ def _samples(base: Base, dataset: ConceptDataset, work: StageWork, output: Path,
         for prompt in config.sample_prompts or KINDS[dataset.kind].captions[:1]
     ]
     with work.put_in():
-        images = run_pipeline(base, config, prompts, seed=config.seed, output_type="pil")
+        images = make_pictures(base, config, prompts, seed=config.seed).images()
     folder = samples_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):

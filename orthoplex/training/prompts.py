@@ -2,8 +2,7 @@
 
 from itertools import cycle, islice
 
-from orthoplex import vignette
-from orthoplex.models import EMBEDDED, Base
+from orthoplex.models import Base
 
 _WRITTEN = (
     "a photo of a person",
@@ -82,5 +81,5 @@ FOREIGN_PROMPTS = (
 
 
 def default_foreign_prompts(base: Base) -> tuple[str, ...]:
-    """Return the prompts that come with the embedded base, or ``FOREIGN_PROMPTS`` for any other."""
-    return tuple(vignette.foreign_prompts()) if base.identity.family == EMBEDDED else FOREIGN_PROMPTS
+    """Return the prompts that come with a base, or ``FOREIGN_PROMPTS`` where none do."""
+    return base.brought.foreign_prompts or FOREIGN_PROMPTS

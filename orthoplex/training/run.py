@@ -15,7 +15,6 @@ from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
-from orthoplex.models.identity import inputs_hash
 from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
@@ -85,7 +84,7 @@ class Run:
             "name": self.name,
             "base": base.identity.hash,
             "data type of the base": str(base.dtype).removeprefix("torch."),
-            "autoencoder, tokens and schedule": inputs_hash(base.pipeline),
+            "autoencoder, tokens and schedule": base.family.inputs_hash(),
             "dataset": dataset.dataset_hash,
             "foreign prompts": list(foreign_prompts),
             "learning rate": self.config.weight_learning_rate,
@@ -126,7 +125,10 @@ def changed_layers(base: Base, config: TrainingConfig) -> Mapping[str, nn.Linear
     Raises:
         ConfigurationError: When the base has no such layers.
     """
-    return {} if config.layers == "none" else base.linear_layers(config.layers, config.text_encoder)
+    if config.layers == "none":
+        return {}
+    chosen = base.family.layers(config.layers, text_encoder=config.text_encoder)
+    return {name: layer.linear for name, layer in chosen.items()}
 
 
 def check_layers(base: Base, config: TrainingConfig, concept_id: str) -> None:

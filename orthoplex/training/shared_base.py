@@ -6,7 +6,7 @@ from typing import final
 
 from orthoplex.concepts import Token
 from orthoplex.errors import BusyError
-from orthoplex.models import Base, channels_last
+from orthoplex.models import Base
 
 
 def refuse_folded(base: Base, name: str) -> None:
@@ -55,6 +55,6 @@ class SharedBase:
         """
         with self._base.locked():
             refuse_folded(self._base, self._name)
-            channels_last(self._base.pipeline)
+            self._base.family.channels_last()
             with self._tokens.put_in() as ids:
                 yield list(ids.values())

@@ -16,7 +16,7 @@ from orthoplex.concepts import Concept, token_names
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
-from orthoplex.models import Base, channels_last, collected_grams, is_text_encoders, see_text_alone, show_text
+from orthoplex.models import Base, collected_grams, show_text
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
@@ -24,7 +24,6 @@ from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures,
 from orthoplex.training.inputs import gather_inputs, own_prompts
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.run import Run
-from orthoplex.training.text import encode_ids, text_features
 
 _LOG = logging.getLogger(__name__)
 _LITTLE = 0.1
@@ -58,16 +57,15 @@ def silenced(
     if not concept.layers:
         return concept
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
-    width = base.pipeline.text_encoder.get_input_embeddings().embedding_dim
-    stand_ins = {token: Vector.of(torch.zeros(width)) for token in concept.tokens}
+    stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
     with base.locked():
-        channels_last(base.pipeline)
+        base.family.channels_last()
         with base.with_tokens(stand_ins) as ids:
             told = {"name": concept.name, "class_word": concept.manifest.class_word, "token_ids": ids}
             foreign = foreign_grams(base, config, concept.layers, prompts, **told)
         layers, kept = dict(concept.layers), []
         for of_text in (True, False):
-            chosen = [layer for layer in layers if is_text_encoders(layer) == of_text]
+            chosen = [layer for layer in layers if base.family.is_text_encoders(layer) == of_text]
             if not chosen:
                 continue
             current = replace(concept, layers=layers, inputs=None)  # gathered: what is kept is rounded
@@ -135,7 +133,7 @@ def foreign_grams(
     composed, vectors = strangers(base, told, token=token, class_word=class_word, prompts=prompts, generator=generator)
     if not token_ids:
         composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
-    latents, of_text = None, see_text_alone(base, layers)
+    latents, of_text = None, base.family.see_text_alone(layers)
     if config.prior_pictures > 0 and not of_text:
         latents = make_prior_pictures(base, config, composed.plain).latents
     ids = list(token_ids.values())
@@ -144,7 +142,7 @@ def foreign_grams(
         for chosen in torch.arange(len(inputs)).split(config.batch_size):
             part = inputs.take(chosen)
             if of_text:
-                show_text(base, part.features(base, ids), grams)
+                show_text(base, part.conditioning(base, ids), grams)
             else:
                 part.predict(base, ids)
     return {layer: gram.value(layer) for layer, gram in grams.items()}
@@ -180,8 +178,8 @@ def silent_directions(
     told = {"name": run.name, "class_word": dataset.class_word, "token_ids": names}
     foreign = foreign_grams(base, config, layers, foreign_prompts, **told)
     with run.put_in(base, token_ids, vectors), collected_grams(base, layers) as own:
-        for ids in encode_ids(base, own_prompts(dataset)).split(config.batch_size):
-            show_text(base, text_features(base, ids).to(base.dtype), own)
+        for ids in base.family.words.ids(own_prompts(dataset)).split(config.batch_size):
+            show_text(base, base.family.condition(ids).to(base.dtype), own)
     turned, kept = {}, []
     for layer, adapter in adapters.items():
         gram, loud = own[layer].value(layer), LowRank(adapter.up.detach().cpu(), adapter.down.cpu())

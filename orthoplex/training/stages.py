@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orthoplex.adapters import Adapter, Dual
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base, see_text_alone
+from orthoplex.models import Base
 from orthoplex.subspaces import dual_rows, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
@@ -29,7 +29,7 @@ from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
 from orthoplex.training.shared_base import SharedBase
 from orthoplex.training.silence import silent_directions
-from orthoplex.training.text import encode_ids, replaced_vectors, text_features
+from orthoplex.training.text import replaced_vectors
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 32
@@ -90,7 +90,7 @@ def foreign_material(
 
 def _are_seen(base: Base, run: Run) -> bool:
     """Whether prior pictures make a difference: erasure of layers that see the text alone gathers the same without."""
-    of_text = run.config.erasure_form == "activation" and see_text_alone(base, run.linears)
+    of_text = run.config.erasure_form == "activation" and base.family.see_text_alone(run.linears)
     return run.config.prior_weight > 0 or not of_text
 
 
@@ -225,10 +225,8 @@ def aim_duals(
     others = _token_features(base, tokened, vectors_of_others, token_ids).flatten(0, 1)
     if not len(own) or not len(others):
         raise ConfigurationError(f"{dataset.token} stands in no caption that the base reads to it")
-    words = torch.cat(
-        [text_features(base, part).float().cpu() for part in encode_ids(base, prompts.plain).split(_BATCH)]
-    )
-    words = words.flatten(0, 1)
+    batches = base.family.words.ids(prompts.plain).split(_BATCH)
+    words = torch.cat([base.family.condition(part).features.float().cpu() for part in batches]).flatten(0, 1)
     gram = words.T @ words / len(words) + others.T @ others / len(others)
     rows = dual_rows(own.flatten(0, 1), gram, count=run.config.duals, ridge=run.config.dual_ridge)
     if not rows.any():
@@ -239,12 +237,12 @@ def aim_duals(
 
 def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, token_ids: Sequence[int]) -> Tensor:
     """What layers see of the tokens, ``(n, k, dim)``, in the n prompts that are not cut off before them."""
-    ids, found = encode_ids(base, prompts), []
+    family, rows = base.family, []
+    ids = family.words.ids(prompts)
     for chosen in torch.arange(len(ids)).split(_BATCH):
         with replaced_vectors(base, token_ids, vectors[chosen]):
-            features = text_features(base, ids[chosen]).float().cpu()
-        for row, numbers in zip(features, ids[chosen], strict=True):
-            places = [numbers == token for token in token_ids]
-            if all(place.any() for place in places):
-                found.append(torch.stack([row[place].mean(0) for place in places]))
-    return torch.stack(found) if found else torch.zeros(0, len(token_ids), 0)
+            features = family.condition(ids[chosen]).features.float().cpu()
+        for row, places in zip(features, family.words.places(ids[chosen], token_ids), strict=True):
+            if places.any(1).all():
+                rows.append(torch.stack([row[place].mean(0) for place in places]))
+    return torch.stack(rows) if rows else torch.zeros(0, len(token_ids), 0)

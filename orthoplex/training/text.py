@@ -1,33 +1,19 @@
-"""Prompts to text features, with learned vectors in the place of the concept's tokens."""
+"""The words of a training: captions that are long enough, and vectors in the place of the concept's tokens."""
 
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.models import Base
+from orthoplex.errors import DatasetError
+from orthoplex.models import Base, WordSpread
 from orthoplex.training.config import TokenStart
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.prompts import default_foreign_prompts
 
 _LOG = logging.getLogger(__name__)
-
-
-def encode_ids(base: Base, prompts: Sequence[str]) -> Tensor:
-    """Return the token ids of prompts, ``(n, length)`` int64, exactly as the pipeline itself would make them."""
-    pipeline = base.pipeline
-    converted = [pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer) for prompt in prompts]
-    return pipeline.tokenizer(
-        converted,
-        padding="max_length",
-        max_length=pipeline.tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
 
 
 def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]) -> None:
@@ -41,69 +27,31 @@ def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]
     Raises:
         DatasetError: Names the file, the length and the limit.
     """
-    pipeline = base.pipeline
-    limit = pipeline.tokenizer.model_max_length
-    cut: list[str] = []
+    words, cut, limit = base.family.words, [], 0
     for picture in dataset.pictures:
-        for caption, seen in zip(picture.captions, encode_ids(base, picture.captions).tolist(), strict=True):
-            spelled_out = pipeline.maybe_convert_prompt(caption, pipeline.tokenizer)
-            length = len(pipeline.tokenizer(spelled_out, verbose=False).input_ids)
-            if not set(token_ids) <= set(seen):
+        reached = words.places(words.ids(picture.captions), token_ids).any(2).all(1)
+        for caption, is_reached in zip(picture.captions, reached.tolist(), strict=True):
+            room = words.room(caption)
+            limit = room.limit
+            if not is_reached:
                 raise DatasetError(
-                    f"caption of {picture.file_name} has {length - 2} tokens, and {dataset.token} stands behind the "
-                    f"{limit - 2} that the base reads; allowed are captions that name it before"
+                    f"caption of {picture.file_name} has {room.length} tokens, and {dataset.token} stands behind the "
+                    f"{room.limit} that the base reads; allowed are captions that name it before"
                 )
-            if length > limit:
+            if room.length > room.limit:
                 cut.append(picture.file_name)
     if cut:
         _LOG.warning(
             "captions of %s, %d in all, are longer than the %d tokens that the base reads; their ends are not seen",
             cut[0],
             len(cut),
-            limit - 2,
+            limit,
         )
 
 
-def text_features(base: Base, ids: Tensor) -> Tensor:
-    """Return the text encoder's features of token ids, ``(n, length, dim)``.
-
-    While there are layer-wise vectors, those of the L cross-attention layers lie side by side, ``(n, length, L·dim)``.
-    """
-    text_encoder = base.pipeline.text_encoder
-    return text_encoder(ids.to(text_encoder.device))[0]
-
-
-def class_vector(base: Base, class_word: str) -> Tensor:
-    """Return the mean of the class word's token embeddings, ``(dim,)`` float32.
-
-    Raises:
-        ConfigurationError: When the tokenizer finds no token in the word.
-    """
-    ids = base.pipeline.tokenizer(class_word, add_special_tokens=False).input_ids
-    if not ids:
-        raise ConfigurationError(f"class word {class_word!r} has no tokens; allowed is a word such as 'person'")
-    table = base.pipeline.text_encoder.get_input_embeddings().weight
-    return table[torch.tensor(ids, device=table.device)].detach().float().mean(0)
-
-
-@dataclass(frozen=True, eq=False)
-class WordSpread:
-    """Where the embeddings of a base's words lie: their mean and standard deviation, ``(dim,)`` each."""
-
-    mean: Tensor
-    deviation: Tensor
-
-
 def word_spread(base: Base) -> WordSpread:
-    """Measure the embeddings of the words of the base's own prompts.
-
-    Rows of words that no training has seen stay as small as they began, so the whole table would tell too little.
-    """
-    prompts = list(default_foreign_prompts(base))
-    ids = base.pipeline.tokenizer(prompts, add_special_tokens=False, verbose=False).input_ids
-    table = base.pipeline.text_encoder.get_input_embeddings().weight.detach().float().cpu()
-    rows = table[sorted({number for row in ids for number in row})]
-    return WordSpread(rows.mean(0), rows.std(0))
+    """Measure the embeddings of the words of the base's own prompts."""
+    return base.family.words.spread(default_foreign_prompts(base))
 
 
 def initial_vectors(
@@ -116,7 +64,7 @@ def initial_vectors(
     then is the class word's embedding.
     """
     spread = word_spread(base)
-    vectors = class_vector(base, class_word).cpu().repeat(num_vectors, 1)
+    vectors = base.family.words.class_vector(class_word).cpu().repeat(num_vectors, 1)
     noise = spread.deviation * torch.randn(vectors.shape, generator=generator)
     if start != "class word":
         rare = spread.mean + noise

@@ -7,12 +7,14 @@ import sys
 import pytest
 import torch
 
-from orthoplex.benchmark import merge_cost, targets, training_cost
-from orthoplex.benchmark.merge_cost import Contest, MergeSettings, random_concepts
+from benchmarks import merge_cost
+from benchmarks.merge_cost import Contest, MergeSettings, random_concepts
+from orthoplex.benchmark import targets, training_cost
 from orthoplex.benchmark.picture_cost import picture_cost
 from orthoplex.benchmark.training_cost import CASES, CostSettings, TrainingStep, saved_bytes
 from orthoplex.errors import ConfigurationError, MissingExtraError, OrthoplexError
 from orthoplex.models import load_base
+from tests.pico import linear_layers
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +51,12 @@ def test_the_frozen_down_factor_keeps_only_its_own_outputs(kept, pico_folder):
     step = TrainingStep(base, CostSettings(target="", rank=2, batch_size=2, tokens=8))
     hooks = [
         layer.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[:-1].numel()))
-        for layer in base.linear_layers("attention").values()
+        for layer in linear_layers(base, "attention").values()
     ]
     step.loss()
     for hook in hooks:
         hook.remove()
-    outputs = [layer.out_features for layer in base.linear_layers("attention").values()]
+    outputs = [layer.out_features for layer in linear_layers(base, "attention").values()]
     assert kept["orthogonal"] - kept["frozen"] == 4 * 2 * (sum(rows) + sum(outputs))
 
 
@@ -69,7 +71,7 @@ def test_without_peft_the_extra_is_named(monkeypatch):
 
 def test_cases_leave_the_denoiser_as_it_was(pico_folder):
     step = TrainingStep(load_base(pico_folder), CostSettings(target="", rank=2, tokens=8))
-    before, num_layers = step.loss().item(), len(step.base.linear_layers("attention"))
+    before, num_layers = step.loss().item(), len(linear_layers(step.base, "attention"))
     factors = {"frozen": 0, "orthogonal": 1, "lora": 2, "peft": 2}
     for case in CASES:
         with step.case(case) as adapters:
@@ -121,7 +123,7 @@ def test_a_process_that_fails_says_why(monkeypatch):
 def contest(pico_folder, tmp_path):
     base = load_base(pico_folder)
     settings = MergeSettings(target="", num_concepts=3, rank=2)
-    return Contest(base, random_concepts(base, settings, tmp_path), base.linear_layers("attention"))
+    return Contest(base, random_concepts(base, settings, tmp_path), linear_layers(base, "attention"))
 
 
 def test_our_merge_is_exact_and_its_undo_too(contest):
@@ -154,7 +156,7 @@ def test_merge_cost(pico_folder, tmp_path):
     assert row["settings"]["num_concepts"] == 2
     assert row["exactness"]["orthoplex"]["changed_by_undo"] == 0.0
     assert row["limit"]["seconds"] > 0
-    layers = load_base(pico_folder).linear_layers("attention").values()
+    layers = linear_layers(load_base(pico_folder), "attention").values()
     assert row["limit"]["operations"] == 2 * 2 * 3 * sum(layer.weight.numel() for layer in layers)
     assert all(math.isfinite(value) for value in row["seconds"]["diffusers"].values())
 
@@ -177,8 +179,8 @@ def test_random_sd15_has_the_published_shape(monkeypatch):
     small = {**targets._SD15_UNET, "block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 32}
     monkeypatch.setattr(targets, "_SD15_UNET", small)
     base = targets.load_target("sd15")
-    assert len(base.linear_layers("attention")) == 128
-    weight = next(iter(base.linear_layers("attention").values())).weight
+    assert len(linear_layers(base, "attention")) == 128
+    weight = next(iter(linear_layers(base, "attention").values())).weight
     assert 0.015 < float(weight.std()) < 0.025
     assert not any(parameter.requires_grad for parameter in base.pipeline.unet.parameters())
     assert all(torch.isfinite(parameter).all() for parameter in base.pipeline.unet.parameters())

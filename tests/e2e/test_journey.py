@@ -19,8 +19,7 @@ from orthoplex.concepts import load_concept
 from orthoplex.generation import generate, picture_recipe, read_recipe, save_png
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
-from orthoplex.training import ConceptDataset, TrainingConfig, native_resolution, train
-from orthoplex.training.text import encode_ids
+from orthoplex.training import ConceptDataset, TrainingConfig, train
 from tests.pico import METHOD_OPTIONS, tokens_of
 
 CONFIG = TrainingConfig(
@@ -62,7 +61,7 @@ def base(pico_folder: Path) -> Base:
 
 def dataset_of(base, folders, name, class_word, kind):
     return ConceptDataset.from_folder(
-        folders[name], resolution=native_resolution(base), token=f"<{name}>", class_word=class_word, kind=kind
+        folders[name], resolution=base.family.resolution, token=f"<{name}>", class_word=class_word, kind=kind
     )
 
 
@@ -135,7 +134,7 @@ def test_training_and_generation_read_a_prompt_alike(base, folders, monkeypatch,
     try:
         with base.with_tokens(tokens_of({"<anna>": torch.ones(dim), "<anna>_1": torch.zeros(dim)})):
             generate(base, prompt, num_inference_steps=1)
-            trained = encode_ids(base, [prompt])
+            trained = base.family.words.ids([prompt])
     finally:
         handle.remove()
     assert any(torch.equal(ids[-1:], trained) or torch.equal(ids[:1], trained) for ids in seen)

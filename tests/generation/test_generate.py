@@ -180,13 +180,13 @@ def test_the_recipe_of_a_picture(pico):
 
 def test_noise_comes_from_the_cpu_generator_of_each_seed(pico, monkeypatch):
     seeds = []
-    run = type(pico.pipeline).__call__
+    run = type(pico.family).picture
 
-    def recording(self, *arguments, **options):
-        seeds.extend((generator.device.type, generator.initial_seed()) for generator in options["generator"])
-        return run(self, *arguments, **options)
+    def recording(self, request):
+        seeds.extend((generator.device.type, generator.initial_seed()) for generator in request.generators)
+        return run(self, request)
 
-    monkeypatch.setattr(type(pico.pipeline), "__call__", recording)
+    monkeypatch.setattr(type(pico.family), "picture", recording)
     with torch.random.fork_rng(devices=[]):
         generate(pico, "a cat", num_images=3, seed=4, num_inference_steps=1)
     assert seeds == [("cpu", 4), ("cpu", 5), ("cpu", 6)]

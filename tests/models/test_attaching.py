@@ -9,7 +9,7 @@ import torch
 
 from orthoplex.adapters import METHODS, AdapterConfig, LowRank, create_adapter
 from orthoplex.errors import BaseModelError
-from tests.pico import make_concept
+from tests.pico import linear_layers, make_concept
 
 KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -53,7 +53,7 @@ def test_attached_equals_folded(pico, method):
 
 
 def test_a_written_out_hook(pico):
-    layer = pico.linear_layers("cross-attention-kv")[KEY]
+    layer = linear_layers(pico, "cross-attention-kv")[KEY]
     factors = LowRank(torch.zeros(32, 1), torch.zeros(1, 24))
     factors.up[3, 0], factors.down[0, 5] = 2.0, 0.25
     concept = replace(make_concept(pico), layers={KEY: factors})
@@ -71,13 +71,13 @@ def test_gradients_reach_the_adapters_and_only_them(pico):
     for adapter in adapters.values():
         assert adapter.up.grad is not None and adapter.up.grad.abs().max() > 0
         assert adapter.down.grad is None
-    assert all(p.grad is None for module in pico.modules().values() for p in module.parameters())
+    assert all(p.grad is None for module in pico.family.components().values() for p in module.parameters())
 
 
 def test_leaving_removes_the_hooks_also_after_an_error(pico):
     with pytest.raises(ZeroDivisionError), pico.attached(adapters_of(make_concept(pico), pico)):
         raise ZeroDivisionError
-    assert not any(layer._forward_hooks for layer in pico.linear_layers("linear").values())
+    assert not any(layer._forward_hooks for layer in linear_layers(pico, "linear").values())
 
 
 def test_a_half_precision_base_keeps_its_dtype(pico_folder):
@@ -85,7 +85,7 @@ def test_a_half_precision_base_keeps_its_dtype(pico_folder):
 
     base = load_base(pico_folder, dtype=torch.bfloat16)
     with base.attached(adapters_of(make_concept(base), base)), torch.no_grad():
-        layer = base.linear_layers("cross-attention-kv")[KEY]
+        layer = linear_layers(base, "cross-attention-kv")[KEY]
         assert layer(torch.ones(1, 24, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
@@ -98,4 +98,4 @@ def test_a_missing_layer_and_a_wrong_shape_are_named_before_any_hook(pico):
     swapped = {KEY: adapters[KEY.replace("to_k", "to_q")]}
     with pytest.raises(BaseModelError, match=r"the change has shape \(32, 32\)"), pico.attached(swapped):
         pass
-    assert not any(layer._forward_hooks for layer in pico.linear_layers("linear").values())
+    assert not any(layer._forward_hooks for layer in linear_layers(pico, "linear").values())

@@ -11,7 +11,6 @@ from orthoplex.adapters import LowRank
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import Base, folding, load_base
-from orthoplex.models.layers import all_linear_layers
 from tests.pico import make_concept, tokens_of
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -26,7 +25,7 @@ def any_pico(request, pico_folder) -> Base:
 def snapshot(base: Base) -> dict[str, torch.Tensor]:
     return {
         f"{component}.{name}": value.clone()
-        for component, module in base.modules().items()
+        for component, module in base.family.components().items()
         for name, value in module.state_dict().items()
     }
 
@@ -41,7 +40,7 @@ def one_layer(base: Base, change: LowRank, layer: str = KEY):
 
 def test_after_twenty_random_folds_every_weight_is_what_it_was(any_pico):
     before = snapshot(any_pico)
-    parameters = {name: id(p) for m in any_pico.modules().values() for name, p in m.named_parameters()}
+    parameters = {name: id(p) for m in any_pico.family.components().values() for name, p in m.named_parameters()}
     for seed in range(20):
         selection = ("cross-attention-kv", "cross-attention", "attention", "linear")[seed % 4]
         concepts = [
@@ -54,7 +53,9 @@ def test_after_twenty_random_folds_every_weight_is_what_it_was(any_pico):
         with any_pico.folded(merge(concepts)):
             assert not same_bits(snapshot(any_pico), before)
     assert same_bits(snapshot(any_pico), before)
-    assert parameters == {name: id(p) for m in any_pico.modules().values() for name, p in m.named_parameters()}
+    assert parameters == {
+        name: id(p) for m in any_pico.family.components().values() for name, p in m.named_parameters()
+    }
 
 
 def test_folded_weights_are_the_float64_sum_rounded_once(any_pico):
@@ -62,7 +63,7 @@ def test_folded_weights_are_the_float64_sum_rounded_once(any_pico):
         (make_concept(any_pico, name, selection="linear", text_encoder=True, ranks=(1, 2, 4), seed=i), strength)
         for i, (name, strength) in enumerate((("anna", 1.0), ("rex", 0.8), ("lake", -0.5)))
     ]
-    layers = all_linear_layers(any_pico.modules())
+    layers = any_pico.family.every_layer()
     exact = {name: layers[name].weight.double() for name in concepts[0][0].layers}
     for concept, strength in concepts:
         for name, factors in concept.layers.items():
@@ -79,7 +80,7 @@ def test_a_written_out_fold(pico):
     change = LowRank(torch.zeros(32, 1), torch.zeros(1, 24))
     change.up[3, 0] = 2.0
     change.down[0, 5] = 0.25
-    weight = all_linear_layers(pico.modules())[KEY].weight
+    weight = pico.family.every_layer()[KEY].weight
     before = weight.clone()
     with pico.folded(one_layer(pico, change)):
         difference = weight - before
@@ -197,11 +198,11 @@ def test_strength_zero_is_the_base_tokens_included(pico):
 
 def test_a_cast_while_folded_does_not_lose_the_originals(pico_folder):
     base = load_base(pico_folder)
-    weight = all_linear_layers(base.modules())[KEY].weight
+    weight = base.family.every_layer()[KEY].weight
     before = weight.clone()
     with base.folded(make_concept(base)):
         base.pipeline.unet.to(torch.bfloat16)
-    after = all_linear_layers(base.modules())[KEY].weight
+    after = base.family.every_layer()[KEY].weight
     assert after.dtype == torch.bfloat16
     assert torch.equal(after, before.to(torch.bfloat16))
 

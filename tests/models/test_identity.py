@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from orthoplex import vignette
 from orthoplex.concepts import read_manifest
 from orthoplex.errors import BaseModelError
-from orthoplex.models import families, hash_cache, load_base, streamed_identity
+from orthoplex.models import hash_cache, load_base, loading, streamed_identity
+from orthoplex.models.families import stable_diffusion
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.weight_files import find_weights, read_headers
@@ -87,7 +88,7 @@ def test_the_streamed_digest_is_that_of_the_loaded_weights(folder, dtype, shape,
         assert len(list((folder / "unet").glob("*.safetensors"))) > 3
     base = load_base(folder)
     assert len(streams) == 1
-    assert streamed(folder) == weights_hash(base.modules()) == base.identity.hash
+    assert streamed(folder) == weights_hash(base.family.components()) == base.identity.hash
     assert base.stored_dtypes["unet"] == base.stored_dtypes["text_encoder"] == dtype
 
 
@@ -172,7 +173,9 @@ def test_a_changed_file_is_never_recalled(folder, pico, cache, streams):
         file.write(b"\x00\x00\x80\x3f")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     changed = load_base(folder)
-    assert changed.identity.hash == weights_hash(changed.modules()) != pico.identity.hash and len(streams) == 2
+    assert (
+        changed.identity.hash == weights_hash(changed.family.components()) != pico.identity.hash and len(streams) == 2
+    )
 
 
 def test_files_that_are_very_new_are_not_remembered(folder, cache, monkeypatch, streams):
@@ -183,14 +186,14 @@ def test_files_that_are_very_new_are_not_remembered(folder, cache, monkeypatch, 
 
 
 def test_files_that_change_meanwhile_are_not_remembered(folder, cache, monkeypatch):
-    original = families.weights_hash
+    original = loading.weights_hash
     monkeypatch.setattr(streamed_identity.FolderHash, "result", lambda self, modules: None)
 
     def touching(modules):
         (folder / "unet" / WEIGHTS["unet"]).touch()
         return original(modules)
 
-    monkeypatch.setattr(families, "weights_hash", touching)
+    monkeypatch.setattr(loading, "weights_hash", touching)
     load_base(folder)
     assert not cache.exists()
 
@@ -248,7 +251,7 @@ def test_no_thread_is_left_when_loading_fails(folder, monkeypatch):
     def failing(*arguments):
         raise BaseModelError("broken")
 
-    monkeypatch.setattr(families, "load_network", failing)
+    monkeypatch.setattr(stable_diffusion, "load_network", failing)
     with pytest.raises(BaseModelError, match="broken"):
         load_base(folder)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("weights-hash")]

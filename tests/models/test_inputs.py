@@ -5,7 +5,7 @@ import torch
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models import gather_grams, observed_inputs
-from tests.pico import make_concept
+from tests.pico import linear_layers, make_concept
 
 PROMPTS = ("a cat", "a person in a forest", "a red car")
 
@@ -19,13 +19,13 @@ def text_features(base, prompts):
 
 
 def key_layer(base) -> str:
-    return next(iter(base.linear_layers("cross-attention-kv")))
+    return next(iter(linear_layers(base, "cross-attention-kv")))
 
 
 def test_a_layer_that_sees_text_gets_the_gram_of_the_text(pico):
     layer = key_layer(pico)
     features = text_features(pico, PROMPTS).flatten(0, 1)
-    for others, runs in (((), 0), (pico.linear_layers("cross-attention"), 3)):  # text alone needs no denoiser
+    for others, runs in (((), 0), (linear_layers(pico, "cross-attention"), 3)):  # text alone needs no denoiser
         seen = []
         handle = pico.pipeline.unet.register_forward_pre_hook(lambda *_, its=seen: its.append(None))
         grams = gather_grams(
@@ -38,14 +38,14 @@ def test_a_layer_that_sees_text_gets_the_gram_of_the_text(pico):
 
 def test_layers_with_token_vectors_of_their_own_see_different_text(pico):
     concept = make_concept(pico, "anna", selection="none", layerwise=True)
-    layers = [layer for layer in pico.linear_layers("cross-attention-kv") if layer.endswith("to_k")]
+    layers = [layer for layer in linear_layers(pico, "cross-attention-kv") if layer.endswith("to_k")]
     grams = gather_grams(pico, layers, ["a photo of <anna>"], change=concept)
     assert not torch.allclose(grams[layers[0]], grams[layers[1]])
 
 
 def test_the_energy_of_outputs_follows_from_the_gram(pico):
     """E‖W x‖² = tr(W G Wᵀ), for a layer that sees pictures, too."""
-    layers = pico.linear_layers("attention")
+    layers = linear_layers(pico, "attention")
     outputs = {name: [] for name in layers}
     handles = [
         layer.register_forward_hook(lambda _, __, y, name=name: outputs[name].append(y.detach().flatten(0, -2)))
@@ -71,16 +71,16 @@ def test_more_prompts_than_a_batch_are_the_mean_of_all(pico):
 def test_a_folded_concept_is_seen_and_taken_out_again(pico):
     concept = make_concept(pico, "anna")
     layer = key_layer(pico)
-    before = pico.linear_layers("cross-attention-kv")[layer].weight.clone()
+    before = linear_layers(pico, "cross-attention-kv")[layer].weight.clone()
     grams = gather_grams(pico, [layer], ["a photo of <anna> person"], change=concept, num_inference_steps=1)
     with pico.folded(concept):
         features = text_features(pico, ["a photo of <anna> person"]).flatten(0, 1)
     torch.testing.assert_close(grams[layer], features.T @ features / len(features), rtol=1e-4, atol=1e-5)
-    assert torch.equal(pico.linear_layers("cross-attention-kv")[layer].weight, before)
+    assert torch.equal(linear_layers(pico, "cross-attention-kv")[layer].weight, before)
 
 
 def test_watching_ends_after_an_error(pico):
-    layers = pico.linear_layers("cross-attention-kv")
+    layers = linear_layers(pico, "cross-attention-kv")
     with pytest.raises(KeyError), observed_inputs(layers, lambda *_: None):
         raise KeyError
     assert all(not layer._forward_pre_hooks for layer in layers.values())

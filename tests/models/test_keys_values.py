@@ -23,7 +23,7 @@ from tests.models.test_vectors import (
     random_vectors,
     untouched,
 )
-from tests.pico import make_concept, plain_tokens, tokens_of
+from tests.pico import linear_layers, make_concept, plain_tokens, tokens_of
 
 
 def of_tokens(base, count, *, seed=0):
@@ -54,7 +54,7 @@ def without_added(change):
 @contextmanager
 def added_by_hand(base, positions, added):
     """Add ``added[layer][:, row]`` to keys (row 0) and values (row 1) where ``positions (n, length, k)`` are true."""
-    handles, linears = [], base.linear_layers("cross-attention-kv")
+    handles, linears = [], linear_layers(base, "cross-attention-kv")
     for layer, values in added.items():
         for row, name in enumerate(("to_k", "to_v")):
             term = positions.float() @ values[:, row]
@@ -133,7 +133,7 @@ def test_each_of_two_in_a_prompt_adds_its_own(pico):
     opposite = {layer: -values for layer, values in added_of(anna)["<anna>"].items()}
     rex = replace(rex, tokens={"<rex>": replace(rex.tokens["<rex>"], keys_values=opposite)})
     both = merge([(anna, 1.0), (rex, 1.0)])
-    linears = pico.linear_layers("cross-attention-kv")
+    linears = linear_layers(pico, "cross-attention-kv")
     layer = pico.cross_attention_layers[0]
     seen = []
     for change in (both, without_added(both)):

@@ -6,7 +6,8 @@ import pytest
 from torch import nn
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.models.layers import SELECTIONS, all_linear_layers, component_name, select_linear_layers
+from orthoplex.models.layers import SELECTIONS, component_name, select_linear_layers
+from tests.pico import linear_layers
 
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"
 KV = {f"{BLOCK}.attn2.to_k", f"{BLOCK}.attn2.to_v"}
@@ -22,38 +23,38 @@ LINEAR = ATTENTION | {
 
 @pytest.mark.parametrize(("selection", "expected"), list(zip(SELECTIONS, (KV, CROSS, ATTENTION, LINEAR), strict=True)))
 def test_selections_of_one_block_written_out(pico, selection, expected):
-    chosen = pico.linear_layers(selection)
+    chosen = linear_layers(pico, selection)
     assert {name for name in chosen if name.startswith("unet.mid_block.")} == expected
     assert all(isinstance(layer, nn.Linear) for layer in chosen.values())
     assert len(chosen) == 4 * len(expected), "four transformers: one down, one middle, two up"
 
 
 def test_each_selection_holds_the_one_before(pico):
-    chosen = [set(pico.linear_layers(selection, text_encoder=True)) for selection in SELECTIONS]
+    chosen = [set(linear_layers(pico, selection, text_encoder=True)) for selection in SELECTIONS]
     assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
 
 
 def test_time_embeddings_are_never_chosen(pico):
-    assert "unet.time_embedding.linear_1" in all_linear_layers(pico.modules())
-    assert not any("time_emb" in name for name in pico.linear_layers("linear", text_encoder=True))
+    assert "unet.time_embedding.linear_1" in pico.family.every_layer()
+    assert not any("time_emb" in name for name in linear_layers(pico, "linear", text_encoder=True))
 
 
 def test_text_encoder_layers(pico):
     prefix = "text_encoder.text_model.encoder.layers.0"
     attention = {f"{prefix}.self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj", "out_proj")}
     for selection in SELECTIONS:
-        chosen = pico.linear_layers(selection, text_encoder=True)
+        chosen = linear_layers(pico, selection, text_encoder=True)
         expected = attention | ({f"{prefix}.mlp.fc1", f"{prefix}.mlp.fc2"} if selection == "linear" else set())
         assert {name for name in chosen if name.startswith(prefix)} == expected
-        assert not any(name.startswith("text_encoder") for name in pico.linear_layers(selection))
+        assert not any(name.startswith("text_encoder") for name in linear_layers(pico, selection))
 
 
 def test_the_names_lead_to_the_modules(pico):
-    layers = pico.linear_layers("linear", text_encoder=True)
+    layers = linear_layers(pico, "linear", text_encoder=True)
     assert layers[f"{BLOCK}.attn2.to_k"] is (
         pico.pipeline.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.to_k")
     )
-    assert layers.items() <= all_linear_layers(pico.modules()).items()
+    assert layers.items() <= pico.family.every_layer().items()
 
 
 def test_the_inner_text_model_is_always_named_once():
@@ -71,4 +72,4 @@ def test_an_unknown_selection_is_refused_with_the_list(pico):
     with pytest.raises(
         ConfigurationError, match="selection 'everything' is unknown, allowed are " + ", ".join(SELECTIONS)
     ):
-        pico.linear_layers("everything")
+        linear_layers(pico, "everything")

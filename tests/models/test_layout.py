@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from orthoplex.generation import generate
-from orthoplex.models import channels_first, channels_last, load_base
+from orthoplex.models import load_base
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +20,19 @@ def are_turned(base):
 
 
 def test_weights_lie_otherwise_and_are_the_same(base):
-    channels_first(base.pipeline)
+    base.family.channels_first()
     before = {name: weights.clone() for name, weights in base.pipeline.unet.named_parameters()}
     for _ in range(2):
-        channels_last(base.pipeline)
+        base.family.channels_last()
         assert are_turned(base) == {True}
     for name, weights in base.pipeline.unet.named_parameters():
         assert torch.equal(weights, before[name])
-    channels_first(base.pipeline)
+    base.family.channels_first()
     assert are_turned(base) == {False}
 
 
 def test_a_turned_base_gives_its_state_as_it_usually_lies(base, tmp_path):
-    channels_last(base.pipeline)
+    base.family.channels_last()
     for network in (base.pipeline.unet, base.pipeline.vae):
         named = dict(network.named_parameters())
         for name, weights in network.state_dict().items():

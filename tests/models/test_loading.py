@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models import families, load_base, versions
+from orthoplex.models import load_base, loading, versions
+from orthoplex.models.families import stable_diffusion
 from orthoplex.models.identity import weights_hash
 from tests.pico import build_pico, tokens_of
 
@@ -21,8 +22,8 @@ def test_a_folder_is_loaded_frozen_and_silent(pico_folder, capfd):
     base = load_base(pico_folder)
     assert base.dtype == torch.float32 and base.device == torch.device("cpu")
     assert base.identity.family == "sd1" and base.identity.name == "pipeline" and len(base.identity.hash) == 64
-    assert set(base.modules()) == {"unet", "text_encoder"}
-    for module in base.modules().values():
+    assert set(base.family.components()) == {"unet", "text_encoder"}
+    for module in base.family.components().values():
         assert not module.training and not any(parameter.requires_grad for parameter in module.parameters())
     assert base.pipeline.safety_checker is None
     base.pipeline("a photo", num_inference_steps=1)
@@ -33,14 +34,14 @@ def test_a_folder_is_loaded_frozen_and_silent(pico_folder, capfd):
 @pytest.mark.parametrize(("prediction", "family"), [("epsilon", "sd2"), ("v_prediction", "sd2-v")])
 def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, family, monkeypatch):
     monkeypatch.setattr(versions, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim)
-    whole = families.StableDiffusionPipeline.from_pretrained
+    whole = stable_diffusion.StableDiffusionPipeline.from_pretrained
 
     def predicting(*arguments, **options):
         pipeline = whole(*arguments, **options)
         pipeline.scheduler.register_to_config(prediction_type=prediction)
         return pipeline
 
-    monkeypatch.setattr(families.StableDiffusionPipeline, "from_pretrained", predicting)
+    monkeypatch.setattr(stable_diffusion.StableDiffusionPipeline, "from_pretrained", predicting)
     assert load_base(pico_folder).identity.family == family
 
 
@@ -55,7 +56,7 @@ def test_the_libraries_may_speak_again_afterwards(pico_folder):
 
 
 def test_vignette_is_found_by_name(pico_folder, monkeypatch):
-    monkeypatch.setattr(families.vignette, "folder", lambda: pico_folder)
+    monkeypatch.setattr(loading.vignette, "folder", lambda: pico_folder)
     identity = load_base("vignette").identity
     assert (identity.family, identity.name) == ("vignette", "vignette")
     assert identity.hash == load_base(pico_folder).identity.hash
@@ -156,14 +157,14 @@ def test_the_hash_sees_other_weights_and_one_changed_number(pico_folder, pico, t
     other = load_base(build_pico(tmp_path / "other", seed=1))
     assert other.identity.hash != pico.identity.hash
     base = load_base(pico_folder)
-    assert weights_hash(base.modules()) == pico.identity.hash
+    assert weights_hash(base.family.components()) == pico.identity.hash
     next(base.pipeline.unet.parameters())[0, 0, 0, 0] += 0.1
-    assert weights_hash(base.modules()) != pico.identity.hash
+    assert weights_hash(base.family.components()) != pico.identity.hash
 
 
 def test_the_hash_does_not_see_added_tokens_nor_the_inner_text_model_name(pico):
     with pico.with_tokens(tokens_of({"<anna>": torch.zeros(24)})):
-        assert weights_hash(pico.modules()) == pico.identity.hash
+        assert weights_hash(pico.family.components()) == pico.identity.hash
     linear = nn.Linear(2, 2)
     outer, middle = nn.Module(), nn.Module()
     middle.add_module("layer", linear)

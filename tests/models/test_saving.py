@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from orthoplex.errors import BaseModelError, ConfigurationError, OutputError
 from orthoplex.merging import merge
-from orthoplex.models import channels_last, check_pipeline_folder, load_base, saving
-from orthoplex.models.layers import all_linear_layers
+from orthoplex.models import check_pipeline_folder, load_base, saving
 from tests.pico import make_concept
 
 
@@ -23,11 +22,11 @@ def test_a_merge_is_saved_with_weights_tokens_and_recipe(pico, tmp_path, capfd):
     folder = tmp_path / "new" / "merged"
     with pico.folded(both):
         assert pico.save(folder) == folder
-        weights = {name: layer.weight.clone() for name, layer in all_linear_layers(pico.modules()).items()}
+        weights = {name: layer.weight.clone() for name, layer in pico.family.every_layer().items()}
         rows = pico.pipeline.text_encoder.get_input_embeddings().weight.clone()
     assert json.loads((folder / "recipe.json").read_text()) == both.recipe.to_json()
     again = load_base(folder)
-    for name, layer in all_linear_layers(again.modules()).items():
+    for name, layer in again.family.every_layer().items():
         assert torch.equal(layer.weight, weights[name]), name
     assert torch.equal(again.pipeline.text_encoder.get_input_embeddings().weight, rows)
     assert again.tokens == ("<anna>", "<rex>", "<rex>_1")
@@ -206,7 +205,7 @@ def test_a_fold_is_rounded_once(half_folder, tmp_path):
     base = load_base(half_folder)
     with base.folded(make_concept(base, "anna", text_encoder=True)):
         base.save(tmp_path / "merged")
-        exact = {name: layer.weight.clone() for name, layer in all_linear_layers(base.modules()).items()}
+        exact = {name: layer.weight.clone() for name, layer in base.family.every_layer().items()}
     found = stored(tmp_path / "merged")
     assert all(torch.equal(found[f"{name}.weight"], weights.half()) for name, weights in exact.items())
 
@@ -223,7 +222,7 @@ def test_a_weight_too_large_for_its_type_is_refused_by_name(half_folder, tmp_pat
 def test_how_weights_lie_in_memory_does_not_matter(pico_folder, tmp_path):
     base = load_base(pico_folder)
     base.save(tmp_path / "usual")
-    channels_last(base.pipeline)
+    base.family.channels_last()
     assert not base.pipeline.unet.conv_in.weight.is_contiguous()
     base.save(tmp_path / "turned")
     for path in (tmp_path / "usual").rglob("*.safetensors"):

@@ -18,10 +18,10 @@ import torch
 from orthoplex.errors import BusyError
 from orthoplex.generation import generate
 from orthoplex.merging import merge
-from orthoplex.models import load_base
+from orthoplex.models import PictureRequest, PictureStep, load_base
 from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_step, loop, train
-from tests.pico import make_concept
+from tests.pico import linear_layers, make_concept
 from tests.training.conftest import write_pictures
 
 STEPS = 2
@@ -48,7 +48,11 @@ def pixels(base, prompt, change):
 
 
 def whole_hash(base):
-    return weights_hash(base.modules()), weights_hash({"vae": base.pipeline.vae}), base.pipeline.tokenizer.get_vocab()
+    return (
+        weights_hash(base.family.components()),
+        weights_hash({"vae": base.pipeline.vae}),
+        base.pipeline.tokenizer.get_vocab(),
+    )
 
 
 def test_mixed_requests_of_eight_threads_give_the_pictures_of_one(base, dataset, tmp_path):
@@ -89,7 +93,7 @@ def test_a_training_that_is_left_half_way_holds_nothing(base, dataset, tmp_path)
     with closing(records):
         list(islice(records, 2))
         assert base.tokens == () and whole_hash(base) == before
-        assert not any(layer._forward_hooks for layer in base.linear_layers("linear").values())
+        assert not any(layer._forward_hooks for layer in linear_layers(base, "linear").values())
         done = []
         other = threading.Thread(target=lambda: done.append(generate(base, "a person", num_inference_steps=1)))
         other.start()
@@ -146,9 +150,16 @@ def test_a_call_leaves_nothing_in_the_pipeline(base):
     generate(base, "a person", num_inference_steps=STEPS)
     assert base.pipeline.scheduler is scheduler and torch.equal(scheduler.timesteps, timesteps)
     assert vars(base.pipeline).keys() == before.keys()
+
+
+def test_pictures_left_half_way_leave_nothing_in_the_pipeline(base):
+    scheduler, before = base.pipeline.scheduler, dict(vars(base.pipeline))
+    request = PictureRequest(["a person"], torch.Generator().manual_seed(0), num_inference_steps=3, guidance_scale=4.0)
     with base.locked():
-        own = base.pipeline_of_a_call()
-        assert own.unet is base.pipeline.unet and own.scheduler is not scheduler
+        steps = base.family.picture(request)
+        assert next(steps) == PictureStep(1)
+        steps.close()
+    assert base.pipeline.scheduler is scheduler and vars(base.pipeline) == before
 
 
 def test_a_change_that_is_in_at_the_first_step_writes_no_checkpoint(base, dataset, tmp_path):

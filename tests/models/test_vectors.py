@@ -13,7 +13,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import gather_grams, observed_inputs
 from orthoplex.models.layers import cross_attention_modules
-from tests.pico import make_concept, tokens_of, vectors_of
+from tests.pico import linear_layers, make_concept, tokens_of, vectors_of
 
 DIM, LAYERS = 24, 4
 PROMPTS = ["a photo of <anna>", "a cat"]
@@ -45,7 +45,7 @@ def latents(base, prompts, **options):
 
 def keys(base):
     """The key projection of every cross-attention layer, in the order of the layers."""
-    every = base.linear_layers("cross-attention-kv")
+    every = linear_layers(base, "cross-attention-kv")
     return {layer: every[f"{layer}.to_k"] for layer in base.cross_attention_layers}
 
 
@@ -53,7 +53,7 @@ def hooks(base):
     """How many hooks each module has."""
     return {
         (component, name): (len(module._forward_hooks), len(module._forward_pre_hooks))
-        for component, root in base.modules().items()
+        for component, root in base.family.components().items()
         for name, module in root.named_modules()
     }
 
@@ -63,13 +63,13 @@ def untouched(base):
     """Whatever happens inside, the base's hooks, parameters and tokenizer are the very same afterwards."""
     parameters = {
         name: (parameter, parameter.clone())
-        for m in base.modules().values()
+        for m in base.family.components().values()
         for name, parameter in m.named_parameters()
     }
     before, tokenizer, clean = hooks(base), base.pipeline.tokenizer, features(base, ["a cat"])
     yield
     assert hooks(base) == before and base.pipeline.tokenizer is tokenizer
-    for module in base.modules().values():
+    for module in base.family.components().values():
         for name, parameter in module.named_parameters():
             assert parameter is parameters[name][0] and torch.equal(parameter, parameters[name][1]), name
     assert torch.equal(features(base, ["a cat"]), clean)

@@ -3,10 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from orthoplex.training import native_resolution
 from orthoplex.training.batches import TrainingData, encode_latents
 from orthoplex.training.foreign import PriorPictures
-from orthoplex.training.text import encode_ids, text_features
 
 
 @pytest.fixture
@@ -15,7 +13,7 @@ def data(base, dataset, config):
 
 
 def test_native_resolution(base):
-    assert native_resolution(base) == 32
+    assert base.family.resolution == 32
 
 
 def test_latents_are_scaled_means(base, dataset):
@@ -35,7 +33,7 @@ def test_both_views_are_cached(base, dataset, config, data):
 
 def test_a_step_is_decided_by_seed_and_step(config, data):
     first, again = data.batch(config, 4), data.batch(config, 4)
-    for name in ("latents", "noise", "timesteps", "ids"):
+    for name in ("latents", "noise", "times", "ids"):
         assert torch.equal(getattr(first, name), getattr(again, name))
     for other in (data.batch(config, 5), data.batch(replace(config, seed=1), 4)):
         assert not torch.equal(first.noise, other.noise)
@@ -74,7 +72,7 @@ def test_captions_belong_to_their_pictures(base, dataset, config):
     batch = data.batch(replace(config, caption_dropout=0.0), 0)
     for latents, ids in zip(batch.latents, batch.ids, strict=True):
         index = next(i for i in range(4) if any(torch.equal(view[i], latents) for view in data.latents))
-        assert torch.equal(ids, encode_ids(base, pictures[index].captions)[0])
+        assert torch.equal(ids, base.family.words.ids(pictures[index].captions)[0])
 
 
 def test_noise_offset_moves_whole_channels(config, data):
@@ -86,19 +84,19 @@ def test_noise_offset_moves_whole_channels(config, data):
 @pytest.mark.parametrize("text_encoder", [False, True])
 def test_prior_pictures_follow_the_own_ones(base, dataset, config, text_encoder):
     config = replace(config, batch_size=4, prior_weight=0.5, text_encoder=text_encoder)
-    prior = PriorPictures(torch.full((2, 4, 8, 8), 9.0), encode_ids(base, ["a dog", "a cat"]))
+    prior = PriorPictures(torch.full((2, 4, 8, 8), 9.0), base.family.words.ids(["a dog", "a cat"]))
     data = TrainingData.prepare(base, dataset, config, prior)
     batch = data.batch(config, 0)
     assert (batch.own, len(batch.latents), len(batch.foreign)) == (4, 6, 2)
     assert (batch.latents[4:] == 9.0).all() and not (batch.latents[:4] == 9.0).all()
-    assert (data.prior_features is None) == text_encoder
-    features = data.features(base, batch)
+    assert (data.prior_conditioning is None) == text_encoder
+    features = data.conditioning(base, batch).features
     ids = torch.cat([batch.ids, prior.ids[batch.foreign]])
-    torch.testing.assert_close(features, text_features(base, ids))
+    torch.testing.assert_close(features, base.family.condition(ids).features)
 
 
 def test_prior_pictures_without_a_weight_are_for_erasure_alone(base, dataset, config):
-    prior = PriorPictures(torch.zeros(1, 4, 8, 8), encode_ids(base, ["a dog"]))
+    prior = PriorPictures(torch.zeros(1, 4, 8, 8), base.family.words.ids(["a dog"]))
     data = TrainingData.prepare(base, dataset, config, prior)
     assert data.prior is None and len(data.batch(config, 0).latents) == config.batch_size
 

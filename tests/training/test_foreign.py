@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from orthoplex import vignette
 from orthoplex.adapters import create_adapter
-from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import Base, text_layers
+from orthoplex.models import Base, Brought, load_base
 from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig, stages, train
 from orthoplex.training.foreign import (
     CLASS_WORDS,
@@ -23,8 +23,8 @@ from orthoplex.training.foreign import (
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.run import Run
-from orthoplex.training.text import class_vector, encode_ids, word_spread
-from tests.pico import tokens_of
+from orthoplex.training.text import word_spread
+from tests.pico import linear_layers, tokens_of
 
 DIM = 24
 
@@ -45,7 +45,7 @@ def adapters_of(base, config, layers="cross-attention"):
             concept_id="x",
             seed=0,
         )
-        for layer, linear in base.linear_layers(layers).items()
+        for layer, linear in linear_layers(base, layers).items()
     }
 
 
@@ -117,10 +117,10 @@ def test_no_prompts_are_refused():
 
 
 def test_default_prompts_depend_on_the_base(base):
-    embedded = Base(base.pipeline, BaseIdentity(family="vignette", hash="0", name="vignette"))
+    bringing = Base(base.pipeline, base.identity, brought=Brought(foreign_prompts=("a person",)))
     assert default_foreign_prompts(base) == FOREIGN_PROMPTS
-    assert default_foreign_prompts(embedded) != FOREIGN_PROMPTS
-    assert "a person" in default_foreign_prompts(embedded)
+    assert default_foreign_prompts(bringing) == ("a person",)
+    assert default_foreign_prompts(load_base("vignette")) == tuple(vignette.foreign_prompts())
 
 
 def test_random_vectors_lie_as_far_from_their_class_words_as_learned_ones(base):
@@ -137,7 +137,7 @@ def test_random_vectors_lie_as_far_from_their_class_words_as_learned_ones(base):
         table.copy_(kept)
     assert torch.equal(vectors, before) and vectors.shape == (200, 2, DIM)
     spread = word_spread(base).deviation
-    centres = torch.stack([class_vector(base, word) for word in words])
+    centres = torch.stack([base.family.words.class_vector(word) for word in words])
     moved = ((vectors - centres.unsqueeze(1)) / spread).square().mean((1, 2)).sqrt()
     near = torch.arange(200) % 4 != 3
     assert 0.3 < moved[near].min() < 0.8 and 1.3 < moved[near].max() < 2.2
@@ -146,7 +146,7 @@ def test_random_vectors_lie_as_far_from_their_class_words_as_learned_ones(base):
 
 def test_positions_that_all_prompts_share_do_not_drown_the_tokens(base):
     with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as ids:
-        numbers = encode_ids(base, ["a photo of <anna> cat", "a dog", ""])
+        numbers = base.family.words.ids(["a photo of <anna> cat", "a dog", ""])
         weights = position_weights(base, numbers, list(ids.values()))
     tokens = torch.isin(numbers, torch.tensor(list(ids.values())))
     filling = (numbers == base.pipeline.tokenizer.eos_token_id).cumsum(1) > 0
@@ -161,9 +161,9 @@ def test_positions_that_all_prompts_share_do_not_drown_the_tokens(base):
 
 def test_only_layers_that_see_the_text_weigh_positions(base, config):
     adapters = adapters_of(base, config)
-    found = text_layers(base, [*adapters, "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"])
+    found = base.family.text_layers([*adapters, "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"])
     assert found == {
-        *base.linear_layers("cross-attention-kv"),
+        *linear_layers(base, "cross-attention-kv"),
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
     }
 
@@ -192,7 +192,7 @@ def test_statistics_of_every_layer(base, config, with_latents):
                 latents=latents,
                 generator=torch.Generator().manual_seed(3),
             )
-            linears = base.linear_layers("cross-attention")
+            linears = linear_layers(base, "cross-attention")
             return gather_statistics(base, config, adapters, linears, inputs=inputs, token_ids=list(ids.values()))
 
     statistics, again = gather(), gather()
@@ -219,11 +219,11 @@ def foreign_inputs(base, latents=None):
 def test_pure_noise_stands_at_late_timesteps_and_prior_pictures_at_all(base):
     with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))):
         steps = len(base.pipeline.scheduler.alphas_cumprod)
-        late = torch.cat([foreign_inputs(base).timesteps for _ in range(4)])
+        late = torch.cat([foreign_inputs(base).times for _ in range(4)])
         assert late.min() >= 0.8 * steps
         inputs = foreign_inputs(base, torch.full((3, 4, 8, 8), 100.0))
         assert len(inputs) == 8 and inputs.noisy.shape == (8, 4, 8, 8)
-        assert inputs.timesteps.min() < 0.8 * steps
+        assert inputs.times.min() < 0.8 * steps
         assert inputs.noisy.flatten(1).mean(1).max() > 10  # the latents are in it
 
 

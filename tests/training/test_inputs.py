@@ -18,7 +18,7 @@ from orthoplex.training import (
     with_inputs,
 )
 from orthoplex.training.inputs import NUM_FOREIGN
-from tests.pico import make_concept, make_manifest
+from tests.pico import linear_layers, make_concept, make_manifest
 
 PROMPTS = ("a car", "a person with red hair in a city", "a person", "a person in a forest", "a person")
 
@@ -229,7 +229,7 @@ def test_what_a_base_answers_is_stored_of_the_base_alone(pico_folder, tmp_path, 
         foreign_gram(base)
     assert not (tmp_path / "foreign-inputs").exists()
     first = foreign_gram(base)
-    layer = next(iter(base.linear_layers("cross-attention-kv")))
+    layer = next(iter(linear_layers(base, "cross-attention-kv")))
     assert torch.equal(first.gram, gather_grams(base, [layer], FOREIGN_PROMPTS)[layer])
     with base.folded(make_concept(base, "anna", text_encoder=True)):
         assert torch.equal(foreign_gram(base).gram, first.gram)  # stored

@@ -18,8 +18,8 @@ from orthoplex.merging import merge
 from orthoplex.subspaces import BASIS_ID, slot_from_id
 from orthoplex.training import FOREIGN_PROMPTS, checkpoint_path, log_path, loop, samples_folder, stages, train
 from orthoplex.training.records import StepRecord, begin_log
-from orthoplex.training.text import encode_ids, text_features
-from tests.pico import METHOD_OPTIONS, vectors_of
+from orthoplex.training.sampling import make_pictures
+from tests.pico import METHOD_OPTIONS, linear_layers, vectors_of
 
 FEW_PROMPTS = FOREIGN_PROMPTS[:24]
 """As many as the text encoder's output is wide: more leave no direction that could be silent on them."""
@@ -28,7 +28,7 @@ FEW_PROMPTS = FOREIGN_PROMPTS[:24]
 def snapshot(base):
     return {
         f"{component} {name}": value.clone()
-        for component, module in base.modules().items()
+        for component, module in base.family.components().items()
         for name, value in module.state_dict().items()
     }
 
@@ -63,7 +63,7 @@ def test_a_training_ends_with_a_concept(base, dataset, config, tmp_path, method,
     assert records[1].erasure == 0.0 and records[3].erasure > 0.0
     assert not checkpoint_path(output).exists()
     concept = load_concept(output, base=base.identity)
-    assert set(concept.layers) == set(base.linear_layers("attention", text_encoder))
+    assert set(concept.layers) == set(linear_layers(base, "attention", text_encoder))
     assert all(factors.up.any() for factors in concept.layers.values())
     assert list(concept.tokens) == ["<anna>", "<anna>_1"]
     after = snapshot(base)
@@ -100,10 +100,10 @@ def test_dual_directions_hear_the_tokens_of_the_finished_concept(base, dataset, 
     last_of(train(base, dataset, config, output=output, foreign_prompts=FEW_PROMPTS))
     concept = load_concept(output, base=base.identity)
     with base.with_tokens(concept.tokens) as ids, torch.no_grad():
-        tokens = encode_ids(base, dataset.captions)
-        features = text_features(base, tokens)
+        tokens = base.family.words.ids(dataset.captions)
+        features = base.family.condition(tokens).features
     own = torch.cat([features[tokens == number] for number in ids.values()])
-    foreign = text_features(base, encode_ids(base, FEW_PROMPTS)).flatten(0, 1)
+    foreign = base.family.condition(base.family.words.ids(FEW_PROMPTS)).features.flatten(0, 1)
     for factors in concept.layers.values():
         assert factors.rank == 2 and factors.up.any()
         heard = (own @ factors.down.T).square().mean(0)
@@ -185,7 +185,7 @@ def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path):
     records = list(train(base, dataset, config, output=output))
     concept = load_concept(output, base=base.identity)
     with base.folded(merge([(concept, 1.0)])):
-        images = loop.run_pipeline(base, config, ["a photo of <anna> person"], seed=0, output_type="pil")
+        images = make_pictures(base, config, ["a photo of <anna> person"], seed=0).images()
     trained, folded, before = (
         np.asarray(image).astype(int) for image in (records[-1].images[0], images[0], records[0].images[0])
     )
@@ -328,8 +328,8 @@ def test_token_vectors_learn(base, dataset, config, tmp_path):
     tokens = load_concept(output).tokens
     with base.with_tokens(tokens):
         with torch.no_grad():
-            learned = text_features(base, encode_ids(base, ["a photo of <anna> person"]))
-            plain = text_features(base, encode_ids(base, ["a photo of person person person"]))
+            learned = base.family.condition(base.family.words.ids(["a photo of <anna> person"])).features
+            plain = base.family.condition(base.family.words.ids(["a photo of person person person"])).features
     assert not torch.allclose(learned, plain, atol=1e-4)
 
 

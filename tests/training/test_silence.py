@@ -11,7 +11,7 @@ from orthoplex.merging import crosstalk, silence
 from orthoplex.models import gather_grams
 from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
 from orthoplex.training.silence import foreign_grams
-from tests.pico import TEXT_WIDTH, make_concept, tokens_of, vectors_of
+from tests.pico import TEXT_WIDTH, linear_layers, make_concept, tokens_of, vectors_of
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
 TEXT_ONLY = {"layers": "cross-attention-kv", "slots": 3}
@@ -27,7 +27,7 @@ def trained(base, dataset, config, path, **changes):
 def said(base, concept, prompts, change=None):
     """What a concept's weights add, as a share of what the base's give, mean over layers."""
     grams = gather_grams(base, list(concept.layers), prompts, change=change, num_inference_steps=2)
-    weights = base.linear_layers("linear", text_encoder=True)
+    weights = linear_layers(base, "linear", text_encoder=True)
     shares = [crosstalk(part, weights[layer].weight, grams[layer]) for layer, part in concept.layers.items()]
     return sum(shares) / len(shares)
 

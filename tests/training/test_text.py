@@ -3,11 +3,8 @@ import torch
 
 from orthoplex.errors import ConfigurationError
 from orthoplex.training.text import (
-    class_vector,
-    encode_ids,
     initial_vectors,
     replaced_vectors,
-    text_features,
     word_spread,
 )
 from tests.pico import tokens_of
@@ -22,16 +19,16 @@ def token_ids(base):
 
 
 def test_ids_spell_out_every_vector(base, token_ids):
-    row = encode_ids(base, ["a photo of <anna> person"])[0].tolist()
+    row = base.family.words.ids(["a photo of <anna> person"])[0].tolist()
     assert [i for i in row if i in token_ids] == token_ids
-    assert encode_ids(base, ["", "a"]).shape == (2, base.pipeline.tokenizer.model_max_length)
+    assert base.family.words.ids(["", "a"]).shape == (2, base.pipeline.tokenizer.model_max_length)
 
 
 def test_ids_are_the_pipelines_own(base, token_ids):
     prompt = "a photo of <anna> person"
     theirs, _ = base.pipeline.encode_prompt(prompt, base.device, 1, False)
     with torch.no_grad():
-        ours = text_features(base, encode_ids(base, [prompt]))
+        ours = base.family.condition(base.family.words.ids([prompt])).features
     torch.testing.assert_close(ours, theirs)
 
 
@@ -39,17 +36,17 @@ def test_class_vector_is_the_mean_over_its_tokens(base):
     table = base.pipeline.text_encoder.get_input_embeddings().weight
     ids = base.pipeline.tokenizer("forest night", add_special_tokens=False).input_ids
     assert len(ids) == 2
-    torch.testing.assert_close(class_vector(base, "forest night"), table[ids].mean(0))
+    torch.testing.assert_close(base.family.words.class_vector("forest night"), table[ids].mean(0))
 
 
 def test_class_word_without_tokens(base):
     with pytest.raises(ConfigurationError, match="class word '' has no tokens"):
-        class_vector(base, "")
+        base.family.words.class_vector("")
 
 
 def test_initial_vectors(base):
     vectors = initial_vectors(base, "person", 3, torch.Generator().manual_seed(0))
-    word = class_vector(base, "person")
+    word = base.family.words.class_vector("person")
     spread = word_spread(base).deviation
     assert vectors.shape == (3, DIM)
     assert torch.equal(vectors[0], word)
@@ -60,11 +57,11 @@ def test_initial_vectors(base):
 
 
 def test_replaced_vectors_reach_the_features_and_get_gradients(base, token_ids):
-    ids = encode_ids(base, ["a photo of <anna>", "a dog"])
+    ids = base.family.words.ids(["a photo of <anna>", "a dog"])
     vectors = torch.randn(2, DIM, requires_grad=True)
-    plain = text_features(base, ids)
+    plain = base.family.condition(ids).features
     with replaced_vectors(base, token_ids, vectors):
-        features = text_features(base, ids)
+        features = base.family.condition(ids).features
     features[0].square().sum().backward()
     assert vectors.grad is not None and (vectors.grad.norm(dim=1) > 0).all()
     assert not torch.allclose(features[0], plain[0])
@@ -76,27 +73,29 @@ def test_the_same_vectors_as_rows_of_the_table(base):
     vectors = torch.randn(2, DIM)
     names = ("<anna>", "<anna>_1")
     with base.with_tokens(tokens_of(dict(zip(names, vectors, strict=True)))):
-        expected = text_features(base, encode_ids(base, ["a drawing of <anna>"]))
+        expected = base.family.condition(base.family.words.ids(["a drawing of <anna>"])).features
     with (
         base.with_tokens(tokens_of(dict.fromkeys(names, torch.zeros(DIM)))) as ids,
         replaced_vectors(base, list(ids.values()), vectors),
     ):
-        torch.testing.assert_close(text_features(base, encode_ids(base, ["a drawing of <anna>"])), expected)
+        torch.testing.assert_close(
+            base.family.condition(base.family.words.ids(["a drawing of <anna>"])).features, expected
+        )
 
 
 def test_each_prompt_may_have_its_own_vectors(base, token_ids):
-    ids = encode_ids(base, ["a <anna>", "a <anna>"])
+    ids = base.family.words.ids(["a <anna>", "a <anna>"])
     each = torch.randn(2, 2, DIM)
     with replaced_vectors(base, token_ids, each):
-        both = text_features(base, ids)
+        both = base.family.condition(ids).features
     for i in range(2):
         with replaced_vectors(base, token_ids, each[i]):
-            torch.testing.assert_close(text_features(base, ids[i : i + 1]), both[i : i + 1])
+            torch.testing.assert_close(base.family.condition(ids[i : i + 1]).features, both[i : i + 1])
 
 
 def test_replacement_ends_with_the_block(base, token_ids):
-    ids = encode_ids(base, ["a <anna>"])
-    before = text_features(base, ids)
+    ids = base.family.words.ids(["a <anna>"])
+    before = base.family.condition(ids).features
     with pytest.raises(RuntimeError), replaced_vectors(base, token_ids, torch.randn(2, DIM)):
         raise RuntimeError
-    assert torch.equal(text_features(base, ids), before)
+    assert torch.equal(base.family.condition(ids).features, before)

@@ -14,10 +14,11 @@ from orthoplex.concepts import format_version, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
-from orthoplex.training import checkpoint_path, gather_inputs, loop, stages, starting_tokens, train
+from orthoplex.training import checkpoint_path, gather_inputs, stages, starting_tokens, train
 from orthoplex.training.run import Run
-from orthoplex.training.text import encode_ids, initial_vectors, replaced_vectors, text_features, word_spread
-from tests.pico import make_concept, tokens_of, vectors_of
+from orthoplex.training.sampling import make_pictures
+from orthoplex.training.text import initial_vectors, replaced_vectors, word_spread
+from tests.pico import linear_layers, make_concept, tokens_of, vectors_of
 from tests.training.test_loop import assert_same_concept, last_of, snapshot
 
 DIM, LAYERS = 24, 4
@@ -69,7 +70,7 @@ def test_every_variant_trains_and_comes_back_from_a_break(base, dataset, variant
     assert base.tokens == () and all(torch.equal(value, after[name]) for name, value in before.items())
     assert not any(
         module._forward_hooks or module._forward_pre_hooks
-        for root in base.modules().values()
+        for root in base.family.components().values()
         for module in root.modules()
     )
 
@@ -83,7 +84,7 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     assert torch.equal(learned, start) == (variant.learns_values or variant.token_vectors == "frozen")
     before = torch.stack([*vectors_of(starting_tokens(base, concept)).values()])
     assert torch.equal(before, start[:, 0] if start.ndim == 3 else start)
-    expected = {} if variant.layers == "none" else base.linear_layers(variant.layers, variant.text_encoder)
+    expected = {} if variant.layers == "none" else linear_layers(base, variant.layers, variant.text_encoder)
     assert set(concept.layers) == set(expected)
     assert all(factors.up.any() for factors in concept.layers.values())
     placements = [item.placement for item in concept.tokens.values()]
@@ -179,7 +180,7 @@ def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, data
     tokens = tokens_of({"<anna>": vectors[0], "<anna>_1": vectors[1]}, base.cross_attention_layers)
     with base.with_tokens(tokens) as ids, base.attached(adapters):
         with replaced_vectors(base, list(ids.values()), vectors.unsqueeze(0)):
-            wide = text_features(base, encode_ids(base, ["a photo of <anna>"]))
+            wide = base.family.condition(base.family.words.ids(["a photo of <anna>"])).features
     parts = [
         torch.autograd.grad(part.sum() + part.square().sum(), adapter.up, retain_graph=True)[0]
         for part in wide.split(DIM, -1)
@@ -213,7 +214,7 @@ def test_the_concept_equals_what_was_trained(base, dataset, config, tmp_path, ki
     config = replace(config, steps=2, sample_every=1, token_vectors=kind, token_learning_rate=0.1)
     records = list(train(base, dataset, config, output=output))
     with base.folded(load_concept(output)):
-        images = loop.run_pipeline(base, config, ["a photo of <anna> person"], seed=0, output_type="pil")
+        images = make_pictures(base, config, ["a photo of <anna> person"], seed=0).images()
     pictures = (records[-1].images[0], images[0], records[0].images[0])
     trained, folded, before = (np.asarray(picture).astype(int) for picture in pictures)
     assert np.abs(trained - folded).max() <= 1 < np.abs(trained - before).max()
@@ -242,10 +243,10 @@ def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, data
         run.put_in(base, [*ids.values()], learned),
         torch.no_grad(),
     ):
-        every = encode_ids(base, ["a <anna> person"])  # spelled out in both tokens
-        own = text_features(base, every)
+        every = base.family.words.ids(["a <anna> person"])  # spelled out in both tokens
+        own = base.family.condition(every).features
         with replaced_vectors(base, [*ids.values()], foreign):
-            others = text_features(base, every)
+            others = base.family.condition(every).features
     assert own.shape == others.shape == (1, 32, DIM + 2)
     assert own[..., DIM:].sum() == 2 and not others[..., DIM:].any()
 
@@ -254,7 +255,7 @@ def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, data
 def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embeddings(base, dataset, config, kind):
     learning = Run.of(base, dataset, replace(config, token_vectors=kind)).learning
     assert tuple(learning.units) == base.cross_attention_layers
-    features = text_features(base, encode_ids(base, ["person"]))
+    features = base.family.condition(base.family.words.ids(["person"])).features
     spread = word_spread(base).deviation.square().mean().sqrt()
     rows, start = torch.arange(2.0 * learning.size).view(2, -1), 0
     for layer, width in base.key_widths.items():
@@ -262,7 +263,7 @@ def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embedding
             if name == "to_k" and kind == "values":
                 assert not learning.layers(rows)[layer][:, row].any()
                 continue
-            unit = base.linear_layers("cross-attention-kv")[f"{layer}.{name}"](features).square().mean().sqrt()
+            unit = linear_layers(base, "cross-attention-kv")[f"{layer}.{name}"](features).square().mean().sqrt()
             expected = rows[:, start : start + width] * unit / spread
             torch.testing.assert_close(learning.layers(rows)[layer][:, row], expected)
             start += width

@@ -14,6 +14,7 @@ from orthoplex.generation import generate
 from orthoplex.merging import crosstalk, merge
 from orthoplex.models import gather_grams, load_base
 from orthoplex.training import TrainingConfig
+from tests.pico import linear_layers
 
 NAMES = [sample.name for sample in vignette.sample_concepts()]
 HERE = Path(vignette.__file__).parent
@@ -74,7 +75,7 @@ def test_shipped_concepts_learned_in_slots_of_their_own():
 def test_shipped_concepts_are_silent_where_they_are_not_named(base):
     """What a concept adds to keys and values, as a share of what is there: on its own prompts, and on foreign ones."""
     concepts = [load_concept(vignette.concept_file(name, method="orthogonal")) for name in NAMES]
-    layers, weights = list(concepts[0].layers), base.linear_layers("cross-attention-kv")
+    layers, weights = list(concepts[0].layers), linear_layers(base, "cross-attention-kv")
     foreign = gather_grams(base, layers, ["a photo of a fox in a forest", "a person with red hair in a city street"])
     for concept in concepts:
         own = gather_grams(base, layers, [f"a photo of {concept.manifest.trigger}"], change=concept)

@@ -1,6 +1,6 @@
 """What a merge costs: folding many concepts into a base, ours beside diffusers' fuse, and the machine's own limit.
 
-    python -m orthoplex.benchmark.merge_cost --output results/merge-cost.json
+    python -m benchmarks.merge_cost --output results/merge-cost.json
 
 Both start from the same concept files of random numbers and are timed in turns in one process. The limit is what the
 bytes and products of the merge would take at the speed of a plain copy and a plain matrix product, measured alongside.
@@ -96,9 +96,14 @@ class Exactness:
     undo_error: float
 
 
+def linears(base: Base, selection: str) -> dict[str, nn.Linear]:
+    """The linear layers of a selection, by name."""
+    return {name: layer.linear for name, layer in base.family.layers(selection).items()}
+
+
 def random_concepts(base: Base, settings: MergeSettings, folder: Path) -> list[Path]:
     """Write concept files of random numbers, every delta about a hundredth of its weight; no tokens."""
-    layers = base.linear_layers(settings.layers)
+    layers = linears(base, settings.layers)
     paths = []
     for number in range(settings.num_concepts):
         generator = torch.Generator().manual_seed(number)
@@ -189,7 +194,7 @@ class Contest:
 
     def _weights(self) -> dict[str, Tensor]:
         """The layers' weights as they are now, wherever diffusers has wrapped a layer."""
-        modules = dict(self.base.modules()["unet"].named_modules())
+        modules = dict(self.base.family.denoiser.named_modules())
         found = {}
         for name in self.layers:
             module: Any = modules[name.removeprefix("unet.")]
@@ -208,7 +213,7 @@ class Contest:
 def merge_cost(settings: MergeSettings) -> dict[str, Any]:
     """All numbers of one merge: times of both, their ratio, exactness, and the distance to the machine's limit."""
     base = load_target(settings.target, dtype=_DTYPES[settings.dtype])
-    layers = base.linear_layers(settings.layers)
+    layers = linears(base, settings.layers)
     turns: dict[str, list[Turn]] = {"orthoplex": [], "diffusers": []}
     exactness: dict[str, Exactness] = {}
     with tempfile.TemporaryDirectory() as folder:

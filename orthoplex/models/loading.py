@@ -1,4 +1,4 @@
-"""Which pipelines can be a base, and how one is loaded."""
+"""How a base is loaded from a pipeline folder, whatever its family."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.files import read_json
-from orthoplex.models.base import COMPONENTS, Base
+from orthoplex.models.base import Base
+from orthoplex.models.brought import Brought, brought_by_vignette
+from orthoplex.models.families import FAMILIES, family_of
+from orthoplex.models.families.family import Family
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.pipelines import NETWORKS, StableDiffusionPipeline, load_network
 from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import FolderHash
-from orthoplex.models.versions import EMBEDDED, FAMILIES, version_of
+from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
 
 _LOADING = Lock()
@@ -44,67 +46,60 @@ def load_base(
     embedded = str(name_or_path) == EMBEDDED
     folder = vignette.folder() if embedded else Path(name_or_path)
     index = _index(folder, name_or_path)
-    found = {component: find_weights(folder / component, component) for component in NETWORKS}
+    family = family_of(index["_class_name"])
+    found = {component: find_weights(folder / component, component) for component in family.weighed}
     headers = {component: read_headers(files) for component, files in found.items()}
     identity = FolderHash(
-        {component: found[component] for component in COMPONENTS},
-        {component: headers[component] for component in COMPONENTS},
+        {component: found[component] for component in family.changed},
+        {component: headers[component] for component in family.changed},
     )
     # The libraries change how networks are built, for all threads, while they load.
     with _LOADING, quiet(), identity:
-        pipeline = _load(folder, index, found, dtype, name_or_path)
-        _check_tokenizer(pipeline, name_or_path)
-        weights = identity.result(_hashed(pipeline))
+        pipeline = _load(family, folder, index, found, dtype, name_or_path)
+        weights = identity.result(_hashed(family, pipeline))
         if weights is None:
             # bfloat16 rounds more coarsely than the float16 that the hash sees.
             is_exact = dtype in (torch.float16, torch.float32)
-            exact = pipeline if is_exact else _load(folder, index, found, torch.float32, name_or_path)
-            weights = weights_hash(_hashed(exact))
+            exact = pipeline if is_exact else _load(family, folder, index, found, torch.float32, name_or_path)
+            weights = weights_hash(_hashed(family, exact))
             identity.remember(weights)
         if place.type != "cpu":
             pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
-    for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        component.requires_grad_(False).eval()
+    for component in family.weighed:
+        pipeline.components[component].requires_grad_(False).eval()
     name = EMBEDDED if embedded else folder.resolve().name
-    family = EMBEDDED if embedded else _version(FAMILIES[index["_class_name"]], pipeline)
+    version = EMBEDDED if embedded else family.version(pipeline)
     stored = {component: kind for component, files in headers.items() if files and (kind := stored_dtype(files))}
-    return Base(pipeline, BaseIdentity(family=family, hash=weights, name=name), stored)
+    brought = brought_by_vignette() if embedded else Brought()
+    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=name), stored, brought)
 
 
 def _load(
+    family: type[Family],
     folder: Path,
     index: Mapping[str, Any],
     found: Mapping[str, WeightFiles | None],
     dtype: torch.dtype,
     name_or_path: str | Path,
-) -> StableDiffusionPipeline:
+) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
     try:
-        networks = {
-            component: load_network(component, folder / component, found[component], dtype)
-            for component, kind in NETWORKS.items()
-            if index.get(component) == [kind.__module__.partition(".")[0], kind.__name__]
-        }
-        return StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
-            local_files_only=True,
-            **networks,
-        )
+        pipeline = family.load(folder, index, found, dtype)
     except BaseModelError as error:
         raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
         raise BaseModelError(
             f"base '{name_or_path}' cannot be loaded: {_damaged_weights(folder)}{type(error).__name__}: {error}"
         ) from error
+    try:
+        family.check(pipeline)
+    except BaseModelError as error:
+        raise BaseModelError(f"base '{name_or_path}': {error}") from error
+    return pipeline
 
 
-def _hashed(pipeline: StableDiffusionPipeline) -> dict[str, nn.Module]:
-    return {component: pipeline.components[component] for component in COMPONENTS}
+def _hashed(family: type[Family], pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401  (likewise)
+    return {component: pipeline.components[component] for component in family.changed}
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -132,10 +127,6 @@ def _index(folder: Path, name_or_path: str | Path) -> Mapping[str, Any]:
     return index
 
 
-def _version(family: str, pipeline: StableDiffusionPipeline) -> str:
-    return version_of(family, pipeline.unet.config.cross_attention_dim, pipeline.scheduler.config.prediction_type)
-
-
 def _damaged_weights(folder: Path) -> str:
     """Name the first weights whose header cannot be read; the libraries do not."""
     for path in sorted(folder.rglob("*.safetensors")):
@@ -145,13 +136,3 @@ def _damaged_weights(folder: Path) -> str:
         except (SafetensorError, OSError):
             return f"{path.relative_to(folder)} is damaged: "
     return ""
-
-
-def _check_tokenizer(pipeline: StableDiffusionPipeline, name_or_path: str | Path) -> None:
-    """Refuse a tokenizer that gives more tokens than are read; one from a missing folder knows no limit at all."""
-    given, read = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
-    if given > read:
-        raise BaseModelError(
-            f"base '{name_or_path}': tokenizer gives up to {given} tokens, allowed are the {read} that the encoder "
-            "reads; is the folder 'tokenizer' whole?"
-        )

@@ -1,0 +1,91 @@
+"""The layers of families of bases: shapes, and what each layer sees; read without torch, and without any model.
+
+Each file in ``layers/`` is the table of one family: its components, rules for the layers of bases of any size, and the
+layers of its published versions by name. ``python -m orthoplex.models.families.tables`` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, final
+
+Sees = Literal["text", "picture", "both", "time"]
+"""What a layer is given: positions of the text, before any picture is mixed in; positions of the picture; both, or text
+that pictures are mixed into; or, once a picture, the time and what is embedded beside it."""
+Role = Literal["denoiser", "text encoder"]
+
+
+@final
+@dataclass(frozen=True)
+class LayerTable:
+    """The layers of one family.
+
+    Attributes:
+        components: Component to its role.
+        rules: Pattern of layer names, with ``*`` for anything, and what such a layer sees; the first that fits counts.
+        versions: Version to its layers' shapes: ``(out, in)``, and two numbers more for a convolution's window.
+    """
+
+    components: Mapping[str, Role]
+    rules: Sequence[tuple[str, Sees]]
+    versions: Mapping[str, Mapping[str, tuple[int, ...]]]
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> LayerTable:
+        """Read a table from the JSON values of its file; a version may be a name of another, which it equals."""
+        shapes = {
+            version: {layer: tuple(shape) for layer, shape in layers.items()}
+            for version, layers in values["versions"].items()
+            if not isinstance(layers, str)
+        }
+        same = {version: shapes[other] for version, other in values["versions"].items() if isinstance(other, str)}
+        return LayerTable(
+            values["components"], [(pattern, sees) for pattern, sees in values["rules"]], {**shapes, **same}
+        )
+
+    def sees(self, layer: str) -> Sees:
+        """Return what a layer sees; ``both`` for a name that no rule knows."""
+        for pattern, sees in self.rules:
+            if fnmatchcase(layer, pattern):
+                return sees
+        return "both"
+
+    def reads_features(self, layer: str) -> bool:
+        """Whether a layer of the denoiser sees text alone: all such layers are given the same."""
+        return self.components.get(component_of(layer)) == "denoiser" and self.sees(layer) == "text"
+
+
+def component_of(layer: str) -> str:
+    """The component of a layer: the first part of its name."""
+    return layer.partition(".")[0]
+
+
+def layer_table(version: str) -> LayerTable | None:
+    """Return the table of the family that a version belongs to; None where there is none.
+
+    Args:
+        version: As ``BaseIdentity.family`` has it, such as ``sd1``.
+    """
+    return _tables().get(version)
+
+
+def layer_shapes(version: str) -> Mapping[str, tuple[int, ...]]:
+    """Return the layers of a version by name; none for a version without a table."""
+    table = layer_table(version)
+    return {} if table is None else table.versions[version]
+
+
+@cache
+def _tables() -> dict[str, LayerTable]:
+    """Every version's table."""
+    found: dict[str, LayerTable] = {}
+    for file in resources.files("orthoplex.concepts").joinpath("layers").iterdir():
+        if file.name.endswith(".json"):
+            table = LayerTable.from_json(json.loads(file.read_text("utf-8")))
+            found |= dict.fromkeys(table.versions, table)
+    return found

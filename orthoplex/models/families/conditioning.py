@@ -1,0 +1,47 @@
+"""The text of a batch as a denoiser takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """Prompts as a family's denoiser takes them; made by ``Family.condition``, read by ``Family.predict``.
+
+    Attributes:
+        features: What layers that see the text are given, ``(n, length, width)``. Tokens with vectors of single
+            layers, or with keys and values of their own, make it wider.
+        extras: What else a family's denoiser takes, by name, one row a prompt: pooled features, masks, a guidance.
+            Only the family reads it.
+    """
+
+    features: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """The number of prompts."""
+        return len(self.features)
+
+    def take(self, chosen: Tensor) -> Conditioning:
+        """The prompts numbered ``chosen``, ``(m,)`` int64; a prompt may be chosen more than once."""
+        return self._each(lambda rows: rows[chosen.to(rows.device)])
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Conditioning:
+        """The same in another data type, or elsewhere; whole numbers and truth values keep their type."""
+        return self._each(lambda rows: rows.to(device, dtype if rows.is_floating_point() else None))
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """All prompts of some parts of one family, in their order."""
+        extras = {name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras}
+        return Conditioning(torch.cat([part.features for part in parts]), extras)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        return Conditioning(change(self.features), {name: change(rows) for name, rows in self.extras.items()})

@@ -1,0 +1,299 @@
+"""What every family of bases answers, so that nothing above ``models`` reaches into a pipeline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.concepts import BaseIdentity
+from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer_table
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.families.conditioning import Conditioning
+from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
+from orthoplex.models.families.words import Words
+from orthoplex.models.layers import SELECTIONS, all_linear_layers
+from orthoplex.models.layout import channels_first, channels_last
+from orthoplex.models.schedules import Schedule
+from orthoplex.models.weight_files import WeightFiles
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of a base that a concept may change.
+
+    Attributes:
+        linear: The layer.
+        sees: What it is given.
+    """
+
+    linear: nn.Linear
+    sees: Sees
+
+
+class Family(ABC):
+    """A loaded pipeline, as the rest of the package sees it.
+
+    Latents are ``(n, c, h, w)`` for callers, however a denoiser packs them; prompts are ``Conditioning``.
+    """
+
+    changed: ClassVar[tuple[str, ...]]
+    """The components that concepts may change; the base's hash is that of their weights."""
+    weighed: ClassVar[tuple[str, ...]]
+    """The components with weights, in the order in which they are loaded."""
+    text_encoders: ClassVar[tuple[str, ...]]
+    """Those of the changed components that read prompts."""
+    rules: ClassVar[Mapping[str, Sees]]
+    """Pattern of layer names to what such a layer sees, for the layer table; the first that fits counts."""
+
+    def __init__(self, pipeline: Any, identity: BaseIdentity) -> None:  # noqa: ANN401  (pipelines share no typed parent)
+        """Take a pipeline.
+
+        Args:
+            pipeline: Of the class that ``FAMILIES`` has for this family.
+            identity: Which base it is.
+
+        Raises:
+            BaseModelError: When there is no table of the layers of such bases.
+        """
+        table = layer_table(identity.family)
+        if table is None:
+            raise BaseModelError(
+                f"base '{identity.name}' is of family '{identity.family}', whose layers no table knows; allowed are "
+                "those in orthoplex/concepts/layers"
+            )
+        self.pipeline, self.identity, self.table = pipeline, identity, table
+
+    pipeline: Any
+    identity: BaseIdentity
+    table: LayerTable
+
+    # loading
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        folder: Path,
+        index: Mapping[str, Any],
+        files: Mapping[str, WeightFiles | None],
+        dtype: torch.dtype,
+    ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
+        """Load a pipeline, complete or not at all.
+
+        Args:
+            folder: The pipeline folder.
+            index: The values of its ``model_index.json``.
+            files: Component of ``weighed`` to its files, or None to let the library search.
+            dtype: Data type of the weights.
+
+        Raises:
+            BaseModelError: If a weight is missing or of another shape.
+            Exception: Whatever the libraries raise for a damaged folder.
+        """
+
+    @classmethod
+    @abstractmethod
+    def version(cls, pipeline: Any) -> str:  # noqa: ANN401  (pipelines share no typed parent)
+        """Return which version of the family a pipeline is, as concepts name it: a version of the layer table."""
+
+    @classmethod
+    @abstractmethod
+    def check(cls, pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no typed parent)
+        """Refuse a loaded pipeline whose parts do not belong together.
+
+        Raises:
+            BaseModelError: Says what does not fit.
+        """
+
+    @classmethod
+    @abstractmethod
+    def published(cls) -> Mapping[str, Mapping[str, nn.Module] | str]:
+        """Return the published versions for the layer table: component to network, on the device ``meta``.
+
+        Or another version's name, whose layers are the same.
+        """
+
+    # layers
+
+    def components(self) -> dict[str, nn.Module]:
+        """The components that concepts may change, by name."""
+        return {component: self.pipeline.components[component] for component in self.changed}
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """The network that predicts."""
+
+    @abstractmethod
+    def select(self, selection: str, *, text_encoder: bool) -> dict[str, nn.Linear]:
+        """Return the linear layers of one of ``SELECTIONS``, in the order of the model; none where there are none."""
+
+    @final
+    def layers(self, selection: str, *, text_encoder: bool = False) -> dict[str, Layer]:
+        """Return the layers of a selection, by name, in the order of the model.
+
+        Args:
+            selection: ``cross-attention-kv`` (keys and values of the text), ``cross-attention`` (with queries and
+                output), ``attention`` (self-attention too), or ``linear`` (every linear layer of the blocks).
+            text_encoder: Also the text encoders' layers of the same kind.
+
+        Raises:
+            ConfigurationError: For an unknown selection, or one that the base has no layer of.
+        """
+        if selection not in SELECTIONS:
+            raise ConfigurationError(f"layer selection '{selection}' is unknown, allowed are {', '.join(SELECTIONS)}")
+        chosen = self.select(selection, text_encoder=text_encoder)
+        if not any(component_of(name) not in self.text_encoders for name in chosen):
+            there = [other for other in SELECTIONS if self.select(other, text_encoder=False)]
+            raise ConfigurationError(
+                f"base '{self.identity.name}' has no layers '{selection}', allowed are {', '.join(there) or 'none'}"
+            )
+        return {name: Layer(linear, self.table.sees(name)) for name, linear in chosen.items()}
+
+    @final
+    def every_layer(self) -> dict[str, nn.Linear]:
+        """Every linear layer that a concept's file may name."""
+        return all_linear_layers(self.components())
+
+    @final
+    def feature_layers(self) -> dict[str, nn.Linear]:
+        """The denoiser's layers that see the text alone; none in a base that mixes text and picture throughout."""
+        return {name: linear for name, linear in self.every_layer().items() if self.table.reads_features(name)}
+
+    @final
+    def is_text_encoders(self, layer: str) -> bool:
+        """Whether a layer, by its name, is a text encoder's."""
+        return component_of(layer) in self.text_encoders
+
+    @final
+    def text_layers(self, layers: Iterable[str]) -> frozenset[str]:
+        """Those of some layers that see the text alone."""
+        return frozenset(layer for layer in layers if self.table.sees(layer) == "text")
+
+    @final
+    def see_text_alone(self, layers: Iterable[str]) -> bool:
+        """Whether no layer among these sees pictures."""
+        names = set(layers)
+        return len(self.text_layers(names)) == len(names)
+
+    # text
+
+    @property
+    @abstractmethod
+    def words(self) -> Words:
+        """How the text encoders read prompts, with the tokens that are in the base now."""
+
+    @abstractmethod
+    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+        """Return prompts as the denoiser takes them; gradients flow through the text encoders.
+
+        Args:
+            prompts: Texts, or token ids as ``words.ids`` gives them, ``(n, length)``.
+        """
+
+    @property
+    @abstractmethod
+    def text_width(self) -> int:
+        """How many numbers ``Conditioning.features`` has at a position."""
+
+    @property
+    @abstractmethod
+    def passes_features(self) -> bool:
+        """Whether layers that see the text are given ``Conditioning.features`` as they are."""
+
+    # pictures
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Width and height, in pixels, of the pictures that the base was made for."""
+
+    @property
+    @abstractmethod
+    def pixels_per_latent(self) -> int:
+        """Width and height, in pixels, of one position of the latents."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape of the latents of one picture at the base's resolution, ``(c, h, w)``."""
+
+    @abstractmethod
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Return the mean latents of pictures, as the denoiser sees them, ``(n, c, h, w)`` float32.
+
+        Args:
+            pixels: ``(n, 3, height, width)`` in [-1, 1].
+        """
+
+    @abstractmethod
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Return the pictures of latents, ``(n, 3, height, width)``, about in [-1, 1]."""
+
+    @final
+    def noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw noise for pictures of the base's resolution, ``(count, c, h, w)`` float32, on the CPU."""
+        return torch.randn(count, *self.latent_shape, generator=generator)
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """The schedule that the base was trained on.
+
+        Raises:
+            BaseModelError: When the pipeline's scheduler tells of none that a loss is defined for.
+        """
+
+    @property
+    @abstractmethod
+    def max_inference_steps(self) -> int:
+        """The largest number of denoising steps."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return the denoiser's prediction, ``(n, c, h, w)`` in the denoiser's data type; gradients flow through it.
+
+        Args:
+            noisy: Noised latents, ``(n, c, h, w)``.
+            times: ``(n,)``, as ``schedule`` draws them, or ``()`` for all.
+            conditioning: Of n prompts.
+        """
+
+    @abstractmethod
+    def picture(self, request: PictureRequest) -> Iterator[PictureStep | Pictures]:
+        """Make pictures: yield every denoising step as it is done, and last the pictures.
+
+        Left half-way it leaves nothing of the call in the pipeline. Call it, and go through it, within
+        ``Base.locked()``; nothing is printed.
+        """
+
+    # memory and identity
+
+    @abstractmethod
+    def convolutional(self) -> tuple[nn.Module, ...]:
+        """The networks that are faster where convolutions keep the channels of a pixel together; they may be none."""
+
+    @final
+    def channels_last(self) -> None:
+        """Lay the weights out as a CPU's convolutions read them faster; nothing on other devices."""
+        channels_last(self.convolutional())
+
+    @final
+    def channels_first(self) -> None:
+        """Lay the weights out as usual, whatever the device."""
+        channels_first(self.convolutional())
+
+    @abstractmethod
+    def inputs_hash(self) -> str:
+        """What decides the inputs of a training besides the weights that the base's hash covers; 24 hex digits."""
+
+    @abstractmethod
+    def outputs_hash(self) -> str:
+        """What decides finished pictures besides: the hash of the autoencoder, 64 hex digits."""

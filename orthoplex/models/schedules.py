@@ -1,0 +1,141 @@
+"""The noise schedules of bases: times, noised latents, targets and losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from orthoplex.errors import BaseModelError
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+class Schedule(ABC):
+    """How a base mixes latents with noise, and what its denoiser predicts of the mixture.
+
+    Times are ``(b,)`` tensors that only the schedule and its family read: numbers of steps, or shares of the noise.
+    """
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator, *, earliest: float = 0.0) -> Tensor:
+        """Draw times, ``(count,)``, as the base was trained on them.
+
+        Args:
+            count: How many.
+            generator: Decides them; on the CPU.
+            earliest: Share of the schedule that is left out: 0 draws all times, 0.8 the noisiest fifth.
+        """
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return the latents at the given times.
+
+        Args:
+            latents: ``x_0``, ``(b, c, h, w)``.
+            noise: ε, the same shape.
+            times: ``(b,)``.
+        """
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return the values that the denoiser shall predict, ``(b, c, h, w)``."""
+
+    @abstractmethod
+    def weights(self, times: Tensor, gamma: float | None) -> Tensor:
+        """Return the min-SNR weight of each item's loss, ``(b,)``; ones where ``gamma`` is None."""
+
+    def losses(self, prediction: Tensor, latents: Tensor, noise: Tensor, times: Tensor, gamma: float | None) -> Tensor:
+        """Return the weighted mean squared error of each item, ``(b,)`` float32."""
+        errors = (prediction.float() - self.target(latents, noise, times).float()).square()
+        return errors.flatten(1).mean(1) * self.weights(times, gamma)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DiscreteSchedule(Schedule):
+    """``x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε`` with the cumulative products ᾱ of the base's scheduler.
+
+    Times are numbers of steps, int64. ᾱ may end at exactly 0 (zero terminal SNR, arXiv 2305.08891).
+
+    Attributes:
+        alphas: ᾱ, ``(steps,)`` float32.
+        prediction_type: What the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
+
+    Raises:
+        BaseModelError: When the prediction type is another, or is epsilon where ᾱ ends at 0.
+    """
+
+    alphas: Tensor
+    prediction_type: str
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that no loss is defined for."""
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise BaseModelError(
+                f"scheduler predicts {self.prediction_type!r}; allowed are {', '.join(PREDICTION_TYPES)}"
+            )
+        if self.prediction_type == "epsilon" and bool((self.alphas <= 0).any()):
+            raise BaseModelError(
+                "scheduler has zero terminal SNR and predicts 'epsilon'; allowed with it are v_prediction and sample"
+            )
+
+    @staticmethod
+    def of(scheduler: Any) -> DiscreteSchedule:  # noqa: ANN401  (diffusers' schedulers share no typed parent)
+        """Read the schedule of a diffusers scheduler.
+
+        Raises:
+            BaseModelError: When the scheduler has no ``alphas_cumprod``, or no loss is defined for it.
+        """
+        try:
+            alphas, prediction_type = scheduler.alphas_cumprod, scheduler.config.prediction_type
+        except AttributeError as error:
+            raise BaseModelError(
+                f"scheduler {type(scheduler).__name__} cannot be trained with: {error}; allowed are schedulers with "
+                "alphas_cumprod and a prediction_type"
+            ) from error
+        return DiscreteSchedule(alphas.detach().cpu().float(), prediction_type)
+
+    def __len__(self) -> int:
+        """The number of timesteps."""
+        return len(self.alphas)
+
+    def draw(self, count: int, generator: torch.Generator, *, earliest: float = 0.0) -> Tensor:
+        """Draw numbers of steps, ``(count,)`` int64, all as likely."""
+        return torch.randint(int(earliest * len(self)), len(self), (count,), generator=generator)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return ``x_t``, ``(b, c, h, w)``."""
+        signal, sigma = self._factors(times, latents)
+        return signal * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return what the denoiser shall predict: ε, ``x_0``, or ``v = √ᾱ ε − √(1 − ᾱ) x_0`` (arXiv 2202.00512)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return latents
+        signal, sigma = self._factors(times, latents)
+        return signal * noise - sigma * latents
+
+    def weights(self, times: Tensor, gamma: float | None) -> Tensor:
+        """Return the min-SNR weight of each item, ``(b,)``; ones where ``gamma`` is None.
+
+        With ``SNR = ᾱ / (1 − ᾱ)``: ``min(SNR, γ)`` for sample, divided by SNR for epsilon, by ``SNR + 1`` for v.
+        Reference: Hang et al., arXiv 2303.09556, section 3.4.
+        """
+        alphas = self.alphas.to(times.device)[times]
+        if gamma is None:
+            return torch.ones_like(alphas)
+        ratio = alphas / (1.0 - alphas)
+        clipped = ratio.clamp(max=gamma)
+        if self.prediction_type == "epsilon":
+            return clipped / ratio
+        return clipped / (ratio + 1.0) if self.prediction_type == "v_prediction" else clipped
+
+    def _factors(self, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alphas = self.alphas.to(like.device)[times].view(-1, 1, 1, 1)
+        return alphas.sqrt().to(like.dtype), (1.0 - alphas).sqrt().to(like.dtype)
