@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orthoplex.concepts.concept import Concept
     from orthoplex.concepts.file import load_concept, save_concept
     from orthoplex.concepts.picture import PICTURE_SUFFIXES, picture_files, read_picture
+    from orthoplex.concepts.stack import Stack
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
 
 __getattr__ = exports(
@@ -31,6 +32,7 @@ __getattr__ = exports(
     {
         "Concept": "concept",
         "PICTURE_SUFFIXES": "picture",
+        "Stack": "stack",
         "cache_folder": "cache",
         "check_writable": "atomic",
         "decode_thumbnail": "thumbnail",
@@ -51,6 +53,7 @@ __all__ = [
     "BaseIdentity",
     "Concept",
     "Manifest",
+    "Stack",
     "cache_folder",
     "check_name",
     "check_writable",

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from orthoplex import __version__
-from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept
+from orthoplex.concepts import Concept, Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.choice import AUTO, default_algorithm, heard
@@ -23,10 +22,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """What a set of concepts changes, ready to be folded into their base.
+    """The changes and tokens of a set of concepts, ready to be folded into their base.
 
     Args:
-        layers: layer name to its one stacked change; strengths are already in ``up``. float32.
+        layers: layer name to its one change, float32; a stack knows which concept owns which columns, and its
+            strength. ``scale`` is already in ``up``.
         tokens: token to its embedding ``(dim,)``, or ``(L, dim)`` for each of ``token_layers``.
         recipe: what was merged, as plain JSON values: ``algorithm``, ``options`` (all of the algorithm's), ``inputs``
             (hash of the Gram matrices, or None), ``scale``, ``concepts`` (``name``, ``kind``, ``strength``,
@@ -36,11 +36,21 @@ class Merge:
             ``(2, out)``; for those tokens that have keys and values. No strength changes them, nor any token.
     """
 
-    layers: Mapping[str, LowRank]
+    layers: Mapping[str, Stack]
     tokens: Mapping[str, Tensor]
     recipe: Mapping[str, Any]
     token_layers: Sequence[str] = ()
     keys_values: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """Content hash of every concept that owns columns of some layer, to its name; empty if algorithms mixed all."""
+        owning = {owner for stack in self.layers.values() for owner, _ in stack.owners}
+        return {
+            concept["content_hash"]: concept["name"]
+            for concept in self.recipe["concepts"]
+            if concept["content_hash"] in owning
+        }
 
 
 def merge(
@@ -89,7 +99,7 @@ def merge(
             inputs = stored_inputs(members, algorithm=algorithm, with_foreign=way.needs_foreign)
         used = inputs.only(concept.content_hash for concept in members)
     merged = merge_layers(way, present, used)
-    layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
+    layers = {layer: change.scaled(float(scale)) for layer, change in merged.items()}
     keys_values = {token: values for concept in members for token, values in concept.keys_values.items()}
     return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used), token_layers, keys_values)
 
@@ -132,7 +142,7 @@ def merge_layers(
     inputs: InputGrams | None = None,
     *,
     only: Callable[[str], bool] | None = None,
-) -> dict[str, LowRank]:
+) -> dict[str, Stack]:
     """Bring the weights of concepts together, layer by layer, and nothing else; see ``merge``.
 
     Args:

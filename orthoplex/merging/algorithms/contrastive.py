@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
 from orthoplex.merging.algorithms.data_aware import concept_grams, damped, solve_damped
 
@@ -60,14 +61,16 @@ class Loraclr(Algorithm):
         self._check("weight", "numbers from 0", self.weight >= 0)
         self._check("steps", "whole numbers from 0", self.steps >= 0)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Minimise the loss; the rank is that of the sum, at most out.
+
+        Columns have no owner, for the strengths are in the loss.
 
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
         """
         grams = concept_grams(changes)
-        stacked = changes.stacked()
+        stacked = changes.stacked().low_rank
         basis = torch.linalg.qr(stacked.up.double())[0]
         own = {part.concept: basis.T @ part.change.up.double() @ part.change.down.double() for part in changes.parts}
         strengths = {part.concept: part.strength for part in changes.parts}
@@ -76,13 +79,13 @@ class Loraclr(Algorithm):
         inputs = torch.stack(list(grams.values()))
         energy = float(((wanted @ inputs) * wanted).sum()) / len(wanted)
         if energy <= 0:
-            return stacked.scaled(0.0)
+            return Stack.of(None, stacked.scaled(0.0))
         mean = inputs.mean(0)
         start = solve_damped(mean, (wanted @ inputs).mean(0), self.weight)
         found = start
         if self.margin > 0 and self.steps > 0 and len(wanted) > 1:
             found = self._search(start, wanted, inputs, energy)
-        return LowRank(basis.float().contiguous(), found.float().contiguous())
+        return Stack.of(None, LowRank(basis.float().contiguous(), found.float().contiguous()))
 
     def _search(self, start: Tensor, wanted: Tensor, inputs: Tensor, energy: float) -> Tensor:
         """Go on from ``start (q, in)``, which minimises the loss without its push.

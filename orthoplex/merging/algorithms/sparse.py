@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
 
 
@@ -78,9 +79,11 @@ class Ties(Algorithm):
         """Refuse a density outside its range."""
         self._check("density", "numbers above 0, up to 1", 0 < self.density <= 1)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Merge the changes as matrices; the result has full rank."""
-        return LowRank.of_matrix(elect_and_average([trim(delta, self.density) for delta in changes.deltas()]))
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
+        return Stack.of(
+            None, LowRank.of_matrix(elect_and_average([trim(delta, self.density) for delta in changes.deltas()]))
+        )
 
 
 @final
@@ -103,9 +106,9 @@ class Dare(Algorithm):
         """Refuse a drop rate outside its range."""
         self._check("drop", "numbers from 0, below 1", 0 <= self.drop < 1)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Merge the changes as matrices; the result has full rank."""
-        return LowRank.of_matrix(torch.stack(_dropped(changes, self.drop, self.seed)).sum(0))
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
+        return Stack.of(None, LowRank.of_matrix(torch.stack(_dropped(changes, self.drop, self.seed)).sum(0)))
 
 
 @final
@@ -125,9 +128,9 @@ class DareTies(Algorithm):
         """Refuse a drop rate outside its range."""
         self._check("drop", "numbers from 0, below 1", 0 <= self.drop < 1)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Merge the changes as matrices; the result has full rank."""
-        return LowRank.of_matrix(elect_and_average(_dropped(changes, self.drop, self.seed)))
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
+        return Stack.of(None, LowRank.of_matrix(elect_and_average(_dropped(changes, self.drop, self.seed))))
 
 
 def _dropped(changes: WeightChanges, drop: float, seed: int) -> list[Tensor]:
