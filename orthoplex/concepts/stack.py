@@ -121,8 +121,10 @@ class Stack:
             ConfigurationError: If there are columns without an owner.
         """
         self._check_owned()
+        if self.strength_of(owner) is None:
+            return self
         owned = torch.tensor([name == owner for name, _ in self.owners], device=self.strengths.device)
-        return replace(self, strengths=self.strengths.masked_fill(owned, strength)) if bool(owned.any()) else self
+        return replace(self, strengths=torch.where(owned, self.strengths.new_tensor(strength), self.strengths))
 
     def only(self, owners: Collection[str]) -> Stack:
         """Return the part of the change that some owners make; ``ΔW = 0``, of rank 0, if none has a column here.
