@@ -82,10 +82,10 @@ class Loraclr(Algorithm):
             return Stack.of(None, stacked.scaled(0.0))
         mean = inputs.mean(0)
         start = solve_damped(mean, (wanted @ inputs).mean(0), self.weight)
-        found = start
+        solved = start
         if self.margin > 0 and self.steps > 0 and len(wanted) > 1:
-            found = self._search(start, wanted, inputs, energy)
-        return Stack.of(None, LowRank(basis.float().contiguous(), found.float().contiguous()))
+            solved = self._search(start, wanted, inputs, energy)
+        return Stack.of(None, LowRank(basis.float().contiguous(), solved.float().contiguous()))
 
     def _search(self, start: Tensor, wanted: Tensor, inputs: Tensor, energy: float) -> Tensor:
         """Go on from ``start (q, in)``, which minimises the loss without its push.
