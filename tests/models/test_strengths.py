@@ -132,7 +132,7 @@ def test_tokens_alone_can_be_silenced(pico):
         assert pico.recipe["concepts"][0]["strength"] == 0.0 and pico.tokens == ("<tom>",)
 
 
-@pytest.mark.parametrize("strength", [float("nan"), float("inf"), "loud", True])
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), 10**400, "loud", True])
 def test_strengths_that_are_no_finite_numbers_are_refused(pico, strength):
     with pico.fold(make_concept(pico)) as undo:
         with pytest.raises(ConfigurationError, match="strength of anna is .*; allowed are finite numbers"):

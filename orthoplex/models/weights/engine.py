@@ -91,7 +91,7 @@ class Strengths(MutableMapping[str, float]):
         """
         with self._locked():
             owner = self._owner(concept)
-            if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not math.isfinite(strength):
+            if not _is_finite(strength):
                 raise ConfigurationError(f"strength of {concept} is {strength!r}; allowed are finite numbers")
             self._check_owned(concept)
             turned = {
@@ -149,6 +149,16 @@ class Strengths(MutableMapping[str, float]):
                 "concept owns them. Merge anew with that strength, or by an algorithm that keeps them apart, "
                 "such as 'sum' or 'least-squares'"
             )
+
+
+def _is_finite(strength: object) -> bool:
+    """True for numbers that a float can hold."""
+    if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
+        return False
+    try:
+        return math.isfinite(strength)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def with_strengths(recipe: Mapping[str, Any], strengths: Strengths) -> Mapping[str, Any]:

@@ -88,9 +88,11 @@ class FoldedWeights(WeightEngine):
     def _fold_group(self, names: list[str], weights: list[Tensor], changes: list[Stack]) -> None:
         device = weights[0].device
         ups = torch.stack([change.up for change in changes])
-        strengths = torch.stack([change.column_strengths for change in changes])
+        strengths = torch.cat([change.strengths for change in changes])
         if not bool((strengths == 1).all()):
-            ups.mul_(strengths[:, None].to(ups.device))  # in place: the stack is a copy already
+            counts = torch.tensor([count for change in changes for _, count in change.owners], device=strengths.device)
+            columns = strengths.repeat_interleave(counts).view(len(changes), 1, -1)
+            ups.mul_(columns.to(ups.device))  # in place: the stack is a copy already
         folded = fold_stack(
             torch.stack([self._original(name, weight) for name, weight in zip(names, weights, strict=True)]),
             ups.to(device),
