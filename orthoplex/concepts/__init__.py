@@ -16,6 +16,7 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.concepts.concept import Concept
     from orthoplex.concepts.file import load_concept, save_concept
+    from orthoplex.concepts.stack import Stack
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
     from orthoplex.concepts.tokens.token import Token
 
@@ -23,6 +24,7 @@ __getattr__ = exports(
     __name__,
     {
         "Concept": "concept",
+        "Stack": "stack",
         "Token": "tokens.token",
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
@@ -40,6 +42,7 @@ __all__ = [
     "Kind",
     "Manifest",
     "Recipe",
+    "Stack",
     "StoredTokens",
     "TOKENS",
     "Token",

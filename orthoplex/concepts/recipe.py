@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from orthoplex import __version__
@@ -57,15 +57,28 @@ class Recipe:
         return tuple(concept.name for concept in self.concepts)
 
     @property
+    def present(self) -> tuple[Ingredient, ...]:
+        """The concepts that are in the change; those at strength 0 are not."""
+        return tuple(concept for concept in self.concepts if concept.strength * self.scale != 0)
+
+    @property
     def absent_names(self) -> tuple[str, ...]:
         """The names of the concepts whose strength is 0 alone, sorted; prompts are read without them."""
-        present = {concept.name for concept in self.concepts if concept.strength * self.scale != 0}
-        return tuple(sorted({*self.names} - present))
+        return tuple(sorted({*self.names} - {concept.name for concept in self.present}))
 
     @property
     def strengths(self) -> str:
         """Names with strengths, and the scale, as messages give them."""
         return ", ".join([*(f"{item.name}@{item.strength:g}" for item in self.concepts), f"scale {self.scale:g}"])
+
+    def with_strengths(self, strengths: Mapping[str, float]) -> Recipe:
+        """Return the same recipe with other strengths.
+
+        Args:
+            strengths: Content hash of a concept to its strength; concepts that are missing keep theirs.
+        """
+        concepts = [replace(item, strength=strengths.get(item.content_hash, item.strength)) for item in self.concepts]
+        return replace(self, concepts=tuple(concepts))
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""

@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, Recipe, Token
+from orthoplex.concepts import Concept, Recipe, Stack, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.choice import AUTO, default_algorithm, heard
@@ -19,17 +18,24 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """What a set of concepts changes, ready to be folded into their base.
+    """The changes and tokens of a set of concepts, ready to be folded into their base.
 
     Attributes:
-        layers: Layer name to its one stacked change; strengths are already in ``up``. float32.
+        layers: Layer name to its one change, float32; a stack knows which concept owns which columns, and its strength.
+            ``scale`` is already in ``up``.
         tokens: Token to what stands in its place; no strength changes it.
         recipe: What was merged.
     """
 
-    layers: Mapping[str, LowRank]
+    layers: Mapping[str, Stack]
     tokens: Mapping[str, Token]
     recipe: Recipe
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """Content hash of every concept that owns columns of some layer, to its name; empty if algorithms mixed all."""
+        owning = {owner for stack in self.layers.values() for owner, _ in stack.owners}
+        return {item.content_hash: item.name for item in self.recipe.concepts if item.content_hash in owning}
 
 
 def merge(
@@ -77,7 +83,7 @@ def merge(
             inputs = stored_inputs(members, algorithm=algorithm, with_foreign=way.needs_foreign)
         used = inputs.only(concept.content_hash for concept in members)
     merged = merge_layers(way, present, used)
-    layers = merged if scale == 1.0 else {layer: change.scaled(float(scale)) for layer, change in merged.items()}
+    layers = {layer: change.scaled(float(scale)) for layer, change in merged.items()}
     return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used))
 
 
@@ -119,7 +125,7 @@ def merge_layers(
     inputs: InputGrams | None = None,
     *,
     only: Callable[[str], bool] | None = None,
-) -> dict[str, LowRank]:
+) -> dict[str, Stack]:
     """Bring the weights of concepts together, layer by layer, and nothing else; see ``merge``.
 
     Args:

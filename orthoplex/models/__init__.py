@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from orthoplex.models.families.family import Family, Layer
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
     from orthoplex.models.families.words import Words, WordSpread
-    from orthoplex.models.folding import Foldable
     from orthoplex.models.inputs import collected_grams, gather_grams, observed_inputs, show_text
     from orthoplex.models.layers import SELECTIONS
     from orthoplex.models.layout import channels_last
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
+    from orthoplex.models.weights import Foldable
 
 __getattr__ = exports(
     __name__,
@@ -38,7 +38,7 @@ __getattr__ = exports(
         "EMBEDDED": "versions",
         "FAMILIES": "families",
         "Family": "families.family",
-        "Foldable": "folding",
+        "Foldable": "weights",
         "Layer": "families.family",
         "PictureRequest": "families.pictures",
         "PictureStep": "families.pictures",

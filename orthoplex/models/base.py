@@ -18,10 +18,17 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.brought import Brought
 from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
-from orthoplex.models.folding import Foldable, check_layer, fold_weights
 from orthoplex.models.layout import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.saving import save_pipeline
+from orthoplex.models.weights import (
+    Foldable,
+    Strengths,
+    check_base,
+    folded_weights,
+    linear_layers,
+    named_modules,
+)
 from orthoplex.models.words.extension import TokenExtension, concept_tokens
 from orthoplex.models.words.replacement import Replacement
 from orthoplex.models.words.tokens_in import TokensIn
@@ -151,12 +158,11 @@ class Base:
         """Inside, every named layer returns ``W x + ΔW x`` with a trainable ΔW; leaving removes it.
 
         Raises:
-            BaseModelError: If a layer is missing or of another shape.
+            BaseModelError: If a layer is missing, wrapped, compiled or unused, or has another shape.
         """
         with self._lock:
-            layers = self.family.every_layer()
-            for name, adapter in adapters.items():
-                check_layer(name, (adapter.up.shape[0], adapter.down.shape[1]), layers)
+            shapes = {name: (adapter.up.shape[0], adapter.down.shape[1]) for name, adapter in adapters.items()}
+            layers = linear_layers(shapes, named_modules(self.family.components()))
             handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
             try:
                 yield self
@@ -232,13 +238,15 @@ class Base:
     def fold(self, change: Foldable) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
 
-        ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding to the base's data type. The lock is held
-        while it is computed only: afterwards the change is in for every thread. ``folded`` is for one thread's own.
+        ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding to the base's data type. The lock is
+        held while it is computed only: afterwards the change is in for every thread. ``folded`` is for one thread's
+        own. ``strengths`` of what is returned turns single concepts.
 
         Raises:
-            BaseModelError: If something is folded in already, the change belongs to another base, a layer is missing
-                or of another shape, or tokens are made for other cross-attention layers or for other widths of them.
-                Then nothing was changed.
+            BaseModelError: If something is folded in already, the change names another base or none, a layer is
+                missing or of another shape, its weight cannot be changed in place (fused, quantised, wrapped, compiled,
+                offloaded, float8 or shared), or tokens are made for other cross-attention layers or for other widths of
+                them. Then nothing was changed.
             ConfigurationError: If a token is in the vocabulary already, or a weight would not be finite, as with a
                 huge strength. Then nothing was changed.
         """
@@ -248,13 +256,11 @@ class Base:
             return self._undo
 
     def _check_fold(self, change: Foldable) -> None:
-        """Refuse a second change, and one of another base."""
+        """Refuse a second change, and a change of another base or of none."""
         if self._undo is not None:
             names = ", ".join(self._undo.recipe.names) or "a change"
             raise BaseModelError(f"base '{self.identity.name}' has {names} folded in; restore it before the next fold")
-        if change.recipe.base.hash != self.identity.hash:
-            names = ", ".join(change.recipe.names)
-            raise BaseModelError(f"{names}: trained on base {change.recipe.base}, this is {self.identity}")
+        check_base(change.recipe, self.identity)
 
     @contextmanager
     def folded(self, change: Foldable) -> Iterator[Base]:
@@ -299,19 +305,16 @@ class Base:
 
 @final
 class Undo:
-    """What takes a fold out again. ``restore()`` may be called twice; a ``with`` block calls it on leaving.
+    """A change that is folded into a base: turns its strengths, and takes it out again.
 
-    Attributes:
-        recipe: What is folded in.
+    ``restore()`` may be called twice; a ``with`` block calls it on leaving.
     """
-
-    recipe: Recipe
 
     def __init__(self, base: Base, change: Foldable) -> None:
         """Fold ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
-        self.recipe = change.recipe
-        self._weights = fold_weights(base.family.every_layer(), change)
+        self._recipe = change.recipe
+        self._weights = folded_weights(named_modules(base.family.components()), change, base.locked)
         try:
             self._tokens: TokenExtension | None = None
             if change.tokens:
@@ -320,6 +323,19 @@ class Undo:
         except BaseException:
             self._weights.restore()
             raise
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the change, with the strengths of now."""
+        return self._recipe.with_strengths(self.strengths)
+
+    @property
+    def strengths(self) -> Strengths:
+        """Concept, by name or content hash, to its strength; setting one turns it in the base's weights.
+
+        Tokens stay. Prompts that name a concept at strength 0 are read without its name.
+        """
+        return self._weights.strengths
 
     def restore(self) -> None:
         """Put the base's weights and tokens back, bit for bit.

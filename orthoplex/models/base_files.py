@@ -23,12 +23,12 @@ from orthoplex.concepts import BaseIdentity, Token
 from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.files import Header, read_json
 from orthoplex.models.folder_content import forget_machine, write_config
-from orthoplex.models.folding import Foldable, fold_weights
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.versions import EMBEDDED, STABLE_DIFFUSION, version_of
 from orthoplex.models.weight_files import STEMS, find_weights, read_headers, stored_dtype, write_weights
+from orthoplex.models.weights import Foldable, check_base, folded_weights
 
 _CHANGED = ("unet", "text_encoder")
 _EMBEDDING = "text_model.embeddings.token_embedding.weight"
@@ -109,10 +109,10 @@ class BaseFiles:
 
         A merge can if each of its concepts can.
         """
-        for layer, low_rank in change.layers.items():
+        for layer, part in change.layers.items():
             component, name = _place(layer)
             entry = self.headers[component].entries.get(name) if component in self.headers else None
-            if entry is None or entry.shape != low_rank.shape:
+            if entry is None or entry.shape != part.shape:
                 return False
         width = self.headers["text_encoder"].entries[_EMBEDDING].shape[1]
         dense = sorted(self.numbers.values()) == list(range(len(self.numbers)))
@@ -128,7 +128,7 @@ class BaseFiles:
     def write(self, change: Foldable, folder: Path, *, overwrite: bool = False) -> Path:
         """Write the folder with a change folded in, and ``recipe.json``; weights keep the type of the files.
 
-        ``W' = round(W + Σ up · down)``, float32 accumulation, one rounding.
+        ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding.
 
         Args:
             change: A change that ``takes`` agrees to.
@@ -136,9 +136,11 @@ class BaseFiles:
             overwrite: Replace a folder that holds something.
 
         Raises:
+            BaseModelError: If the change names another base or none.
             ConfigurationError: If the folder holds something and ``overwrite`` is False, or a number is too large.
             OutputError: If it cannot be written.
         """
+        check_base(change.recipe, self.identity)
         weights = {name: load_file(path) for name, path in self.files.items()}
         for name, values in self._folded(change).items():
             component, tensor = _place(name)
@@ -165,15 +167,15 @@ class BaseFiles:
 
     def _folded(self, change: Foldable) -> dict[str, Tensor]:
         """The changed weights, float32, by layer."""
-        layers: dict[str, nn.Linear] = {}
+        layers: dict[str, nn.Module] = {}
         for component, path in self.files.items():
             with safe_open(path, "pt") as file:
                 for layer in (layer for layer in change.layers if _place(layer)[0] == component):
                     shell = nn.Linear(1, 1, bias=False, device="meta")
                     shell.weight = nn.Parameter(file.get_tensor(_place(layer)[1]).float(), requires_grad=False)
                     layers[layer] = shell
-        fold_weights(layers, change)
-        return {layer: shell.weight.data for layer, shell in layers.items()}
+        folded_weights(layers, change)
+        return {layer: shell.get_parameter("weight").data for layer, shell in layers.items()}
 
     def _add_tokens(self, folder: Path, ids: Mapping[str, int], rows: int) -> None:
         """Let tokenizer and configuration of a folder know new tokens."""

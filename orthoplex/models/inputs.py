@@ -12,7 +12,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, finished
-from orthoplex.models.folding import Foldable
+from orthoplex.models.weights import Foldable
 
 BATCH_SIZE = 8
 

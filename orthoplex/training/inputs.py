@@ -131,7 +131,7 @@ def inputs_for(
     merged = merge_layers(way, ordered, of_text, only=is_text_encoders)
     if not merged:
         return gather_inputs(base, members, **told)
-    common = {layer: change.scaled(scale) for layer, change in merged.items()}
+    common = {layer: change.scaled(scale).low_rank for layer, change in merged.items()}
     rest = gather_inputs(base, members, **told, only=lambda layer: not is_text_encoders(layer), common=common)
     grams = {key: {**of_text.concepts[key], **rest.concepts[key]} for key in of_text.concepts}
     return InputGrams(grams, {**of_text.foreign, **rest.foreign})

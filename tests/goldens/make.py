@@ -115,7 +115,8 @@ def read_sheets(folder: Path) -> dict[str, dict[str, list[Image.Image]]]:
 def effects(change: Merge) -> dict[str, Tensor]:
     """What every layer's change does to random inputs, layer to ``(out, PROBES)`` float32."""
     found = {}
-    for layer, low_rank in sorted(change.layers.items()):
+    for layer, stack in sorted(change.layers.items()):
+        low_rank = stack.low_rank
         seed = int.from_bytes(hashlib.sha256(layer.encode()).digest()[:4], "little")
         inputs = torch.randn(low_rank.shape[1], PROBES, generator=torch.Generator().manual_seed(seed))
         found[layer] = (low_rank.up.double() @ (low_rank.down.double() @ inputs.double())).float()

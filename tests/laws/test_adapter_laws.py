@@ -159,7 +159,7 @@ def test_folded_merge_is_the_float64_sum(method, basis):
     shape = (24, 64)
     adapters = [trained(method, basis, shape, slot=slot) for slot in range(6)]
     concepts = [(as_concept(f"concept-{slot}", [adapter]), 0.5 + 0.1 * slot) for slot, adapter in enumerate(adapters)]
-    change = merge(concepts).layers["unet.24x64"]
+    change = merge(concepts).layers["unet.24x64"].low_rank
     weight = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
     exact = weight.double()[0]
     for adapter, (_, strength) in zip(adapters, concepts, strict=True):

@@ -65,7 +65,8 @@ REX = concept(
 
 def test_sum_written_out():
     merged = merge([(ANNA, 1.0), (REX, 0.5)], algorithm="sum")
-    assert merged.layers[KEY].up.tolist() == [[1, 0], [2, 2]]
+    assert merged.layers[KEY].up.tolist() == [[1, 0], [2, 4]]
+    assert merged.layers[KEY].low_rank.up.tolist() == [[1, 0], [2, 2]]
     assert merged.layers[KEY].down.tolist() == [[3, 0], [1, 1]]
     assert merged.layers[KEY].delta().tolist() == [[3, 0], [8, 2]]
     assert merged.layers[VALUE].delta().tolist() == [[5]]

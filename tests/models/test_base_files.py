@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_what_does_not_fit_is_left_to_a_model_which_says_why(ours, tmp_path):
     save_concept(strange, tmp_path / "anna.safetensors")
     with pytest.raises(BaseModelError, match="is not in the base"):
         merge_to_folder(ours, [(tmp_path / "anna.safetensors", 1.0)], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_change_of_another_base_or_of_none_is_refused(ours, tmp_path):
+    files = BaseFiles.of(ours)
+    assert files is not None
+    merged = merge([(make_concept(load_base(ours)), 1.0)])
+    for others, message in (({}, "names no base"), ({"hash": "f" * 64, "name": "dreams"}, "trained on base 'dreams'")):
+        with pytest.raises(BaseModelError, match=message):
+            files.write(replace(merged, recipe={**merged.recipe, "base": others}), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 

@@ -10,7 +10,8 @@ import torch
 from orthoplex.adapters import LowRank
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
-from orthoplex.models import Base, folding, load_base
+from orthoplex.models import Base, load_base
+from orthoplex.models.weights import folded
 from tests.pico import make_concept, tokens_of
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -91,13 +92,13 @@ def test_a_written_out_fold(pico):
 
 def test_layers_of_one_shape_and_rank_take_one_product(pico, monkeypatch):
     calls = []
-    original = folding.fold_stack
+    original = folded.fold_stack
 
     def counting(weights, ups, downs):
         calls.append(tuple(weights.shape))
         return original(weights, ups, downs)
 
-    monkeypatch.setattr(folding, "fold_stack", counting)
+    monkeypatch.setattr(folded, "fold_stack", counting)
     concept = make_concept(pico, selection="attention")
     with pico.folded(concept):
         pass
@@ -115,7 +116,7 @@ def test_an_error_inside_restores_everything(pico):
 
 def test_an_error_while_folding_restores_everything(pico, monkeypatch):
     before = snapshot(pico)
-    original = folding.fold_stack
+    original = folded.fold_stack
     calls = []
 
     def failing(weights, ups, downs):
@@ -124,7 +125,7 @@ def test_an_error_while_folding_restores_everything(pico, monkeypatch):
             raise MemoryError
         return original(weights, ups, downs)
 
-    monkeypatch.setattr(folding, "fold_stack", failing)
+    monkeypatch.setattr(folded, "fold_stack", failing)
     with pytest.raises(MemoryError):
         pico.fold(make_concept(pico))
     assert len(calls) == 2 and same_bits(snapshot(pico), before) and pico.recipe is None

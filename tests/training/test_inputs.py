@@ -88,7 +88,7 @@ def test_the_text_encoder_is_merged_first_and_the_denoiser_sees_what_it_then_say
     assert inputs is not None
     alone = gather_inputs(pico, concepts, with_foreign=False)
     merged = merge([(concept, 1.0) for concept in concepts], algorithm="least-squares", inputs=inputs)
-    fused = {layer: change for layer, change in merged.layers.items() if layer.startswith("text_encoder.")}
+    fused = {layer: change.low_rank for layer, change in merged.layers.items() if layer.startswith("text_encoder.")}
     anna = replace(concepts[0], layers={**concepts[0].layers, **fused})
     names = sorted(concepts[0].layers)
     expected = gather_grams(pico, names, own_prompts(concepts[0].manifest), change=anna)
@@ -113,7 +113,7 @@ def test_a_concept_without_a_text_encoder_of_its_own_sees_the_merged_one(pico):
     merged = merge([(anna, 1.0), (rex, 1.0)], algorithm="least-squares", inputs=inputs)
     assert fused.keys() < merged.layers.keys()
     names = sorted(rex.layers)
-    theirs = {layer: change for layer, change in merged.layers.items() if layer in fused}
+    theirs = {layer: change.low_rank for layer, change in merged.layers.items() if layer in fused}
     changed = replace(rex, layers={**rex.layers, **theirs})
     expected = gather_grams(pico, names, own_prompts(rex.manifest), change=changed)
     for layer in names:
@@ -126,7 +126,7 @@ def test_the_denoiser_sees_the_text_encoder_at_the_strengths_and_scale_of_the_me
     inputs = inputs_for(way, pico, [(anna, 0.5)], scale=0.5)
     assert inputs is not None
     merged = merge([(anna, 0.5)], algorithm="custom-diffusion", scale=0.5, inputs=inputs)
-    fused = {layer: change for layer, change in merged.layers.items() if layer.startswith("text_encoder.")}
+    fused = {layer: change.low_rank for layer, change in merged.layers.items() if layer.startswith("text_encoder.")}
     layer = next(layer for layer in anna.layers if layer.endswith("attn2.to_k"))
     told = {"own": (inputs.concepts[anna.content_hash], {**anna.layers, **fused}, own_prompts(anna.manifest))}
     told["foreign"] = (inputs.foreign, fused, tuple(dict.fromkeys(default_foreign_prompts(pico)))[:NUM_FOREIGN])

@@ -1,4 +1,4 @@
-"""The ways to bring the changes of one weight together. A new algorithm is one class and one line in ``ALGORITHMS``."""
+"""Algorithms that merge the changes of one weight. A new algorithm is one class and one line in ``ALGORITHMS``."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What every merging algorithm is: the changes of one weight by all concepts -> one change."""
+"""The interface of merging algorithms: the changes of one weight by all concepts -> one change."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.options import check_field_names, check_fields
 
 LARGEST = 2**62
@@ -62,14 +63,17 @@ class WeightChanges:
         """``s_i ΔW_i`` of every part as a matrix ``(out, in)``, float32."""
         return (change.delta() for change in self.scaled())
 
-    def stacked(self) -> LowRank:
-        """``Σ s_i ΔW_i`` without cross terms, float32."""
-        return LowRank.stack(self.scaled())
+    def stacked(self) -> Stack:
+        """``Σ s_i ΔW_i`` without cross terms, float32; every concept owns its columns."""
+        return Stack.stack([Stack.of(part.concept, part.change, part.strength) for part in self.parts])
 
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
-    """A way to bring changes together; its dataclass fields are its options.
+    """One rule that brings changes together; its dataclass fields are its options.
+
+    A change ``Σ_i s_i up_i · down'_i`` whose ``down'_i`` are free of all strengths keeps the columns of every concept
+    apart: they are owned, and a strength may be turned afterwards. Any other change is one run without an owner.
 
     Attributes:
         needs_inputs: Whether it needs the Gram matrices of the layers' inputs.
@@ -87,7 +91,7 @@ class Algorithm(ABC):
         return False
 
     @abstractmethod
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Return the one change of a weight, float32; a pure function of the changes."""
 
     def to_json(self) -> dict[str, float | int]:

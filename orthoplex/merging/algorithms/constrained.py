@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.data_aware import SMALLEST_RIDGE, concept_grams, damped
@@ -55,8 +56,8 @@ class CustomDiffusion(Algorithm):
         """Always: they are what must not change."""
         return True
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Solve for the change; its rank is the number of directions claimed, at most in; the change is 0 without any.
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Solve for the change; every concept owns the directions it claims, and the rank is their number, also 0.
 
         Raises:
             ConfigurationError: When a Gram matrix is missing, that of foreign prompts too, or of another width.
@@ -69,24 +70,21 @@ class CustomDiffusion(Algorithm):
             )
         values, vectors = torch.linalg.eigh(damped(changes.foreign.double(), self.ridge))
         root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
-        scaled = {part.concept: change for part, change in zip(changes.parts, changes.scaled(), strict=True)}
-        claims: list[Tensor] = []
-        wanted: list[Tensor] = []
-        for concept, gram in grams.items():
-            claim = self._claim(inverse @ gram @ inverse)
-            claims.append(claim)
-            change = scaled.get(concept)
-            if change is None:  # it leaves this weight alone, and wants it left alone on its words
-                wanted.append(torch.zeros(changes.shape[0], claim.shape[1], dtype=torch.float64))
-            else:
-                wanted.append(change.up.double() @ (change.down.double() @ root @ claim))
-        claimed = torch.cat(claims, 1)
-        if claimed.shape[1] == 0:
-            return LowRank(torch.zeros(changes.shape[0], 1), torch.zeros(1, changes.shape[1]))
-        # (Uᵀ U + εI)⁻¹ Uᵀ by the SVD of U: were Uᵀ U inverted, its large numbers would cancel in float32
+        parts = {part.concept: part for part in changes.parts}
+        claims = {concept: self._claim(inverse @ gram @ inverse) for concept, gram in grams.items()}
+        claimed = torch.cat(list(claims.values()), 1)
+        # (Uᵀ U + εI)⁻¹ Uᵀ by the SVD of U: were Uᵀ U inverted, its large numbers would cancel
         left, sizes, right = torch.linalg.svd(claimed, full_matrices=False)
-        up = torch.cat(wanted, 1) @ right.T * (sizes / (sizes.square() + max(self.ridge, SMALLEST_RIDGE)))
-        return LowRank(up.float().contiguous(), (left.T @ inverse).float().contiguous())
+        solved = right.T * (sizes / (sizes.square() + max(self.ridge, SMALLEST_RIDGE))) @ left.T @ inverse
+        runs = []
+        for (concept, claim), rows in zip(
+            claims.items(), solved.split([claim.shape[1] for claim in claims.values()]), strict=True
+        ):
+            part = parts.get(concept)
+            if part is not None:  # any other leaves this weight alone, and wants it left alone on its words
+                wanted = part.change.up.double() @ (part.change.down.double() @ root @ claim)
+                runs.append(Stack.of(concept, LowRank(wanted, rows.contiguous()), part.strength))
+        return Stack.stack(runs)
 
     def _claim(self, relative: Tensor) -> Tensor:
         """The eigenvectors, ``(in, m)``, whose eigenvalue passes the threshold, the largest first."""

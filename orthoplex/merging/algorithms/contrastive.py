@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.data_aware import concept_grams, damped, solve_damped
 from orthoplex.options import option
@@ -55,14 +56,16 @@ class Loraclr(Algorithm):
     weight: float = option(1e-3, lowest=0, highest=LARGEST)
     steps: int = option(50, lowest=0, highest=LARGEST)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Minimise the loss; the rank is that of the sum, at most out.
+
+        Columns have no owner, for the strengths are in the loss.
 
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
         """
         grams = concept_grams(changes)
-        stacked = changes.stacked()
+        stacked = changes.stacked().low_rank
         basis = torch.linalg.qr(stacked.up.double())[0]
         own = {part.concept: basis.T @ part.change.up.double() @ part.change.down.double() for part in changes.parts}
         strengths = {part.concept: part.strength for part in changes.parts}
@@ -71,13 +74,13 @@ class Loraclr(Algorithm):
         inputs = torch.stack(list(grams.values()))
         energy = float(((wanted @ inputs) * wanted).sum()) / len(wanted)
         if energy <= 0:
-            return stacked.scaled(0.0)
+            return Stack.of(None, stacked.scaled(0.0))
         mean = inputs.mean(0)
         start = solve_damped(mean, (wanted @ inputs).mean(0), self.weight)
-        found = start
+        solved = start
         if self.margin > 0 and self.steps > 0 and len(wanted) > 1:
-            found = self._search(start, wanted, inputs, energy)
-        return LowRank(basis.float().contiguous(), found.float().contiguous())
+            solved = self._search(start, wanted, inputs, energy)
+        return Stack.of(None, LowRank(basis.float().contiguous(), solved.float().contiguous()))
 
     def _search(self, start: Tensor, wanted: Tensor, inputs: Tensor, energy: float) -> Tensor:
         """Go on from ``start (q, in)``, which minimises the loss without its push.

@@ -3,13 +3,13 @@
 ``G_i = E[x xᵀ]`` over the inputs of a layer under concept i's own prompts. Everything is solved in float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.options import option
@@ -81,8 +81,8 @@ class LeastSquares(Algorithm):
         """Where silence on foreign prompts counts."""
         return self.foreign > 0
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Solve for ``down``; the ups are those of the sum.
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Solve for ``down``, which no strength enters; the ups, their owners and strengths are those of the sum.
 
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
@@ -97,7 +97,7 @@ class LeastSquares(Algorithm):
                 )
             total = total + self.foreign * changes.foreign.double()
         seen = torch.cat([part.change.down.double() @ grams[part.concept] for part in changes.parts])
-        return LowRank(changes.stacked().up, solve_damped(total, seen, self.ridge).float().contiguous())
+        return replace(changes.stacked(), down=solve_damped(total, seen, self.ridge).float().contiguous())
 
 
 @final
@@ -119,8 +119,10 @@ class SubspaceRouter(Algorithm):
 
     ridge: float = option(1e-4, lowest=0, highest=LARGEST)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Solve for the router and fold it into ``up``; the downs are those of the sum.
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Solve for the router, which no strength enters, and multiply it into ``down``.
+
+        The ups, their owners and strengths are those of the sum.
 
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
@@ -130,4 +132,4 @@ class SubspaceRouter(Algorithm):
         total = down @ torch.stack(list(grams.values())).sum(0) @ down.T
         own = torch.cat([part.change.down.double() @ grams[part.concept] @ down.T for part in changes.parts])
         router = solve_damped(total, own, self.ridge)
-        return LowRank((stacked.up.double() @ router).float().contiguous(), stacked.down)
+        return replace(stacked, down=(router @ down).float().contiguous())

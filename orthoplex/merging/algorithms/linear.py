@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import Algorithm, WeightChanges
 
 
@@ -15,7 +15,7 @@ class Sum(Algorithm):
     Reference: Po et al., arXiv 2312.02432, section 4 (there all ``s_i = λ = 0.6``).
     """
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Stack the factors; no product is made."""
         return changes.stacked()
 
@@ -28,11 +28,6 @@ class Mean(Algorithm):
     A concept that leaves the weight alone counts as a zero change.
     """
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Stack the factors, each divided by the number of concepts in the merge."""
-        return LowRank.stack(
-            [
-                LowRank(part.change.up.float(), part.change.down.float()).scaled(part.strength / changes.num_concepts)
-                for part in changes.parts
-            ]
-        )
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Stack the factors and divide them by k, which no strength that is turned later changes."""
+        return changes.stacked().scaled(1.0 / changes.num_concepts)

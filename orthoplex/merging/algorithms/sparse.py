@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.options import option
 from orthoplex.subspaces import seeded
@@ -73,9 +74,11 @@ class Ties(Algorithm):
 
     density: float = option(0.2, above=0, highest=1)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Merge the changes as matrices; the result has full rank."""
-        return LowRank.of_matrix(elect_and_average([trim(delta, self.density) for delta in changes.deltas()]))
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
+        return Stack.of(
+            None, LowRank.of_matrix(elect_and_average([trim(delta, self.density) for delta in changes.deltas()]))
+        )
 
 
 @final
@@ -94,9 +97,9 @@ class Dare(Algorithm):
     drop: float = option(0.9, lowest=0, below=1)
     seed: int = option(0, lowest=-LARGEST, highest=LARGEST)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Merge the changes as matrices; the result has full rank."""
-        return LowRank.of_matrix(torch.stack(_dropped(changes, self.drop, self.seed)).sum(0))
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
+        return Stack.of(None, LowRank.of_matrix(torch.stack(_dropped(changes, self.drop, self.seed)).sum(0)))
 
 
 @final
@@ -112,9 +115,9 @@ class DareTies(Algorithm):
     drop: float = option(0.9, lowest=0, below=1)
     seed: int = option(0, lowest=-LARGEST, highest=LARGEST)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
-        """Merge the changes as matrices; the result has full rank."""
-        return LowRank.of_matrix(elect_and_average(_dropped(changes, self.drop, self.seed)))
+    def merge(self, changes: WeightChanges) -> Stack:
+        """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
+        return Stack.of(None, LowRank.of_matrix(elect_and_average(_dropped(changes, self.drop, self.seed))))
 
 
 def _dropped(changes: WeightChanges, drop: float, seed: int) -> list[Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.sparse import elect_and_average, trim
 from orthoplex.options import option
@@ -49,8 +50,9 @@ def nearest_orthonormal(columns: Tensor) -> Tensor:
     return left @ right
 
 
-def _float32(up: Tensor, down: Tensor) -> LowRank:
-    return LowRank(up.float().contiguous(), down.float().contiguous())
+def _mixed(up: Tensor, down: Tensor) -> Stack:
+    """Singular directions of several concepts, float32; no concept owns them."""
+    return Stack.of(None, LowRank(up.float().contiguous(), down.float().contiguous()))
 
 
 @final
@@ -64,11 +66,11 @@ class Svd(Algorithm):
 
     rank: int = option(0, lowest=0, highest=LARGEST)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Truncate ``Σ s_i ΔW_i``; a sum of lower rank is returned whole."""
         rank = self.rank or max(part.change.rank for part in changes.parts)
-        u, sigma, vh = thin_svd(changes.stacked())
-        return _float32(u[:, :rank] * sigma[:rank], vh[:rank])
+        u, sigma, vh = thin_svd(changes.stacked().low_rank)
+        return _mixed(u[:, :rank] * sigma[:rank], vh[:rank])
 
 
 @final
@@ -82,11 +84,11 @@ class TaskSingularVectors(Algorithm):
     Reference: Gargiulo et al., arXiv 2412.00081, section 4 (algorithm 1).
     """
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Return a change whose rank is the number of triples kept: at most ``min(out, in)``, or one a concept."""
         silent = sum(1 for part in changes.parts if part.strength == 0 or not part.change.up.any())
         if silent == len(changes.parts):
-            return changes.stacked()
+            return Stack.of(None, changes.stacked().low_rank)
         kept = max(1, min(changes.shape) // (len(changes.parts) - silent))
         lefts, sizes, rights = [], [], []
         for part in changes.parts:
@@ -97,7 +99,7 @@ class TaskSingularVectors(Algorithm):
             sizes.append(part.strength * sigma[:kept])
             rights.append(vh[:kept].T)
         left, right = nearest_orthonormal(torch.cat(lefts, 1)), nearest_orthonormal(torch.cat(rights, 1))
-        return _float32(left * torch.cat(sizes), right.T)
+        return _mixed(left * torch.cat(sizes), right.T)
 
 
 @final
@@ -109,10 +111,10 @@ class IsotropicSum(Algorithm):
     Reference: Marczak et al., arXiv 2502.04959, section 4 (equations 7 and 8).
     """
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Return a change of the sum's own rank."""
-        u, sigma, vh = thin_svd(changes.stacked())
-        return _float32(u * sigma.mean(), vh)
+        u, sigma, vh = thin_svd(changes.stacked().low_rank)
+        return _mixed(u * sigma.mean(), vh)
 
 
 @final
@@ -129,7 +131,7 @@ class KnotsTies(Algorithm):
 
     density: float = option(0.2, above=0, highest=1)
 
-    def merge(self, changes: WeightChanges) -> LowRank:
+    def merge(self, changes: WeightChanges) -> Stack:
         """Return a change of rank at most that of all changes side by side."""
         scaled = changes.scaled()
         left, core = torch.linalg.qr(torch.cat([change.up for change in scaled], 1).double())
@@ -140,4 +142,4 @@ class KnotsTies(Algorithm):
         # what is zero but for rounding must be zero: it would get a vote
         each = vh[:kept].where(vh[:kept].abs() > _ROUNDING, 0.0).split(changes.shape[1], 1)
         merged = elect_and_average([trim(rows, self.density) for rows in each])
-        return _float32(left @ u[:, :kept] * sigma[:kept], merged)
+        return _mixed(left @ u[:, :kept] * sigma[:kept], merged)

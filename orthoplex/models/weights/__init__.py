@@ -1,0 +1,19 @@
+"""How a change is in the weights of a base: engines that put it in, turn its strengths, and take it out exactly."""
+
+from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
+from orthoplex.models.weights.engine import Strengths, WeightEngine
+from orthoplex.models.weights.folded import FoldedWeights, folded_weights
+from orthoplex.models.weights.refusals import check_foldable, linear_layers, named_modules
+
+__all__ = [
+    "Foldable",
+    "FoldedWeights",
+    "Strengths",
+    "WeightEngine",
+    "check_base",
+    "check_foldable",
+    "folded_weights",
+    "linear_layers",
+    "named_modules",
+    "stacks_of",
+]

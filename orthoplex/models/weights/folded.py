@@ -1,0 +1,141 @@
+"""The engine that folds changes into the weights themselves, and its exact undo.
+
+``W' = round(W + up · diag(s) · down)``: one stacked product per distinct shape and rank, float32 accumulation, one
+rounding. The original weights are stored, not recomputed: restoring puts the same tensors back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.adapters import fold_stack
+from orthoplex.concepts import Ingredient, Stack
+from orthoplex.errors import ConfigurationError
+from orthoplex.models.weights.changes import Foldable, stacks_of
+from orthoplex.models.weights.engine import WeightEngine
+from orthoplex.models.weights.refusals import check_foldable
+
+
+@final
+class FoldedWeights(WeightEngine):
+    """Changes that are added to the weights of linear layers; stores the originals."""
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        owners: Sequence[Ingredient] = (),
+        locked: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Prepare folding into modules; see ``WeightEngine``.
+
+        Args:
+            modules: Name to module, of all modules of the components; see ``named_modules``.
+            owners: See ``WeightEngine``.
+            locked: See ``WeightEngine``.
+        """
+        super().__init__(owners, locked)
+        self._modules = modules
+        self._changes: dict[str, Stack] = {}
+        self._originals: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def changes(self) -> Mapping[str, Stack]:
+        """Layer to the change that is folded into it now."""
+        return self._changes
+
+    def apply(self, changes: Mapping[str, Stack]) -> None:
+        """Fold changes in; see ``WeightEngine.apply``."""
+        layers = check_foldable({name: change.shape for name, change in changes.items()}, self._modules)
+        try:
+            self._fold(layers, changes)
+        except BaseException:
+            before = {name: self._changes[name] for name in changes if name in self._changes}
+            self._put_back(changes)
+            self._fold({name: layers[name] for name in before}, before)
+            raise
+        self._changes.update(changes)
+
+    def restore(self) -> None:
+        """Put the original tensors back, bit for bit; if the weights were cast meanwhile, the same cast of them."""
+        self._put_back(tuple(self._originals))
+        self._changes.clear()
+        self.strengths.close()
+
+    def _put_back(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._originals:
+                weight, original = self._originals.pop(name)
+                weight.data = original.to(weight.device, weight.dtype)  # the very tensor where nothing changed
+
+    def _fold(self, layers: Mapping[str, nn.Linear], changes: Mapping[str, Stack]) -> None:
+        """Fold all changes, those of one shape and rank by one product."""
+        groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        for name, change in changes.items():
+            weight = layers[name].weight
+            groups[(weight.shape, weight.dtype, weight.device, change.rank)].append(name)
+        for names in groups.values():
+            self._fold_group(names, [layers[name].weight for name in names], [changes[name] for name in names])
+
+    @torch.no_grad()
+    def _fold_group(self, names: list[str], weights: list[Tensor], changes: list[Stack]) -> None:
+        device = weights[0].device
+        ups = torch.stack([change.up for change in changes])
+        strengths = torch.cat([change.strengths for change in changes])
+        if not bool((strengths == 1).all()):
+            counts = torch.tensor([count for change in changes for _, count in change.owners], device=strengths.device)
+            columns = strengths.repeat_interleave(counts).view(len(changes), 1, -1)
+            ups.mul_(columns.to(ups.device))  # in place: the stack is a copy already
+        folded = fold_stack(
+            torch.stack([self._original(name, weight) for name, weight in zip(names, weights, strict=True)]),
+            ups.to(device),
+            torch.stack([change.down for change in changes]).to(device),
+        )
+        _check_finite(names, folded)
+        for name, weight, new in zip(names, weights, folded, strict=True):
+            self._originals.setdefault(name, (weight, weight.data))
+            weight.data = new
+
+    def _original(self, name: str, weight: Tensor) -> Tensor:
+        """A layer's weight without any change, on the device and in the type that the layer has now."""
+        if name not in self._originals:
+            return weight.detach()
+        return self._originals[name][1].to(weight.device, weight.dtype)
+
+
+def folded_weights(
+    modules: Mapping[str, nn.Module],
+    change: Foldable,
+    locked: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> FoldedWeights:
+    """Fold a change's weights into modules.
+
+    Args:
+        modules: See ``FoldedWeights``.
+        change: The change.
+        locked: See ``WeightEngine``.
+
+    Raises:
+        BaseModelError: See ``WeightEngine.apply``.
+        ConfigurationError: If a weight would not be finite; names the layer and the strengths.
+    """
+    engine = FoldedWeights(modules, change.recipe.present, locked)
+    try:
+        engine.apply(stacks_of(change))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; strengths are {change.recipe.strengths}") from error
+    return engine
+
+
+def _check_finite(names: list[str], folded: Tensor) -> None:
+    lowest, highest = torch.aminmax(folded)  # one pass and no copy; not finite if any number is not
+    if math.isfinite(lowest) and math.isfinite(highest):
+        return
+    name = next(name for name, weight in zip(names, folded, strict=True) if not weight.isfinite().all())
+    raise ConfigurationError(f"layer '{name}': with the change, numbers of the weight are no longer finite")
