@@ -206,7 +206,8 @@ def _check_bases(concepts: Sequence[Concept]) -> None:
         ours, theirs = first.manifest.base, concept.manifest.base
         if ours.hash != theirs.hash:
             raise ConfigurationError(
-                f"concept {first.name} belongs to base {ours} and concept {concept.name} to {theirs}; one base is allowed"
+                f"concept {first.name} belongs to base {ours} and concept {concept.name} to {theirs}; one base is "
+                "allowed"
             )
 
 
