@@ -159,32 +159,29 @@ class TrainingConfig:
 
     def _check_tokens(self) -> None:
         """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
-        ways = learnings()
-        if self.token_vectors not in ways:
-            allowed = ", ".join(repr(name) for name in ways)
-            raise ConfigurationError(f"token_vectors is {self.token_vectors!r}; allowed are {allowed}")
+        every, given = learnings(), f"token_vectors is {self.token_vectors!r}"
+        if self.token_vectors not in every:
+            raise ConfigurationError(f"{given}; allowed are {', '.join(map(repr, every))}")
         if self.token_vectors != "shared" and self._is_aimed:
             raise ConfigurationError(
-                f"token_vectors is {self.token_vectors!r} and method is {self.method!r}, which aims at learned vectors "
-                "that all layers share; allowed is 'shared'"
+                f"{given} and method is {self.method!r}, which aims at learned vectors that all layers share; allowed "
+                "is 'shared'"
             )
-        if self.learns_values and self.token_norm_limit is not None:
+        if self.token_moves == "keys and values" and self.token_norm_limit is not None:
             raise ConfigurationError(
-                f"token_norm_limit is {self.token_norm_limit} and token_vectors is {self.token_vectors!r}, with which "
-                "token vectors do not learn; allowed is none"
+                f"token_norm_limit is {self.token_norm_limit} and {given}, with which token vectors do not learn; "
+                "allowed is none"
             )
-        starts = ways[self.token_vectors].starts
+        starts = every[self.token_vectors].starts
         if starts and self.token_start not in starts:
             raise ConfigurationError(
-                f"token_start is {self.token_start!r} and token_vectors is {self.token_vectors!r}, which locks keys to "
-                f"the class word's; allowed is {', '.join(map(repr, starts))}"
+                f"token_start is {self.token_start!r} and {given}, which locks keys to the class word's; allowed is "
+                f"{', '.join(map(repr, starts))}"
             )
-        if not self.tokens_learn and (self.layers == "none" or self.token_steps):
+        if self.token_moves == "nothing" and (self.layers == "none" or self.token_steps):
             key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
-            allowed = ", ".join(repr(name) for name, way in ways.items() if way.moves != "nothing")
-            raise ConfigurationError(
-                f"token_vectors is {self.token_vectors!r} and {key} is {value!r}; allowed are {allowed}, which learn"
-            )
+            allowed = ", ".join(repr(name) for name, learning in every.items() if learning.moves != "nothing")
+            raise ConfigurationError(f"{given} and {key} is {value!r}; allowed are {allowed}, which learn")
         if self.layers != "none":
             return
         allowed = {"text_encoder": "false", "token_steps": "none", "erasure": "0", "prior_weight": "0"}
@@ -246,20 +243,15 @@ class TrainingConfig:
         """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
         if self.erasure_steps is not None:
             return self.erasure_steps
-        tells = learnings()[self.token_vectors].moves == "embedding"  # others say no more than the class word
+        tells = self.token_moves == "embedding"  # others say no more than the class word
         if not (self.solves_erasure and tells and METHODS[self.method].turns and self._keys_values_alone):
             return 0
         return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
 
     @property
-    def learns_values(self) -> bool:
-        """True if the tokens' values in cross-attention learn, with their keys or without, and not their vectors."""
-        return learnings()[self.token_vectors].moves == "keys and values"
-
-    @property
-    def tokens_learn(self) -> bool:
-        """True if anything of the tokens learns."""
-        return learnings()[self.token_vectors].moves != "nothing"
+    def token_moves(self) -> str:
+        """The part of the tokens that learns: ``"embedding"``, ``"keys and values"`` or ``"nothing"``."""
+        return learnings()[self.token_vectors].moves
 
     @property
     def first_steps(self) -> int:
@@ -370,9 +362,7 @@ class TrainingConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
-        values = asdict(self)
-        values["sample_prompts"] = list(self.sample_prompts)
-        return values
+        return {**asdict(self), "sample_prompts": list(self.sample_prompts)}
 
 
 _WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}

@@ -59,7 +59,7 @@ class Stage:
 def stages(config: TrainingConfig) -> tuple[Stage, ...]:
     """The stages of a training, one after the other."""
     first, last = config.first_steps, config.steps - config.silent_steps
-    tokens = first == 0 and config.tokens_learn
+    tokens = first == 0 and config.token_moves != "nothing"
     every = (
         Stage(0, first, tokens=True, weights=False),
         Stage(first, last, tokens=tokens, weights=True),

@@ -17,9 +17,8 @@ from orthoplex.adapters import METHODS
 from orthoplex.cli import app
 from orthoplex.concepts import load_concept
 from orthoplex.generation import generate, picture_recipe, read_recipe, save_png
-from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
-from orthoplex.training import ConceptDataset, TrainingConfig, train
+from orthoplex.training import ConceptDataset, TrainingConfig, merge_for, train
 from tests.pico import METHOD_OPTIONS, tokens_of
 
 CONFIG = TrainingConfig(
@@ -78,7 +77,7 @@ def test_python(base, folders, tmp_path, method):
         *_, last = train(base, dataset, config, output=output, resume=True)
         assert (last.step, last.output) == (5, output) and last.images
         loaded.append((load_concept(output, base=base.identity), 1.0))
-    together = merge(loaded)
+    together = merge_for(base, loaded)
     prompt = "a photo of <anna> person in <forest> place"
     plain = generate(base, "a photo of person in place", num_inference_steps=2)[0]
     images = generate(base, prompt, merge=together, num_images=2, num_inference_steps=2)

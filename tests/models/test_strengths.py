@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Stack
+from orthoplex.concepts import Ingredient, Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
 from orthoplex.models.layers import all_linear_layers
-from orthoplex.models.weights import FoldedWeights, Owner, folded, named_modules
+from orthoplex.models.weights import FoldedWeights, folded, named_modules
 from tests.pico import make_concept
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -241,7 +241,7 @@ def test_an_engine_by_itself(pico):
     change.up[3, 0], change.down[0, 5] = 2.0, 0.25
     weight = all_linear_layers(pico.modules())[layer].weight
     before = weight.detach().clone()
-    engine = FoldedWeights(named_modules(pico.modules()), (Owner("hash", "anna", 1.0),))
+    engine = FoldedWeights(named_modules(pico.modules()), (Ingredient("anna", "person", 1.0, "hash", None),))
     engine.apply({layer: Stack.of("hash", change)})
     engine.strengths["hash"] = 3.0
     assert (weight - before).count_nonzero() == 1 and weight[3, 5] - before[3, 5] == pytest.approx(1.5, abs=1e-6)

@@ -81,7 +81,7 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     concept, start = load_concept(output, base=base.identity), starting_vectors(base, dataset, variant)
     learned = torch.stack([*vectors_of(concept.tokens).values()])
     assert learned.shape == start.shape
-    assert torch.equal(learned, start) == (variant.learns_values or variant.token_vectors == "frozen")
+    assert torch.equal(learned, start) == (variant.token_moves != "embedding")
     before = torch.stack([*vectors_of(starting_tokens(base, concept)).values()])
     assert torch.equal(before, start[:, 0] if start.ndim == 3 else start)
     expected = {} if variant.layers == "none" else linear_layers(base, variant.layers, variant.text_encoder)
@@ -89,7 +89,7 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     assert all(factors.up.any() for factors in concept.layers.values())
     placements = [item.placement for item in concept.tokens.values()]
     version = format_version(concept.manifest)
-    if variant.learns_values:
+    if variant.token_moves == "keys and values":
         assert version == 3 and not any(placement.layers for placement in placements)
         for layers in (placement.keys_values for placement in placements):
             assert {layer: tuple(values.shape) for layer, values in layers.items()} == {
