@@ -56,8 +56,8 @@ class StableDiffusion(Family):
     text_encoders = ("text_encoder",)
     rules: ClassVar[Mapping[str, Sees]] = {
         "text_encoder.*": "text",
-        "unet.*.attn2.to_k": "text",
-        "unet.*.attn2.to_v": "text",
+        "unet.*attn2.to_k": "text",
+        "unet.*attn2.to_v": "text",
         "unet.time_embedding.*": "time",
         "unet.*.time_emb_proj": "time",
         "unet.*": "picture",
