@@ -27,7 +27,7 @@ class LayerTable:
 
     Attributes:
         components: Component to its role.
-        rules: Pattern of layer names, with ``*`` for anything, and what such a layer sees; the first that fits counts.
+        rules: Pattern of layer names, as shells write them, and what such a layer sees; the first that fits counts.
         versions: Version to its layers' shapes: ``(out, in)``, and two numbers more for a convolution's window.
     """
 

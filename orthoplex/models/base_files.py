@@ -27,13 +27,14 @@ from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.versions import EMBEDDED, STABLE_DIFFUSION, version_of
-from orthoplex.models.weight_files import STEMS, find_weights, read_headers, stored_dtype, write_weights
+from orthoplex.models.weight_files import find_weights, read_headers, stem, stored_dtype, write_weights
 from orthoplex.models.weights import Foldable, check_base, folded_weights
 
 _CHANGED = ("unet", "text_encoder")
+_STEMS = {component: stem(component) for component in ("unet", "vae", "text_encoder")}
 _EMBEDDING = "text_model.embeddings.token_embedding.weight"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
-_CONFIGS = {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER} | dict.fromkeys(STEMS, ("config.json",))
+_CONFIGS = {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER} | dict.fromkeys(_STEMS, ("config.json",))
 
 
 @final
@@ -75,11 +76,11 @@ class BaseFiles:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         parts = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
-        found = {name: find_weights(folder / name, name) for name in STEMS}
+        found = {name: find_weights(folder / name, name) for name in _STEMS}
         headers = {name: read_headers(files) for name, files in found.items()}
         single = {name: one for name, files in headers.items() if files and len(files) == 1 for one in files.items()}
         named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
-        portable = named == STEMS and _EMBEDDING in single["text_encoder"][1].entries
+        portable = named == _STEMS and _EMBEDDING in single["text_encoder"][1].entries
         plain = config["text_encoder"].get("torch_dtype") == "float32"
         if not (is_read and whole and portable and plain and parts == _CONFIGS.keys()):
             return None
@@ -154,7 +155,7 @@ class BaseFiles:
                 (temporary / name).mkdir()
                 for file in files:
                     shutil.copyfile(self.folder / name / file, temporary / name / file)
-            vae = f"vae/{STEMS['vae']}.safetensors"
+            vae = f"vae/{_STEMS['vae']}.safetensors"
             shutil.copyfile(self.folder / vae, temporary / vae)
             for name, path in self.files.items():
                 dtype = stored_dtype({path: self.headers[name]})

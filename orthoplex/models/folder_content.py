@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.files import read_json, write_json
-from orthoplex.models.weight_files import STEMS, write_weights
+from orthoplex.models.weight_files import stem, write_weights
 
 if TYPE_CHECKING:
     from orthoplex.models.pipelines import StableDiffusionPipeline
@@ -89,7 +89,7 @@ def write_pipeline(
         place.mkdir()
         _write_config(component, place)
         kept = _kept_dtype(component, (stored_dtypes or {}).get(name)) if dtype is None else dtype
-        write_weights(_portable_names(name, component), place / f"{STEMS[name]}.safetensors", kept)
+        write_weights(_portable_names(name, component), place / f"{stem(name)}.safetensors", kept)
     pipeline.save_config(folder)
     _complete_tokenizer(pipeline, folder / "tokenizer")
     for path in sorted(folder.rglob("*.json")):
@@ -97,7 +97,7 @@ def write_pipeline(
 
 
 def _networks(pipeline: StableDiffusionPipeline) -> dict[str, nn.Module]:
-    return {name: component for name in STEMS if isinstance(component := pipeline.components[name], nn.Module)}
+    return {name: network for name, network in pipeline.components.items() if isinstance(network, nn.Module)}
 
 
 def _kept_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype | None:

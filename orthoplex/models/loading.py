@@ -65,7 +65,6 @@ def load_base(
             identity.remember(weights)
         if place.type != "cpu":
             pipeline.to(place)
-    pipeline.set_progress_bar_config(disable=True)
     for component in family.weighed:
         pipeline.components[component].requires_grad_(False).eval()
     name = EMBEDDED if embedded else folder.resolve().name

@@ -13,10 +13,14 @@ from torch import Tensor
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, Header, read_header, read_json, write_in_order
 
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""Component to what its weights file is called before ``.safetensors``."""
-_PICKLE_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "pytorch_model"}
 _VARIANTS = (None, "fp16")
+
+
+def stem(component: str, *, is_pickle: bool = False) -> str:
+    """Return a weights file's name without its ending: transformers names text encoders, diffusers all others."""
+    if not component.startswith("text_encoder"):
+        return "diffusion_pytorch_model"
+    return "pytorch_model" if is_pickle else "model"
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,17 @@ def find_weights(folder: Path, component: str) -> WeightFiles | None:
 
     Args:
         folder: The component's folder.
-        component: A key of ``STEMS``.
+        component: The component's name.
 
     Returns:
         The files; None if there are none, or if one file and shards lie side by side: libraries differ in their choice.
     """
-    for ending, stems in (("safetensors", STEMS), ("bin", _PICKLE_STEMS)):
+    for ending in ("safetensors", "bin"):
+        name = stem(component, is_pickle=ending == "bin")
         for variant in _VARIANTS:
             mark = "" if variant is None else f".{variant}"
-            single = folder / f"{stems[component]}{mark}.{ending}"
-            index = folder / f"{stems[component]}.{ending}.index{mark}.json"
+            single = folder / f"{name}{mark}.{ending}"
+            index = folder / f"{name}.{ending}.index{mark}.json"
             if single.is_file() and index.is_file():
                 return None
             if single.is_file():

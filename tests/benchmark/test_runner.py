@@ -10,10 +10,12 @@ from itertools import pairwise
 import pytest
 from safetensors import safe_open
 
-from orthoplex.benchmark import run, text
+from orthoplex.benchmark import run, runner
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError, PromptError
+from orthoplex.models import Brought, load_base
+from orthoplex.models.brought import brought_by_vignette
 from tests.benchmark.tiny import experiment_file
 
 
@@ -175,7 +177,13 @@ def test_tables_and_chart_are_written(finished):
 
 def test_where_heads_know_the_words_text_alignment_is_measured(finished, monkeypatch, tmp_path):
     path, folder, _ = finished
-    monkeypatch.setattr(text, "EMBEDDED", "sd1")
+
+    def bringing_heads(name):
+        base = load_base(name)
+        base.brought = Brought(heads=brought_by_vignette().heads)
+        return base
+
+    monkeypatch.setattr(runner, "load_base", bringing_heads)
     list(run(path, results=tmp_path, work=folder / "work"))
     values = json.loads((tmp_path / "tiny.json").read_text())
     assert "scene and style that linear heads read off mobilenetv2-bottleneck-128px-grid1" in values["text"]

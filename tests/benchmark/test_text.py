@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from orthoplex import vignette
-from orthoplex.benchmark import ConceptSource, text
+from orthoplex.benchmark import ConceptSource
 from orthoplex.benchmark.measurement import TextValue
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.text import ClipReader, HeadReader, text_reader
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import ClipEncoder, LinearHead
+from orthoplex.models.brought import brought_by_vignette
 from tests.tiny_vision import build_clip
 
 SCENES = LinearHead(torch.eye(3), torch.zeros(3), ("a cave", "a beach", "the sea"), "colours")
@@ -120,8 +121,8 @@ def test_other_bases_have_no_heads(shared_pico):
 
 
 @pytest.mark.parametrize("size", [128, 32])
-def test_the_embedded_base_is_read_with_the_heads_own_features(size, monkeypatch, shared_pico):
-    monkeypatch.setattr(text, "EMBEDDED", shared_pico.identity.family)
+def test_a_base_that_brings_heads_is_read_with_their_own_features(size, monkeypatch, shared_pico):
+    monkeypatch.setattr(shared_pico, "brought", brought_by_vignette())
     reader = text_reader(EncoderSettings(picture_size=size).build(), shared_pico, PROMPTS)
     assert isinstance(reader, HeadReader)
     assert reader.encoder.name == EncoderSettings().build().name
@@ -133,7 +134,7 @@ def test_the_embedded_base_is_read_with_the_heads_own_features(size, monkeypatch
 
 def test_the_heads_read_the_scenes_of_the_samples(monkeypatch, shared_pico):
     """Real pictures that took no part in any fit: people in drawn and photographed scenes."""
-    monkeypatch.setattr(text, "EMBEDDED", shared_pico.identity.family)
+    monkeypatch.setattr(shared_pico, "brought", brought_by_vignette())
     reader = text_reader(EncoderSettings().build(), shared_pico, PROMPTS)
     found = {}
     for sample in vignette.sample_concepts():

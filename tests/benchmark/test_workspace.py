@@ -15,7 +15,7 @@ from orthoplex.benchmark.workspace import Workspace, _Clock, content_key
 from orthoplex.concepts import load_concept
 from orthoplex.errors import PromptError
 from orthoplex.merging import merge
-from orthoplex.models import load_base
+from orthoplex.models import Brought, load_base
 from orthoplex.training import ConceptDataset, TrainingConfig, train
 
 CONFIG = TrainingConfig(
@@ -109,10 +109,10 @@ def test_other_foreign_prompts_are_another_concept_where_they_matter(workspace, 
     monkeypatch.setattr("orthoplex.benchmark.workspace.default_foreign_prompts", lambda base: ("a boat",))
     assert trained(workspace, sources[0])[1].path != plain.path  # of their words tokens take how far they may begin
     assert trained(workspace, sources[0], erasing)[1].path != erased.path
-    monkeypatch.setattr("orthoplex.benchmark.workspace.EMBEDDED", workspace.base.identity.family)
-    embedded = trained(workspace, sources[0])[1]  # whose prompts come with it, so that its hash tells of them
+    monkeypatch.setattr(workspace.base, "brought", Brought(foreign_prompts=("a boat",)))
+    bringing = trained(workspace, sources[0])[1]  # prompts that come with a base are always the same
     monkeypatch.setattr("orthoplex.benchmark.workspace.default_foreign_prompts", lambda base: ("a car",))
-    assert trained(workspace, sources[0])[1] == embedded
+    assert trained(workspace, sources[0])[1] == bringing
 
 
 def test_an_interrupted_training_gives_the_same_concept(workspace, sources):

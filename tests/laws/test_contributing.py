@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 @pytest.fixture
 def build(monkeypatch):
     """Register the page's method for one test; return a function that builds it."""
-    file_example, registry_line = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    section = PAGE.read_text().partition("## Add a method\n")[2].partition("\n## ")[0]
+    file_example, registry_line = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     methods: dict[str, type] = {}
     exec(file_example + registry_line, {"METHODS": methods})
     assert list(methods) == ["coordinate"]

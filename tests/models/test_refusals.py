@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from orthoplex.adapters import AdapterConfig, create_adapter
-from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.errors import BaseModelError
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
-from orthoplex.models.layers import all_linear_layers
 from tests.pico import make_concept
 
 ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn2"

@@ -85,7 +85,7 @@ class Family(ABC):
         files: Mapping[str, WeightFiles | None],
         dtype: torch.dtype,
     ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
-        """Load a pipeline, complete or not at all.
+        """Load a pipeline, complete or not at all, that draws no bars.
 
         Args:
             folder: The pipeline folder.

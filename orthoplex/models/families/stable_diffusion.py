@@ -56,8 +56,8 @@ class StableDiffusion(Family):
     text_encoders = ("text_encoder",)
     rules: ClassVar[Mapping[str, Sees]] = {
         "text_encoder.*": "text",
-        "unet.*.attn2.to_k": "text",
-        "unet.*.attn2.to_v": "text",
+        "unet.*attn2.to_k": "text",
+        "unet.*attn2.to_v": "text",
         "unet.time_embedding.*": "time",
         "unet.*.time_emb_proj": "time",
         "unet.*": "picture",
@@ -77,7 +77,7 @@ class StableDiffusion(Family):
             for component, kind in NETWORKS.items()
             if index.get(component) == [kind.__module__.partition(".")[0], kind.__name__]
         }
-        return StableDiffusionPipeline.from_pretrained(
+        pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
             dtype=dtype,
             safety_checker=None,
@@ -87,6 +87,8 @@ class StableDiffusion(Family):
             local_files_only=True,
             **networks,
         )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
     @classmethod
     def version(cls, pipeline: StableDiffusionPipeline) -> str:
