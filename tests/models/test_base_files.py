@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from orthoplex.concepts import save_concept
+from orthoplex.concepts import BaseIdentity, save_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import merge
@@ -98,13 +98,13 @@ def test_what_does_not_fit_is_left_to_a_model_which_says_why(ours, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_change_of_another_base_or_of_none_is_refused(ours, tmp_path):
+def test_a_change_of_another_base_is_refused(ours, tmp_path):
     files = BaseFiles.of(ours)
     assert files is not None
     merged = merge([(make_concept(load_base(ours)), 1.0)])
-    for others, message in (({}, "names no base"), ({"hash": "f" * 64, "name": "dreams"}, "trained on base 'dreams'")):
-        with pytest.raises(BaseModelError, match=message):
-            files.write(replace(merged, recipe={**merged.recipe, "base": others}), tmp_path / "merged")
+    dreams = replace(merged.recipe, base=BaseIdentity("sd1", "f" * 64, "dreams"))
+    with pytest.raises(BaseModelError, match="trained on base 'dreams'"):
+        files.write(replace(merged, recipe=dreams), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 

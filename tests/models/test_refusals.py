@@ -40,7 +40,9 @@ def put(base: Base, layer: nn.Module) -> None:
 def refused(base: Base, message: str, layer: str = KEY) -> None:
     """Folding raises the message, in one line, for the layer; every weight is what it was."""
     concept = make_concept(untouched(base))
-    before = [(parameter, parameter.data) for module in base.modules().values() for parameter in module.parameters()]
+    before = [
+        (parameter, parameter.data) for module in base.family.components().values() for parameter in module.parameters()
+    ]
     change = replace(concept, layers=dict(reversed(concept.layers.items())))  # the refused layer is not the first
     with pytest.raises(BaseModelError, match=f"^layer '{layer}' cannot be changed in place: [^\n]*{message}[^\n]*$"):
         base.fold(change)
@@ -148,7 +150,7 @@ def test_other_modules_are_refused(base):
 @pytest.mark.parametrize("component", ["unet", "text_encoder"])
 def test_compiled_components_are_refused(base, component):
     layer = KEY if component == "unet" else "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
-    setattr(base.pipeline, component, torch.compile(base.modules()[component], backend="eager"))
+    setattr(base.pipeline, component, torch.compile(base.family.components()[component], backend="eager"))
     alone(base, f"'{component}' is compiled by torch.compile, .*compile in place instead", layer)
 
 

@@ -28,7 +28,7 @@ def any_pico(request, pico_folder) -> Base:
 
 
 def weights(base: Base) -> dict[str, torch.Tensor]:
-    return {name: layer.weight.detach().clone() for name, layer in all_linear_layers(base.modules()).items()}
+    return {name: layer.weight.detach().clone() for name, layer in all_linear_layers(base.family.components()).items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -239,9 +239,9 @@ def test_an_engine_by_itself(pico):
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
     change = LowRank(torch.zeros(32, 1), torch.zeros(1, 24))
     change.up[3, 0], change.down[0, 5] = 2.0, 0.25
-    weight = all_linear_layers(pico.modules())[layer].weight
+    weight = all_linear_layers(pico.family.components())[layer].weight
     before = weight.detach().clone()
-    engine = FoldedWeights(named_modules(pico.modules()), (Ingredient("anna", "person", 1.0, "hash", None),))
+    engine = FoldedWeights(named_modules(pico.family.components()), (Ingredient("anna", "person", 1.0, "hash", None),))
     engine.apply({layer: Stack.of("hash", change)})
     engine.strengths["hash"] = 3.0
     assert (weight - before).count_nonzero() == 1 and weight[3, 5] - before[3, 5] == pytest.approx(1.5, abs=1e-6)

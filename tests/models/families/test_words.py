@@ -8,7 +8,7 @@ from torch import nn
 
 from orthoplex.errors import ConfigurationError
 from orthoplex.models.families.words import Reader, Room, Words
-from tests.pico import MAX_LENGTH
+from tests.pico import MAX_LENGTH, tokens_of
 
 
 class Letters:
@@ -84,7 +84,7 @@ def test_a_bases_own_words(pico, capfd):
     words, long = pico.family.words, "a cat " * 40
     assert words.room(long) == Room(80, MAX_LENGTH - 2)
     assert words.ids([long]).shape == (1, MAX_LENGTH)
-    with pico.with_tokens({"<anna>": torch.zeros(24), "<anna>_1": torch.ones(24)}) as ids:
+    with pico.with_tokens(tokens_of({"<anna>": torch.zeros(24), "<anna>_1": torch.ones(24)})) as ids:
         assert pico.family.words.room("a <anna>") == Room(3, MAX_LENGTH - 2)
         places = pico.family.words.places(pico.family.words.ids(["a <anna>"]), list(ids.values()))
         assert places.nonzero().tolist() == [[0, 0, 2], [0, 1, 3]]
