@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,9 +61,20 @@ def start(work: Path, arguments: list[str]) -> int:
             env={**os.environ, **ONE_THREAD},
             start_new_session=True,
         )
+    give_way(process.pid)
     write_text(work / "training.pid", f"{process.pid}\n")
     process.returncode = 0  # it outlives this program, which does not wait for it
     return process.pid
+
+
+def give_way(pid: int) -> None:
+    """Give the session of a process the lowest priority, too, where the system has such a thing.
+
+    Linux shares the processors between sessions first (autogroups), and only then, inside each, by niceness: a session
+    of one process gets as much as one of ten, however nice the process is.
+    """
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text("19\n")
 
 
 def end(work: Path, by: signal.Signals) -> int:

@@ -59,6 +59,17 @@ def test_it_is_started_once_and_ended(work: Path) -> None:
         end(work, signal.SIGTERM)
 
 
+def test_its_session_gives_way_to_others_where_the_system_shares_by_session(work: Path) -> None:
+    pid = start(work, [])
+    try:
+        group = Path(f"/proc/{pid}/autogroup")
+        if not group.is_file():
+            pytest.skip("the system does not share its processors by session")
+        assert group.read_text().endswith("nice 19\n")
+    finally:
+        end(work, signal.SIGTERM)
+
+
 def test_a_number_that_another_program_has_by_now_is_left_alone(work: Path) -> None:
     (work / "training.pid").write_text(f"{background.os.getpid()}\n")
     assert running(work) is None
