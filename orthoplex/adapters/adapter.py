@@ -59,7 +59,7 @@ class AdapterConfig:
 
     @property
     def has_slots(self) -> bool:
-        """Whether the basis gives every slot directions of its own, all of them or half of them."""
+        """True if the basis gives every slot directions of its own: all of its rows, or half of them."""
         return self.basis in ("slot", "half")
 
     def slot_of(self, concept_id: str) -> int:
@@ -103,16 +103,16 @@ class Adapter(nn.Module, ABC):
         scaling: ``alpha / rank``; 1 after ``load_factors``.
         rank: the rank r.
         lowest_rank: the lowest rank that a configuration may ask for.
-        aimed: whether training sets directions to hear the concept's own tokens, by a method ``aim``.
-        turns: whether ``down`` is frozen, and may be replaced while ``up`` learns, by ``turn``.
-        learning_rate: what its weights are trained with unless a configuration says otherwise.
+        reads_tokens: True if training sets directions of the concept's own tokens (``set_token_directions``).
+        has_frozen_directions: True if ``down`` is frozen; ``set_directions`` may replace it while ``up`` learns.
+        learning_rate: the default learning rate of its weights.
     """
 
     up: nn.Parameter
     down: Tensor
     lowest_rank: ClassVar[int] = 1
-    aimed: ClassVar[bool] = False
-    turns: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
+    has_frozen_directions: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 2e-3
 
     @classmethod
@@ -176,14 +176,14 @@ class Adapter(nn.Module, ABC):
         return functional.linear(directions, (self.up * self.scaling).to(directions.dtype))
 
     @torch.no_grad()
-    def turn(self, rows: Tensor) -> None:
+    def set_directions(self, rows: Tensor) -> None:
         """Replace the frozen directions, ``(r, in)``.
 
         Raises:
             ConfigurationError: when the method's directions are not frozen ones, or the shape is another.
         """
-        if not self.turns or rows.shape != self.down.shape:
-            allowed = tuple(self.down.shape) if self.turns else "methods with frozen directions"
+        if not self.has_frozen_directions or rows.shape != self.down.shape:
+            allowed = tuple(self.down.shape) if self.has_frozen_directions else "methods with frozen directions"
             raise ConfigurationError(
                 f"layer {self.site.layer}: {type(self).__name__} is given directions {tuple(rows.shape)}; allowed are "
                 f"{allowed}"

@@ -19,12 +19,12 @@ class Dual(Adapter):
     most and all else, other concepts' tokens too, as little as can be. S Q are the rows of the concept's slot, as in
     ``orthogonal``; with rank 0 there are none. An ordinary low-rank update either way.
 
-    Until ``aim`` is called D are random rows; training calls it once the token vectors are known.
+    Until ``set_token_directions`` is called D are random rows; training calls it once the token vectors are known.
     """
 
     lowest_rank = 0
-    aimed = True
-    turns = True
+    reads_tokens = True
+    has_frozen_directions = True
     learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod
@@ -54,7 +54,7 @@ class Dual(Adapter):
     def _set_down(self, down: Tensor) -> None:
         self.register_buffer("down", down)
 
-    def aim(self, rows: Tensor) -> None:
+    def set_token_directions(self, rows: Tensor) -> None:
         """Set the dual directions.
 
         Args:

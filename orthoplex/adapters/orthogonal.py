@@ -42,7 +42,7 @@ class Orthogonal(Adapter):
         CapacityError: when the slot lies beyond the layer's capacity.
     """
 
-    turns = True
+    has_frozen_directions = True
     learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 
 from orthoplex.adapters import check_config, owned_slot
 from orthoplex.benchmark.experiment_file import read_tables
-from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
+from orthoplex.benchmark.group_pictures import Combination, GroupPictures, combinations
+from orthoplex.benchmark.merges import MergeGroup, MergeSettings, merge_groups
 from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Published, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
-from orthoplex.benchmark.together import Combination, Together, combinations
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import FILLED, Limits, check_field_names, check_fields, check_keys, checked, limited
 from orthoplex.training import TrainingConfig
@@ -68,7 +68,7 @@ class Experiment:
     encoder: EncoderSettings
     variants: tuple[Variant, ...]
     merges: MergeSettings = field(default_factory=MergeSettings)
-    together: tuple[Together, ...] = ()
+    together: tuple[GroupPictures, ...] = ()
     crosstalk: bool = False
     published: Published | None = None
     share_slots: bool = False
@@ -136,7 +136,7 @@ class Experiment:
         return config
 
     @cached_property
-    def groups(self) -> dict[int, tuple[Group, ...]]:
+    def groups(self) -> dict[int, tuple[MergeGroup, ...]]:
         """Size of a merge -> the merges of that size."""
         return merge_groups(self.merges, [concept.name for concept in self.concepts])
 
@@ -225,7 +225,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
         encoder=_build(EncoderSettings, values.get("encoder", {}), "encoder"),
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
-        together=tuple(_build(Together, row, "together") for row in values.get("together", ())),
+        together=tuple(_build(GroupPictures, row, "together") for row in values.get("together", ())),
         crosstalk=values.get("crosstalk", False),
         share_slots=values.get("share_slots", False),
         sheet=values.get("sheet", False),
@@ -247,7 +247,7 @@ def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ..
     return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
-_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Together, Published, Variant)
+_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, GroupPictures, Published, Variant)
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:

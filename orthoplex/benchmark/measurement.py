@@ -11,7 +11,7 @@ from torch import Tensor
 from orthoplex.benchmark.sources import ConceptSource, open_pictures
 from orthoplex.evaluation import (
     Encoder,
-    found_references,
+    comparable_references,
     identity_rate,
     identity_threshold,
     image_alignment,
@@ -54,7 +54,7 @@ class TextValue:
 
 
 @dataclass(frozen=True)
-class TextShown:
+class ConceptText:
     """Text alignment of a concept's generated pictures.
 
     Attributes:
@@ -75,7 +75,7 @@ class TextShown:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ConceptFeatures:
     """Features of a concept's generated pictures, all from the same prompts and noise.
 
     Attributes:
@@ -90,12 +90,14 @@ class Shown:
     single: Tensor
     merged: Mapping[int, Tensor]
     met: Mapping[int, frozenset[str]]
-    text: TextShown | None = None
+    text: ConceptText | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The numbers of one concept, variant, seed and size of merges; `base`, `single` and `merged` as in `Shown`.
+    """The numbers of one concept, variant, seed and size of merges.
+
+    `base`, `single` and `merged` are those of `ConceptFeatures`.
 
     Attributes:
         variant: The variant's name.
@@ -163,7 +165,7 @@ def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict
     for concept in concepts:
         split = concept.split()
         training, held_out = (
-            found_references(encoder.encode(open_pictures(files)), f"concept {concept.name!r}")
+            comparable_references(encoder.encode(open_pictures(files)), f"concept {concept.name!r}")
             for files in (split.training, split.held_out)
         )
         references[concept.name] = References(concept.kind, training, held_out)
@@ -192,20 +194,20 @@ def threshold_of(concept: str, references: Mapping[str, References], base: Tenso
 
 def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float | None]]:
     """What real held-out pictures reach: alignment to the training pictures, and how often they are recognised."""
-    found: dict[str, dict[str, float | None]] = {}
+    limits: dict[str, dict[str, float | None]] = {}
     for name, entry in references.items():
         gallery = gallery_of(name, references)
-        found[name] = {
+        limits[name] = {
             "alignment": image_alignment(entry.held_out, entry.training),
             "recognised": recognised_rate(entry.held_out, gallery, name) if len(gallery) > 1 else None,
         }
-    return found
+    return limits
 
 
 def measure(
     variant: str,
     seed: int,
-    shown: Mapping[str, Shown],
+    shown: Mapping[str, ConceptFeatures],
     references: Mapping[str, References],
     *,
     identity_cosine: float | None = None,

@@ -53,7 +53,7 @@ class MergeSettings:
 
 
 @dataclass(frozen=True)
-class Group:
+class MergeGroup:
     """One merge.
 
     Attributes:
@@ -65,7 +65,7 @@ class Group:
     measured: tuple[str, ...]
 
 
-def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tuple[Group, ...]]:
+def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tuple[MergeGroup, ...]]:
     """Put concepts together: size of a merge -> its groups.
 
     In every draw the measured concepts are shuffled and cut into groups of the size asked for; where a group is short
@@ -76,10 +76,10 @@ def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tup
         names: All concepts of the experiment.
     """
     measured = list(settings.measured or names)
-    found: dict[int, tuple[Group, ...]] = {}
+    groups_of_size: dict[int, tuple[MergeGroup, ...]] = {}
     for size in settings.sizes or (len(names),):
         draws = 1 if size == len(names) else settings.draws
-        groups: list[Group] = []
+        groups: list[MergeGroup] = []
         for draw in range(draws):
             rng = random.Random(f"{settings.seed}/{size}/{draw}")
             shuffled = rng.sample(measured, len(measured))
@@ -88,6 +88,6 @@ def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tup
                 others = [name for name in names if name not in own]
                 lacking = size - len(own)
                 members = own + (rng.sample(others, lacking) if settings.companions == "random" else others[:lacking])
-                groups.append(Group(tuple(sorted(members)), tuple(name for name in names if name in own)))
-        found[size] = tuple(groups)
-    return found
+                groups.append(MergeGroup(tuple(sorted(members)), tuple(name for name in names if name in own)))
+        groups_of_size[size] = tuple(groups)
+    return groups_of_size

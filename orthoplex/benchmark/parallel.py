@@ -19,7 +19,7 @@ from orthoplex.benchmark.events import BenchmarkEvent, Stage
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.measurement import References
 from orthoplex.benchmark.study import Study, finished
-from orthoplex.benchmark.text import text_reader
+from orthoplex.benchmark.text_readers import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import OrthoplexError
 from orthoplex.models import load_base

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.files import write_json
 from orthoplex.models import Base, Conditioning, load_base
@@ -95,9 +95,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("results/picture-cost.json"))
     options = parser.parse_args()
-    found = picture_cost(load_base(options.base), batch_size=options.batch_size, rounds=options.rounds)
-    write_json(options.output, {"base": options.base, **found})
-    ratios = ", ".join(f"{name} {row['ratio']:.2f}" for name, row in found["parts"].items())
+    costs = picture_cost(load_base(options.base), batch_size=options.batch_size, rounds=options.rounds)
+    write_json(options.output, {"base": options.base, **costs})
+    ratios = ", ".join(f"{name} {row['ratio']:.2f}" for name, row in costs["parts"].items())
     sys.stdout.write(f"{options.output}: usual / channels last {ratios}\n")
 
 

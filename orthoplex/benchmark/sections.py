@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orthoplex.benchmark.crosstalk import CrosstalkSummary
+from orthoplex.benchmark.group_pictures import GroupPictures, GroupSummary
+from orthoplex.benchmark.layer_crosstalk import CrosstalkSummary
 from orthoplex.benchmark.plots import bars, dots, scatter
 from orthoplex.benchmark.settings import Published
-from orthoplex.benchmark.together import Together, TogetherSummary
 from orthoplex.evaluation import Interval
 from orthoplex.files import markdown_table
 
@@ -21,7 +21,7 @@ def published_section(published: Published | None) -> str:
     return f"\n## Published figures\n\n{published.source}\n\n{table}"
 
 
-def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
+def groups_section(tables: Sequence[GroupPictures], summaries: Sequence[GroupSummary]) -> str:
     """Of every table what is recognised, and how much whole pictures look like each concept."""
     chunks = []
     for table in tables:
@@ -41,7 +41,7 @@ def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSum
     return "".join(chunks)
 
 
-def together_chart(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
+def groups_chart(tables: Sequence[GroupPictures], summaries: Sequence[GroupSummary]) -> str:
     """Bars: shares of pictures in which each concept, and every one, is recognised; nothing without tables."""
     groups: dict[str, dict[str, Interval]] = {}
     for table in tables:
@@ -119,7 +119,7 @@ def silence_chart(
             said.setdefault(variant, []).append(value)
     means = {variant: sum(values) / len(summaries) for variant, values in said.items()}
     panels = {
-        measure: {variant: (means[variant], found) for variant, found in left.items() if variant in means}
+        measure: {variant: (means[variant], interval) for variant, interval in left.items() if variant in means}
         for measure, left in retentions.items()
     }
     panels = {f"{measure}, merged / alone": points for measure, points in panels.items() if points}

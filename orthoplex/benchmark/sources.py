@@ -168,12 +168,12 @@ def indexed_sources(index: Path, *, names: Sequence[str] = (), kinds: Sequence[s
                 known = ", ".join(dict.fromkeys(there))
                 raise ConfigurationError(f"index {index} lists no concept of the {what} {value!r}; allowed: {known}")
     of_name = [source for source in sources if not names or source.name in names]
-    found = tuple(source for source in of_name if not kinds or source.kind in kinds)
-    if not found:
+    chosen = tuple(source for source in of_name if not kinds or source.kind in kinds)
+    if not chosen:
         raise ConfigurationError(
             f"index {index} lists no {' or '.join(kinds)} among {', '.join(names) or 'its concepts'}"
         )
-    return found
+    return chosen
 
 
 def shipped_concept(name: str, method: str) -> Path:

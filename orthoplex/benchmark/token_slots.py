@@ -19,7 +19,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.concepts import Manifest
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError

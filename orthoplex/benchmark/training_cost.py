@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import AdapterConfig, create_adapter
 from orthoplex.benchmark.erasure_cost import ErasureSettings, erasure_cost
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target, peft_lora
 from orthoplex.errors import ConfigurationError, OrthoplexError
@@ -183,13 +183,13 @@ def measure_memory(settings: CostSettings, case: str) -> Memory:
     with step.case(case) as adapters:
         optimizer = torch.optim.AdamW([*adapters.trained, step.text])
         resting = _peak_mib()
-        kept = saved_bytes(step, adapters)
+        saved = saved_bytes(step, adapters)
         throughout = saved_bytes(step, adapters, throughout=True)
         optimizer.step()
         optimizer.zero_grad()
         step.loss().backward()
         optimizer.step()
-        return Memory(kept, throughout, resting, _peak_mib(), sum(weight.numel() for weight in adapters.trained))
+        return Memory(saved, throughout, resting, _peak_mib(), sum(weight.numel() for weight in adapters.trained))
 
 
 def measure_seconds(settings: CostSettings) -> dict[str, list[float]]:

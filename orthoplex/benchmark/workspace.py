@@ -42,7 +42,7 @@ CACHE_VERSION = 5
 POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
-_Told = TypeVar("_Told", TrainingConfig, PictureSettings)
+_Settings = TypeVar("_Settings", TrainingConfig, PictureSettings)
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class Workspace:
         # new tokens take their spread from these prompts, too; those that come with a base are always the same
         decide = config.uses_foreign_prompts or not self.base.brought.foreign_prompts
         foreign = list(default_foreign_prompts(self.base)) if decide else []
-        told = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
-        request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
+        decisive = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
+        request = {**decisive, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,13 +191,13 @@ class Workspace:
         settings = self._settled(settings)
         folders = [self._picture_folder(merge, prompt, settings) for prompt in prompts]
         wanted = dict(zip(folders, prompts, strict=True))
-        kept = {folder: _whole(folder, _read_set) for folder in wanted}
-        missing = {folder: prompt for folder, prompt in wanted.items() if kept[folder] is None}
+        stored = {folder: _whole(folder, _read_set) for folder in wanted}
+        missing = {folder: prompt for folder, prompt in wanted.items() if stored[folder] is None}
         if missing:
             for done, (folder, prompt) in enumerate(missing.items(), start=1):
                 self._make_pictures(folder, prompt, settings, merge)
                 yield BenchmarkEvent("pictures", done, len(missing), message)
-        return tuple(kept[folder] or _read_set(folder) for folder in folders)
+        return tuple(stored[folder] or _read_set(folder) for folder in folders)
 
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
         """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
@@ -224,25 +224,25 @@ class Workspace:
         """Gram matrices of layers' inputs (`orthoplex.models.gather_grams`), made once and kept."""
         key = self._key({"grams": _decisive(change), "layers": list(layers), "prompts": list(prompts)})
         path = self.folder / "grams" / f"{key}.safetensors"
-        kept = _whole(path, _read_gathered)
-        if kept is None:
+        stored = _whole(path, _read_gathered)
+        if stored is None:
             started = time.perf_counter()
             grams = gather_grams(self.base, layers, prompts, change=change)
-            kept = Gathered(grams, time.perf_counter() - started)
-            write_tensors(grams, path, {"seconds": str(kept.seconds)})
-        return kept
+            stored = Gathered(grams, time.perf_counter() - started)
+            write_tensors(grams, path, {"seconds": str(stored.seconds)})
+        return stored
 
     def merge_seconds(self, merge: Merge, spent: float) -> float:
         """What a merge took when it was made first; now, in `spent` seconds, if nothing is known of it."""
         path = self.folder / "merges" / f"{self._key({'seconds of': _decisive(merge)})}.json"
-        known = _read_seconds(path)
-        if not known:
+        recorded = _read_seconds(path)
+        if not recorded:
             write_json(path, {"seconds": spent})
-        return known or spent
+        return recorded or spent
 
-    def _settled(self, told: _Told) -> _Told:
+    def _settled(self, settings: _Settings) -> _Settings:
         """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""
-        return replace(told, mixed_precision=chosen_precision(told.mixed_precision, self.base.device))
+        return replace(settings, mixed_precision=chosen_precision(settings.mixed_precision, self.base.device))
 
     def _key(self, request: Mapping[str, Any]) -> str:
         base = {"base": self.base.identity.hash, "inputs": self._inputs}
@@ -288,9 +288,9 @@ def content_key(values: Mapping[str, Any]) -> str:
 
 def _decisive_options(config: TrainingConfig) -> dict[str, Any]:
     """The options of a training; how many steps are silent only where some are."""
-    told = config.to_json()
-    del told["erasure_steps"]
-    return told | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
+    options = config.to_json()
+    del options["erasure_steps"]
+    return options | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
 
 
 def _own_rate(config: TrainingConfig) -> dict[str, float]:
@@ -327,10 +327,10 @@ def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Rea
 
 def _read_set(folder: Path) -> PictureSet:
     values = read_json(folder / "set.json")
-    found = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
-    if len(found.files) != (count := values.get("num_images", len(found.files))):
-        raise ValueError(f"{len(found.files)} pictures of {count}")
-    for file in found.files:
+    pictures = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
+    if len(pictures.files) != (count := values.get("num_images", len(pictures.files))):
+        raise ValueError(f"{len(pictures.files)} pictures of {count}")
+    for file in pictures.files:
         try:
             with Image.open(file) as picture:
                 picture.verify()
@@ -338,7 +338,7 @@ def _read_set(folder: Path) -> PictureSet:
             if isinstance(error, OSError) and error.errno is not None:  # of the system: the file itself may be whole
                 raise
             raise ValueError(f"{file.name}: {error}") from error
-    return found
+    return pictures
 
 
 def _read_gathered(path: Path) -> Gathered:

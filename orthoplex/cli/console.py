@@ -102,7 +102,7 @@ def progress_bar(*texts: str) -> Progress:
 def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, BenchmarkEvent]:
     """Draw a bar for every task of a benchmark, or in a log a line a minute; returns the last event of every stage."""
     last: dict[str, BenchmarkEvent] = {}
-    told = -math.inf
+    last_line = -math.inf
     with closing(events), progress_bar() as bar:
         tasks: dict[tuple[str, str], TaskID] = {}
         for event in events:
@@ -111,9 +111,9 @@ def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, Benc
                 tasks[key] = bar.add_task(f"{event.stage}: {event.message}", total=event.total)
             bar.update(tasks[key], completed=event.done, total=event.total)
             last[event.stage] = event
-            if not bar.console.is_terminal and time.monotonic() - told >= SECONDS_BETWEEN_LINES:
+            if not bar.console.is_terminal and time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
                 typer.echo(f"{event.stage}: {event.message} {event.done}/{event.total}", err=True)
-                told = time.monotonic()
+                last_line = time.monotonic()
     return last
 
 

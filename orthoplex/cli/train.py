@@ -91,11 +91,11 @@ def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoRet
     from orthoplex.training import checkpoint_path, checkpoint_step
 
     checkpoint, step = checkpoint_path(output), 0 if last is None else last.step
-    kept = "nothing is kept"
+    outcome = "nothing is kept"
     if checkpoint.is_file():
-        kept = "--resume continues"
+        outcome = "--resume continues"
         step = checkpoint_step(checkpoint) if last is None else step
-    typer.echo(f"Stopped after step {step} of {steps}; {kept}", err=True)
+    typer.echo(f"Stopped after step {step} of {steps}; {outcome}", err=True)
     raise typer.Exit(INTERRUPTED_EXIT)
 
 

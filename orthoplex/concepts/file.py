@@ -138,8 +138,8 @@ def _check_tensor_table(header: Header, manifest: Manifest, path: Path) -> None:
         shapes[f"{layer}.lora_B.weight"] = (out_features, rank)
     unknown = sorted(header.entries.keys() - shapes.keys())
     for name in sorted(shapes.keys() - header.entries.keys()):
-        found = f", found instead the unknown tensor '{unknown[0]}'" if unknown else ""
-        raise ConceptFileError(f"{path}: tensor '{name}' of shape {shapes[name]} is missing{found}")
+        instead = f", found instead the unknown tensor '{unknown[0]}'" if unknown else ""
+        raise ConceptFileError(f"{path}: tensor '{name}' of shape {shapes[name]} is missing{instead}")
     if unknown:
         raise ConceptFileError(f"{path}: tensor '{unknown[0]}' is unknown: the manifest lists {len(shapes)} tensors")
     for name, entry in header.entries.items():

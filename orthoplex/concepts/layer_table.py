@@ -83,9 +83,9 @@ def layer_shapes(version: str) -> Mapping[str, tuple[int, ...]]:
 @cache
 def _tables() -> dict[str, LayerTable]:
     """Every version's table."""
-    found: dict[str, LayerTable] = {}
+    tables: dict[str, LayerTable] = {}
     for file in resources.files("orthoplex.concepts").joinpath("layers").iterdir():
         if file.name.endswith(".json"):
             table = LayerTable.from_json(json.loads(file.read_text("utf-8")))
-            found |= dict.fromkeys(table.versions, table)
-    return found
+            tables |= dict.fromkeys(table.versions, table)
+    return tables

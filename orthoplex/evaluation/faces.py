@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, MissingExtraError
-from orthoplex.evaluation.encoder import Encoder
+from orthoplex.evaluation.picture_encoder import Encoder
 
 _PACKAGE = "insightface"
 _WIDTH, _SIDE = 512, 640

@@ -11,19 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.evaluation.encoder import Encoder
 from orthoplex.evaluation.intervals import Interval, mean_interval
 from orthoplex.evaluation.metrics import (
     NOTHING,
-    found_references,
+    comparable_references,
     identity_threshold,
     mean_cosine,
     recognised,
     scores,
     shares,
 )
+from orthoplex.evaluation.picture_encoder import Encoder
 from orthoplex.evaluation.pretrained import ClipEncoder
-from orthoplex.evaluation.text import TEXT_PREFIX, text_scores
+from orthoplex.evaluation.text_alignment import TEXT_PREFIX, text_scores
 from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
 SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
@@ -109,15 +109,15 @@ def evaluate_folder(
         raise ConfigurationError(f"prompt is {prompt!r} with {encoder.name}; allowed: a prompt with the encoder clip")
 
     def real_pictures(folder: Path) -> Tensor:
-        return found_references(encoder.encode(read_pictures(folder)), f"folder {folder}")
+        return comparable_references(encoder.encode(read_pictures(folder)), f"folder {folder}")
 
     shown, real = encoder.encode(read_pictures(pictures)), real_pictures(references)
     galleries = {name: real_pictures(folder) for name, folder in (others or {}).items()}
-    strangers = [encoder.encode(read_pictures(folder)) for folder in impostors]
+    impostor_features = [encoder.encode(read_pictures(folder)) for folder in impostors]
     winners = recognised(shown, {OWN: real, **galleries}) if galleries else []
     threshold = encoder.identity_cosine
-    if strangers:
-        threshold = identity_threshold(scores(torch.cat(strangers), {OWN: real})[:, 0])
+    if impostor_features:
+        threshold = identity_threshold(scores(torch.cat(impostor_features), {OWN: real})[:, 0])
     text = None
     if prompt is not None and isinstance(encoder, ClipEncoder):
         text = _share(text_scores(shown, encoder.encode_texts([TEXT_PREFIX + prompt])))

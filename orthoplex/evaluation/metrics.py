@@ -18,27 +18,27 @@ NOTHING = "nothing found"
 """What a picture is recognised as in which nothing was found that could be compared."""
 
 
-def found(rows: Tensor) -> Tensor:
+def has_features(rows: Tensor) -> Tensor:
     """Whether something was found in a picture, `(n,)` bool: a row of zeros says that nothing was."""
     return rows.ne(0).any(dim=1)
 
 
-def found_references(rows: Tensor, what: str) -> Tensor:
+def comparable_references(rows: Tensor, subject: str) -> Tensor:
     """The rows of real pictures in which something was found.
 
     Args:
         rows: `(n, d)`.
-        what: What the pictures are, for the error.
+        subject: What the pictures are, for the error.
 
     Raises:
         DatasetError: when nothing was found in any.
     """
-    kept = rows[found(rows)]
-    if len(rows) and not len(kept):
+    with_features = rows[has_features(rows)]
+    if len(rows) and not len(with_features):
         raise DatasetError(
-            f"{what}: the encoder found nothing to compare in any of {len(rows)} pictures; allowed: some"
+            f"{subject}: the encoder found nothing to compare in any of {len(rows)} pictures; allowed: some"
         )
-    return kept
+    return with_features
 
 
 def image_alignment(pictures: Tensor, references: Tensor) -> float:
@@ -97,7 +97,7 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
     for references in gallery.values():
         _check_pair(pictures, references)
         columns.append(pictures.double() @ normalize(references.double().mean(dim=0), dim=0))
-    return torch.stack(columns, dim=1).masked_fill(~found(pictures)[:, None], -torch.inf)
+    return torch.stack(columns, dim=1).masked_fill(~has_features(pictures)[:, None], -torch.inf)
 
 
 def recognised(pictures: Tensor, gallery: Mapping[str, Tensor]) -> list[str]:
@@ -162,9 +162,9 @@ def identity_rate(pictures: Tensor, references: Tensor, threshold: float) -> flo
 
 
 def _check_pair(pictures: Tensor, references: Tensor) -> None:
-    for what, rows in (("pictures", pictures), ("references", references)):
+    for name, rows in (("pictures", pictures), ("references", references)):
         if rows.ndim != 2 or len(rows) == 0:
-            raise ConfigurationError(f"{what} have the shape {tuple(rows.shape)}; allowed: (n, d) with n of 1 or more")
+            raise ConfigurationError(f"{name} have the shape {tuple(rows.shape)}; allowed: (n, d) with n of 1 or more")
     if pictures.shape[1] != references.shape[1]:
         raise ConfigurationError(
             f"pictures have {pictures.shape[1]} features and references {references.shape[1]}; allowed: the same number"

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from orthoplex.evaluation.encoder import Encoder
+from orthoplex.evaluation.picture_encoder import Encoder
 from orthoplex.models import load_clip, load_dino
 
 CLIP_MODEL, DINO_MODEL = "openai/clip-vit-base-patch32", "facebook/dinov2-small"

@@ -82,5 +82,5 @@ def _items(value: object) -> list[tuple[str, Any]]:
     return list(cast("dict[str, Any]", value).items()) if isinstance(value, dict) else []
 
 
-def _first(found: Any) -> Misfit | None:  # noqa: ANN401  (a generator)
-    return next((item for item in found if item is not None), None)
+def _first(misfits: Any) -> Misfit | None:  # noqa: ANN401  (a generator)
+    return next((item for item in misfits if item is not None), None)

@@ -2,7 +2,7 @@
 
 from orthoplex.subspaces.basis import BASIS_ID, shared_basis, shared_basis_rows
 from orthoplex.subspaces.blocks import block
-from orthoplex.subspaces.dual import dual_rows
+from orthoplex.subspaces.dual_directions import dual_rows
 from orthoplex.subspaces.rows import capacity, choose_rows, gaussian_rows, overlap, proportional_rank, slot_from_id
 from orthoplex.subspaces.seeding import seeded
 

@@ -87,17 +87,17 @@ def head_file(factor: str) -> Path:
     return _shipped("heads", factor, ".safetensors", "head is")
 
 
-def _shipped(folder: str, name: str, ending: str, what: str) -> Path:
+def _shipped(folder: str, name: str, ending: str, noun: str) -> Path:
     """A file of a folder, or an error that names those that are there."""
     path = _HERE / folder / f"{name}{ending}"
     if not path.is_file():
         shipped = sorted(p.stem for p in (_HERE / folder).glob(f"*{ending}"))
-        raise ConfigurationError(f"no {what} shipped for {name!r}; shipped: {', '.join(shipped) or 'none'}")
+        raise ConfigurationError(f"no {noun} shipped for {name!r}; shipped: {', '.join(shipped) or 'none'}")
     return path
 
 
 def foreign_inputs_file() -> Path:
-    """What the base's layers see under its foreign prompts, one matrix (`orthoplex.merging.foreign`)."""
+    """What the base's layers see under its foreign prompts, one matrix (`orthoplex.merging.foreign_store`)."""
     return _HERE / "foreign_inputs.safetensors"
 
 

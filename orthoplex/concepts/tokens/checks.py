@@ -55,7 +55,7 @@ def _check_alike(token: str, placement: Placement, first: str, model: Placement)
             f"token '{first}', {', '.join(model.layers) or 'none'}"
         )
     own, shapes = (
-        {layer: tuple(values.shape) for layer, values in each.keys_values.items()} for each in (placement, model)
+        {layer: tuple(values.shape) for layer, values in side.keys_values.items()} for side in (placement, model)
     )
     for layer in sorted(own.keys() | shapes.keys()):
         if own.get(layer) != shapes.get(layer):

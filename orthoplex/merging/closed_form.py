@@ -9,7 +9,9 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.data_aware import solve_damped
 
 
-def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, ridge: float = 1e-4) -> LowRank:
+def closed_form_erasure(
+    change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, ridge: float = 1e-4
+) -> LowRank:
     """Return the change that says the same on a concept's own inputs, and as little as can be on foreign ones.
 
     ``argmin_ΔW' E‖ΔW' x − ΔW x‖² + weight · E₀‖ΔW' x‖² + ε‖ΔW'‖² = ΔW G (G + weight · G₀ + εI)⁻¹`` with

@@ -38,9 +38,9 @@ def dual_rows(inputs: Tensor, gram: Tensor, *, count: int, ridge: float) -> Tens
         raise ConfigurationError(f"ridge is {ridge}; allowed are numbers above 0")
     x, g = inputs.detach().double(), gram.detach().double()
     damped = g + ridge * g.diagonal().mean().clamp_min(1e-12) * torch.eye(width, dtype=g.dtype, device=g.device)
-    heard = x @ torch.inverse(damped)
-    core = heard @ x.T / number
+    solved = x @ torch.inverse(damped)
+    core = solved @ x.T / number
     values, vectors = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(core))  # pyright: ignore  # not annotated
     ratios, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-    rows = vectors.T @ heard / (ratios[:, None].clamp_min(1e-300) * number**0.5)
+    rows = vectors.T @ solved / (ratios[:, None].clamp_min(1e-300) * number**0.5)
     return torch.where(ratios[:, None] >= 1.0, rows, 0.0).float()

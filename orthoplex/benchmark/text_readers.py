@@ -67,11 +67,11 @@ class TextReader(ABC):
             source: The concept.
             workspace: Where features are kept.
         """
-        found = [
+        readings = [
             self.values(workspace.features(pictures, self.encoder), template, source)
             for template, pictures in zip(cycle(templates), sets, strict=False)
         ]
-        return _mean([one for one in found if one is not None])
+        return _mean([reading for reading in readings if reading is not None])
 
     def real(self, source: ConceptSource) -> float | None:
         """What all real pictures of a concept show of what their captions ask for; None where they ask for nothing.
@@ -91,8 +91,8 @@ class TextReader(ABC):
             return None
         features = self.encoder.encode(open_pictures(list(captions)))
         rows = zip(features.split(1), captions.values(), strict=True)
-        found = [self.values(row, template, source) for row, template in rows]
-        value = _mean([one for one in found if one is not None])
+        readings = [self.values(row, template, source) for row, template in rows]
+        value = _mean([reading for reading in readings if reading is not None])
         return value.text if value else None
 
 

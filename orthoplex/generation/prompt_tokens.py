@@ -43,8 +43,8 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
         if number is not None and match[0] in tokens:
             raise PromptError(f"prompt names '{match[0]}', which is one vector of a concept; write <{name}>")
         if f"<{name}>" not in tokens or number is not None:
-            known = ", ".join(f"<{known}>" for known in concept_names(tokens)) or "none"
-            raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {known}")
+            names = ", ".join(f"<{other}>" for other in concept_names(tokens)) or "none"
+            raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {names}")
         return " ".join(_vectors(name, tokens))
 
     return _TOKEN.sub(spelled_out, contract_prompt(prompt, tokens))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompts import contract_prompt, expand_prompt, without_concepts
+from orthoplex.generation.prompt_tokens import contract_prompt, expand_prompt, without_concepts
 from orthoplex.models import (
     Base,
     Foldable,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.foreign import stored_foreign_gram
+from orthoplex.merging.foreign_store import stored_foreign_gram
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,12 @@ class InputGrams:
     @property
     def content_hash(self) -> str:
         """SHA-256 (hex) over all names and numbers."""
-        digest, known = hashlib.sha256(), {}
+        digest, digests = hashlib.sha256(), {}
         for owner, grams in (*sorted(self.concepts.items()), ("", self.foreign)):
             for layer, gram in sorted(grams.items()):
-                if id(gram) not in known:  # layers that see the same share a matrix
-                    known[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
-                digest.update(f"{owner} {layer} {tuple(gram.shape)} {known[id(gram)].hexdigest()}\n".encode())
+                if id(gram) not in digests:  # layers that see the same share a matrix
+                    digests[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
+                digest.update(f"{owner} {layer} {tuple(gram.shape)} {digests[id(gram)].hexdigest()}\n".encode())
         return digest.hexdigest()
 
 
@@ -77,8 +77,8 @@ def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: 
         ConfigurationError: When something is not stored; names all of it, and what to do.
     """
     layers = sorted({layer for concept in concepts for layer in concept.layers})
-    found = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
-    foreign = {} if found is None else dict.fromkeys(layers, found.gram)
+    foreign_gram = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
+    foreign = {} if foreign_gram is None else dict.fromkeys(layers, foreign_gram.gram)
     if missing := missing_inputs(concepts, with_foreign=with_foreign):
         raise ConfigurationError(
             f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs, and there is none of "
