@@ -29,12 +29,12 @@ _LIVE_KINDS = ("person", "subject", "style")
 
 @dataclass(frozen=True)
 class DemoMaterial:
-    """What the demo is made of; by default all of it ships with the package.
+    """The base and the concepts of the demo; by default all of them ship with the package.
 
     Attributes:
         base: The base model.
         resolution: Side of the training pictures in pixels.
-        concepts: Where the concepts' pictures are.
+        concepts: The concepts and their pictures.
         shipped: (name, method) -> the concept's trained file, for the method of every variant.
         strip: Concepts of the small strip of pictures.
     """
@@ -55,9 +55,9 @@ def run_demo(
     second run is quick, and a stopped one goes on. Where the encoder's package is missing, the figures are left out.
 
     Args:
-        folder: Where the gallery goes.
+        folder: The folder of the gallery.
         work: Folder that remembers concepts, pictures and features.
-        settings: What is shown; default `DemoSettings()`.
+        settings: Options of the gallery; default `DemoSettings()`.
         material: Base and concepts; default what ships with the package.
 
     Raises:

@@ -12,7 +12,7 @@ from orthoplex.merging import AUTO
 
 @dataclass(frozen=True)
 class DemoVariant:
-    """One way of training and merging all concepts.
+    """A training method and a merging algorithm for all concepts.
 
     Attributes:
         name: Its name on the page and in `demo.json`.

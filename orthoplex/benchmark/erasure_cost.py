@@ -1,4 +1,4 @@
-"""What erasure adds to a training step: real trainings of one concept, their steps taken in turns.
+"""The cost of erasure per training step: real trainings of one concept, whose steps alternate.
 
 `python -m orthoplex.benchmark.training_cost` writes its numbers too.
 """

@@ -1,4 +1,4 @@
-"""An experiment: which concepts, trained how, merged how, pictured how; read from a TOML file."""
+"""An experiment: its concepts, training, merges and pictures; read from a TOML file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLLECTION: Mapping[str, Any] = {"index": str, "names": tuple[str, ...], "kinds
 
 @dataclass(frozen=True)
 class Experiment:
-    """What `run` computes.
+    """The options of an experiment, which `run` computes.
 
     Attributes:
         name: Also the name of the result files.
@@ -47,14 +47,14 @@ class Experiment:
         training: Training options that every variant shares.
         prompts: Kind -> prompts; `{trigger}` is what the concept is called, or the class word for the base alone.
         pictures: How pictures are made.
-        encoder: What they are measured with.
+        encoder: The features that measure pictures.
         variants: The rows of the result.
-        merges: Which concepts are merged with which; all with all unless it says otherwise.
+        merges: The merges; by default one of all concepts.
         together: Pictures of several concepts.
-        crosstalk: Whether what each concept's change does to the others' inputs is measured, layer by layer.
+        crosstalk: True measures the effect of each change on the other concepts' inputs, layer by layer.
         published: Figures of others for the report.
-        share_slots: Whether concepts beyond the `slots` begin anew at slot 0, so that some meet; or else are refused.
-        sheet: Whether a sheet of pictures is written beside the tables.
+        share_slots: True lets concepts beyond the `slots` share slots from slot 0 on; False refuses them.
+        sheet: True writes a sheet of pictures beside the tables.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Experiment:
     sheet: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what could not be run to its end."""
+        """Refuse experiments that could not be run to their end."""
         check_fields(self)
         if "seed" in self.training:
             raise ConfigurationError(f"training {OWN_SEED}")
@@ -156,7 +156,7 @@ class Experiment:
 
     @cached_property
     def trained(self) -> tuple[ConceptSource, ...]:
-        """The concepts that some merge holds; the others only stand in the galleries."""
+        """The concepts in at least one merge; the others are only in the galleries."""
         merges = [*self.groups.values(), *self.combinations.values()]
         members = {name for groups in merges for group in groups for name in group.members}
         return tuple(concept for concept in self.concepts if concept.name in members)

@@ -22,8 +22,8 @@ class Seconds:
         seed: The training seed.
         training: Seconds of training all its concepts.
         generation: Seconds of making its pictures, alone and merged.
-        merging: Seconds of one of the largest merges, in the mean: what its algorithm asks to know of the layers, and
-            the merge. That it is then folded into the base is not in it.
+        merging: Mean seconds of a largest merge: gathering the Gram matrices that its algorithm needs, and merging;
+            folding into the base is not included.
     """
 
     variant: str
@@ -35,14 +35,14 @@ class Seconds:
 
 @dataclass(frozen=True, eq=False)
 class ExperimentResult:
-    """Everything that the result files tell.
+    """The content of the result files.
 
     Attributes:
-        experiment: What was computed.
-        base: On which base.
+        experiment: The experiment.
+        base: The base it was computed on.
         encoder: Name of the features.
-        text: How text alignment is read; None where it is not.
-        real_text: Concept -> text alignment of its real pictures with their captions, None where none is read.
+        text: Name of the reader of text alignment; None without one.
+        real_text: Concept -> text alignment of its real pictures with their captions; None without a reader.
         references: Concept -> features of its real pictures.
         measurements: One for every variant, seed and concept.
         seconds: One for every variant and seed.

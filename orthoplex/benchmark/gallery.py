@@ -26,7 +26,7 @@ class Row:
         name: Concept name.
         kind: Concept kind.
         prompt: Prompt of the generated pictures.
-        live: Whether the demo itself trained it.
+        live: True if the demo itself trained it.
         real: Real pictures that training never saw.
         alone: The concept alone.
         merged: In the merge of all.

@@ -1,4 +1,4 @@
-"""Several concepts in one picture: which are put together, and whether every one of them is recognised there."""
+"""Pictures of several concepts: their combinations, and the recognition of every concept in them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class GroupPictures:
     """A table `[[together]]` of an experiment: pictures of several concepts.
 
     Attributes:
-        name: What the table is called.
+        name: Name of the table.
         kinds: Kinds of the concepts in a picture: `{1}` in a prompt is a concept of the first kind, and so on.
         prompts: Prompts; each has `{1}`, `{2}`, … once.
-        draws: How many different combinations of concepts are pictured.
-        seed: Decides which.
+        draws: The number of different combinations of concepts.
+        seed: Seed of the draw.
         companions: How many concepts more are in the merge, drawn from all others.
     """
 
@@ -67,11 +67,11 @@ class GroupPictures:
 
     @property
     def alone(self) -> bool:
-        """Whether one thing only is looked for in a picture."""
+        """True if a picture shows only one thing that stands in a place."""
         return sum(kind in THINGS for kind in self.kinds) == 1
 
     def fill(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The prompts with what the concepts are called in their places."""
+        """Return the prompts with the concepts' names in their places."""
         filled = []
         for prompt in self.prompts:
             for place, name in enumerate(names, start=1):
@@ -309,7 +309,7 @@ class GroupSummary:
 
 
 def summarise_groups(rows: Sequence[GroupMeasurement], kinds: Sequence[str]) -> GroupSummary:
-    """Bring together the measurements of one table and variant: every combination once for every seed.
+    """Summarise the measurements of one table and variant: every combination once for every seed.
 
     Args:
         rows: The measurements.

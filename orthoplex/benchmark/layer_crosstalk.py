@@ -89,7 +89,7 @@ def measure_crosstalk(
 
 
 def _rest(owners: Sequence[Concept], group: Sequence[str], concept: Concept, layer: str) -> LowRank | None:
-    """What the others of a group add to a layer together; None where nobody does."""
+    """Return the sum of the other members' changes of a layer; None if no other member changes it."""
     others = [_plain(other, layer) for other in owners if other is not concept and other.name in group]
     return LowRank.stack(others) if others else None
 
@@ -147,10 +147,10 @@ class CrosstalkSummary:
 def summarise_crosstalk(
     rows: Sequence[LayerCrosstalk], measurements: Sequence[Measurement]
 ) -> tuple[CrosstalkSummary, ...]:
-    """Bring together all variants, layer by layer.
+    """Summarise all variants, layer by layer.
 
     Args:
-        rows: What was measured.
+        rows: The measurements.
         measurements: Of merges of one size; what a concept lost there is `single_alignment - merged_alignment`.
     """
     lost = {(row.variant, row.seed, row.concept): row.single_alignment - row.merged_alignment for row in measurements}

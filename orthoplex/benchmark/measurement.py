@@ -1,4 +1,4 @@
-"""From features to the numbers of one concept: alone, in the merge, and the base without it."""
+"""Measurements of one concept from features: alone, in merges, and of the base without it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from orthoplex.evaluation import (
     shares,
 )
 
-#: what pictures recognised as a concept that no prompt named are counted under
 NOT_PROMPTED = "(not prompted)"
+"""Column of pictures that are recognised as a concept that no prompt named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class References:
     """Features of a concept's real pictures.
 
     Attributes:
-        kind: The concept's kind; it is told apart from concepts of the same kind only.
-        training: `(n, d)` of the pictures it was trained on: what recognising compares with.
-        held_out: `(m, d)` of pictures it never saw: what alignment compares with.
+        kind: The concept's kind; recognition compares it with concepts of this kind only.
+        training: `(n, d)` of its training pictures; recognition compares with these.
+        held_out: `(m, d)` of its held-out pictures; alignment compares with these.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class References:
 
 @dataclass(frozen=True)
 class TextValue:
-    """Text alignment of pictures: what they show of that which their prompts ask for besides the concept.
+    """Text alignment of pictures: the share of the prompt, besides the concept, that they show.
 
     Attributes:
         text: The mean over pictures.
@@ -193,7 +193,7 @@ def threshold_of(concept: str, references: Mapping[str, References], base: Tenso
 
 
 def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float | None]]:
-    """What real held-out pictures reach: alignment to the training pictures, and how often they are recognised."""
+    """Return the alignment and the recognition rate of real held-out pictures, the upper limits of generated ones."""
     limits: dict[str, dict[str, float | None]] = {}
     for name, entry in references.items():
         gallery = gallery_of(name, references)

@@ -1,4 +1,4 @@
-"""Which concepts of an experiment are merged with which, and which of them are measured there."""
+"""The merges of an experiment: their members, and the concepts that are measured in each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthoplex.options import check_fields, option
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How the concepts of an experiment are put together.
+    """Options of the merges of an experiment.
 
     Attributes:
         sizes: Concepts in a merge; empty for one merge of all.
@@ -35,7 +35,7 @@ class MergeSettings:
         check_fields(self, "merges")
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuse what these concepts cannot be put together to.
+        """Refuse merges that these concepts cannot form.
 
         Raises:
             ConfigurationError: For a size above the number of concepts, a size that is there twice, or an unknown name.
@@ -54,7 +54,7 @@ class MergeSettings:
 
 @dataclass(frozen=True)
 class MergeGroup:
-    """One merge.
+    """The members of one merge.
 
     Attributes:
         members: Names of the concepts in it, sorted.
@@ -66,13 +66,13 @@ class MergeGroup:
 
 
 def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tuple[MergeGroup, ...]]:
-    """Put concepts together: size of a merge -> its groups.
+    """Return the groups of an experiment: size of a merge -> its groups.
 
     In every draw the measured concepts are shuffled and cut into groups of the size asked for; where a group is short
     it is filled with others, who are companions there only. So a concept is measured once in every draw.
 
     Args:
-        settings: How.
+        settings: Sizes, draws and companions.
         names: All concepts of the experiment.
     """
     measured = list(settings.measured or names)

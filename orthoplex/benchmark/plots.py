@@ -1,4 +1,4 @@
-"""Bars, curves and maps as SVG text, drawn by matplotlib: what is left in merges, and what bleeds into what."""
+"""Bars, curves and maps as SVG text, drawn by matplotlib: retentions in merges, and confusion of concepts."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
 def curves(
     panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], *, title: str, capacity: int | None = None
 ) -> str:
-    """Draw what is left against the number of concepts in a merge, one panel for each measure.
+    """Draw retentions against the number of concepts in a merge, one panel for each measure.
 
     Args:
-        panels: Measure -> variant -> concepts in a merge -> what is left, with its interval.
+        panels: Measure -> variant -> concepts in a merge -> retention, with its interval.
         title: Above the panels.
-        capacity: Where a line says that exact slots end, or None.
+        capacity: The size at which a line marks the end of exact slots, or None.
 
     Returns:
         A whole SVG document.

@@ -69,7 +69,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
 
 
 def _ceilings(result: ExperimentResult) -> dict[str, dict[str, float | None]]:
-    """What real pictures reach; `text` is of all of a concept's pictures, with their captions."""
+    """Return the limits that real pictures reach; `text` is that of all pictures of a concept with their captions."""
     return {
         name: {**limits, "text": result.real_text.get(name)} for name, limits in ceilings(result.references).items()
     }
@@ -219,7 +219,7 @@ _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
 
 
 def _retentions(summaries: Sequence[Summary]) -> dict[str, dict[str, dict[int, Interval]]]:
-    """Measure -> variant -> concepts in a merge -> what is left."""
+    """Measure -> variant -> concepts in a merge -> retention."""
     retentions: dict[str, dict[str, dict[int, Interval]]] = {}
     for name, pick in _RETENTIONS.items():
         for row in summaries:
@@ -229,7 +229,7 @@ def _retentions(summaries: Sequence[Summary]) -> dict[str, dict[str, dict[int, I
 
 
 def _of_size(summaries: Sequence[Summary], size: int) -> dict[str, dict[str, Interval]]:
-    """Measure -> variant -> what is left in merges of so many."""
+    """Measure -> variant -> retention in merges of one size."""
     return {
         name: {variant: points[size] for variant, points in variants.items() if size in points}
         for name, variants in _retentions(summaries).items()
@@ -250,7 +250,7 @@ def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
 
 
 def _recognised(result: ExperimentResult) -> str:
-    """What is recognised in the largest merges where which concept was prompted: a map for each kind and variant."""
+    """Draw prompted against recognised concepts of the largest merges: a map for each kind and variant."""
     size = max(result.experiment.groups)
     panels = {}
     for kind in dict.fromkeys(concept.kind for concept in result.experiment.measured):

@@ -1,4 +1,4 @@
-"""Compute an experiment, or what of it is missing, and write its result."""
+"""Compute the missing parts of an experiment, and write its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result says of pictures of several concepts, and of crosstalk: Markdown sections and their charts."""
+"""Sections of a report and their charts: pictures of several concepts, crosstalk, and published figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def published_section(published: Published | None) -> str:
 
 
 def groups_section(tables: Sequence[GroupPictures], summaries: Sequence[GroupSummary]) -> str:
-    """Of every table what is recognised, and how much whole pictures look like each concept."""
+    """Write, for every table, the shares of recognised concepts and the alignment of whole pictures."""
     chunks = []
     for table in tables:
         merged = f"merges of {len(table.kinds) + table.companions}"
@@ -62,7 +62,7 @@ def _numbered(kinds: Sequence[str]) -> list[str]:
 
 
 def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
-    """Layer by layer what a concept says to its own inputs, and what all others say to them."""
+    """Write, for every layer, the effect of a concept's change on its own inputs, and that of all other changes."""
     if not summaries:
         return ""
     variants = list(dict.fromkeys(variant for row in summaries for variant in row.own))
@@ -101,7 +101,7 @@ def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str
 def silence_chart(
     summaries: Sequence[CrosstalkSummary], retentions: Mapping[str, Mapping[str, Interval]], *, title: str
 ) -> str:
-    """A point for every variant: what the others do to a concept's inputs, and what is left of the concept.
+    """Draw a point for every variant: the crosstalk of the other concepts, and the retention of the concept.
 
     The former is a mean over all layers that any variant changes; layers that a variant leaves alone count as 0.
 

@@ -1,4 +1,4 @@
-"""One variant of an experiment with one seed: its concepts, their pictures alone and merged, and what they measure."""
+"""One variant of an experiment with one seed: its concepts, their pictures alone and merged, and measurements."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def finished(events: Generator[BenchmarkEvent, None, _Result]) -> _Result:
 
 
 def fill_prompts(prompts: Sequence[str], trigger: str) -> tuple[str, ...]:
-    """Put what a concept is called, or its class word, in the place of `{trigger}`."""
+    """Return prompts with a concept's trigger, or its class word, in the place of `{trigger}`."""
     return tuple(prompt.replace(PLACEHOLDER, trigger) for prompt in prompts)
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What one variant measures with one seed.
+    """The results of one variant with one seed.
 
     Attributes:
         measurements: One for every measured concept and size of merges.
-        seconds: What it took.
+        seconds: Its wall times.
         together: One for every combination of the experiment's tables `[[together]]`.
-        crosstalk: One for every layer and concept, where it is asked for.
+        crosstalk: One for every layer and concept, if the experiment asks for it.
         blocks: Of the sheet of pictures: the concepts, then the experiment's tables `[[together]]`.
     """
 
@@ -82,13 +82,13 @@ class ConceptPictures:
 
     @property
     def seconds(self) -> float:
-        """What it took; the base's are not counted."""
+        """Wall time of the pictures; those of the base do not count."""
         return sum(pictures.seconds for sets in (self.single, *self.merged.values()) for pictures in sets)
 
 
 @dataclass(frozen=True)
 class Study:
-    """One variant with one seed; `text` is how text alignment is read, None where it is not."""
+    """One variant with one seed; `text` reads text alignment, None without a reader."""
 
     experiment: Experiment
     workspace: Workspace
@@ -189,7 +189,7 @@ class Study:
         return {name: tuple(next(remaining) for _ in texts) for name, texts in prompts.items()}
 
     def _loaded(self, files: Sequence[TrainedConcept]) -> dict[str, Concept]:
-        """The trained concepts, or what of them the variant shows, by name."""
+        """Return the trained concepts by name, reduced to the parts that the variant shows."""
         loaded = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
         names = [source.name for source in self.experiment.trained]
         return {name: self._shown(concept) for name, concept in zip(names, loaded, strict=True)}
@@ -203,7 +203,7 @@ class Study:
         return concept
 
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:
-        """Bring concepts together as the variant says; also the seconds of it, as if nothing were known yet."""
+        """Merge concepts with the variant's algorithm; also return the seconds that a first merge takes."""
         variant, pairs = self.variant, [(concept, 1.0) for concept in members]
         merged, spent = timed_merge(
             self.workspace, pairs, algorithm=variant.algorithm, options=variant.options, scale=variant.scale
@@ -269,8 +269,8 @@ class Study:
     def _crosstalk(self, concepts: Sequence[Concept]) -> list[LayerCrosstalk]:
         """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it.
 
-        Only of variants that add up whole concepts, at full strength: what other merges do to them is not told by
-        the others' changes alone.
+        Only variants that sum whole concepts at full strength are measured: other merges alter the changes
+        themselves.
         """
         plain = self.variant.algorithm == "sum" and self.variant.parts == "both" and self.variant.scale == 1.0
         if not self.experiment.crosstalk or not plain:

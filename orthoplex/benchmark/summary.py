@@ -1,4 +1,4 @@
-"""Measurements of many concepts and seeds brought together: means, retentions, and one variant against another."""
+"""Summaries of measurements over concepts and seeds: means, retentions, and differences of variants."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _Owner = TypeVar("_Owner", str, tuple[str, ...])
 class Summary:
     """One variant and size of merges over all concepts and seeds; every number with its 95 % bootstrap interval.
 
-    A retention is `mean(merged)/mean(single)`, None where the interval of the single value reaches 0: nothing is known
-    of a share of what may be nothing. `gain_retention` is the stricter `(merged - base)/(single - base)` of alignment:
-    what is left of what the concept added to the base. `base_recognised` is what the base's class-word pictures reach
-    by chance: with three concepts of a kind a third; numbers of recognition are over the concepts that have others of
-    their kind to be taken for, None where none has. `seed_deviation` is the standard deviation over seeds of the
+    A retention is `mean(merged)/mean(single)`, None if the interval of the single value reaches 0: a share of nothing
+    is undefined. `gain_retention` is the stricter `(merged - base)/(single - base)` of alignment, the retention of the
+    concept's addition to the base. `base_recognised` is the rate of the base's class-word pictures, which is chance: a
+    third with three concepts of a kind. Rates of recognition are over the concepts that have others of their kind,
+    None if there are no such concepts. `seed_deviation` is the standard deviation over seeds of the
     retention of alignment, None for one seed. Numbers of text are over the concepts whose prompts ask for something
     that can be read, None where there is none; `text` is without styles, which hide scenes: there it would be the
     better the more of the style is lost.
@@ -62,7 +62,7 @@ def seed_table(values: Sequence[tuple[_Owner, int, float]], owner_noun: str) -> 
 
     Args:
         values: Owner, seed and number; every owner once for every seed.
-        owner_noun: The owners in the plural, as the error calls them.
+        owner_noun: Plural noun for the owners, as used in the error message.
 
     Returns:
         `(owners, seeds)` float64, both sorted.
@@ -85,7 +85,7 @@ _TEXTS = tuple(f"{state}_text" for state in ("base", "single", "merged"))
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:
-    """Bring together the measurements of one variant and size of merges: every concept once for every seed.
+    """Summarise the measurements of one variant and size of merges: every concept once for every seed.
 
     Raises:
         ConfigurationError: when rows are missing or belong to more than one variant or size.
@@ -116,11 +116,11 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more one variant keeps than another, from the same concepts, prompts and noise.
+    """The difference of two variants on the same concepts, prompts and noise.
 
     Attributes:
-        variant: The one.
-        other: The other.
+        variant: Name of the variant.
+        other: Name of the variant it is compared with.
         size: Concepts in a merge.
         single_alignment: Difference of the alignments alone, with its 95 % bootstrap interval.
         merged_alignment: The same in the merge, and so on.
@@ -138,7 +138,7 @@ class Difference:
 
 
 def compare(rows: Sequence[Measurement], others: Sequence[Measurement]) -> Difference:
-    """Bring together two variants' measurements of the same concepts, seeds and size, pair by pair."""
+    """Compare two variants' measurements of the same concepts, seeds and size, pair by pair."""
 
     def difference(name: str) -> Interval | None:
         ours, theirs = ([row for row in side if getattr(row, name) is not None] for side in (rows, others))

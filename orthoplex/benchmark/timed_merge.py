@@ -1,4 +1,4 @@
-"""A merge and its time, though what it asks for is kept in the work folder."""
+"""Timed merges whose Gram matrices come from the work folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def timed_merge(
         algorithm: See `merge_for`.
         options: See `merge_for`.
         scale: See `merge_for`.
-        use_stored: Whether Gram matrices come from the work folder; else as `merge_for` has them.
+        use_stored: True takes Gram matrices from the work folder; False leaves them to `merge_for`.
     """
     corrections = [0.0]
 

@@ -34,7 +34,7 @@ TOKEN = "<token>"
 
 @dataclass(frozen=True)
 class TokenSlotSettings:
-    """What is measured.
+    """The options of the measurement.
 
     Attributes:
         base: The base.

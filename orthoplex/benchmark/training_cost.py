@@ -1,4 +1,4 @@
-"""What a training step costs: memory kept for the backward pass and time, ours beside PEFT's LoRA; and erasure.
+"""The cost of a training step: memory for the backward pass and time, ours beside PEFT's LoRA; and erasure.
 
     python -m orthoplex.benchmark.training_cost --output results/training-cost.json
 
@@ -44,12 +44,12 @@ _MODULE = "orthoplex.benchmark.training_cost"
 
 @dataclass(frozen=True)
 class CostSettings:
-    """What is measured.
+    """The options of the measurement.
 
     Attributes:
         target: `"sd15"` or a base (see `orthoplex.benchmark.targets.load_target`).
         rank: Rank of every adapter.
-        layers: Which layers have one.
+        layers: The selection of layers with an adapter.
         latent_size: Height and width of the latents; 0 takes the denoiser's own.
         batch_size: Latents a step.
         tokens: Text tokens of every prompt.

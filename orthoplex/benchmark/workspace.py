@@ -1,9 +1,9 @@
-"""A work folder that remembers: what was trained, pictured or encoded once is never computed again.
+"""A work folder that caches trained concepts, pictures and features.
 
-Everything lies under a name that is the SHA-256 of what decides it, and appears there whole or not at all. So a run
-that was stopped goes on where it was, and a changed option computes only what depends on it. What a full or failing
-disk damaged is noticed when it is read, removed with a warning, and made again. Changed code is not seen: after one,
-count up `CACHE_VERSION` or use another folder.
+The name of an entry is the SHA-256 of everything that decides its content. Entries appear whole or not at all. So a
+stopped run continues where it stopped, and a changed option computes only the entries that depend on it. An entry that
+a full or failing disk damaged is noticed when it is read, removed with a warning, and made again. A change of the code
+is not noticed: count up `CACHE_VERSION` after one, or use another folder.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TrainedConcept:
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """What layers see, kept in the work folder.
+    """Gram matrices of layers' inputs, stored in the work folder.
 
     Attributes:
         grams: Layer -> Gram matrix of its inputs.
@@ -108,19 +108,19 @@ class Workspace:
     def concept(
         self, source: ConceptSource, config: TrainingConfig, *, resolution: int, message: str
     ) -> Generator[BenchmarkEvent, None, TrainedConcept]:
-        """Train a concept, go on with its interrupted training, or find it done; yields its steps.
+        """Train a concept, continue its interrupted training, or take it from the folder; yields the training steps.
 
-        Where another process trains it at the time, that one is waited for. Erasure in closed form that comes at the
-        end is solved for on the concept that is trained without it, so that one training serves every weight of it.
+        If another process trains the concept at the same time, this call waits for it. Closed-form erasure at the end
+        is solved on the concept trained without it, so one training serves every weight of erasure.
 
         Args:
-            source: Whose training pictures are used; the held-out ones are never seen.
-            config: How it is trained.
+            source: The concept; its training pictures are used, the held-out pictures are not.
+            config: The training configuration.
             resolution: Side of the pictures in pixels.
-            message: What the events say.
+            message: The message of the events.
 
         Returns:
-            The file, and how long training took.
+            The file, and the seconds of training.
 
         Raises:
             KeyboardInterrupt: when the training was interrupted; the next call goes on from its checkpoint.
@@ -164,7 +164,7 @@ class Workspace:
         return TrainedConcept(output, _read_seconds(seconds))
 
     def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> TrainedConcept:
-        """Write what erasure in closed form makes of a concept; its time counts as that of its training does."""
+        """Apply closed-form erasure to a trained concept and write it; its time is added to that of the training."""
         started = time.perf_counter()
         concept = silenced(self.base, load_concept(trained.path, base=self.base.identity), config)
         write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
@@ -176,14 +176,13 @@ class Workspace:
     ) -> Generator[BenchmarkEvent, None, tuple[PictureSet, ...]]:
         """Make or find the pictures of prompts; yields one event for each prompt that was made.
 
-        The merge is folded for every prompt that is missing, and not at all when none is: between two events the base
-        is as it was.
+        The merge is folded once for every missing prompt. Between two events the base is unchanged.
 
         Args:
-            merge: What is folded into the base; None for the base alone.
+            merge: The merge to fold into the base; None for the base alone.
             prompts: The prompts.
-            settings: How pictures are made.
-            message: What the events say.
+            settings: Options of the pictures.
+            message: The message of the events.
 
         Returns:
             One set for each prompt, in their order.
@@ -233,7 +232,7 @@ class Workspace:
         return stored
 
     def merge_seconds(self, merge: Merge, spent: float) -> float:
-        """What a merge took when it was made first; now, in `spent` seconds, if nothing is known of it."""
+        """Return the seconds of the first merge of this kind; `spent`, which is then recorded, if this is the first."""
         path = self.folder / "merges" / f"{self._key({'seconds of': _decisive(merge)})}.json"
         recorded = _read_seconds(path)
         if not recorded:
@@ -241,7 +240,7 @@ class Workspace:
         return recorded or spent
 
     def _settled(self, settings: _Settings) -> _Settings:
-        """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""
+        """Return settings with the precision that `auto` means on this machine; it is part of an entry's name."""
         return replace(settings, mixed_precision=chosen_precision(settings.mixed_precision, self.base.device))
 
     def _key(self, request: Mapping[str, Any]) -> str:
@@ -287,21 +286,21 @@ def content_key(values: Mapping[str, Any]) -> str:
 
 
 def _decisive_options(config: TrainingConfig) -> dict[str, Any]:
-    """The options of a training; how many steps are silent only where some are."""
+    """Return the options of a training; without `erasure_steps` if there are no such steps."""
     options = config.to_json()
     del options["erasure_steps"]
     return options | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
 
 
 def _own_rate(config: TrainingConfig) -> dict[str, float]:
-    """The learning rate of a method's own, which code decides; nothing where one is given."""
+    """Return the default learning rate of a method, which the code decides; nothing if a rate is given."""
     if config.learning_rate is not None or config.layers == "none":
         return {}
     return {"learning_rate": config.weight_learning_rate}
 
 
 def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
-    """What of a merge's recipe decides its pictures: not the version of the package that wrote it."""
+    """Return the part of a merge's recipe that decides its pictures, without the version of the package."""
     if merge is None:
         return None
     recipe = merge.recipe.to_json()
@@ -309,7 +308,7 @@ def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
 
 
 def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Read | None:
-    """What is read there, or None; what is damaged is removed, and files that belong to it."""
+    """Read an entry; None if it is missing. A damaged entry is removed, with its companions, and None returned."""
     if not path.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What all verbs share: how errors, progress and named files are handled."""
+"""Shared by all verbs: errors, progress bars and checks of named files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AlgorithmOption = Annotated[
 
 
 def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return what a shell completes an option by: those of the names that begin as what was typed."""
+    """Return a completion function for shells: it lists the names that begin with the typed text."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
@@ -47,7 +47,7 @@ def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
 def errors_shown() -> Iterator[None]:
     """Print an error of ours on standard error, without a traceback, and exit with code 2; Ctrl-C exits with 130.
 
-    What the file system refuses is told in the same way; a reader that went away is left to the command line's library.
+    Errors of the file system are printed in the same way. A closed pipe is left to the command line's library.
     """
     try:
         yield
@@ -129,7 +129,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def refuse_file(folder: Path) -> None:
-    """Refuse the name of a folder that cannot be one; callers check before the work whose results it holds.
+    """Refuse a name that cannot be a folder; callers check before the work whose results it holds.
 
     Raises:
         ConfigurationError: When it, or what should be a folder above it, is a file.

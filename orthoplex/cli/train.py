@@ -40,7 +40,7 @@ def train(
     basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
-    erasure: Annotated[float | None, typer.Option(help="Weight of silence where the concept is not named.")] = None,
+    erasure: Annotated[float | None, typer.Option(help="Weight of erasure on prompts without the concept.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,

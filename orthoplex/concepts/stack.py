@@ -127,7 +127,7 @@ class Stack:
         return replace(self, strengths=torch.where(owned, self.strengths.new_tensor(strength), self.strengths))
 
     def only(self, owners: Collection[str]) -> Stack:
-        """Return the part of the change that some owners make; ``ΔW = 0``, of rank 0, if none has a column here.
+        """Return the part of the change that belongs to some owners; ``ΔW = 0``, of rank 0, if none has a column here.
 
         Raises:
             ConfigurationError: If there are columns without an owner.

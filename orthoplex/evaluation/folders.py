@@ -28,7 +28,7 @@ from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
 SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
 OWN = "the concept"
-"""What the concept is called among the others."""
+"""Name of the concept among the others."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def evaluate_folder(
     Args:
         pictures: Folder of the pictures.
         references: Folder of real pictures of the concept.
-        encoder: What they are encoded with.
+        encoder: The encoder of all pictures.
         others: Name -> folder of real pictures of another concept of the same kind, for recognition.
         impostors: Folders of pictures that do not show the concept (the base's own, other concepts'), for identity.
-        prompt: What the pictures should show, with an ordinary word in the concept's place; needs `ClipEncoder`.
+        prompt: The text that the pictures should show, with an ordinary word in the concept's place; for `ClipEncoder`.
 
     Raises:
         DatasetError: When a folder cannot be used; names it.

@@ -1,7 +1,7 @@
 """Vectors to numbers: pure functions on unit feature rows; no model, no file.
 
 Throughout, a matrix of features is `(n, d)` with rows of length 1, as `Encoder.encode` gives them. A row of zeros is a
-picture in which nothing was found that could be compared (no face): it is never recognised nor identified.
+picture without features (no face in it): it is never recognised nor identified.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch.nn.functional import normalize
 from orthoplex.errors import ConfigurationError, DatasetError
 
 NOTHING = "nothing found"
-"""What a picture is recognised as in which nothing was found that could be compared."""
+"""The name that a picture without features is recognised as."""
 
 
 def has_features(rows: Tensor) -> Tensor:
-    """Whether something was found in a picture, `(n,)` bool: a row of zeros says that nothing was."""
+    """Return True for every picture with features, `(n,)` bool; a row of zeros is a picture without."""
     return rows.ne(0).any(dim=1)
 
 
 def comparable_references(rows: Tensor, subject: str) -> Tensor:
-    """The rows of real pictures in which something was found.
+    """Return the rows of real pictures that have features.
 
     Args:
         rows: `(n, d)`.
-        subject: What the pictures are, for the error.
+        subject: The name of the pictures in the error.
 
     Raises:
-        DatasetError: when nothing was found in any.
+        DatasetError: when no picture has features.
     """
     with_features = rows[has_features(rows)]
     if len(rows) and not len(with_features):
@@ -77,7 +77,7 @@ def mean_cosine(pictures: Tensor) -> float:
 
 
 def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
-    """How much each picture looks like each concept of a gallery.
+    """Return the likeness of each picture to each concept of a gallery.
 
     The score is the cosine to the unit centroid of the concept's references, `<p, c/|c|>`, `c = mean_j q_j`.
 
@@ -86,7 +86,7 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
         gallery: Name -> `(m, d)` unit rows, in the order of the columns.
 
     Returns:
-        `(n, len(gallery))` float64; minus infinity for a picture in which nothing was found.
+        `(n, len(gallery))` float64; minus infinity for a picture without features.
 
     Raises:
         ConfigurationError: for an empty gallery, an empty entry or different widths.
@@ -103,7 +103,7 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
 def recognised(pictures: Tensor, gallery: Mapping[str, Tensor]) -> list[str]:
     """The gallery's name that each picture looks most like (see `scores`); ties go to the earlier name.
 
-    A picture in which nothing was found is recognised as `NOTHING`.
+    A picture without features is recognised as `NOTHING`.
 
     Args:
         pictures: `(n, d)` unit rows.

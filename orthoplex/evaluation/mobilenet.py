@@ -62,7 +62,7 @@ class MobileNetEncoder(Encoder):
 
     @property
     def name(self) -> str:
-        """What identifies these features, for caches and reports."""
+        """The identity of these features, for caches and reports."""
         return f"mobilenetv2-{self.layer}-{self.picture_size}px-grid{self.grid}"
 
     def vectors(self, pictures: Sequence[Image.Image]) -> Tensor:

@@ -21,7 +21,7 @@ CLIP_MODEL, DINO_MODEL = "openai/clip-vit-base-patch32", "facebook/dinov2-small"
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes numbers: its shorter side is resized, its middle cut out, its channels normalised.
+    """Preprocessing of a picture: resize the shorter side, cut out the middle, normalise the channels.
 
     Attributes:
         resized: Shorter side in pixels, bicubic.

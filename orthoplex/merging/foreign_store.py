@@ -1,8 +1,8 @@
-"""What a base's layers see of the text under foreign prompts: one matrix a base, computed once and stored.
+"""The Gram matrix of a base's text features under foreign prompts: computed once for a base, and stored.
 
-All keys and values of cross-attention see the same features of the text, so a base has one Gram matrix ``G₀ = E[x xᵀ]``
-of them. Whoever has the base at hand computes it; from then on merges of its concepts need no model. The embedded base
-brings its own.
+All keys and values of cross-attention read the same text features, so a base has one Gram matrix ``G₀ = E[x xᵀ]`` of
+them. It is computed the first time the base is loaded for a merge. Later merges of its concepts need no model. The
+embedded base brings its own.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ _NAME = "gram"
 
 @dataclass(frozen=True, eq=False)
 class ForeignGram:
-    """What layers that read the text see under a base's foreign prompts.
+    """The inputs of layers that read the text, under a base's foreign prompts.
 
     Attributes:
         gram: ``E[x xᵀ]``, ``(in, in)`` float32.
-        key: Stands for the prompts, and for what the base's words mean; see ``prompts_key``.
+        key: Identifies the prompts and the base's words; see ``prompts_key``.
     """
 
     gram: Tensor
@@ -35,7 +35,7 @@ class ForeignGram:
 
 
 def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
-    """Stand for prompts and the words that a base reads in them, which the base's hash leaves out.
+    """Return a key of prompts and of the words that a base reads in them; the base's hash leaves these words out.
 
     Args:
         prompts: The n prompts.
@@ -49,17 +49,17 @@ def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
 
 
 def stored_foreign_gram(base_hash: str, key: str | None = None) -> ForeignGram | None:
-    """Return what is stored for a base.
+    """Return the stored matrix of a base.
 
-    Bases of one hash may differ in what the hash leaves out, their words. Without a key, what is stored is returned
-    only if there is one such thing.
+    Bases of one hash may differ in their words, which the hash leaves out. Without a key, a matrix is returned only if
+    exactly one is stored.
 
     Args:
         base_hash: The hash of the base's identity.
-        key: See ``prompts_key``; None for callers that have no base at hand.
+        key: See ``prompts_key``; None for callers without a loaded base.
 
     Returns:
-        What is stored; None where nothing is, more than one thing is, or it is damaged.
+        The matrix and its key; None if none is stored, several are, or the file is damaged.
     """
     folder = cache_folder() / "foreign-inputs"
     paths = [_path(base_hash, key)] if key is not None else sorted(folder.glob(f"{base_hash}-*.safetensors"))
@@ -69,11 +69,11 @@ def stored_foreign_gram(base_hash: str, key: str | None = None) -> ForeignGram |
 
 
 def store_foreign_gram(base_hash: str, foreign: ForeignGram, path: Path | None = None) -> None:
-    """Store what a base answers; where that cannot be written, it is merely computed again the next time.
+    """Store the matrix of a base; if the file cannot be written, the matrix is computed again the next time.
 
     Args:
         base_hash: The hash of the base's identity.
-        foreign: What is stored.
+        foreign: The matrix and its key.
         path: The file; None for the one in the user's cache folder.
     """
     with contextlib.suppress(OutputError):

@@ -1,4 +1,4 @@
-"""The names that options take, known before what they name is loaded.
+"""The names that options take, known before their rooms are loaded.
 
 The command line shows them, and checks some, without torch. Rooms take theirs from here; the tests hold these tables
 against the registries.

@@ -1,4 +1,4 @@
-"""Which directions of a layer a concept may use."""
+"""Subspaces: the directions of a layer that a concept may use."""
 
 from orthoplex.subspaces.basis import BASIS_ID, shared_basis, shared_basis_rows
 from orthoplex.subspaces.blocks import block

@@ -64,7 +64,7 @@ def test_it_is_least_squares_for_one_concept(pico):
 
 
 @pytest.mark.parametrize(
-    ("width", "weight", "message"), [(5, 1.0, r"\(5, 5\).*\(6, 6\)"), (6, -1.0, "weight of silence is -1")]
+    ("width", "weight", "message"), [(5, 1.0, r"\(5, 5\).*\(6, 6\)"), (6, -1.0, "weight of erasure is -1")]
 )
 def test_what_does_not_fit_is_refused(width, weight, message):
     generator = torch.Generator().manual_seed(3)

@@ -13,7 +13,7 @@ from orthoplex.concepts.tokens.token import Token
 
 @dataclass(frozen=True, eq=False)
 class TokenGround:
-    """What tokens learn on: the cross-attention layers of a base.
+    """The part of a base that learning tokens need: its cross-attention layers.
 
     Attributes:
         key_widths: Layer to the number of numbers of its key, and of its value as many, in the order of their use.

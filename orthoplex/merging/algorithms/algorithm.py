@@ -87,7 +87,7 @@ class Algorithm(ABC):
 
     @property
     def needs_foreign(self) -> bool:
-        """Whether it needs those of inputs without any concept, too."""
+        """True if the algorithm also needs the Gram matrix of prompts without any concept."""
         return False
 
     @abstractmethod
