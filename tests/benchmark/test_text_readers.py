@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,7 +44,7 @@ def reader():
     return HeadReader({"scene": SCENES, "style": STYLES}, Colours(), PROMPTS)
 
 
-def source(kind="person", folder="nowhere"):
+def source(kind="person", folder=Path("nowhere")):
     return ConceptSource("anna", kind, "person", folder)
 
 
