@@ -132,12 +132,12 @@ class Adapter(nn.Module, ABC):
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
-        """Return whether a concept of this method owns a slot."""
+        """Return True if a concept of this method owns a slot."""
         return config.has_slots
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:
-        """Return whether directions are rows of the shared basis."""
+        """Return True if directions are rows of the shared basis."""
         return False
 
     @classmethod

@@ -24,14 +24,14 @@ FORMS: dict[str, Mapping[str, Any]] = {
     "activation": {"erasure": 1.0, "erasure_form": "activation"},
     "prediction": {"erasure": 1.0, "erasure_form": "prediction"},
 }
-"""What each training is called, and its options that the others have not."""
+"""Name of each training -> the options that distinguish it."""
 _PLAIN = {"layers": "attention", "mixed_precision": "no"}
-"""What all of them have; all else are the defaults."""
+"""Options of all trainings; the others are defaults."""
 
 
 @dataclass(frozen=True)
 class ErasureSettings:
-    """What is measured.
+    """The options of the measurement.
 
     Attributes:
         base: A base.

@@ -142,7 +142,7 @@ class Experiment:
 
     @cached_property
     def capacity(self) -> int | None:
-        """How many slots the first variant with slots has; None where none has."""
+        """The number of slots of the first variant with slots; None if no variant has slots."""
         for variant in self.variants:
             config = self.training_config(variant, self.trained[0], self.seeds[0])
             if owned_slot(config.adapter, self.trained[0].name) is not None:

@@ -90,6 +90,6 @@ class ExperimentResult:
         ]
 
     def crosstalk_summaries(self) -> tuple[CrosstalkSummary, ...]:
-        """One summary for every layer, set beside what the largest merges lose."""
+        """One summary for every layer, with its correlation with the losses of the largest merges."""
         largest = max(self.experiment.groups)
         return summarise_crosstalk(self.crosstalk, [row for row in self.measurements if row.size == largest])

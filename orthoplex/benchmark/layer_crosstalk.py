@@ -1,4 +1,4 @@
-"""What each concept's change does to the others' inputs, layer by layer, and whether what is lost goes with it."""
+"""Crosstalk of the concepts of a merge, layer by layer, and its correlation with the loss of alignment."""
 
 from __future__ import annotations
 

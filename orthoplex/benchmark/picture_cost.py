@@ -1,4 +1,4 @@
-"""What a picture costs: the denoiser's step and the decoder, as diffusers lays them out and as `generate` does.
+"""The cost of a picture: the denoiser's step and the decoder, as diffusers lays them out and as `generate` does.
 
     python -m orthoplex.benchmark.picture_cost --output results/picture-cost.json
 
@@ -24,7 +24,7 @@ from orthoplex.models import Base, Conditioning, load_base
 
 
 def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by name, on random numbers: `denoiser`, `decoder`, and `training`, the denoiser there and back.
+    """The timed parts, by name, on random numbers: `denoiser`, `decoder`, and `training`, the denoiser there and back.
 
     Going back reaches every layer behind the first attention, as when concepts are trained.
     """

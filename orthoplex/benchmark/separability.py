@@ -1,4 +1,4 @@
-"""How well an encoder tells the sample concepts apart, on their real pictures: the choice of features, measured.
+"""Separability of the sample concepts in the features of encoders, on real pictures: a measured choice of features.
 
 python -m orthoplex.benchmark.separability --output results/encoder.json
 """

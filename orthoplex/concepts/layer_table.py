@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any, Literal, final
 
 Sees = Literal["text", "picture", "both", "time"]
-"""What a layer is given: positions of the text, before any picture is mixed in; positions of the picture; both, or text
+"""The inputs of a layer: positions of the text, before any picture is mixed in; positions of the picture; both, or text
 that pictures are mixed into; or, once a picture, the time and what is embedded beside it."""
 Role = Literal["denoiser", "text encoder"]
 

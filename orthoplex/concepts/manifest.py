@@ -42,7 +42,7 @@ class Manifest:
     Attributes:
         name: Concept name, ``[a-z0-9_-]{1,64}``.
         kind: One of ``KINDS``.
-        class_word: The ordinary word for what it is, for example ``"person"``.
+        class_word: The ordinary word for its class, for example ``"person"``.
         trigger: The prompt fragment that calls it, for example ``"<anna> person"``.
         base: The base it was trained on.
         method: Name of the adapter method.

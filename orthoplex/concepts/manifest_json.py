@@ -32,7 +32,7 @@ def format_version(manifest: Manifest) -> int:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read what a concept says about itself from the header alone; no tensor is touched.
+    """Read the manifest of a concept from the header alone; no tensor is touched.
 
     Raises:
         ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.

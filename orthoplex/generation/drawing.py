@@ -114,7 +114,7 @@ def picture_recipe(
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
 ) -> dict[str, Any]:
-    """What made one picture, as JSON values for ``save_png``.
+    """Return the recipe of one picture as JSON values for ``save_png``.
 
     Args:
         prompt: As given to ``generate``.

@@ -21,7 +21,7 @@ class SampleConcept:
     Attributes:
         name: Concept name.
         kind: person, subject, scene or style.
-        class_word: The ordinary word for what it is.
+        class_word: The ordinary word for its class.
         licence: Author and licence of the art.
         folder: Sixteen pictures and their captions in `metadata.jsonl`.
     """
@@ -97,7 +97,7 @@ def _shipped(folder: str, name: str, ending: str, noun: str) -> Path:
 
 
 def foreign_inputs_file() -> Path:
-    """What the base's layers see under its foreign prompts, one matrix (`orthoplex.merging.foreign_store`)."""
+    """The Gram matrix of the base's text features under its foreign prompts (`orthoplex.merging.foreign_store`)."""
     return _HERE / "foreign_inputs.safetensors"
 
 

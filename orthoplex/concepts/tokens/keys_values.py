@@ -101,7 +101,7 @@ class _Learning(TokenLearning):
 
     @property
     def size(self) -> int:
-        """How many numbers a row has."""
+        """The number of numbers in a row."""
         return self._parts * sum(self.ground.key_widths.values())
 
     @cached_property
