@@ -23,6 +23,30 @@ DOORS = ("orthoplex/cli",)
 """Rooms whose functions import from the package when they are called; everywhere else imports stand at the top."""
 PIPELINES = "orthoplex/models/"
 """The one room that may reach into a pipeline; the others ask a base's family."""
+ENDED_NAMES = {
+    "aim": "set_token_directions",
+    "aimed": "reads_tokens",
+    "found": "a noun for the values that were found",
+    "has_guests": "is_training",
+    "heard": "active_concepts",
+    "homeless": "without_place",
+    "kept": "a noun for the values that are kept",
+    "kept_gram": "stored_gram",
+    "merge_on": "merge_for",
+    "strangers": "foreign_material",
+    "suited_algorithm": "default_algorithm",
+    "told": "a noun for the value: summary, prefix, arguments",
+    "turn": "set_directions",
+    "turns": "has_frozen_directions",
+    "way": "algorithm or method",
+    "Pictured": "ConceptPictures",
+    "Shown": "ConceptFeatures",
+    "Stand": "DemoPictures",
+    "Together": "GroupPictures",
+}
+"""Names that are not given any more -> the names to give instead. Words of a file format are no names."""
+ROOMS_WITH_ENDED_NAMES = ("orthoplex/models/", "orthoplex/training/")
+"""Rooms that still have some; to become empty."""
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -43,6 +67,10 @@ def check_code(path: Path) -> Iterator[str]:
         yield f"{name}: a helper lives in the lowest room that needs it, not in {path.stem} or {path.parent.name}"
     tests = name.startswith("tests/")
     tree = ast.parse(text)
+    if name.startswith("orthoplex/") and not name.startswith(ROOMS_WITH_ENDED_NAMES):
+        for line, given in sorted(set(given_names(tree))):
+            if given.lstrip("_") in ENDED_NAMES:
+                yield f"{name}:{line}: the name {given} has ended; say {ENDED_NAMES[given.lstrip('_')]}"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -63,6 +91,18 @@ def check_code(path: Path) -> Iterator[str]:
         allowed = node.func.id == "print" and name.startswith(PRINTING_ROOMS)
         if node.func.id in FORBIDDEN_CALLS and not allowed:
             yield f"{name}:{node.lineno}: {node.func.id}() is not used here: {FORBIDDEN_CALLS[node.func.id]}"
+
+
+def given_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of every function, class, argument and variable that a file defines."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case _:
+                pass
 
 
 def imported(node: ast.AST) -> list[str]:

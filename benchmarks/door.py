@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.files import markdown_table, write_json
 
 HERE = Path(__file__).resolve().parents[1]

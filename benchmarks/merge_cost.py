@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import LowRank
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target
 from orthoplex.concepts import Concept, Manifest, load_concept, save_concept
 from orthoplex.errors import ConfigurationError

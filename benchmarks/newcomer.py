@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.files import write_json
 
 ROOT = Path(__file__).parents[1]

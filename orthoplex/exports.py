@@ -1,4 +1,4 @@
-"""Names that a room gives without importing all of itself."""
+"""Lazy names of a package: a name imports its module when it is first asked for."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -9,7 +9,7 @@ def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
 
     Args:
         package: The package's ``__name__``.
-        homes: Name to the module inside the package that has it. No name may be that of a module of the package.
+        homes: Name to its module inside the package. No name may equal that of a module of the package.
     """
 
     def get(name: str) -> object:

@@ -1,6 +1,6 @@
 """Store beside the embedded base what its layers see under its foreign prompts: `python -m pretraining.foreign_inputs`.
 
-Merges of its concepts then need no model (`orthoplex.merging.foreign`).
+Merges of its concepts then need no model (`orthoplex.merging.foreign_store`).
 """
 
 from __future__ import annotations

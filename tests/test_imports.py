@@ -84,7 +84,7 @@ print(json.dumps([merged.recipe.algorithm, list(sys.modules)]))
 
 def test_the_demo_can_be_imported_without_extras_and_its_encoder_names_one(hidden):
     code = """
-import orthoplex.benchmark.demo
+import orthoplex.benchmark.demo_run
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.errors import MissingExtraError
 try:

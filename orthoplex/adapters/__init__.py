@@ -1,4 +1,4 @@
-"""What a concept changes in one weight. A new method is one file here and one line in ``METHODS``."""
+"""Adapters: trainable changes of one weight. A new method is one file here and one line in ``METHODS``."""
 
 from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site
 from orthoplex.adapters.blockwise import Blockwise
@@ -22,7 +22,7 @@ def check_config(config: AdapterConfig) -> type[Adapter]:
     """Return the class of a configuration's method.
 
     Raises:
-        ConfigurationError: when the method is unknown, or the rank is none that it can have.
+        ConfigurationError: when the method is unknown, or it cannot have the rank.
     """
     if config.method not in METHODS:
         raise ConfigurationError(f"method is {config.method!r}; allowed are {', '.join(METHODS)}")
@@ -39,7 +39,7 @@ def owned_slot(config: AdapterConfig, concept_id: str) -> int | None:
 def create_adapter(
     config: AdapterConfig, *, layer: str, out_features: int, in_features: int, concept_id: str, seed: int
 ) -> Adapter:
-    """Build the adapter of one layer; it changes nothing until it is trained.
+    """Build the adapter of one layer; before training its change is zero.
 
     Args:
         config: the method and its options.

@@ -1,4 +1,4 @@
-"""What every adapter is: a trainable low-rank change of one weight, and its configuration."""
+"""The base class of adapters, trainable low-rank changes of one weight, and their configuration."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ Blocks = Literal["rows", "columns"]
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """How the weights of one concept are changed; the same for all its layers.
+    """The configuration of a concept's adapters; one serves all layers of the concept.
 
     Args:
         method: a name in ``METHODS``.
         rank: directions per layer, or ``"proportional"``: ``max(1, ⌊in_features / slots⌋)``; ``dual`` may have 0, which
             leaves its dual directions alone, and ``full`` has none.
-        alpha: the change is multiplied by ``alpha / rank``; None means 1; ``full`` takes no notice of it.
-        basis: where the frozen directions of ``orthogonal`` and ``dual`` come from; other methods take no notice of it.
-            ``"identical"`` and ``"half"`` are there to be compared with: concepts share directions on purpose.
+        alpha: the change is multiplied by ``alpha / rank``; None means a factor of 1; ``full`` ignores it.
+        basis: where the frozen directions of ``orthogonal`` and ``dual`` come from; other methods ignore it.
+            ``"identical"`` and ``"half"`` are for comparisons: concepts share directions on purpose.
         blocks: which factor of ``blockwise`` lives on a block: ``"rows"`` (of up) or ``"columns"`` (of down).
         slot: the slot of bases ``"slot"`` and ``"half"``, or the block of ``blockwise``; None means that it is
             derived from the concept's id.
-        slots: how many concepts a layer shall hold; sets the proportional rank, the number of blocks and the range of
-            derived slots.
+        slots: the number of concepts that a layer should hold; sets the proportional rank, the number of
+            blocks and the range of derived slots.
         down_scale: the length of every frozen direction (the paper's code uses 0.5).
-        duals: how many directions of the concept's tokens ``dual`` has; other methods take no notice of it.
+        duals: how many directions of the concept's tokens ``dual`` has; other methods ignore it.
 
     Raises:
         ConfigurationError: when a value is outside its range.
@@ -59,17 +59,20 @@ class AdapterConfig:
 
     @property
     def has_slots(self) -> bool:
-        """Whether the basis gives every slot directions of its own, all of them or half of them."""
+        """True if the basis gives every slot directions of its own: all of its rows, or half of them."""
         return self.basis in ("slot", "half")
 
     def slot_of(self, concept_id: str) -> int:
-        """Return the slot given, or else derived from the concept's id; whether it is owned, the method says."""
+        """Return the configured slot, or the slot derived from the concept's id.
+
+        ``Adapter.owns_slot`` decides if the concept owns it.
+        """
         return slot_from_id(concept_id, self.slots) if self.slot is None else self.slot
 
 
 @dataclass(frozen=True)
 class Site:
-    """The one weight that an adapter changes, and for whom.
+    """The weight that an adapter changes, and the concept it belongs to.
 
     Args:
         layer: the layer's full name, component first; errors name it.
@@ -88,14 +91,14 @@ class Site:
     def generator(self) -> torch.Generator:
         """Return a generator seeded by SHA-256 of (seed, layer, concept_id): construction order does not matter.
 
-        Concepts trained apart with one seed start apart: equal starting directions would make their sum collide more
-        than independent ones do.
+        Concepts of one seed start with different directions. Equal starting directions would collide more in a sum
+        than independent directions do.
         """
         return seeded(self.seed, self.layer, self.concept_id)
 
 
 class Adapter(nn.Module, ABC):
-    """A change ``ΔW = (alpha / rank) · up · down`` of one weight; ``up`` starts at zero, so it starts as no change.
+    """A change ``ΔW = (alpha / rank) · up · down`` of one weight; ``up`` starts at zero, so the first change is zero.
 
     Attributes:
         up: ``(out, r)`` parameter.
@@ -103,21 +106,21 @@ class Adapter(nn.Module, ABC):
         scaling: ``alpha / rank``; 1 after ``load_factors``.
         rank: the rank r.
         lowest_rank: the lowest rank that a configuration may ask for.
-        aimed: whether training sets directions to hear the concept's own tokens, by a method ``aim``.
-        turns: whether ``down`` is frozen, and may be replaced while ``up`` learns, by ``turn``.
-        learning_rate: what its weights are trained with unless a configuration says otherwise.
+        reads_tokens: True if training sets directions of the concept's own tokens (``set_token_directions``).
+        has_frozen_directions: True if ``down`` is frozen; ``set_directions`` may replace it while ``up`` learns.
+        learning_rate: the default learning rate of its weights.
     """
 
     up: nn.Parameter
     down: Tensor
     lowest_rank: ClassVar[int] = 1
-    aimed: ClassVar[bool] = False
-    turns: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
+    has_frozen_directions: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 2e-3
 
     @classmethod
     def check_rank(cls, config: AdapterConfig) -> None:
-        """Refuse a rank that the method cannot have.
+        """Refuse a rank that the method does not allow.
 
         Raises:
             ConfigurationError: when the rank is below ``lowest_rank``.
@@ -129,17 +132,17 @@ class Adapter(nn.Module, ABC):
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
-        """Return whether a concept of this method owns a slot."""
+        """Return True if a concept of this method owns a slot."""
         return config.has_slots
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:
-        """Return whether directions are rows of the shared basis."""
+        """Return True if directions are rows of the shared basis."""
         return False
 
     @classmethod
     def slot_limit(cls, config: AdapterConfig) -> int | None:
-        """Return how many slots a configuration has, whatever the layer; None where the layers' widths decide."""
+        """Return how many slots a configuration has, whatever the layer; None if the layers' widths decide."""
         return None
 
     def __init__(self, config: AdapterConfig, site: Site) -> None:
@@ -176,14 +179,14 @@ class Adapter(nn.Module, ABC):
         return functional.linear(directions, (self.up * self.scaling).to(directions.dtype))
 
     @torch.no_grad()
-    def turn(self, rows: Tensor) -> None:
+    def set_directions(self, rows: Tensor) -> None:
         """Replace the frozen directions, ``(r, in)``.
 
         Raises:
-            ConfigurationError: when the method's directions are not frozen ones, or the shape is another.
+            ConfigurationError: when the method's directions are not frozen, or the shape differs.
         """
-        if not self.turns or rows.shape != self.down.shape:
-            allowed = tuple(self.down.shape) if self.turns else "methods with frozen directions"
+        if not self.has_frozen_directions or rows.shape != self.down.shape:
+            allowed = tuple(self.down.shape) if self.has_frozen_directions else "methods with frozen directions"
             raise ConfigurationError(
                 f"layer {self.site.layer}: {type(self).__name__} is given directions {tuple(rows.shape)}; allowed are "
                 f"{allowed}"
@@ -201,7 +204,7 @@ class Adapter(nn.Module, ABC):
 
     @torch.no_grad()
     def load_factors(self, factors: LowRank) -> None:
-        """Take over factors, so that ``factors()`` then returns them bit for bit; ``scaling`` becomes 1.
+        """Copy factors in; ``factors()`` then returns them bit for bit, and ``scaling`` is 1.
 
         Raises:
             ConfigurationError: when the shapes or the rank are not this adapter's.

@@ -31,7 +31,7 @@ class Blockwise(Adapter):
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
-        """Return True: its block, whatever the basis."""
+        """Return True: a concept owns its block, whatever the basis."""
         return True
 
     @classmethod

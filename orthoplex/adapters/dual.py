@@ -1,4 +1,4 @@
-"""Dual: the first frozen directions hear the concept's own tokens and little else; the others are a slot's."""
+"""Dual: the first frozen directions respond to the concept's own tokens; the others are rows of its slot."""
 
 from typing import final
 
@@ -15,26 +15,26 @@ from orthoplex.subspaces import gaussian_rows
 class Dual(Adapter):
     """``ΔW = (alpha / rank) · up · down``, ``down = [D; down_scale · S Q]`` frozen, ``up`` trained from zero.
 
-    D are directions of the concept's tokens as the layer sees them (``subspaces.dual_rows``): they hear these tokens
-    most and all else, other concepts' tokens too, as little as can be. S Q are the rows of the concept's slot, as in
-    ``orthogonal``; with rank 0 there are none. An ordinary low-rank update either way.
+    D are directions of the concept's tokens as the layer sees them (``subspaces.dual_rows``): they respond to
+    these tokens most, and as little as possible to everything else, other concepts' tokens included. S Q are the rows
+    of the concept's slot, as in ``orthogonal``; with rank 0 there are none. The update is low-rank in both cases.
 
-    Until ``aim`` is called D are random rows; training calls it once the token vectors are known.
+    D are random rows at first. Training calls ``set_token_directions`` once the token vectors are known.
     """
 
     lowest_rank = 0
-    aimed = True
-    turns = True
+    reads_tokens = True
+    has_frozen_directions = True
     learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
-        """Return whether there are rows of a slot."""
+        """Return True if some rows belong to a slot."""
         return config.has_slots and config.rank != 0
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:
-        """Return whether there are rows besides the duals, and they are not Gaussian."""
+        """Return True if there are rows besides the dual directions and these rows are not Gaussian."""
         return config.basis != "gaussian" and config.rank != 0
 
     def __init__(self, config: AdapterConfig, site: Site) -> None:
@@ -54,14 +54,14 @@ class Dual(Adapter):
     def _set_down(self, down: Tensor) -> None:
         self.register_buffer("down", down)
 
-    def aim(self, rows: Tensor) -> None:
+    def set_token_directions(self, rows: Tensor) -> None:
         """Set the dual directions.
 
         Args:
             rows: ``(duals, in)``.
 
         Raises:
-            ConfigurationError: When the shape is another.
+            ConfigurationError: When the shape differs.
         """
         if rows.shape != (self.duals, self.down.shape[1]):
             raise ConfigurationError(

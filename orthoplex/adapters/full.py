@@ -1,4 +1,4 @@
-"""Full: the whole weight may change; what Custom Diffusion does to the keys and values of cross-attention."""
+"""Full: the whole weight may change, as in Custom Diffusion, which trains cross-attention keys and values."""
 
 from typing import final
 
@@ -15,8 +15,8 @@ from orthoplex.errors import ConfigurationError
 class Full(Adapter):
     """``ΔW = up · I``: ``up (out, in)`` is trained from zero, ``down`` is the identity, frozen.
 
-    There is no rank to choose, and ``alpha`` counts for nothing. As factors a change is itself and an identity of its
-    smaller side (``LowRank.of_matrix``), so that a concept file is an ordinary low-rank file, though a large one.
+    There is no rank to choose, and ``alpha`` is ignored. ``LowRank.of_matrix`` writes the change as factors: the change
+    and an identity of its smaller side. So a concept file is an ordinary low-rank file, though a large one.
     Reference: Kumari et al., Multi-Concept Customization of Text-to-Image Diffusion (Custom Diffusion),
     arXiv 2212.04488, single-concept fine-tuning: there the keys and values of cross-attention and the token's vector
     are trained.
@@ -31,12 +31,12 @@ class Full(Adapter):
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
-        """Return False: it changes all directions."""
+        """Return False: the method changes all directions."""
         return False
 
     @classmethod
     def check_rank(cls, config: AdapterConfig) -> None:
-        """Refuse a rank.
+        """Refuse any rank but the default.
 
         Raises:
             ConfigurationError: When a rank is given.

@@ -1,4 +1,4 @@
-"""Plain LoRA: both factors are trained. The baseline that everyone uses."""
+"""Plain LoRA, the common baseline: both factors are trained."""
 
 import math
 from typing import final
@@ -19,7 +19,7 @@ class Lora(Adapter):
 
     @classmethod
     def owns_slot(cls, config: AdapterConfig) -> bool:
-        """Return False: its directions are its own."""
+        """Return False: every concept trains directions of its own."""
         return False
 
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:

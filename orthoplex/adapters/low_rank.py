@@ -61,9 +61,9 @@ class LowRank:
 
     @staticmethod
     def of_matrix(delta: Tensor) -> "LowRank":
-        """Return any change ``(out, in)`` as factors, exactly: itself and an identity of the smaller side.
+        """Return any change ``(out, in)`` as exact factors: the change, and an identity of its smaller side.
 
-        The rank is ``min(out, in)``, so nothing is saved; for changes that have no lower rank.
+        The rank is ``min(out, in)``, so nothing is saved. It is meant for changes without a lower rank.
         """
         out_features, in_features = delta.shape
         identity = torch.eye(min(out_features, in_features), dtype=delta.dtype, device=delta.device)

@@ -14,7 +14,7 @@ def frozen_rows(config: AdapterConfig, site: Site, *, gaussian_name: str) -> Ten
     Args:
         config: Its basis, rank, slot and ``down_scale``.
         site: The layer, and the concept.
-        gaussian_name: What Gaussian rows are drawn for, with the concept's id.
+        gaussian_name: The name that Gaussian rows are drawn from, together with the concept's id.
 
     Raises:
         CapacityError: When the slot lies beyond the layer's capacity.
@@ -42,12 +42,12 @@ class Orthogonal(Adapter):
         CapacityError: when the slot lies beyond the layer's capacity.
     """
 
-    turns = True
+    has_frozen_directions = True
     learning_rate = 6e-3  # a frozen down factor wants a several times larger one
 
     @classmethod
     def uses_basis(cls, config: AdapterConfig) -> bool:
-        """Return whether the rows are not Gaussian."""
+        """Return True if the rows are not Gaussian."""
         return config.basis != "gaussian"
 
     def _initial_down(self, config: AdapterConfig, site: Site) -> Tensor:

@@ -1,4 +1,4 @@
-"""An experiment's pictures on one sheet: what every variant makes of every concept, for eyes to judge the tables by."""
+"""An experiment's pictures on one sheet: one row for every variant, one column for every concept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Block:
     """Rows of pictures that have the same columns.
 
     Attributes:
-        title: What stands above them.
+        title: The text above them.
         rows: Label -> its pictures, which may lack columns.
     """
 
@@ -52,7 +52,7 @@ def write_contact_sheet(blocks: Sequence[Block], path: Path) -> Path:
 
     Args:
         blocks: The blocks, from the top.
-        path: Where to.
+        path: The file.
 
     Returns:
         The file.

@@ -1,4 +1,4 @@
-"""What erasure adds to a training step: real trainings of one concept, their steps taken in turns.
+"""The cost of erasure per training step: real trainings of one concept, whose steps alternate.
 
 `python -m orthoplex.benchmark.training_cost` writes its numbers too.
 """
@@ -24,14 +24,14 @@ FORMS: dict[str, Mapping[str, Any]] = {
     "activation": {"erasure": 1.0, "erasure_form": "activation"},
     "prediction": {"erasure": 1.0, "erasure_form": "prediction"},
 }
-"""What each training is called, and its options that the others have not."""
+"""Name of each training -> the options that distinguish it."""
 _PLAIN = {"layers": "attention", "mixed_precision": "no"}
-"""What all of them have; all else are the defaults."""
+"""Options of all trainings; the others are defaults."""
 
 
 @dataclass(frozen=True)
 class ErasureSettings:
-    """What is measured.
+    """The options of the measurement.
 
     Attributes:
         base: A base.

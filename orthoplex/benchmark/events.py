@@ -1,4 +1,4 @@
-"""What a benchmark or the demo reports while it works; the doors draw it."""
+"""Progress events of benchmarks and the demo; the command line draws them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class BenchmarkEvent:
     """One step of progress.
 
     Attributes:
-        stage: What is going on.
+        stage: The kind of work.
         done: Units finished in this stage's current task (training steps, picture sets, files).
         total: Units of the task, at least 1.
-        message: What the task is, for people.
+        message: The task in words.
     """
 
     stage: Stage

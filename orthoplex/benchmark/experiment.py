@@ -1,4 +1,4 @@
-"""An experiment: which concepts, trained how, merged how, pictured how; read from a TOML file."""
+"""An experiment: its concepts, training, merges and pictures; read from a TOML file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 
 from orthoplex.adapters import check_config, owned_slot
 from orthoplex.benchmark.experiment_file import read_tables
-from orthoplex.benchmark.merges import Group, MergeSettings, merge_groups
+from orthoplex.benchmark.group_pictures import Combination, GroupPictures, combinations
+from orthoplex.benchmark.merges import MergeGroup, MergeSettings, merge_groups
 from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Published, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
-from orthoplex.benchmark.together import Combination, Together, combinations
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import FILLED, Limits, check_field_names, check_fields, check_keys, checked, limited
 from orthoplex.training import TrainingConfig
@@ -36,7 +36,7 @@ _COLLECTION: Mapping[str, Any] = {"index": str, "names": tuple[str, ...], "kinds
 
 @dataclass(frozen=True)
 class Experiment:
-    """What `run` computes.
+    """The options of an experiment, which `run` computes.
 
     Attributes:
         name: Also the name of the result files.
@@ -47,14 +47,14 @@ class Experiment:
         training: Training options that every variant shares.
         prompts: Kind -> prompts; `{trigger}` is what the concept is called, or the class word for the base alone.
         pictures: How pictures are made.
-        encoder: What they are measured with.
+        encoder: The features that measure pictures.
         variants: The rows of the result.
-        merges: Which concepts are merged with which; all with all unless it says otherwise.
+        merges: The merges; by default one of all concepts.
         together: Pictures of several concepts.
-        crosstalk: Whether what each concept's change does to the others' inputs is measured, layer by layer.
+        crosstalk: True measures the effect of each change on the other concepts' inputs, layer by layer.
         published: Figures of others for the report.
-        share_slots: Whether concepts beyond the `slots` begin anew at slot 0, so that some meet; or else are refused.
-        sheet: Whether a sheet of pictures is written beside the tables.
+        share_slots: True lets concepts beyond the `slots` share slots from slot 0 on; False refuses them.
+        sheet: True writes a sheet of pictures beside the tables.
     """
 
     name: str
@@ -68,14 +68,14 @@ class Experiment:
     encoder: EncoderSettings
     variants: tuple[Variant, ...]
     merges: MergeSettings = field(default_factory=MergeSettings)
-    together: tuple[Together, ...] = ()
+    together: tuple[GroupPictures, ...] = ()
     crosstalk: bool = False
     published: Published | None = None
     share_slots: bool = False
     sheet: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what could not be run to its end."""
+        """Refuse experiments that could not be run to their end."""
         check_fields(self)
         if "seed" in self.training:
             raise ConfigurationError(f"training {OWN_SEED}")
@@ -136,13 +136,13 @@ class Experiment:
         return config
 
     @cached_property
-    def groups(self) -> dict[int, tuple[Group, ...]]:
+    def groups(self) -> dict[int, tuple[MergeGroup, ...]]:
         """Size of a merge -> the merges of that size."""
         return merge_groups(self.merges, [concept.name for concept in self.concepts])
 
     @cached_property
     def capacity(self) -> int | None:
-        """How many slots the first variant with slots has; None where none has."""
+        """The number of slots of the first variant with slots; None if no variant has slots."""
         for variant in self.variants:
             config = self.training_config(variant, self.trained[0], self.seeds[0])
             if owned_slot(config.adapter, self.trained[0].name) is not None:
@@ -156,7 +156,7 @@ class Experiment:
 
     @cached_property
     def trained(self) -> tuple[ConceptSource, ...]:
-        """The concepts that some merge holds; the others only stand in the galleries."""
+        """The concepts in at least one merge; the others are only in the galleries."""
         merges = [*self.groups.values(), *self.combinations.values()]
         members = {name for groups in merges for group in groups for name in group.members}
         return tuple(concept for concept in self.concepts if concept.name in members)
@@ -225,7 +225,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
         encoder=_build(EncoderSettings, values.get("encoder", {}), "encoder"),
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
-        together=tuple(_build(Together, row, "together") for row in values.get("together", ())),
+        together=tuple(_build(GroupPictures, row, "together") for row in values.get("together", ())),
         crosstalk=values.get("crosstalk", False),
         share_slots=values.get("share_slots", False),
         sheet=values.get("sheet", False),
@@ -247,7 +247,7 @@ def _collection(folder: Path, row: Mapping[str, Any]) -> tuple[ConceptSource, ..
     return indexed_sources(folder / row["index"], names=row.get("names", ()), kinds=row.get("kinds", ()))
 
 
-_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, Together, Published, Variant)
+_Table = TypeVar("_Table", PictureSettings, EncoderSettings, MergeSettings, GroupPictures, Published, Variant)
 
 
 def _build(table: type[_Table], values: Mapping[str, Any], what: str) -> _Table:

@@ -1,4 +1,4 @@
-"""What experiments share: an experiment's file is read together with the one that it names as `common`."""
+"""Experiment files: options in the file that an experiment names as `common` are read with it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Row:
         name: Concept name.
         kind: Concept kind.
         prompt: Prompt of the generated pictures.
-        live: Whether the demo itself trained it.
+        live: True if the demo itself trained it.
         real: Real pictures that training never saw.
         alone: The concept alone.
         merged: In the merge of all.
@@ -57,7 +57,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Combination:
+class CombinationRow:
     """Pictures of several concepts at once; paths are relative to the page."""
 
     prompt: str
@@ -86,7 +86,7 @@ class Gallery:
     """
 
     rows: tuple[Row, ...]
-    combinations: tuple[Combination, ...]
+    combinations: tuple[CombinationRow, ...]
     summaries: tuple[Summary, ...]
     seconds: Mapping[str, float]
     side: int = 128
@@ -174,7 +174,7 @@ def _row(row: Row) -> str:
     )
 
 
-def _combination(combination: Combination) -> str:
+def _combination(combination: CombinationRow) -> str:
     return (
         f'<article class="card"><div class="columns">{_columns(combination.columns, combination.prompt)}</div>\n'
         f'<p class="prompt">“{escape(combination.prompt)}”</p></article>\n'
@@ -221,21 +221,21 @@ has {_value(first.base_recognised)}.</li>
 
 def _figure_card(summary: Summary) -> str:
     lines = [
-        f"<div><dt>{name}</dt><dd>{_value(single)} → {_value(merged)}, kept <b>{_share(kept)}</b></dd></div>"
-        for name, (single, merged, kept) in ((name, pick(summary)) for name, pick in _FIGURES.items())
+        f"<div><dt>{name}</dt><dd>{_value(single)} → {_value(merged)}, kept <b>{_share(retention)}</b></dd></div>"
+        for name, (single, merged, retention) in ((name, pick(summary)) for name, pick in _FIGURES.items())
     ]
     lines.insert(1, f"<div><dt>added</dt><dd>kept <b>{_share(summary.gain_retention)}</b></dd></div>")
     return f'<article class="card"><h3>{escape(summary.variant)}</h3><dl>{"".join(lines)}</dl></article>\n'
 
 
-def _value(found: Interval | None) -> str:
-    return "–" if found is None else f"{found.value:.2f}"
+def _value(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.value:.2f}"
 
 
-def _share(kept: Interval | None) -> str:
-    if kept is None:
+def _share(retention: Interval | None) -> str:
+    if retention is None:
         return "–"
-    return f"{kept.value:.2f} <small>({kept.low:.2f} to {kept.high:.2f})</small>".replace("-", "−")
+    return f"{retention.value:.2f} <small>({retention.low:.2f} to {retention.high:.2f})</small>".replace("-", "−")
 
 
 def _times(seconds: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""From features to the numbers of one concept: alone, in the merge, and the base without it."""
+"""Measurements of one concept from features: alone, in merges, and of the base without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from orthoplex.benchmark.sources import ConceptSource, open_pictures
 from orthoplex.evaluation import (
     Encoder,
-    found_references,
+    comparable_references,
     identity_rate,
     identity_threshold,
     image_alignment,
@@ -21,8 +21,8 @@ from orthoplex.evaluation import (
     shares,
 )
 
-#: what pictures recognised as a concept that no prompt named are counted under
 NOT_PROMPTED = "(not prompted)"
+"""Column of pictures that are recognised as a concept that no prompt named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class References:
     """Features of a concept's real pictures.
 
     Attributes:
-        kind: The concept's kind; it is told apart from concepts of the same kind only.
-        training: `(n, d)` of the pictures it was trained on: what recognising compares with.
-        held_out: `(m, d)` of pictures it never saw: what alignment compares with.
+        kind: The concept's kind; recognition compares it with concepts of this kind only.
+        training: `(n, d)` of its training pictures; recognition compares with these.
+        held_out: `(m, d)` of its held-out pictures; alignment compares with these.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class References:
 
 @dataclass(frozen=True)
 class TextValue:
-    """Text alignment of pictures: what they show of that which their prompts ask for besides the concept.
+    """Text alignment of pictures: the share of the prompt, besides the concept, that they show.
 
     Attributes:
         text: The mean over pictures.
@@ -54,7 +54,7 @@ class TextValue:
 
 
 @dataclass(frozen=True)
-class TextShown:
+class ConceptText:
     """Text alignment of a concept's generated pictures.
 
     Attributes:
@@ -75,7 +75,7 @@ class TextShown:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ConceptFeatures:
     """Features of a concept's generated pictures, all from the same prompts and noise.
 
     Attributes:
@@ -90,12 +90,14 @@ class Shown:
     single: Tensor
     merged: Mapping[int, Tensor]
     met: Mapping[int, frozenset[str]]
-    text: TextShown | None = None
+    text: ConceptText | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The numbers of one concept, variant, seed and size of merges; `base`, `single` and `merged` as in `Shown`.
+    """The numbers of one concept, variant, seed and size of merges.
+
+    `base`, `single` and `merged` are those of `ConceptFeatures`.
 
     Attributes:
         variant: The variant's name.
@@ -163,7 +165,7 @@ def read_references(concepts: Sequence[ConceptSource], encoder: Encoder) -> dict
     for concept in concepts:
         split = concept.split()
         training, held_out = (
-            found_references(encoder.encode(open_pictures(files)), f"concept {concept.name!r}")
+            comparable_references(encoder.encode(open_pictures(files)), f"concept {concept.name!r}")
             for files in (split.training, split.held_out)
         )
         references[concept.name] = References(concept.kind, training, held_out)
@@ -191,21 +193,21 @@ def threshold_of(concept: str, references: Mapping[str, References], base: Tenso
 
 
 def ceilings(references: Mapping[str, References]) -> dict[str, dict[str, float | None]]:
-    """What real held-out pictures reach: alignment to the training pictures, and how often they are recognised."""
-    found: dict[str, dict[str, float | None]] = {}
+    """Return the alignment and the recognition rate of real held-out pictures, the upper limits of generated ones."""
+    limits: dict[str, dict[str, float | None]] = {}
     for name, entry in references.items():
         gallery = gallery_of(name, references)
-        found[name] = {
+        limits[name] = {
             "alignment": image_alignment(entry.held_out, entry.training),
             "recognised": recognised_rate(entry.held_out, gallery, name) if len(gallery) > 1 else None,
         }
-    return found
+    return limits
 
 
 def measure(
     variant: str,
     seed: int,
-    shown: Mapping[str, Shown],
+    shown: Mapping[str, ConceptFeatures],
     references: Mapping[str, References],
     *,
     identity_cosine: float | None = None,

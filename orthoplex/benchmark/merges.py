@@ -1,4 +1,4 @@
-"""Which concepts of an experiment are merged with which, and which of them are measured there."""
+"""The merges of an experiment: their members, and the concepts that are measured in each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthoplex.options import check_fields, option
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How the concepts of an experiment are put together.
+    """Options of the merges of an experiment.
 
     Attributes:
         sizes: Concepts in a merge; empty for one merge of all.
@@ -35,7 +35,7 @@ class MergeSettings:
         check_fields(self, "merges")
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuse what these concepts cannot be put together to.
+        """Refuse merges that these concepts cannot form.
 
         Raises:
             ConfigurationError: For a size above the number of concepts, a size that is there twice, or an unknown name.
@@ -53,8 +53,8 @@ class MergeSettings:
 
 
 @dataclass(frozen=True)
-class Group:
-    """One merge.
+class MergeGroup:
+    """The members of one merge.
 
     Attributes:
         members: Names of the concepts in it, sorted.
@@ -65,21 +65,21 @@ class Group:
     measured: tuple[str, ...]
 
 
-def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tuple[Group, ...]]:
-    """Put concepts together: size of a merge -> its groups.
+def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tuple[MergeGroup, ...]]:
+    """Return the groups of an experiment: size of a merge -> its groups.
 
     In every draw the measured concepts are shuffled and cut into groups of the size asked for; where a group is short
     it is filled with others, who are companions there only. So a concept is measured once in every draw.
 
     Args:
-        settings: How.
+        settings: Sizes, draws and companions.
         names: All concepts of the experiment.
     """
     measured = list(settings.measured or names)
-    found: dict[int, tuple[Group, ...]] = {}
+    groups_of_size: dict[int, tuple[MergeGroup, ...]] = {}
     for size in settings.sizes or (len(names),):
         draws = 1 if size == len(names) else settings.draws
-        groups: list[Group] = []
+        groups: list[MergeGroup] = []
         for draw in range(draws):
             rng = random.Random(f"{settings.seed}/{size}/{draw}")
             shuffled = rng.sample(measured, len(measured))
@@ -88,6 +88,6 @@ def merge_groups(settings: MergeSettings, names: Sequence[str]) -> dict[int, tup
                 others = [name for name in names if name not in own]
                 lacking = size - len(own)
                 members = own + (rng.sample(others, lacking) if settings.companions == "random" else others[:lacking])
-                groups.append(Group(tuple(sorted(members)), tuple(name for name in names if name in own)))
-        found[size] = tuple(groups)
-    return found
+                groups.append(MergeGroup(tuple(sorted(members)), tuple(name for name in names if name in own)))
+        groups_of_size[size] = tuple(groups)
+    return groups_of_size

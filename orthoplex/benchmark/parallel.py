@@ -19,13 +19,13 @@ from orthoplex.benchmark.events import BenchmarkEvent, Stage
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.measurement import References
 from orthoplex.benchmark.study import Study, finished
-from orthoplex.benchmark.text import text_reader
+from orthoplex.benchmark.text_readers import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import OrthoplexError
 from orthoplex.models import load_base
 
 GRACE_SECONDS = 60.0
-"""How long a process that is to stop may take, long enough to write the checkpoint of a training."""
+"""Time for a process to stop, long enough to write the checkpoint of a training."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """What every process gets: the jobs of one stage and all that they need."""
+    """The data of every process: the jobs of one stage, and their experiment, references and work folder."""
 
     stage: Stage
     jobs: tuple[Job, ...]
@@ -49,7 +49,7 @@ class Task:
     threads: int
 
     def run(self, job: Job, study: Study) -> None:
-        """Do one job; what it makes stays in the work folder."""
+        """Do one job; its results stay in the work folder."""
         concepts = self.experiment.trained
         files = finished(study.train(concepts if job.concept is None else (concepts[job.concept],)))
         if job.concept is None:

@@ -1,4 +1,4 @@
-"""What a picture costs: the denoiser's step and the decoder, as diffusers lays them out and as `generate` does.
+"""The cost of a picture: the denoiser's step and the decoder, as diffusers lays them out and as `generate` does.
 
     python -m orthoplex.benchmark.picture_cost --output results/picture-cost.json
 
@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.files import write_json
 from orthoplex.models import Base, Conditioning, load_base
 
 
 def parts(base: Base, batch_size: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by name, on random numbers: `denoiser`, `decoder`, and `training`, the denoiser there and back.
+    """The timed parts, by name, on random numbers: `denoiser`, `decoder`, and `training`, the denoiser there and back.
 
     Going back reaches every layer behind the first attention, as when concepts are trained.
     """
@@ -95,9 +95,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("results/picture-cost.json"))
     options = parser.parse_args()
-    found = picture_cost(load_base(options.base), batch_size=options.batch_size, rounds=options.rounds)
-    write_json(options.output, {"base": options.base, **found})
-    ratios = ", ".join(f"{name} {row['ratio']:.2f}" for name, row in found["parts"].items())
+    costs = picture_cost(load_base(options.base), batch_size=options.batch_size, rounds=options.rounds)
+    write_json(options.output, {"base": options.base, **costs})
+    ratios = ", ".join(f"{name} {row['ratio']:.2f}" for name, row in costs["parts"].items())
     sys.stdout.write(f"{options.output}: usual / channels last {ratios}\n")
 
 

@@ -1,4 +1,4 @@
-"""Bars, curves and maps as SVG text, drawn by matplotlib: what is left in merges, and what bleeds into what."""
+"""Bars, curves and maps as SVG text, drawn by matplotlib: retentions in merges, and confusion of concepts."""
 
 from __future__ import annotations
 
@@ -53,12 +53,14 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
         axes = figure.add_subplot()
         for row in groups.values():
             places.append(top - (len(row) - 1) / 2)
-            for name, found in row.items():
-                bar = axes.barh(top, found.value, height=0.85, color=f"C{names.index(name) % 10}")
+            for name, interval in row.items():
+                bar = axes.barh(top, interval.value, height=0.85, color=f"C{names.index(name) % 10}")
                 drawn.setdefault(name, bar)
-                axes.plot([found.low, found.high], [top, top], color="#8a8f98", linewidth=1, marker="|", markersize=4)
-                end, beside = (max(found.high, 0.0), top), {"xytext": (4, 0), "textcoords": "offset points"}
-                axes.annotate(f"{found.value:.2f}", end, va="center", fontsize=7, color="#8a8f98", **beside)
+                axes.plot(
+                    [interval.low, interval.high], [top, top], color="#8a8f98", linewidth=1, marker="|", markersize=4
+                )
+                end, beside = (max(interval.high, 0.0), top), {"xytext": (4, 0), "textcoords": "offset points"}
+                axes.annotate(f"{interval.value:.2f}", end, va="center", fontsize=7, color="#8a8f98", **beside)
                 top -= 1
             top -= 1
         axes.axvline(0.0, color="#8a8f98", linewidth=1)
@@ -76,12 +78,12 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
 def curves(
     panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], *, title: str, capacity: int | None = None
 ) -> str:
-    """Draw what is left against the number of concepts in a merge, one panel for each measure.
+    """Draw retentions against the number of concepts in a merge, one panel for each measure.
 
     Args:
-        panels: Measure -> variant -> concepts in a merge -> what is left, with its interval.
+        panels: Measure -> variant -> concepts in a merge -> retention, with its interval.
         title: Above the panels.
-        capacity: Where a line says that exact slots end, or None.
+        capacity: The size at which a line marks the end of exact slots, or None.
 
     Returns:
         A whole SVG document.
@@ -94,11 +96,11 @@ def curves(
         for axes, (measure, variants) in zip(_row(figure, len(panels)), panels.items(), strict=True):
             for variant, points in variants.items():
                 sizes = sorted(points)
-                found = [points[size] for size in sizes]
-                look, means = _look(names.index(variant)), [point.value for point in found]
+                intervals = [points[size] for size in sizes]
+                look, means = _look(names.index(variant)), [point.value for point in intervals]
                 (line,) = axes.plot(sizes, means, marker="o", markersize=3, **look)
                 lines.setdefault(variant, line)
-                low, high = [point.low for point in found], [point.high for point in found]
+                low, high = [point.low for point in intervals], [point.high for point in intervals]
                 axes.fill_between(sizes, low, high, color=look["color"], alpha=0.12, linewidth=0)
             axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
             if capacity is not None:
@@ -189,12 +191,12 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, acros
         figure = new_figure(figsize=(4.2 * len(panels), 3.4 + 0.09 * len(names)), layout="constrained")
         figure.suptitle(_plain(title))
         for axes, (measure, points) in zip(_row(figure, len(panels)), panels.items(), strict=True):
-            for name, (place, found) in points.items():
+            for name, (place, interval) in points.items():
                 number = names.index(name)
-                bounds = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
+                bounds = [[max(0.0, interval.value - interval.low)], [max(0.0, interval.high - interval.value)]]
                 look = {"color": f"C{number % 10}", "marker": _MARKS[number // 10 % len(_MARKS)], "markersize": 4}
                 drawn.setdefault(
-                    name, axes.errorbar([place], [found.value], bounds, linestyle="", elinewidth=1, **look)
+                    name, axes.errorbar([place], [interval.value], bounds, linestyle="", elinewidth=1, **look)
                 )
             axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
             axes.set_xlim(left=0)

@@ -2,134 +2,31 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from orthoplex import __version__
-from orthoplex.benchmark.crosstalk import CrosstalkSummary, LayerCrosstalk, summarise_crosstalk
-from orthoplex.benchmark.experiment import Experiment
-from orthoplex.benchmark.measurement import Measurement, References, ceilings, recognition
+from orthoplex.benchmark.experiment_result import ExperimentResult
+from orthoplex.benchmark.machine import machine
+from orthoplex.benchmark.measurement import ceilings, recognition
 from orthoplex.benchmark.plots import bars, curves, heat_maps
 from orthoplex.benchmark.sections import (
     crosstalk_chart,
     crosstalk_section,
+    groups_chart,
+    groups_section,
     published_section,
     silence_chart,
-    together_chart,
-    together_section,
 )
-from orthoplex.benchmark.summary import Difference, Summary, compare, summarise
-from orthoplex.benchmark.together import TogetherMeasurement, TogetherSummary, summarise_together
-from orthoplex.concepts import BaseIdentity
+from orthoplex.benchmark.summary import Difference, Summary
 from orthoplex.evaluation import Interval
 from orthoplex.files import markdown_table, write_json, write_text
-from orthoplex.models import has_fast_bf16
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Wall time of one variant and seed.
-
-    Attributes:
-        variant: The variant's name.
-        seed: The training seed.
-        training: Seconds of training all its concepts.
-        generation: Seconds of making its pictures, alone and merged.
-        merging: Seconds of one of the largest merges, in the mean: what its algorithm asks to know of the layers, and
-            the merge. That it is then folded into the base is not in it.
-    """
-
-    variant: str
-    seed: int
-    training: float
-    generation: float
-    merging: float
-
-
-@dataclass(frozen=True, eq=False)
-class ExperimentResult:
-    """Everything that the result files tell.
-
-    Attributes:
-        experiment: What was computed.
-        base: On which base.
-        encoder: Name of the features.
-        text: How text alignment is read; None where it is not.
-        real_text: Concept -> text alignment of its real pictures with their captions, None where none is read.
-        references: Concept -> features of its real pictures.
-        measurements: One for every variant, seed and concept.
-        seconds: One for every variant and seed.
-        together: One for every combination, variant and seed.
-        crosstalk: One for every layer, concept, variant and seed.
-    """
-
-    experiment: Experiment
-    base: BaseIdentity
-    encoder: str
-    text: str | None
-    real_text: Mapping[str, float | None]
-    references: Mapping[str, References]
-    measurements: Sequence[Measurement]
-    seconds: Sequence[Seconds]
-    together: Sequence[TogetherMeasurement] = ()
-    crosstalk: Sequence[LayerCrosstalk] = ()
-
-    def summaries(self) -> list[Summary]:
-        """One summary for every size of merges and every variant, in the experiment's order."""
-        return [
-            summarise([row for row in self.measurements if (row.variant, row.size) == (variant.name, size)])
-            for size in self.experiment.groups
-            for variant in self.experiment.variants
-        ]
-
-    def differences(self) -> list[Difference]:
-        """For every size of merges, every variant but the first set beside the first."""
-        first, *others = [variant.name for variant in self.experiment.variants]
-        of = {
-            (variant, size): [row for row in self.measurements if (row.variant, row.size) == (variant, size)]
-            for size in self.experiment.groups
-            for variant in (first, *others)
-        }
-        return [compare(of[other, size], of[first, size]) for size in self.experiment.groups for other in others]
-
-    def together_summaries(self) -> list[TogetherSummary]:
-        """One summary for every table of combinations and every variant, in the experiment's order."""
-        return [
-            summarise_together(
-                [row for row in self.together if (row.table, row.variant) == (table.name, variant.name)], table.kinds
-            )
-            for table in self.experiment.together
-            for variant in self.experiment.variants
-        ]
-
-    def crosstalk_summaries(self) -> tuple[CrosstalkSummary, ...]:
-        """One summary for every layer, set beside what the largest merges lose."""
-        largest = max(self.experiment.groups)
-        return summarise_crosstalk(self.crosstalk, [row for row in self.measurements if row.size == largest])
-
-
-def machine() -> dict[str, Any]:
-    """On what a result was computed."""
-    return {
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "bf16": has_fast_bf16(torch.device("cpu")),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "orthoplex": __version__,
-    }
 
 
 def write_result(result: ExperimentResult, folder: Path) -> None:
     """Write `NAME.json`, and from its numbers `NAME.md` and the charts (see `orthoplex.benchmark.run`)."""
     summaries, differences = result.summaries(), result.differences()
-    together, crosstalk = result.together_summaries(), result.crosstalk_summaries()
+    together, crosstalk = result.group_summaries(), result.crosstalk_summaries()
     name = result.experiment.name
     values = {
         "experiment": result.experiment.to_json(),
@@ -151,12 +48,12 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
     write_json(folder / f"{name}.json", values)
     texts = {
         ".md": _markdown(result, summaries, differences)
-        + together_section(result.experiment.together, together)
+        + groups_section(result.experiment.together, together)
         + crosstalk_section(crosstalk)
         + published_section(result.experiment.published),
         ".svg": _chart(result, summaries),
         "-recognised.svg": _recognised(result),
-        "-together.svg": together_chart(result.experiment.together, together),
+        "-together.svg": groups_chart(result.experiment.together, together),
         "-crosstalk.svg": crosstalk_chart(crosstalk, title=f"{name}: what the others do to a concept's inputs"),
         "-silence.svg": silence_chart(
             crosstalk,
@@ -172,7 +69,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
 
 
 def _ceilings(result: ExperimentResult) -> dict[str, dict[str, float | None]]:
-    """What real pictures reach; `text` is of all of a concept's pictures, with their captions."""
+    """Return the limits that real pictures reach; `text` is that of all pictures of a concept with their captions."""
     return {
         name: {**limits, "text": result.real_text.get(name)} for name, limits in ceilings(result.references).items()
     }
@@ -297,7 +194,7 @@ def _concept_table(result: ExperimentResult) -> str:
             [row.merged_text for row in own],
         ]
         means = [_mean(values) for values in states]
-        real = [_mean([limits[concept.name][what]]) for what in ("alignment", "recognised", "text")]
+        real = [_mean([limits[concept.name][measure]]) for measure in ("alignment", "recognised", "text")]
         rows.append([concept.name, concept.kind, *means[:3], real[0], *means[3:5], real[1], *means[5:], real[2]])
     header = ["concept", "kind", "alignment base", "alone", "merged", "real", "recognised alone", "merged", "real"]
     return markdown_table([*header, "text base", "alone", "merged", "real"], rows)
@@ -322,17 +219,17 @@ _RETENTIONS: dict[str, Callable[[Summary], Interval | None]] = {
 
 
 def _retentions(summaries: Sequence[Summary]) -> dict[str, dict[str, dict[int, Interval]]]:
-    """Measure -> variant -> concepts in a merge -> what is left."""
-    found: dict[str, dict[str, dict[int, Interval]]] = {}
+    """Measure -> variant -> concepts in a merge -> retention."""
+    retentions: dict[str, dict[str, dict[int, Interval]]] = {}
     for name, pick in _RETENTIONS.items():
         for row in summaries:
             if (interval := pick(row)) is not None:
-                found.setdefault(name, {}).setdefault(row.variant, {})[row.size] = interval
-    return found
+                retentions.setdefault(name, {}).setdefault(row.variant, {})[row.size] = interval
+    return retentions
 
 
 def _of_size(summaries: Sequence[Summary], size: int) -> dict[str, dict[str, Interval]]:
-    """Measure -> variant -> what is left in merges of so many."""
+    """Measure -> variant -> retention in merges of one size."""
     return {
         name: {variant: points[size] for variant, points in variants.items() if size in points}
         for name, variants in _retentions(summaries).items()
@@ -353,7 +250,7 @@ def _chart(result: ExperimentResult, summaries: Sequence[Summary]) -> str:
 
 
 def _recognised(result: ExperimentResult) -> str:
-    """What is recognised in the largest merges where which concept was prompted: a map for each kind and variant."""
+    """Draw prompted against recognised concepts of the largest merges: a map for each kind and variant."""
     size = max(result.experiment.groups)
     panels = {}
     for kind in dict.fromkeys(concept.kind for concept in result.experiment.measured):

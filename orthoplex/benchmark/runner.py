@@ -1,4 +1,4 @@
-"""Compute an experiment, or what of it is missing, and write its result."""
+"""Compute the missing parts of an experiment, and write its result."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
+from orthoplex.benchmark.experiment_result import ExperimentResult
 from orthoplex.benchmark.measurement import read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.plots import check_charts
-from orthoplex.benchmark.report import ExperimentResult, write_result
+from orthoplex.benchmark.report import write_result
 from orthoplex.benchmark.study import Study, StudyResults, fill_prompts
-from orthoplex.benchmark.text import text_reader
+from orthoplex.benchmark.text_readers import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import CapacityError, PromptError
 from orthoplex.models import Base, load_base
@@ -58,12 +59,12 @@ def run(
     references = read_references(experiment.concepts, encoder)
     if processes > 1:
         yield from fill(experiment, references, work=Path(work), processes=processes)
-    found: list[StudyResults] = []
+    studies: list[StudyResults] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
         study = Study(experiment, workspace, encoder, text, variant, seed)
         files = yield from study.train(experiment.trained)
-        found.append((yield from study.results(files, references)))
+        studies.append((yield from study.results(files, references)))
         yield BenchmarkEvent("measure", done, len(pairs), f"{variant.name}, seed {seed}")
     result = ExperimentResult(
         experiment=experiment,
@@ -72,13 +73,13 @@ def run(
         text=text.name if text else None,
         real_text={source.name: text.real(source) if text else None for source in experiment.measured},
         references=references,
-        measurements=tuple(row for part in found for row in part.measurements),
-        seconds=tuple(part.seconds for part in found),
-        together=tuple(row for part in found for row in part.together),
-        crosstalk=tuple(row for part in found for row in part.crosstalk),
+        measurements=tuple(row for part in studies for row in part.measurements),
+        seconds=tuple(part.seconds for part in studies),
+        together=tuple(row for part in studies for row in part.together),
+        crosstalk=tuple(row for part in studies for row in part.crosstalk),
     )
     write_result(result, Path(results))
-    write_sheet(experiment, found, Path(results))
+    write_sheet(experiment, studies, Path(results))
     yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
 
 

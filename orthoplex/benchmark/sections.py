@@ -1,13 +1,13 @@
-"""What a result says of pictures of several concepts, and of crosstalk: Markdown sections and their charts."""
+"""Sections of a report and their charts: pictures of several concepts, crosstalk, and published figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orthoplex.benchmark.crosstalk import CrosstalkSummary
+from orthoplex.benchmark.group_pictures import GroupPictures, GroupSummary
+from orthoplex.benchmark.layer_crosstalk import CrosstalkSummary
 from orthoplex.benchmark.plots import bars, dots, scatter
 from orthoplex.benchmark.settings import Published
-from orthoplex.benchmark.together import Together, TogetherSummary
 from orthoplex.evaluation import Interval
 from orthoplex.files import markdown_table
 
@@ -21,8 +21,8 @@ def published_section(published: Published | None) -> str:
     return f"\n## Published figures\n\n{published.source}\n\n{table}"
 
 
-def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
-    """Of every table what is recognised, and how much whole pictures look like each concept."""
+def groups_section(tables: Sequence[GroupPictures], summaries: Sequence[GroupSummary]) -> str:
+    """Write, for every table, the shares of recognised concepts and the alignment of whole pictures."""
     chunks = []
     for table in tables:
         merged = f"merges of {len(table.kinds) + table.companions}"
@@ -41,7 +41,7 @@ def together_section(tables: Sequence[Together], summaries: Sequence[TogetherSum
     return "".join(chunks)
 
 
-def together_chart(tables: Sequence[Together], summaries: Sequence[TogetherSummary]) -> str:
+def groups_chart(tables: Sequence[GroupPictures], summaries: Sequence[GroupSummary]) -> str:
     """Bars: shares of pictures in which each concept, and every one, is recognised; nothing without tables."""
     groups: dict[str, dict[str, Interval]] = {}
     for table in tables:
@@ -62,7 +62,7 @@ def _numbered(kinds: Sequence[str]) -> list[str]:
 
 
 def crosstalk_section(summaries: Sequence[CrosstalkSummary]) -> str:
-    """Layer by layer what a concept says to its own inputs, and what all others say to them."""
+    """Write, for every layer, the effect of a concept's change on its own inputs, and that of all other changes."""
     if not summaries:
         return ""
     variants = list(dict.fromkeys(variant for row in summaries for variant in row.own))
@@ -101,7 +101,7 @@ def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str
 def silence_chart(
     summaries: Sequence[CrosstalkSummary], retentions: Mapping[str, Mapping[str, Interval]], *, title: str
 ) -> str:
-    """A point for every variant: what the others do to a concept's inputs, and what is left of the concept.
+    """Draw a point for every variant: the crosstalk of the other concepts, and the retention of the concept.
 
     The former is a mean over all layers that any variant changes; layers that a variant leaves alone count as 0.
 
@@ -119,7 +119,7 @@ def silence_chart(
             said.setdefault(variant, []).append(value)
     means = {variant: sum(values) / len(summaries) for variant, values in said.items()}
     panels = {
-        measure: {variant: (means[variant], found) for variant, found in left.items() if variant in means}
+        measure: {variant: (means[variant], interval) for variant, interval in left.items() if variant in means}
         for measure, left in retentions.items()
     }
     panels = {f"{measure}, merged / alone": points for measure, points in panels.items() if points}

@@ -1,4 +1,4 @@
-"""How well an encoder tells the sample concepts apart, on their real pictures: the choice of features, measured.
+"""Separability of the sample concepts in the features of encoders, on real pictures: a measured choice of features.
 
 python -m orthoplex.benchmark.separability --output results/encoder.json
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import cat
 
+from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.measurement import References, gallery_of, read_references
-from orthoplex.benchmark.report import machine
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import ConceptSource, sample_sources
 from orthoplex.evaluation import identity_rate, identity_threshold, image_alignment, recognised_rate, scores
@@ -89,8 +89,8 @@ def separability_table(rows: Sequence[Mapping[str, Any]]) -> str:
     header = ["features", *(f"{kind}: recognised, identity, own / others" for kind in kinds), "ms a picture"]
     body = []
     for row in rows:
-        found = [row["kinds"][kind] for kind in kinds]
-        cells = [f"{k['recognised']:.2f}, {k['identity']:.2f}, {k['own']:.2f} / {k['others']:.2f}" for k in found]
+        numbers = [row["kinds"][kind] for kind in kinds]
+        cells = [f"{k['recognised']:.2f}, {k['identity']:.2f}, {k['own']:.2f} / {k['others']:.2f}" for k in numbers]
         body.append([row["encoder"], *cells, f"{row['milliseconds_per_picture']:.0f}"])
     return markdown_table(header, body)
 

@@ -1,4 +1,4 @@
-"""How an experiment trains, merges, pictures and encodes: its tables, each checked as it is read."""
+"""The tables of an experiment file: training, merges, pictures, encoders; each is checked when it is read."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOBILENET = {"layer": "bottleneck", "picture_size": 128, "grid": 1}
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How pictures are made; the same for every variant, so that only the concepts differ.
+    """Options of pictures; all variants share them, so only the concepts differ.
 
     Attributes:
         num_images: Pictures of every prompt.
         seed: Of the first picture's noise.
         num_inference_steps: Denoising steps.
         guidance_scale: Weight of the prompt against no prompt.
-        negative_prompt: What not to show.
+        negative_prompt: Text of things not to show.
         mixed_precision: `no`, `bf16` (autocast), or `auto` (bf16 where the processor is fast at it).
     """
 
@@ -37,13 +37,13 @@ class PictureSettings:
     mixed_precision: Precision = "no"
 
     def __post_init__(self) -> None:
-        """Refuse what no pictures could be made with."""
+        """Refuse options that no pictures could be made with."""
         check_fields(self)
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Which frozen features pictures are measured in.
+    """Options of the encoder whose frozen features measure pictures.
 
     128 pixels, the vignette's own size, tell the sample concepts apart as well as 224 and with more contrast
     (docs/evaluation.md).
@@ -93,8 +93,8 @@ class Published:
     """Figures of others that a report sets beside its own.
 
     Attributes:
-        source: Where they are from, and how they were measured.
-        columns: What is measured.
+        source: Their publication, and the way they were measured.
+        columns: Names of the measures.
         rows: Method -> one number for each column.
     """
 
@@ -114,7 +114,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training and merging.
+    """A training configuration and a merging algorithm, compared with others.
 
     Attributes:
         name: Its row in the tables.

@@ -24,14 +24,14 @@ MINIMUM_PICTURES = 4
 
 @dataclass(frozen=True)
 class ConceptSource:
-    """The pictures of one concept and what it is called.
+    """The pictures of one concept, and its name and class word.
 
     Attributes:
         name: Concept name.
         kind: One of `orthoplex.concepts.KINDS`.
-        class_word: The ordinary word for what it is.
+        class_word: The ordinary word for its class.
         folder: Pictures, with captions beside them.
-        held_out: How many of its last pictures are kept from training; None for a quarter.
+        held_out: The number of its last pictures that training does not use; None for a quarter.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ConceptSource:
             raise ConfigurationError(f"concept {self.name!r} has kind {self.kind!r}; allowed: {', '.join(KINDS)}")
 
     def split(self) -> Split:
-        """Its pictures for training and those kept from it (see `split_pictures`)."""
+        """Split its pictures into training and held-out pictures (see `split_pictures`)."""
         return split_pictures(self.folder, self.held_out)
 
     @property
@@ -59,7 +59,7 @@ class ConceptSource:
 
 @dataclass(frozen=True)
 class Split:
-    """Files of one folder: what a concept is trained on, and what it is measured against."""
+    """The training files and the held-out files of one folder."""
 
     training: tuple[Path, ...]
     held_out: tuple[Path, ...]
@@ -168,12 +168,12 @@ def indexed_sources(index: Path, *, names: Sequence[str] = (), kinds: Sequence[s
                 known = ", ".join(dict.fromkeys(there))
                 raise ConfigurationError(f"index {index} lists no concept of the {what} {value!r}; allowed: {known}")
     of_name = [source for source in sources if not names or source.name in names]
-    found = tuple(source for source in of_name if not kinds or source.kind in kinds)
-    if not found:
+    chosen = tuple(source for source in of_name if not kinds or source.kind in kinds)
+    if not chosen:
         raise ConfigurationError(
             f"index {index} lists no {' or '.join(kinds)} among {', '.join(names) or 'its concepts'}"
         )
-    return found
+    return chosen
 
 
 def shipped_concept(name: str, method: str) -> Path:

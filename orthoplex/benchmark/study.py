@@ -1,4 +1,4 @@
-"""One variant of an experiment with one seed: its concepts, their pictures alone and merged, and what they measure."""
+"""One variant of an experiment with one seed: its concepts, their pictures alone and merged, and measurements."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TypeVar
 from torch import Tensor, cat
 
 from orthoplex.benchmark.contact_sheet import SEVERAL, Block
-from orthoplex.benchmark.crosstalk import LayerCrosstalk, measure_crosstalk
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment
-from orthoplex.benchmark.measurement import Measurement, References, Shown, TextShown, measure
-from orthoplex.benchmark.merges import Group
-from orthoplex.benchmark.report import Seconds
+from orthoplex.benchmark.experiment_result import Seconds
+from orthoplex.benchmark.group_pictures import Combination, GroupMeasurement, GroupPictures, Views, measure_groups
+from orthoplex.benchmark.layer_crosstalk import LayerCrosstalk, measure_crosstalk
+from orthoplex.benchmark.measurement import ConceptFeatures, ConceptText, Measurement, References, measure
+from orthoplex.benchmark.merges import MergeGroup
 from orthoplex.benchmark.settings import PLACEHOLDER, Variant
 from orthoplex.benchmark.sources import ConceptSource
-from orthoplex.benchmark.text import TextReader
+from orthoplex.benchmark.text_readers import TextReader
 from orthoplex.benchmark.timed_merge import timed_merge
-from orthoplex.benchmark.together import Combination, Together, TogetherMeasurement, Views, measure_together
 from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
@@ -43,31 +43,31 @@ def finished(events: Generator[BenchmarkEvent, None, _Result]) -> _Result:
 
 
 def fill_prompts(prompts: Sequence[str], trigger: str) -> tuple[str, ...]:
-    """Put what a concept is called, or its class word, in the place of `{trigger}`."""
+    """Return prompts with a concept's trigger, or its class word, in the place of `{trigger}`."""
     return tuple(prompt.replace(PLACEHOLDER, trigger) for prompt in prompts)
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What one variant measures with one seed.
+    """The results of one variant with one seed.
 
     Attributes:
         measurements: One for every measured concept and size of merges.
-        seconds: What it took.
+        seconds: Its wall times.
         together: One for every combination of the experiment's tables `[[together]]`.
-        crosstalk: One for every layer and concept, where it is asked for.
+        crosstalk: One for every layer and concept, if the experiment asks for it.
         blocks: Of the sheet of pictures: the concepts, then the experiment's tables `[[together]]`.
     """
 
     measurements: list[Measurement]
     seconds: Seconds
-    together: list[TogetherMeasurement]
+    together: list[GroupMeasurement]
     crosstalk: list[LayerCrosstalk]
     blocks: list[Block]
 
 
 @dataclass(frozen=True)
-class Pictured:
+class ConceptPictures:
     """The pictures of one concept: one set for each prompt in turn.
 
     Attributes:
@@ -82,13 +82,13 @@ class Pictured:
 
     @property
     def seconds(self) -> float:
-        """What it took; the base's are not counted."""
+        """Wall time of the pictures; those of the base do not count."""
         return sum(pictures.seconds for sets in (self.single, *self.merged.values()) for pictures in sets)
 
 
 @dataclass(frozen=True)
 class Study:
-    """One variant with one seed; `text` is how text alignment is read, None where it is not."""
+    """One variant with one seed; `text` reads text alignment, None without a reader."""
 
     experiment: Experiment
     workspace: Workspace
@@ -118,7 +118,7 @@ class Study:
         """
         concepts = self._loaded(files)
         pictured, merging = yield from self._picture(concepts)
-        spent = sum(found.seconds for found in pictured.values())
+        spent = sum(concept_pictures.seconds for concept_pictures in pictured.values())
         seconds = Seconds(self.variant.name, self.seed, sum(file.seconds for file in files), spent, merging)
         together, tables = yield from self._together(concepts, references)
         crosstalk = self._crosstalk(list(concepts.values()))
@@ -128,7 +128,7 @@ class Study:
 
     def _picture(
         self, concepts: Mapping[str, Concept]
-    ) -> Generator[BenchmarkEvent, None, tuple[dict[str, Pictured], float]]:
+    ) -> Generator[BenchmarkEvent, None, tuple[dict[str, ConceptPictures], float]]:
         """Picture the base, each concept alone and the merges it is in; also the seconds of one of the largest."""
         merged: dict[str, dict[int, list[PictureSet]]] = {source.name: {} for source in self.experiment.measured}
         took: dict[int, list[float]] = {}
@@ -138,41 +138,43 @@ class Study:
                 took.setdefault(size, []).append(seconds)
                 for name, sets in (yield from self._group(group, concepts, all_members)).items():
                     merged[name].setdefault(size, []).extend(sets)
-        found: dict[str, Pictured] = {}
+        pictured: dict[str, ConceptPictures] = {}
         for source in self.experiment.measured:
             concept = concepts[source.name]
             base = yield from self._pictures(None, source, with_article(source.class_word))
             single = yield from self._pictures(merge([(concept, 1.0)]), source, concept.manifest.trigger)
-            found[source.name] = Pictured(base, single, merged[source.name])
-        return found, fmean(took[max(took)])
+            pictured[source.name] = ConceptPictures(base, single, merged[source.name])
+        return pictured, fmean(took[max(took)])
 
-    def _measure(self, pictured: Mapping[str, Pictured], references: Mapping[str, References]) -> list[Measurement]:
+    def _measure(
+        self, pictured: Mapping[str, ConceptPictures], references: Mapping[str, References]
+    ) -> list[Measurement]:
         """Read the numbers off the pictures of all concepts that are measured."""
-        shown: dict[str, Shown] = {}
+        shown: dict[str, ConceptFeatures] = {}
         for source in self.experiment.measured:
-            found = pictured[source.name]
-            features = {size: self._features(sets) for size, sets in found.merged.items()}
+            pictures = pictured[source.name]
+            features = {size: self._features(sets) for size, sets in pictures.merged.items()}
             met = {
                 size: frozenset(name for group in groups if source.name in group.measured for name in group.members)
                 - {source.name}
                 for size, groups in self.experiment.groups.items()
             }
-            base, single = self._features(found.base), self._features(found.single)
-            shown[source.name] = Shown(base, single, features, met, self._text(source, found))
+            base, single = self._features(pictures.base), self._features(pictures.single)
+            shown[source.name] = ConceptFeatures(base, single, features, met, self._text(source, pictures))
         return measure(self.variant.name, self.seed, shown, references, identity_cosine=self.encoder.identity_cosine)
 
-    def _block(self, pictured: Mapping[str, Pictured]) -> Block:
+    def _block(self, pictured: Mapping[str, ConceptPictures]) -> Block:
         """The first picture of every concept: by the base, alone and in its first merge of every size."""
         rows: dict[str, dict[str, Path]] = {}
-        for name, found in pictured.items():
-            shown = {"the base": found.base, f"{self.variant.name}: alone": found.single}
-            shown |= {f"{self.variant.name}: {size} merged": tuple(sets) for size, sets in found.merged.items()}
+        for name, pictures in pictured.items():
+            shown = {"the base": pictures.base, f"{self.variant.name}: alone": pictures.single}
+            shown |= {f"{self.variant.name}: {size} merged": tuple(sets) for size, sets in pictures.merged.items()}
             for label, sets in shown.items():
                 rows.setdefault(label, {})[name] = sets[0].files[0]
         return Block(self.experiment.name, rows)
 
     def _group(
-        self, group: Group, concepts: Mapping[str, Concept], together: Merge
+        self, group: MergeGroup, concepts: Mapping[str, Concept], merged: Merge
     ) -> Generator[BenchmarkEvent, None, dict[str, tuple[PictureSet, ...]]]:
         """Picture the prompts of all that are measured in a merge, so that it is folded once."""
         kinds = {source.name: source.kind for source in self.experiment.concepts}
@@ -182,12 +184,12 @@ class Study:
         }
         flat = [prompt for texts in prompts.values() for prompt in texts]
         message = f"merge of {len(group.members)}, {self.variant.name}, seed {self.seed}"
-        sets = yield from self.workspace.pictures(together, flat, self.experiment.pictures, message=message)
-        found = iter(sets)
-        return {name: tuple(next(found) for _ in texts) for name, texts in prompts.items()}
+        sets = yield from self.workspace.pictures(merged, flat, self.experiment.pictures, message=message)
+        remaining = iter(sets)
+        return {name: tuple(next(remaining) for _ in texts) for name, texts in prompts.items()}
 
     def _loaded(self, files: Sequence[TrainedConcept]) -> dict[str, Concept]:
-        """The trained concepts, or what of them the variant shows, by name."""
+        """Return the trained concepts by name, reduced to the parts that the variant shows."""
         loaded = [load_concept(file.path, base=self.workspace.base.identity) for file in files]
         names = [source.name for source in self.experiment.trained]
         return {name: self._shown(concept) for name, concept in zip(names, loaded, strict=True)}
@@ -201,16 +203,16 @@ class Study:
         return concept
 
     def _merged(self, members: Sequence[Concept]) -> tuple[Merge, float]:
-        """Bring concepts together as the variant says; also the seconds of it, as if nothing were known yet."""
+        """Merge concepts with the variant's algorithm; also return the seconds that a first merge takes."""
         variant, pairs = self.variant, [(concept, 1.0) for concept in members]
-        together, spent = timed_merge(
+        merged, spent = timed_merge(
             self.workspace, pairs, algorithm=variant.algorithm, options=variant.options, scale=variant.scale
         )
-        return together, self.workspace.merge_seconds(together, spent)
+        return merged, self.workspace.merge_seconds(merged, spent)
 
     def _together(
         self, concepts: Mapping[str, Concept], references: Mapping[str, References]
-    ) -> Generator[BenchmarkEvent, None, tuple[list[TogetherMeasurement], list[Block]]]:
+    ) -> Generator[BenchmarkEvent, None, tuple[list[GroupMeasurement], list[Block]]]:
         """Make the pictures of several concepts that the experiment asks for, and measure them.
 
         Returns:
@@ -219,7 +221,7 @@ class Study:
         words = {source.name: with_article(source.class_word) for source in self.experiment.concepts}
         settings, rows, blocks = self.experiment.pictures, [], []
         for table in self.experiment.together:
-            found: dict[Combination, tuple[Views, Views]] = {}
+            views: dict[Combination, tuple[Views, Views]] = {}
             first: dict[str, dict[str, Path]] = {}
             for combination in self.experiment.combinations[table.name]:
                 merged, _ = self._merged([concepts[name] for name in combination.members])
@@ -228,18 +230,18 @@ class Study:
                 shown = yield from self.workspace.pictures(merged, table.fill(triggers), settings, message=message)
                 plain = table.fill([words[name] for name in combination.shown])
                 base = yield from self.workspace.pictures(None, plain, settings, message="the base")
-                found[combination] = (self._views(shown), self._views(base))
+                views[combination] = (self._views(shown), self._views(base))
                 for label, sets in (
                     ("the base", base),
                     (f"{self.variant.name}: {len(combination.members)} merged", shown),
                 ):
                     first.setdefault(label, {})[SEVERAL.join(combination.shown)] = sets[0].files[0]
             blocks.append(Block(table.name, first))
-            rows += measure_together(
+            rows += measure_groups(
                 table,
                 self.variant.name,
                 self.seed,
-                found,
+                views,
                 (yield from self._impostors(table)),
                 references,
                 {source.name: source.class_word for source in self.experiment.concepts},
@@ -247,28 +249,28 @@ class Study:
             )
         return rows, blocks
 
-    def _impostors(self, table: Together) -> Generator[BenchmarkEvent, None, dict[tuple[str, ...], Views]]:
+    def _impostors(self, table: GroupPictures) -> Generator[BenchmarkEvent, None, dict[tuple[str, ...], Views]]:
         """The base's pictures of a table's prompts that thresholds are set on: class words -> features.
 
         They begin from other noise than the pictures that are measured.
         """
-        of = {source.name: source.class_word for source in self.experiment.concepts}
+        words = {source.name: source.class_word for source in self.experiment.concepts}
         settings = self.experiment.pictures
         settings = replace(settings, num_images=IMPOSTORS, seed=settings.seed + IMPOSTORS_SEED)
-        found = {}
+        views = {}
         for combination in self.experiment.combinations[table.name]:
-            told = tuple(of[name] for name in combination.shown)
-            if told not in found:
-                prompts = table.fill([with_article(word) for word in told])
+            class_words = tuple(words[name] for name in combination.shown)
+            if class_words not in views:
+                prompts = table.fill([with_article(word) for word in class_words])
                 sets = yield from self.workspace.pictures(None, prompts, settings, message=f"impostors, {table.name}")
-                found[told] = self._views(sets)
-        return found
+                views[class_words] = self._views(sets)
+        return views
 
     def _crosstalk(self, concepts: Sequence[Concept]) -> list[LayerCrosstalk]:
         """Measure what the concepts' changes do to one another's inputs, if the experiment asks for it.
 
-        Only of variants that add up whole concepts, at full strength: what other merges do to them is not told by
-        the others' changes alone.
+        Only variants that sum whole concepts at full strength are measured: other merges alter the changes
+        themselves.
         """
         plain = self.variant.algorithm == "sum" and self.variant.parts == "both" and self.variant.scale == 1.0
         if not self.experiment.crosstalk or not plain:
@@ -289,21 +291,21 @@ class Study:
         self, merged: Merge | None, source: ConceptSource, trigger: str
     ) -> Generator[BenchmarkEvent, None, tuple[PictureSet, ...]]:
         prompts = fill_prompts(self.experiment.prompts[source.kind], trigger)
-        what = "the base" if merged is None else f"{source.name} alone, {self.variant.name}, seed {self.seed}"
+        message = "the base" if merged is None else f"{source.name} alone, {self.variant.name}, seed {self.seed}"
         settings = self.experiment.pictures
-        return (yield from self.workspace.pictures(merged, prompts, settings, message=what))
+        return (yield from self.workspace.pictures(merged, prompts, settings, message=message))
 
-    def _text(self, source: ConceptSource, pictured: Pictured) -> TextShown | None:
+    def _text(self, source: ConceptSource, pictured: ConceptPictures) -> ConceptText | None:
         """Text alignment of the pictures; None where none is read."""
         if self.text is None:
             return None
-        templates, found = self.experiment.prompts[source.kind], []
+        templates, means = self.experiment.prompts[source.kind], []
         for sets in (pictured.base, pictured.single, *pictured.merged.values()):
             mean = self.text.mean(sets, templates, source, self.workspace)
             if mean is None:
                 return None
-            found.append(mean)
-        return TextShown(found[0], found[1], dict(zip(pictured.merged, found[2:], strict=True)))
+            means.append(mean)
+        return ConceptText(means[0], means[1], dict(zip(pictured.merged, means[2:], strict=True)))
 
     def _features(self, sets: Sequence[PictureSet]) -> Tensor:
         return cat([self.workspace.features(pictures, self.encoder) for pictures in sets])

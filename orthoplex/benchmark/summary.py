@@ -1,4 +1,4 @@
-"""Measurements of many concepts and seeds brought together: means, retentions, and one variant against another."""
+"""Summaries of measurements over concepts and seeds: means, retentions, and differences of variants."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _Owner = TypeVar("_Owner", str, tuple[str, ...])
 class Summary:
     """One variant and size of merges over all concepts and seeds; every number with its 95 % bootstrap interval.
 
-    A retention is `mean(merged)/mean(single)`, None where the interval of the single value reaches 0: nothing is known
-    of a share of what may be nothing. `gain_retention` is the stricter `(merged - base)/(single - base)` of alignment:
-    what is left of what the concept added to the base. `base_recognised` is what the base's class-word pictures reach
-    by chance: with three concepts of a kind a third; numbers of recognition are over the concepts that have others of
-    their kind to be taken for, None where none has. `seed_deviation` is the standard deviation over seeds of the
+    A retention is `mean(merged)/mean(single)`, None if the interval of the single value reaches 0: a share of nothing
+    is undefined. `gain_retention` is the stricter `(merged - base)/(single - base)` of alignment, the retention of the
+    concept's addition to the base. `base_recognised` is the rate of the base's class-word pictures, which is chance: a
+    third with three concepts of a kind. Rates of recognition are over the concepts that have others of their kind,
+    None if there are no such concepts. `seed_deviation` is the standard deviation over seeds of the
     retention of alignment, None for one seed. Numbers of text are over the concepts whose prompts ask for something
     that can be read, None where there is none; `text` is without styles, which hide scenes: there it would be the
     better the more of the style is lost.
@@ -57,12 +57,12 @@ class Summary:
     choice_retention: Interval | None = None
 
 
-def seed_table(values: Sequence[tuple[_Owner, int, float]], what: str) -> Tensor:
+def seed_table(values: Sequence[tuple[_Owner, int, float]], owner_noun: str) -> Tensor:
     """Lay out one number of every owner and seed.
 
     Args:
         values: Owner, seed and number; every owner once for every seed.
-        what: The owners in the plural, as the error calls them.
+        owner_noun: Plural noun for the owners, as used in the error message.
 
     Returns:
         `(owners, seeds)` float64, both sorted.
@@ -74,7 +74,8 @@ def seed_table(values: Sequence[tuple[_Owner, int, float]], what: str) -> Tensor
     owners, seeds = sorted({owner for owner, _ in cells}), sorted({seed for _, seed in cells})
     if len(cells) != len(values) or len(values) != len(owners) * len(seeds):
         raise ConfigurationError(
-            f"{len(values)} measurements of {len(owners)} {what} and {len(seeds)} seeds; allowed: one for each pair"
+            f"{len(values)} measurements of {len(owners)} {owner_noun} and {len(seeds)} seeds; "
+            "allowed: one for each pair"
         )
     return torch.tensor([[cells[owner, seed] for seed in seeds] for owner in owners], dtype=torch.float64)
 
@@ -84,7 +85,7 @@ _TEXTS = tuple(f"{state}_text" for state in ("base", "single", "merged"))
 
 
 def summarise(rows: Sequence[Measurement]) -> Summary:
-    """Bring together the measurements of one variant and size of merges: every concept once for every seed.
+    """Summarise the measurements of one variant and size of merges: every concept once for every seed.
 
     Raises:
         ConfigurationError: when rows are missing or belong to more than one variant or size.
@@ -95,8 +96,8 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
     values: dict[str, Tensor] = {}
     for name in (item.name for item in fields(Measurement) if item.name not in _LABELS):
         plain = [row for row in rows if row.kind != "style"] if name in _TEXTS else rows
-        if told := [row for row in plain if getattr(row, name) is not None]:
-            values[name] = _table(told, name)
+        if measured := [row for row in plain if getattr(row, name) is not None]:
+            values[name] = _table(measured, name)
     base, single, merged = (values[f"{state}_alignment"] for state in ("base", "single", "merged"))
     by_seed = merged.mean(dim=0) / single.mean(dim=0)
     return Summary(
@@ -115,11 +116,11 @@ def summarise(rows: Sequence[Measurement]) -> Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more one variant keeps than another, from the same concepts, prompts and noise.
+    """The difference of two variants on the same concepts, prompts and noise.
 
     Attributes:
-        variant: The one.
-        other: The other.
+        variant: Name of the variant.
+        other: Name of the variant it is compared with.
         size: Concepts in a merge.
         single_alignment: Difference of the alignments alone, with its 95 % bootstrap interval.
         merged_alignment: The same in the merge, and so on.
@@ -137,25 +138,27 @@ class Difference:
 
 
 def compare(rows: Sequence[Measurement], others: Sequence[Measurement]) -> Difference:
-    """Bring together two variants' measurements of the same concepts, seeds and size, pair by pair."""
+    """Compare two variants' measurements of the same concepts, seeds and size, pair by pair."""
 
     def difference(name: str) -> Interval | None:
-        one, other = ([row for row in side if getattr(row, name) is not None] for side in (rows, others))
-        return mean_interval(_table(one, name) - _table(other, name)) if one else None
+        ours, theirs = ([row for row in side if getattr(row, name) is not None] for side in (rows, others))
+        return mean_interval(_table(ours, name) - _table(theirs, name)) if ours else None
 
     names = [item.name for item in fields(Difference) if item.name not in ("variant", "other", "size")]
-    found: dict[str, Any] = {name: difference(name) for name in names}
-    return Difference(rows[0].variant, others[0].variant, rows[0].size, **found)
+    differences: dict[str, Any] = {name: difference(name) for name in names}
+    return Difference(rows[0].variant, others[0].variant, rows[0].size, **differences)
 
 
-def _table(rows: Sequence[Measurement], what: str) -> Tensor:
+def _table(rows: Sequence[Measurement], name: str) -> Tensor:
     """`(concepts, seeds)` of one number."""
-    return seed_table([(row.concept, row.seed, float(getattr(row, what))) for row in rows], "concepts")
+    return seed_table([(row.concept, row.seed, float(getattr(row, name))) for row in rows], "concepts")
 
 
 def _retention(single: Tensor, merged: Tensor) -> Interval | None:
     return retention_interval(single, merged) if mean_interval(single).low > 0.0 else None
 
 
-def _retention_of(tables: Mapping[str, Tensor], what: str) -> Interval | None:
-    return _retention(tables[f"single_{what}"], tables[f"merged_{what}"]) if f"single_{what}" in tables else None
+def _retention_of(tables: Mapping[str, Tensor], measure: str) -> Interval | None:
+    return (
+        _retention(tables[f"single_{measure}"], tables[f"merged_{measure}"]) if f"single_{measure}" in tables else None
+    )

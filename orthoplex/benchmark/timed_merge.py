@@ -1,4 +1,4 @@
-"""A merge and its time, though what it asks for is kept in the work folder."""
+"""Timed merges whose Gram matrices come from the work folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def timed_merge(
     algorithm: str = AUTO,
     options: Mapping[str, object] | None = None,
     scale: float = 1.0,
-    kept: bool = True,
+    use_stored: bool = True,
 ) -> tuple[Merge, float]:
     """Return `merge_for` on the workspace's base, and the seconds of it, as if nothing were known yet.
 
@@ -31,7 +31,7 @@ def timed_merge(
         algorithm: See `merge_for`.
         options: See `merge_for`.
         scale: See `merge_for`.
-        kept: Whether Gram matrices come from the work folder; else as `merge_for` has them.
+        use_stored: True takes Gram matrices from the work folder; False leaves them to `merge_for`.
     """
     corrections = [0.0]
 
@@ -43,6 +43,6 @@ def timed_merge(
 
     started = time.perf_counter()
     merge = merge_for(
-        workspace.base, pairs, algorithm=algorithm, options=options, scale=scale, gather=gather if kept else None
+        workspace.base, pairs, algorithm=algorithm, options=options, scale=scale, gather=gather if use_stored else None
     )
     return merge, time.perf_counter() - started + sum(corrections)

@@ -19,7 +19,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.concepts import Manifest
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
@@ -34,7 +34,7 @@ TOKEN = "<token>"
 
 @dataclass(frozen=True)
 class TokenSlotSettings:
-    """What is measured.
+    """The options of the measurement.
 
     Attributes:
         base: The base.

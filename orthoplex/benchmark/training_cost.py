@@ -1,4 +1,4 @@
-"""What a training step costs: memory kept for the backward pass and time, ours beside PEFT's LoRA; and erasure.
+"""The cost of a training step: memory for the backward pass and time, ours beside PEFT's LoRA; and erasure.
 
     python -m orthoplex.benchmark.training_cost --output results/training-cost.json
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import AdapterConfig, create_adapter
 from orthoplex.benchmark.erasure_cost import ErasureSettings, erasure_cost
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.sources import sample_sources
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target, peft_lora
 from orthoplex.errors import ConfigurationError, OrthoplexError
@@ -44,12 +44,12 @@ _MODULE = "orthoplex.benchmark.training_cost"
 
 @dataclass(frozen=True)
 class CostSettings:
-    """What is measured.
+    """The options of the measurement.
 
     Attributes:
         target: `"sd15"` or a base (see `orthoplex.benchmark.targets.load_target`).
         rank: Rank of every adapter.
-        layers: Which layers have one.
+        layers: The selection of layers with an adapter.
         latent_size: Height and width of the latents; 0 takes the denoiser's own.
         batch_size: Latents a step.
         tokens: Text tokens of every prompt.
@@ -183,13 +183,13 @@ def measure_memory(settings: CostSettings, case: str) -> Memory:
     with step.case(case) as adapters:
         optimizer = torch.optim.AdamW([*adapters.trained, step.text])
         resting = _peak_mib()
-        kept = saved_bytes(step, adapters)
+        saved = saved_bytes(step, adapters)
         throughout = saved_bytes(step, adapters, throughout=True)
         optimizer.step()
         optimizer.zero_grad()
         step.loss().backward()
         optimizer.step()
-        return Memory(kept, throughout, resting, _peak_mib(), sum(weight.numel() for weight in adapters.trained))
+        return Memory(saved, throughout, resting, _peak_mib(), sum(weight.numel() for weight in adapters.trained))
 
 
 def measure_seconds(settings: CostSettings) -> dict[str, list[float]]:

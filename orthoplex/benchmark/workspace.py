@@ -1,9 +1,9 @@
-"""A work folder that remembers: what was trained, pictured or encoded once is never computed again.
+"""A work folder that caches trained concepts, pictures and features.
 
-Everything lies under a name that is the SHA-256 of what decides it, and appears there whole or not at all. So a run
-that was stopped goes on where it was, and a changed option computes only what depends on it. What a full or failing
-disk damaged is noticed when it is read, removed with a warning, and made again. Changed code is not seen: after one,
-count up `CACHE_VERSION` or use another folder.
+The name of an entry is the SHA-256 of everything that decides its content. Entries appear whole or not at all. So a
+stopped run continues where it stopped, and a changed option computes only the entries that depend on it. An entry that
+a full or failing disk damaged is noticed when it is read, removed with a warning, and made again. A change of the code
+is not noticed: count up `CACHE_VERSION` after one, or use another folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CACHE_VERSION = 5
 POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
-_Told = TypeVar("_Told", TrainingConfig, PictureSettings)
+_Settings = TypeVar("_Settings", TrainingConfig, PictureSettings)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TrainedConcept:
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """What layers see, kept in the work folder.
+    """Gram matrices of layers' inputs, stored in the work folder.
 
     Attributes:
         grams: Layer -> Gram matrix of its inputs.
@@ -108,19 +108,19 @@ class Workspace:
     def concept(
         self, source: ConceptSource, config: TrainingConfig, *, resolution: int, message: str
     ) -> Generator[BenchmarkEvent, None, TrainedConcept]:
-        """Train a concept, go on with its interrupted training, or find it done; yields its steps.
+        """Train a concept, continue its interrupted training, or take it from the folder; yields the training steps.
 
-        Where another process trains it at the time, that one is waited for. Erasure in closed form that comes at the
-        end is solved for on the concept that is trained without it, so that one training serves every weight of it.
+        If another process trains the concept at the same time, this call waits for it. Closed-form erasure at the end
+        is solved on the concept trained without it, so one training serves every weight of erasure.
 
         Args:
-            source: Whose training pictures are used; the held-out ones are never seen.
-            config: How it is trained.
+            source: The concept; its training pictures are used, the held-out pictures are not.
+            config: The training configuration.
             resolution: Side of the pictures in pixels.
-            message: What the events say.
+            message: The message of the events.
 
         Returns:
-            The file, and how long training took.
+            The file, and the seconds of training.
 
         Raises:
             KeyboardInterrupt: when the training was interrupted; the next call goes on from its checkpoint.
@@ -137,8 +137,8 @@ class Workspace:
         # new tokens take their spread from these prompts, too; those that come with a base are always the same
         decide = config.uses_foreign_prompts or not self.base.brought.foreign_prompts
         foreign = list(default_foreign_prompts(self.base)) if decide else []
-        told = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
-        request = {**told, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
+        decisive = {"training": _decisive_options(config), "dataset": dataset.dataset_hash, "name": source.name}
+        request = {**decisive, "foreign_prompts": content_key({"prompts": foreign}), **_own_rate(config)}
         folder = self.folder / "concepts" / f"{source.name}-{self._key(request)}"
         output, seconds = folder / f"{source.name}.safetensors", folder / "seconds.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ class Workspace:
         return TrainedConcept(output, _read_seconds(seconds))
 
     def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> TrainedConcept:
-        """Write what erasure in closed form makes of a concept; its time counts as that of its training does."""
+        """Apply closed-form erasure to a trained concept and write it; its time is added to that of the training."""
         started = time.perf_counter()
         concept = silenced(self.base, load_concept(trained.path, base=self.base.identity), config)
         write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
@@ -176,14 +176,13 @@ class Workspace:
     ) -> Generator[BenchmarkEvent, None, tuple[PictureSet, ...]]:
         """Make or find the pictures of prompts; yields one event for each prompt that was made.
 
-        The merge is folded for every prompt that is missing, and not at all when none is: between two events the base
-        is as it was.
+        The merge is folded once for every missing prompt. Between two events the base is unchanged.
 
         Args:
-            merge: What is folded into the base; None for the base alone.
+            merge: The merge to fold into the base; None for the base alone.
             prompts: The prompts.
-            settings: How pictures are made.
-            message: What the events say.
+            settings: Options of the pictures.
+            message: The message of the events.
 
         Returns:
             One set for each prompt, in their order.
@@ -191,13 +190,13 @@ class Workspace:
         settings = self._settled(settings)
         folders = [self._picture_folder(merge, prompt, settings) for prompt in prompts]
         wanted = dict(zip(folders, prompts, strict=True))
-        kept = {folder: _whole(folder, _read_set) for folder in wanted}
-        missing = {folder: prompt for folder, prompt in wanted.items() if kept[folder] is None}
+        stored = {folder: _whole(folder, _read_set) for folder in wanted}
+        missing = {folder: prompt for folder, prompt in wanted.items() if stored[folder] is None}
         if missing:
             for done, (folder, prompt) in enumerate(missing.items(), start=1):
                 self._make_pictures(folder, prompt, settings, merge)
                 yield BenchmarkEvent("pictures", done, len(missing), message)
-        return tuple(kept[folder] or _read_set(folder) for folder in folders)
+        return tuple(stored[folder] or _read_set(folder) for folder in folders)
 
     def features(self, pictures: PictureSet, encoder: Encoder) -> Tensor:
         """The encoder's features of a set, `(n, d)`, kept beside the pictures."""
@@ -224,25 +223,25 @@ class Workspace:
         """Gram matrices of layers' inputs (`orthoplex.models.gather_grams`), made once and kept."""
         key = self._key({"grams": _decisive(change), "layers": list(layers), "prompts": list(prompts)})
         path = self.folder / "grams" / f"{key}.safetensors"
-        kept = _whole(path, _read_gathered)
-        if kept is None:
+        stored = _whole(path, _read_gathered)
+        if stored is None:
             started = time.perf_counter()
             grams = gather_grams(self.base, layers, prompts, change=change)
-            kept = Gathered(grams, time.perf_counter() - started)
-            write_tensors(grams, path, {"seconds": str(kept.seconds)})
-        return kept
+            stored = Gathered(grams, time.perf_counter() - started)
+            write_tensors(grams, path, {"seconds": str(stored.seconds)})
+        return stored
 
     def merge_seconds(self, merge: Merge, spent: float) -> float:
-        """What a merge took when it was made first; now, in `spent` seconds, if nothing is known of it."""
+        """Return the seconds of the first merge of this kind; `spent`, which is then recorded, if this is the first."""
         path = self.folder / "merges" / f"{self._key({'seconds of': _decisive(merge)})}.json"
-        known = _read_seconds(path)
-        if not known:
+        recorded = _read_seconds(path)
+        if not recorded:
             write_json(path, {"seconds": spent})
-        return known or spent
+        return recorded or spent
 
-    def _settled(self, told: _Told) -> _Told:
-        """With the precision that `auto` stands for here: what is kept is found again only where that is the same."""
-        return replace(told, mixed_precision=chosen_precision(told.mixed_precision, self.base.device))
+    def _settled(self, settings: _Settings) -> _Settings:
+        """Return settings with the precision that `auto` means on this machine; it is part of an entry's name."""
+        return replace(settings, mixed_precision=chosen_precision(settings.mixed_precision, self.base.device))
 
     def _key(self, request: Mapping[str, Any]) -> str:
         base = {"base": self.base.identity.hash, "inputs": self._inputs}
@@ -287,21 +286,21 @@ def content_key(values: Mapping[str, Any]) -> str:
 
 
 def _decisive_options(config: TrainingConfig) -> dict[str, Any]:
-    """The options of a training; how many steps are silent only where some are."""
-    told = config.to_json()
-    del told["erasure_steps"]
-    return told | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
+    """Return the options of a training; without `erasure_steps` if there are no such steps."""
+    options = config.to_json()
+    del options["erasure_steps"]
+    return options | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
 
 
 def _own_rate(config: TrainingConfig) -> dict[str, float]:
-    """The learning rate of a method's own, which code decides; nothing where one is given."""
+    """Return the default learning rate of a method, which the code decides; nothing if a rate is given."""
     if config.learning_rate is not None or config.layers == "none":
         return {}
     return {"learning_rate": config.weight_learning_rate}
 
 
 def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
-    """What of a merge's recipe decides its pictures: not the version of the package that wrote it."""
+    """Return the part of a merge's recipe that decides its pictures, without the version of the package."""
     if merge is None:
         return None
     recipe = merge.recipe.to_json()
@@ -309,7 +308,7 @@ def _decisive(merge: Foldable | None) -> dict[str, Any] | None:
 
 
 def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Read | None:
-    """What is read there, or None; what is damaged is removed, and files that belong to it."""
+    """Read an entry; None if it is missing. A damaged entry is removed, with its companions, and None returned."""
     if not path.exists():
         return None
     try:
@@ -327,10 +326,10 @@ def _whole(path: Path, read: Callable[[Path], _Read], *companions: Path) -> _Rea
 
 def _read_set(folder: Path) -> PictureSet:
     values = read_json(folder / "set.json")
-    found = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
-    if len(found.files) != (count := values.get("num_images", len(found.files))):
-        raise ValueError(f"{len(found.files)} pictures of {count}")
-    for file in found.files:
+    pictures = PictureSet(values["prompt"], folder, tuple(sorted(folder.glob("*.png"))), values["seconds"])
+    if len(pictures.files) != (count := values.get("num_images", len(pictures.files))):
+        raise ValueError(f"{len(pictures.files)} pictures of {count}")
+    for file in pictures.files:
         try:
             with Image.open(file) as picture:
                 picture.verify()
@@ -338,7 +337,7 @@ def _read_set(folder: Path) -> PictureSet:
             if isinstance(error, OSError) and error.errno is not None:  # of the system: the file itself may be whole
                 raise
             raise ValueError(f"{file.name}: {error}") from error
-    return found
+    return pictures
 
 
 def _read_gathered(path: Path) -> Gathered:

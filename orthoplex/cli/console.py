@@ -1,4 +1,4 @@
-"""What all verbs share: how errors, progress and named files are handled."""
+"""Shared by all verbs: errors, progress bars and checks of named files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AlgorithmOption = Annotated[
 
 
 def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return what a shell completes an option by: those of the names that begin as what was typed."""
+    """Return a completion function for shells: it lists the names that begin with the typed text."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
@@ -47,7 +47,7 @@ def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
 def errors_shown() -> Iterator[None]:
     """Print an error of ours on standard error, without a traceback, and exit with code 2; Ctrl-C exits with 130.
 
-    What the file system refuses is told in the same way; a reader that went away is left to the command line's library.
+    Errors of the file system are printed in the same way. A closed pipe is left to the command line's library.
     """
     try:
         yield
@@ -102,7 +102,7 @@ def progress_bar(*texts: str) -> Progress:
 def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, BenchmarkEvent]:
     """Draw a bar for every task of a benchmark, or in a log a line a minute; returns the last event of every stage."""
     last: dict[str, BenchmarkEvent] = {}
-    told = -math.inf
+    last_line = -math.inf
     with closing(events), progress_bar() as bar:
         tasks: dict[tuple[str, str], TaskID] = {}
         for event in events:
@@ -111,9 +111,9 @@ def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, Benc
                 tasks[key] = bar.add_task(f"{event.stage}: {event.message}", total=event.total)
             bar.update(tasks[key], completed=event.done, total=event.total)
             last[event.stage] = event
-            if not bar.console.is_terminal and time.monotonic() - told >= SECONDS_BETWEEN_LINES:
+            if not bar.console.is_terminal and time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
                 typer.echo(f"{event.stage}: {event.message} {event.done}/{event.total}", err=True)
-                told = time.monotonic()
+                last_line = time.monotonic()
     return last
 
 
@@ -129,7 +129,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def refuse_file(folder: Path) -> None:
-    """Refuse the name of a folder that cannot be one; callers check before the work whose results it holds.
+    """Refuse a name that cannot be a folder; callers check before the work whose results it holds.
 
     Raises:
         ConfigurationError: When it, or what should be a folder above it, is a file.

@@ -15,7 +15,7 @@ def demo(
     """Show what it is for: train three concepts, merge twelve, and make a gallery."""
     work = work or output / "work"
     with errors_shown():
-        from orthoplex.benchmark.demo import run_demo
+        from orthoplex.benchmark.demo_run import run_demo
 
         for folder in (output, work):
             refuse_file(folder)

@@ -58,7 +58,7 @@ def evaluate(
         from orthoplex.evaluation import evaluate_folder
 
         others = _named_folders(other or [])
-        found = evaluate_folder(
+        evaluation = evaluate_folder(
             pictures,
             references,
             encoder=_encoder(encoder, picture_size),
@@ -67,11 +67,13 @@ def evaluate(
             prompt=prompt,
         )
         if as_json:
-            typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+            typer.echo(json.dumps(asdict(evaluation), indent=2, ensure_ascii=False))
             return
-        title = f"{pictures}: {found.num_pictures} pictures against {found.num_references}, {found.encoder}"
+        title = (
+            f"{pictures}: {evaluation.num_pictures} pictures against {evaluation.num_references}, {evaluation.encoder}"
+        )
         table = Table(title=Text(title), show_header=False, title_justify="left")
-        for row in _rows(found, bool(impostors)):
+        for row in _rows(evaluation, bool(impostors)):
             table.add_row(*map(Text, row))
         Console().print(table)
 
@@ -99,16 +101,16 @@ def _named_folders(texts: list[str]) -> dict[str, Path]:
     return folders
 
 
-def _rows(found: "FolderEvaluation", impostors: bool) -> list[tuple[str, str]]:
-    rows = [("image alignment", str(found.alignment))]
-    if found.alignment_of_references is not None:
-        rows.append(("among the references", f"{found.alignment_of_references:.3f}"))
-    if found.recognised is not None:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in found.recognised_as.items())
-        rows += [("recognised", str(found.recognised)), ("recognised as", shares)]
-    if found.identity is not None:
-        told = "5 % false positives" if impostors else f"a cosine of {found.identity_cosine:.2f}"
-        rows.append((f"identity at {told}", str(found.identity)))
-    if found.text is not None:
-        rows.append(("text alignment", str(found.text)))
+def _rows(evaluation: "FolderEvaluation", impostors: bool) -> list[tuple[str, str]]:
+    rows = [("image alignment", str(evaluation.alignment))]
+    if evaluation.alignment_of_references is not None:
+        rows.append(("among the references", f"{evaluation.alignment_of_references:.3f}"))
+    if evaluation.recognised is not None:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in evaluation.recognised_as.items())
+        rows += [("recognised", str(evaluation.recognised)), ("recognised as", shares)]
+    if evaluation.identity is not None:
+        threshold = "5 % false positives" if impostors else f"a cosine of {evaluation.identity_cosine:.2f}"
+        rows.append((f"identity at {threshold}", str(evaluation.identity)))
+    if evaluation.text is not None:
+        rows.append(("text alignment", str(evaluation.text)))
     return rows

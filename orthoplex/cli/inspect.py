@@ -1,4 +1,4 @@
-"""``orthoplex inspect``: what a concept file says about itself, without reading a tensor."""
+"""``orthoplex inspect``: the manifest of a concept file, without reading a tensor."""
 
 import json
 from collections import Counter

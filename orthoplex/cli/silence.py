@@ -14,7 +14,7 @@ from orthoplex.errors import ConfigurationError
 def silence(
     concept: Annotated[Path, typer.Argument(help="Concept file.")],
     output: Annotated[Path, typer.Option(help="Concept file to write.")],
-    weight: Annotated[float, typer.Option(help="How much silence counts against the concept's own prompts.")] = 30.0,
+    weight: Annotated[float, typer.Option(help="Weight of erasure against the concept's own prompts.")] = 30.0,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",

@@ -40,7 +40,7 @@ def train(
     basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
-    erasure: Annotated[float | None, typer.Option(help="Weight of silence where the concept is not named.")] = None,
+    erasure: Annotated[float | None, typer.Option(help="Weight of erasure on prompts without the concept.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
@@ -91,11 +91,11 @@ def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoRet
     from orthoplex.training import checkpoint_path, checkpoint_step
 
     checkpoint, step = checkpoint_path(output), 0 if last is None else last.step
-    kept = "nothing is kept"
+    outcome = "nothing is kept"
     if checkpoint.is_file():
-        kept = "--resume continues"
+        outcome = "--resume continues"
         step = checkpoint_step(checkpoint) if last is None else step
-    typer.echo(f"Stopped after step {step} of {steps}; {kept}", err=True)
+    typer.echo(f"Stopped after step {step} of {steps}; {outcome}", err=True)
     raise typer.Exit(INTERRUPTED_EXIT)
 
 

@@ -1,4 +1,4 @@
-"""Which base model something belongs to."""
+"""The identity of a base model."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class BaseIdentity:
     Attributes:
         family: Architecture family, for example ``"vignette"`` or ``"sd1"``.
         hash: SHA-256 (hex) over the names, shapes and float16-rounded values of the adapted components.
-        name: What the user called it; for people only, never compared.
+        name: The name that the user gave; for people only, never compared.
     """
 
     family: str

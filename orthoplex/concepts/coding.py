@@ -21,7 +21,7 @@ def encode_token(vector: Tensor) -> str:
 
 
 def encode_inputs(inputs: Tensor) -> str:
-    """Write what layers see, ``(k, in)``, as base64 of little-endian float16, row by row."""
+    """Write layers' inputs, ``(k, in)``, as base64 of little-endian float16, row by row."""
     return _encode(inputs.detach().to("cpu", torch.float16), "e")
 
 
@@ -38,8 +38,8 @@ def decode_token(
     Args:
         text: The base64.
         num_rows: How many rows it must make; None for a single vector.
-        what: What it is, for the error messages.
-        rows: What its rows are, for the error messages.
+        what: Name of the value in error messages.
+        rows: Name of its rows in error messages.
 
     Raises:
         ConceptFileError: If the text is not base64 of whole float32 numbers, or these do not make ``num_rows`` rows.
@@ -53,7 +53,7 @@ def decode_token(
 
 
 def decode_inputs(text: str, width: int) -> Tensor:
-    """Read what layers of an input width see, float16 ``(k, width)``, from base64.
+    """Read layers' inputs, float16 ``(k, width)``, from base64.
 
     Raises:
         ConceptFileError: If the text is not base64 of whole float16 numbers, or these do not make rows.

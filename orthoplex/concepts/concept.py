@@ -24,14 +24,13 @@ class Concept:
     """A named set of low-rank weight changes and tokens.
 
     Attributes:
-        manifest: What the concept says about itself.
+        manifest: The description of the concept.
         layers: Layer name (``unet.<path>`` or ``text_encoder.<path>``) to its change ``ΔW = up · down``,
             ``up`` of shape ``(out, r)`` and ``down`` of shape ``(r, in)``.
-        tokens: Token (``<name>``, ``<name>_1``, …) to what stands in its place, all of one kind.
-        inputs: Float16 ``(k, in)`` whose Gram matrix ``XᵀX`` is what every one of its layers sees under prompts of the
-            concept, ``E[x xᵀ]``; None where it is not known, or not the same for all layers. With it data-aware
-            merges need no model.
-        path: The file it was read from, for messages; None where it is of no file.
+        tokens: Name (``<name>``, ``<name>_1``, …) to token, all of one kind.
+        inputs: Float16 ``(k, in)`` whose Gram matrix ``XᵀX`` is ``E[x xᵀ]`` of every layer's inputs under prompts of
+            the concept; None if it is unknown or differs between layers. With it data-aware merges need no model.
+        path: The file that the concept was read from, for messages; None for a concept without a file.
     """
 
     manifest: Manifest
@@ -42,7 +41,7 @@ class Concept:
 
     @property
     def label(self) -> str:
-        """What errors call it: its name, and its file where it has one."""
+        """The name of the concept in errors: its name, and its file if it has one."""
         return f"{self.name} ({self.path})" if self.path is not None else self.name
 
     @property
@@ -77,7 +76,7 @@ class Concept:
 
     @property
     def layers_besides_keys_values(self) -> list[str]:
-        """The names of the changed layers that are no such projections; all, if no table knows the base's family."""
+        """The changed layers that are no key or value projections of cross-attention; all if the family is unknown."""
         table = layer_table(self.manifest.base.family)
         return [layer for layer in self.layers if table is None or not table.reads_features(layer)]
 
@@ -91,7 +90,7 @@ class Concept:
 
 
 def _hash_tokens(digest: hashlib._Hash, placements: Mapping[str, Placement]) -> None:
-    """Add what tokens do: their vectors, the layers of these, and what layers add to keys and values."""
+    """Add the effect of tokens: vectors, the layers of these, and additions to keys and values."""
     for token, placement in placements.items():
         for encoder, vectors in placement.vectors.items():
             name = token if len(placement.vectors) == 1 else f"{token} {encoder}"

@@ -37,7 +37,7 @@ _ARCHITECTURES = {
 
 
 def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | None = None) -> Manifest:
-    """Write a concept file; it is there whole or not at all.
+    """Write a concept file, whole or not at all.
 
     Args:
         concept: The concept. Its manifest's ``layers``, ``tokens`` and ``content_hash`` are filled in, and
@@ -82,11 +82,11 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
 
 
 def load_concept(path: str | Path, *, base: BaseIdentity | None = None) -> Concept:
-    """Read a concept file and check everything that can be checked.
+    """Read a concept file and check all of it.
 
     Args:
         path: The file.
-        base: The base it must belong to, compared by hash; None skips this one check.
+        base: The base that the concept must belong to, compared by hash; None skips this check.
 
     Returns:
         The concept, factors in the data type they are stored in, on the CPU.
@@ -138,8 +138,8 @@ def _check_tensor_table(header: Header, manifest: Manifest, path: Path) -> None:
         shapes[f"{layer}.lora_B.weight"] = (out_features, rank)
     unknown = sorted(header.entries.keys() - shapes.keys())
     for name in sorted(shapes.keys() - header.entries.keys()):
-        found = f", found instead the unknown tensor '{unknown[0]}'" if unknown else ""
-        raise ConceptFileError(f"{path}: tensor '{name}' of shape {shapes[name]} is missing{found}")
+        instead = f", found instead the unknown tensor '{unknown[0]}'" if unknown else ""
+        raise ConceptFileError(f"{path}: tensor '{name}' of shape {shapes[name]} is missing{instead}")
     if unknown:
         raise ConceptFileError(f"{path}: tensor '{unknown[0]}' is unknown: the manifest lists {len(shapes)} tensors")
     for name, entry in header.entries.items():
@@ -183,7 +183,7 @@ def _tokens(stored: StoredTokens, path: Path) -> Mapping[str, Token]:
 
 
 def _check_inputs(concept: Concept, path: Path) -> None:
-    """Refuse inputs beside vectors of single layers, which see different things, or of another width than a layer."""
+    """Refuse inputs beside tokens with layer vectors (their layers' inputs differ), or of a wrong width."""
     inputs = concept.inputs
     if inputs is None:
         return

@@ -11,12 +11,12 @@ _IN_PLACES = ("{trigger}", *(f"{{trigger}} in a {place}" for place in _PLACES))
 
 @dataclass(frozen=True)
 class Kind:
-    """What a concept can be.
+    """A kind of concept, such as a person or a style.
 
-    Prompts are templates, in which ``{trigger}`` stands for the fragment that calls the concept.
+    Prompts are templates; ``{trigger}`` is the place of the prompt fragment that calls the concept.
 
     Attributes:
-        captions: Captions of training pictures that come without; one is drawn at every use.
+        captions: Captions for training pictures without one; one is drawn at every use.
         settings: Prompts that show it in plain places, or beside plain things; none of them may be what experiments
             picture (tested), or a merge would be fitted on the inputs it is judged by.
         example: A prompt that shows it away from its training pictures.

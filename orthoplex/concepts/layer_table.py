@@ -1,4 +1,4 @@
-"""The layers of families of bases: shapes, and what each layer sees; read without torch, and without any model.
+"""The layers of families of bases: their shapes and the source of their inputs; read without torch or a model.
 
 Each file in ``layers/`` is the table of one family: its components, rules for the layers of bases of any size, and the
 layers of its published versions by name. ``python -m orthoplex.models.families.tables`` writes them.
@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any, Literal, final
 
 Sees = Literal["text", "picture", "both", "time"]
-"""What a layer is given: positions of the text, before any picture is mixed in; positions of the picture; both, or text
+"""The inputs of a layer: positions of the text, before any picture is mixed in; positions of the picture; both, or text
 that pictures are mixed into; or, once a picture, the time and what is embedded beside it."""
 Role = Literal["denoiser", "text encoder"]
 
@@ -56,7 +56,7 @@ class LayerTable:
         return "both"
 
     def reads_features(self, layer: str) -> bool:
-        """Whether a layer of the denoiser sees text alone: all such layers are given the same."""
+        """True if a layer of the denoiser reads text features alone; all such layers get the same inputs."""
         return self.components.get(component_of(layer)) == "denoiser" and self.sees(layer) == "text"
 
 
@@ -66,7 +66,7 @@ def component_of(layer: str) -> str:
 
 
 def layer_table(version: str) -> LayerTable | None:
-    """Return the table of the family that a version belongs to; None where there is none.
+    """Return the table of a version's family; None if there is no table.
 
     Args:
         version: As ``BaseIdentity.family`` has it, such as ``sd1``.
@@ -74,18 +74,12 @@ def layer_table(version: str) -> LayerTable | None:
     return _tables().get(version)
 
 
-def layer_shapes(version: str) -> Mapping[str, tuple[int, ...]]:
-    """Return the layers of a version by name; none for a version without a table."""
-    table = layer_table(version)
-    return {} if table is None else table.versions[version]
-
-
 @cache
 def _tables() -> dict[str, LayerTable]:
     """Every version's table."""
-    found: dict[str, LayerTable] = {}
+    tables: dict[str, LayerTable] = {}
     for file in resources.files("orthoplex.concepts").joinpath("layers").iterdir():
         if file.name.endswith(".json"):
             table = LayerTable.from_json(json.loads(file.read_text("utf-8")))
-            found |= dict.fromkeys(table.versions, table)
-    return found
+            tables |= dict.fromkeys(table.versions, table)
+    return tables

@@ -1,4 +1,4 @@
-"""What a concept says about itself."""
+"""The manifest of a concept: the description in its file."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class StoredTokens:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a concept file says about itself besides its tensors.
+    """The content of a concept file besides its tensors.
 
     Attributes:
         name: Concept name, ``[a-z0-9_-]{1,64}``.
         kind: One of ``KINDS``.
-        class_word: The ordinary word for what it is, for example ``"person"``.
+        class_word: The ordinary word for its class, for example ``"person"``.
         trigger: The prompt fragment that calls it, for example ``"<anna> person"``.
         base: The base it was trained on.
         method: Name of the adapter method.
@@ -57,8 +57,8 @@ class Manifest:
         layers: Layer name to ``(out_features, rank, in_features)``; filled in when the concept is saved.
         tokens: The tokens; filled in when the concept is saved.
         content_hash: SHA-256 (hex) over all tensors and tokens; filled in when the concept is saved.
-        inputs: ``(k, in)`` in base64 (float16, little endian), whose Gram matrix is what every layer sees under
-            prompts of the concept; the empty string where none is kept; filled in when the concept is saved.
+        inputs: ``(k, in)`` in base64 (float16, little endian), whose Gram matrix is that of every layer's inputs under
+            prompts of the concept; empty if it is not stored; filled in when the concept is saved.
     """
 
     name: str

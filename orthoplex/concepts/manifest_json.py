@@ -32,7 +32,7 @@ def format_version(manifest: Manifest) -> int:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read what a concept says about itself from the header alone; no tensor is touched.
+    """Read the manifest of a concept from the header alone; no tensor is touched.
 
     Raises:
         ConceptFileError: If the file is missing, a pickle, not a concept file, or of an unknown format version.
@@ -119,11 +119,11 @@ def _check(values: Mapping[str, Any], version: int, source: str) -> None:
     hints = get_type_hints(Manifest) | {"tokens": dict[str, str]}
     del hints["inputs"]
     types = hints | dict(_FIELDS_OF_VERSION[version])
-    found = wrong_keys(values, list(types))
+    wrong = wrong_keys(values, list(types))
     for key, value in values.items():
-        found = found or misfit(value, types[key], key)
-    if found is not None:
-        raise ConceptFileError(f"{source}: manifest field '{found.path}' {found.problem}")
+        wrong = wrong or misfit(value, types[key], key)
+    if wrong is not None:
+        raise ConceptFileError(f"{source}: manifest field '{wrong.path}' {wrong.problem}")
     for key in _FIELDS_OF_VERSION[version]:
         if not values[key] and (version != _WITH_INPUTS or key == "inputs"):
             allowed = "base64 of at least one row" if key == "inputs" else "at least one token"

@@ -1,4 +1,4 @@
-"""What a merge is made of, as plain values."""
+"""Recipes: the ingredients of a merge, as plain values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which concepts are merged into which base, and how.
+    """The base, the concepts and the options of a merge.
 
     Attributes:
         base: The base they belong to.

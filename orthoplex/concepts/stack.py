@@ -127,7 +127,7 @@ class Stack:
         return replace(self, strengths=torch.where(owned, self.strengths.new_tensor(strength), self.strengths))
 
     def only(self, owners: Collection[str]) -> Stack:
-        """Return the part of the change that some owners make; ``ΔW = 0``, of rank 0, if none has a column here.
+        """Return the part of the change that belongs to some owners; ``ΔW = 0``, of rank 0, if none has a column here.
 
         Raises:
             ConfigurationError: If there are columns without an owner.
@@ -137,8 +137,8 @@ class Stack:
         chosen = torch.tensor(runs, dtype=torch.bool)
         counts = torch.tensor([count for _, count in self.owners], dtype=torch.int64)
         columns = chosen.repeat_interleave(counts)
-        kept = tuple(run for run, is_kept in zip(self.owners, runs, strict=True) if is_kept)
-        return Stack(self.up[:, columns], self.down[columns], kept, self.strengths[chosen])
+        runs_of_owners = tuple(run for run, is_kept in zip(self.owners, runs, strict=True) if is_kept)
+        return Stack(self.up[:, columns], self.down[columns], runs_of_owners, self.strengths[chosen])
 
     def without(self, owner: str) -> Stack:
         """Return the part of the change that all others make.

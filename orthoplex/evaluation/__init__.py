@@ -1,14 +1,13 @@
 """Pictures to numbers: a frozen encoder, pure formulas on its vectors, and how far they can be trusted."""
 
-from orthoplex.evaluation.encoder import LARGEST_PICTURE, Encoder
 from orthoplex.evaluation.faces import FACE_COSINE, Face, FaceDetector, FaceEncoder
 from orthoplex.evaluation.folders import FolderEvaluation, evaluate_folder, read_pictures
 from orthoplex.evaluation.heads import LinearHead, fit_linear_head, load_head, save_head
 from orthoplex.evaluation.intervals import Interval, bootstrap, crossed_interval, mean_interval, retention_interval
 from orthoplex.evaluation.metrics import (
     NOTHING,
-    found,
-    found_references,
+    comparable_references,
+    has_features,
     identity_rate,
     identity_threshold,
     image_alignment,
@@ -20,8 +19,9 @@ from orthoplex.evaluation.metrics import (
 )
 from orthoplex.evaluation.mobilenet import LAYERS, MobileNetEncoder
 from orthoplex.evaluation.parts import halves
+from orthoplex.evaluation.picture_encoder import LARGEST_PICTURE, Encoder
 from orthoplex.evaluation.pretrained import ClipEncoder, DinoEncoder
-from orthoplex.evaluation.text import TEXT_PREFIX, above_chance, asked_for, shows, text_scores
+from orthoplex.evaluation.text_alignment import TEXT_PREFIX, above_chance, asked_for, shows, text_scores
 
 PRETRAINED: dict[str, type[ClipEncoder | DinoEncoder | FaceEncoder]] = {
     "clip": ClipEncoder,
@@ -53,8 +53,8 @@ __all__ = [
     "crossed_interval",
     "evaluate_folder",
     "fit_linear_head",
-    "found",
-    "found_references",
+    "has_features",
+    "comparable_references",
     "halves",
     "identity_rate",
     "identity_threshold",

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, MissingExtraError
-from orthoplex.evaluation.encoder import Encoder
+from orthoplex.evaluation.picture_encoder import Encoder
 
 _PACKAGE = "insightface"
 _WIDTH, _SIDE = 512, 640
@@ -25,7 +25,7 @@ FACE_COSINE = 1 - 0.68
 
 
 class Face(Protocol):
-    """A face that was found: its corners (left, top, right, bottom) in pixels, and its unit features."""
+    """A face in a picture: its corners (left, top, right, bottom) in pixels, and its unit features."""
 
     @property
     def bbox(self) -> np.ndarray:
@@ -56,7 +56,7 @@ class FaceEncoder(Encoder):
 
     Args:
         model: Name of insightface's model pack.
-        detector: What finds faces instead of insightface.
+        detector: A face detector to use instead of insightface.
 
     Raises:
         ConfigurationError: when the model pack cannot be loaded.

@@ -11,24 +11,24 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.evaluation.encoder import Encoder
 from orthoplex.evaluation.intervals import Interval, mean_interval
 from orthoplex.evaluation.metrics import (
     NOTHING,
-    found_references,
+    comparable_references,
     identity_threshold,
     mean_cosine,
     recognised,
     scores,
     shares,
 )
+from orthoplex.evaluation.picture_encoder import Encoder
 from orthoplex.evaluation.pretrained import ClipEncoder
-from orthoplex.evaluation.text import TEXT_PREFIX, text_scores
+from orthoplex.evaluation.text_alignment import TEXT_PREFIX, text_scores
 from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
 SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
 OWN = "the concept"
-"""What the concept is called among the others."""
+"""Name of the concept among the others."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def evaluate_folder(
     Args:
         pictures: Folder of the pictures.
         references: Folder of real pictures of the concept.
-        encoder: What they are encoded with.
+        encoder: The encoder of all pictures.
         others: Name -> folder of real pictures of another concept of the same kind, for recognition.
         impostors: Folders of pictures that do not show the concept (the base's own, other concepts'), for identity.
-        prompt: What the pictures should show, with an ordinary word in the concept's place; needs `ClipEncoder`.
+        prompt: The text that the pictures should show, with an ordinary word in the concept's place; for `ClipEncoder`.
 
     Raises:
         DatasetError: When a folder cannot be used; names it.
@@ -109,15 +109,15 @@ def evaluate_folder(
         raise ConfigurationError(f"prompt is {prompt!r} with {encoder.name}; allowed: a prompt with the encoder clip")
 
     def real_pictures(folder: Path) -> Tensor:
-        return found_references(encoder.encode(read_pictures(folder)), f"folder {folder}")
+        return comparable_references(encoder.encode(read_pictures(folder)), f"folder {folder}")
 
     shown, real = encoder.encode(read_pictures(pictures)), real_pictures(references)
     galleries = {name: real_pictures(folder) for name, folder in (others or {}).items()}
-    strangers = [encoder.encode(read_pictures(folder)) for folder in impostors]
+    impostor_features = [encoder.encode(read_pictures(folder)) for folder in impostors]
     winners = recognised(shown, {OWN: real, **galleries}) if galleries else []
     threshold = encoder.identity_cosine
-    if strangers:
-        threshold = identity_threshold(scores(torch.cat(strangers), {OWN: real})[:, 0])
+    if impostor_features:
+        threshold = identity_threshold(scores(torch.cat(impostor_features), {OWN: real})[:, 0])
     text = None
     if prompt is not None and isinstance(encoder, ClipEncoder):
         text = _share(text_scores(shown, encoder.encode_texts([TEXT_PREFIX + prompt])))

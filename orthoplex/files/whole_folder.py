@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orthoplex.files.atomic import check_writable
 def folder_written_whole(folder: Path, *, overwrite: bool = False, last: str = "") -> Generator[Path, None, None]:
     """Yield the name of a folder to make and fill; leaving without an error gives it its place.
 
-    After an error it is removed, and what was in its place is untouched.
+    After an error it is removed, and the older folder is untouched.
 
     Args:
         folder: A new or empty folder.
@@ -91,7 +91,7 @@ def folder_made_once(folder: Path) -> Generator[Path, None, None]:
 
 
 def _put_back(folder: Path) -> None:
-    """Put back what was moved aside by a process that was killed before it had put the new folder in its place."""
+    """Put back a folder that a killed process had moved aside before the new folder was in its place."""
     aside = list(folder.parent.glob(f".{folder.name}.*.replaced")) if folder.parent.is_dir() else []
     if len(aside) == 1 and not folder.exists():
         os.replace(aside[0], folder)

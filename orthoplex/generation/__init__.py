@@ -1,8 +1,8 @@
 """Prompt and concepts become pictures."""
 
-from orthoplex.generation.generate import GenerationProgress, generate, picture_recipe
+from orthoplex.generation.drawing import GenerationProgress, generate, picture_recipe
 from orthoplex.generation.png import check_png_name, read_recipe, save_png
-from orthoplex.generation.prompts import concept_names, contract_prompt, expand_prompt
+from orthoplex.generation.prompt_tokens import concept_names, contract_prompt, expand_prompt
 
 __all__ = [
     "GenerationProgress",

@@ -2,11 +2,11 @@
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
+from orthoplex.merging.closed_form import closed_form_erasure
+from orthoplex.merging.concept_merge import Merge, check_options, merge, merge_layers
 from orthoplex.merging.crosstalk import crosstalk
-from orthoplex.merging.foreign import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
-from orthoplex.merging.inputs import InputGrams, missing_inputs, stored_gram
-from orthoplex.merging.merge import Merge, check_options, merge, merge_layers
-from orthoplex.merging.silence import silence
+from orthoplex.merging.foreign_store import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
+from orthoplex.merging.input_grams import InputGrams, missing_inputs, stored_gram
 
 __all__ = [
     "ALGORITHMS",
@@ -26,7 +26,7 @@ __all__ = [
     "merge_layers",
     "missing_inputs",
     "prompts_key",
-    "silence",
+    "closed_form_erasure",
     "store_foreign_gram",
     "stored_foreign_gram",
     "stored_gram",

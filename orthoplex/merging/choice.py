@@ -1,4 +1,4 @@
-"""Which algorithm merges a set of concepts, for those who ask for none."""
+"""The default merging algorithm of a set of concepts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from orthoplex.concepts import Concept
 from orthoplex.options import AUTO
 
-__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "heard"]
+__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "active_concepts"]
 
 _ELSEWHERE = 3.0
 
 
 @dataclass(frozen=True)
 class DefaultAlgorithm:
-    """What a merge is made by when nobody asks for an algorithm.
+    """The algorithm and options of a merge that names no algorithm.
 
     Attributes:
         name: A name in ``ALGORITHMS``.
         options: Its options.
-        fallback: Why several concepts are merely summed, and the cure, as a sentence; None where they are not.
+        fallback: A sentence that says why several concepts are merely summed, and the cure; None otherwise.
     """
 
     name: str
@@ -26,22 +26,22 @@ class DefaultAlgorithm:
     fallback: str | None = None
 
 
-def heard(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
-    """Those whose strength is not 0: a concept at strength 0 is not there; at scale 0 none is."""
+def active_concepts(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
+    """Return the concepts whose strength is not 0; none at scale 0."""
     return [(concept, strength) for concept, strength in concepts if strength != 0 and scale != 0]
 
 
 def default_algorithm(concepts: Sequence[tuple[Concept, float]]) -> DefaultAlgorithm:
     """Return ``least-squares`` for concepts on keys and values of cross-attention, else ``sum``.
 
-    Least squares with some silence elsewhere keeps most of fifteen concepts (docs/results.md), and takes a moment where
-    files store ``inputs``; what others' layers see, which is the text alone, is soon gathered. A single concept needs
-    no merging: ``sum`` returns it unchanged.
+    Least squares with a weight on foreign prompts keeps most of fifteen concepts (docs/results.md). It is quick if the
+    files store ``inputs``; otherwise the inputs are gathered first, which is quick too, since these layers read only
+    text. A single concept needs no merging; ``sum`` returns it unchanged.
 
     Args:
-        concepts: The concepts of the merge with their strengths; tokens alone, and strength 0, have no say.
+        concepts: The concepts of the merge with their strengths; those without layers, or at strength 0, do not count.
     """
-    changing = [concept for concept, _ in heard(concepts) if concept.layers]
+    changing = [concept for concept, _ in active_concepts(concepts) if concept.layers]
     if len(changing) < 2:
         return DefaultAlgorithm("sum", {})
     wide = [concept for concept in changing if not concept.changes_keys_values_alone]

@@ -1,4 +1,4 @@
-"""How much a change of a weight does to inputs that are not its own."""
+"""Crosstalk: the effect of a change of a weight on inputs of another concept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def crosstalk(change: LowRank, weight: Tensor, gram: Tensor) -> float:
     """Return ``‖ΔW X‖_F / ‖W X‖_F`` for inputs X of which only ``G = E[x xᵀ]`` is known.
 
     ``‖ΔW X‖²_F ∝ tr(ΔW G ΔWᵀ)``, with ``ΔW = up · down`` the sum of ``(upᵀ up) ∘ (down G downᵀ)``. On a concept's own
-    inputs this is how much it says; on another's it is the crosstalk of Po et al., arXiv 2312.02432, section 4.1, as a
-    share of what the layer gives.
+    inputs the ratio measures its effect. On another concept's inputs it is the crosstalk of Po et al., arXiv
+    2312.02432, section 4.1, as a share of the layer's output.
 
     Args:
         change: ``ΔW``, of shape ``(out, in)``.
@@ -23,7 +23,7 @@ def crosstalk(change: LowRank, weight: Tensor, gram: Tensor) -> float:
         gram: ``G (in, in)``.
 
     Raises:
-        ConfigurationError: When the shapes do not belong together, or the weight gives nothing on these inputs.
+        ConfigurationError: When the shapes do not fit, or the weight's outputs on these inputs are zero.
     """
     if change.shape != tuple(weight.shape) or tuple(gram.shape) != (weight.shape[1],) * 2:
         raise ConfigurationError(

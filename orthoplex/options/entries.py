@@ -18,7 +18,7 @@ def read_entries(entries: Sequence[str], known: Sequence[str], what: str) -> dic
     Args:
         entries: The entries; values are read as TOML, bare words as text.
         known: The keys that exist.
-        what: What has the options, for errors.
+        what: The owner of the options, for errors.
 
     Raises:
         ConfigurationError: For an entry without ``=``, or an unknown key (names the nearest).

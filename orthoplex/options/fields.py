@@ -44,7 +44,7 @@ def check_fields(instance: Any, what: str = "") -> None:  # noqa: ANN401 (any da
 
     Args:
         instance: The dataclass, as its ``__post_init__`` has it.
-        what: What comes before a field's name in an error.
+        what: The words before a field's name in an error.
 
     Raises:
         ConfigurationError: For the first field whose value is not allowed.

@@ -1,4 +1,4 @@
-"""Whether JSON values are of the types that annotations ask for."""
+"""Checks of JSON values against type annotations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Misfit:
     """The first value that is not allowed.
 
     Attributes:
-        path: Where it is: keys, joined by dots.
-        problem: What is wrong with it.
+        path: Its place: keys, joined by dots.
+        problem: The reason, as an error says it.
     """
 
     path: str
@@ -26,9 +26,9 @@ def misfit(value: object, annotation: Any, path: str) -> Misfit | None:  # noqa:
 
     Args:
         value: The JSON value.
-        annotation: A plain type, an optional one, ``Mapping[str, …]`` or ``dict[str, …]``, ``list[…]``,
+        annotation: A plain type, an optional one, ``Mapping[str, …]`` or ``dict[str, …]``, ``list[str]``,
             ``tuple[int, int, int]`` for three positive sizes, or a dataclass for an object with just its fields.
-        path: What the value is called.
+        path: The name of the value in errors.
     """
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
@@ -41,7 +41,7 @@ def misfit(value: object, annotation: Any, path: str) -> Misfit | None:  # noqa:
         items = cast("list[object]", value) if isinstance(value, list) else []
         if items and all(item and misfit(item, parts[0], path) is None for item in items):
             return None
-        return Misfit(path, f"is {value!r}, allowed is a list of at least one {_NAMES[parts[0]]}")
+        return Misfit(path, f"is {value!r}, allowed is a list of at least one text")
     if origin is tuple:
         items = cast("list[object]", value) if isinstance(value, list) else []
         if len(items) == len(parts) and all(type(item) is int and item > 0 for item in items):
@@ -56,9 +56,6 @@ def misfit(value: object, annotation: Any, path: str) -> Misfit | None:  # noqa:
             or _first(misfit(item, hints[key], f"{path}.{key}") for key, item in _items(value))
         )
     return None if annotation is Any else _wrong_type(value, annotation, path)
-
-
-_NAMES = {str: "text", int: "whole number"}
 
 
 def wrong_keys(values: Mapping[str, Any], known: list[str], prefix: str = "") -> Misfit | None:
@@ -82,5 +79,5 @@ def _items(value: object) -> list[tuple[str, Any]]:
     return list(cast("dict[str, Any]", value).items()) if isinstance(value, dict) else []
 
 
-def _first(found: Any) -> Misfit | None:  # noqa: ANN401  (a generator)
-    return next((item for item in found if item is not None), None)
+def _first(misfits: Any) -> Misfit | None:  # noqa: ANN401  (a generator)
+    return next((item for item in misfits if item is not None), None)

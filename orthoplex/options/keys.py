@@ -22,7 +22,7 @@ def check_keys(keys: Iterable[str], known: Sequence[str], what: str, *, required
     Args:
         keys: The names given.
         known: The names that exist.
-        what: What has the options, for errors.
+        what: The owner of the options, for errors.
         required: The names that must be given.
 
     Raises:
@@ -38,7 +38,7 @@ def check_keys(keys: Iterable[str], known: Sequence[str], what: str, *, required
 
 
 def check_field_names(keys: Iterable[str], kind: Any, what: str) -> None:  # noqa: ANN401 (any dataclass)
-    """Do the same for the fields of a dataclass; those without a default are required."""
+    """Refuse keys that are no fields of a dataclass, and missing fields that have no default; see ``check_keys``."""
     items = fields(kind)
     required = [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
     check_keys(keys, [item.name for item in items], what, required=required)

@@ -1,4 +1,4 @@
-"""The names that options take, known before what they name is loaded.
+"""The names that options take, known before their rooms are loaded.
 
 The command line shows them, and checks some, without torch. Rooms take theirs from here; the tests hold these tables
 against the registries.
@@ -12,7 +12,7 @@ METHOD_NAMES = ("lora", "orthogonal", "blockwise", "dual", "full")
 """Methods of adaptation, in the order of ``orthoplex.adapters.METHODS``."""
 
 Basis = Literal["slot", "random", "gaussian", "identical", "half"]
-"""Where the frozen directions of a method come from."""
+"""Sources of the frozen directions of a method."""
 
 Precision = Literal["no", "bf16", "auto"]
 """``"no"`` computes in the weights' own type, ``"bf16"`` under autocast, ``"auto"`` as ``chosen_precision`` says."""

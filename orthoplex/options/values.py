@@ -18,7 +18,7 @@ REFUSED: Final = object()
 
 @dataclass(frozen=True)
 class Limits:
-    """Which of the numbers and texts of an annotation are allowed.
+    """Limits of the numbers and texts that an annotation allows.
 
     Attributes:
         lowest: The lowest number.
@@ -35,7 +35,7 @@ class Limits:
     filled: bool = False
 
     def hold(self, number: float) -> bool:
-        """Return whether a number is inside."""
+        """Return True if a number is inside."""
         return (
             (self.lowest is None or number >= self.lowest)
             and (self.highest is None or number <= self.highest)
@@ -55,7 +55,7 @@ class Limits:
 
 
 def _shown(number: float) -> str:
-    """Return a limit as people write it: 2^62, and not all of its digits."""
+    """Return a limit in short form: 2^62 instead of all its digits."""
     bits = abs(int(number)).bit_length()
     if bits > 32 and abs(number) == 2 ** (bits - 1):
         return f"{'-' if number < 0 else ''}2^{bits - 1}"
@@ -82,14 +82,14 @@ def checked(what: str, value: object, annotation: Any, limits: Limits = UNLIMITE
     """Return a value as its annotation has it: a whole number as a float, a list as a tuple.
 
     Args:
-        what: What the value is, for errors.
+        what: The name of the value, for errors.
         value: The value.
         annotation: ``int``, ``float``, ``bool``, ``str``, None, ``Any``, another class, or a ``Literal``, union, tuple
             of any length or mapping of texts to these.
-        limits: What its numbers and texts must keep.
+        limits: The limits of its numbers and texts.
 
     Raises:
-        ConfigurationError: If it is not allowed; names what it is, the value, and all that is allowed.
+        ConfigurationError: If the value is not allowed; the message has its name, the value and all allowed values.
     """
     converted = convert(value, annotation, limits)
     if converted is REFUSED:

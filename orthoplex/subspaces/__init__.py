@@ -1,8 +1,8 @@
-"""Which directions of a layer a concept may use."""
+"""Subspaces: the directions of a layer that a concept may use."""
 
 from orthoplex.subspaces.basis import BASIS_ID, shared_basis, shared_basis_rows
 from orthoplex.subspaces.blocks import block
-from orthoplex.subspaces.dual import dual_rows
+from orthoplex.subspaces.dual_directions import dual_rows
 from orthoplex.subspaces.rows import capacity, choose_rows, gaussian_rows, overlap, proportional_rank, slot_from_id
 from orthoplex.subspaces.seeding import seeded
 

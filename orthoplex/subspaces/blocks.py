@@ -6,12 +6,12 @@ from orthoplex.errors import CapacityError, ConfigurationError
 def block(*, width: int, blocks: int, index: int, layer: str) -> slice:
     """Return block ``index`` of ``blocks``: places ``index · b … (index + 1) · b − 1`` with ``b = ⌊width / blocks⌋``.
 
-    Different blocks share no place. Places that are left over at the end belong to nobody.
+    Different blocks share no place. Left-over places at the end belong to no block.
 
     Args:
         width: The outputs or inputs of the layer.
-        blocks: How many blocks there shall be.
-        index: Which one, from 0.
+        blocks: The number of blocks.
+        index: The number of the block, from 0.
         layer: The layer's name, for errors.
 
     Raises:

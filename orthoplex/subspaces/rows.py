@@ -1,4 +1,4 @@
-"""Which rows of the shared basis a concept takes, how many concepts a layer holds, and how much two overlap."""
+"""Rows of the shared basis: the choice of a concept's rows, a layer's capacity, and the overlap of two concepts."""
 
 import math
 

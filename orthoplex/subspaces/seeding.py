@@ -1,4 +1,4 @@
-"""Random numbers that depend on words alone, not on the order in which things are made."""
+"""Random numbers that depend on words alone, and not on the order of construction."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ def seeded(*words: object) -> torch.Generator:
     """Return a generator on the CPU, seeded by SHA-256 of the words, each on a line.
 
     Args:
-        words: What the numbers are drawn for; written as text.
+        words: Names of the purpose of the numbers; written as text.
     """
     digest = hashlib.sha256("\n".join(str(word) for word in words).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -9,7 +9,7 @@ def hash_words(*parts: str) -> Iterator[int]:
     """Yield an endless stream of 64-bit numbers: the digests of (parts, counter), four numbers each.
 
     Args:
-        parts: what the stream depends on; their lengths are hashed too, so ("ab", "c") is not ("a", "bc").
+        parts: texts that decide the stream; their lengths are hashed too, so ("ab", "c") is not ("a", "bc").
     """
     seed = hashlib.sha256("".join(f"{len(part.encode())}:{part}," for part in parts).encode()).digest()
     counter = 0

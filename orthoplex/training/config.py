@@ -155,7 +155,7 @@ class TrainingConfig:
 
     @property
     def _is_aimed(self) -> bool:
-        return METHODS[self.method].aimed
+        return METHODS[self.method].reads_tokens
 
     def _check_tokens(self) -> None:
         """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
@@ -220,8 +220,8 @@ class TrainingConfig:
         told = f"erasure_steps is {self.erasure_steps} and"
         if not self.solves_erasure:
             raise ConfigurationError(f"{told} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
-        if not METHODS[self.method].turns:
-            allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.turns)
+        if not METHODS[self.method].has_frozen_directions:
+            allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.has_frozen_directions)
             raise ConfigurationError(f"{told} method is {self.method!r}; allowed are methods {allowed}, or 0")
         if not self._keys_values_alone:
             raise ConfigurationError(
@@ -244,7 +244,9 @@ class TrainingConfig:
         if self.erasure_steps is not None:
             return self.erasure_steps
         tells = self.token_moves == "embedding"  # others say no more than the class word
-        if not (self.solves_erasure and tells and METHODS[self.method].turns and self._keys_values_alone):
+        if not (
+            self.solves_erasure and tells and METHODS[self.method].has_frozen_directions and self._keys_values_alone
+        ):
             return 0
         return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
 

@@ -28,8 +28,8 @@ from orthoplex.merging import (
     stored_foreign_gram,
     stored_gram,
 )
-from orthoplex.merging.choice import heard
-from orthoplex.merging.merge import check_pairs, chosen_default
+from orthoplex.merging.choice import active_concepts
+from orthoplex.merging.concept_merge import check_pairs, chosen_default
 from orthoplex.models import Base, Foldable, gather_grams
 from orthoplex.training.prompts import default_foreign_prompts
 
@@ -79,7 +79,7 @@ def merge_for(
 ) -> Merge:
     """Merge concepts; what an algorithm needs to know of the base's layers, and no file stores, is gathered first.
 
-    ``orthoplex.merging.merge`` gives the same where all of it is stored.
+    ``orthoplex.merging.concept_merge`` gives the same where all of it is stored.
 
     Args:
         base: The base, with nothing folded in.
@@ -90,7 +90,7 @@ def merge_for(
         gather: See ``gather_inputs``.
 
     Raises:
-        ConfigurationError: See ``orthoplex.merging.merge``.
+        ConfigurationError: See ``orthoplex.merging.concept_merge``.
         BaseModelError: When a concept does not fit the base.
     """
     concepts = check_pairs(concepts)
@@ -124,7 +124,7 @@ def inputs_for(
     if not way.needs_inputs:
         return None
     told = {"with_foreign": way.needs_foreign, "gather": gather}
-    ordered = heard(check_pairs(concepts), scale)
+    ordered = active_concepts(check_pairs(concepts), scale)
     members = [concept for concept, _ in ordered]
     is_text_encoders = base.family.is_text_encoders
     of_text = gather_inputs(base, members, **told, only=is_text_encoders)

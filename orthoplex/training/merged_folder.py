@@ -8,7 +8,7 @@ from pathlib import Path
 from orthoplex import models, training
 from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
-from orthoplex.merging.choice import heard
+from orthoplex.merging.choice import active_concepts
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
 
@@ -91,7 +91,7 @@ def _with_a_model(
 
 def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:
     """Whether an algorithm finds all that it asks for in the files and beside the base."""
-    present = [concept for concept, _ in heard(concepts)]
+    present = [concept for concept, _ in active_concepts(concepts)]
     if algorithm == AUTO:
         default = default_algorithm(concepts)
         algorithm, options = default.name, default.options
@@ -105,7 +105,7 @@ def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, option
 def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:
     """Load concepts of a base, and refuse tokens that no folder can hold."""
     concepts = [(load_concept(path, base=base), strength) for path, strength in files]
-    members = [concept for concept, _ in heard(concepts)]
+    members = [concept for concept, _ in active_concepts(concepts)]
     check_pipeline_tokens(
         [token for concept in members for token, item in concept.tokens.items() if not item.placement.is_one_vector]
     )

@@ -15,7 +15,7 @@ from orthoplex.adapters import Adapter, LowRank
 from orthoplex.concepts import Concept, token_names
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import silence
+from orthoplex.merging import closed_form_erasure
 from orthoplex.models import Base, collected_grams, show_text
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
@@ -36,7 +36,7 @@ def silenced(
 ) -> Concept:
     """Return a concept whose weights say what they said under its own prompts, and next to nothing elsewhere.
 
-    Every weight's change is solved for (``orthoplex.merging.silence``) from what its layer sees under prompts of
+    Every weight's change is solved for (``orthoplex.merging.closed_form``) from what its layer sees under prompts of
     the concept's own (``own_prompts``), with the concept in, and under foreign ones, among them tokens of concepts
     that do not exist. A text encoder is solved for first: the other layers see what the finished one says. No
     training picture is needed, so that it works for any concept file. The concept's directions are no slot's
@@ -72,7 +72,7 @@ def silenced(
             inputs = gather_inputs(base, [current], with_foreign=False, only=lambda layer, its=chosen: layer in its)
             for layer in chosen:
                 own, change = inputs.concepts[current.content_hash][layer], layers[layer]
-                layers[layer] = silence(change, own, foreign[layer], weight=config.erasure)
+                layers[layer] = closed_form_erasure(change, own, foreign[layer], weight=config.erasure)
                 kept.append(layers[layer].energy(own) / max(change.energy(own), 1e-30))
     _tell_what_is_left(concept.name, config, kept)
     before = concept.manifest.training
@@ -183,7 +183,7 @@ def silent_directions(
     turned, kept = {}, []
     for layer, adapter in adapters.items():
         gram, loud = own[layer].value(layer), LowRank(adapter.up.detach().cpu(), adapter.down.cpu())
-        rows = silence(loud, gram, foreign[layer], weight=config.erasure).down
+        rows = closed_form_erasure(loud, gram, foreign[layer], weight=config.erasure).down
         before, after = (float(((down @ gram) * down).sum()) for down in (loud.down, rows))
         length = 2.0 ** round(math.log2(before / after) / 2) if before > 0 and after > 0 else 1.0
         turned[layer] = (rows * length, length)

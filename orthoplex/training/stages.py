@@ -157,7 +157,7 @@ def _turned(state: TrainingState, stage: Stage, turned: Mapping[str, tuple[Tenso
             state.adapters[layer].up.mul_(length**exponent)
 
     for layer, (rows, _) in turned.items():
-        state.adapters[layer].turn(rows)
+        state.adapters[layer].set_directions(rows)
     try:
         if state.step == stage.start:
             with deferred_interrupt():
@@ -232,7 +232,7 @@ def aim_duals(
     if not rows.any():
         _LOG.warning("no direction hears %s more than other words and tokens; its weights learn little", dataset.token)
     for adapter in duals:
-        adapter.aim(rows)
+        adapter.set_token_directions(rows)
 
 
 def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, token_ids: Sequence[int]) -> Tensor:

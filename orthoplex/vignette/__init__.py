@@ -21,7 +21,7 @@ class SampleConcept:
     Attributes:
         name: Concept name.
         kind: person, subject, scene or style.
-        class_word: The ordinary word for what it is.
+        class_word: The ordinary word for its class.
         licence: Author and licence of the art.
         folder: Sixteen pictures and their captions in `metadata.jsonl`.
     """
@@ -87,17 +87,17 @@ def head_file(factor: str) -> Path:
     return _shipped("heads", factor, ".safetensors", "head is")
 
 
-def _shipped(folder: str, name: str, ending: str, what: str) -> Path:
+def _shipped(folder: str, name: str, ending: str, noun: str) -> Path:
     """A file of a folder, or an error that names those that are there."""
     path = _HERE / folder / f"{name}{ending}"
     if not path.is_file():
         shipped = sorted(p.stem for p in (_HERE / folder).glob(f"*{ending}"))
-        raise ConfigurationError(f"no {what} shipped for {name!r}; shipped: {', '.join(shipped) or 'none'}")
+        raise ConfigurationError(f"no {noun} shipped for {name!r}; shipped: {', '.join(shipped) or 'none'}")
     return path
 
 
 def foreign_inputs_file() -> Path:
-    """What the base's layers see under its foreign prompts, one matrix (`orthoplex.merging.foreign`)."""
+    """The Gram matrix of the base's text features under its foreign prompts (`orthoplex.merging.foreign_store`)."""
     return _HERE / "foreign_inputs.safetensors"
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from PIL import Image
 
-from orthoplex.benchmark.gallery import Combination, Gallery, Row, write_gallery
+from orthoplex.benchmark.gallery import CombinationRow, Gallery, Row, write_gallery
 from orthoplex.benchmark.gallery_sheet import write_combinations, write_sheet, write_strip
 from orthoplex.benchmark.summary import Summary
 from orthoplex.evaluation import Interval
@@ -116,7 +116,7 @@ LEFT, TOP, STEP = 4 + 84 + 56, 44 + 56, 116  # the middle of the first cell; fro
 def test_the_sheet_puts_every_picture_in_its_place(tmp_path):
     rows = [row(tmp_path, name) for name in ("anna", "rex", "boro")]
     yellow, black = cell(tmp_path, "both", "yellow"), cell(tmp_path, "both-lora", "black")
-    combined = Combination("both", yellow, black, black)
+    combined = CombinationRow("both", yellow, black, black)
     path = write_sheet(gallery(tmp_path, *rows, combinations=[combined]), tmp_path)
     with Image.open(path) as sheet:
         assert [sheet.getpixel((LEFT + STEP * column, TOP)) for column in range(5)] == COLOURS
@@ -126,7 +126,7 @@ def test_the_sheet_puts_every_picture_in_its_place(tmp_path):
 
 
 def test_a_sheet_without_combinations_is_shorter(tmp_path):
-    combined = Combination("both", cell(tmp_path, "both", "yellow"), (), ())
+    combined = CombinationRow("both", cell(tmp_path, "both", "yellow"), (), ())
     with Image.open(write_sheet(gallery(tmp_path, row(tmp_path), combinations=[combined]), tmp_path)) as sheet:
         tall = sheet.height
     with Image.open(write_sheet(gallery(tmp_path, row(tmp_path)), tmp_path)) as sheet:
@@ -148,8 +148,8 @@ def test_the_strip_shows_the_concepts_that_are_named(tmp_path):
 
 
 def test_combinations_stand_in_one_line_with_their_prompts(tmp_path):
-    long = Combination("a cat and a dog and a bird in a garden", cell(tmp_path, "long", "lime"), (), ())
-    short = Combination("both", cell(tmp_path, "short", "blue"), (), ())
+    long = CombinationRow("a cat and a dog and a bird in a garden", cell(tmp_path, "long", "lime"), (), ())
+    short = CombinationRow("both", cell(tmp_path, "short", "blue"), (), ())
     path = write_combinations(gallery(tmp_path, row(tmp_path), combinations=[long, short]), tmp_path)
     with Image.open(path) as sheet:
         assert sheet.width == 8 + 2 * STEP

@@ -8,10 +8,10 @@ from torch import tensor
 
 from orthoplex.benchmark.measurement import (
     NOT_PROMPTED,
+    ConceptFeatures,
+    ConceptText,
     Measurement,
     References,
-    Shown,
-    TextShown,
     TextValue,
     ceilings,
     gallery_of,
@@ -38,10 +38,10 @@ def references():
 
 def shown():
     return {
-        "anna": Shown(
+        "anna": ConceptFeatures(
             base=tensor([UP, UP]), single=tensor([EAST, EAST]), merged={2: tensor([EAST, NORTH])}, met={2: REX}
         ),
-        "rex": Shown(
+        "rex": ConceptFeatures(
             base=tensor([UP, UP]), single=tensor([NORTH, NORTH]), merged={2: tensor([NORTH, NORTH])}, met={2: ANNA}
         ),
     }
@@ -66,7 +66,9 @@ def test_measure():
 
 
 def test_an_impostor_as_good_as_the_concept_leaves_no_identity():
-    pictures = {"anna": Shown(base=tensor([EAST]), single=tensor([EAST]), merged={1: tensor([EAST])}, met={1: NOBODY})}
+    pictures = {
+        "anna": ConceptFeatures(base=tensor([EAST]), single=tensor([EAST]), merged={1: tensor([EAST])}, met={1: NOBODY})
+    }
     assert measure("v", 0, pictures, references())[0].single_identity == 0.0
 
 
@@ -85,7 +87,7 @@ def row(concept, seed, *, base=0.2, single=0.8, merged=0.6, variant="v", size=2,
 
 def test_every_size_of_merges_is_measured():
     met = {2: NOBODY, 5: REX}
-    pictures = {"anna": Shown(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, met)}
+    pictures = {"anna": ConceptFeatures(tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, met)}
     small, large = measure("v", 0, pictures, references())
     assert (small.size, small.merged_alignment, small.merged_as) == (2, 1.0, {"anna": 1.0})
     assert (large.size, large.merged_alignment, large.merged_as) == (5, 0.0, {"rex": 1.0})
@@ -154,7 +156,7 @@ def test_impostors_are_the_bases_pictures_and_real_ones_of_the_others_of_the_kin
 
 def test_many_real_impostors_do_not_let_the_bases_pictures_pass():
     gallery = references() | {f"{n}": References("person", tensor([NORTH] * 8), tensor([NORTH] * 8)) for n in range(20)}
-    pictures = {"anna": Shown(tensor([DIAGONAL] * 6), tensor([EAST]), {1: tensor([EAST])}, {1: NOBODY})}
+    pictures = {"anna": ConceptFeatures(tensor([DIAGONAL] * 6), tensor([EAST]), {1: tensor([EAST])}, {1: NOBODY})}
     anna = measure("v", 0, pictures, gallery)[0]
     assert anna.single_identity == 1.0
     alike = {"anna": replace(pictures["anna"], single=tensor([DIAGONAL]))}  # as near as the base's own pictures are
@@ -168,7 +170,7 @@ def test_a_published_threshold_is_passed_by_the_base_too():
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_recognised_nor_bleeds():
-    pictures = {"boro": Shown(tensor([UP]), tensor([DIAGONAL]), {1: tensor([DIAGONAL])}, {1: NOBODY})}
+    pictures = {"boro": ConceptFeatures(tensor([UP]), tensor([DIAGONAL]), {1: tensor([DIAGONAL])}, {1: NOBODY})}
     boro = measure("v", 0, pictures, references())[0]
     assert {boro.base_recognised, boro.single_recognised, boro.merged_recognised, boro.bleed} == {None}
     summary = summarise([boro])
@@ -193,7 +195,7 @@ def test_only_what_members_of_the_merge_take_more_than_alone_is_bleed():
     gallery = references() | {"mia": References("person", tensor([UP]), tensor([UP]))}
     single, merged = tensor([EAST, EAST, EAST, NORTH]), tensor([EAST, NORTH, NORTH, UP])
     for met, bleed in ((REX, 0.25), (REX | {"mia"}, 0.5), (frozenset({"mia"}), 0.25), (NOBODY, 0.0)):
-        pictures = {"anna": Shown(tensor([UP]), single, {2: merged}, {2: met})}
+        pictures = {"anna": ConceptFeatures(tensor([UP]), single, {2: merged}, {2: met})}
         assert measure("v", 0, pictures, gallery)[0].bleed == bleed
 
 
@@ -214,8 +216,8 @@ def test_two_variants_are_compared_concept_by_concept():
 
 
 def test_text_alignment_is_taken_over_for_every_size():
-    text = TextShown(TextValue(0.5), TextValue(0.75, 0.5), {2: TextValue(0.25, -0.5), 5: TextValue(0.0)})
-    pictures = Shown(
+    text = ConceptText(TextValue(0.5), TextValue(0.75, 0.5), {2: TextValue(0.25, -0.5), 5: TextValue(0.0)})
+    pictures = ConceptFeatures(
         tensor([UP]), tensor([EAST]), {2: tensor([EAST]), 5: tensor([NORTH])}, {2: NOBODY, 5: NOBODY}, text
     )
     small, large = measure("v", 0, {"anna": pictures}, references())
@@ -247,7 +249,7 @@ def test_text_that_nothing_is_left_of_alone_has_no_retention():
 
 def test_a_published_threshold_judges_instead_of_impostors():
     pictures = {
-        "anna": Shown(
+        "anna": ConceptFeatures(
             base=tensor([EAST]), single=tensor([EAST, DIAGONAL]), merged={1: tensor([NORTH])}, met={1: NOBODY}
         )
     }

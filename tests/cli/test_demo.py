@@ -20,7 +20,7 @@ def demo(run, monkeypatch):
                     raise event
                 yield event
 
-        monkeypatch.setattr(import_module("orthoplex.benchmark.demo"), "run_demo", stand_in)
+        monkeypatch.setattr(import_module("orthoplex.benchmark.demo_run"), "run_demo", stand_in)
         return run("demo", *arguments), seen
 
     return call

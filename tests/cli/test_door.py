@@ -10,13 +10,14 @@ from typing import get_args
 
 import pytest
 
-from orthoplex import names, vignette
+from orthoplex import vignette
 from orthoplex.adapters import METHODS
 from orthoplex.adapters.adapter import Basis
 from orthoplex.benchmark import settings
 from orthoplex.evaluation import PRETRAINED
 from orthoplex.merging import AUTO
 from orthoplex.models import Precision
+from orthoplex.options import names
 
 VERBS = ("train", "silence", "merge", "generate", "inspect", "evaluate", "demo", "bench")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "safetensors", "PIL", "matplotlib", "peft", "accelerate")

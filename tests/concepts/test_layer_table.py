@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from orthoplex.concepts.layer_table import LayerTable, layer_shapes, layer_table
+from orthoplex.concepts.layer_table import LayerTable, layer_table
 
 TABLE = LayerTable.from_json(
     {
@@ -37,13 +37,13 @@ def test_a_version_may_equal_another():
 
 def test_versions_lead_to_their_table():
     assert layer_table("sd2-v") is layer_table("sd2") is layer_table("vignette") is not None
-    assert layer_table("unheard-of") is None and layer_shapes("unheard-of") == {}
+    assert layer_table("unheard-of") is None
 
 
 def test_it_needs_no_torch():
     code = (
-        "import sys; from orthoplex.concepts.layer_table import layer_shapes; "
-        "print(len(layer_shapes('sd1')) > 300, 'torch' in sys.modules, 'diffusers' in sys.modules)"
+        "import sys; from orthoplex.concepts.layer_table import layer_table; "
+        "print(len(layer_table('sd1').versions['sd1']) > 300, 'torch' in sys.modules, 'diffusers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]

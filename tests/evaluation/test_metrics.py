@@ -9,8 +9,8 @@ from torch import tensor
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.evaluation import (
     NOTHING,
-    found,
-    found_references,
+    comparable_references,
+    has_features,
     identity_rate,
     identity_threshold,
     image_alignment,
@@ -103,12 +103,12 @@ def test_errors_name_the_value_and_what_is_allowed(call, message):
 def test_a_row_of_zeros_is_nothing():
     nothing = [0.0, 0.0]
     rows = tensor([EAST, nothing])
-    assert found(rows).tolist() == [True, False]
-    assert torch.equal(found_references(rows, "anna"), tensor([EAST]))
-    assert found_references(rows[:0], "nobody").shape == (0, 2)
+    assert has_features(rows).tolist() == [True, False]
+    assert torch.equal(comparable_references(rows, "anna"), tensor([EAST]))
+    assert comparable_references(rows[:0], "nobody").shape == (0, 2)
     assert recognised(rows, {"a": tensor([NORTH]), "b": tensor([EAST])}) == ["b", NOTHING]
     assert recognised_rate(rows, {"a": tensor([NORTH]), "b": tensor([EAST])}, "b") == 0.5
     assert identity_rate(rows, tensor([EAST]), -1.0) == 0.5
     assert image_alignment(rows, tensor([EAST])) == 0.5
     with pytest.raises(DatasetError, match="anna: the encoder found nothing to compare in any of 2 pictures; allowed"):
-        found_references(tensor([nothing, nothing]), "anna")
+        comparable_references(tensor([nothing, nothing]), "anna")

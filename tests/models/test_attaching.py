@@ -18,8 +18,8 @@ def adapters_of(concept, pico, method="lora"):
     """Adapters that hold the concept's factors."""
     adapters = {}
     for name, factors in concept.layers.items():
-        aimed = 1 if METHODS[method].aimed else 0  # these directions come on top of the rank
-        rank = "proportional" if method == "full" else factors.rank - aimed
+        num_token_directions = 1 if METHODS[method].reads_tokens else 0  # these directions come on top of the rank
+        rank = "proportional" if method == "full" else factors.rank - num_token_directions
         factors = LowRank.of_matrix(factors.delta()) if method == "full" else factors
         config = AdapterConfig(method=method, rank=rank, duals=1)
         adapters[name] = create_adapter(

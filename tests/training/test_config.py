@@ -44,7 +44,7 @@ def test_is_frozen():
 def test_each_method_has_its_own_learning_rate(method):
     config = TrainingConfig(method=method, layers="cross-attention-kv")
     assert config.weight_learning_rate == 4 * METHODS[method].learning_rate > 0  # keys and values alone
-    if not METHODS[method].aimed:
+    if not METHODS[method].reads_tokens:
         assert replace(config, layers="attention").weight_learning_rate == METHODS[method].learning_rate
     assert replace(config, learning_rate=0.5).weight_learning_rate == 0.5
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.merging import create_algorithm, foreign, merge
+from orthoplex.merging import create_algorithm, foreign_store, merge
 from orthoplex.models import gather_grams, load_base
 from orthoplex.training import (
     FOREIGN_PROMPTS,
@@ -223,7 +223,7 @@ def test_concepts_whose_layers_see_different_things_keep_nothing(pico, options):
 
 
 def test_what_a_base_answers_is_stored_of_the_base_alone(pico_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path)
     base = load_base(pico_folder)
     with base.folded(make_concept(base, "anna", text_encoder=True)), pytest.raises(BaseModelError, match="folded in"):
         foreign_gram(base)
@@ -238,6 +238,6 @@ def test_what_a_base_answers_is_stored_of_the_base_alone(pico_folder, tmp_path, 
 
 
 def test_a_coarse_base_stores_nothing(pico_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path)
     foreign_gram(load_base(pico_folder, dtype=torch.bfloat16))
     assert not (tmp_path / "foreign-inputs").exists()

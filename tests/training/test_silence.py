@@ -7,7 +7,7 @@ import torch
 
 from orthoplex.concepts import load_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.merging import crosstalk, silence
+from orthoplex.merging import closed_form_erasure, crosstalk
 from orthoplex.models import gather_grams
 from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
 from orthoplex.training.silence import foreign_grams
@@ -132,7 +132,8 @@ def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base
         told = {"name": "anna", "class_word": "person", "token_ids": ids}
         foreign = foreign_grams(base, config, concept.layers, FOREIGN, **told)
     expected, wrong = (
-        silence(concept.layers[layer], own[layer], foreign[layer], weight=10.0).delta() for own in (grams, stale)
+        closed_form_erasure(concept.layers[layer], own[layer], foreign[layer], weight=10.0).delta()
+        for own in (grams, stale)
     )
     torch.testing.assert_close(quiet.layers[layer].delta(), expected, rtol=1e-3, atol=1e-6)
     assert (quiet.layers[layer].delta() - expected).norm() < 0.1 * (wrong - expected).norm()

@@ -224,11 +224,11 @@ def test_only_frozen_directions_turn(method):
     told = AdapterConfig(method=method, rank=2, slots=2, slot=0) if method != "full" else AdapterConfig(method=method)
     adapter = create_adapter(told, layer="a", out_features=4, in_features=6, concept_id="anna-0", seed=0)
     rows = torch.ones(adapter.down.shape)
-    if METHODS[method].turns:
-        adapter.turn(rows)
+    if METHODS[method].has_frozen_directions:
+        adapter.set_directions(rows)
         assert torch.equal(adapter.down, rows)
         with pytest.raises(ConfigurationError, match=r"layer a: .* is given directions \(1, 6\); allowed are \("):
-            adapter.turn(rows[:1])
+            adapter.set_directions(rows[:1])
     else:
         with pytest.raises(ConfigurationError, match="allowed are methods with frozen directions"):
-            adapter.turn(rows)
+            adapter.set_directions(rows)

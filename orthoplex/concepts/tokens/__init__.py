@@ -22,7 +22,7 @@ class Learning:
 
     Attributes:
         learning: The class of ``TokenLearning``, in the file of the kind.
-        moves: What the optimizer moves: ``"embedding"``, ``"keys and values"`` or ``"nothing"``.
+        moves: The part that the optimizer moves: ``"embedding"``, ``"keys and values"`` or ``"nothing"``.
         starts: The values of ``token_start`` that it allows; empty for all.
     """
 
@@ -33,7 +33,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class TokenKind:
-    """What is known of a kind of token before its file is imported.
+    """A kind of token, described without importing its file.
 
     Attributes:
         module: The file in this folder.
@@ -42,7 +42,7 @@ class TokenKind:
         fields: The manifest's fields besides ``tokens`` that hold it, with their JSON types.
         has_common_inputs: True if all layers see the same of a prompt with such tokens.
         learnings: Value of the training option ``token_vectors`` to how such tokens learn.
-        description: What it has for each cross-attention layer, for people; ``{count}`` is the number of layers.
+        description: Its content for each cross-attention layer, in words; ``{count}`` is the number of layers.
     """
 
     module: str

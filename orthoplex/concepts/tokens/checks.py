@@ -1,4 +1,4 @@
-"""What the tokens of one concept must have in common."""
+"""Checks that the tokens of one concept fit together."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def _check_keys_values(token: str, placement: Placement) -> None:
 
 
 def _check_alike(token: str, placement: Placement, first: str, model: Placement) -> None:
-    """Refuse a token whose layers, or keys and values, are others than those of the concept's first token."""
+    """Refuse a token whose layers, or keys and values, differ from those of the concept's first token."""
     if placement.layers != model.layers:
         raise ConceptFileError(
             f"token '{token}' has vectors for layers {', '.join(placement.layers) or 'none'}, allowed are those of "
             f"token '{first}', {', '.join(model.layers) or 'none'}"
         )
     own, shapes = (
-        {layer: tuple(values.shape) for layer, values in each.keys_values.items()} for each in (placement, model)
+        {layer: tuple(values.shape) for layer, values in side.keys_values.items()} for side in (placement, model)
     )
     for layer in sorted(own.keys() | shapes.keys()):
         if own.get(layer) != shapes.get(layer):

@@ -28,7 +28,7 @@ class KeysValues(Token):
 
     Attributes:
         vectors: Text encoder to ``(dim,)``.
-        keys_values: Layer to what it adds to its key and to its value, ``(2, out)``.
+        keys_values: Layer to the additions to its key and to its value, ``(2, out)``.
     """
 
     kind = "keys-values"
@@ -48,7 +48,7 @@ class KeysValues(Token):
 
     @property
     def placement(self) -> Placement:
-        """The vectors in the place of the embeddings, and what layers add."""
+        """The vectors in the place of the embeddings, and the layers' additions."""
         return Placement(self.vectors, keys_values=self.keys_values)
 
     @classmethod
@@ -92,16 +92,16 @@ def _check_layers(token: str, layers: Mapping[str, object]) -> None:
 class _Learning(TokenLearning):
     """Keys, unless they are locked, and values learn in units of each layer's own size; the embedding does not.
 
-    A row holds each layer's key, unless keys are locked, then its value, layer by layer. What is added to them is the
-    row's part times the layer's unit, so that an optimizer such as AdamW, which moves every number equally far, moves
-    keys and values by the same share of their size as it would embeddings: one learning rate suits all layers.
+    A row holds the key (unless keys are locked) and the value of every layer, layer by layer. The addition is the row's
+    part times the layer's unit. AdamW moves every number equally far. With these units it moves keys and values by
+    the same share of their size as embeddings, so one learning rate suits all layers.
     """
 
     _parts: int
 
     @property
     def size(self) -> int:
-        """How many numbers a row has."""
+        """The number of numbers in a row."""
         return self._parts * sum(self.ground.key_widths.values())
 
     @cached_property
@@ -126,7 +126,7 @@ class _Learning(TokenLearning):
         ]
 
     def layers(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return what every layer adds to keys and values of k tokens, ``(k, 2, out)``, from rows ``(k, size)``."""
+        """Return every layer's additions to keys and values of k tokens, ``(k, 2, out)``, from rows ``(k, size)``."""
         widths = self.ground.key_widths
         parts = rows.split([width for width in widths.values() for _ in range(self._parts)], dim=1)
         added = {}

@@ -1,4 +1,4 @@
-"""How the tokens of a concept learn."""
+"""The base class of learning tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthoplex.concepts.tokens.token import Token
 
 @dataclass(frozen=True, eq=False)
 class TokenGround:
-    """What tokens learn on: the cross-attention layers of a base.
+    """The part of a base that learning tokens need: its cross-attention layers.
 
     Attributes:
         key_widths: Layer to the number of numbers of its key, and of its value as many, in the order of their use.
@@ -26,7 +26,7 @@ class TokenGround:
 
 
 class TokenLearning(ABC):
-    """How the k tokens of a concept learn: numbers that an optimizer moves, and the tokens that they make."""
+    """Learning of a concept's k tokens: the numbers that an optimizer moves, and the tokens made from them."""
 
     def __init__(self, start: Mapping[str, Tensor], ground: TokenGround) -> None:
         """Begin with nothing learned.

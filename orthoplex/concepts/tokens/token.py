@@ -1,4 +1,4 @@
-"""What stands in the place of one word of a concept."""
+"""Tokens: replacements for the embedding of one word of a prompt."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TEXT_ENCODER = "text_encoder"
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """What a token does in a base, the same for all kinds.
+    """The effect of a token in a base, in one form for all kinds.
 
     Attributes:
-        vectors: Text encoder to what stands in the place of the token's embedding: ``(dim,)`` for all layers, or
-            ``(L, dim)`` with a row for each of ``layers``.
-        layers: The L cross-attention layers that the rows belong to; empty where one vector serves all.
-        keys_values: Cross-attention layer to what it adds to its key and to its value where the token stands,
-            ``(2, out)``; empty for nothing.
+        vectors: Text encoder to the replacement of the token's embedding: ``(dim,)`` for all layers, or ``(L, dim)``
+            with a row for each of ``layers``.
+        layers: The L cross-attention layers that the rows belong to; empty if one vector serves all.
+        keys_values: Cross-attention layer to the additions to its key and to its value at the token's positions,
+            ``(2, out)``; empty for none.
     """
 
     vectors: Mapping[str, Tensor]
@@ -36,7 +36,7 @@ class Placement:
 
 
 class Token(ABC):
-    """What stands in the place of one word of a concept; the tokens of one concept are of one kind.
+    """A replacement for one word of a prompt; all tokens of a concept are of one kind.
 
     Attributes:
         kind: Its name in ``TOKENS``.
@@ -47,7 +47,7 @@ class Token(ABC):
     @property
     @abstractmethod
     def placement(self) -> Placement:
-        """What it does in a base."""
+        """The effect of the token in a base."""
 
     @classmethod
     @abstractmethod
@@ -55,7 +55,7 @@ class Token(ABC):
         """Write tokens of this kind as the manifest's fields: ``tokens``, and those that its row in ``TOKENS`` names.
 
         Args:
-            tokens: Token to what stands in its place.
+            tokens: Name to token.
         """
 
     @classmethod
@@ -69,7 +69,7 @@ class Token(ABC):
 
 
 def named_tensors(tokens: Mapping[str, Token]) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor of some tokens after what messages call it."""
+    """Yield the name (for messages) and value of every tensor of some tokens."""
     for token, item in tokens.items():
         placement = item.placement
         for encoder, vectors in placement.vectors.items():

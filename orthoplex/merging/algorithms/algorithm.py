@@ -70,13 +70,13 @@ class WeightChanges:
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
-    """One rule that brings changes together; its dataclass fields are its options.
+    """A rule that merges changes; its dataclass fields are its options.
 
     A change ``Σ_i s_i up_i · down'_i`` whose ``down'_i`` are free of all strengths keeps the columns of every concept
     apart: they are owned, and a strength may be turned afterwards. Any other change is one run without an owner.
 
     Attributes:
-        needs_inputs: Whether it needs the Gram matrices of the layers' inputs.
+        needs_inputs: True if the algorithm needs the Gram matrices of the layers' inputs.
     """
 
     needs_inputs: ClassVar[bool] = False
@@ -87,7 +87,7 @@ class Algorithm(ABC):
 
     @property
     def needs_foreign(self) -> bool:
-        """Whether it needs those of inputs without any concept, too."""
+        """True if the algorithm also needs the Gram matrix of prompts without any concept."""
         return False
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Algorithm(ABC):
         """Build the algorithm from plain values.
 
         Args:
-            name: What it is called; for errors.
+            name: Its name in errors.
             options: Option to value; those that are missing take their defaults.
 
         Raises:

@@ -53,7 +53,7 @@ class CustomDiffusion(Algorithm):
 
     @property
     def needs_foreign(self) -> bool:
-        """Always: they are what must not change."""
+        """Always True: outputs on foreign prompts must not change."""
         return True
 
     def merge(self, changes: WeightChanges) -> Stack:

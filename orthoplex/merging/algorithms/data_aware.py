@@ -1,4 +1,4 @@
-"""Least squares and SSR: merges that know what the layers see, from Gram matrices; no pictures, no gradients.
+"""Least squares and SSR: merges from Gram matrices of the layers' inputs; no pictures, no gradients.
 
 ``G_i = E[x xᵀ]`` over the inputs of a layer under concept i's own prompts. Everything is solved in float64.
 """
@@ -68,7 +68,7 @@ class LeastSquares(Algorithm):
 
     Attributes:
         ridge: ε, as a share of the mean diagonal of the sum of Gram matrices; below 1e-6 counts as 1e-6.
-        foreign: f, how much silence on prompts without any concept counts; an addition of ours.
+        foreign: f, the weight of prompts without any concept, on which the change should be zero; our addition.
     """
 
     needs_inputs: ClassVar[bool] = True
@@ -78,7 +78,7 @@ class LeastSquares(Algorithm):
 
     @property
     def needs_foreign(self) -> bool:
-        """Where silence on foreign prompts counts."""
+        """True if the weight ``foreign`` is above 0."""
         return self.foreign > 0
 
     def merge(self, changes: WeightChanges) -> Stack:

@@ -23,8 +23,8 @@ def trim(change: Tensor, density: float) -> Tensor:
         change: Any shape with n entries.
         density: Share that is kept, in (0, 1].
     """
-    kept = max(1, int(density * change.numel()))
-    largest = change.abs().flatten().topk(kept).indices
+    num_entries = max(1, int(density * change.numel()))
+    largest = change.abs().flatten().topk(num_entries).indices
     trimmed = torch.zeros_like(change).flatten()
     trimmed[largest] = change.flatten()[largest]
     return trimmed.view_as(change)
@@ -55,8 +55,8 @@ def drop_and_rescale(change: Tensor, drop: float, *, seed: int, names: Sequence[
         seed: With ``names`` it decides which entries are dropped.
         names: What the entries belong to.
     """
-    kept = torch.rand(change.shape, generator=seeded(seed, *names)) >= drop
-    return change * kept / (1.0 - drop)
+    mask = torch.rand(change.shape, generator=seeded(seed, *names)) >= drop
+    return change * mask / (1.0 - drop)
 
 
 @final

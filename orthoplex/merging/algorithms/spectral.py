@@ -34,8 +34,8 @@ def thin_svd(change: LowRank) -> tuple[Tensor, Tensor, Tensor]:
     left, left_core = torch.linalg.qr(change.up.double())
     right, right_core = torch.linalg.qr(change.down.double().T)
     u, sigma, vh = torch.linalg.svd(left_core @ right_core.T, full_matrices=False)
-    kept = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
-    return left @ u[:, :kept], sigma[:kept], vh[:kept] @ right.T
+    rank = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
+    return left @ u[:, :rank], sigma[:rank], vh[:rank] @ right.T
 
 
 def nearest_orthonormal(columns: Tensor) -> Tensor:
@@ -89,15 +89,15 @@ class TaskSingularVectors(Algorithm):
         silent = sum(1 for part in changes.parts if part.strength == 0 or not part.change.up.any())
         if silent == len(changes.parts):
             return Stack.of(None, changes.stacked().low_rank)
-        kept = max(1, min(changes.shape) // (len(changes.parts) - silent))
+        num_triples = max(1, min(changes.shape) // (len(changes.parts) - silent))
         lefts, sizes, rights = [], [], []
         for part in changes.parts:
             if part.strength == 0 or not part.change.up.any():
                 continue
             u, sigma, vh = thin_svd(part.change)
-            lefts.append(u[:, :kept])
-            sizes.append(part.strength * sigma[:kept])
-            rights.append(vh[:kept].T)
+            lefts.append(u[:, :num_triples])
+            sizes.append(part.strength * sigma[:num_triples])
+            rights.append(vh[:num_triples].T)
         left, right = nearest_orthonormal(torch.cat(lefts, 1)), nearest_orthonormal(torch.cat(rights, 1))
         return _mixed(left * torch.cat(sizes), right.T)
 
@@ -138,8 +138,8 @@ class KnotsTies(Algorithm):
         cores = core.split([change.rank for change in scaled], 1)
         side_by_side = torch.cat([part @ change.down.double() for part, change in zip(cores, scaled, strict=True)], 1)
         u, sigma, vh = torch.linalg.svd(side_by_side, full_matrices=False)
-        kept = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
+        rank = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
         # what is zero but for rounding must be zero: it would get a vote
-        each = vh[:kept].where(vh[:kept].abs() > _ROUNDING, 0.0).split(changes.shape[1], 1)
-        merged = elect_and_average([trim(rows, self.density) for rows in each])
-        return _mixed(left @ u[:, :kept] * sigma[:kept], merged)
+        coordinates = vh[:rank].where(vh[:rank].abs() > _ROUNDING, 0.0).split(changes.shape[1], 1)
+        merged = elect_and_average([trim(rows, self.density) for rows in coordinates])
+        return _mixed(left @ u[:, :rank] * sigma[:rank], merged)

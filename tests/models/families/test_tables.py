@@ -2,7 +2,7 @@
 
 import pytest
 
-from orthoplex.concepts.layer_table import layer_shapes, layer_table
+from orthoplex.concepts.layer_table import layer_table
 from orthoplex.models import FAMILIES, load_base
 from orthoplex.models.families import family_of
 from orthoplex.models.families.tables import FOLDER, table_text
@@ -22,7 +22,7 @@ def test_every_table_belongs_to_a_family():
 
 def test_a_table_has_the_layers_of_its_base():
     family = load_base("vignette").family
-    shapes = layer_shapes("vignette")
+    shapes = layer_table("vignette").versions["vignette"]
     linears = family.every_layer()
     assert {name: tuple(linear.weight.shape) for name, linear in linears.items()}.items() <= shapes.items()
     assert {len(shapes[name]) for name in shapes.keys() - linears.keys()} == {4}, "convolutions"
@@ -32,6 +32,7 @@ def test_a_table_has_the_layers_of_its_base():
     ("version", "width", "num_layers"), [("sd1", 768, 128), ("sd2", 1024, 128), ("sd2-v", 1024, 128)]
 )
 def test_published_versions(version, width, num_layers):
-    table, shapes = layer_table(version), layer_shapes(version)
+    table = layer_table(version)
+    shapes = table.versions[version]
     assert {shapes[layer][1] for layer in shapes if table.reads_features(layer)} == {width}
     assert sum(".attn" in layer for layer in shapes) == num_layers

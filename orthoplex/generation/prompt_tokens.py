@@ -1,4 +1,4 @@
-"""What a prompt may say: concept tokens are checked and spelled out in all their vectors."""
+"""Concept tokens in prompts: they are checked, and spelled out as all their vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     because the concept is all of its vectors.
 
     Args:
-        prompt: What the user wrote.
+        prompt: The prompt of the user.
         tokens: The concept tokens that the base knows now.
 
     Raises:
@@ -43,8 +43,8 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
         if number is not None and match[0] in tokens:
             raise PromptError(f"prompt names '{match[0]}', which is one vector of a concept; write <{name}>")
         if f"<{name}>" not in tokens or number is not None:
-            known = ", ".join(f"<{known}>" for known in concept_names(tokens)) or "none"
-            raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {known}")
+            names = ", ".join(f"<{other}>" for other in concept_names(tokens)) or "none"
+            raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {names}")
         return " ".join(_vectors(name, tokens))
 
     return _TOKEN.sub(spelled_out, contract_prompt(prompt, tokens))
@@ -54,7 +54,7 @@ def without_concepts(prompt: str, names: Sequence[str]) -> str:
     """Leave out the tokens of some concepts, such as those merged at strength 0: ``<anna> person`` is ``person``.
 
     Args:
-        prompt: What the user wrote.
+        prompt: The prompt of the user.
         names: Names of concepts.
     """
     for name in names:
@@ -63,10 +63,10 @@ def without_concepts(prompt: str, names: Sequence[str]) -> str:
 
 
 def contract_prompt(prompt: str, tokens: Sequence[str]) -> str:
-    """Write every full run ``<name> <name>_1 …`` as ``<name>``: what a diffusers pipeline expects, which expands it.
+    """Write every full run ``<name> <name>_1 …`` as ``<name>``, which a diffusers pipeline expands itself.
 
     Args:
-        prompt: What the user wrote, or of ``expand_prompt``.
+        prompt: The prompt of the user, or a result of ``expand_prompt``.
         tokens: The concept tokens that the base knows now.
     """
     for name in concept_names(tokens):

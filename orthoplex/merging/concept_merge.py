@@ -1,4 +1,4 @@
-"""Many concepts become one change per weight, without any model at hand."""
+"""Merging: many concepts become one change for every weight, without a model."""
 
 import logging
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from orthoplex.concepts import Concept, Recipe, Stack, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
-from orthoplex.merging.choice import AUTO, default_algorithm, heard
-from orthoplex.merging.inputs import InputGrams, stored_inputs
+from orthoplex.merging.choice import AUTO, active_concepts, default_algorithm
+from orthoplex.merging.input_grams import InputGrams, stored_inputs
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ class Merge:
     Attributes:
         layers: Layer name to its one change, float32; a stack knows which concept owns which columns, and its strength.
             ``scale`` is already in ``up``.
-        tokens: Token to what stands in its place; no strength changes it.
-        recipe: What was merged.
+        tokens: Name of a token to the token; no strength changes it.
+        recipe: The concepts, strengths and algorithm of the merge.
     """
 
     layers: Mapping[str, Stack]
@@ -49,9 +49,9 @@ def merge(
     """Bring concepts of one base together: ``ΔW = λ · algorithm(s_1 ΔW_1, …, s_k ΔW_k)`` for every weight.
 
     Concepts are stacked in the order of (name, content hash), so the order given changes no bit of the result. There
-    are no cross terms, and one concept at strength 1 and scale 1 comes back exactly. Concepts that share a slot, whose
-    directions therefore meet, or have slots of different partitions, are logged; so is a default that is a mere sum of
-    several.
+    are no cross terms, and a single concept at strength 1 and scale 1 is returned exactly. A warning is logged if
+    concepts share a slot, if their slots are of different partitions (in both cases directions may meet), and if the
+    default algorithm is a mere sum of several.
 
     Args:
         concepts: the concepts with their strengths ``s_i``. Strength 0 is the base: neither the concept's weights nor
@@ -60,8 +60,8 @@ def merge(
             ``sum`` is exact, ``ΔW = λ Σ_i s_i ΔW_i``.
         options: the algorithm's options; those that are missing take their defaults.
         scale: λ, the strength of the whole.
-        inputs: Gram matrices of the layers' inputs; data-aware algorithms need them, others take no notice. None takes
-            what the concepts and their base have stored of them.
+        inputs: Gram matrices of the layers' inputs; data-aware algorithms need them, others ignore them. None
+            takes the matrices that the concepts and their base have stored.
 
     Raises:
         ConfigurationError: when there is no concept, the algorithm or an option is unknown or not allowed, a strength
@@ -71,27 +71,27 @@ def merge(
     ordered = check_pairs(concepts)
     if algorithm == AUTO:
         algorithm, options = chosen_default(ordered, options)
-    way = check_options(algorithm=algorithm, options=options, scale=scale)
+    method = check_options(algorithm=algorithm, options=options, scale=scale)
     _check_bases([concept for concept, _ in ordered])
-    present = heard(ordered, scale)
+    present = active_concepts(ordered, scale)
     members = [concept for concept, _ in present]
     tokens = _collect_tokens(members)
     _log_shared_slots(members)
     used = None
-    if way.needs_inputs:
+    if method.needs_inputs:
         if inputs is None:
-            inputs = stored_inputs(members, algorithm=algorithm, with_foreign=way.needs_foreign)
+            inputs = stored_inputs(members, algorithm=algorithm, with_foreign=method.needs_foreign)
         used = inputs.only(concept.content_hash for concept in members)
-    merged = merge_layers(way, present, used)
+    merged = merge_layers(method, present, used)
     layers = {layer: change.scaled(float(scale)) for layer, change in merged.items()}
-    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used))
+    return Merge(layers, tokens, _recipe(ordered, algorithm, method, scale, used))
 
 
 def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept, float]]:
     """Return concepts with their strengths in the order of (name, content hash).
 
     Raises:
-        ConfigurationError: When there is none, something else, or a strength that is no finite number.
+        ConfigurationError: When the list is empty, an item is no pair, or a strength is not finite.
     """
     if not concepts:
         raise ConfigurationError("a merge of 0 concepts was asked for; at least 1 is allowed")
@@ -103,10 +103,10 @@ def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept
 def chosen_default(
     concepts: Sequence[tuple[Concept, float]], options: Mapping[str, object] | None
 ) -> tuple[str, Mapping[str, object]]:
-    """Return what ``"auto"`` stands for, and log why if several concepts are merely summed.
+    """Return the algorithm and options of ``"auto"``; log the reason if several concepts are merely summed.
 
     Raises:
-        ConfigurationError: When options are given, which would be those of another algorithm.
+        ConfigurationError: When options are given; ``"auto"`` chooses its own.
     """
     if options:
         raise ConfigurationError(
@@ -120,38 +120,38 @@ def chosen_default(
 
 
 def merge_layers(
-    way: Algorithm,
+    algorithm: Algorithm,
     concepts: Sequence[tuple[Concept, float]],
     inputs: InputGrams | None = None,
     *,
     only: Callable[[str], bool] | None = None,
 ) -> dict[str, Stack]:
-    """Bring the weights of concepts together, layer by layer, and nothing else; see ``merge``.
+    """Merge the weights of concepts, layer by layer, without their tokens; see ``merge``.
 
     Args:
-        way: The algorithm.
+        algorithm: The algorithm.
         concepts: The concepts with their strengths, in the order in which they are stacked.
         inputs: Gram matrices of the inputs of these layers, for algorithms that need them.
-        only: Whether a layer, by its name, is asked for; None asks for all.
+        only: Returns True for the names of layers to merge; None merges all.
     """
     return {
-        layer: way.merge(_weight_changes(layer, parts, len(concepts), inputs))
+        layer: algorithm.merge(_weight_changes(layer, parts, len(concepts), inputs))
         for layer, parts in _collect_layers(concepts).items()
         if not only or only(layer)
     }
 
 
 def check_options(*, algorithm: str, options: Mapping[str, object] | None = None, scale: float = 1.0) -> Algorithm:
-    """Refuse what ``merge`` would refuse, whatever the concepts are; returns the algorithm.
+    """Return the algorithm, and refuse options that ``merge`` would refuse for any concepts.
 
     Raises:
         ConfigurationError: when the algorithm or an option is unknown or not allowed, or the scale is no finite
             number.
     """
-    way = create_algorithm(algorithm, options)
+    method = create_algorithm(algorithm, options)
     if not _is_finite(scale):
         raise ConfigurationError(f"scale is {scale!r}; allowed are finite numbers")
-    return way
+    return method
 
 
 def _weight_changes(layer: str, parts: Sequence[Part], num_concepts: int, inputs: InputGrams | None) -> WeightChanges:
@@ -191,15 +191,15 @@ def _log_shared_slots(concepts: Sequence[Concept]) -> None:
                     slot,
                 )
     if len(owners) > 1:
-        told = "; ".join(
+        partitions = "; ".join(
             f"{', '.join(name for names in slots.values() for name in names)}: {partition}"
             for partition, slots in sorted(owners.items())
         )
-        _LOG.warning("concepts have slots of different partitions, so their changes may meet (%s)", told)
+        _LOG.warning("concepts have slots of different partitions, so their changes may meet (%s)", partitions)
 
 
 def _partition(adapter: Mapping[str, object]) -> str:
-    """What decides which directions a slot is; of one partition, slots of `half` meet by design, others never."""
+    """Describe the partition that slots belong to; different slots of one partition meet only with basis `half`."""
     if adapter.get("method") == "blockwise":
         return f"blockwise, blocks={adapter.get('blocks')}, slots={adapter.get('slots')}"
     size = f"slots={adapter.get('slots')}" if adapter.get("rank") == "proportional" else f"rank={adapter.get('rank')}"
@@ -247,13 +247,13 @@ def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[
 
 
 def _recipe(
-    ordered: Sequence[tuple[Concept, float]], algorithm: str, way: Algorithm, scale: float, inputs: InputGrams | None
+    ordered: Sequence[tuple[Concept, float]], algorithm: str, method: Algorithm, scale: float, inputs: InputGrams | None
 ) -> Recipe:
     return Recipe(
         base=ordered[0][0].manifest.base,
         concepts=tuple(replace(concept.recipe.concepts[0], strength=float(strength)) for concept, strength in ordered),
         algorithm=algorithm,
-        options=way.to_json(),
+        options=method.to_json(),
         inputs=None if inputs is None else inputs.content_hash,
         scale=float(scale),
     )

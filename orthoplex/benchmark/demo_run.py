@@ -7,22 +7,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orthoplex.benchmark.demo_pictures import Compared, DemoPictures, MergedConcepts
+from orthoplex.benchmark.demo_settings import LORA_BEST, OURS, VARIANTS, DemoSettings, DemoVariant
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import Gallery, duration, write_gallery
 from orthoplex.benchmark.gallery_sheet import write_combinations, write_sheet, write_strip
+from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.measurement import read_references
-from orthoplex.benchmark.report import machine
 from orthoplex.benchmark.sources import ConceptSource, sample_sources, shipped_concept
-from orthoplex.benchmark.stand import (
-    LORA_BEST,
-    OURS,
-    VARIANTS,
-    Compared,
-    DemoPictures,
-    DemoSettings,
-    DemoVariant,
-    MergedConcepts,
-)
 from orthoplex.benchmark.summary import Summary
 from orthoplex.benchmark.timed_merge import timed_merge
 from orthoplex.benchmark.workspace import Workspace
@@ -37,12 +29,12 @@ _LIVE_KINDS = ("person", "subject", "style")
 
 @dataclass(frozen=True)
 class DemoMaterial:
-    """What the demo is made of; by default all of it ships with the package.
+    """The base and the concepts of the demo; by default all of them ship with the package.
 
     Attributes:
         base: The base model.
         resolution: Side of the training pictures in pixels.
-        concepts: Where the concepts' pictures are.
+        concepts: The concepts and their pictures.
         shipped: (name, method) -> the concept's trained file, for the method of every variant.
         strip: Concepts of the small strip of pictures.
     """
@@ -63,9 +55,9 @@ def run_demo(
     second run is quick, and a stopped one goes on. Where the encoder's package is missing, the figures are left out.
 
     Args:
-        folder: Where the gallery goes.
+        folder: The folder of the gallery.
         work: Folder that remembers concepts, pictures and features.
-        settings: What is shown; default `DemoSettings()`.
+        settings: Options of the gallery; default `DemoSettings()`.
         material: Base and concepts; default what ships with the package.
 
     Raises:
@@ -127,10 +119,10 @@ def training_of(manifest: Manifest) -> TrainingConfig:
 
 def _live_concepts(settings: DemoSettings, material: DemoMaterial) -> tuple[str, ...]:
     names = [concept.name for concept in material.concepts]
-    for what, chosen in (("live concept", settings.live), ("concept of the strip", material.strip)):
+    for role, chosen in (("live concept", settings.live), ("concept of the strip", material.strip)):
         for name in chosen:
             if name not in names:
-                raise ConfigurationError(f"{what} is {name!r}; allowed: {', '.join(names)}")
+                raise ConfigurationError(f"{role} is {name!r}; allowed: {', '.join(names)}")
     firsts = (next((c.name for c in material.concepts if c.kind == kind), None) for kind in _LIVE_KINDS)
     return settings.live or tuple(name for name in firsts if name is not None)
 
@@ -171,7 +163,7 @@ def _merge_all(workspace: Workspace, variant: DemoVariant, paths: Mapping[str, P
     base = workspace.base
     concepts = {name: load_concept(path, base=base.identity) for name, path in paths.items()}
     pairs = [(concept, 1.0) for concept in concepts.values()]
-    merge, seconds = timed_merge(workspace, pairs, algorithm=variant.algorithm, kept=variant != OURS)
+    merge, seconds = timed_merge(workspace, pairs, algorithm=variant.algorithm, use_stored=variant != OURS)
     started = time.perf_counter()
     undo = base.fold(merge)
     seconds += time.perf_counter() - started
@@ -193,10 +185,11 @@ def _measure(demo: DemoPictures, pictures: Compared) -> tuple[tuple[Summary, ...
 
 
 def _in_words(summary: Summary) -> str:
-    kept = {
+    retentions = {
         "likeness": summary.alignment_retention,
         "recognition": summary.recognised_retention,
         "identity": summary.identity_retention,
     }
-    numbers = ", ".join(f"{what} {'-' if one is None else f'{one.value:.2f}'}" for what, one in kept.items())
+    values = {measure: "-" if interval is None else f"{interval.value:.2f}" for measure, interval in retentions.items()}
+    numbers = ", ".join(f"{measure} {value}" for measure, value in values.items())
     return f"{summary.variant}: kept of a concept alone: {numbers}"

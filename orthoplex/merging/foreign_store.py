@@ -1,8 +1,8 @@
-"""What a base's layers see of the text under foreign prompts: one matrix a base, computed once and stored.
+"""The Gram matrix of a base's text features under foreign prompts: computed once for a base, and stored.
 
-All keys and values of cross-attention see the same features of the text, so a base has one Gram matrix ``G₀ = E[x xᵀ]``
-of them. Whoever has the base at hand computes it; from then on merges of its concepts need no model. The embedded base
-brings its own.
+All keys and values of cross-attention read the same text features, so a base has one Gram matrix ``G₀ = E[x xᵀ]`` of
+them. It is computed the first time the base is loaded for a merge. Later merges of its concepts need no model. The
+embedded base brings its own.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ _NAME = "gram"
 
 @dataclass(frozen=True, eq=False)
 class ForeignGram:
-    """What layers that read the text see under a base's foreign prompts.
+    """The inputs of layers that read the text, under a base's foreign prompts.
 
     Attributes:
         gram: ``E[x xᵀ]``, ``(in, in)`` float32.
-        key: Stands for the prompts, and for what the base's words mean; see ``prompts_key``.
+        key: Identifies the prompts and the base's words; see ``prompts_key``.
     """
 
     gram: Tensor
@@ -35,7 +35,7 @@ class ForeignGram:
 
 
 def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
-    """Stand for prompts and the words that a base reads in them, which the base's hash leaves out.
+    """Return a key of prompts and of the words that a base reads in them; the base's hash leaves these words out.
 
     Args:
         prompts: The n prompts.
@@ -49,36 +49,36 @@ def prompts_key(prompts: Sequence[str], ids: Tensor, embeddings: Tensor) -> str:
 
 
 def stored_foreign_gram(base_hash: str, key: str | None = None) -> ForeignGram | None:
-    """Return what is stored for a base.
+    """Return the stored matrix of a base.
 
-    Bases of one hash may differ in what the hash leaves out, their words. Without a key, what is stored is returned
-    only if there is one such thing.
+    Bases of one hash may differ in their words, which the hash leaves out. Without a key, a matrix is returned only if
+    exactly one is stored.
 
     Args:
         base_hash: The hash of the base's identity.
-        key: See ``prompts_key``; None for callers that have no base at hand.
+        key: See ``prompts_key``; None for callers without a loaded base.
 
     Returns:
-        What is stored; None where nothing is, more than one thing is, or it is damaged.
+        The matrix and its key; None if none is stored, several are, or the file is damaged.
     """
     folder = cache_folder() / "foreign-inputs"
     paths = [_path(base_hash, key)] if key is not None else sorted(folder.glob(f"{base_hash}-*.safetensors"))
     read = (_read(path, base_hash) for path in (vignette.foreign_inputs_file(), *paths))
-    stored = {one.key: one for one in read if one is not None and key in (None, one.key)}
+    stored = {item.key: item for item in read if item is not None and key in (None, item.key)}
     return next(iter(stored.values())) if len(stored) == 1 else None
 
 
-def store_foreign_gram(base_hash: str, found: ForeignGram, path: Path | None = None) -> None:
-    """Store what a base answers; where that cannot be written, it is merely computed again the next time.
+def store_foreign_gram(base_hash: str, foreign: ForeignGram, path: Path | None = None) -> None:
+    """Store the matrix of a base; if the file cannot be written, the matrix is computed again the next time.
 
     Args:
         base_hash: The hash of the base's identity.
-        found: What is stored.
+        foreign: The matrix and its key.
         path: The file; None for the one in the user's cache folder.
     """
     with contextlib.suppress(OutputError):
-        file = _path(base_hash, found.key) if path is None else path
-        write_tensors({_NAME: found.gram}, file, {"base": base_hash, "key": found.key})
+        file = _path(base_hash, foreign.key) if path is None else path
+        write_tensors({_NAME: foreign.gram}, file, {"base": base_hash, "key": foreign.key})
 
 
 def _path(base_hash: str, key: str) -> Path:
@@ -88,9 +88,9 @@ def _path(base_hash: str, key: str) -> Path:
 def _read(path: Path, base_hash: str) -> ForeignGram | None:
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
-            if told.get("base") != base_hash or "key" not in told:
+            metadata = file.metadata() or {}
+            if metadata.get("base") != base_hash or "key" not in metadata:
                 return None
-            return ForeignGram(file.get_tensor(_NAME), told["key"])
+            return ForeignGram(file.get_tensor(_NAME), metadata["key"])
     except (OSError, SafetensorError):
         return None

@@ -16,13 +16,13 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation.heads import LinearHead
 
 TEXT_PREFIX = "A photo depicts "
-"""What stands before a prompt when its cosine with pictures is taken; Hessel et al. 2021, section 3."""
+"""Words before a prompt when its cosine with pictures is taken; Hessel et al. 2021, section 3."""
 WEIGHT = 2.5
-"""What the cosine is multiplied with, so that values spread over [0, 1]; Hessel et al. 2021, section 3."""
+"""Factor of the cosine, which spreads values over [0, 1]; Hessel et al. 2021, section 3."""
 
 
 def asked_for(prompt: str, names: Collection[str]) -> str | None:
-    """The one name that a prompt holds, word for word; None where it holds none or more than one.
+    """Return the name that a prompt holds word for word; None if it holds none or several.
 
     A name inside a longer one does not count: "a desert with cacti" asks for that, and not for "a desert". Capitals do
     not matter; punctuation parts words.
@@ -47,7 +47,7 @@ def asked_for(prompt: str, names: Collection[str]) -> str | None:
 
 
 def shows(head: LinearHead, features: Tensor, asked: str, *, among: Collection[str] | None = None) -> Tensor:
-    """Whether the asked-for name is the head's best one: `[argmax_c (W f_i + b)_c = asked]` for every picture.
+    """Return 1 for every picture whose best name is the asked-for one: `[argmax_c (W f_i + b)_c = asked]`.
 
     The mean is the share of pictures that show what was asked for. By chance a picture shows one of k names in `1/k`
     of the cases.
@@ -76,7 +76,7 @@ def shows(head: LinearHead, features: Tensor, asked: str, *, among: Collection[s
 
 
 def above_chance(right: Tensor, num_names: int) -> Tensor:
-    """What is left of a share when guessing among k names is taken off: `(x - 1/k) / (1 - 1/k)`.
+    """Return a share corrected for guessing among k names: `(x - 1/k) / (1 - 1/k)`.
 
     1 stays 1 and chance becomes 0, so that shares of choices among different numbers of names can be compared.
 
@@ -105,7 +105,7 @@ def text_scores(pictures: Tensor, texts: Tensor) -> Tensor:
         `(n,)` float64.
 
     Raises:
-        ConfigurationError: when the shapes do not belong together.
+        ConfigurationError: when the shapes do not fit.
 
     Source: Hessel et al., "CLIPScore", EMNLP 2021, equation in section 3; used so in Gu et al., "Mix-of-Show", 2023.
     """

@@ -4,74 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orthoplex.benchmark.demo_settings import LORA_BEST, LORA_SUM, OURS, VARIANTS, DemoSettings, DemoVariant
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.gallery import Combination, Row
-from orthoplex.benchmark.measurement import References, Shown, measure
-from orthoplex.benchmark.settings import EncoderSettings, PictureSettings
+from orthoplex.benchmark.gallery import CombinationRow, Row
+from orthoplex.benchmark.measurement import ConceptFeatures, References, measure
 from orthoplex.benchmark.sources import ConceptSource
 from orthoplex.benchmark.study import fill_prompts
 from orthoplex.benchmark.summary import Summary, summarise
 from orthoplex.benchmark.workspace import PictureSet, Workspace
-from orthoplex.concepts import KINDS, Concept
+from orthoplex.concepts import Concept
 from orthoplex.evaluation import Encoder
-from orthoplex.merging import AUTO, Merge, merge
+from orthoplex.merging import Merge, merge
 from orthoplex.training import with_article
-
-
-@dataclass(frozen=True)
-class DemoVariant:
-    """One way of training and merging all concepts.
-
-    Attributes:
-        name: Its name on the page and in `demo.json`.
-        method: Training method of the concept files.
-        algorithm: A name in `orthoplex.merging.ALGORITHMS`, or `auto` for the default of the concepts.
-    """
-
-    name: str
-    method: str
-    algorithm: str
-
-
-OURS = DemoVariant("Orthoplex", "orthogonal", AUTO)
-LORA_SUM = DemoVariant("plain LoRA, summed", "lora", "sum")
-LORA_BEST = DemoVariant("plain LoRA, merged by SSR", "lora", "ssr")
-"""SSR keeps most alignment of plain LoRA in merges of nine and of fifteen (results/how-many-lora.json)."""
-VARIANTS = (OURS, LORA_SUM, LORA_BEST)
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """Options of the demo.
-
-    Attributes:
-        live: Concepts that are trained now; empty takes the first person, subject and style.
-        prompts: Kind -> prompt of the pictures that are compared.
-        combinations: Prompts of several concepts: `{clara}` is the trigger of clara, `{person}` that of the next
-            person, and so on; a prompt that names a missing concept is left out.
-        pictures: How compared pictures are made; all of them are measured.
-        num_combined: Pictures of every combination.
-        num_shown: Pictures of every cell of the gallery.
-        encoder: Frozen features that pictures are measured in.
-    """
-
-    live: tuple[str, ...] = ()
-    prompts: Mapping[str, str] = field(default_factory=lambda: {name: kind.example for name, kind in KINDS.items()})
-    combinations: tuple[str, ...] = (
-        "{clara} on the left and {pip} on the right",
-        "{pip} in {piazza}",
-        "{clara} in {lolli}",
-        "{bruno}, {umbra}",
-        "{pip}, {viola}",
-        "{person} in {scene}, {style}",
-    )
-    pictures: PictureSettings = PictureSettings()
-    num_combined: int = 2
-    num_shown: int = 2
-    encoder: EncoderSettings = EncoderSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,25 +54,25 @@ class DemoPictures:
         settings = self.settings.pictures
         plain = [self._prompt(concept, with_article(concept.class_word)) for concept in self.concepts]
         base = yield from self.workspace.pictures(None, plain, settings, message="the base alone")
-        found = {(concept.name, "base"): pictures for concept, pictures in zip(self.concepts, base, strict=True)}
+        sets = {(concept.name, "base"): pictures for concept, pictures in zip(self.concepts, base, strict=True)}
         for variant, merged in variants.items():
             triggers = {concept.name: merged.concepts[concept.name].manifest.trigger for concept in self.concepts}
             prompts = [self._prompt(concept, triggers[concept.name]) for concept in self.concepts]
             message = f"{len(prompts)} concepts merged, {variant.name}"
-            together = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
-            for concept, prompt, pictures in zip(self.concepts, prompts, together, strict=True):
-                found[concept.name, f"{variant.name} merged"] = pictures
+            merged_sets = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
+            for concept, prompt, pictures in zip(self.concepts, prompts, merged_sets, strict=True):
+                sets[concept.name, f"{variant.name} merged"] = pictures
                 state = (concept.name, f"{variant.method} alone")
-                if state not in found:
+                if state not in sets:
                     alone = merge([(merged.concepts[concept.name], 1.0)])
                     message = f"{concept.name} alone, {variant.method}"
-                    (found[state],) = yield from self.workspace.pictures(alone, [prompt], settings, message=message)
-        return found
+                    (sets[state],) = yield from self.workspace.pictures(alone, [prompt], settings, message=message)
+        return sets
 
     def combined(self, variants: Merged) -> Generator[BenchmarkEvent, None, dict[DemoVariant, tuple[PictureSet, ...]]]:
         """Pictures that hold several concepts, by every variant."""
         settings = replace(self.settings.pictures, num_images=self.settings.num_combined)
-        found = {}
+        sets = {}
         for variant, merged in variants.items():
             called: dict[str, list[str]] = {}
             for concept in self.concepts:
@@ -134,8 +81,8 @@ class DemoPictures:
                     called.setdefault(name, []).append(trigger)
             prompts = combine_prompts(self.settings.combinations, called)
             message = f"several concepts at once, {variant.name}"
-            found[variant] = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
-        return found
+            sets[variant] = yield from self.workspace.pictures(merged.merge, prompts, settings, message=message)
+        return sets
 
     def summary(
         self, variant: DemoVariant, pictures: Compared, references: Mapping[str, References], encoder: Encoder
@@ -145,17 +92,17 @@ class DemoPictures:
         for concept in self.concepts:
             states = ("base", f"{variant.method} alone", f"{variant.name} merged")
             base, alone, merged = (self.workspace.features(pictures[concept.name, s], encoder) for s in states)
-            shown[concept.name] = Shown(base, alone, {size: merged}, {size: names - {concept.name}})
+            shown[concept.name] = ConceptFeatures(base, alone, {size: merged}, {size: names - {concept.name}})
         return summarise(measure(variant.name, 0, shown, references))
 
     def seconds_per_picture(self, pictures: Compared) -> float:
         """Mean seconds of a compared picture."""
-        sets = list({one.folder: one for one in pictures.values()}.values())
-        return sum(one.seconds for one in sets) / sum(len(one.files) for one in sets)
+        by_folder = {item.folder: item for item in pictures.values()}.values()  # states share sets
+        return sum(item.seconds for item in by_folder) / sum(len(item.files) for item in by_folder)
 
     def rows(self, folder: Path, live: Sequence[str], pictures: Compared) -> tuple[Row, ...]:
         """Copy every concept's pictures into the gallery's folder."""
-        shelf = _PictureFolder(folder, self.settings.num_shown)
+        picture_folder = _PictureFolder(folder, self.settings.num_shown)
         columns = {
             "alone": f"{OURS.method} alone",
             "merged": f"{OURS.name} merged",
@@ -168,9 +115,9 @@ class DemoPictures:
                 kind=concept.kind,
                 prompt=pictures[concept.name, columns["merged"]].prompt,
                 live=concept.name in live,
-                real=shelf.put(f"{concept.name}-real", concept.split().held_out),
+                real=picture_folder.put(f"{concept.name}-real", concept.split().held_out),
                 **{
-                    column: shelf.put(f"{concept.name}-{column}", pictures[concept.name, state].files)
+                    column: picture_folder.put(f"{concept.name}-{column}", pictures[concept.name, state].files)
                     for column, state in columns.items()
                 },
             )
@@ -179,16 +126,16 @@ class DemoPictures:
 
     def combinations(
         self, folder: Path, combined: Mapping[DemoVariant, Sequence[PictureSet]]
-    ) -> tuple[Combination, ...]:
+    ) -> tuple[CombinationRow, ...]:
         """Copy the pictures of several concepts into the gallery's folder."""
-        shelf = _PictureFolder(folder, self.settings.num_shown)
+        picture_folder = _PictureFolder(folder, self.settings.num_shown)
         sets = zip(*(combined[variant] for variant in VARIANTS), strict=True)
         return tuple(
-            Combination(
+            CombinationRow(
                 prompt=ours.prompt,
-                merged=shelf.put(f"combination-{number}-merged", ours.files),
-                lora_sum=shelf.put(f"combination-{number}-lora_sum", summed.files),
-                lora_best=shelf.put(f"combination-{number}-lora_best", best.files),
+                merged=picture_folder.put(f"combination-{number}-merged", ours.files),
+                lora_sum=picture_folder.put(f"combination-{number}-lora_sum", summed.files),
+                lora_best=picture_folder.put(f"combination-{number}-lora_best", best.files),
             )
             for number, (ours, summed, best) in enumerate(sets)
         )

@@ -5,7 +5,7 @@ import torch
 
 from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import InputGrams, merge, silence
+from orthoplex.merging import InputGrams, closed_form_erasure, merge
 from tests.pico import make_concept
 
 
@@ -23,11 +23,11 @@ def test_two_inputs_at_right_angles():
     both = LowRank(torch.tensor([[1.0]]), torch.tensor([[3.0, 5.0]]))
     own, foreign = torch.diag(torch.tensor([1.0, 0.0])), torch.diag(torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(
-        silence(both, own, foreign, weight=4.0).delta(), torch.tensor([[3.0, 0.0]]), atol=1e-2, rtol=0
+        closed_form_erasure(both, own, foreign, weight=4.0).delta(), torch.tensor([[3.0, 0.0]]), atol=1e-2, rtol=0
     )
     mixed = torch.eye(2)  # e₁ is as often an own input: 5 · 1 / (1 + 4)
     torch.testing.assert_close(
-        silence(both, mixed, foreign, weight=4.0).delta(), torch.tensor([[3.0, 1.0]]), atol=1e-2, rtol=0
+        closed_form_erasure(both, mixed, foreign, weight=4.0).delta(), torch.tensor([[3.0, 1.0]]), atol=1e-2, rtol=0
     )
 
 
@@ -35,7 +35,7 @@ def test_no_other_change_is_better():
     """The gradient of E‖ΔW'x − ΔWx‖² + w E₀‖ΔW'x‖² is zero there."""
     generator = torch.Generator().manual_seed(0)
     before, own, foreign = change(generator), gram(generator), gram(generator)
-    after = silence(before, own, foreign, weight=3.0, ridge=0.0).delta().double()
+    after = closed_form_erasure(before, own, foreign, weight=3.0, ridge=0.0).delta().double()
     gradient = (after - before.delta().double()) @ own + 3.0 * after @ foreign
     assert gradient.abs().max() < 1e-4 * before.delta().abs().max()
 
@@ -43,7 +43,7 @@ def test_no_other_change_is_better():
 def test_weight_zero_changes_nothing():
     generator = torch.Generator().manual_seed(1)
     before = change(generator)
-    after = silence(before, gram(generator), gram(generator), weight=0.0, ridge=0.0)
+    after = closed_form_erasure(before, gram(generator), gram(generator), weight=0.0, ridge=0.0)
     torch.testing.assert_close(after.delta(), before.delta(), atol=1e-4, rtol=1e-4)
     assert after.rank == before.rank
 
@@ -59,14 +59,14 @@ def test_it_is_least_squares_for_one_concept(pico):
         inputs=InputGrams({concept.content_hash: grams}, foreign),
     )
     for layer, part in concept.layers.items():
-        found = silence(part, grams[layer], foreign[layer], weight=7.0)
+        found = closed_form_erasure(part, grams[layer], foreign[layer], weight=7.0)
         torch.testing.assert_close(found.delta(), merged.layers[layer].delta(), atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("width", "weight", "message"), [(5, 1.0, r"\(5, 5\).*\(6, 6\)"), (6, -1.0, "weight of silence is -1")]
+    ("width", "weight", "message"), [(5, 1.0, r"\(5, 5\).*\(6, 6\)"), (6, -1.0, "weight of erasure is -1")]
 )
 def test_what_does_not_fit_is_refused(width, weight, message):
     generator = torch.Generator().manual_seed(3)
     with pytest.raises(ConfigurationError, match=message):
-        silence(change(generator), gram(generator, width), gram(generator, width), weight=weight)
+        closed_form_erasure(change(generator), gram(generator, width), gram(generator, width), weight=weight)

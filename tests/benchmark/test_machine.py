@@ -1,6 +1,6 @@
 """Tables, charts and sheets."""
 
-from orthoplex.benchmark.report import machine
+from orthoplex.benchmark.machine import machine
 from orthoplex.files import markdown_table
 
 

@@ -1,4 +1,4 @@
-"""Text alignment of an experiment: what of a prompt can be read off pictures, and with what."""
+"""Readers of text alignment: they compare pictures with the part of a prompt besides the concept."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from orthoplex.models import Base
 from orthoplex.training import insert_trigger, read_caption_table, with_article
 
 FACTORS = ("scene", "style")
-"""What heads read; a concept that is itself one of them is not asked for it."""
+"""Factors that heads read; a concept that is itself such a factor is not read for it."""
 
 
 class TextReader(ABC):
-    """Reads off pictures what their prompt asks for besides the concept.
+    """Reads off pictures if they show the rest of their prompt, besides the concept.
 
     Attributes:
-        name: How it reads, for reports.
-        encoder: Whose features it reads.
+        name: The method of reading, for reports.
+        encoder: The encoder of the features it reads.
     """
 
     name: str
@@ -46,9 +46,9 @@ class TextReader(ABC):
 
     @abstractmethod
     def values(self, features: Tensor, template: str, source: ConceptSource) -> tuple[Tensor, Tensor | None] | None:
-        """What every picture shows of what was asked for, `(n,)`; None where nothing was that can be read.
+        """Return the alignment of every picture with its prompt, `(n,)`; None if the prompt asks for nothing readable.
 
-        The second is the same among the names that are asked for at all, chance taken off; None where that is one.
+        The second tensor is the same among the names that prompts ask for, chance taken off; None for a single name.
 
         Args:
             features: `(n, d)` of the pictures of one prompt.
@@ -59,24 +59,24 @@ class TextReader(ABC):
     def mean(
         self, sets: Sequence[PictureSet], templates: Sequence[str], source: ConceptSource, workspace: Workspace
     ) -> TextValue | None:
-        """The mean over the pictures of all prompts that ask for something; None where none does.
+        """Return the mean over the pictures of all prompts that ask for something; None without such prompts.
 
         Args:
             sets: The pictures, one set for each template in turn, once or several times over.
             templates: The prompts, with a placeholder in the concept's place.
             source: The concept.
-            workspace: Where features are kept.
+            workspace: The work folder that stores features.
         """
-        found = [
+        readings = [
             self.values(workspace.features(pictures, self.encoder), template, source)
             for template, pictures in zip(cycle(templates), sets, strict=False)
         ]
-        return _mean([one for one in found if one is not None])
+        return _mean([reading for reading in readings if reading is not None])
 
     def real(self, source: ConceptSource) -> float | None:
-        """What all real pictures of a concept show of what their captions ask for; None where they ask for nothing.
+        """Return the alignment of a concept's real pictures with their captions; None if they ask for nothing readable.
 
-        This is as much as can be read off pictures of this concept: a painting style may hide scenes from any reader.
+        It is the upper limit for this concept: a painting style may hide scenes from any reader.
         """
         split = source.split()
         table = {row.file_name: row.text for row in read_caption_table(source.folder / "metadata.jsonl")}
@@ -91,15 +91,15 @@ class TextReader(ABC):
             return None
         features = self.encoder.encode(open_pictures(list(captions)))
         rows = zip(features.split(1), captions.values(), strict=True)
-        found = [self.values(row, template, source) for row, template in rows]
-        value = _mean([one for one in found if one is not None])
+        readings = [self.values(row, template, source) for row, template in rows]
+        value = _mean([reading for reading in readings if reading is not None])
         return value.text if value else None
 
 
-def _mean(found: Sequence[tuple[Tensor, Tensor | None]]) -> TextValue | None:
-    if not found:
+def _mean(readings: Sequence[tuple[Tensor, Tensor | None]]) -> TextValue | None:
+    if not readings:
         return None
-    values, choices = [one for one, _ in found], [one for _, one in found if one is not None]
+    values, choices = [value for value, _ in readings], [choice for _, choice in readings if choice is not None]
     return TextValue(float(cat(values).mean()), float(cat(choices).mean()) if choices else None)
 
 
@@ -112,7 +112,7 @@ class HeadReader(TextReader):
 
     Args:
         heads: Factor -> its head.
-        encoder: Whose features the heads read.
+        encoder: The encoder of the features that the heads read.
         prompts: Kind -> prompts of the measured kinds; `TextValue.choice` chooses among the names they ask for.
 
     Raises:
@@ -165,7 +165,7 @@ class ClipReader(TextReader):
 
 
 def text_reader(encoder: Encoder, base: Base, prompts: Mapping[str, Sequence[str]]) -> TextReader | None:
-    """How text alignment is read with an encoder on a base.
+    """Return the reader of text alignment of an encoder on a base.
 
     CLIP reads it on any base. With MobileNet, heads do on a base that brings them, whose scenes and styles they know,
     on features of the layer and size that they were fitted on; None on other bases, and with other encoders.

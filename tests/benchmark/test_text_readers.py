@@ -13,7 +13,7 @@ from orthoplex import vignette
 from orthoplex.benchmark import ConceptSource
 from orthoplex.benchmark.measurement import TextValue
 from orthoplex.benchmark.settings import EncoderSettings
-from orthoplex.benchmark.text import ClipReader, HeadReader, text_reader
+from orthoplex.benchmark.text_readers import ClipReader, HeadReader, text_reader
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import ClipEncoder, LinearHead
 from orthoplex.models.brought import brought_by_vignette

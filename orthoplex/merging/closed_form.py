@@ -1,4 +1,4 @@
-"""Erasure in closed form: a change that is there already is made silent where its concept is not."""
+"""Erasure in closed form: a trained change becomes nearly zero on prompts without its concept."""
 
 import math
 
@@ -9,30 +9,32 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.data_aware import solve_damped
 
 
-def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, ridge: float = 1e-4) -> LowRank:
-    """Return the change that says the same on a concept's own inputs, and as little as can be on foreign ones.
+def closed_form_erasure(
+    change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, ridge: float = 1e-4
+) -> LowRank:
+    """Return a change with the same effect on a concept's own inputs and the least effect on foreign inputs.
 
     ``argmin_ΔW' E‖ΔW' x − ΔW x‖² + weight · E₀‖ΔW' x‖² + ε‖ΔW'‖² = ΔW G (G + weight · G₀ + εI)⁻¹`` with
-    ``G = E[x xᵀ]`` over own inputs and ``G₀`` over foreign ones. ``up`` stays, ``down`` becomes ``down G (…)⁻¹``: no
-    rank is added, and whatever the rows of ``down`` were before, they are not any more. It is least squares for one
-    concept (see ``LeastSquares``), and so what gradient fusion (Gu et al., Mix-of-Show, arXiv 2305.18292) does at
-    a merge, done before any: a sum of such changes needs no data.
+    ``G = E[x xᵀ]`` over own inputs and ``G₀`` over foreign ones. ``up`` stays, and ``down`` becomes
+    ``down G (…)⁻¹``. The rank stays; the rows of ``down`` are no longer orthonormal. The formula is ``LeastSquares``
+    for a single concept, hence gradient fusion (Gu et al., Mix-of-Show, arXiv 2305.18292) applied before any merge.
+    A sum of such changes needs no data.
 
     Args:
         change: ``ΔW``, of shape ``(out, in)``.
         own: G ``(in, in)``.
         foreign: G₀ ``(in, in)``.
-        weight: How much silence counts against the concept's own inputs; from 0, finite.
+        weight: Weight of the foreign inputs against the concept's own; from 0, finite.
         ridge: ε, as a share of the mean diagonal of ``G + weight · G₀``; below 1e-6 counts as 1e-6.
 
     Returns:
         Factors of the same rank, float32.
 
     Raises:
-        ConfigurationError: When the weight is negative or the shapes do not belong together.
+        ConfigurationError: When the weight is negative or the shapes do not fit.
     """
     if not 0 <= weight < math.inf:
-        raise ConfigurationError(f"the weight of silence is {weight}; allowed are finite numbers from 0")
+        raise ConfigurationError(f"the weight of erasure is {weight}; allowed are finite numbers from 0")
     width = change.shape[1]
     for gram in (own, foreign):
         if tuple(gram.shape) != (width, width):

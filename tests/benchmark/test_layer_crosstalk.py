@@ -8,7 +8,12 @@ import torch
 
 from orthoplex.adapters import LowRank
 from orthoplex.benchmark import sections
-from orthoplex.benchmark.crosstalk import CrosstalkSummary, measure_crosstalk, rank_correlation, summarise_crosstalk
+from orthoplex.benchmark.layer_crosstalk import (
+    CrosstalkSummary,
+    measure_crosstalk,
+    rank_correlation,
+    summarise_crosstalk,
+)
 from orthoplex.benchmark.measurement import Measurement
 from orthoplex.benchmark.sections import crosstalk_section, silence_chart
 from orthoplex.concepts import BaseIdentity, Concept, Manifest

@@ -13,7 +13,7 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import ALGORITHMS, AUTO, InputGrams, foreign, merge, stored_gram
+from orthoplex.merging import ALGORITHMS, AUTO, InputGrams, foreign_store, merge, stored_gram
 from tests.pico import tokens_of, vectors_of
 
 BASE = BaseIdentity(family="vignette", hash="ab" * 32, name="vignette")
@@ -143,15 +143,15 @@ def test_a_concept_at_strength_zero_is_as_if_it_was_not_there(algorithm):
 def test_unasked_it_does_what_the_command_line_does_where_all_is_stored(tmp_path, monkeypatch):
     rows = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)).half()
     pairs = [(replace(one, layers={KEY: one.layers[KEY]}, inputs=rows), 1.0) for one in (ANNA, REX)]
-    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path)
     with pytest.raises(ConfigurationError, match=r"there is none of base 'vignette' \(abababababab\) under foreign"):
         merge(pairs)
-    foreign.store_foreign_gram(BASE.hash, foreign.ForeignGram(gram(9, 2), "key"))
+    foreign_store.store_foreign_gram(BASE.hash, foreign_store.ForeignGram(gram(9, 2), "key"))
     merged = merge(pairs)
     assert (merged.recipe.algorithm, merged.recipe.options["foreign"]) == ("least-squares", 3.0)
     inputs = InputGrams(
         {one.content_hash: {KEY: stored_gram(rows)} for one, _ in pairs},
-        {KEY: foreign.stored_foreign_gram(BASE.hash).gram},
+        {KEY: foreign_store.stored_foreign_gram(BASE.hash).gram},
     )
     told = merge(pairs, algorithm="least-squares", options={"foreign": 3.0}, inputs=inputs)
     assert torch.equal(merged.layers[KEY].delta(), told.layers[KEY].delta())
@@ -166,19 +166,19 @@ def test_unasked_it_does_what_the_command_line_does_where_all_is_stored(tmp_path
 
 
 def test_a_damaged_store_counts_as_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign, "cache_folder", lambda: tmp_path)
-    foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(9, 2), "key"))
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path)
+    foreign_store.store_foreign_gram("ef" * 32, foreign_store.ForeignGram(gram(9, 2), "key"))
     (file,) = (tmp_path / "foreign-inputs").iterdir()
-    assert foreign.stored_foreign_gram("ef" * 32).key == "key"
-    foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(8, 2), "other words"))
-    assert foreign.stored_foreign_gram("ef" * 32) is None  # which of both is meant?
-    assert torch.equal(foreign.stored_foreign_gram("ef" * 32, "other words").gram, gram(8, 2))
-    assert foreign.stored_foreign_gram("ef" * 32, "neither") is None
-    foreign._path("ef" * 32, "other words").unlink()
+    assert foreign_store.stored_foreign_gram("ef" * 32).key == "key"
+    foreign_store.store_foreign_gram("ef" * 32, foreign_store.ForeignGram(gram(8, 2), "other words"))
+    assert foreign_store.stored_foreign_gram("ef" * 32) is None  # which of both is meant?
+    assert torch.equal(foreign_store.stored_foreign_gram("ef" * 32, "other words").gram, gram(8, 2))
+    assert foreign_store.stored_foreign_gram("ef" * 32, "neither") is None
+    foreign_store._path("ef" * 32, "other words").unlink()
     file.write_bytes(file.read_bytes()[:40])
-    assert foreign.stored_foreign_gram("ef" * 32) is None
-    monkeypatch.setattr(foreign, "cache_folder", lambda: file)  # a file: nothing can be stored in it
-    foreign.store_foreign_gram("ef" * 32, foreign.ForeignGram(gram(9, 2), "key"))
+    assert foreign_store.stored_foreign_gram("ef" * 32) is None
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: file)  # a file: nothing can be stored in it
+    foreign_store.store_foreign_gram("ef" * 32, foreign_store.ForeignGram(gram(9, 2), "key"))
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16))

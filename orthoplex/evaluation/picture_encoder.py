@@ -1,4 +1,4 @@
-"""Pictures to vectors: what every encoder has in common."""
+"""The base class of encoders, which turn pictures into vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_PICTURE = 4096
 class Encoder(ABC):
     """Frozen features of pictures: `f(x) = v/|v|`, one unit row a picture.
 
-    A row of zeros says that nothing was found that could be compared (no face): its cosine with everything is 0, and
+    A row of zeros is a picture without features (no face in it): its cosine with everything is 0, and
     the formulas never take it for a concept.
 
     Args:
@@ -43,11 +43,11 @@ class Encoder(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What identifies these features, for caches and reports; it can be part of a file's name."""
+        """The identity of these features, for caches and reports; it can be part of a file's name."""
 
     @abstractmethod
     def vectors(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """What the network says of one batch, `(n, d)`, not yet of unit length; n is 1 or more."""
+        """Return the network's features of one batch, `(n, d)`, before they get unit length; n is 1 or more."""
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -57,7 +57,7 @@ class Encoder(ABC):
             pictures: Any sizes and modes.
 
         Returns:
-            `(n, d)` float32 with rows of length 1, or 0 where nothing was found; `(0, d)` for no pictures.
+            `(n, d)` float32 with rows of length 1, or 0 for a picture without features; `(0, d)` for no pictures.
         """
         if not pictures:
             return self.vectors([Image.new("RGB", (32, 32))])[:0].float()

@@ -1,4 +1,4 @@
-"""How pictures are read, everywhere: those a concept is trained on and those it is measured with."""
+"""Reading of pictures, for training and for measurements alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from orthoplex.errors import DatasetError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""What the names of a concept's pictures end with; upper case is as good."""
+"""Suffixes of a concept's pictures; upper case counts too."""
 
 
 def picture_files(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Several concepts in one picture: which are put together, and whether every one of them is recognised there."""
+"""Pictures of several concepts: their combinations, and the recognition of every concept in them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ THINGS = tuple(name for name, kind in KINDS.items() if kind.is_thing)
 
 
 @dataclass(frozen=True)
-class Together:
+class GroupPictures:
     """A table `[[together]]` of an experiment: pictures of several concepts.
 
     Attributes:
-        name: What the table is called.
+        name: Name of the table.
         kinds: Kinds of the concepts in a picture: `{1}` in a prompt is a concept of the first kind, and so on.
         prompts: Prompts; each has `{1}`, `{2}`, … once.
-        draws: How many different combinations of concepts are pictured.
-        seed: Decides which.
+        draws: The number of different combinations of concepts.
+        seed: Seed of the draw.
         companions: How many concepts more are in the merge, drawn from all others.
     """
 
@@ -67,11 +67,11 @@ class Together:
 
     @property
     def alone(self) -> bool:
-        """Whether one thing only is looked for in a picture."""
+        """True if a picture shows only one thing that stands in a place."""
         return sum(kind in THINGS for kind in self.kinds) == 1
 
     def fill(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The prompts with what the concepts are called in their places."""
+        """Return the prompts with the concepts' names in their places."""
         filled = []
         for prompt in self.prompts:
             for place, name in enumerate(names, start=1):
@@ -93,7 +93,7 @@ class Combination:
     members: tuple[str, ...]
 
 
-def combinations(table: Together, concepts: Sequence[ConceptSource]) -> tuple[Combination, ...]:
+def combinations(table: GroupPictures, concepts: Sequence[ConceptSource]) -> tuple[Combination, ...]:
     """Draw combinations, no two alike, in which every concept comes about equally often.
 
     Args:
@@ -110,10 +110,10 @@ def combinations(table: Together, concepts: Sequence[ConceptSource]) -> tuple[Co
             f"together {table.name!r} has draws = {table.draws}; allowed: 1 to {len(possible)}, the combinations of "
             f"{', '.join(table.kinds)} that there are"
         )
-    strangers = len(concepts) - len(table.kinds)
-    if table.companions > strangers:
+    num_others = len(concepts) - len(table.kinds)
+    if table.companions > num_others:
         raise ConfigurationError(
-            f"together {table.name!r} has companions = {table.companions}; allowed: 0 to {strangers}, the others"
+            f"together {table.name!r} has companions = {table.companions}; allowed: 0 to {num_others}, the others"
         )
     # of kinds, not of the table's name: tables that differ in their companions alone picture the same combinations
     rng = random.Random(f"{table.seed}/{'/'.join(table.kinds)}")
@@ -130,7 +130,7 @@ def combinations(table: Together, concepts: Sequence[ConceptSource]) -> tuple[Co
 
 
 @dataclass(frozen=True)
-class TogetherMeasurement:
+class GroupMeasurement:
     """The numbers of one combination, variant and seed.
 
     Attributes:
@@ -169,17 +169,17 @@ class Views:
         return self.features if alone else self.features[1:]
 
 
-def measure_together(
-    table: Together,
+def measure_groups(
+    table: GroupPictures,
     variant: str,
     seed: int,
-    found: Mapping[Combination, tuple[Views, Views]],
+    views: Mapping[Combination, tuple[Views, Views]],
     impostors: Mapping[tuple[str, ...], Views],
     references: Mapping[str, References],
     words: Mapping[str, str],
     *,
     identity_cosine: float | None = None,
-) -> list[TogetherMeasurement]:
+) -> list[GroupMeasurement]:
     """Measure the combinations of one table.
 
     A concept is recognised in a view of a picture when it is the nearest of its kind there (centroid of the training
@@ -190,7 +190,7 @@ def measure_together(
         table: The table.
         variant: The variant's name.
         seed: The training seed.
-        found: Combination -> features of its pictures, and of the base's.
+        views: Combination -> features of its pictures, and of the base's.
         impostors: Class words, one for each place -> features of other pictures by the base of the prompts with them.
         references: Concept -> features of its real pictures.
         words: Concept -> its class word.
@@ -200,10 +200,10 @@ def measure_together(
         (place, name): _threshold(table, place, name, impostors, references, words)
         if identity_cosine is None
         else identity_cosine
-        for place, name in {role for combination in found for role in enumerate(combination.shown)}
+        for place, name in {role for combination in views for role in enumerate(combination.shown)}
     }
     rows = []
-    for combination, (pictures, base) in found.items():
+    for combination, (pictures, base) in views.items():
         judged, by_chance = (
             [
                 _judged(views.of(kind, alone=table.alone), name, references, thresholds[place, name])
@@ -212,7 +212,7 @@ def measure_together(
             for views in (pictures, base)
         )
         rows.append(
-            TogetherMeasurement(
+            GroupMeasurement(
                 table=table.name,
                 variant=variant,
                 seed=seed,
@@ -228,7 +228,7 @@ def measure_together(
 
 
 def _threshold(
-    table: Together,
+    table: GroupPictures,
     place: int,
     name: str,
     impostors: Mapping[tuple[str, ...], Views],
@@ -238,8 +238,8 @@ def _threshold(
     """A concept's threshold in one of a prompt's places, on the base's pictures with its class word there."""
     others = [
         pictures.of(table.kinds[place], alone=table.alone)
-        for told, pictures in impostors.items()
-        if told[place] == words[name]
+        for class_words, pictures in impostors.items()
+        if class_words[place] == words[name]
     ]
     own = _gallery_scores(torch.cat(others, dim=1), {name: references[name].training})[..., 0]
     return identity_threshold(own.amax(0))
@@ -286,7 +286,7 @@ def _every(judged: Sequence[tuple[Tensor, Tensor]], kinds: Sequence[str]) -> Ten
 
 
 @dataclass(frozen=True)
-class TogetherSummary:
+class GroupSummary:
     """One table and variant over all combinations and seeds, with 95 % bootstrap intervals.
 
     Attributes:
@@ -308,8 +308,8 @@ class TogetherSummary:
     base_all_recognised: Interval
 
 
-def summarise_together(rows: Sequence[TogetherMeasurement], kinds: Sequence[str]) -> TogetherSummary:
-    """Bring together the measurements of one table and variant: every combination once for every seed.
+def summarise_groups(rows: Sequence[GroupMeasurement], kinds: Sequence[str]) -> GroupSummary:
+    """Summarise the measurements of one table and variant: every combination once for every seed.
 
     Args:
         rows: The measurements.
@@ -322,14 +322,14 @@ def summarise_together(rows: Sequence[TogetherMeasurement], kinds: Sequence[str]
     if len(owners) != 1:
         raise ConfigurationError(f"a summary of {len(owners)} tables and variants {owners} was asked for; allowed: 1")
 
-    def interval(value: Callable[[TogetherMeasurement], float]) -> Interval:
+    def interval(value: Callable[[GroupMeasurement], float]) -> Interval:
         values = seed_table([(row.shown, row.seed, value(row)) for row in rows], "combinations")
         return crossed_interval(values, sorted({row.shown for row in rows}), kinds)
 
-    def intervals(values: Callable[[TogetherMeasurement], tuple[float, ...]]) -> tuple[Interval, ...]:
+    def intervals(values: Callable[[GroupMeasurement], tuple[float, ...]]) -> tuple[Interval, ...]:
         return tuple(interval(lambda row, place=place: values(row)[place]) for place in range(len(rows[0].shown)))
 
-    return TogetherSummary(
+    return GroupSummary(
         table=owners[0][0],
         variant=owners[0][1],
         recognised=intervals(lambda row: row.recognised),

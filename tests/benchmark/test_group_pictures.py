@@ -5,16 +5,16 @@ import torch
 from PIL import Image
 
 from orthoplex.benchmark import ConceptSource
-from orthoplex.benchmark.measurement import References
-from orthoplex.benchmark.together import (
+from orthoplex.benchmark.group_pictures import (
     Combination,
-    Together,
-    TogetherMeasurement,
+    GroupMeasurement,
+    GroupPictures,
     Views,
     combinations,
-    measure_together,
-    summarise_together,
+    measure_groups,
+    summarise_groups,
 )
+from orthoplex.benchmark.measurement import References
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import halves
 
@@ -53,7 +53,7 @@ NOTHING = views((), (), ())
 
 def table(**changes):
     values = {"name": "pairs", "kinds": ("person", "subject"), "prompts": ("{1} and {2}",), "draws": 1}
-    return Together(**{**values, **changes})
+    return GroupPictures(**{**values, **changes})
 
 
 def test_prompts_are_filled_by_place():
@@ -128,7 +128,7 @@ def measured(references, pictures, base=NOTHING, **changes):
         shown = ("rex", "oil")
     combination = Combination(shown, shown)
     told = tuple(KINDS[name] for name in shown)
-    (row,) = measure_together(settings, "v", 0, {combination: (pictures, NOTHING)}, {told: base}, references, KINDS)
+    (row,) = measure_groups(settings, "v", 0, {combination: (pictures, NOTHING)}, {told: base}, references, KINDS)
     return row
 
 
@@ -178,11 +178,11 @@ def test_impostors_have_the_concepts_own_class_word(references):
     }
     person = words["anna"]
     impostors = {(person, "dog"): dog, (person, "rocket"): NOTHING}
-    first, _ = measure_together(settings, "v", 0, found, impostors, references, words)
+    first, _ = measure_groups(settings, "v", 0, found, impostors, references, words)
     assert first.recognised == (0.0, 0.0)
     swapped = {(person, "dog"): NOTHING, (person, "rocket"): dog}  # a rocket like rex does not matter to rex
-    assert measure_together(settings, "v", 0, found, swapped, references, words)[0].recognised == (0.0, 1.0)
-    first, _ = measure_together(settings, "v", 0, found, impostors, references, words, identity_cosine=0.5)
+    assert measure_groups(settings, "v", 0, found, swapped, references, words)[0].recognised == (0.0, 1.0)
+    first, _ = measure_groups(settings, "v", 0, found, impostors, references, words, identity_cosine=0.5)
     assert first.recognised == (0.0, 1.0)  # a published threshold judges instead
 
 
@@ -190,17 +190,17 @@ PAIR = ("person", "subject")
 
 
 def measurement(shown, seed, share):
-    return TogetherMeasurement("pairs", "v", seed, shown, (share, 1.0), (0.5, 0.5), share, (0.1, 0.1), 0.0)
+    return GroupMeasurement("pairs", "v", seed, shown, (share, 1.0), (0.5, 0.5), share, (0.1, 0.1), 0.0)
 
 
 def test_a_summary_is_over_combinations_and_seeds():
     rows = [measurement(("a", "b"), seed, share) for seed, share in enumerate((0.25, 0.75))]
     rows += [measurement(("a", "c"), seed, 1.0) for seed in range(2)]
-    summary = summarise_together(rows, PAIR)
+    summary = summarise_groups(rows, PAIR)
     assert summary.all_recognised.value == pytest.approx(0.75)
     assert summary.all_recognised.low < 0.75 < summary.all_recognised.high
     assert [part.value for part in summary.recognised] == pytest.approx([0.75, 1.0])
     with pytest.raises(ConfigurationError, match="3 measurements of 2 combinations and 2 seeds"):
-        summarise_together(rows[:3], PAIR)
+        summarise_groups(rows[:3], PAIR)
     with pytest.raises(ConfigurationError, match="a summary of 0 tables"):
-        summarise_together([], PAIR)
+        summarise_groups([], PAIR)

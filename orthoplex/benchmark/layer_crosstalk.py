@@ -1,4 +1,4 @@
-"""What each concept's change does to the others' inputs, layer by layer, and whether what is lost goes with it."""
+"""Crosstalk of the concepts of a merge, layer by layer, and its correlation with the loss of alignment."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def measure_crosstalk(
 
 
 def _rest(owners: Sequence[Concept], group: Sequence[str], concept: Concept, layer: str) -> LowRank | None:
-    """What the others of a group add to a layer together; None where nobody does."""
+    """Return the sum of the other members' changes of a layer; None if no other member changes it."""
     others = [_plain(other, layer) for other in owners if other is not concept and other.name in group]
     return LowRank.stack(others) if others else None
 
@@ -105,17 +105,20 @@ def _shared(owners: Sequence[Concept], layer: str) -> dict[str, tuple[float, flo
     Of concepts only that have fewer directions than the weight.
     """
     changes = {concept.name: concept.layers[layer] for concept in owners}
-    found: dict[str, list[tuple[float, float]]] = {
+    pairs_of: dict[str, list[tuple[float, float]]] = {
         name: [] for name, change in changes.items() if change.rank < min(change.shape)
     }
     for first, second in combinations(changes, 2):
-        if narrow := [name for name in (first, second) if name in found]:
+        if narrow := [name for name in (first, second) if name in pairs_of]:
             downs, (_, width) = [changes[name].down for name in (first, second)], changes[first].shape
             ranks = [len(down) for down in downs]
             value = min(ranks) * overlap(downs[0], downs[1]) ** 2
             for name in narrow:
-                found[name].append((value, ranks[0] * ranks[1] / width))
-    return {name: (_mean([value for value, _ in pairs]), _mean([n for _, n in pairs])) for name, pairs in found.items()}
+                pairs_of[name].append((value, ranks[0] * ranks[1] / width))
+    return {
+        name: (_mean([value for value, _ in pairs]), _mean([expected for _, expected in pairs]))
+        for name, pairs in pairs_of.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -144,10 +147,10 @@ class CrosstalkSummary:
 def summarise_crosstalk(
     rows: Sequence[LayerCrosstalk], measurements: Sequence[Measurement]
 ) -> tuple[CrosstalkSummary, ...]:
-    """Bring together all variants, layer by layer.
+    """Summarise all variants, layer by layer.
 
     Args:
-        rows: What was measured.
+        rows: The measurements.
         measurements: Of merges of one size; what a concept lost there is `single_alignment - merged_alignment`.
     """
     lost = {(row.variant, row.seed, row.concept): row.single_alignment - row.merged_alignment for row in measurements}
@@ -158,13 +161,13 @@ def summarise_crosstalk(
         correlations = []
         for variant in dict.fromkeys(row.variant for row in of_layer):
             own = [row for row in of_layer if row.variant == variant]
-            for what, found in means.items():
-                if values := [value for row in own if (value := getattr(row, what)) is not None]:
-                    found[variant] = _mean(values)
+            for field, by_variant in means.items():
+                if values := [value for row in own if (value := getattr(row, field)) is not None]:
+                    by_variant[variant] = _mean(values)
             keys = [(row.others, (row.variant, row.seed, row.concept)) for row in own]
             correlations.append(rank_correlation([(others, lost[key]) for others, key in keys if key in lost]))
-        known = [value for value in correlations if value is not None]
-        summaries.append(CrosstalkSummary(layer=layer, correlation=_mean(known) if known else None, **means))
+        defined = [value for value in correlations if value is not None]
+        summaries.append(CrosstalkSummary(layer=layer, correlation=_mean(defined) if defined else None, **means))
     return tuple(summaries)
 
 

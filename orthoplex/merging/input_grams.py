@@ -1,4 +1,4 @@
-"""What the layers see: Gram matrices of their inputs, which data-aware merges need."""
+"""Gram matrices of layers' inputs, which data-aware merges need."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.foreign import stored_foreign_gram
+from orthoplex.merging.foreign_store import stored_foreign_gram
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class InputGrams:
 
     Attributes:
         concepts: Content hash of a concept to layer to ``E[x xᵀ]``, ``(in, in)``, under the concept's own prompts.
-        foreign: Layer to the same under prompts without any concept; empty where nobody asked for them.
+        foreign: Layer to the same under prompts without any concept; empty if the algorithm needs none.
     """
 
     concepts: Mapping[str, Mapping[str, Tensor]]
@@ -28,33 +28,33 @@ class InputGrams:
         return {concept: grams[layer] for concept, grams in self.concepts.items() if layer in grams}
 
     def only(self, concepts: Iterable[str]) -> "InputGrams":
-        """The matrices of some concepts, by content hash, and the foreign ones; strangers are left out."""
+        """Return the foreign matrices and those of some concepts, named by content hash; unknown hashes are ignored."""
         return InputGrams({name: self.concepts[name] for name in concepts if name in self.concepts}, self.foreign)
 
     @property
     def content_hash(self) -> str:
         """SHA-256 (hex) over all names and numbers."""
-        digest, known = hashlib.sha256(), {}
+        digest, digests = hashlib.sha256(), {}
         for owner, grams in (*sorted(self.concepts.items()), ("", self.foreign)):
             for layer, gram in sorted(grams.items()):
-                if id(gram) not in known:  # layers that see the same share a matrix
-                    known[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
-                digest.update(f"{owner} {layer} {tuple(gram.shape)} {known[id(gram)].hexdigest()}\n".encode())
+                if id(gram) not in digests:  # layers that see the same share a matrix
+                    digests[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
+                digest.update(f"{owner} {layer} {tuple(gram.shape)} {digests[id(gram)].hexdigest()}\n".encode())
         return digest.hexdigest()
 
 
 def stored_gram(inputs: Tensor) -> Tensor:
-    """The Gram matrix ``(in, in)``, float64, of what a concept stores of its layers' inputs, ``(k, in)``."""
+    """Return the Gram matrix ``(in, in)``, float64, of a concept's stored inputs, ``(k, in)``."""
     rows = inputs.double()
     return rows.T @ rows
 
 
 def missing_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -> list[str]:
-    """Name what ``stored_inputs`` would lack.
+    """Name the matrices that ``stored_inputs`` would lack.
 
     Args:
         concepts: Concepts of one base.
-        with_foreign: Whether foreign prompts are asked for, too.
+        with_foreign: True if foreign prompts are needed too.
     """
     missing = [f"the prompts of {concept.label}" for concept in concepts if concept.inputs is None]
     bases = {concept.manifest.base.hash: concept.manifest.base for concept in concepts} if with_foreign else {}
@@ -66,19 +66,19 @@ def missing_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -
 
 
 def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: bool = False) -> InputGrams:
-    """What concepts store of what their layers see, and, where asked for, what is stored of their base.
+    """Return the stored Gram matrices of concepts and, if needed, the stored foreign matrix of their base.
 
     Args:
         concepts: Concepts of one base.
-        algorithm: What needs it, for the error.
-        with_foreign: Whether foreign prompts are asked for, too.
+        algorithm: The algorithm that needs them, for the error.
+        with_foreign: True if foreign prompts are needed too.
 
     Raises:
-        ConfigurationError: When something is not stored; names all of it, and what to do.
+        ConfigurationError: When a matrix is not stored; names every missing one, and the remedy.
     """
     layers = sorted({layer for concept in concepts for layer in concept.layers})
-    found = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
-    foreign = {} if found is None else dict.fromkeys(layers, found.gram)
+    foreign_gram = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
+    foreign = {} if foreign_gram is None else dict.fromkeys(layers, foreign_gram.gram)
     if missing := missing_inputs(concepts, with_foreign=with_foreign):
         raise ConfigurationError(
             f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs, and there is none of "
