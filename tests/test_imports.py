@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthoplex import concepts, files, models, training
+from orthoplex import activations, concepts, files, models, training
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("evaluation", "charts", "costs", "faces")
@@ -48,6 +48,7 @@ def python(code, *arguments, folder=ROOT):
         ("orthoplex.cli", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.merging", ("diffusers", "transformers", "matplotlib", "peft")),
         ("orthoplex.models", ("torch", "diffusers", "transformers")),
+        ("orthoplex.activations", ("torch", "diffusers", "transformers")),
         ("orthoplex.training", ("torch", "diffusers", "transformers")),
         ("orthoplex.benchmark", ("matplotlib", "sklearn")),
     ],
@@ -57,7 +58,7 @@ def test_an_import_brings_no_more_than_it_needs(room, absent):
     assert room in loaded and not {*absent} & {*loaded}
 
 
-@pytest.mark.parametrize("room", [concepts, files, models, training], ids=lambda room: room.__name__)
+@pytest.mark.parametrize("room", [activations, concepts, files, models, training], ids=lambda room: room.__name__)
 def test_names_that_are_imported_when_asked_for_are_there(room):
     assert all(getattr(room, name) is not None for name in room.__all__)
     modules = {path.stem for path in Path(room.__file__).parent.glob("*.py")}
@@ -71,7 +72,7 @@ def test_a_merge_of_the_shipped_files_builds_no_network(tmp_path):
 import json
 from pathlib import Path
 from orthoplex import vignette
-from orthoplex.training import merge_to_folder
+from orthoplex.activations import merge_to_folder
 names = [sample.name for sample in vignette.sample_concepts()]
 files = [(vignette.concept_file(name, method="orthogonal"), 1.0) for name in names]
 merged = merge_to_folder("vignette", files, Path("merged"))

@@ -19,6 +19,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from orthoplex.activations import own_prompts
 from orthoplex.benchmark.report import machine
 from orthoplex.concepts import Manifest
 from orthoplex.concepts.tokens.vector import Vector
@@ -26,7 +27,6 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.files import write_json
 from orthoplex.models import Base, load_base
 from orthoplex.subspaces import choose_rows, proportional_rank, shared_basis_rows
-from orthoplex.training import own_prompts
 from orthoplex.training.text import replaced_vectors
 
 TOKEN = "<token>"

@@ -27,10 +27,11 @@ def silence(
         if not 0 < weight < math.inf:
             raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
 
+        from orthoplex.activations import with_inputs
         from orthoplex.concepts import save_concept
         from orthoplex.files import check_writable
         from orthoplex.models import load_base
-        from orthoplex.training import TrainingConfig, silenced, with_inputs
+        from orthoplex.training import TrainingConfig, silenced
 
         check_writable(output)
         config = TrainingConfig.from_mapping({"erasure": weight, "erasure_form": "closed-form"})

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthoplex.activations.grams import observed_inputs
 from orthoplex.adapters import Adapter
 from orthoplex.errors import OrthoplexError
-from orthoplex.models import observed_inputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
+from orthoplex.activations.gathering import with_inputs
+from orthoplex.activations.general_prompts import default_foreign_prompts
 from orthoplex.concepts import KINDS, Concept, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.files import check_writable
@@ -30,9 +32,7 @@ from orthoplex.training.checkpoint import (
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
-from orthoplex.training.inputs import with_inputs
 from orthoplex.training.interrupt import deferred_interrupt
-from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures

@@ -11,18 +11,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from orthoplex.activations.gathering import gather_inputs, own_prompts
+from orthoplex.activations.general_prompts import default_foreign_prompts
+from orthoplex.activations.grams import collected_grams, show_text
 from orthoplex.adapters import Adapter, LowRank
 from orthoplex.concepts import Concept, token_names
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
-from orthoplex.models import Base, collected_grams, show_text
+from orthoplex.models import Base
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.foreign import draw_foreign_inputs, make_prior_pictures, strangers
-from orthoplex.training.inputs import gather_inputs, own_prompts
-from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.run import Run
 
 _LOG = logging.getLogger(__name__)

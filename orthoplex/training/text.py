@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from orthoplex.activations.general_prompts import default_foreign_prompts
 from orthoplex.errors import DatasetError
 from orthoplex.models import Base, WordSpread
 from orthoplex.training.config import TokenStart
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.prompts import default_foreign_prompts
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orthoplex.activations import own_prompts
 from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Variant, load_experiment
 from orthoplex.benchmark.merges import MergeSettings
 from orthoplex.benchmark.runner import check_capacity, check_pictures
@@ -15,7 +16,6 @@ from orthoplex.benchmark.settings import EncoderSettings
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import DinoEncoder
 from orthoplex.models import load_base
-from orthoplex.training import own_prompts
 from pretraining.concept_pictures import index_rows
 from pretraining.pool import more, pool
 from tests.pico import make_manifest

@@ -6,10 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from orthoplex import vignette
+from orthoplex.activations import FOREIGN_PROMPTS
+from orthoplex.activations.general_prompts import default_foreign_prompts
 from orthoplex.adapters import create_adapter
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base, Brought, load_base
-from orthoplex.training import FOREIGN_PROMPTS, TrainingConfig, stages, train
+from orthoplex.training import TrainingConfig, stages, train
 from orthoplex.training.foreign import (
     CLASS_WORDS,
     compose_foreign_prompts,
@@ -21,7 +23,6 @@ from orthoplex.training.foreign import (
     with_article,
 )
 from orthoplex.training.prediction_erasure import PredictionErasure
-from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.run import Run
 from orthoplex.training.text import word_spread
 from tests.pico import linear_layers, tokens_of

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.activations import gather_grams, gather_inputs
 from orthoplex.concepts import load_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import crosstalk, silence
-from orthoplex.models import gather_grams
-from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
+from orthoplex.training import checkpoint_path, checkpoint_step, loop, silenced, train
 from orthoplex.training.silence import foreign_grams
 from tests.pico import TEXT_WIDTH, linear_layers, make_concept, tokens_of, vectors_of
 

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from orthoplex.activations.general_prompts import default_foreign_prompts
+from orthoplex.activations.grams import gather_grams
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import KINDS, TOKENS, Concept
 from orthoplex.errors import BaseModelError
@@ -30,8 +32,7 @@ from orthoplex.merging import (
 )
 from orthoplex.merging.choice import heard
 from orthoplex.merging.merge import check_pairs, chosen_default
-from orthoplex.models import Base, Foldable, gather_grams
-from orthoplex.training.prompts import default_foreign_prompts
+from orthoplex.models import Base, Foldable
 
 NUM_FOREIGN = 64
 """Foreign prompts that are pictured for algorithms that ask for them."""

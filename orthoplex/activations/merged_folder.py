@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orthoplex import models, training
+from orthoplex import activations, models
 from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import heard
@@ -83,7 +83,7 @@ def _with_a_model(
     model = models.load_base(base)  # which imports what builds networks
     concepts = _loaded(files, model.identity)
     began = time.monotonic()
-    merged: Merge = training.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
+    merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
     with model.folded(merged):
         return MergedFolder(model.save(output, overwrite=overwrite), merged.recipe, seconds)
