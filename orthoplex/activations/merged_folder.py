@@ -8,7 +8,7 @@ from pathlib import Path
 from orthoplex import activations, models
 from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
-from orthoplex.merging.choice import heard
+from orthoplex.merging.choice import present
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
 
@@ -40,8 +40,8 @@ def merge_to_folder(
 ) -> MergedFolder:
     """Merge concept files into a base and write an ordinary pipeline folder, with the recipe in it.
 
-    Where files and base have stored all that the algorithm asks for, and the base's folder is one of ours, no network
-    is built (``orthoplex.models.base_files``); the result is the same.
+    Where files and base store all Gram matrices that the algorithm needs, and the base's folder is one of ours, no
+    network is built (``orthoplex.models.base_files``); the result is the same.
 
     Args:
         base: ``"vignette"`` or a pipeline folder.
@@ -90,22 +90,22 @@ def _with_a_model(
 
 
 def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:
-    """Whether an algorithm finds all that it asks for in the files and beside the base."""
-    present = [concept for concept, _ in heard(concepts)]
+    """Return whether the files and the base store all Gram matrices that an algorithm needs."""
+    members = [concept for concept, _ in present(concepts)]
     if algorithm == AUTO:
         default = default_algorithm(concepts)
         algorithm, options = default.name, default.options
-    way = create_algorithm(algorithm, options)
-    if not way.needs_inputs:
+    chosen = create_algorithm(algorithm, options)
+    if not chosen.needs_inputs:
         return True
-    alone = all(concept.changes_keys_values_alone for concept in present)
-    return alone and not missing_inputs(present, with_foreign=way.needs_foreign)
+    alone = all(concept.changes_keys_values_alone for concept in members)
+    return alone and not missing_inputs(members, with_foreign=chosen.needs_foreign)
 
 
 def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:
     """Load concepts of a base, and refuse tokens that no folder can hold."""
     concepts = [(load_concept(path, base=base), strength) for path, strength in files]
-    members = [concept for concept, _ in heard(concepts)]
+    members = [concept for concept, _ in present(concepts)]
     check_pipeline_tokens(
         [token for concept in members for token, item in concept.tokens.items() if not item.placement.is_one_vector]
     )

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orthoplex.activations import with_article
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import Combination, Row
 from orthoplex.benchmark.measurement import References, Shown, measure
@@ -18,7 +19,6 @@ from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import KINDS, Concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import AUTO, Merge, merge
-from orthoplex.training import with_article
 
 
 @dataclass(frozen=True)

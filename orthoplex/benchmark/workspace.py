@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from orthoplex.activations import default_foreign_prompts, gather_grams
+from orthoplex.activations import default_foreign_prompts, gather_grams, with_erasure
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, open_pictures, training_folder
@@ -37,7 +37,7 @@ from orthoplex.files import folder_made_once, read_json, write_json, write_tenso
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import Base, Foldable, chosen_precision
-from orthoplex.training import ConceptDataset, TrainingConfig, silenced, train
+from orthoplex.training import ConceptDataset, TrainingConfig, train
 
 CACHE_VERSION = 5
 POLL_SECONDS = 1.0
@@ -167,7 +167,7 @@ class Workspace:
     def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> TrainedConcept:
         """Write what erasure in closed form makes of a concept; its time counts as that of its training does."""
         started = time.perf_counter()
-        concept = silenced(self.base, load_concept(trained.path, base=self.base.identity), config)
+        concept = with_erasure(self.base, load_concept(trained.path, base=self.base.identity), config.erasure_options)
         write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
         save_concept(concept, output)
         return TrainedConcept(output, _read_seconds(seconds))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orthoplex.concepts import Concept
 from orthoplex.options import AUTO
 
-__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "heard"]
+__all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "present"]
 
 _ELSEWHERE = 3.0
 
@@ -26,8 +26,8 @@ class DefaultAlgorithm:
     fallback: str | None = None
 
 
-def heard(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
-    """Those whose strength is not 0: a concept at strength 0 is not there; at scale 0 none is."""
+def present(concepts: Sequence[tuple[Concept, float]], scale: float = 1.0) -> list[tuple[Concept, float]]:
+    """Return the concepts whose strength is not 0; at scale 0 there are none."""
     return [(concept, strength) for concept, strength in concepts if strength != 0 and scale != 0]
 
 
@@ -41,7 +41,7 @@ def default_algorithm(concepts: Sequence[tuple[Concept, float]]) -> DefaultAlgor
     Args:
         concepts: The concepts of the merge with their strengths; tokens alone, and strength 0, have no say.
     """
-    changing = [concept for concept, _ in heard(concepts) if concept.layers]
+    changing = [concept for concept, _ in present(concepts) if concept.layers]
     if len(changing) < 2:
         return DefaultAlgorithm("sum", {})
     wide = [concept for concept in changing if not concept.changes_keys_values_alone]

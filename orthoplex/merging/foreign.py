@@ -64,21 +64,21 @@ def stored_foreign_gram(base_hash: str, key: str | None = None) -> ForeignGram |
     folder = cache_folder() / "foreign-inputs"
     paths = [_path(base_hash, key)] if key is not None else sorted(folder.glob(f"{base_hash}-*.safetensors"))
     read = (_read(path, base_hash) for path in (vignette.foreign_inputs_file(), *paths))
-    stored = {one.key: one for one in read if one is not None and key in (None, one.key)}
+    stored = {item.key: item for item in read if item is not None and key in (None, item.key)}
     return next(iter(stored.values())) if len(stored) == 1 else None
 
 
-def store_foreign_gram(base_hash: str, found: ForeignGram, path: Path | None = None) -> None:
+def store_foreign_gram(base_hash: str, gram: ForeignGram, path: Path | None = None) -> None:
     """Store what a base answers; where that cannot be written, it is merely computed again the next time.
 
     Args:
         base_hash: The hash of the base's identity.
-        found: What is stored.
+        gram: What is stored.
         path: The file; None for the one in the user's cache folder.
     """
     with contextlib.suppress(OutputError):
-        file = _path(base_hash, found.key) if path is None else path
-        write_tensors({_NAME: found.gram}, file, {"base": base_hash, "key": found.key})
+        file = _path(base_hash, gram.key) if path is None else path
+        write_tensors({_NAME: gram.gram}, file, {"base": base_hash, "key": gram.key})
 
 
 def _path(base_hash: str, key: str) -> Path:
@@ -88,9 +88,9 @@ def _path(base_hash: str, key: str) -> Path:
 def _read(path: Path, base_hash: str) -> ForeignGram | None:
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
-            if told.get("base") != base_hash or "key" not in told:
+            metadata = file.metadata() or {}
+            if metadata.get("base") != base_hash or "key" not in metadata:
                 return None
-            return ForeignGram(file.get_tensor(_NAME), told["key"])
+            return ForeignGram(file.get_tensor(_NAME), metadata["key"])
     except (OSError, SafetensorError):
         return None

@@ -1,4 +1,4 @@
-"""What the layers see: Gram matrices of their inputs, which data-aware merges need."""
+"""Gram matrices of layers' inputs, which data-aware merges need."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ class InputGrams:
 
     Attributes:
         concepts: Content hash of a concept to layer to ``E[x xᵀ]``, ``(in, in)``, under the concept's own prompts.
-        foreign: Layer to the same under prompts without any concept; empty where nobody asked for them.
+        foreign: Layer to the same under prompts without any concept; empty where they are not needed.
     """
 
     concepts: Mapping[str, Mapping[str, Tensor]]
@@ -28,7 +28,7 @@ class InputGrams:
         return {concept: grams[layer] for concept, grams in self.concepts.items() if layer in grams}
 
     def only(self, concepts: Iterable[str]) -> "InputGrams":
-        """The matrices of some concepts, by content hash, and the foreign ones; strangers are left out."""
+        """The matrices of some concepts, by content hash, and the foreign ones."""
         return InputGrams({name: self.concepts[name] for name in concepts if name in self.concepts}, self.foreign)
 
     @property
@@ -77,8 +77,8 @@ def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: 
         ConfigurationError: When something is not stored; names all of it, and what to do.
     """
     layers = sorted({layer for concept in concepts for layer in concept.layers})
-    found = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
-    foreign = {} if found is None else dict.fromkeys(layers, found.gram)
+    stored = stored_foreign_gram(concepts[0].manifest.base.hash) if with_foreign and concepts else None
+    foreign = {} if stored is None else dict.fromkeys(layers, stored.gram)
     if missing := missing_inputs(concepts, with_foreign=with_foreign):
         raise ConfigurationError(
             f"merging algorithm {algorithm!r} needs Gram matrices of the layers' inputs, and there is none of "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from orthoplex.concepts import Concept, Recipe, Stack, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
-from orthoplex.merging.choice import AUTO, default_algorithm, heard
+from orthoplex.merging.choice import AUTO, default_algorithm, present
 from orthoplex.merging.inputs import InputGrams, stored_inputs
 
 _LOG = logging.getLogger(__name__)
@@ -71,20 +71,20 @@ def merge(
     ordered = check_pairs(concepts)
     if algorithm == AUTO:
         algorithm, options = chosen_default(ordered, options)
-    way = check_options(algorithm=algorithm, options=options, scale=scale)
+    chosen = check_options(algorithm=algorithm, options=options, scale=scale)
     _check_bases([concept for concept, _ in ordered])
-    present = heard(ordered, scale)
-    members = [concept for concept, _ in present]
+    pairs = present(ordered, scale)
+    members = [concept for concept, _ in pairs]
     tokens = _collect_tokens(members)
     _log_shared_slots(members)
     used = None
-    if way.needs_inputs:
+    if chosen.needs_inputs:
         if inputs is None:
-            inputs = stored_inputs(members, algorithm=algorithm, with_foreign=way.needs_foreign)
+            inputs = stored_inputs(members, algorithm=algorithm, with_foreign=chosen.needs_foreign)
         used = inputs.only(concept.content_hash for concept in members)
-    merged = merge_layers(way, present, used)
+    merged = merge_layers(chosen, pairs, used)
     layers = {layer: change.scaled(float(scale)) for layer, change in merged.items()}
-    return Merge(layers, tokens, _recipe(ordered, algorithm, way, scale, used))
+    return Merge(layers, tokens, _recipe(ordered, algorithm, chosen, scale, used))
 
 
 def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept, float]]:
@@ -120,7 +120,7 @@ def chosen_default(
 
 
 def merge_layers(
-    way: Algorithm,
+    algorithm: Algorithm,
     concepts: Sequence[tuple[Concept, float]],
     inputs: InputGrams | None = None,
     *,
@@ -129,13 +129,13 @@ def merge_layers(
     """Bring the weights of concepts together, layer by layer, and nothing else; see ``merge``.
 
     Args:
-        way: The algorithm.
+        algorithm: The algorithm.
         concepts: The concepts with their strengths, in the order in which they are stacked.
         inputs: Gram matrices of the inputs of these layers, for algorithms that need them.
         only: Whether a layer, by its name, is asked for; None asks for all.
     """
     return {
-        layer: way.merge(_weight_changes(layer, parts, len(concepts), inputs))
+        layer: algorithm.merge(_weight_changes(layer, parts, len(concepts), inputs))
         for layer, parts in _collect_layers(concepts).items()
         if not only or only(layer)
     }
@@ -148,10 +148,10 @@ def check_options(*, algorithm: str, options: Mapping[str, object] | None = None
         ConfigurationError: when the algorithm or an option is unknown or not allowed, or the scale is no finite
             number.
     """
-    way = create_algorithm(algorithm, options)
+    created = create_algorithm(algorithm, options)
     if not _is_finite(scale):
         raise ConfigurationError(f"scale is {scale!r}; allowed are finite numbers")
-    return way
+    return created
 
 
 def _weight_changes(layer: str, parts: Sequence[Part], num_concepts: int, inputs: InputGrams | None) -> WeightChanges:
@@ -247,13 +247,13 @@ def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[
 
 
 def _recipe(
-    ordered: Sequence[tuple[Concept, float]], algorithm: str, way: Algorithm, scale: float, inputs: InputGrams | None
+    ordered: Sequence[tuple[Concept, float]], name: str, algorithm: Algorithm, scale: float, inputs: InputGrams | None
 ) -> Recipe:
     return Recipe(
         base=ordered[0][0].manifest.base,
         concepts=tuple(replace(concept.recipe.concepts[0], strength=float(strength)) for concept, strength in ordered),
-        algorithm=algorithm,
-        options=way.to_json(),
+        algorithm=name,
+        options=algorithm.to_json(),
         inputs=None if inputs is None else inputs.content_hash,
         scale=float(scale),
     )

@@ -1,4 +1,4 @@
-"""Erasure in closed form: a change that is there already is made silent where its concept is not."""
+"""Erasure in closed form, of one weight's change."""
 
 import math
 
@@ -10,11 +10,11 @@ from orthoplex.merging.algorithms.data_aware import solve_damped
 
 
 def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, ridge: float = 1e-4) -> LowRank:
-    """Return the change that says the same on a concept's own inputs, and as little as can be on foreign ones.
+    """Return the change that adds the same to a concept's own inputs, and as little as possible to foreign ones.
 
     ``argmin_ΔW' E‖ΔW' x − ΔW x‖² + weight · E₀‖ΔW' x‖² + ε‖ΔW'‖² = ΔW G (G + weight · G₀ + εI)⁻¹`` with
     ``G = E[x xᵀ]`` over own inputs and ``G₀`` over foreign ones. ``up`` stays, ``down`` becomes ``down G (…)⁻¹``: no
-    rank is added, and whatever the rows of ``down`` were before, they are not any more. It is least squares for one
+    rank is added, and the rows of ``down`` are no longer a slot's. It is least squares for one
     concept (see ``LeastSquares``), and so what gradient fusion (Gu et al., Mix-of-Show, arXiv 2305.18292) does at
     a merge, done before any: a sum of such changes needs no data.
 
@@ -22,7 +22,7 @@ def silence(change: LowRank, own: Tensor, foreign: Tensor, *, weight: float, rid
         change: ``ΔW``, of shape ``(out, in)``.
         own: G ``(in, in)``.
         foreign: G₀ ``(in, in)``.
-        weight: How much silence counts against the concept's own inputs; from 0, finite.
+        weight: How much foreign inputs count against the concept's own inputs; from 0, finite.
         ridge: ε, as a share of the mean diagonal of ``G + weight · G₀``; below 1e-6 counts as 1e-6.
 
     Returns:

@@ -11,14 +11,11 @@ if TYPE_CHECKING:
         CaptionRow,
         ConceptDataset,
         Picture,
-        insert_trigger,
         read_caption_table,
     )
-    from orthoplex.training.foreign import with_article
     from orthoplex.training.loop import train
     from orthoplex.training.records import StepRecord, log_path, samples_folder
     from orthoplex.training.run import check_layers, starting_tokens
-    from orthoplex.training.silence import silenced
 
 __getattr__ = exports(
     __name__,
@@ -31,14 +28,11 @@ __getattr__ = exports(
         "check_layers": "run",
         "checkpoint_path": "checkpoint",
         "checkpoint_step": "checkpoint",
-        "insert_trigger": "dataset",
         "log_path": "records",
         "read_caption_table": "dataset",
         "samples_folder": "records",
-        "silenced": "silence",
         "starting_tokens": "run",
         "train": "loop",
-        "with_article": "foreign",
     },
 )
 
@@ -51,12 +45,9 @@ __all__ = [
     "check_layers",
     "checkpoint_path",
     "checkpoint_step",
-    "insert_trigger",
     "log_path",
     "read_caption_table",
     "samples_folder",
-    "silenced",
     "starting_tokens",
     "train",
-    "with_article",
 ]

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
@@ -68,7 +69,7 @@ class TrainingConfig:
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
         erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time;
-            ``"closed-form"``: not while training, but solved for once at its end (``silenced``), or before the
+            ``"closed-form"``: not while training, but solved for once at its end (``with_erasure``), or before the
             last ``erasure_steps``.
         erasure_steps: Of the closed form: the last steps, in which the weights learn alone, in directions that are
             silent already; 0 solves at the end, and what that takes from the concept is not learned again. None is
@@ -214,23 +215,23 @@ class TrainingConfig:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
 
     def _check_erasure_steps(self) -> None:
-        """Refuse to learn in silent directions where there are none, or where they depend on what is learned."""
+        """Refuse erasure steps where no direction is frozen, or where directions depend on what is learned."""
         if not self.erasure_steps:
             return
-        told = f"erasure_steps is {self.erasure_steps} and"
+        given = f"erasure_steps is {self.erasure_steps} and"
         if not self.solves_erasure:
-            raise ConfigurationError(f"{told} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
+            raise ConfigurationError(f"{given} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
         if not METHODS[self.method].turns:
             allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.turns)
-            raise ConfigurationError(f"{told} method is {self.method!r}; allowed are methods {allowed}, or 0")
+            raise ConfigurationError(f"{given} method is {self.method!r}; allowed are methods {allowed}, or 0")
         if not self._keys_values_alone:
             raise ConfigurationError(
-                f"{told} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
+                f"{given} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
                 "'cross-attention-kv' and false, or 0"
             )
         if self.first_steps + self.erasure_steps >= self.steps:
             raise ConfigurationError(
-                f"{told} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
+                f"{given} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
                 f"{self.steps - 1 - self.first_steps}"
             )
 
@@ -313,6 +314,20 @@ class TrainingConfig:
             slots=self.slots,
             down_scale=self.down_scale,
             duals=self.duals,
+        )
+
+    @property
+    def erasure_options(self) -> ErasureOptions:
+        """The part that concerns erasure, foreign prompts and prior pictures."""
+        return ErasureOptions(
+            weight=self.erasure,
+            num_prompts=self.erasure_prompts,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            prior_pictures=self.prior_pictures,
+            prior_inference_steps=self.prior_inference_steps,
+            guidance_scale=self.guidance_scale,
+            mixed_precision=self.mixed_precision,
         )
 
     @staticmethod
