@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from orthoplex import activations, concepts, files, models, training
+from tests.pico import make_concept
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("evaluation", "charts", "costs", "faces")
@@ -81,6 +82,26 @@ print(json.dumps([merged.recipe.algorithm, list(sys.modules)]))
     algorithm, loaded = json.loads(python("import sys\n" + code, folder=tmp_path))
     assert algorithm == "least-squares" and not {"diffusers", "transformers", "peft", "accelerate"} & {*loaded}
     assert (tmp_path / "merged" / "recipe.json").is_file()
+
+
+def test_merging_generating_and_erasure_load_nothing_of_training(pico, pico_folder, tmp_path):
+    concepts.save_concept(make_concept(pico, "anna", selection="cross-attention-kv"), tmp_path / "anna.safetensors")
+    base = ("--base", str(pico_folder))
+    calls = [
+        ["silence", "anna.safetensors", "--output", "quiet.safetensors", *base],
+        ["merge", "quiet.safetensors", "anna.safetensors@0", "--output", "merged", *base],
+        ["generate", "<anna>", "--output", "a.png", "--concept", "quiet.safetensors", "--steps", "1", *base],
+    ]
+    code = """
+import json
+from orthoplex.cli import app
+for arguments in json.loads(sys.argv[1]):
+    app(arguments, standalone_mode=False)
+print(json.dumps(list(sys.modules)))
+"""
+    loaded = json.loads(python("import sys\n" + code, json.dumps(calls), folder=tmp_path).splitlines()[-1])
+    assert (tmp_path / "merged" / "model_index.json").is_file() and (tmp_path / "a.png").is_file()
+    assert "orthoplex.activations" in loaded and not [name for name in loaded if name.startswith("orthoplex.training")]
 
 
 def test_the_demo_can_be_imported_without_extras_and_its_encoder_names_one(hidden):

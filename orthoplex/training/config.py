@@ -74,7 +74,7 @@ class TrainingConfig:
         erasure_steps: Of the closed form: the last steps, in which the weights learn alone, in directions that are
             silent already; 0 solves at the end, and what that takes from the concept is not learned again. None is
             three tenths of the steps where it can be (with frozen directions, on keys and values of cross-attention)
-            and token vectors learn, so that they can be told from the class word.
+            and token vectors learn, so that they differ from the class word's.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.

@@ -201,7 +201,7 @@ def _steps(
                     append_log(log_path(output), done)
                     yield replace(done, images=_samples(base, dataset, work, output, 0))
                 while state.step < stage.stop:
-                    with work.put_in():  # and out again before the step is told
+                    with work.put_in():  # and out again before the record is yielded
                         loss = _denoising_loss(base, data, config, data.batch(config, state.step))
                         total, erasure = _with_penalty(loss, work.erasure, config, state.step)
                         _check_finite(total, run, state.step + 1)
