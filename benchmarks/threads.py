@@ -34,7 +34,7 @@ from orthoplex.models.identity import weights_hash
 from orthoplex.training import ConceptDataset, TrainingConfig, train
 
 try:
-    from orthoplex.training import merge_for
+    from orthoplex.activations import merge_for
 except ImportError:  # what version 0.1 calls it
     from orthoplex.training import merge_on as merge_for  # pyright: ignore[reportAttributeAccessIssue]
 

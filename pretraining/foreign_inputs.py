@@ -6,9 +6,9 @@ Merges of its concepts then need no model (`orthoplex.merging.foreign_store`).
 from __future__ import annotations
 
 from orthoplex import vignette
+from orthoplex.activations import foreign_gram
 from orthoplex.merging import store_foreign_gram
 from orthoplex.models import EMBEDDED, load_base
-from orthoplex.training import foreign_gram
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthoplex import concepts, files, models, training
+from orthoplex import activations, concepts, files, models, training
+from tests.pico import make_concept
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("evaluation", "charts", "costs", "faces")
@@ -48,6 +49,7 @@ def python(code, *arguments, folder=ROOT):
         ("orthoplex.cli", ("torch", "numpy", "safetensors", "PIL")),
         ("orthoplex.merging", ("diffusers", "transformers", "matplotlib", "peft")),
         ("orthoplex.models", ("torch", "diffusers", "transformers")),
+        ("orthoplex.activations", ("torch", "diffusers", "transformers")),
         ("orthoplex.training", ("torch", "diffusers", "transformers")),
         ("orthoplex.benchmark", ("matplotlib", "sklearn")),
     ],
@@ -57,7 +59,7 @@ def test_an_import_brings_no_more_than_it_needs(room, absent):
     assert room in loaded and not {*absent} & {*loaded}
 
 
-@pytest.mark.parametrize("room", [concepts, files, models, training], ids=lambda room: room.__name__)
+@pytest.mark.parametrize("room", [activations, concepts, files, models, training], ids=lambda room: room.__name__)
 def test_names_that_are_imported_when_asked_for_are_there(room):
     assert all(getattr(room, name) is not None for name in room.__all__)
     modules = {path.stem for path in Path(room.__file__).parent.glob("*.py")}
@@ -71,7 +73,7 @@ def test_a_merge_of_the_shipped_files_builds_no_network(tmp_path):
 import json
 from pathlib import Path
 from orthoplex import vignette
-from orthoplex.training import merge_to_folder
+from orthoplex.activations import merge_to_folder
 names = [sample.name for sample in vignette.sample_concepts()]
 files = [(vignette.concept_file(name, method="orthogonal"), 1.0) for name in names]
 merged = merge_to_folder("vignette", files, Path("merged"))
@@ -80,6 +82,26 @@ print(json.dumps([merged.recipe.algorithm, list(sys.modules)]))
     algorithm, loaded = json.loads(python("import sys\n" + code, folder=tmp_path))
     assert algorithm == "least-squares" and not {"diffusers", "transformers", "peft", "accelerate"} & {*loaded}
     assert (tmp_path / "merged" / "recipe.json").is_file()
+
+
+def test_merging_generating_and_erasure_load_nothing_of_training(pico, pico_folder, tmp_path):
+    concepts.save_concept(make_concept(pico, "anna", selection="cross-attention-kv"), tmp_path / "anna.safetensors")
+    base = ("--base", str(pico_folder))
+    calls = [
+        ["silence", "anna.safetensors", "--output", "quiet.safetensors", *base],
+        ["merge", "quiet.safetensors", "anna.safetensors@0", "--output", "merged", *base],
+        ["generate", "<anna>", "--output", "a.png", "--concept", "quiet.safetensors", "--steps", "1", *base],
+    ]
+    code = """
+import json
+from orthoplex.cli import app
+for arguments in json.loads(sys.argv[1]):
+    app(arguments, standalone_mode=False)
+print(json.dumps(list(sys.modules)))
+"""
+    loaded = json.loads(python("import sys\n" + code, json.dumps(calls), folder=tmp_path).splitlines()[-1])
+    assert (tmp_path / "merged" / "model_index.json").is_file() and (tmp_path / "a.png").is_file()
+    assert "orthoplex.activations" in loaded and not [name for name in loaded if name.startswith("orthoplex.training")]
 
 
 def test_the_demo_can_be_imported_without_extras_and_its_encoder_names_one(hidden):

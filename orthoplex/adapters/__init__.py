@@ -1,5 +1,9 @@
 """Adapters: trainable changes of one weight. A new method is one file here and one line in ``METHODS``."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site
 from orthoplex.adapters.blockwise import Blockwise
 from orthoplex.adapters.dual import Dual
@@ -34,6 +38,21 @@ def check_config(config: AdapterConfig) -> type[Adapter]:
 def owned_slot(config: AdapterConfig, concept_id: str) -> int | None:
     """Return the slot that a concept owns, or None where the method and its options use no slots."""
     return config.slot_of(concept_id) if check_config(config).owns_slot(config) else None
+
+
+def slot_partition(recorded: Mapping[str, Any]) -> str:
+    """Return which directions a concept's slots divide, in words; slots of one partition are apart, unless by design.
+
+    Args:
+        recorded: the adapter configuration as a manifest has it; options that this version does not know are left out,
+            and a method that it does not know counts as one that divides directions by its basis.
+
+    Raises:
+        ConfigurationError: when a value is outside its range.
+    """
+    options = {item.name for item in fields(AdapterConfig)}
+    config = AdapterConfig(**{name: value for name, value in recorded.items() if name in options})
+    return METHODS.get(config.method, Adapter).partition(config)
 
 
 def create_adapter(
@@ -77,4 +96,5 @@ __all__ = [
     "create_adapter",
     "fold_stack",
     "owned_slot",
+    "slot_partition",
 ]

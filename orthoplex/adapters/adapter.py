@@ -141,6 +141,12 @@ class Adapter(nn.Module, ABC):
         return False
 
     @classmethod
+    def partition(cls, config: AdapterConfig) -> str:
+        """Return which directions slots divide, in words; slots of different partitions may meet."""
+        size = f"slots={config.slots}" if config.rank == "proportional" else f"rank={config.rank}"
+        return f"basis={config.basis}, {size}"
+
+    @classmethod
     def slot_limit(cls, config: AdapterConfig) -> int | None:
         """Return how many slots a configuration has, whatever the layer; None if the layers' widths decide."""
         return None

@@ -35,6 +35,11 @@ class Blockwise(Adapter):
         return True
 
     @classmethod
+    def partition(cls, config: AdapterConfig) -> str:
+        """Return the blocks of one factor."""
+        return f"blockwise, blocks={config.blocks}, slots={config.slots}"
+
+    @classmethod
     def slot_limit(cls, config: AdapterConfig) -> int | None:
         """Return the number of blocks."""
         return config.slots

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orthoplex.activations import with_article
 from orthoplex.benchmark.demo_settings import LORA_BEST, LORA_SUM, OURS, VARIANTS, DemoSettings, DemoVariant
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.gallery import CombinationRow, Row
@@ -18,7 +19,6 @@ from orthoplex.benchmark.workspace import PictureSet, Workspace
 from orthoplex.concepts import Concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, merge
-from orthoplex.training import with_article
 
 
 @dataclass(frozen=True, eq=False)

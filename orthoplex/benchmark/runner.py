@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from orthoplex.activations import with_article
 from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment, load_experiment
@@ -19,7 +20,7 @@ from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import CapacityError, PromptError
 from orthoplex.models import Base, load_base
 from orthoplex.options import Limits, checked
-from orthoplex.training import check_layers, with_article
+from orthoplex.training import check_layers
 
 
 def run(

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor, cat
 
+from orthoplex.activations import gather_inputs, with_article
 from orthoplex.benchmark.contact_sheet import SEVERAL, Block
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment
@@ -26,7 +27,7 @@ from orthoplex.benchmark.workspace import PictureSet, TrainedConcept, Workspace
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Encoder
 from orthoplex.merging import Merge, merge
-from orthoplex.training import gather_inputs, starting_tokens, with_article
+from orthoplex.training import starting_tokens
 
 IMPOSTORS, IMPOSTORS_SEED = 40, 1_000_000
 """Pictures of every prompt that thresholds of concepts in one picture are set on, and how far on their noise begins."""

@@ -9,6 +9,7 @@ from typing import final
 
 from torch import Tensor, cat, stack
 
+from orthoplex.activations import insert_trigger, with_article
 from orthoplex.benchmark.measurement import TextValue
 from orthoplex.benchmark.settings import PLACEHOLDER, EncoderSettings
 from orthoplex.benchmark.sources import ConceptSource, open_pictures
@@ -27,7 +28,7 @@ from orthoplex.evaluation import (
     text_scores,
 )
 from orthoplex.models import Base
-from orthoplex.training import insert_trigger, read_caption_table, with_article
+from orthoplex.training import read_caption_table
 
 FACTORS = ("scene", "style")
 """Factors that heads read; a concept that is itself such a factor is not read for it."""

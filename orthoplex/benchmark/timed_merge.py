@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from orthoplex.activations import merge_for
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Concept
 from orthoplex.merging import AUTO, Merge
 from orthoplex.models import Foldable
-from orthoplex.training import merge_for
 
 
 def timed_merge(

@@ -19,15 +19,14 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from orthoplex.activations.random_concepts import replaced_vectors
 from orthoplex.benchmark.machine import machine
-from orthoplex.concepts import Manifest
+from orthoplex.concepts import KINDS, Manifest
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.files import write_json
 from orthoplex.models import Base, load_base
 from orthoplex.subspaces import choose_rows, proportional_rank, shared_basis_rows
-from orthoplex.training import own_prompts
-from orthoplex.training.text import replaced_vectors
 
 TOKEN = "<token>"
 
@@ -93,7 +92,7 @@ def token_in_slot(base: Base, settings: TokenSlotSettings, slot: int) -> TokenIn
     vector = start.clone().unsqueeze(0).requires_grad_()
     optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
     with base.with_tokens({TOKEN: Vector.of(start)}) as numbers:
-        ids, token_ids = family.words.ids(own_prompts(manifest)), [numbers[TOKEN]]
+        ids, token_ids = family.words.ids(KINDS[manifest.kind].own_prompts(manifest.trigger)), [numbers[TOKEN]]
         places = family.words.places(ids, token_ids)[:, 0]
 
         def share() -> Tensor:

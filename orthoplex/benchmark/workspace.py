@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from orthoplex.activations import default_foreign_prompts, gather_grams, with_erasure
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.settings import PictureSettings
 from orthoplex.benchmark.sources import ConceptSource, open_pictures, training_folder
@@ -35,8 +36,8 @@ from orthoplex.evaluation import Encoder, halves
 from orthoplex.files import folder_made_once, read_json, write_json, write_tensors
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
-from orthoplex.models import Base, Foldable, chosen_precision, gather_grams
-from orthoplex.training import ConceptDataset, TrainingConfig, default_foreign_prompts, silenced, train
+from orthoplex.models import Base, Foldable, chosen_precision
+from orthoplex.training import ConceptDataset, TrainingConfig, train
 
 CACHE_VERSION = 5
 POLL_SECONDS = 1.0
@@ -166,7 +167,7 @@ class Workspace:
     def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> TrainedConcept:
         """Apply closed-form erasure to a trained concept and write it; its time is added to that of the training."""
         started = time.perf_counter()
-        concept = silenced(self.base, load_concept(trained.path, base=self.base.identity), config)
+        concept = with_erasure(self.base, load_concept(trained.path, base=self.base.identity), config.erasure_options)
         write_json(seconds, {"seconds": trained.seconds + time.perf_counter() - started})
         save_concept(concept, output)
         return TrainedConcept(output, _read_seconds(seconds))
@@ -220,7 +221,7 @@ class Workspace:
         return features
 
     def grams(self, change: Foldable | None, layers: Sequence[str], prompts: Sequence[str]) -> Gathered:
-        """Gram matrices of layers' inputs (`orthoplex.models.gather_grams`), made once and kept."""
+        """Gram matrices of layers' inputs (`orthoplex.activations.gather_grams`), made once and kept."""
         key = self._key({"grams": _decisive(change), "layers": list(layers), "prompts": list(prompts)})
         path = self.folder / "grams" / f"{key}.safetensors"
         stored = _whole(path, _read_gathered)

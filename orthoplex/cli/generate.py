@@ -39,11 +39,11 @@ def generate(
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
+        from orthoplex.activations import merge_for
         from orthoplex.files import check_writable
         from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
         from orthoplex.generation import generate as generate_pictures
         from orthoplex.models import load_base
-        from orthoplex.training import merge_for
 
         paths = picture_paths(output, num_images)
         for path in paths:

@@ -30,7 +30,7 @@ def merge(
     with errors_shown():
         refuse_existing(output, overwrite)
 
-        from orthoplex.training import merge_to_folder
+        from orthoplex.activations import merge_to_folder
 
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)

@@ -1,4 +1,4 @@
-"""``orthoplex silence``: a concept file that is kind to others, from one that was trained without erasure."""
+"""``orthoplex silence``: erasure in closed form, of a concept file that was trained without it."""
 
 import math
 import time
@@ -27,17 +27,17 @@ def silence(
         if not 0 < weight < math.inf:
             raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
 
+        from orthoplex.activations import ErasureOptions, with_erasure
         from orthoplex.concepts import save_concept
         from orthoplex.files import check_writable
         from orthoplex.models import load_base
-        from orthoplex.training import TrainingConfig, silenced, with_inputs
 
         check_writable(output)
-        config = TrainingConfig.from_mapping({"erasure": weight, "erasure_form": "closed-form"})
+        options = ErasureOptions(weight=weight)
         model = load_base(base, device=device)
         ((loaded, _),) = load_concepts([str(concept)], model)
         if not loaded.layers:
             raise ConfigurationError(f"concept {loaded.name} changes no weight; there is nothing to silence")
         began = time.monotonic()
-        save_concept(with_inputs(model, silenced(model, loaded, config)), output)
+        save_concept(with_erasure(model, loaded, options), output)
         typer.echo(f"{output} in {time.monotonic() - began:.1f} s")

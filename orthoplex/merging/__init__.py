@@ -1,8 +1,8 @@
 """Many concepts -> one change per weight, without any model at hand."""
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.change_erasure import closed_form_erasure
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
-from orthoplex.merging.closed_form import closed_form_erasure
 from orthoplex.merging.concept_merge import Merge, check_options, merge, merge_layers
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.foreign_store import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram

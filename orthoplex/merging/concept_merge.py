@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from orthoplex.adapters import slot_partition
 from orthoplex.concepts import Concept, Recipe, Stack, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
@@ -181,7 +182,7 @@ def _log_shared_slots(concepts: Sequence[Concept]) -> None:
     owners: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for concept in concepts:
         if concept.manifest.slot is not None:
-            owners[_partition(concept.manifest.adapter)][concept.manifest.slot].append(concept.name)
+            owners[slot_partition(concept.manifest.adapter)][concept.manifest.slot].append(concept.name)
     for slots in owners.values():
         for slot, names in sorted(slots.items()):
             if len(names) > 1:
@@ -196,14 +197,6 @@ def _log_shared_slots(concepts: Sequence[Concept]) -> None:
             for partition, slots in sorted(owners.items())
         )
         _LOG.warning("concepts have slots of different partitions, so their changes may meet (%s)", partitions)
-
-
-def _partition(adapter: Mapping[str, object]) -> str:
-    """Describe the partition that slots belong to; different slots of one partition meet only with basis `half`."""
-    if adapter.get("method") == "blockwise":
-        return f"blockwise, blocks={adapter.get('blocks')}, slots={adapter.get('slots')}"
-    size = f"slots={adapter.get('slots')}" if adapter.get("rank") == "proportional" else f"rank={adapter.get('rank')}"
-    return f"basis={adapter.get('basis')}, {size}"
 
 
 def _check_bases(concepts: Sequence[Concept]) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from orthoplex.models.families.family import Family, Layer
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
     from orthoplex.models.families.words import Words, WordSpread
-    from orthoplex.models.inputs import collected_grams, gather_grams, observed_inputs, show_text
     from orthoplex.models.layers import SELECTIONS
     from orthoplex.models.layout import channels_last
     from orthoplex.models.loading import load_base
@@ -53,16 +52,12 @@ __getattr__ = exports(
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
         "chosen_precision": "mixed_precision",
-        "collected_grams": "inputs",
         "finished": "families.pictures",
-        "gather_grams": "inputs",
         "has_fast_bf16": "mixed_precision",
         "load_base": "loading",
         "load_clip": "vision",
         "load_dino": "vision",
-        "observed_inputs": "inputs",
         "precision": "mixed_precision",
-        "show_text": "inputs",
     },
 )
 
@@ -91,14 +86,10 @@ __all__ = [
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "chosen_precision",
-    "collected_grams",
     "finished",
-    "gather_grams",
     "has_fast_bf16",
     "load_base",
     "load_clip",
     "load_dino",
-    "observed_inputs",
     "precision",
-    "show_text",
 ]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from orthoplex.activations.prior_pictures import PriorPictures
 from orthoplex.models import Base, Conditioning, Schedule
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.foreign import PriorPictures
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
 from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
@@ -68,12 +69,12 @@ class TrainingConfig:
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
         erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time;
-            ``"closed-form"``: not while training, but solved for once at its end (``silenced``), or before the
+            ``"closed-form"``: not while training, but solved for once at its end (``with_erasure``), or before the
             last ``erasure_steps``.
         erasure_steps: Of the closed form: the last steps, in which the weights learn alone, in directions that are
             silent already; 0 solves at the end, and what that takes from the concept is not learned again. None is
             three tenths of the steps where it can be (with frozen directions, on keys and values of cross-attention)
-            and token vectors learn, so that they can be told from the class word.
+            and token vectors learn, so that they differ from the class word's.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
@@ -154,7 +155,7 @@ class TrainingConfig:
             )
 
     @property
-    def _is_aimed(self) -> bool:
+    def _reads_tokens(self) -> bool:
         return METHODS[self.method].reads_tokens
 
     def _check_tokens(self) -> None:
@@ -162,7 +163,7 @@ class TrainingConfig:
         every, given = learnings(), f"token_vectors is {self.token_vectors!r}"
         if self.token_vectors not in every:
             raise ConfigurationError(f"{given}; allowed are {', '.join(map(repr, every))}")
-        if self.token_vectors != "shared" and self._is_aimed:
+        if self.token_vectors != "shared" and self._reads_tokens:
             raise ConfigurationError(
                 f"{given} and method is {self.method!r}, which aims at learned vectors that all layers share; allowed "
                 "is 'shared'"
@@ -193,7 +194,7 @@ class TrainingConfig:
                 )
 
     def _check_stages(self) -> None:
-        if self._is_aimed and (self.layers != "cross-attention-kv" or self.text_encoder):
+        if self._reads_tokens and (self.layers != "cross-attention-kv" or self.text_encoder):
             raise ConfigurationError(
                 f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
                 "are 'cross-attention-kv' and false: its directions are what these layers see of the text"
@@ -201,7 +202,7 @@ class TrainingConfig:
         if self.layers == "none":
             self._check_erasure_steps()
             return
-        lowest = 1 if self._is_aimed else 0
+        lowest = 1 if self._reads_tokens else 0
         if self.steps <= lowest:
             raise ConfigurationError(f"steps is {self.steps}; method {self.method!r} needs {lowest + 1} or more")
         if not lowest <= self.first_steps < self.steps:
@@ -210,27 +211,27 @@ class TrainingConfig:
                 f"{self.steps - 1}; with layers 'none' only token vectors learn"
             )
         self._check_erasure_steps()
-        if self._is_aimed and self.duals > self.num_vectors:
+        if self._reads_tokens and self.duals > self.num_vectors:
             raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
 
     def _check_erasure_steps(self) -> None:
-        """Refuse to learn in silent directions where there are none, or where they depend on what is learned."""
+        """Refuse erasure steps where no direction is frozen, or where directions depend on what is learned."""
         if not self.erasure_steps:
             return
-        told = f"erasure_steps is {self.erasure_steps} and"
+        given = f"erasure_steps is {self.erasure_steps} and"
         if not self.solves_erasure:
-            raise ConfigurationError(f"{told} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
+            raise ConfigurationError(f"{given} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
         if not METHODS[self.method].has_frozen_directions:
             allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.has_frozen_directions)
-            raise ConfigurationError(f"{told} method is {self.method!r}; allowed are methods {allowed}, or 0")
+            raise ConfigurationError(f"{given} method is {self.method!r}; allowed are methods {allowed}, or 0")
         if not self._keys_values_alone:
             raise ConfigurationError(
-                f"{told} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
+                f"{given} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
                 "'cross-attention-kv' and false, or 0"
             )
         if self.first_steps + self.erasure_steps >= self.steps:
             raise ConfigurationError(
-                f"{told} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
+                f"{given} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
                 f"{self.steps - 1 - self.first_steps}"
             )
 
@@ -262,7 +263,7 @@ class TrainingConfig:
             return self.steps
         if self.token_steps is not None:
             return self.token_steps
-        return max(1, self.steps // 3) if self._is_aimed else 0
+        return max(1, self.steps // 3) if self._reads_tokens else 0
 
     @property
     def solves_erasure(self) -> bool:
@@ -287,7 +288,7 @@ class TrainingConfig:
     @property
     def uses_foreign_prompts(self) -> bool:
         """Whether foreign prompts have a part in what is learned."""
-        return self.erasure > 0 or self.prior_weight > 0 or self._is_aimed
+        return self.erasure > 0 or self.prior_weight > 0 or self._reads_tokens
 
     @property
     def weight_learning_rate(self) -> float:
@@ -315,6 +316,20 @@ class TrainingConfig:
             slots=self.slots,
             down_scale=self.down_scale,
             duals=self.duals,
+        )
+
+    @property
+    def erasure_options(self) -> ErasureOptions:
+        """The part that concerns erasure, foreign prompts and prior pictures."""
+        return ErasureOptions(
+            weight=self.erasure,
+            num_prompts=self.erasure_prompts,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            prior_pictures=self.prior_pictures,
+            prior_inference_steps=self.prior_inference_steps,
+            guidance_scale=self.guidance_scale,
+            mixed_precision=self.mixed_precision,
         )
 
     @staticmethod

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from orthoplex.activations.captions import insert_trigger
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
 from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
@@ -152,26 +153,6 @@ def load_picture(path: Path, resolution: int) -> Tensor:
     """
     image = ImageOps.fit(read_picture(path), (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
-
-
-def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -> str:
-    """Return the caption with the trigger in it.
-
-    Args:
-        caption: As written; ``{trigger}``, ``<name>`` and ``TOKEN`` stand for the trigger.
-        token: The concept's token; a class word right behind it, or behind what stands for it, goes with it.
-        class_word: Where the trigger goes when nothing else stands for it; an article before it goes too.
-        trigger: What is put in.
-    """
-    word = rf"{re.escape(class_word)}\b"
-    mention = re.compile(rf"(?:\{{trigger\}}|{re.escape(token)}|<name>|\bTOKEN\b)(?:\s+{word})?")
-    caption = caption.strip()
-    if mention.search(caption):
-        return mention.sub(lambda _: trigger, caption)
-    plain = re.compile(rf"\b(?:(?:a|an|the)\s+)?{word}", re.IGNORECASE)
-    if plain.search(caption):
-        return plain.sub(lambda _: trigger, caption, count=1)
-    return f"{trigger}, {caption}" if caption else trigger
 
 
 def _check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:

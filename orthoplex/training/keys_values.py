@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional
 
+from orthoplex.activations.random_concepts import word_spread
 from orthoplex.models import Base
-from orthoplex.training.text import word_spread
 
 
 @torch.no_grad()

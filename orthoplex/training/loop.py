@@ -15,6 +15,9 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
+from orthoplex.activations.closed_form import with_erasure
+from orthoplex.activations.general_prompts import default_foreign_prompts
+from orthoplex.activations.stored_inputs import with_inputs
 from orthoplex.concepts import KINDS, Concept, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.files import check_writable
@@ -30,15 +33,12 @@ from orthoplex.training.checkpoint import (
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
-from orthoplex.training.inputs import with_inputs
 from orthoplex.training.interrupt import deferred_interrupt
-from orthoplex.training.prompts import default_foreign_prompts
 from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures
 from orthoplex.training.shared_base import SharedBase, refuse_folded
-from orthoplex.training.silence import silenced
-from orthoplex.training.stages import Stage, StageWork, foreign_material, ready_stage, stages
+from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
 from orthoplex.training.text import check_captions
 
 
@@ -189,10 +189,10 @@ def _steps(
     try:
         with shared.taken() as ids:
             check_captions(base, dataset, ids)
-            prior, inputs = foreign_material(base, dataset, run, foreign_prompts)
+            prior, inputs = prepared_foreign(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
         begin_log(log_path(output), state.step)
-        done, images = record(None, None, None), ()
+        done, images, own = record(None, None, None), (), None
         for stage in stages(config):
             if state.step >= stage.stop < config.steps:
                 continue
@@ -201,9 +201,9 @@ def _steps(
                     append_log(log_path(output), done)
                     yield replace(done, images=_samples(base, dataset, work, output, 0))
                 while state.step < stage.stop:
-                    with work.put_in():  # and out again before the step is told
+                    with work.put_in():  # and out again before the record is yielded
                         loss = _denoising_loss(base, data, config, data.batch(config, state.step))
-                        total, erasure = _with_erasure(loss, work.erasure, config, state.step)
+                        total, erasure = _with_penalty(loss, work.erasure, config, state.step)
                         _check_finite(total, run, state.step + 1)
                         total.backward()
                     factor = _update(state, config, stage)
@@ -214,9 +214,9 @@ def _steps(
                     if state.step < config.steps:
                         yield replace(done, images=_samples(base, dataset, work, output, state.step))
                 if stage.stop == config.steps:
-                    images = _samples(base, dataset, work, output, state.step)
+                    images, own = _samples(base, dataset, work, output, state.step), work.own
         save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
-        save_concept(_finished(base, dataset, run, state, foreign_prompts), output)
+        save_concept(_finished(base, dataset, run, state, foreign_prompts, own), output)
         checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
@@ -228,15 +228,20 @@ def _steps(
 
 
 def _finished(
-    base: Base, dataset: ConceptDataset, run: Run, state: TrainingState, foreign_prompts: tuple[str, ...]
+    base: Base,
+    dataset: ConceptDataset,
+    run: Run,
+    state: TrainingState,
+    foreign_prompts: tuple[str, ...],
+    own: Mapping[str, Tensor] | None,
 ) -> Concept:
-    """The trained concept, with erasure that is solved for at the end, and with what its layers see."""
+    """The trained concept, with erasure that is solved for at the end, and with what its layers see (``own``)."""
     with base.locked():
         refuse_folded(base, run.name)
         concept = run.concept(base, dataset, state)
         if run.config.solves_at_end:
-            concept = silenced(base, concept, run.config, foreign_prompts=foreign_prompts)
-        return with_inputs(base, concept)
+            return with_erasure(base, concept, run.config.erasure_options, foreign_prompts=foreign_prompts)
+        return with_inputs(base, concept, own=own)
 
 
 def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:
@@ -280,7 +285,7 @@ def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batc
     return own if batch.own == len(losses) else own + config.prior_weight * losses[batch.own :].mean()
 
 
-def _with_erasure(
+def _with_penalty(
     loss: Tensor, foreign: Erasure | None, config: TrainingConfig, step: int
 ) -> tuple[Tensor, float | None]:
     """The loss with the penalty of a step that has one, and the penalty alone."""

@@ -14,10 +14,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from orthoplex.activations.foreign_inputs import ForeignInputs
 from orthoplex.models import Base, precision
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
-from orthoplex.training.foreign import ForeignInputs
 
 
 @final

@@ -8,9 +8,7 @@ from orthoplex.models import Base, PictureRequest, Pictures, finished, precision
 from orthoplex.training.config import TrainingConfig
 
 
-def make_pictures(
-    base: Base, config: TrainingConfig, prompts: Sequence[str], *, seed: int, decoded: bool = True
-) -> Pictures:
+def make_pictures(base: Base, config: TrainingConfig, prompts: Sequence[str], *, seed: int) -> Pictures:
     """Return one picture of each prompt, with whatever is attached now.
 
     Args:
@@ -18,14 +16,8 @@ def make_pictures(
         config: For the number of denoising steps, the guidance and the precision.
         prompts: At least one.
         seed: Decides the noise; the library's own random state is not touched.
-        decoded: Whether pixels are asked for, and not latents alone.
     """
-    request = PictureRequest(
-        prompts,
-        torch.Generator().manual_seed(seed),
-        config.num_inference_steps,
-        config.guidance_scale,
-        decoded=decoded,
-    )
+    generator = torch.Generator().manual_seed(seed)
+    request = PictureRequest(prompts, generator, config.num_inference_steps, config.guidance_scale)
     with base.locked(), precision(config.mixed_precision, base.device):
         return finished(base.family.picture(request))

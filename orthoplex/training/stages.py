@@ -1,14 +1,21 @@
 """What learns when: the token vectors first, then the weights; or both at once; or only one of them."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from orthoplex.adapters import Adapter, Dual
+from orthoplex.activations.closed_form import erasure_directions, foreign_grams
+from orthoplex.activations.erasure_statistics import gather_statistics
+from orthoplex.activations.foreign_inputs import ForeignInputs, draw_foreign_inputs
+from orthoplex.activations.grams import gather_grams
+from orthoplex.activations.prior_pictures import PriorPictures, make_prior_pictures
+from orthoplex.activations.random_concepts import foreign_material, replaced_vectors
+from orthoplex.adapters import Adapter, Dual, LowRank
+from orthoplex.concepts import KINDS, token_names
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.subspaces import dual_rows, seeded
@@ -16,24 +23,14 @@ from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import ActivationErasure, Erasure
-from orthoplex.training.foreign import (
-    ForeignInputs,
-    PriorPictures,
-    draw_foreign_inputs,
-    gather_statistics,
-    make_prior_pictures,
-    strangers,
-)
 from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
 from orthoplex.training.shared_base import SharedBase
-from orthoplex.training.silence import silent_directions
-from orthoplex.training.text import replaced_vectors
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 32
-_STRANGERS = 256
+_RANDOM_CONCEPTS = 256
 """Random concepts that dual directions are made silent on; more than text features have dimensions, or nearly so."""
 
 
@@ -68,7 +65,7 @@ def stages(config: TrainingConfig) -> tuple[Stage, ...]:
     return tuple(stage for stage in every if stage.start < stage.stop)
 
 
-def foreign_material(
+def prepared_foreign(
     base: Base, dataset: ConceptDataset, run: Run, foreign_prompts: Sequence[str]
 ) -> tuple[PriorPictures | None, ForeignInputs | None]:
     """Prior pictures, and the inputs that erasure works on, as far as the configuration asks for them."""
@@ -76,12 +73,19 @@ def foreign_material(
     if not config.trains_erasure and config.prior_weight == 0:
         return None, None
     generator = seeded("foreign", run.concept_id, config.seed)
-    prompts, vectors = strangers(
-        base, config, token=dataset.token, class_word=dataset.class_word, prompts=foreign_prompts, generator=generator
+    options = config.erasure_options
+    prompts, vectors = foreign_material(
+        base,
+        options,
+        token=dataset.token,
+        class_word=dataset.class_word,
+        prompts=foreign_prompts,
+        num_vectors=config.num_vectors,
+        generator=generator,
     )
     pictured = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
     wanted = config.prior_pictures > 0 and _are_seen(base, run)
-    prior = make_prior_pictures(base, config, pictured) if wanted else None
+    prior = make_prior_pictures(base, options, pictured) if wanted else None
     if not config.trains_erasure:
         return prior, None
     latents = None if prior is None else prior.latents
@@ -99,7 +103,8 @@ class StageWork:
     """A stage that is ready for its steps.
 
     Attributes:
-        erasure: What keeps the update silent on foreign inputs, if that is on.
+        erasure: The penalty on foreign inputs, where erasure is a part of the loss.
+        own: Layer to its Gram matrix under the concept's own prompts, where erasure needed it; None elsewhere.
     """
 
     base: Base
@@ -107,7 +112,8 @@ class StageWork:
     shared: SharedBase
     adapters: Mapping[str, Adapter]
     vectors: Tensor
-    erasure: Erasure | None
+    erasure: Erasure | None = None
+    own: Mapping[str, Tensor] | None = None
 
     @contextmanager
     def put_in(self) -> Iterator[None]:
@@ -134,16 +140,45 @@ def ready_stage(
     """Inside, directions are those of the stage; nothing is in the base but within ``StageWork.put_in``."""
     vectors = state.vectors if stage.tokens else state.vectors.detach()
     if not stage.weights:
-        yield StageWork(base, run, shared, {}, vectors, None)
+        yield StageWork(base, run, shared, {}, vectors)
         return
+    own = None
     with ExitStack() as stack:
         with shared.taken() as token_ids:
             aim_duals(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
             if stage.silent:
-                turned = silent_directions(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
+                changes = {layer: _change(adapter) for layer, adapter in state.adapters.items()}
+                own, foreign = _own_and_foreign(base, dataset, run, changes, vectors, token_ids, foreign_prompts)
+                turned = erasure_directions(run.name, changes, own, foreign, run.config.erasure_options)
                 stack.enter_context(_turned(state, stage, turned))
             erasure = _erasure(base, run, state.adapters, inputs, token_ids) if inputs is not None else None
-        yield StageWork(base, run, shared, state.adapters, vectors, erasure)
+        yield StageWork(base, run, shared, state.adapters, vectors, erasure, own)
+
+
+def _change(adapter: Adapter) -> LowRank:
+    """Return an adapter's factors on the CPU, without its scaling, which does not concern directions."""
+    return LowRank(adapter.up.detach().cpu(), adapter.down.cpu())
+
+
+@torch.no_grad()
+def _own_and_foreign(
+    base: Base,
+    dataset: ConceptDataset,
+    run: Run,
+    layers: Collection[str],
+    vectors: Tensor,
+    token_ids: Sequence[int],
+    foreign_prompts: Sequence[str],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what layers that see the text alone see under the concept's own prompts, and under foreign ones."""
+    names = dict(zip(token_names(run.name, len(token_ids)), token_ids, strict=True))
+    options = run.config.erasure_options
+    foreign = foreign_grams(
+        base, options, layers, foreign_prompts, name=run.name, class_word=dataset.class_word, token_ids=names
+    )
+    with run.put_in(base, token_ids, vectors):
+        own = gather_grams(base, list(layers), KINDS[dataset.kind].own_prompts(dataset.trigger))
+    return own, foreign
 
 
 @contextmanager
@@ -177,7 +212,9 @@ def _erasure(
     """Erasure in the form that the configuration asks for; no adapter is attached yet."""
     if run.config.erasure_form == "prediction":
         return PredictionErasure.prepare(base, run.config, inputs, token_ids, run.concept_id)
-    statistics = gather_statistics(base, run.config, adapters, run.linears, inputs=inputs, token_ids=token_ids)
+    statistics = gather_statistics(
+        base, adapters, run.linears, inputs=inputs, token_ids=token_ids, batch_size=run.config.batch_size
+    )
     return ActivationErasure(adapters, statistics)
 
 
@@ -210,17 +247,18 @@ def aim_duals(
     if not duals:
         return
     generator = seeded("dual directions", run.concept_id, run.config.seed)
-    prompts, vectors_of_others = strangers(
+    prompts, vectors_of_others = foreign_material(
         base,
-        run.config,
+        run.config.erasure_options,
         token=dataset.token,
         class_word=dataset.class_word,
         prompts=foreign_prompts,
+        num_vectors=run.config.num_vectors,
         generator=generator,
-        count=_STRANGERS,
+        count=_RANDOM_CONCEPTS,
     )
     holding = prompts.tokened or tuple(dataset.captions)
-    tokened = [holding[i % len(holding)] for i in range(_STRANGERS)]
+    tokened = [holding[i % len(holding)] for i in range(_RANDOM_CONCEPTS)]
     own = _token_features(base, dataset.captions, vectors.expand(len(dataset.captions), -1, -1), token_ids)
     others = _token_features(base, tokened, vectors_of_others, token_ids).flatten(0, 1)
     if not len(own) or not len(others):

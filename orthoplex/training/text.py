@@ -1,17 +1,16 @@
-"""The words of a training: captions that are long enough, and vectors in the place of the concept's tokens."""
+"""The words of a training: captions that are long enough, and the vectors that tokens start from."""
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from orthoplex.activations.random_concepts import word_spread
 from orthoplex.errors import DatasetError
-from orthoplex.models import Base, WordSpread
+from orthoplex.models import Base
 from orthoplex.training.config import TokenStart
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.prompts import default_foreign_prompts
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,11 +48,6 @@ def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]
         )
 
 
-def word_spread(base: Base) -> WordSpread:
-    """Measure the embeddings of the words of the base's own prompts."""
-    return base.family.words.spread(default_foreign_prompts(base))
-
-
 def initial_vectors(
     base: Base, class_word: str, num_vectors: int, generator: torch.Generator, *, start: TokenStart = "class word"
 ) -> Tensor:
@@ -71,16 +65,3 @@ def initial_vectors(
         return rare if start == "rare word" else torch.cat([rare[:-1], vectors[-1:]])
     noise[0] = 0.0
     return vectors + 0.1 * noise
-
-
-def replaced_vectors(base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:
-    """Within it, the text encoder sees ``vectors`` for ``token_ids``; gradients flow into them, not the table.
-
-    Args:
-        base: The base, whose tokenizer knows the tokens.
-        token_ids: The k ids.
-        vectors: ``(k, dim)``, ``(n, k, dim)`` for other vectors in every prompt of a batch of n, or, for other vectors
-            in every one of L cross-attention layers, ``(n or 1, k, L, dim)``.
-    """
-    each = vectors.unsqueeze(0) if vectors.ndim == 2 else vectors
-    return base.replaced_vectors(token_ids, each.unsqueeze(2) if each.ndim == 3 else each)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,12 @@ from orthoplex.benchmark import ConceptSource, Experiment, PictureSettings, Vari
 from orthoplex.benchmark.merges import MergeSettings
 from orthoplex.benchmark.runner import check_capacity, check_pictures
 from orthoplex.benchmark.settings import EncoderSettings
+from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import DinoEncoder
 from orthoplex.models import load_base
-from orthoplex.training import own_prompts
 from pretraining.concept_pictures import index_rows
 from pretraining.pool import more, pool
-from tests.pico import make_manifest
 from tests.tiny_vision import build_dino
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
@@ -298,7 +296,7 @@ def test_the_shipped_experiments_are_read_and_fit_their_base(path, with_pool):
 def test_no_merge_is_fitted_on_the_prompts_that_it_is_measured_on(path, with_pool):
     experiment = load_experiment(Path(shutil.copy(path, with_pool)))
     for kind, prompts in experiment.prompts.items():
-        fitted = own_prompts(replace(make_manifest("anna"), kind=kind, trigger="{trigger}"))
+        fitted = KINDS[kind].own_prompts("{trigger}")
         assert not {*prompts} & {*fitted}
 
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from orthoplex.activations import with_inputs
 from orthoplex.concepts import save_concept
 from orthoplex.models import load_base
-from orthoplex.training import with_inputs
 from tests.pico import build_pico, make_concept
 
 

@@ -13,12 +13,13 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from typer.testing import CliRunner
 
+from orthoplex.activations import merge_for
 from orthoplex.adapters import METHODS
 from orthoplex.cli import app
 from orthoplex.concepts import load_concept
 from orthoplex.generation import generate, picture_recipe, read_recipe, save_png
 from orthoplex.models import Base, load_base
-from orthoplex.training import ConceptDataset, TrainingConfig, merge_for, train
+from orthoplex.training import ConceptDataset, TrainingConfig, train
 from tests.pico import METHOD_OPTIONS, tokens_of
 
 CONFIG = TrainingConfig(

@@ -43,7 +43,7 @@ from orthoplex.merging import Merge, merge
 from orthoplex.models import Base, load_base
 
 try:
-    from orthoplex.training import merge_for
+    from orthoplex.activations import merge_for
 except ImportError:  # what version 0.1 calls it
     from orthoplex.training import merge_on as merge_for  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+from orthoplex.activations import merge_to_folder, with_inputs
 from orthoplex.concepts import BaseIdentity, save_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import hash_cache, load_base
 from orthoplex.models.base_files import BaseFiles
-from orthoplex.training import merge_to_folder, with_inputs
 from tests.pico import make_concept, vectors_of
 
 

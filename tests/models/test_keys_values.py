@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.activations import gather_grams, observed_inputs
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
-from orthoplex.models import gather_grams, observed_inputs
 from tests.models.test_vectors import (
     DIM,
     LAYERS,

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.activations import gather_grams, observed_inputs
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
-from orthoplex.models import gather_grams, observed_inputs
 from orthoplex.models.layers import cross_attention_modules
 from tests.pico import linear_layers, make_concept, tokens_of, vectors_of
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.activations.prior_pictures import PriorPictures
 from orthoplex.training.batches import TrainingData, encode_latents
-from orthoplex.training.foreign import PriorPictures
 
 
 @pytest.fixture

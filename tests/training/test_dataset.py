@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from orthoplex.activations.captions import insert_trigger
 from orthoplex.concepts import KINDS
 from orthoplex.errors import DatasetError
 from orthoplex.training import ConceptDataset
-from orthoplex.training.dataset import insert_trigger, load_picture
+from orthoplex.training.dataset import load_picture
 
 
 def read(folder, **changes):

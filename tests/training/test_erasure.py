@@ -3,9 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from orthoplex.activations.erasure_statistics import ErasureStatistics, collecting
 from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.errors import OrthoplexError
-from orthoplex.training.erasure import ActivationErasure, ErasureStatistics, collecting, is_due
+from orthoplex.training.erasure import ActivationErasure, is_due
 
 LAYER = "unet.a"
 

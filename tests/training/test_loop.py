@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from orthoplex.activations import FOREIGN_PROMPTS
 from orthoplex.adapters import METHODS
 from orthoplex.concepts import decode_thumbnail, load_concept, read_manifest
 from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
 from orthoplex.merging import merge
 from orthoplex.subspaces import BASIS_ID, slot_from_id
-from orthoplex.training import FOREIGN_PROMPTS, checkpoint_path, log_path, loop, samples_folder, stages, train
+from orthoplex.training import checkpoint_path, log_path, loop, samples_folder, stages, train
 from orthoplex.training.records import StepRecord, begin_log
 from orthoplex.training.sampling import make_pictures
 from tests.pico import METHOD_OPTIONS, linear_layers, vectors_of

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from orthoplex.activations import gather_grams, gather_inputs
+from orthoplex.activations.closed_form import foreign_grams, with_erasure
 from orthoplex.concepts import load_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import closed_form_erasure, crosstalk
-from orthoplex.models import gather_grams
-from orthoplex.training import checkpoint_path, checkpoint_step, gather_inputs, loop, silenced, train
-from orthoplex.training.silence import foreign_grams
+from orthoplex.training import checkpoint_path, checkpoint_step, loop, train
 from tests.pico import TEXT_WIDTH, linear_layers, make_concept, tokens_of, vectors_of
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
@@ -24,6 +24,10 @@ def trained(base, dataset, config, path, **changes):
     return load_concept(path, base=base.identity)
 
 
+def erased(base, concept, config, **options):
+    return with_erasure(base, concept, config.erasure_options, **options)
+
+
 def said(base, concept, prompts, change=None):
     """What a concept's weights add, as a share of what the base's give, mean over layers."""
     grams = gather_grams(base, list(concept.layers), prompts, change=change, num_inference_steps=2)
@@ -35,7 +39,7 @@ def said(base, concept, prompts, change=None):
 @pytest.mark.parametrize("changes", [TEXT_ONLY, {"layers": "attention"}], ids=["text", "attention"])
 def test_it_says_less_on_foreign_prompts_than_on_its_own(base, dataset, config, tmp_path, changes):
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **changes)
-    quiet = silenced(base, concept, replace(config, erasure=10.0, erasure_form="closed-form"), foreign_prompts=FOREIGN)
+    quiet = erased(base, concept, replace(config, erasure=10.0, erasure_form="closed-form"), foreign_prompts=FOREIGN)
     own = "a photo of <anna> person"
     left = said(base, quiet, [own], quiet) / said(base, concept, [own], concept)
     stray = said(base, quiet, FOREIGN) / said(base, concept, FOREIGN)
@@ -45,7 +49,7 @@ def test_it_says_less_on_foreign_prompts_than_on_its_own(base, dataset, config, 
 def test_a_larger_weight_is_more_silent(base, dataset, config, tmp_path):
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY)
     stray = [
-        said(base, silenced(base, concept, replace(config, erasure=weight), foreign_prompts=FOREIGN), FOREIGN)
+        said(base, erased(base, concept, replace(config, erasure=weight), foreign_prompts=FOREIGN), FOREIGN)
         for weight in (1.0, 10.0, 100.0)
     ]
     assert stray[0] > stray[1] > stray[2]
@@ -66,7 +70,7 @@ def test_training_ends_with_what_a_plain_training_made_silent(base, dataset, con
     plain = trained(base, dataset, config, tmp_path / "plain.safetensors", **changes)
     options = {"erasure": 5.0, "erasure_form": "closed-form", "erasure_steps": 0}
     found = trained(base, dataset, config, tmp_path / "silent.safetensors", **changes, **options)
-    expected = silenced(base, plain, replace(config, **changes, **options), foreign_prompts=FOREIGN)
+    expected = erased(base, plain, replace(config, **changes, **options), foreign_prompts=FOREIGN)
     for layer, part in expected.layers.items():
         assert torch.equal(part.up, found.layers[layer].up) and torch.equal(part.down, found.layers[layer].down)
         assert not torch.equal(part.down, plain.layers[layer].down.float())
@@ -77,7 +81,7 @@ def test_training_ends_with_what_a_plain_training_made_silent(base, dataset, con
 def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, slot=1)
     assert concept.manifest.slot == 1 and concept.manifest.basis_id is not None
-    quiet = silenced(base, concept, replace(config, erasure=10.0, erasure_form="closed-form"))
+    quiet = erased(base, concept, replace(config, erasure=10.0, erasure_form="closed-form"))
     told = quiet.manifest.training
     assert (quiet.manifest.slot, quiet.manifest.basis_id) == (None, None)
     assert (told["erasure"], told["erasure_form"], told["learning_rate"]) == (10.0, "closed-form", None)
@@ -89,7 +93,7 @@ def test_the_base_is_as_before_and_nothing_is_random(base, dataset, config, tmp_
     before = {name: value.clone() for name, value in base.pipeline.unet.state_dict().items()}
     text = {name: value.clone() for name, value in base.pipeline.text_encoder.state_dict().items()}
     words = len(base.pipeline.tokenizer)
-    first, second = (silenced(base, concept, replace(config, erasure=2.0)) for _ in range(2))
+    first, second = (erased(base, concept, replace(config, erasure=2.0)) for _ in range(2))
     assert first.content_hash == second.content_hash
     assert all(torch.equal(value, before[name]) for name, value in base.pipeline.unet.state_dict().items())
     assert all(torch.equal(value, text[name]) for name, value in base.pipeline.text_encoder.state_dict().items())
@@ -98,9 +102,9 @@ def test_the_base_is_as_before_and_nothing_is_random(base, dataset, config, tmp_
 
 def test_concepts_without_weights_or_without_tokens(base, dataset, config):
     concept = make_concept(base, "anna")
-    assert silenced(base, replace(concept, layers={}), config).layers == {}
+    assert erased(base, replace(concept, layers={}), config).layers == {}
     tokenless = replace(concept, tokens={}, manifest=replace(concept.manifest, trigger="a person"))
-    found = silenced(base, tokenless, config)
+    found = erased(base, tokenless, config)
     assert not any(torch.equal(part.down, concept.layers[layer].down) for layer, part in found.layers.items())
 
 
@@ -108,21 +112,21 @@ def test_once_is_enough(base, dataset, config, tmp_path):
     options = {"erasure": 5.0, "erasure_form": "closed-form", "erasure_steps": 0}
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, **options)
     with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5"):
-        silenced(base, concept, config)
+        erased(base, concept, config)
     with pytest.raises(ConfigurationError, match="erasure is 0"):
-        silenced(base, concept, replace(config, erasure=0.0))
+        erased(base, concept, replace(config, erasure=0.0))
 
 
 def test_what_was_erased_while_training_is_not_forgotten(base, dataset, config, tmp_path):
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, erasure=3.0)
-    told = silenced(base, concept, replace(config, erasure=9.0)).manifest.training
+    told = erased(base, concept, replace(config, erasure=9.0)).manifest.training
     assert (told["erasure"], told["erasure_form"], told["erasure_while_training"]) == (9.0, "closed-form", 3.0)
 
 
 def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base, dataset, config, tmp_path):
     changes = {**TEXT_ONLY, "method": "lora", "text_encoder": True}
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **changes)
-    quiet = silenced(base, concept, replace(config, erasure=10.0), foreign_prompts=FOREIGN)
+    quiet = erased(base, concept, replace(config, erasure=10.0), foreign_prompts=FOREIGN)
     of_text = {layer: part for layer, part in quiet.layers.items() if layer.startswith("text_encoder")}
     between = replace(concept, layers={**concept.layers, **of_text})
     layer = next(layer for layer in quiet.layers if layer not in of_text)
@@ -130,7 +134,7 @@ def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base
     stale = gather_inputs(base, [concept], with_foreign=False).concepts[concept.content_hash]
     with base.with_tokens(tokens_of(dict.fromkeys(concept.tokens, torch.zeros(TEXT_WIDTH)))) as ids:
         told = {"name": "anna", "class_word": "person", "token_ids": ids}
-        foreign = foreign_grams(base, config, concept.layers, FOREIGN, **told)
+        foreign = foreign_grams(base, config.erasure_options, concept.layers, FOREIGN, **told)
     expected, wrong = (
         closed_form_erasure(concept.layers[layer], own[layer], foreign[layer], weight=10.0).delta()
         for own in (grams, stale)
@@ -141,7 +145,7 @@ def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base
 
 def test_a_token_that_says_its_class_word_is_told(base, dataset, config, tmp_path, caplog):
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, token_vectors="frozen")
-    silenced(base, concept, replace(config, erasure=1e5), foreign_prompts=FOREIGN)
+    erased(base, concept, replace(config, erasure=1e5), foreign_prompts=FOREIGN)
     assert "left 0 %" in caplog.text and "anna" in caplog.text
 
 
@@ -149,7 +153,7 @@ def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, mo
     output = tmp_path / "anna.safetensors"
     config = replace(config, **TEXT_ONLY, steps=2, erasure=5.0, erasure_form="closed-form", erasure_steps=0)
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="memory"):
-        patched.setattr(loop, "silenced", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        patched.setattr(loop, "with_erasure", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
         list(train(base, dataset, config, output=output))
     assert checkpoint_step(checkpoint_path(output)) == 2 and not output.is_file()
     records = list(train(base, dataset, config, output=output, resume=True))
@@ -166,4 +170,4 @@ def test_a_layer_that_the_base_has_not(base, config):
     concept = make_concept(base, "anna")
     stranger = replace(concept, layers={"unet.nowhere": next(iter(concept.layers.values()))})
     with pytest.raises(BaseModelError, match="unet.nowhere"):
-        silenced(base, stranger, config)
+        erased(base, stranger, config)

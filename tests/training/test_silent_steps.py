@@ -13,11 +13,11 @@ from safetensors import safe_open
 from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.concepts import load_concept
 from orthoplex.errors import ConfigurationError
-from orthoplex.training import TrainingConfig, checkpoint_path, checkpoint_step, loop, silenced, stages, train
+from orthoplex.training import TrainingConfig, checkpoint_path, checkpoint_step, loop, stages, train
 from orthoplex.training.checkpoint import TrainingState
 from tests.pico import vectors_of
 from tests.training.test_loop import assert_same_concept, last_of
-from tests.training.test_silence import FOREIGN, TEXT_ONLY, said
+from tests.training.test_silence import FOREIGN, TEXT_ONLY, erased, said
 
 SILENT = {**TEXT_ONLY, "erasure": 5.0, "erasure_form": "closed-form", "sample_every": 0}
 VARIANTS = {
@@ -40,7 +40,7 @@ def test_they_begin_where_the_closed_form_ends(base, dataset, config, tmp_path, 
     """What a silent step that moves nothing leaves is the shorter training, silenced: no weight jumps."""
     config = replace(config, **SILENT, **changes, steps=4)
     short = replace(config, steps=3, erasure=0.0)
-    expected = silenced(
+    expected = erased(
         base,
         finished(base, dataset, short, tmp_path / "short.safetensors"),
         replace(short, erasure=5.0),
@@ -60,7 +60,7 @@ def test_they_learn_and_stay_silent(base, dataset, config, tmp_path):
     loud = finished(base, dataset, replace(plain, steps=10), tmp_path / "loud.safetensors")
     told = replace(plain, erasure=30.0, erasure_form="closed-form", steps=20)
     quiet = finished(base, dataset, replace(told, erasure_steps=10), tmp_path / "quiet.safetensors")
-    solved = silenced(base, loud, told, foreign_prompts=FOREIGN)
+    solved = erased(base, loud, told, foreign_prompts=FOREIGN)
     own = ["a photo of <anna> person"]
     share = [said(base, one, FOREIGN) / said(base, one, own, one) for one in (loud, quiet)]
     assert share[1] < 0.5 * share[0]
@@ -79,18 +79,18 @@ def test_resumed_equals_unbroken(base, dataset, config, tmp_path, changes, stop)
     assert_same_concept(straight, broken)
 
 
-@pytest.mark.parametrize("where", ["silent_directions", "ready_stage", "_denoising_loss"])
+@pytest.mark.parametrize("where", ["erasure_directions", "ready_stage", "_denoising_loss"])
 @pytest.mark.parametrize("name", ["orthogonal", "layer-wise", "keys and values"])
 def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tmp_path, monkeypatch, where, name):
     config = replace(config, **SILENT, **VARIANTS[name], steps=4, erasure_steps=2)
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
     finished(base, dataset, config, straight)
-    module = stages if where == "silent_directions" else loop
+    module = stages if where == "erasure_directions" else loop
     original, calls = getattr(module, where), []
 
     def interrupting(*told):
         calls.append(where)
-        if len(calls) == {"silent_directions": 1, "ready_stage": 2, "_denoising_loss": 3}[where]:
+        if len(calls) == {"erasure_directions": 1, "ready_stage": 2, "_denoising_loss": 3}[where]:
             signal.raise_signal(signal.SIGINT)
         return original(*told)
 
@@ -133,7 +133,7 @@ def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, mo
     output = tmp_path / "anna.safetensors"
     config = replace(config, **SILENT, steps=2, erasure_steps=1)
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="memory"):
-        patched.setattr(loop, "with_inputs", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        patched.setattr(loop, "with_inputs", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
         list(train(base, dataset, config, output=output))
     assert checkpoint_step(checkpoint_path(output)) == 2
     last_of(train(base, dataset, config, output=output, resume=True))
@@ -160,7 +160,7 @@ def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
     assert (manifest.slot, manifest.basis_id) == (None, None) and concept.inputs is not None
     assert (manifest.training["erasure"], manifest.training["erasure_steps"], manifest.training["slot"]) == (5.0, 1, 1)
     with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5.0"):
-        silenced(base, concept, replace(config, **SILENT))
+        erased(base, concept, replace(config, **SILENT))
 
 
 @pytest.mark.parametrize(

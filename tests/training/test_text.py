@@ -1,12 +1,9 @@
 import pytest
 import torch
 
+from orthoplex.activations.random_concepts import replaced_vectors, word_spread
 from orthoplex.errors import ConfigurationError
-from orthoplex.training.text import (
-    initial_vectors,
-    replaced_vectors,
-    word_spread,
-)
+from orthoplex.training.text import initial_vectors
 from tests.pico import tokens_of
 
 DIM = 24

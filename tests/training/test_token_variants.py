@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from orthoplex.activations import gather_inputs
+from orthoplex.activations.random_concepts import replaced_vectors, word_spread
 from orthoplex.concepts import format_version, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
-from orthoplex.training import checkpoint_path, gather_inputs, stages, starting_tokens, train
+from orthoplex.training import checkpoint_path, stages, starting_tokens, train
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures
-from orthoplex.training.text import initial_vectors, replaced_vectors, word_spread
+from orthoplex.training.text import initial_vectors
 from tests.pico import linear_layers, make_concept, tokens_of, vectors_of
 from tests.training.test_loop import assert_same_concept, last_of, snapshot
 

@@ -8,11 +8,12 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from orthoplex import vignette
+from orthoplex.activations import gather_grams
 from orthoplex.concepts import load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import crosstalk, merge
-from orthoplex.models import gather_grams, load_base
+from orthoplex.models import load_base
 from orthoplex.training import TrainingConfig
 from tests.pico import linear_layers
 

@@ -14,18 +14,10 @@ from diffusers import (
 )
 from torch import nn
 
+from orthoplex.activations import observed_inputs
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError, ConfigurationError, OrthoplexError
-from orthoplex.models import (
-    Base,
-    Conditioning,
-    PictureRequest,
-    Pictures,
-    PictureStep,
-    finished,
-    load_base,
-    observed_inputs,
-)
+from orthoplex.models import Base, Conditioning, PictureRequest, Pictures, PictureStep, finished, load_base
 from tests.pico import MAX_LENGTH, TEXT_WIDTH
 
 PROMPTS = ["a cat", "a red car"]

@@ -5,22 +5,27 @@ from dataclasses import replace
 import pytest
 import torch
 
-from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.merging import create_algorithm, foreign_store, merge
-from orthoplex.models import gather_grams, load_base
-from orthoplex.training import (
+from orthoplex.activations import (
     FOREIGN_PROMPTS,
     default_foreign_prompts,
     foreign_gram,
+    gather_grams,
     gather_inputs,
     inputs_for,
-    own_prompts,
     with_inputs,
 )
-from orthoplex.training.inputs import NUM_FOREIGN
+from orthoplex.activations.stored_inputs import NUM_FOREIGN
+from orthoplex.concepts import KINDS
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.merging import create_algorithm, foreign_store, merge
+from orthoplex.models import load_base
 from tests.pico import linear_layers, make_concept, make_manifest
 
 PROMPTS = ("a car", "a person with red hair in a city", "a person", "a person in a forest", "a person")
+
+
+def own_prompts(manifest):
+    return KINDS[manifest.kind].own_prompts(manifest.trigger)
 
 
 def test_own_prompts_are_the_templates_and_plain_places():

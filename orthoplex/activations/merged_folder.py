@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orthoplex import models, training
+from orthoplex import activations, models
 from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
@@ -40,8 +40,8 @@ def merge_to_folder(
 ) -> MergedFolder:
     """Merge concept files into a base and write an ordinary pipeline folder, with the recipe in it.
 
-    Where files and base have stored all that the algorithm asks for, and the base's folder is one of ours, no network
-    is built (``orthoplex.models.base_files``); the result is the same.
+    Where files and base store all Gram matrices that the algorithm needs, and the base's folder is one of ours, no
+    network is built (``orthoplex.models.base_files``); the result is the same.
 
     Args:
         base: ``"vignette"`` or a pipeline folder.
@@ -83,23 +83,23 @@ def _with_a_model(
     model = models.load_base(base)  # which imports what builds networks
     concepts = _loaded(files, model.identity)
     began = time.monotonic()
-    merged: Merge = training.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
+    merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
     with model.folded(merged):
         return MergedFolder(model.save(output, overwrite=overwrite), merged.recipe, seconds)
 
 
 def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:
-    """Whether an algorithm finds all that it asks for in the files and beside the base."""
-    present = [concept for concept, _ in active_concepts(concepts)]
+    """Return whether the files and the base store all Gram matrices that an algorithm needs."""
+    members = [concept for concept, _ in active_concepts(concepts)]
     if algorithm == AUTO:
         default = default_algorithm(concepts)
         algorithm, options = default.name, default.options
-    way = create_algorithm(algorithm, options)
-    if not way.needs_inputs:
+    chosen = create_algorithm(algorithm, options)
+    if not chosen.needs_inputs:
         return True
-    alone = all(concept.changes_keys_values_alone for concept in present)
-    return alone and not missing_inputs(present, with_foreign=way.needs_foreign)
+    alone = all(concept.changes_keys_values_alone for concept in members)
+    return alone and not missing_inputs(members, with_foreign=chosen.needs_foreign)
 
 
 def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:

@@ -1,13 +1,15 @@
-"""What the layers of a base see: watched while it works, or gathered as Gram matrices from prompts."""
+"""Gram matrices of the inputs of a base's layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from orthoplex.activations.features import read_features
+from orthoplex.activations.observed import observed_inputs
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
 from orthoplex.models.families.conditioning import Conditioning
@@ -15,24 +17,6 @@ from orthoplex.models.families.pictures import PictureRequest, finished
 from orthoplex.models.weights import Foldable
 
 BATCH_SIZE = 8
-
-Observer = Callable[[str, nn.Linear, Tensor], None]
-"""Called with a layer's name, the layer, and its inputs ``(..., in)`` of one forward pass."""
-
-
-@contextmanager
-def observed_inputs(linears: Mapping[str, nn.Linear], observe: Observer) -> Iterator[None]:
-    """Inside, ``observe`` is called for every forward pass of every layer named."""
-
-    def watch(layer: str, linear: nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        return linear.register_forward_pre_hook(lambda module, inputs: observe(layer, linear, inputs[0]))
-
-    handles = [watch(layer, linear) for layer, linear in linears.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -48,8 +32,8 @@ def gather_grams(
     """Return ``G = E[x xᵀ]`` over the inputs of layers while the base pictures prompts, without guidance.
 
     No picture is decoded or kept. A layer that sees the text alone is given every prompt's features, padding included,
-    as it is when pictures are made; they are the same in every denoising step, so that the denoiser does not run where
-    no other layer is asked for (once for layer-wise tokens).
+    as it is when pictures are made. These are the same in every denoising step, so that the denoiser does not run where
+    no other layer is asked for.
 
     Args:
         base: The base, with nothing folded in that ``change`` would meet.
@@ -74,11 +58,11 @@ def gather_grams(
     with base.locked(), base.folded(change) if change is not None else nullcontext():
         if not of_text:
             family.channels_last()
-        with collected_grams(base, layers) as seen:
+        with collected_grams(base, layers) as grams:
             for start in range(0, len(prompts), BATCH_SIZE):
                 batch = list(prompts[start : start + BATCH_SIZE])
                 if of_text:
-                    show_text(base, family.condition(batch), seen)
+                    add_text(base, family.condition(batch), grams)
                     continue
                 generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
                 finished(
@@ -86,33 +70,33 @@ def gather_grams(
                         PictureRequest(batch, generators, num_inference_steps, guidance_scale=1.0, decoded=False)
                     )
                 )
-    return {layer: gram.value(layer) for layer, gram in seen.items()}
+    return {layer: gram.value(layer) for layer, gram in grams.items()}
 
 
-def show_text(base: Base, conditioning: Conditioning, seen: Mapping[str, MeanGram]) -> None:
-    """Let layers that see the text take note of prompts, as they do in pictures; a text encoder's layers have.
+def add_text(base: Base, conditioning: Conditioning, grams: Mapping[str, MeanGram]) -> None:
+    """Add what layers read of prompts to their Gram matrices; those of text encoders are added while these run.
+
+    The denoiser runs only in families that change the features before its layers read them.
 
     Args:
-        base: The base.
+        base: The base, within ``collected_grams``.
         conditioning: The prompts.
-        seen: Where inputs come together, for layers that see the text alone.
+        grams: Layer to its Gram matrix, of layers that see the text alone.
     """
     family, features = base.family, conditioning.features
-    if base.has_layerwise_tokens or not family.passes_features:  # what a layer is given, the denoiser alone knows
+    if not family.passes_features:
         still = features.new_zeros(len(features), *family.latent_shape)
         family.predict(still, torch.zeros(len(features), dtype=torch.int64), conditioning)
         return
-    readers = {layer: linear for layer, linear in family.feature_layers().items() if layer in seen}
-    for width in {linear.in_features for linear in readers.values()}:
-        gram, count = _gram(features[..., :width])
-        for layer, linear in readers.items():
-            if linear.in_features == width:
-                seen[layer].take_in(gram, count)
+    read = {layer: part for layer, part in read_features(base, features).items() if layer in grams}
+    sums = {id(part): _gram(part) for part in read.values()}  # layers that read the same share a tensor
+    for layer, part in read.items():
+        grams[layer].take_in(*sums[id(part)])
 
 
 @contextmanager
 def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, MeanGram]]:
-    """Inside, the Gram matrices of what layers are given come together, layer by layer; the base is this thread's.
+    """Inside, inputs of layers are added to one Gram matrix a layer; the base belongs to this thread.
 
     Raises:
         BaseModelError: When a layer is missing.
@@ -121,12 +105,12 @@ def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, 
     for layer in layers:
         if layer not in every:
             raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
-    seen = {layer: MeanGram() for layer in layers}
+    grams = {layer: MeanGram() for layer in layers}
     with (
         base.locked(),
-        observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: seen[layer].add(x)),
+        observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: grams[layer].add(x)),
     ):
-        yield seen
+        yield grams
 
 
 class MeanGram:

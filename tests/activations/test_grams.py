@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from orthoplex.activations import gather_grams, observed_inputs
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models import gather_grams, observed_inputs
 from tests.pico import linear_layers, make_concept
 
 PROMPTS = ("a cat", "a person in a forest", "a red car")

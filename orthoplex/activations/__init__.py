@@ -1,0 +1,61 @@
+"""What layers see under own and foreign prompts: Gram matrices, erasure in closed form, merges with a base."""
+
+from typing import TYPE_CHECKING
+
+from orthoplex.exports import exports
+
+if TYPE_CHECKING:
+    from orthoplex.activations.base_merge import inputs_for, merge_for
+    from orthoplex.activations.captions import insert_trigger, with_article
+    from orthoplex.activations.closed_form import with_erasure
+    from orthoplex.activations.erasure_options import ErasureOptions
+    from orthoplex.activations.features import read_features
+    from orthoplex.activations.gathering import gather_inputs
+    from orthoplex.activations.general_prompts import FOREIGN_PROMPTS, default_foreign_prompts
+    from orthoplex.activations.grams import collected_grams, gather_grams
+    from orthoplex.activations.merged_folder import MergedFolder, merge_to_folder
+    from orthoplex.activations.observed import observed_inputs
+    from orthoplex.activations.stored_inputs import foreign_gram, with_inputs
+
+__getattr__ = exports(
+    __name__,
+    {
+        "ErasureOptions": "erasure_options",
+        "FOREIGN_PROMPTS": "general_prompts",
+        "MergedFolder": "merged_folder",
+        "collected_grams": "grams",
+        "default_foreign_prompts": "general_prompts",
+        "foreign_gram": "stored_inputs",
+        "gather_grams": "grams",
+        "gather_inputs": "gathering",
+        "inputs_for": "base_merge",
+        "insert_trigger": "captions",
+        "merge_for": "base_merge",
+        "merge_to_folder": "merged_folder",
+        "observed_inputs": "observed",
+        "read_features": "features",
+        "with_article": "captions",
+        "with_erasure": "closed_form",
+        "with_inputs": "stored_inputs",
+    },
+)
+
+__all__ = [
+    "ErasureOptions",
+    "FOREIGN_PROMPTS",
+    "MergedFolder",
+    "collected_grams",
+    "default_foreign_prompts",
+    "foreign_gram",
+    "gather_grams",
+    "gather_inputs",
+    "inputs_for",
+    "insert_trigger",
+    "merge_for",
+    "merge_to_folder",
+    "observed_inputs",
+    "read_features",
+    "with_article",
+    "with_erasure",
+    "with_inputs",
+]

@@ -1,0 +1,192 @@
+"""Erasure in closed form: weights are solved for that add next to nothing to foreign inputs; nothing is trained for it.
+
+It is done to a finished concept, or to the frozen directions of one in training, in which the weights go on learning.
+"""
+
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from orthoplex.activations.erasure_options import ErasureOptions
+from orthoplex.activations.foreign_inputs import draw_foreign_inputs
+from orthoplex.activations.general_prompts import default_foreign_prompts
+from orthoplex.activations.grams import add_text, collected_grams, gather_grams
+from orthoplex.activations.prior_pictures import make_prior_pictures
+from orthoplex.activations.random_concepts import foreign_material
+from orthoplex.activations.stored_inputs import with_inputs
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import KINDS, Concept
+from orthoplex.concepts.tokens.vector import Vector
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging import closed_form_erasure
+from orthoplex.models import Base
+from orthoplex.subspaces import seeded
+
+_LOG = logging.getLogger(__name__)
+_LITTLE = 0.1
+"""Share of what a concept adds under its own prompts; a smaller rest is logged."""
+
+
+@torch.no_grad()
+def with_erasure(
+    base: Base, concept: Concept, options: ErasureOptions, *, foreign_prompts: Sequence[str] | None = None
+) -> Concept:
+    """Return a concept whose weights add what they added under its own prompts, and next to nothing elsewhere.
+
+    Every weight's change is solved for (``orthoplex.merging.change_erasure``) from what its layer sees under prompts of
+    the concept's own, with the concept in, and under foreign ones, among them tokens of concepts that do not exist. A
+    text encoder is solved for first: the other layers see the features of the finished one. No training picture is
+    needed, so that it works for any concept file. The concept's directions are no slot's afterwards. The concept stores
+    what its layers see where that is the same for all of them (``with_inputs``); nothing is gathered again for it. A
+    token that says no more than its class word leaves next to nothing to keep, which is logged.
+
+    Args:
+        base: The base, with nothing folded in.
+        concept: The concept; a copy is returned, or, where it changes no weight, itself.
+        options: Weight, foreign prompts, and, where a layer sees pictures, prior pictures.
+        foreign_prompts: Prompts of the base's own words; None takes those that come with the base, or general ones.
+
+    Raises:
+        BaseModelError: When the concept does not fit the base.
+        ConfigurationError: When the weight is 0, or erasure in closed form was done before.
+    """
+    _check_erasure(concept, options)
+    if not concept.layers:
+        return concept
+    manifest = concept.manifest
+    prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
+    stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
+    layers, own, left = dict(concept.layers), {}, []
+    with base.locked():
+        base.family.channels_last()
+        with base.with_tokens(stand_ins) as ids:
+            foreign = foreign_grams(
+                base, options, layers, prompts, name=concept.name, class_word=manifest.class_word, token_ids=ids
+            )
+        for of_text in (True, False):
+            chosen = sorted(layer for layer in layers if base.family.is_text_encoders(layer) == of_text)
+            if not chosen:
+                continue
+            current = replace(concept, layers=dict(layers))
+            own |= gather_grams(base, chosen, KINDS[manifest.kind].own_prompts(manifest.trigger), change=current)
+            for layer in chosen:
+                before = layers[layer]
+                layers[layer] = closed_form_erasure(before, own[layer], foreign[layer], weight=options.weight)
+                left.append(layers[layer].energy(own[layer]) / max(before.energy(own[layer]), 1e-30))
+    _log_little(concept.name, options, left)
+    training = {
+        **manifest.training,
+        "erasure": options.weight,
+        "erasure_form": "closed-form",
+        "erasure_prompts": options.num_prompts,
+    }
+    if manifest.training.get("erasure"):
+        training["erasure_while_training"] = manifest.training["erasure"]
+    finished = replace(manifest, slot=None, basis_id=None, training=training)
+    return with_inputs(base, replace(concept, manifest=finished, layers=layers), own=own)
+
+
+def _log_little(name: str, options: ErasureOptions, left: Sequence[float]) -> None:
+    """Log a small rest of what layers added, or directions received, under a concept's own prompts."""
+    if left and sum(left) < _LITTLE * len(left):
+        _LOG.warning(
+            "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
+            "than its class word cannot be told from it",
+            name,
+            options.weight,
+            100 * sum(left) / len(left),
+        )
+
+
+def _check_erasure(concept: Concept, options: ErasureOptions) -> None:
+    if options.weight == 0:
+        raise ConfigurationError("erasure is 0, with which nothing becomes silent; allowed are numbers above 0")
+    before = concept.manifest.training
+    if before.get("erasure_form") == "closed-form" and before.get("erasure"):
+        raise ConfigurationError(
+            f"concept {concept.name} was silenced before, with weight {before['erasure']}; allowed is once"
+        )
+
+
+@torch.no_grad()
+def foreign_grams(
+    base: Base,
+    options: ErasureOptions,
+    layers: Collection[str],
+    prompts: Sequence[str],
+    *,
+    name: str,
+    class_word: str,
+    token_ids: Mapping[str, int],
+) -> dict[str, Tensor]:
+    """Return what layers see under foreign prompts, layer to ``(in, in)``; concepts that do not exist are among them.
+
+    Args:
+        base: The base, with nothing folded in or attached; its tokenizer knows the concept's tokens.
+        options: Foreign prompts, seed and prior pictures.
+        layers: Names of the layers.
+        prompts: Prompts of the base's own words.
+        name: The concept's name.
+        class_word: The concept's class word.
+        token_ids: The concept's tokens and their ids.
+    """
+    generator = seeded("silence", name, options.seed)
+    composed, vectors = foreign_material(
+        base,
+        options,
+        token=min(token_ids, key=len, default=""),  # the first one's name; the others' have a number behind
+        class_word=class_word,
+        prompts=prompts,
+        num_vectors=max(1, len(token_ids)),
+        generator=generator,
+    )
+    if not token_ids:
+        composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
+    latents, of_text = None, base.family.see_text_alone(layers)
+    if options.prior_pictures > 0 and not of_text:
+        latents = make_prior_pictures(base, options, composed.plain).latents
+    ids = list(token_ids.values())
+    inputs = draw_foreign_inputs(base, prompts=composed, vectors=vectors, latents=latents, generator=generator)
+    with collected_grams(base, list(layers)) as grams:
+        for chosen in torch.arange(len(inputs)).split(options.batch_size):
+            part = inputs.take(chosen)
+            if of_text:
+                add_text(base, part.conditioning(base, ids), grams)
+            else:
+                part.predict(base, ids)
+    return {layer: gram.value(layer) for layer, gram in grams.items()}
+
+
+def erasure_directions(
+    name: str,
+    changes: Mapping[str, LowRank],
+    own: Mapping[str, Tensor],
+    foreign: Mapping[str, Tensor],
+    options: ErasureOptions,
+) -> dict[str, tuple[Tensor, float]]:
+    """Return every layer's directions after erasure: rows ``(r, in)``, and a length.
+
+    The rows are ``down G (G + w G₀ + εI)⁻¹`` times the length, with which inputs under the concept's own prompts have
+    about the energy that they had before, so that one learning rate suits both. It is a power of two: what ``up`` is
+    divided by on its account comes back bit for bit.
+
+    Args:
+        name: The concept's name, for the log.
+        changes: Layer to its change so far, on the CPU.
+        own: G of the same layers, ``(in, in)``.
+        foreign: G₀ of the same layers, ``(in, in)``.
+        options: The weight w.
+    """
+    turned, left = {}, []
+    for layer, change in changes.items():
+        rows = closed_form_erasure(change, own[layer], foreign[layer], weight=options.weight).down
+        before, after = (float(((down @ own[layer]) * down).sum()) for down in (change.down, rows))
+        length = 2.0 ** round(math.log2(before / after) / 2) if before > 0 and after > 0 else 1.0
+        turned[layer] = (rows * length, length)
+        left.append(after / max(before, 1e-30))
+    _log_little(name, options, left)
+    return turned

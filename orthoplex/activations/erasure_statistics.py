@@ -1,0 +1,131 @@
+"""The statistics of foreign inputs that erasure needs while a concept learns."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthoplex.activations.foreign_inputs import ForeignInputs, position_weights
+from orthoplex.activations.grams import observed_inputs
+from orthoplex.adapters import Adapter
+from orthoplex.errors import OrthoplexError
+from orthoplex.models import Base
+
+
+@dataclass(frozen=True, eq=False)
+class ErasureStatistics:
+    """What a layer's foreign inputs look like, as far as its adapter can see them.
+
+    Attributes:
+        gram: ``E[z zᵀ] / E‖W x‖²`` with ``z = down x``, ``(r, r)``, where ``down`` is frozen;
+            ``E[x xᵀ] / E‖W x‖²``, ``(in, in)``, where it is trained. float32.
+        frozen: Whether ``down`` is frozen.
+    """
+
+    gram: Tensor
+    frozen: bool
+
+    def penalty(self, adapter: Adapter) -> Tensor:
+        """Return ``E‖ΔW x‖² / E‖W x‖²``, a differentiable scalar."""
+        gram = self.gram if self.frozen else adapter.down @ self.gram @ adapter.down.T
+        up = adapter.up * adapter.scaling
+        return ((up @ gram) * up).sum()
+
+
+@final
+class StatisticsCollector:
+    """Sums over the foreign inputs of each layer; see ``collecting``.
+
+    Attributes:
+        weights: How much every position of the prompts that run now counts in layers that see the text,
+            ``(n, length)``; None for all alike.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, adapters: Mapping[str, Adapter], text_layers: Collection[str]) -> None:
+        """Begin with nothing seen."""
+        self._adapters, self._text_layers, self.weights = adapters, text_layers, None
+        self._grams: dict[str, Tensor] = {}
+        self._energies: dict[str, float] = {layer: 0.0 for layer in adapters}
+
+    @torch.no_grad()
+    def observe(self, layer: str, linear: nn.Linear, x: Tensor) -> None:
+        """Add the inputs ``x (..., in)`` of one layer.
+
+        The number of inputs needs no counting: it cancels in ``E[x xᵀ] / E‖W x‖²``. What an input counts, its root
+        scales it by.
+        """
+        adapter = self._adapters[layer]
+        x = x.detach().float()
+        if self.weights is not None and layer in self._text_layers:
+            x = x * self.weights.sqrt().unsqueeze(-1).to(x)
+        x = x.flatten(0, -2)
+        output = functional.linear(x, linear.weight.detach().float())
+        z = x if adapter.down.requires_grad else functional.linear(x, adapter.down.float())
+        gram = (z.T @ z).double()
+        self._grams[layer] = self._grams[layer] + gram if layer in self._grams else gram
+        self._energies[layer] += float(output.square().sum(dtype=torch.float64))
+
+    def statistics(self) -> dict[str, ErasureStatistics]:
+        """Return the statistics of every layer.
+
+        Raises:
+            OrthoplexError: When a layer saw no input, or its weight answers every input with 0.
+        """
+        statistics: dict[str, ErasureStatistics] = {}
+        for layer, adapter in self._adapters.items():
+            energy = self._energies[layer]
+            if layer not in self._grams or energy <= 0.0:
+                raise OrthoplexError(f"layer {layer}: foreign prompts gave output energy {energy}; it must be above 0")
+            gram = (self._grams[layer] / energy).float()
+            statistics[layer] = ErasureStatistics(gram, frozen=not adapter.down.requires_grad)
+        return statistics
+
+
+@contextmanager
+def collecting(
+    linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter], text_layers: Collection[str] = ()
+) -> Iterator[StatisticsCollector]:
+    """Within it, every input that reaches one of the layers is counted.
+
+    Args:
+        linears: Layer name to the base's layer.
+        adapters: Layer name to its adapter, for the same layers; not attached.
+        text_layers: Those of the layers whose inputs are positions of the text.
+    """
+    collector = StatisticsCollector(adapters, text_layers)
+    with observed_inputs({layer: linears[layer] for layer in adapters}, collector.observe):
+        yield collector
+
+
+@torch.no_grad()
+def gather_statistics(
+    base: Base,
+    adapters: Mapping[str, Adapter],
+    linears: Mapping[str, nn.Linear],
+    *,
+    inputs: ForeignInputs,
+    token_ids: Sequence[int],
+    batch_size: int,
+) -> dict[str, ErasureStatistics]:
+    """Run the base over foreign inputs and return the statistics of its layers' inputs, positions of the text weighed.
+
+    Args:
+        base: The base, with no adapter attached; its tokenizer knows the concept's tokens.
+        adapters: Layer name to adapter.
+        linears: Layer name to the base's layer.
+        inputs: Foreign inputs.
+        token_ids: The k ids of the concept's tokens.
+        batch_size: Inputs at a time.
+    """
+    weights = position_weights(base, inputs.ids, token_ids)
+    with collecting(linears, adapters, base.family.text_layers(adapters)) as collector:
+        for chosen in torch.arange(len(inputs)).split(batch_size):
+            collector.weights = weights[chosen]
+            inputs.take(chosen).predict(base, token_ids)
+    return collector.statistics()

@@ -1,0 +1,102 @@
+"""Foreign inputs: prompts and noised latents that do not hold a concept, as the base alone sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orthoplex.activations.foreign_prompts import ForeignPrompts
+from orthoplex.activations.random_concepts import replaced_vectors
+from orthoplex.models import Base, Conditioning
+
+_PURE_NOISE_FROM = 0.8
+"""Share of the noise schedule after which latents are so noisy that pure noise stands for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignInputs:
+    """What the denoiser is given when it works on prompts without the concept.
+
+    Attributes:
+        ids: Token ids of the prompts, ``(n, length)``.
+        vectors: What stands in the place of the concept's k tokens, ``(n, k, dim)``.
+        noisy: Noised latents, ``(n, c, h, w)``.
+        times: How noised, ``(n,)``, as the base's schedule has them.
+    """
+
+    ids: Tensor
+    vectors: Tensor
+    noisy: Tensor
+    times: Tensor
+
+    def __len__(self) -> int:
+        """The number of inputs."""
+        return len(self.ids)
+
+    def take(self, chosen: Tensor) -> "ForeignInputs":
+        """The inputs numbered ``chosen``."""
+        return ForeignInputs(self.ids[chosen], self.vectors[chosen], self.noisy[chosen], self.times[chosen])
+
+    def conditioning(self, base: Base, token_ids: Sequence[int]) -> Conditioning:
+        """Return all of the prompts as the denoiser takes them; see ``predict``."""
+        with replaced_vectors(base, token_ids, self.vectors):
+            return base.family.condition(self.ids).to(base.dtype)
+
+    def predict(self, base: Base, token_ids: Sequence[int]) -> Tensor:
+        """Return what the denoiser predicts for all of them, ``(n, c, h, w)``, with whatever is attached now.
+
+        Args:
+            base: The base; its tokenizer knows the concept's tokens.
+            token_ids: The k ids of the concept's tokens.
+        """
+        return base.family.predict(self.noisy, self.times, self.conditioning(base, token_ids))
+
+
+def draw_foreign_inputs(
+    base: Base,
+    *,
+    prompts: ForeignPrompts,
+    vectors: Tensor,
+    latents: Tensor | None,
+    generator: torch.Generator,
+) -> ForeignInputs:
+    """Give every foreign prompt a noised latent, in random order.
+
+    Args:
+        base: The base; its tokenizer knows the concept's tokens.
+        prompts: Foreign prompts.
+        vectors: ``(len(prompts.tokened), k, dim)``: what stands in the place of the concept's tokens.
+        latents: Prior latents ``(n, c, h, w)``, noised at any time; None takes pure noise at late times.
+        generator: Decides order, noise and times.
+    """
+    schedule = base.family.schedule
+    ids = base.family.words.ids([*prompts.tokened, *prompts.plain])
+    vectors = torch.cat([vectors, torch.zeros(len(prompts.plain), *vectors.shape[1:])])
+    order = torch.randperm(len(ids), generator=generator)
+    noise = base.family.noise(len(ids), generator)
+    times = schedule.draw(len(ids), generator, earliest=0.0 if latents is not None else _PURE_NOISE_FROM)
+    noisy = noise
+    if latents is not None:
+        noisy = schedule.add_noise(latents[order % len(latents)].cpu(), noise, times)
+    return ForeignInputs(ids[order], vectors[order], noisy, times)
+
+
+def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tensor:
+    """How much every position of prompts counts where layers see the text, ``(n, length)``.
+
+    Words, concepts' tokens, and what is the same in all prompts (the beginning, the end, and what fills up behind it)
+    count as much as one another in sum; else the last would be nearly all, and the tokens of other concepts, which an
+    update must not answer, next to nothing. The weights sum to the number of positions.
+
+    Args:
+        base: The base.
+        ids: Token ids of the prompts, ``(n, length)``.
+        token_ids: Those of the concepts' tokens.
+    """
+    words = base.family.words
+    filling = words.filling(ids)
+    tokens = words.places(ids, token_ids).any(1) & ~filling
+    groups = [group for group in (filling, tokens, ~(filling | tokens)) if group.any()]
+    shares = (group / group.sum() for group in groups)
+    return sum(shares, torch.zeros(filling.shape)) * (filling.numel() / len(groups))

@@ -1,0 +1,69 @@
+"""Gram matrices under the prompts of every concept of a merge, and under foreign ones. No pictures are kept.
+
+Where keys and values of cross-attention are all that a concept changes, they all see the same, whatever else is merged,
+and the concept's file stores it (``with_inputs``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from orthoplex.activations.general_prompts import default_foreign_prompts
+from orthoplex.activations.grams import gather_grams
+from orthoplex.activations.stored_inputs import NUM_FOREIGN, foreign_gram
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import KINDS, Concept
+from orthoplex.merging import InputGrams, stored_gram
+from orthoplex.models import Base, Foldable
+
+Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, Tensor]]
+"""(what is folded in, layers, prompts) -> layer to its Gram matrix."""
+
+
+def gather_inputs(
+    base: Base,
+    concepts: Sequence[Concept],
+    *,
+    prompts: Sequence[str] | None = None,
+    with_foreign: bool = True,
+    gather: Gather | None = None,
+    only: Callable[[str], bool] | None = None,
+    common: Mapping[str, LowRank] | None = None,
+) -> InputGrams:
+    """Gather what every layer that a concept changes sees: under each concept's own prompts, and under foreign ones.
+
+    What a concept stores of it is taken from there, unless a changed text encoder is folded in.
+
+    Args:
+        base: The base, with nothing folded in.
+        concepts: The concepts of a merge; each is folded in, at strength 1, while its prompts are pictured.
+        prompts: Prompts of the base's own words, without any concept; None takes those that come with the base.
+        with_foreign: Whether foreign prompts are pictured, too.
+        gather: How Gram matrices are made, for callers that remember them; None makes them.
+        only: Whether a layer, by its name, is asked for; None asks for all.
+        common: Changes of some layers that are folded in instead of each concept's own, and under foreign prompts.
+
+    Raises:
+        BaseModelError: When a concept does not fit the base.
+    """
+    foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
+    names = sorted({layer for concept in concepts for layer in concept.layers if not only or only(layer)})
+    if not names:  # tokens alone
+        return InputGrams({concept.content_hash: {} for concept in concepts})
+    made: Gather = gather or (lambda change, asked, texts: gather_grams(base, asked, texts, change=change))
+    grams = {}
+    of_text = set(names) <= base.family.feature_layers().keys()
+    for concept in concepts:
+        if of_text and not common and concept.inputs is not None:
+            grams[concept.content_hash] = dict.fromkeys(names, stored_gram(concept.inputs))
+            continue
+        folded = replace(concept, layers={**concept.layers, **common}) if common else concept
+        own = KINDS[concept.manifest.kind].own_prompts(concept.manifest.trigger)
+        grams[concept.content_hash] = made(folded, names, own)
+    if not with_foreign:
+        return InputGrams(grams)
+    if of_text and not common and gather is None and prompts is None:
+        return InputGrams(grams, dict.fromkeys(names, foreign_gram(base).gram))
+    alone = replace(concepts[0], layers=common, tokens={}) if common else None
+    return InputGrams(grams, made(alone, names, foreign[:NUM_FOREIGN]))
