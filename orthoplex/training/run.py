@@ -65,15 +65,15 @@ class Run:
         own = rows.detach().cpu().clone()
         return dict(zip(token_names(self.name, len(own)), self.learning.tokens(own), strict=True))
 
-    def put_in(self, base: Base, token_ids: Sequence[int], rows: Tensor) -> AbstractContextManager[None]:
+    def put_in(self, base: Base, rows: Tensor) -> AbstractContextManager[None]:
         """Within it, the base works with what learns of the tokens, and gradients flow into it.
 
         Args:
-            base: The base, whose tokenizer knows the tokens.
-            token_ids: Their ids.
+            base: The base, with the tokens in.
             rows: What learns of the tokens, as ``learning`` begins it.
         """
-        return base.replaced_tokens(token_ids, self.learning.tokens(rows))
+        names = token_names(self.name, len(rows))
+        return base.replaced_tokens(dict(zip(names, self.learning.tokens(rows), strict=True)))
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import Adapter, LowRank
-from orthoplex.concepts import Concept, token_names
+from orthoplex.concepts import Concept
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import silence
@@ -60,8 +60,8 @@ def silenced(
     stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
     with base.locked():
         base.family.channels_last()
-        with base.with_tokens(stand_ins) as ids:
-            told = {"name": concept.name, "class_word": concept.manifest.class_word, "token_ids": ids}
+        with base.with_tokens(stand_ins) as tokens:
+            told = {"name": concept.name, "class_word": concept.manifest.class_word, "tokens": tokens}
             foreign = foreign_grams(base, config, concept.layers, prompts, **told)
         layers, kept = dict(concept.layers), []
         for of_text in (True, False):
@@ -114,7 +114,7 @@ def foreign_grams(
     *,
     name: str,
     class_word: str,
-    token_ids: Mapping[str, int],
+    tokens: Sequence[str],
 ) -> dict[str, Tensor]:
     """Return what layers see under foreign prompts, layer to ``(in, in)``; concepts that do not exist are among them.
 
@@ -125,26 +125,25 @@ def foreign_grams(
         prompts: Prompts of the base's own words.
         name: The concept's name.
         class_word: The concept's class word.
-        token_ids: The concept's tokens and their ids.
+        tokens: The names of the concept's tokens.
     """
     generator = seeded("silence", name, config.seed)
-    token = min(token_ids, key=len, default="")  # the first one's name; the others' have a number behind
-    told = replace(config, num_vectors=max(1, len(token_ids)))
+    token = min(tokens, key=len, default="")  # the first one's name; the others' have a number behind
+    told = replace(config, num_vectors=max(1, len(tokens)))
     composed, vectors = strangers(base, told, token=token, class_word=class_word, prompts=prompts, generator=generator)
-    if not token_ids:
+    if not tokens:
         composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
     latents, of_text = None, base.family.see_text_alone(layers)
     if config.prior_pictures > 0 and not of_text:
         latents = make_prior_pictures(base, config, composed.plain).latents
-    ids = list(token_ids.values())
     inputs = draw_foreign_inputs(base, prompts=composed, vectors=vectors, latents=latents, generator=generator)
     with collected_grams(base, list(layers)) as grams:
         for chosen in torch.arange(len(inputs)).split(config.batch_size):
             part = inputs.take(chosen)
             if of_text:
-                show_text(base, part.conditioning(base, ids), grams)
+                show_text(base, part.conditioning(base, tokens), grams)
             else:
-                part.predict(base, ids)
+                part.predict(base, tokens)
     return {layer: gram.value(layer) for layer, gram in grams.items()}
 
 
@@ -155,7 +154,7 @@ def silent_directions(
     run: Run,
     adapters: Mapping[str, Adapter],
     vectors: Tensor,
-    token_ids: Sequence[int],
+    tokens: Sequence[str],
     foreign_prompts: Sequence[str],
 ) -> dict[str, tuple[Tensor, float]]:
     """Return what every adapter's frozen directions become when they are silent: rows ``(r, in)``, and a length.
@@ -170,14 +169,13 @@ def silent_directions(
         run: For the weight of erasure, and where what tokens learned is put.
         adapters: Layer name to adapter; layers see the text alone.
         vectors: What the tokens learned; it does not change any more.
-        token_ids: The k ids of the tokens.
+        tokens: The names of the k tokens.
         foreign_prompts: Prompts of the base's own words.
     """
     config, layers = run.config, list(adapters)
-    names = dict(zip(token_names(run.name, len(token_ids)), token_ids, strict=True))
-    told = {"name": run.name, "class_word": dataset.class_word, "token_ids": names}
+    told = {"name": run.name, "class_word": dataset.class_word, "tokens": tokens}
     foreign = foreign_grams(base, config, layers, foreign_prompts, **told)
-    with run.put_in(base, token_ids, vectors), collected_grams(base, layers) as own:
+    with run.put_in(base, vectors), collected_grams(base, layers) as own:
         for ids in base.family.words.ids(own_prompts(dataset)).split(config.batch_size):
             show_text(base, base.family.condition(ids).to(base.dtype), own)
     turned, kept = {}, []

@@ -16,20 +16,20 @@ from orthoplex.training.prompts import default_foreign_prompts
 _LOG = logging.getLogger(__name__)
 
 
-def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]) -> None:
+def check_captions(base: Base, dataset: ConceptDataset, tokens: Sequence[str]) -> None:
     """Refuse captions that are cut off before the concept's tokens; log how many are cut off behind them.
 
     Args:
         base: The base, whose tokenizer knows the tokens.
         dataset: The captions.
-        token_ids: The ids of the concept's tokens.
+        tokens: The names of the concept's tokens.
 
     Raises:
         DatasetError: Names the file, the length and the limit.
     """
     words, cut, limit = base.family.words, [], 0
     for picture in dataset.pictures:
-        reached = words.places(words.ids(picture.captions), token_ids).any(2).all(1)
+        reached = words.places(words.ids(picture.captions), tokens).any(2).all(1)
         for caption, is_reached in zip(picture.captions, reached.tolist(), strict=True):
             room = words.room(caption)
             limit = room.limit
@@ -73,14 +73,14 @@ def initial_vectors(
     return vectors + 0.1 * noise
 
 
-def replaced_vectors(base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:
-    """Within it, the text encoder sees ``vectors`` for ``token_ids``; gradients flow into them, not the table.
+def replaced_vectors(base: Base, tokens: Sequence[str], vectors: Tensor) -> AbstractContextManager[None]:
+    """Within it, the text encoder sees ``vectors`` for tokens; gradients flow into them, not the table.
 
     Args:
         base: The base, whose tokenizer knows the tokens.
-        token_ids: The k ids.
+        tokens: The names of the k tokens.
         vectors: ``(k, dim)``, ``(n, k, dim)`` for other vectors in every prompt of a batch of n, or, for other vectors
             in every one of L cross-attention layers, ``(n or 1, k, L, dim)``.
     """
     each = vectors.unsqueeze(0) if vectors.ndim == 2 else vectors
-    return base.replaced_vectors(token_ids, each.unsqueeze(2) if each.ndim == 3 else each)
+    return base.replaced_vectors(tokens, each.unsqueeze(2) if each.ndim == 3 else each)

@@ -178,8 +178,8 @@ def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, data
     (name, adapter), *_ = adapters.items()
     vectors = starting_vectors(base, dataset, config)
     tokens = tokens_of({"<anna>": vectors[0], "<anna>_1": vectors[1]}, base.cross_attention_layers)
-    with base.with_tokens(tokens) as ids, base.attached(adapters):
-        with replaced_vectors(base, list(ids.values()), vectors.unsqueeze(0)):
+    with base.with_tokens(tokens) as names, base.attached(adapters):
+        with replaced_vectors(base, names, vectors.unsqueeze(0)):
             wide = base.family.condition(base.family.words.ids(["a photo of <anna>"])).features
     parts = [
         torch.autograd.grad(part.sum() + part.square().sum(), adapter.up, retain_graph=True)[0]
@@ -239,13 +239,13 @@ def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, data
     learned = torch.randn(run.learning.initial().shape, generator=torch.Generator().manual_seed(0))
     foreign = torch.zeros(1, 2, DIM)
     with (
-        base.with_tokens(run.tokens(learned)) as ids,
-        run.put_in(base, [*ids.values()], learned),
+        base.with_tokens(run.tokens(learned)) as names,
+        run.put_in(base, learned),
         torch.no_grad(),
     ):
         every = base.family.words.ids(["a <anna> person"])  # spelled out in both tokens
         own = base.family.condition(every).features
-        with replaced_vectors(base, [*ids.values()], foreign):
+        with replaced_vectors(base, names, foreign):
             others = base.family.condition(every).features
     assert own.shape == others.shape == (1, 32, DIM + 2)
     assert own[..., DIM:].sum() == 2 and not others[..., DIM:].any()
