@@ -10,7 +10,7 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.models.base import Base, Undo
     from orthoplex.models.brought import Brought
-    from orthoplex.models.families import FAMILIES
+    from orthoplex.models.families import FAMILIES, training_defaults
     from orthoplex.models.families.conditioning import Conditioning
     from orthoplex.models.families.family import Family, Layer
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
@@ -63,6 +63,7 @@ __getattr__ = exports(
         "observed_inputs": "inputs",
         "precision": "mixed_precision",
         "show_text": "inputs",
+        "training_defaults": "families",
     },
 )
 
@@ -101,4 +102,5 @@ __all__ = [
     "observed_inputs",
     "precision",
     "show_text",
+    "training_defaults",
 ]

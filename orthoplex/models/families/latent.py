@@ -20,7 +20,6 @@ from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule
 
 with quiet():
-    from diffusers.image_processor import VaeImageProcessor
     from diffusers.utils.torch_utils import randn_tensor
 
 
@@ -103,7 +102,8 @@ class LatentFamily(Family):
             yield PictureStep(number)
         pixels = None
         if request.decoded:
-            pixels = VaeImageProcessor.pt_to_numpy(VaeImageProcessor.denormalize(self.pixels(latents)))
+            shown = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
+            pixels = shown.cpu().permute(0, 2, 3, 1).float().numpy()
         pipeline.maybe_free_model_hooks()
         yield Pictures(latents, pixels)
 
