@@ -14,6 +14,7 @@ from orthoplex.concepts import format_version, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
+from orthoplex.models import Words
 from orthoplex.training import checkpoint_path, gather_inputs, stages, starting_tokens, train
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures
@@ -268,3 +269,19 @@ def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embedding
             torch.testing.assert_close(learning.layers(rows)[layer][:, row], expected)
             start += width
     assert start == learning.size
+
+
+@pytest.mark.parametrize("option", ["layer-wise", "keys-and-values", "values"])
+def test_tokens_of_single_layers_need_a_base_with_such_layers(base, dataset, config, option, monkeypatch):
+    monkeypatch.setattr(type(base), "key_widths", {})
+    message = f"token_vectors is '{option}' and base '.*' has no cross-attention layers; allowed are 'shared', 'frozen'"
+    with pytest.raises(ConfigurationError, match=message):
+        Run.of(base, dataset, replace(config, token_vectors=option))
+    Run.of(base, dataset, replace(config, token_vectors="shared"))
+
+
+def test_a_base_with_text_encoders_that_no_file_has_room_for_is_refused(base, dataset, config, monkeypatch):
+    monkeypatch.setattr(Words, "widths", {"text_encoder": DIM - 4, "text_encoder_2": 4})
+    message = "has text encoders text_encoder, text_encoder_2; a concept file has room for tokens of text_encoder alone"
+    with pytest.raises(ConfigurationError, match=message):
+        Run.of(base, dataset, config)
