@@ -80,6 +80,13 @@ def layer_shapes(version: str) -> Mapping[str, tuple[int, ...]]:
     return {} if table is None else table.versions[version]
 
 
+def components_of(version: str) -> tuple[str, ...]:
+    """Return the components that concepts of a version may change; those of every family without a table."""
+    table = layer_table(version)
+    tables = _tables().values() if table is None else (table,)
+    return tuple(dict.fromkeys(component for table in tables for component in table.components))
+
+
 @cache
 def _tables() -> dict[str, LayerTable]:
     """Every version's table."""
