@@ -63,9 +63,9 @@ def with_erasure(
     layers, own, left = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()
-        with base.with_tokens(stand_ins) as ids:
+        with base.with_tokens(stand_ins) as tokens:
             foreign = foreign_grams(
-                base, options, layers, prompts, name=concept.name, class_word=manifest.class_word, token_ids=ids
+                base, options, layers, prompts, name=concept.name, class_word=manifest.class_word, tokens=tokens
             )
         for of_text in (True, False):
             chosen = sorted(layer for layer in layers if base.family.is_text_encoders(layer) == of_text)
@@ -121,7 +121,7 @@ def foreign_grams(
     *,
     name: str,
     class_word: str,
-    token_ids: Mapping[str, int],
+    tokens: Sequence[str],
 ) -> dict[str, Tensor]:
     """Return what layers see under foreign prompts, layer to ``(in, in)``; concepts that do not exist are among them.
 
@@ -132,32 +132,31 @@ def foreign_grams(
         prompts: Prompts of the base's own words.
         name: The concept's name.
         class_word: The concept's class word.
-        token_ids: The concept's tokens and their ids.
+        tokens: The names of the concept's tokens.
     """
     generator = seeded("silence", name, options.seed)
     composed, vectors = foreign_material(
         base,
         options,
-        token=min(token_ids, key=len, default=""),  # the first one's name; the others' have a number behind
+        token=min(tokens, key=len, default=""),  # the first one's name; the others' have a number behind
         class_word=class_word,
         prompts=prompts,
-        num_vectors=max(1, len(token_ids)),
+        num_vectors=max(1, len(tokens)),
         generator=generator,
     )
-    if not token_ids:
+    if not tokens:
         composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
     latents, of_text = None, base.family.see_text_alone(layers)
     if options.prior_pictures > 0 and not of_text:
         latents = make_prior_pictures(base, options, composed.plain).latents
-    ids = list(token_ids.values())
     inputs = draw_foreign_inputs(base, prompts=composed, vectors=vectors, latents=latents, generator=generator)
     with collected_grams(base, list(layers)) as grams:
         for chosen in torch.arange(len(inputs)).split(options.batch_size):
             part = inputs.take(chosen)
             if of_text:
-                add_text(base, part.conditioning(base, ids), grams)
+                add_text(base, part.conditioning(base, tokens), grams)
             else:
-                part.predict(base, ids)
+                part.predict(base, tokens)
     return {layer: gram.value(layer) for layer, gram in grams.items()}
 
 

@@ -110,7 +110,7 @@ def gather_statistics(
     linears: Mapping[str, nn.Linear],
     *,
     inputs: ForeignInputs,
-    token_ids: Sequence[int],
+    tokens: Sequence[str],
     batch_size: int,
 ) -> dict[str, ErasureStatistics]:
     """Run the base over foreign inputs and return the statistics of its layers' inputs, positions of the text weighed.
@@ -120,12 +120,12 @@ def gather_statistics(
         adapters: Layer name to adapter.
         linears: Layer name to the base's layer.
         inputs: Foreign inputs.
-        token_ids: The k ids of the concept's tokens.
+        tokens: The names of the concept's k tokens.
         batch_size: Inputs at a time.
     """
-    weights = position_weights(base, inputs.ids, token_ids)
+    weights = position_weights(base, inputs.ids, tokens)
     with collecting(linears, adapters, base.family.text_layers(adapters)) as collector:
         for chosen in torch.arange(len(inputs)).split(batch_size):
             collector.weights = weights[chosen]
-            inputs.take(chosen).predict(base, token_ids)
+            inputs.take(chosen).predict(base, tokens)
     return collector.statistics()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from orthoplex.models.base import Base
-from orthoplex.models.words.layout import FeatureLayout
 
 
 def read_features(base: Base, features: Tensor) -> dict[str, Tensor]:
@@ -18,11 +17,7 @@ def read_features(base: Base, features: Tensor) -> dict[str, Tensor]:
         base: The base.
         features: ``Conditioning.features``, ``(n, length, width)``.
     """
-    readers, dim = base.family.feature_layers(), base.family.text_width
-    attention = base.cross_attention_layers
-    num_layers = len(attention) if base.has_layerwise_tokens else 1
-    layout = FeatureLayout(num_layers, dim, features.shape[-1] - num_layers * dim)
-    parts = [layout.own(features, index)[0] for index in range(num_layers)]
-    if num_layers == 1:
-        return dict.fromkeys(readers, parts[0])
-    return {layer: parts[attention.index(layer.rpartition(".")[0])] for layer in readers}
+    readers, own = base.family.feature_layers(), base.own_features(features)
+    if not base.has_layerwise_tokens:
+        return dict.fromkeys(readers, own[0])
+    return {layer: own[base.cross_attention_layers.index(layer.rpartition(".")[0])] for layer in readers}

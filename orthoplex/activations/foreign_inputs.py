@@ -38,19 +38,19 @@ class ForeignInputs:
         """The inputs numbered ``chosen``."""
         return ForeignInputs(self.ids[chosen], self.vectors[chosen], self.noisy[chosen], self.times[chosen])
 
-    def conditioning(self, base: Base, token_ids: Sequence[int]) -> Conditioning:
+    def conditioning(self, base: Base, tokens: Sequence[str]) -> Conditioning:
         """Return all of the prompts as the denoiser takes them; see ``predict``."""
-        with replaced_vectors(base, token_ids, self.vectors):
+        with replaced_vectors(base, tokens, self.vectors):
             return base.family.condition(self.ids).to(base.dtype)
 
-    def predict(self, base: Base, token_ids: Sequence[int]) -> Tensor:
+    def predict(self, base: Base, tokens: Sequence[str]) -> Tensor:
         """Return what the denoiser predicts for all of them, ``(n, c, h, w)``, with whatever is attached now.
 
         Args:
             base: The base; its tokenizer knows the concept's tokens.
-            token_ids: The k ids of the concept's tokens.
+            tokens: The names of the concept's k tokens.
         """
-        return base.family.predict(self.noisy, self.times, self.conditioning(base, token_ids))
+        return base.family.predict(self.noisy, self.times, self.conditioning(base, tokens))
 
 
 def draw_foreign_inputs(
@@ -82,7 +82,7 @@ def draw_foreign_inputs(
     return ForeignInputs(ids[order], vectors[order], noisy, times)
 
 
-def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tensor:
+def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> Tensor:
     """How much every position of prompts counts where layers see the text, ``(n, length)``.
 
     Words, concepts' tokens, and what is the same in all prompts (the beginning, the end, and what fills up behind it)
@@ -92,11 +92,11 @@ def position_weights(base: Base, ids: Tensor, token_ids: Sequence[int]) -> Tenso
     Args:
         base: The base.
         ids: Token ids of the prompts, ``(n, length)``.
-        token_ids: Those of the concepts' tokens.
+        tokens: The names of the concepts' tokens.
     """
     words = base.family.words
     filling = words.filling(ids)
-    tokens = words.places(ids, token_ids).any(1) & ~filling
-    groups = [group for group in (filling, tokens, ~(filling | tokens)) if group.any()]
+    named = words.places(ids, tokens).any(1) & ~filling
+    groups = [group for group in (filling, named, ~(filling | named)) if group.any()]
     shares = (group / group.sum() for group in groups)
     return sum(shares, torch.zeros(filling.shape)) * (filling.numel() / len(groups))

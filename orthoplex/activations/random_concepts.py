@@ -40,17 +40,17 @@ def random_vectors(base: Base, words: Sequence[str], *, num_vectors: int, genera
     return torch.where(alone, spread.mean + noise, vectors)
 
 
-def replaced_vectors(base: Base, token_ids: Sequence[int], vectors: Tensor) -> AbstractContextManager[None]:
-    """Within it, the text encoder sees ``vectors`` for ``token_ids``; gradients flow into them, not the table.
+def replaced_vectors(base: Base, tokens: Sequence[str], vectors: Tensor) -> AbstractContextManager[None]:
+    """Within it, the text encoder sees ``vectors`` for tokens; gradients flow into them, not the table.
 
     Args:
         base: The base, whose tokenizer knows the tokens.
-        token_ids: The k ids.
+        tokens: The names of the k tokens.
         vectors: ``(k, dim)``, ``(n, k, dim)`` for other vectors in every prompt of a batch of n, or, for other vectors
             in every one of L cross-attention layers, ``(n or 1, k, L, dim)``.
     """
     each = vectors.unsqueeze(0) if vectors.ndim == 2 else vectors
-    return base.replaced_vectors(token_ids, each.unsqueeze(2) if each.ndim == 3 else each)
+    return base.replaced_vectors(tokens, each.unsqueeze(2) if each.ndim == 3 else each)
 
 
 def foreign_material(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -15,7 +16,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import MissingExtraError
 from orthoplex.models import Base, load_base
-from orthoplex.models.pipelines import StableDiffusionPipeline
 
 RANDOM_SD15 = "sd15"
 _SD15_UNET = {

@@ -91,12 +91,12 @@ def token_in_slot(base: Base, settings: TokenSlotSettings, slot: int) -> TokenIn
     )
     vector = start.clone().unsqueeze(0).requires_grad_()
     optimizer = torch.optim.Adam([vector], lr=settings.learning_rate)
-    with base.with_tokens({TOKEN: Vector.of(start)}) as numbers:
-        ids, token_ids = family.words.ids(KINDS[manifest.kind].own_prompts(manifest.trigger)), [numbers[TOKEN]]
-        places = family.words.places(ids, token_ids)[:, 0]
+    with base.with_tokens({TOKEN: Vector.of(start)}) as tokens:
+        ids = family.words.ids(KINDS[manifest.kind].own_prompts(manifest.trigger))
+        places = family.words.places(ids, tokens)[:, 0]
 
         def share() -> Tensor:
-            with replaced_vectors(base, token_ids, vector):
+            with replaced_vectors(base, tokens, vector):
                 features = family.condition(ids).features[places.to(base.device)]
             return ((features @ rows.T.to(features)).square().sum(1) / features.square().sum(1)).mean()
 

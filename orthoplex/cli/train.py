@@ -60,14 +60,15 @@ def train(
     flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
     flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
-        from orthoplex.models import load_base
+        from orthoplex.models import load_base, training_defaults
         from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path
         from orthoplex.training import train as learn
 
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
         given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        settings = TrainingConfig.from_toml(config, overrides=[*given, *(set_ or [])])
+        overrides = [*given, *(set_ or [])]
+        settings = TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
         token = token_names(name)[0]
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(

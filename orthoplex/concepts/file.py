@@ -18,6 +18,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.coding import decode_inputs, encode_inputs
 from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.layer_table import component_of, components_of
 from orthoplex.concepts.manifest import Manifest, StoredTokens, token_names
 from orthoplex.concepts.manifest_json import MANIFEST_KEY, concept_header, manifest_of, manifest_to_json
 from orthoplex.concepts.tokens import TOKENS, token_class
@@ -27,7 +28,6 @@ from orthoplex.concepts.tokens.token import Token, named_tensors
 from orthoplex.errors import ConceptFileError, FileFormatError
 from orthoplex.files import DTYPES, Header, write_tensors
 
-COMPONENTS = ("unet", "text_encoder")
 _ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
     "sd2": "stable-diffusion-v2-512",
@@ -57,10 +57,10 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
     if path.suffix != ".safetensors":
         raise ConceptFileError(f"{path}: a concept file is named '*.safetensors', not '*{path.suffix}'")
     stored = _as_stored(concept, dtype)
-    tensors = stored.tensors()
+    tensors, components = stored.tensors(), components_of(concept.manifest.base.family)
     for name, tensor in tensors.items():
-        if name.split(".")[0] not in COMPONENTS:
-            raise ConceptFileError(f"{path}: layer of '{name}' must start with one of {', '.join(COMPONENTS)}")
+        if component_of(name) not in components:
+            raise ConceptFileError(f"{path}: layer of '{name}' must start with one of {', '.join(components)}")
         if tensor.dtype not in DTYPES.values():
             raise ConceptFileError(f"{path}: tensor '{name}' is {tensor.dtype}, allowed are {', '.join(DTYPES)}")
     _check_token_names(stored.tokens, stored.name, path)
@@ -247,7 +247,7 @@ def _peft_settings(manifest: Manifest) -> dict[str, object]:
     without ``text_model.``, which newer text encoders no longer have; PEFT compares the ends of names.
     """
     settings: dict[str, object] = {}
-    for component in COMPONENTS:
+    for component in components_of(manifest.base.family):
         ranks = {
             name.removeprefix(f"{component}.").removeprefix("text_model."): rank
             for name, (_, rank, _) in sorted(manifest.layers.items())

@@ -74,6 +74,13 @@ def layer_table(version: str) -> LayerTable | None:
     return _tables().get(version)
 
 
+def components_of(version: str) -> tuple[str, ...]:
+    """Return the components that concepts of a version may change; those of every family if no table knows it."""
+    table = layer_table(version)
+    tables = _tables().values() if table is None else (table,)
+    return tuple(dict.fromkeys(component for table in tables for component in table.components))
+
+
 @cache
 def _tables() -> dict[str, LayerTable]:
     """Every version's table."""

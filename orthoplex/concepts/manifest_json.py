@@ -19,16 +19,21 @@ MANIFEST_KEY = "orthoplex"
 """Of the header's text pair that holds the manifest."""
 _WITH_INPUTS = 4
 """The version whose files keep ``inputs``; beside them stand ``keys_values``, which may be empty there."""
-_FIELDS_OF_VERSION: Mapping[int, Mapping[str, Any]] = {row.format_version: row.fields for row in TOKENS.values()} | {
-    _WITH_INPUTS: {**TOKENS["keys-values"].fields, "inputs": str}
-}
-"""Version to its fields beyond those of version 1, with their JSON types; the lowest that holds all is written."""
+_FIELDS_OF_VERSION: Mapping[int, Mapping[str, Any]] = {
+    row.format_version: {**row.fields, **({"inputs": str} if row.format_version > _WITH_INPUTS else {})}
+    for row in TOKENS.values()
+} | {_WITH_INPUTS: {**TOKENS["keys-values"].fields, "inputs": str}}
+"""Version to its fields beyond those of version 1, with their JSON types; the lowest that holds all is written.
+
+Versions above ``_WITH_INPUTS`` are of one kind of token each, and have ``inputs``, which may be empty there.
+"""
 FORMAT_VERSIONS = tuple(sorted(_FIELDS_OF_VERSION))
 
 
 def format_version(manifest: Manifest) -> int:
     """Return the lowest version of the file's layout that holds a manifest."""
-    return _WITH_INPUTS if manifest.inputs else TOKENS[manifest.tokens.kind].format_version
+    own = TOKENS[manifest.tokens.kind].format_version
+    return max(own, _WITH_INPUTS) if manifest.inputs else own
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -74,7 +79,7 @@ def manifest_to_json(manifest: Manifest) -> str:
     values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
     empty = {key: {} for key in _FIELDS_OF_VERSION[version]}
     values = {**empty, **values, **manifest.tokens.fields, "format_version": version}
-    if version != _WITH_INPUTS:
+    if version < _WITH_INPUTS:
         del values["inputs"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -125,7 +130,8 @@ def _check(values: Mapping[str, Any], version: int, source: str) -> None:
     if wrong is not None:
         raise ConceptFileError(f"{source}: manifest field '{wrong.path}' {wrong.problem}")
     for key in _FIELDS_OF_VERSION[version]:
-        if not values[key] and (version != _WITH_INPUTS or key == "inputs"):
+        may_be_empty = key != "inputs" if version == _WITH_INPUTS else key == "inputs"
+        if not values[key] and not may_be_empty:
             allowed = "base64 of at least one row" if key == "inputs" else "at least one token"
             raise ConceptFileError(f"{source}: manifest field '{key}' is {values[key]!r}, allowed is {allowed}")
 

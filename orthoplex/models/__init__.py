@@ -10,20 +10,20 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.models.base import Base, Undo
     from orthoplex.models.brought import Brought
-    from orthoplex.models.families import FAMILIES
+    from orthoplex.models.families import FAMILIES, training_defaults
     from orthoplex.models.families.conditioning import Conditioning
     from orthoplex.models.families.family import Family, Layer
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
-    from orthoplex.models.families.words import Words, WordSpread
-    from orthoplex.models.layers import SELECTIONS
-    from orthoplex.models.layout import channels_last
+    from orthoplex.models.layer_names import SELECTIONS
     from orthoplex.models.loading import load_base
+    from orthoplex.models.memory_format import channels_last
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
     from orthoplex.models.weights import Foldable
+    from orthoplex.models.words.words import Words, WordSpread
 
 __getattr__ = exports(
     __name__,
@@ -43,12 +43,12 @@ __getattr__ = exports(
         "PictureStep": "families.pictures",
         "Pictures": "families.pictures",
         "Precision": "mixed_precision",
-        "SELECTIONS": "layers",
+        "SELECTIONS": "layer_names",
         "Schedule": "schedules",
         "Undo": "base",
-        "WordSpread": "families.words",
-        "Words": "families.words",
-        "channels_last": "layout",
+        "WordSpread": "words.words",
+        "Words": "words.words",
+        "channels_last": "memory_format",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
         "chosen_precision": "mixed_precision",
@@ -58,6 +58,7 @@ __getattr__ = exports(
         "load_clip": "vision",
         "load_dino": "vision",
         "precision": "mixed_precision",
+        "training_defaults": "families",
     },
 )
 
@@ -92,4 +93,5 @@ __all__ = [
     "load_clip",
     "load_dino",
     "precision",
+    "training_defaults",
 ]

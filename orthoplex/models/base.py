@@ -18,7 +18,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.brought import Brought
 from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
-from orthoplex.models.layout import give_contiguous_state
+from orthoplex.models.memory_format import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.saving import save_pipeline
 from orthoplex.models.weights import (
@@ -29,7 +29,7 @@ from orthoplex.models.weights import (
     linear_layers,
     named_modules,
 )
-from orthoplex.models.words.extension import TokenExtension, concept_tokens
+from orthoplex.models.words.extension import TokenExtension
 from orthoplex.models.words.replacement import Replacement
 from orthoplex.models.words.tokens_in import TokensIn
 
@@ -76,7 +76,7 @@ class Base:
         self.stored_dtypes = dict(stored_dtypes or {})
         self._undo: Undo | None = None
         self._lock = threading.RLock()
-        self._tokens_in = TokensIn(pipeline)
+        self._tokens_in = TokensIn(self.family.readers, self.family.cross_attention)
         for network in self.family.convolutional():
             give_contiguous_state(network)
 
@@ -101,7 +101,7 @@ class Base:
     @property
     def tokens(self) -> tuple[str, ...]:
         """The concept tokens that a prompt may use now, sorted."""
-        return concept_tokens(self.pipeline)
+        return self.family.words.tokens
 
     @property
     def cross_attention_layers(self) -> tuple[str, ...]:
@@ -120,7 +120,18 @@ class Base:
     @property
     def has_layerwise_tokens(self) -> bool:
         """Whether a token has a vector of its own for each cross-attention layer now."""
-        return bool(self._tokens_in.layerwise_ids)
+        return bool(self._tokens_in.layerwise)
+
+    def own_features(self, features: Tensor) -> list[Tensor]:
+        """Return the text features of each of the ``cross_attention_layers``; a single entry if all read the same.
+
+        Args:
+            features: ``Conditioning.features``, ``(n, length, width)``, made with the tokens that are in now.
+
+        Raises:
+            BaseModelError: If they have another width than such features.
+        """
+        return self._tokens_in.own_features(features)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -171,10 +182,10 @@ class Base:
                     handle.remove()
 
     @contextmanager
-    def with_tokens(self, tokens: Mapping[str, Token]) -> Iterator[dict[str, int]]:
-        """Inside, the tokenizer knows the tokens and the embedding has their rows; yields token to its number.
+    def with_tokens(self, tokens: Mapping[str, Token]) -> Iterator[tuple[str, ...]]:
+        """Inside, the tokenizers know the tokens and the embeddings have their rows; yields their names.
 
-        Leaving puts the original tokenizer and the original embedding parameter back.
+        Leaving puts the original tokenizers and the original embedding parameters back.
 
         Args:
             tokens: Token to what stands in its place.
@@ -183,8 +194,8 @@ class Base:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
             BaseModelError: If a token is made for other text encoders or layers, or other widths of them.
         """
-        with self._lock, self.prepared_tokens(tokens).put_in() as ids:
-            yield ids
+        with self._lock, self.prepared_tokens(tokens).put_in() as names:
+            yield names
 
     def prepared_tokens(self, tokens: Mapping[str, Token]) -> TokenExtension:
         """Return what ``with_tokens`` puts in, for callers that put the same tokens in many times.
@@ -199,31 +210,35 @@ class Base:
             BaseModelError: See ``with_tokens``.
         """
         with self._lock:
-            return TokenExtension(self.pipeline, tokens, self._tokens_in)
+            return TokenExtension(tokens, self._tokens_in)
 
     @contextmanager
-    def replaced_vectors(self, token_ids: Sequence[int], vectors: Tensor) -> Iterator[None]:
-        """Inside, vectors stand in the place of tokens that the tokenizer knows; gradients flow into them.
+    def replaced_vectors(self, tokens: Sequence[str], vectors: Tensor) -> Iterator[None]:
+        """Inside, vectors stand in the place of tokens that are in the base; gradients flow into them.
 
         Args:
-            token_ids: The k ids.
-            vectors: ``(n or 1, k, L or 1, dim)``: of every prompt of a batch or of all, of every one of the L
-                ``cross_attention_layers`` or of all. While there are any of single layers, what the text encoder
-                returns is the layers' features side by side, ``(n, length, L·dim)``.
+            tokens: The names of the k tokens.
+            vectors: ``(n or 1, k, L or 1, Σ dim)``, those of all text encoders side by side: of every prompt of a batch
+                or of all, of every one of the L ``cross_attention_layers`` or of all. While there are any of single
+                layers, a text encoder returns the layers' features side by side, ``(n, length, L·dim)``.
+
+        Raises:
+            ConfigurationError: If a token is not in the base.
         """
-        encoder = next(iter(self._tokens_in.encoders))
-        with self._replaced(Replacement(tuple(token_ids), {encoder: vectors})):
+        with self._replaced(Replacement(tuple(tokens), self.family.words.split(vectors))):
             yield
 
     @contextmanager
-    def replaced_tokens(self, token_ids: Sequence[int], tokens: Sequence[Token]) -> Iterator[None]:
-        """Inside, other tokens stand in the place of those that the tokenizer knows; gradients flow into them.
+    def replaced_tokens(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+        """Inside, other tokens stand in the place of those that are in the base; gradients flow into them.
 
         Args:
-            token_ids: The k ids.
-            tokens: What stands in the place of each, all of one kind.
+            tokens: Token to what stands in its place, all of one kind.
+
+        Raises:
+            ConfigurationError: If a token is not in the base.
         """
-        with self._replaced(Replacement.of(token_ids, tokens, self.cross_attention_layers)):
+        with self._replaced(Replacement.of(tokens, self.cross_attention_layers)):
             yield
 
     @contextmanager
@@ -290,9 +305,7 @@ class Base:
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
         with self._lock:
-            without_place = {*self._tokens_in.layerwise_ids, *self._tokens_in.marked_ids}
-            number_of = self.pipeline.tokenizer.convert_tokens_to_ids
-            check_pipeline_tokens([token for token in self.tokens if number_of(token) in without_place])
+            check_pipeline_tokens(list(dict.fromkeys((*self._tokens_in.layerwise, *self._tokens_in.marked))))
             return save_pipeline(
                 self.pipeline,
                 Path(folder),

@@ -7,7 +7,7 @@ of the time, most of which goes to importing what builds networks. Folders of ot
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,22 +19,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orthoplex import vignette
-from orthoplex.concepts import BaseIdentity, Token
-from orthoplex.concepts.tokens.token import TEXT_ENCODER
+from orthoplex.concepts import BaseIdentity
 from orthoplex.files import Header, read_json
+from orthoplex.models.families import folder_form
+from orthoplex.models.families.folder_form import FolderForm
 from orthoplex.models.folder_content import forget_machine, write_config
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
-from orthoplex.models.versions import EMBEDDED, STABLE_DIFFUSION, version_of
+from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import find_weights, read_headers, stem, stored_dtype, write_weights
 from orthoplex.models.weights import Foldable, check_base, folded_weights
 
-_CHANGED = ("unet", "text_encoder")
-_STEMS = {component: stem(component) for component in ("unet", "vae", "text_encoder")}
-_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
-_CONFIGS = {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER} | dict.fromkeys(_STEMS, ("config.json",))
 
 
 @final
@@ -44,12 +41,14 @@ class BaseFiles:
 
     Attributes:
         folder: The folder.
+        form: What folders of its family hold.
         identity: Which base it is.
-        files: ``unet`` and ``text_encoder`` to their one weights file.
+        files: Changed component to its one weights file.
         headers: The same to the header of it.
     """
 
     folder: Path
+    form: FolderForm
     identity: BaseIdentity
     files: Mapping[str, Path]
     headers: Mapping[str, Header]
@@ -67,32 +66,35 @@ class BaseFiles:
         folder = vignette.folder() if embedded else Path(name_or_path)
         try:
             index = read_json(folder / INDEX_NAME)
+            form = folder_form(index["_class_name"])
+            if form is None:
+                return None
+            configs = _configs(form)
             config = {
-                name: read_json(folder / name / _CONFIGS[name][0]) for name in ("unet", "text_encoder", "scheduler")
+                name: read_json(folder / name / files[0]) for name, files in configs.items() if name != "tokenizer"
             }
-            whole = all((folder / name / file).is_file() for name, files in _CONFIGS.items() for file in files)
-            is_read = index["_class_name"] == STABLE_DIFFUSION
-            version = version_of(config["unet"]["cross_attention_dim"], config["scheduler"]["prediction_type"])
+            whole = all((folder / name / file).is_file() for name, files in configs.items() for file in files)
+            version = form.version(config)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        stems = {name: stem(name) for name in (*form.changed, *form.unchanged)}
         parts = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
-        found = {name: find_weights(folder / name, name) for name in _STEMS}
+        found = {name: find_weights(folder / name, name) for name in stems}
         headers = {name: read_headers(files) for name, files in found.items()}
         single = {name: one for name, files in headers.items() if files and len(files) == 1 for one in files.items()}
         named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
-        portable = named == _STEMS and _EMBEDDING in single["text_encoder"][1].entries
-        plain = config["text_encoder"].get("torch_dtype") == "float32"
-        if not (is_read and whole and portable and plain and parts == _CONFIGS.keys()):
+        portable = named == stems and form.embedding in single[form.text_encoder][1].entries
+        plain = config[form.text_encoder].get("torch_dtype") == "float32"
+        if not (whole and portable and plain and parts == configs.keys()):
             return None
-        changed = {name: single[name] for name in _CHANGED}
+        changed = {name: single[name] for name in form.changed}
         digest = _digest(changed, embedded=embedded)
         if digest is None:
             return None
         name = EMBEDDED if embedded else folder.resolve().name
         identity = BaseIdentity(family=EMBEDDED if embedded else version, hash=digest, name=name)
-        return BaseFiles(
-            folder, identity, {n: path for n, (path, _) in changed.items()}, {n: one for n, (_, one) in changed.items()}
-        )
+        files = {name: path for name, (path, _) in changed.items()}
+        return BaseFiles(folder, form, identity, files, {name: header for name, (_, header) in changed.items()})
 
     @cached_property
     def tokenizer(self) -> Mapping[str, Any]:
@@ -115,13 +117,13 @@ class BaseFiles:
             entry = self.headers[component].entries.get(name) if component in self.headers else None
             if entry is None or entry.shape != part.shape:
                 return False
-        width = self.headers["text_encoder"].entries[_EMBEDDING].shape[1]
+        width = self.headers[self.form.text_encoder].entries[self.form.embedding].shape[1]
         dense = sorted(self.numbers.values()) == list(range(len(self.numbers)))
         return dense and all(
             token not in self.numbers
             and item.placement.is_one_vector
             and {encoder: tuple(row.shape) for encoder, row in item.placement.vectors.items()}
-            == {TEXT_ENCODER: (width,)}
+            == {self.form.text_encoder: (width,)}
             for token, item in change.tokens.items()
         )
 
@@ -147,23 +149,25 @@ class BaseFiles:
             component, tensor = _place(name)
             weights[component][tensor] = values
         ids = {token: len(self.numbers) + place for place, token in enumerate(change.tokens)}
-        weights["text_encoder"][_EMBEDDING] = _extended(weights["text_encoder"][_EMBEDDING], change.tokens, ids)
+        encoder, embedding = self.form.text_encoder, self.form.embedding
+        rows = [(ids[token], item.placement.vectors[encoder]) for token, item in change.tokens.items()]
+        weights[encoder][embedding] = _extended(weights[encoder][embedding], rows)
         with pipeline_folder(folder, recipe=change.recipe.to_json(), overwrite=overwrite) as temporary:
             temporary.mkdir()
             shutil.copyfile(self.folder / INDEX_NAME, temporary / INDEX_NAME)
-            for name, files in _CONFIGS.items():
+            for name, files in _configs(self.form).items():
                 (temporary / name).mkdir()
                 for file in files:
                     shutil.copyfile(self.folder / name / file, temporary / name / file)
-            vae = f"vae/{_STEMS['vae']}.safetensors"
-            shutil.copyfile(self.folder / vae, temporary / vae)
+            for name in self.form.unchanged:
+                shutil.copyfile(*(place / name / f"{stem(name)}.safetensors" for place in (self.folder, temporary)))
             for name, path in self.files.items():
                 dtype = stored_dtype({path: self.headers[name]})
                 write_weights(weights[name], temporary / name / path.name, dtype)
             for path in temporary.rglob("*.json"):
                 forget_machine(path)
             if ids:
-                self._add_tokens(temporary, ids, len(weights["text_encoder"][_EMBEDDING]))
+                self._add_tokens(temporary, ids, len(weights[encoder][embedding]))
         return folder.resolve()
 
     def _folded(self, change: Foldable) -> dict[str, Tensor]:
@@ -192,7 +196,7 @@ class BaseFiles:
             str(number): {"content": token, **plain} for token, number in ids.items()
         }
         write_config(path, config | {"added_tokens_decoder": decoder})
-        path = folder / "text_encoder" / "config.json"
+        path = folder / self.form.text_encoder / "config.json"
         write_config(path, read_json(path) | {"vocab_size": rows})
 
 
@@ -211,11 +215,17 @@ def _place(layer: str) -> tuple[str, str]:
     return component, f"{path}.weight"
 
 
-def _extended(rows: Tensor, tokens: Mapping[str, Token], ids: Mapping[str, int]) -> Tensor:
+def _configs(form: FolderForm) -> dict[str, tuple[str, ...]]:
+    """Component to its files besides weights, the configuration first."""
+    weighed = dict.fromkeys((*form.changed, *form.unchanged), ("config.json",))
+    return {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER, **weighed}
+
+
+def _extended(table: Tensor, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
     """The embedding with rows for new tokens, float32: numbers that the file's type cannot hold are refused later."""
-    count = max(len(rows), *(number + 1 for number in ids.values())) if ids else len(rows)
-    extended = torch.zeros(count, rows.shape[1])
-    extended[: len(rows)] = rows
-    for token, item in tokens.items():
-        extended[ids[token]] = item.placement.vectors[TEXT_ENCODER]
+    count = max([len(table), *(number + 1 for number, _ in rows)])
+    extended = torch.zeros(count, table.shape[1])
+    extended[: len(table)] = table
+    for number, vector in rows:
+        extended[number] = vector
     return extended

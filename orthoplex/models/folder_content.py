@@ -1,8 +1,8 @@
 """What is inside a pipeline folder, written so that old and new releases of diffusers and transformers read it alike.
 
-Text encoders keep ``text_model.`` in the names of their weights, tokenizers come as ``vocab.json`` with ``merges.txt``
-and as ``tokenizer.json``, and the text encoder's configuration names float32, the type in which diffusers loads
-the other networks when it is not told one. Nothing tells where on a machine the pipeline came from.
+CLIP's text encoders keep ``text_model.`` in the names of their weights, tokenizers come as ``vocab.json`` with
+``merges.txt`` and as ``tokenizer.json``, and a text encoder's configuration names float32, the type in which diffusers
+loads the other networks when it is not told one. Nothing tells where on a machine the pipeline came from.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import ntpath
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.files import read_json, write_json
 from orthoplex.models.weight_files import stem, write_weights
-
-if TYPE_CHECKING:
-    from orthoplex.models.pipelines import StableDiffusionPipeline
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 """The types that weights may be written in."""
@@ -35,7 +32,7 @@ _LOCAL = frozenset(
 """Keys of configurations that tell where something was loaded from."""
 
 
-def check_pipeline_content(pipeline: StableDiffusionPipeline, dtype: torch.dtype | None) -> None:
+def check_pipeline_content(pipeline: Any, dtype: torch.dtype | None) -> None:  # noqa: ANN401
     """Refuse what no plain pipeline folder can hold.
 
     Raises:
@@ -58,9 +55,10 @@ def check_pipeline_content(pipeline: StableDiffusionPipeline, dtype: torch.dtype
 
 
 def write_pipeline(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Any,  # noqa: ANN401  (pipelines share no typed parent)
     folder: Path,
     *,
+    clip_encoders: Collection[str],
     dtype: torch.dtype | None = None,
     stored_dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> None:
@@ -69,6 +67,7 @@ def write_pipeline(
     Args:
         pipeline: What to write.
         folder: A new folder.
+        clip_encoders: The text encoders that are CLIP's.
         dtype: The type of all weights in the files.
         stored_dtypes: Without ``dtype``: component to the type of its weights in the files, unless it is wider than
             that of the weights in memory. Components that are not named keep the latter.
@@ -89,14 +88,17 @@ def write_pipeline(
         place.mkdir()
         _write_config(component, place)
         kept = _kept_dtype(component, (stored_dtypes or {}).get(name)) if dtype is None else dtype
-        write_weights(_portable_names(name, component), place / f"{stem(name)}.safetensors", kept)
+        weights = _portable_names(component) if name in clip_encoders else component.state_dict()
+        write_weights(weights, place / f"{stem(name)}.safetensors", kept)
     pipeline.save_config(folder)
-    _complete_tokenizer(pipeline, folder / "tokenizer")
+    for name, component in pipeline.components.items():
+        if (folder / name / "tokenizer_config.json").is_file():
+            _complete_tokenizer(component, folder / name)
     for path in sorted(folder.rglob("*.json")):
         forget_machine(path)
 
 
-def _networks(pipeline: StableDiffusionPipeline) -> dict[str, nn.Module]:
+def _networks(pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401
     return {name: network for name, network in pipeline.components.items() if isinstance(network, nn.Module)}
 
 
@@ -105,11 +107,9 @@ def _kept_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype |
     return stored if stored is not None and stored.itemsize <= own.itemsize else None
 
 
-def _portable_names(component: str, network: nn.Module) -> dict[str, Tensor]:
-    """Name to weight, as every release reads it: transformers before 5.6 knows no text encoder without the prefix."""
+def _portable_names(network: nn.Module) -> dict[str, Tensor]:
+    """Name to weight, as every release reads it: transformers before 5.6 knows no CLIP without the prefix."""
     weights = network.state_dict()
-    if component != "text_encoder":
-        return weights
     return {f"text_model.{name}" if name.startswith(_TEXT_MODEL) else name: values for name, values in weights.items()}
 
 
@@ -125,7 +125,7 @@ def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a netwo
     network.save_config(folder)
 
 
-def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+def _complete_tokenizer(tokenizer: Any, folder: Path) -> None:  # noqa: ANN401  (a tokenizer of transformers)
     """Add the files that only older releases read, if newer ones have left them out."""
     fast, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
     model = read_json(fast).get("model", {}) if fast.is_file() else {}
@@ -143,7 +143,7 @@ def _complete_tokenizer(pipeline: StableDiffusionPipeline, folder: Path) -> None
             "single_word": token.single_word,
             "special": token.special,
         }
-        for number, token in sorted(pipeline.tokenizer.added_tokens_decoder.items())
+        for number, token in sorted(tokenizer.added_tokens_decoder.items())
     }
     write_config(config, read_json(config) | {"added_tokens_decoder": added})
 

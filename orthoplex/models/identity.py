@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from orthoplex.files import tensor_bytes
-from orthoplex.models.layers import component_name
+from orthoplex.models.layer_names import component_name
 
 
 def is_hashed(name: str) -> bool:

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from orthoplex.models.families import family_of
 from orthoplex.models.folder_content import check_pipeline_content, write_pipeline
 from orthoplex.models.pipeline_folder import check_pipeline_folder, pipeline_folder
-from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.quiet import quiet
 
 
 def save_pipeline(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Any,  # noqa: ANN401  (pipelines share no typed parent)
     folder: Path,
     *,
     recipe: Mapping[str, Any] | None,
@@ -38,11 +38,15 @@ def save_pipeline(
 
     Raises:
         ConfigurationError: See ``check_pipeline_folder``; or if the type is another, or too small for a weight.
-        BaseModelError: If weights are none of a plain pipeline: LoRAs are loaded, or networks compiled or quantised.
+        BaseModelError: If no family has the pipeline's class, or weights are none of a plain pipeline: LoRAs are
+            loaded, or networks compiled or quantised.
         OutputError: If it cannot be written, or another process filled the folder meanwhile.
     """
+    family = family_of(type(pipeline).__name__)
     check_pipeline_folder(folder, overwrite=overwrite)
     check_pipeline_content(pipeline, dtype)
     with pipeline_folder(folder, recipe=recipe, overwrite=overwrite) as temporary, quiet():
-        write_pipeline(pipeline, temporary, dtype=dtype, stored_dtypes=stored_dtypes)
+        write_pipeline(
+            pipeline, temporary, clip_encoders=family.clip_encoders, dtype=dtype, stored_dtypes=stored_dtypes
+        )
     return folder.resolve()

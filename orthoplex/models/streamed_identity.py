@@ -19,7 +19,7 @@ from torch import nn
 from orthoplex.files import DTYPES, Header, TensorEntry
 from orthoplex.models.hash_cache import fingerprint, recall, remember
 from orthoplex.models.identity import is_hashed
-from orthoplex.models.layers import component_name
+from orthoplex.models.layer_names import component_name
 from orthoplex.models.weight_files import WeightFiles
 
 CHUNK_BYTES = 1024 * 1024

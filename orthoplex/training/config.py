@@ -333,14 +333,19 @@ class TrainingConfig:
         )
 
     @staticmethod
-    def from_mapping(values: Mapping[str, Any]) -> "TrainingConfig":
+    def from_mapping(values: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> "TrainingConfig":
         """Build a configuration from plain values.
+
+        Args:
+            values: Option to value.
+            defaults: The options that a base's family has other defaults of (``models.training_defaults``).
 
         Raises:
             ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
         """
-        check_field_names(values, TrainingConfig, "training")
-        return TrainingConfig(**values)
+        given = {**(defaults or {}), **values}
+        check_field_names(given, TrainingConfig, "training")
+        return TrainingConfig(**given)
 
     @staticmethod
     def recorded(values: Mapping[str, Any]) -> "TrainingConfig":
@@ -353,19 +358,22 @@ class TrainingConfig:
         return TrainingConfig.from_mapping({**_WITHOUT, **kept})
 
     @staticmethod
-    def from_toml(path: str | Path | None, *, overrides: Sequence[str] = ()) -> "TrainingConfig":
+    def from_toml(
+        path: str | Path | None, *, overrides: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+    ) -> "TrainingConfig":
         """Read a configuration from the top-level keys of a TOML file, if there is one, and ``key=value`` entries.
 
-        Entries replace the file's values before anything is checked, so they may mend what the file alone could not be.
+        Entries replace the file's values, and these ``defaults``, before anything is checked, so they may mend what the
+        file alone could not be.
 
         Raises:
             ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
         """
         changes = read_entries(overrides, _names(), "training")
         if path is None:
-            return TrainingConfig.from_mapping(changes)
+            return TrainingConfig.from_mapping(changes, defaults=defaults)
         try:
-            return TrainingConfig.from_mapping({**read_toml(Path(path)), **changes})
+            return TrainingConfig.from_mapping({**read_toml(Path(path)), **changes}, defaults=defaults)
         except ConfigurationError as error:
             raise ConfigurationError(f"configuration {path}: {error}") from error
 

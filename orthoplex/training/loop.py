@@ -187,8 +187,8 @@ def _steps(
         return StepRecord(state.step, config.steps, loss, erasure, rate, time.monotonic() - began)
 
     try:
-        with shared.taken() as ids:
-            check_captions(base, dataset, ids)
+        with shared.taken() as tokens:
+            check_captions(base, dataset, tokens)
             prior, inputs = prepared_foreign(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
         begin_log(log_path(output), state.step)

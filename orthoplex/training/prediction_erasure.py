@@ -30,7 +30,7 @@ class PredictionErasure:
         config: For the seed, the precision and how many inputs a step takes.
         inputs: Foreign inputs.
         targets: The base's predictions, ``(n, c, h, w)`` float32.
-        token_ids: The ids of the concept's tokens.
+        tokens: The names of the concept's tokens.
         identity: What the draws depend on besides seed and step.
     """
 
@@ -38,25 +38,25 @@ class PredictionErasure:
     config: TrainingConfig
     inputs: ForeignInputs
     targets: Tensor
-    token_ids: Sequence[int]
+    tokens: Sequence[str]
     identity: str
 
     @staticmethod
     @torch.no_grad()
     def prepare(
-        base: Base, config: TrainingConfig, inputs: ForeignInputs, token_ids: Sequence[int], identity: str
+        base: Base, config: TrainingConfig, inputs: ForeignInputs, tokens: Sequence[str], identity: str
     ) -> "PredictionErasure":
         """Let the base, with no adapter attached, predict all foreign inputs."""
         targets = []
         with precision(config.mixed_precision, base.device):
             for chosen in torch.arange(len(inputs)).split(config.batch_size):
-                targets.append(inputs.take(chosen).predict(base, token_ids).float())
-        return PredictionErasure(base, config, inputs, torch.cat(targets), token_ids, identity)
+                targets.append(inputs.take(chosen).predict(base, tokens).float())
+        return PredictionErasure(base, config, inputs, torch.cat(targets), tokens, identity)
 
     def penalty(self, step: int) -> Tensor:
         """Return the mean squared difference to the base on this step's foreign inputs, a differentiable scalar."""
         generator = seeded("foreign inputs", self.identity, self.config.seed, step)
         chosen = torch.randperm(len(self.inputs), generator=generator)[: self.config.erasure_batch_size]
         with precision(self.config.mixed_precision, self.base.device):
-            predicted = self.inputs.take(chosen).predict(self.base, self.token_ids)
+            predicted = self.inputs.take(chosen).predict(self.base, self.tokens)
         return (predicted.float() - self.targets[chosen.to(self.targets.device)]).square().mean()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot
 from orthoplex.concepts import Concept, Manifest, Token, encode_thumbnail, token_names
-from orthoplex.concepts.tokens import learning_class
+from orthoplex.concepts.tokens import TOKENS, learning_class, learnings
 from orthoplex.concepts.tokens.learning import TokenGround, TokenLearning
 from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.concepts.tokens.vector import Vector
@@ -47,8 +47,9 @@ class Run:
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
         start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_vectors)
+        _check_tokens(base, config)
         ground = TokenGround(base.key_widths, lambda: key_value_units(base, dataset.class_word))
-        learning = learning_class(config.token_vectors)({TEXT_ENCODER: start}, ground)
+        learning = learning_class(config.token_vectors)(base.family.words.split(start), ground)
         return Run(config, name, concept_id, changed_layers(base, config), learning)
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
@@ -65,15 +66,15 @@ class Run:
         own = rows.detach().cpu().clone()
         return dict(zip(token_names(self.name, len(own)), self.learning.tokens(own), strict=True))
 
-    def put_in(self, base: Base, token_ids: Sequence[int], rows: Tensor) -> AbstractContextManager[None]:
+    def put_in(self, base: Base, rows: Tensor) -> AbstractContextManager[None]:
         """Within it, the base works with what learns of the tokens, and gradients flow into it.
 
         Args:
-            base: The base, whose tokenizer knows the tokens.
-            token_ids: Their ids.
+            base: The base, with the tokens in.
             rows: What learns of the tokens, as ``learning`` begins it.
         """
-        return base.replaced_tokens(token_ids, self.learning.tokens(rows))
+        names = token_names(self.name, len(rows))
+        return base.replaced_tokens(dict(zip(names, self.learning.tokens(rows), strict=True)))
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
@@ -117,6 +118,27 @@ class Run:
         )
         layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
         return Concept(manifest, layers, self.tokens(state.vectors))
+
+
+def _check_tokens(base: Base, config: TrainingConfig) -> None:
+    """Refuse tokens that the base has no layers for, and vectors that no concept file holds.
+
+    Raises:
+        ConfigurationError: Names the base, what it has, and what was allowed.
+    """
+    encoders = list(base.family.words.widths)
+    if encoders != [TEXT_ENCODER]:
+        raise ConfigurationError(
+            f"base '{base.identity.name}' has text encoders {', '.join(encoders)}; a concept file has room for tokens "
+            f"of {TEXT_ENCODER} alone"
+        )
+    per_layer = {option for row in TOKENS.values() if row.description for option in row.learnings}
+    if config.token_vectors in per_layer and not base.key_widths:
+        allowed = ", ".join(repr(option) for option in learnings() if option not in per_layer)
+        raise ConfigurationError(
+            f"token_vectors is {config.token_vectors!r} and base '{base.identity.name}' has no cross-attention layers; "
+            f"allowed are {allowed}"
+        )
 
 
 def changed_layers(base: Base, config: TrainingConfig) -> Mapping[str, nn.Linear]:

@@ -45,8 +45,8 @@ class SharedBase:
         self._tokens = base.prepared_tokens(tokens)
 
     @contextmanager
-    def taken(self) -> Iterator[list[int]]:
-        """Inside, the base belongs to this thread and knows the tokens; yields their ids.
+    def taken(self) -> Iterator[tuple[str, ...]]:
+        """Inside, the base belongs to this thread and knows the tokens; yields their names.
 
         Never to be held across a ``yield`` of a generator.
 
@@ -56,5 +56,5 @@ class SharedBase:
         with self._base.locked():
             refuse_folded(self._base, self._name)
             self._base.family.channels_last()
-            with self._tokens.put_in() as ids:
-                yield list(ids.values())
+            with self._tokens.put_in() as names:
+                yield names

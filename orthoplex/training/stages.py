@@ -15,7 +15,7 @@ from orthoplex.activations.grams import gather_grams
 from orthoplex.activations.prior_pictures import PriorPictures, make_prior_pictures
 from orthoplex.activations.random_concepts import foreign_material, replaced_vectors
 from orthoplex.adapters import Adapter, Dual, LowRank
-from orthoplex.concepts import KINDS, token_names
+from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.subspaces import dual_rows, seeded
@@ -119,9 +119,9 @@ class StageWork:
     def put_in(self) -> Iterator[None]:
         """Inside, the base belongs to this thread, what the stage trains is in it, and nothing else gets a gradient."""
         with (
-            self.shared.taken() as token_ids,
+            self.shared.taken(),
             self.base.attached(self.adapters),
-            self.run.put_in(self.base, token_ids, self.vectors),
+            self.run.put_in(self.base, self.vectors),
         ):
             yield
 
@@ -144,14 +144,14 @@ def ready_stage(
         return
     own = None
     with ExitStack() as stack:
-        with shared.taken() as token_ids:
-            aim_duals(base, dataset, run, state.adapters, vectors, token_ids, foreign_prompts)
+        with shared.taken() as tokens:
+            aim_duals(base, dataset, run, state.adapters, vectors, tokens, foreign_prompts)
             if stage.silent:
                 changes = {layer: _change(adapter) for layer, adapter in state.adapters.items()}
-                own, foreign = _own_and_foreign(base, dataset, run, changes, vectors, token_ids, foreign_prompts)
+                own, foreign = _own_and_foreign(base, dataset, run, changes, vectors, tokens, foreign_prompts)
                 turned = erasure_directions(run.name, changes, own, foreign, run.config.erasure_options)
                 stack.enter_context(_turned(state, stage, turned))
-            erasure = _erasure(base, run, state.adapters, inputs, token_ids) if inputs is not None else None
+            erasure = _erasure(base, run, state.adapters, inputs, tokens) if inputs is not None else None
         yield StageWork(base, run, shared, state.adapters, vectors, erasure, own)
 
 
@@ -167,16 +167,15 @@ def _own_and_foreign(
     run: Run,
     layers: Collection[str],
     vectors: Tensor,
-    token_ids: Sequence[int],
+    tokens: Sequence[str],
     foreign_prompts: Sequence[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return what layers that see the text alone see under the concept's own prompts, and under foreign ones."""
-    names = dict(zip(token_names(run.name, len(token_ids)), token_ids, strict=True))
     options = run.config.erasure_options
     foreign = foreign_grams(
-        base, options, layers, foreign_prompts, name=run.name, class_word=dataset.class_word, token_ids=names
+        base, options, layers, foreign_prompts, name=run.name, class_word=dataset.class_word, tokens=tokens
     )
-    with run.put_in(base, token_ids, vectors):
+    with run.put_in(base, vectors):
         own = gather_grams(base, list(layers), KINDS[dataset.kind].own_prompts(dataset.trigger))
     return own, foreign
 
@@ -207,13 +206,13 @@ def _turned(state: TrainingState, stage: Stage, turned: Mapping[str, tuple[Tenso
 
 
 def _erasure(
-    base: Base, run: Run, adapters: Mapping[str, Adapter], inputs: ForeignInputs, token_ids: Sequence[int]
+    base: Base, run: Run, adapters: Mapping[str, Adapter], inputs: ForeignInputs, tokens: Sequence[str]
 ) -> Erasure:
     """Erasure in the form that the configuration asks for; no adapter is attached yet."""
     if run.config.erasure_form == "prediction":
-        return PredictionErasure.prepare(base, run.config, inputs, token_ids, run.concept_id)
+        return PredictionErasure.prepare(base, run.config, inputs, tokens, run.concept_id)
     statistics = gather_statistics(
-        base, adapters, run.linears, inputs=inputs, token_ids=token_ids, batch_size=run.config.batch_size
+        base, adapters, run.linears, inputs=inputs, tokens=tokens, batch_size=run.config.batch_size
     )
     return ActivationErasure(adapters, statistics)
 
@@ -225,7 +224,7 @@ def aim_duals(
     run: Run,
     adapters: Mapping[str, Adapter],
     vectors: Tensor,
-    token_ids: Sequence[int],
+    tokens: Sequence[str],
     foreign_prompts: Sequence[str],
 ) -> None:
     """Aim every ``dual`` adapter at the concept's tokens; other adapters are left alone.
@@ -240,7 +239,7 @@ def aim_duals(
         run: For the seed and the ridge.
         adapters: Layer name to adapter.
         vectors: Token vectors, ``(k, dim)``; they do not learn any more.
-        token_ids: The k ids of the tokens.
+        tokens: The names of the k tokens.
         foreign_prompts: Prompts of the base's own words.
     """
     duals = [adapter for adapter in adapters.values() if isinstance(adapter, Dual)]
@@ -259,8 +258,8 @@ def aim_duals(
     )
     holding = prompts.tokened or tuple(dataset.captions)
     tokened = [holding[i % len(holding)] for i in range(_RANDOM_CONCEPTS)]
-    own = _token_features(base, dataset.captions, vectors.expand(len(dataset.captions), -1, -1), token_ids)
-    others = _token_features(base, tokened, vectors_of_others, token_ids).flatten(0, 1)
+    own = _token_features(base, dataset.captions, vectors.expand(len(dataset.captions), -1, -1), tokens)
+    others = _token_features(base, tokened, vectors_of_others, tokens).flatten(0, 1)
     if not len(own) or not len(others):
         raise ConfigurationError(f"{dataset.token} stands in no caption that the base reads to it")
     batches = base.family.words.ids(prompts.plain).split(_BATCH)
@@ -273,14 +272,14 @@ def aim_duals(
         adapter.set_token_directions(rows)
 
 
-def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, token_ids: Sequence[int]) -> Tensor:
+def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, tokens: Sequence[str]) -> Tensor:
     """What layers see of the tokens, ``(n, k, dim)``, in the n prompts that are not cut off before them."""
     family, rows = base.family, []
     ids = family.words.ids(prompts)
     for chosen in torch.arange(len(ids)).split(_BATCH):
-        with replaced_vectors(base, token_ids, vectors[chosen]):
+        with replaced_vectors(base, tokens, vectors[chosen]):
             features = family.condition(ids[chosen]).features.float().cpu()
-        for row, places in zip(features, family.words.places(ids[chosen], token_ids), strict=True):
+        for row, places in zip(features, family.words.places(ids[chosen], tokens), strict=True):
             if places.any(1).all():
                 rows.append(torch.stack([row[place].mean(0) for place in places]))
-    return torch.stack(rows) if rows else torch.zeros(0, len(token_ids), 0)
+    return torch.stack(rows) if rows else torch.zeros(0, len(tokens), 0)

@@ -15,20 +15,20 @@ from orthoplex.training.dataset import ConceptDataset
 _LOG = logging.getLogger(__name__)
 
 
-def check_captions(base: Base, dataset: ConceptDataset, token_ids: Sequence[int]) -> None:
+def check_captions(base: Base, dataset: ConceptDataset, tokens: Sequence[str]) -> None:
     """Refuse captions that are cut off before the concept's tokens; log how many are cut off behind them.
 
     Args:
         base: The base, whose tokenizer knows the tokens.
         dataset: The captions.
-        token_ids: The ids of the concept's tokens.
+        tokens: The names of the concept's tokens.
 
     Raises:
         DatasetError: Names the file, the length and the limit.
     """
     words, cut, limit = base.family.words, [], 0
     for picture in dataset.pictures:
-        reached = words.places(words.ids(picture.captions), token_ids).any(2).all(1)
+        reached = words.places(words.ids(picture.captions), tokens).any(2).all(1)
         for caption, is_reached in zip(picture.captions, reached.tolist(), strict=True):
             room = words.room(caption)
             limit = room.limit

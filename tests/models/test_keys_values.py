@@ -215,8 +215,8 @@ def test_a_gradient_reaches_the_keys_and_values_of_the_tokens_in_the_prompt(pico
     learned = {layer: values.requires_grad_() for layer, values in of_tokens(pico, 2).items()}
     rows = {"<anna>": random_vectors(DIM), "<rex>": random_vectors(DIM)}
     own = tokens_of(rows, keys_values={token: of_token(learned, i) for i, token in enumerate(rows)})
-    with putting(pico, rows) as ids:
-        with pico.replaced_tokens([*ids.values()], [*own.values()]):
+    with putting(pico, rows):
+        with pico.replaced_tokens(own):
             denoised(pico, features(pico, ["a photo of <rex>", "a cat"])).square().sum().backward()
             for values in learned.values():
                 assert values.grad is not None and not values.grad[0].any() and values.grad[1].any(dim=1).all()
@@ -235,11 +235,11 @@ def test_what_is_put_in_last_counts(pico):
     with adding(pico, {"<anna>": tokens["<anna>"], "<rex>": row[0, 0, 0]}, {"<anna>": of_token(first)}):
         foreign = latents(pico, prompts)
     with untouched(pico):
-        with adding(pico, tokens, {token: of_token(first, i) for i, token in enumerate(tokens)}) as ids:
+        with adding(pico, tokens, {token: of_token(first, i) for i, token in enumerate(tokens)}):
             own = tokens_of(tokens, keys_values={"<rex>": of_token(second)})
-            with pico.replaced_tokens([ids["<rex>"]], [own["<rex>"]]):
+            with pico.replaced_tokens({"<rex>": own["<rex>"]}):
                 assert torch.equal(latents(pico, prompts), expected)
-                with pico.replaced_vectors([ids["<rex>"]], row):
+                with pico.replaced_vectors(["<rex>"], row):
                     assert features(pico, prompts).shape[-1] == DIM + 2
                     assert torch.equal(latents(pico, prompts), foreign)
 

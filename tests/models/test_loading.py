@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models import load_base, loading, versions
-from orthoplex.models.families import stable_diffusion
+from orthoplex.models import load_base, loading
+from orthoplex.models.families import stable_diffusion, stable_diffusion_folder
 from orthoplex.models.identity import weights_hash
 from tests.pico import build_pico, tokens_of
 
@@ -33,7 +33,9 @@ def test_a_folder_is_loaded_frozen_and_silent(pico_folder, capfd):
 
 @pytest.mark.parametrize(("prediction", "family"), [("epsilon", "sd2"), ("v_prediction", "sd2-v")])
 def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, family, monkeypatch):
-    monkeypatch.setattr(versions, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim)
+    monkeypatch.setattr(
+        stable_diffusion_folder, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim
+    )
     whole = stable_diffusion.StableDiffusionPipeline.from_pretrained
 
     def predicting(*arguments, **options):

@@ -15,7 +15,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
-from orthoplex.models.layers import all_linear_layers
+from orthoplex.models.layer_names import all_linear_layers
 from orthoplex.models.weights import FoldedWeights, folded, named_modules
 from tests.pico import make_concept
 

@@ -20,8 +20,9 @@ def ids(base, text):
 def test_tokens_have_rows_and_are_found_in_text(pico):
     size = len(pico.pipeline.tokenizer)
     cat = ids(pico, "cat")[1]
-    with pico.with_tokens({"<anna>": ANNA, "<anna>_1": Vector.of(-ROW)}) as numbers:
-        assert numbers == {"<anna>": size, "<anna>_1": size + 1}
+    with pico.with_tokens({"<anna>": ANNA, "<anna>_1": Vector.of(-ROW)}) as names:
+        assert names == ("<anna>", "<anna>_1")
+        assert pico.pipeline.tokenizer.convert_tokens_to_ids(list(names)) == [size, size + 1]
         assert ids(pico, "cat <anna> <anna>_1<anna>, cat")[1:6] == [cat, size, size + 1, size, ids(pico, ",")[1]]
         embedding = pico.pipeline.text_encoder.get_input_embeddings()
         assert torch.equal(embedding.weight[size], ROW) and torch.equal(embedding.weight[size + 1], -ROW)
@@ -72,8 +73,8 @@ def test_extensions_nest(pico):
 
 
 def test_no_tokens_is_no_change(pico):
-    with pico.with_tokens({}) as numbers:
-        assert numbers == {} and pico.tokens == ()
+    with pico.with_tokens({}) as names:
+        assert names == () and pico.tokens == ()
 
 
 def test_a_token_in_the_vocabulary_is_refused(pico):

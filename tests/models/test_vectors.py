@@ -12,7 +12,7 @@ from orthoplex.activations import gather_grams, observed_inputs
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
-from orthoplex.models.layers import cross_attention_modules
+from orthoplex.models.layer_names import cross_attention_modules
 from tests.pico import linear_layers, make_concept, tokens_of, vectors_of
 
 DIM, LAYERS = 24, 4
@@ -26,6 +26,10 @@ def random_vectors(*shape, seed=0):
 def putting(base, vectors):
     """The base with tokens in, whose vectors are ``(dim,)`` or ``(L, dim)``."""
     return base.with_tokens(tokens_of(vectors, base.cross_attention_layers))
+
+
+def number_of(base, token):
+    return base.pipeline.tokenizer.convert_tokens_to_ids(token)
 
 
 def encode(base, prompts, **options):
@@ -149,8 +153,8 @@ def test_features_of_ordinary_width_pass_as_they_are(pico):
 
 def test_a_gradient_reaches_the_vector_of_its_layer_alone(pico):
     vectors = random_vectors(1, 2, LAYERS, DIM).requires_grad_()
-    with putting(pico, dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(LAYERS, DIM))) as ids:
-        with pico.replaced_vectors(list(ids.values()), vectors):
+    with putting(pico, dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(LAYERS, DIM))) as names:
+        with pico.replaced_vectors(names, vectors):
             wide = features(pico, ["<anna> <anna>_1 cat", "a cat"])
             for layer, part in enumerate(wide.split(DIM, dim=-1)):
                 (gradient,) = torch.autograd.grad(part.square().sum(), vectors, retain_graph=True)
@@ -162,15 +166,15 @@ def test_a_gradient_reaches_the_vector_of_its_layer_alone(pico):
 def test_a_batch_without_the_token_still_has_a_gradient_of_zero(pico):
     """As with shared vectors: a step whose captions are all dropped must not fail."""
     vectors = random_vectors(1, 1, LAYERS, DIM).requires_grad_()
-    with putting(pico, {"<anna>": torch.zeros(LAYERS, DIM)}) as ids, pico.replaced_vectors([*ids.values()], vectors):
+    with putting(pico, {"<anna>": torch.zeros(LAYERS, DIM)}) as names, pico.replaced_vectors(names, vectors):
         features(pico, ["", ""]).sum().backward()
     assert vectors.grad is not None and not vectors.grad.any()
 
 
 def test_shared_vectors_may_stand_in_for_a_layerwise_token(pico):
     each = random_vectors(2, 1, 1, DIM, seed=1)
-    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as ids:
-        with pico.replaced_vectors(list(ids.values()), each):
+    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as names:
+        with pico.replaced_vectors(names, each):
             wide = features(pico, ["a <anna>", "a <anna>"])
     for i in range(2):
         with putting(pico, {"<anna>": each[i, 0, 0]}):
@@ -199,8 +203,8 @@ def test_states_and_pooled_output_stay_usable(pico):
 
 def test_an_attention_mask_is_repeated_too(pico):
     ids = torch.tensor([pico.pipeline.tokenizer("a cat").input_ids] * 2)
-    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as numbers:
-        ids[:, 2] = numbers["<anna>"]
+    with putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}):
+        ids[:, 2] = number_of(pico, "<anna>")
         mask = torch.ones_like(ids)
         plain = pico.pipeline.text_encoder(input_ids=ids)[0]
         torch.testing.assert_close(pico.pipeline.text_encoder(input_ids=ids, attention_mask=mask)[0], plain)
@@ -227,12 +231,12 @@ def test_nothing_is_left_behind_also_after_errors_and_nested(pico):
 
 def test_an_error_in_the_encoder_leaves_the_embedding_in_order(pico):
     encoder = pico.pipeline.text_encoder
-    with untouched(pico), putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}) as ids:
-        row = torch.tensor([[ids["<anna>"]]])
+    with untouched(pico), putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}):
+        row = torch.tensor([[number_of(pico, "<anna>")]])
         with pytest.raises(ValueError):
             encoder(row.repeat(1, 40))  # longer than the encoder reads
         table = encoder.get_input_embeddings()
-        torch.testing.assert_close(table(row)[0, 0], table.weight[ids["<anna>"]])
+        torch.testing.assert_close(table(row)[0, 0], table.weight[row[0, 0]])
 
 
 @pytest.mark.parametrize("shape", [(3, DIM), (LAYERS, 23), (1, LAYERS, DIM)])
@@ -308,7 +312,7 @@ def test_features_of_another_width_are_refused(pico):
     """Such as those that were made while other tokens were in."""
     with torch.no_grad():
         plain = features(pico, PROMPTS)
-    message = "text features have the width 48; allowed are 24, the encoder's own, and 96, as it gives them while these"
+    message = "text features have the width 48; allowed are 24, the text encoders' own, and 96, as they give them while"
     with untouched(pico), putting(pico, {"<anna>": random_vectors(LAYERS, DIM)}):
         with pytest.raises(BaseModelError, match=message):
             latents(pico, None, prompt_embeds=plain.repeat(1, 1, 2), guidance_scale=1.0)

@@ -18,9 +18,9 @@ DIM = 24
 
 def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(base, config):
     config = replace(config, erasure_batch_size=8)
-    with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as ids:
-        inputs, numbers = foreign_inputs(base), list(ids.values())
-        erasure = PredictionErasure.prepare(base, config, inputs, numbers, "anna")
+    with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as names:
+        inputs = foreign_inputs(base)
+        erasure = PredictionErasure.prepare(base, config, inputs, names, "anna")
         adapters = adapters_of(base)
         with base.attached(adapters):
             assert erasure.penalty(0).item() == pytest.approx(0, abs=1e-10)
@@ -28,7 +28,7 @@ def test_prediction_erasure_is_zero_for_the_base_and_the_square_of_what_moves(ba
                 torch.nn.init.normal_(adapter.up, generator=torch.Generator().manual_seed(5))
             whole = erasure.penalty(0)
             with torch.no_grad():
-                moved = inputs.predict(base, numbers)
+                moved = inputs.predict(base, names)
         assert whole.item() == pytest.approx(float((moved - erasure.targets).square().mean()), rel=1e-4)
         few = replace(erasure, config=replace(config, erasure_batch_size=2))
         with base.attached(adapters):

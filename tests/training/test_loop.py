@@ -100,10 +100,11 @@ def test_dual_directions_hear_the_tokens_of_the_finished_concept(base, dataset, 
     config = replace(config, method="dual", layers="cross-attention-kv", rank=0, erasure=0.0)
     last_of(train(base, dataset, config, output=output, foreign_prompts=FEW_PROMPTS))
     concept = load_concept(output, base=base.identity)
-    with base.with_tokens(concept.tokens) as ids, torch.no_grad():
+    with base.with_tokens(concept.tokens) as names, torch.no_grad():
         tokens = base.family.words.ids(dataset.captions)
         features = base.family.condition(tokens).features
-    own = torch.cat([features[tokens == number] for number in ids.values()])
+        places = base.family.words.places(tokens, names).unbind(1)
+    own = torch.cat([features[place] for place in places])
     foreign = base.family.condition(base.family.words.ids(FEW_PROMPTS)).features.flatten(0, 1)
     for factors in concept.layers.values():
         assert factors.rank == 2 and factors.up.any()

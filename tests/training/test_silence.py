@@ -132,9 +132,9 @@ def test_keys_and_values_are_solved_for_what_the_finished_text_encoder_says(base
     layer = next(layer for layer in quiet.layers if layer not in of_text)
     grams = gather_inputs(base, [between], with_foreign=False).concepts[between.content_hash]
     stale = gather_inputs(base, [concept], with_foreign=False).concepts[concept.content_hash]
-    with base.with_tokens(tokens_of(dict.fromkeys(concept.tokens, torch.zeros(TEXT_WIDTH)))) as ids:
-        told = {"name": "anna", "class_word": "person", "token_ids": ids}
-        foreign = foreign_grams(base, config.erasure_options, concept.layers, FOREIGN, **told)
+    with base.with_tokens(tokens_of(dict.fromkeys(concept.tokens, torch.zeros(TEXT_WIDTH)))) as names:
+        arguments = {"name": "anna", "class_word": "person", "tokens": names}
+        foreign = foreign_grams(base, config.erasure_options, concept.layers, FOREIGN, **arguments)
     expected, wrong = (
         closed_form_erasure(concept.layers[layer], own[layer], foreign[layer], weight=10.0).delta()
         for own in (grams, stale)

@@ -16,6 +16,7 @@ from orthoplex.concepts import format_version, load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
+from orthoplex.models import Words
 from orthoplex.training import checkpoint_path, stages, starting_tokens, train
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures
@@ -180,8 +181,8 @@ def test_gradients_of_the_text_encoders_adapters_come_from_all_layers(base, data
     (name, adapter), *_ = adapters.items()
     vectors = starting_vectors(base, dataset, config)
     tokens = tokens_of({"<anna>": vectors[0], "<anna>_1": vectors[1]}, base.cross_attention_layers)
-    with base.with_tokens(tokens) as ids, base.attached(adapters):
-        with replaced_vectors(base, list(ids.values()), vectors.unsqueeze(0)):
+    with base.with_tokens(tokens) as names, base.attached(adapters):
+        with replaced_vectors(base, names, vectors.unsqueeze(0)):
             wide = base.family.condition(base.family.words.ids(["a photo of <anna>"])).features
     parts = [
         torch.autograd.grad(part.sum() + part.square().sum(), adapter.up, retain_graph=True)[0]
@@ -241,13 +242,13 @@ def test_the_random_tokens_of_foreign_prompts_have_no_keys_and_values(base, data
     learned = torch.randn(run.learning.initial().shape, generator=torch.Generator().manual_seed(0))
     foreign = torch.zeros(1, 2, DIM)
     with (
-        base.with_tokens(run.tokens(learned)) as ids,
-        run.put_in(base, [*ids.values()], learned),
+        base.with_tokens(run.tokens(learned)) as names,
+        run.put_in(base, learned),
         torch.no_grad(),
     ):
         every = base.family.words.ids(["a <anna> person"])  # spelled out in both tokens
         own = base.family.condition(every).features
-        with replaced_vectors(base, [*ids.values()], foreign):
+        with replaced_vectors(base, names, foreign):
             others = base.family.condition(every).features
     assert own.shape == others.shape == (1, 32, DIM + 2)
     assert own[..., DIM:].sum() == 2 and not others[..., DIM:].any()
@@ -270,3 +271,19 @@ def test_units_are_the_size_of_each_layers_keys_and_values_per_that_of_embedding
             torch.testing.assert_close(learning.layers(rows)[layer][:, row], expected)
             start += width
     assert start == learning.size
+
+
+@pytest.mark.parametrize("option", ["layer-wise", "keys-and-values", "values"])
+def test_tokens_of_single_layers_need_a_base_with_such_layers(base, dataset, config, option, monkeypatch):
+    monkeypatch.setattr(type(base), "key_widths", {})
+    message = f"token_vectors is '{option}' and base '.*' has no cross-attention layers; allowed are 'shared', 'frozen'"
+    with pytest.raises(ConfigurationError, match=message):
+        Run.of(base, dataset, replace(config, token_vectors=option))
+    Run.of(base, dataset, replace(config, token_vectors="shared"))
+
+
+def test_a_base_with_text_encoders_that_no_file_has_room_for_is_refused(base, dataset, config, monkeypatch):
+    monkeypatch.setattr(Words, "widths", {"text_encoder": DIM - 4, "text_encoder_2": 4})
+    message = "has text encoders text_encoder, text_encoder_2; a concept file has room for tokens of text_encoder alone"
+    with pytest.raises(ConfigurationError, match=message):
+        Run.of(base, dataset, config)

@@ -1,32 +1,53 @@
-"""The families of bases, one file each; it is imported when such a base is loaded, and diffusers with it."""
+"""The families of bases, one file each; it is imported when such a base is loaded, and diffusers with it.
+
+This table is read without torch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
 from orthoplex.errors import BaseModelError
+from orthoplex.files import read_json
+from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.versions import EMBEDDED
 
 if TYPE_CHECKING:
     from orthoplex.models.families.family import Family
+    from orthoplex.models.families.folder_form import FolderForm
 
 
 @final
 @dataclass(frozen=True)
 class FamilyRow:
-    """Where a family is.
+    """What is known of a family before its file is imported.
 
     Attributes:
         module: Its file in this folder.
         name: Its class there.
+        training: Training options of such bases that have other defaults than ``TrainingConfig``, with their values.
+        folder: The file in this folder whose ``FORM`` says what such folders hold, so that a merge goes into them
+            without any network; empty for none.
     """
 
     module: str
     name: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
 
 
-FAMILIES = {"StableDiffusionPipeline": FamilyRow("stable_diffusion", "StableDiffusion")}
+FAMILIES = {
+    "StableDiffusionPipeline": FamilyRow(
+        "stable_diffusion",
+        "StableDiffusion",
+        training={"num_inference_steps": 30, "guidance_scale": 7.5},
+        folder="stable_diffusion_folder",
+    ),
+}
 """Pipeline class, as ``model_index.json`` names it, to family."""
 
 
@@ -40,3 +61,28 @@ def family_of(pipeline_class: str) -> type[Family]:
     if row is None:
         raise BaseModelError(f"a {pipeline_class} is no base, supported are {', '.join(sorted(FAMILIES))}")
     return getattr(import_module(f"{__name__}.{row.module}"), row.name)
+
+
+def training_defaults(name_or_path: str | Path) -> Mapping[str, Any]:
+    """Return the training options of a base's family that have other defaults; the embedded base has none.
+
+    Nothing is loaded. A folder that is no base has none either, and ``load_base`` says why.
+
+    Args:
+        name_or_path: As for ``load_base``.
+    """
+    if str(name_or_path) == EMBEDDED:
+        return {}
+    try:
+        row = FAMILIES.get(read_json(Path(name_or_path) / INDEX_NAME)["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {} if row is None else row.training
+
+
+def folder_form(pipeline_class: str) -> FolderForm | None:
+    """Return what folders of a pipeline class hold, so that a merge goes into them; None where they are loaded."""
+    row = FAMILIES.get(pipeline_class)
+    if row is None or not row.folder:
+        return None
+    return import_module(f"{__name__}.{row.folder}").FORM

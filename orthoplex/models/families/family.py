@@ -16,11 +16,11 @@ from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
-from orthoplex.models.families.words import Words
-from orthoplex.models.layers import SELECTIONS, all_linear_layers
-from orthoplex.models.layout import channels_first, channels_last
+from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
+from orthoplex.models.memory_format import channels_first, channels_last
 from orthoplex.models.schedules import Schedule
 from orthoplex.models.weight_files import WeightFiles
+from orthoplex.models.words.words import Reader, Words
 
 
 @final
@@ -49,6 +49,10 @@ class Family(ABC):
     """The components with weights, in the order in which they are loaded."""
     text_encoders: ClassVar[tuple[str, ...]]
     """Those of the changed components that read prompts."""
+    clip_encoders: ClassVar[tuple[str, ...]]
+    """Those of the text encoders that are CLIP's: files name their weights with ``text_model.`` in front."""
+    feature_encoder: ClassVar[str]
+    """The text encoder whose positions are those of ``Conditioning.features``."""
     rules: ClassVar[Mapping[str, Sees]]
     """Pattern of layer names to what such a layer sees, for the layer table; the first that fits counts."""
 
@@ -167,6 +171,14 @@ class Family(ABC):
         """The denoiser's layers that see the text alone; none in a base that mixes text and picture throughout."""
         return {name: linear for name, linear in self.every_layer().items() if self.table.reads_features(name)}
 
+    @abstractmethod
+    def cross_attention(self) -> Mapping[str, nn.Module]:
+        """The cross-attention layers by name, in the order in which the denoiser uses them; none in other denoisers.
+
+        Each is called with the keyword ``encoder_hidden_states`` and has linear layers ``to_k`` and ``to_v``. Only in
+        such layers can tokens have vectors, or keys and values, of single layers.
+        """
+
     @final
     def is_text_encoders(self, layer: str) -> bool:
         """Whether a layer, by its name, is a text encoder's."""
@@ -187,8 +199,14 @@ class Family(ABC):
 
     @property
     @abstractmethod
+    def readers(self) -> Sequence[Reader]:
+        """The text encoders with their tokenizers, in the order in which their features lie side by side."""
+
+    @final
+    @property
     def words(self) -> Words:
         """How the text encoders read prompts, with the tokens that are in the base now."""
+        return Words(self.readers, seen=self.feature_encoder)
 
     @abstractmethod
     def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:

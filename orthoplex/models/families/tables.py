@@ -1,12 +1,13 @@
-"""Write the layer tables of all families, which ``concepts`` reads without any model.
+"""Write the layer tables of families, which ``concepts`` reads without any model.
 
-python -m orthoplex.models.families.tables
+python -m orthoplex.models.families.tables [FILE …], all families where none is named
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 import orthoplex.concepts
 from orthoplex.models.families import FAMILIES, family_of
 from orthoplex.models.families.family import Family
-from orthoplex.models.layers import component_name
+from orthoplex.models.layer_names import component_name
 
 FOLDER = Path(orthoplex.concepts.__file__).with_name("layers")
 
@@ -49,11 +50,17 @@ def _lines(value: object, indent: str = "") -> str:
     return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
 
 
-def main() -> None:
-    """Command line: write every family's file."""
+def main(modules: Sequence[str]) -> None:
+    """Command line: write families' tables.
+
+    Args:
+        modules: Names of their files in this folder; empty for all.
+    """
     for pipeline_class, row in FAMILIES.items():
+        if modules and row.module not in modules:
+            continue
         (FOLDER / f"{row.module}.json").write_text(table_text(family_of(pipeline_class)), "utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models.layers import component_name
+from orthoplex.models.layer_names import component_name
 
 _FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"),

@@ -2,7 +2,7 @@
 
 Layer-wise vectors are P+ (Voynov et al., arXiv 2303.09522, section 3): layer l of L reads the features
 ``E(…, v_l, …)`` that the text encoder E makes with the l-th vector. The encoder runs once for each layer over a batch
-that holds such a token, and its features lie side by side (``FeatureLayout``). Pipelines pass wide features on as they
+that holds such a token, and its features lie side by side (``FeatureBlock``). Pipelines pass wide features on as they
 are; all changes are hooks, which leave no trace.
 """
 
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from orthoplex.models.pipelines import ModelOutput
-from orthoplex.models.words.layout import FeatureLayout
+from orthoplex.models.networks import ModelOutput
+from orthoplex.models.words.feature_layout import FeatureBlock
 from orthoplex.models.words.replacement import Replacement, Replacements
+from orthoplex.models.words.words import Reader
 
 
 @final
@@ -27,12 +28,12 @@ class EncoderCall:
     """One call of a text encoder.
 
     Attributes:
-        layout: What its features are made of.
+        block: What its features are made of.
         runs: How often the prompts lie in the batch that it reads: once, or once for each layer.
         marks: Where tokens with keys and values stand, ``(n, length, num_marks)`` of truth values.
     """
 
-    layout: FeatureLayout
+    block: FeatureBlock
     runs: int
     marks: Tensor
 
@@ -51,38 +52,43 @@ class EncoderCall:
             return value[: len(value) // self.runs]
         groups = value.unflatten(0, (self.runs, -1)).permute(1, 2, 0, 3)
         if self.runs == 1:
-            groups = groups.expand(-1, -1, self.layout.num_layers, -1)
-        return self.layout.together(groups, self.marks)
+            groups = groups.expand(-1, -1, self.block.num_layers, -1)
+        return self.block.together(groups, self.marks)
 
 
 @final
 class ReadingEncoder:
     """The hooks of one text encoder."""
 
-    def __init__(self, name: str, module: Any, replacements: Replacements) -> None:  # noqa: ANN401  (transformers')
-        """Name an encoder; it is as it was until something is put in.
+    def __init__(self, reader: Reader, replacements: Replacements) -> None:
+        """Take an encoder; it is as it was until something is put in.
 
         Args:
-            name: As placements of tokens name it.
-            module: The text encoder.
+            reader: The text encoder with its tokenizer.
             replacements: What is in.
         """
-        self.name, self.module = name, module
+        self.reader = reader
         self._replacements = replacements
         self._of_embedding: dict[int, RemovableHandle] = {}
         self._wide: list[RemovableHandle] = []
+        self._widened: nn.Module | None = None
         self._call: EncoderCall | None = None
 
     @property
     def dim(self) -> int:
         """The plain width of its features."""
-        return self.module.get_input_embeddings().embedding_dim
+        return self.reader.width
 
     def put(self, replacement: Replacement) -> None:
-        """Let a replacement's vectors stand in the place of its tokens."""
-        if self.name in replacement.vectors:
-            hook = self._replacing(replacement)
-            self._of_embedding[id(replacement)] = self.module.get_input_embeddings().register_forward_hook(hook)
+        """Let a replacement's vectors stand in the place of its tokens.
+
+        Raises:
+            ConfigurationError: If the tokenizer does not know a token.
+        """
+        if self.reader.component in replacement.vectors:
+            hook = self._replacing(replacement, self.reader.ids_of(replacement.tokens))
+            table = self.reader.network.get_input_embeddings()
+            self._of_embedding[id(replacement)] = table.register_forward_hook(hook)
 
     def take(self, replacement: Replacement) -> None:
         """Take a replacement's vectors out again."""
@@ -90,29 +96,33 @@ class ReadingEncoder:
         if handle is not None:
             handle.remove()
 
-    def widen(self, layout: Callable[[], FeatureLayout]) -> None:
+    def widen(self, block: Callable[[], FeatureBlock]) -> None:
         """Let features be wide until ``narrow``.
 
         Args:
-            layout: What they are made of now.
+            block: What they are made of now.
         """
-        if self._wide:
+        network = self.reader.network
+        if self._widened is network:
             return
+        self.narrow()
+        self._widened = network
         self._wide = [
-            self.module.register_forward_pre_hook(self._begin(layout), with_kwargs=True),
-            self.module.register_forward_hook(self._end, always_call=True),
+            network.register_forward_pre_hook(self._begin(block), with_kwargs=True),
+            network.register_forward_hook(self._end, always_call=True),
         ]
-        for path, module in self.module.named_modules():
+        for path, module in network.named_modules():
             if path.endswith("final_layer_norm"):  # pipelines apply it themselves to the states that clip_skip picks
-                self._wide += _norm_of_each(module, layout)
+                self._wide += _norm_of_each(module, block)
 
     def narrow(self) -> None:
         """Let features have their plain width again."""
         for handle in self._wide:
             handle.remove()
         self._wide.clear()
+        self._widened = None
 
-    def _begin(self, layout: Callable[[], FeatureLayout]) -> Any:  # noqa: ANN401  (a hook)
+    def _begin(self, block: Callable[[], FeatureBlock]) -> Any:  # noqa: ANN401  (a hook)
         """A pre-hook: mark tokens, and repeat a batch of prompts for every layer if a layer-wise token is in it."""
 
         def begin(
@@ -121,9 +131,11 @@ class ReadingEncoder:
             ids = arguments[0] if arguments else keywords.get("input_ids")
             if not isinstance(ids, Tensor):
                 return arguments, keywords
-            now, layerwise = layout(), self._replacements.layerwise_ids
+            now, layerwise = block(), self.reader.ids_of(self._replacements.layerwise)
             runs = now.num_layers if bool(torch.isin(ids, _like(layerwise, ids)).any()) else 1
-            marked = [number if one is not None else -1 for number, one in self._replacements.marked.items()]
+            marks = self._replacements.marked
+            numbers = self.reader.ids_of(marks)
+            marked = [number if one is not None else -1 for number, one in zip(numbers, marks.values(), strict=True)]
             call = self._call = EncoderCall(now, runs, ids.unsqueeze(-1) == _like(marked, ids))
             count = len(ids)
             repeated = {key: call.repeated(value, count) for key, value in keywords.items()}
@@ -142,13 +154,13 @@ class ReadingEncoder:
             return output
         return call.joined(output)
 
-    def _replacing(self, replacement: Replacement) -> Any:  # noqa: ANN401  (a hook)
-        """A forward hook of the embedding: vectors in the place of tokens."""
-        vectors = replacement.vectors[self.name]
+    def _replacing(self, replacement: Replacement, numbers: Sequence[int]) -> Any:  # noqa: ANN401  (a hook)
+        """A forward hook of the embedding: vectors in the place of tokens with these numbers."""
+        vectors = replacement.vectors[self.reader.component]
 
         def replace(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
             ids, runs = arguments[0], 1 if self._call is None else self._call.runs
-            for place, number in enumerate(replacement.token_ids):
+            for place, number in enumerate(numbers):
                 rows = _of_runs(vectors[:, place], runs, len(ids) // runs)
                 output = torch.where((ids == number).unsqueeze(-1), rows.unsqueeze(1).to(output), output)
             return output
@@ -156,20 +168,20 @@ class ReadingEncoder:
         return replace
 
 
-def _norm_of_each(norm: nn.Module, layout: Callable[[], FeatureLayout]) -> list[RemovableHandle]:
+def _norm_of_each(norm: nn.Module, block: Callable[[], FeatureBlock]) -> list[RemovableHandle]:
     """Hooks of a norm that takes wide features, too: the features of each layer are normed, marks stay."""
     waiting: list[Tensor] = []
 
     def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         waiting.clear()
-        if layout().is_plain(arguments[0]):
+        if block().is_plain(arguments[0]):
             return arguments
-        groups, marks = layout().apart(arguments[0])
+        groups, marks = block().apart(arguments[0])
         waiting.append(marks)
         return (groups,)
 
     def after(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
-        return layout().together(output, waiting.pop()) if waiting else output
+        return block().together(output, waiting.pop()) if waiting else output
 
     return [norm.register_forward_pre_hook(before), norm.register_forward_hook(after)]
 

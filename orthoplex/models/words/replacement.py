@@ -19,26 +19,25 @@ class Replacement:
     """What stands in the place of k tokens.
 
     Attributes:
-        token_ids: The k ids.
+        tokens: The names of the k tokens, which every text encoder's tokenizer knows.
         vectors: Text encoder to ``(n or 1, k, L or 1, dim)``: of every prompt of a batch or of all, of every one of the
             base's L cross-attention layers or of all; empty leaves the rows of the embedding.
         keys_values: Cross-attention layer to what it adds to keys and values at each token, ``(k, 2, out)``.
     """
 
-    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     keys_values: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def of(token_ids: Sequence[int], tokens: Sequence[Token], layers: Sequence[str]) -> Replacement:
-        """Return what tokens of one kind put in the place of ids.
+    def of(tokens: Mapping[str, Token], layers: Sequence[str]) -> Replacement:
+        """Return what tokens of one kind put in the place of k tokens.
 
         Args:
-            token_ids: The k ids.
-            tokens: What stands in the place of each.
+            tokens: Token to what stands in its place.
             layers: The base's cross-attention layers.
         """
-        placements = [token.placement for token in tokens]
+        placements = [item.placement for item in tokens.values()]
         vectors = {
             encoder: torch.stack([_by_layer(placement, encoder, layers) for placement in placements]).unsqueeze(0)
             for encoder in placements[0].vectors
@@ -47,12 +46,12 @@ class Replacement:
             layer: torch.stack([placement.keys_values[layer] for placement in placements])
             for layer in placements[0].keys_values
         }
-        return Replacement(tuple(token_ids), vectors, keys_values)
+        return Replacement(tuple(tokens), vectors, keys_values)
 
     def beyond_rows(self, device: torch.device) -> Replacement:
         """Return the part that rows of the embedding cannot hold, apart from any graph, on a device."""
         return Replacement(
-            self.token_ids,
+            self.tokens,
             {encoder: vectors.detach() for encoder, vectors in self.vectors.items()} if self.is_layerwise else {},
             {layer: values.detach().to(device) for layer, values in self.keys_values.items()},
         )
@@ -98,28 +97,28 @@ class Replacements:
         return any(replacement.is_layerwise for replacement in self._every)
 
     @property
-    def layerwise_ids(self) -> tuple[int, ...]:
-        """The ids of the tokens that have a vector for each layer now."""
+    def layerwise(self) -> tuple[str, ...]:
+        """The tokens that have a vector for each layer now."""
         last = self._last([replacement for replacement in self._every if replacement.vectors])
-        return tuple(number for number, (replacement, _) in last.items() if replacement.is_layerwise)
+        return tuple(token for token, (replacement, _) in last.items() if replacement.is_layerwise)
 
     @property
-    def marked(self) -> dict[int, tuple[Replacement, int] | None]:
-        """Ids that some replacement gives keys and values, to the one that counts and the id's place in it.
+    def marked(self) -> dict[str, tuple[Replacement, int] | None]:
+        """Tokens that some replacement gives keys and values, to the one that counts and the token's place in it.
 
-        None stands for an id whose last replacement has none.
+        None stands for a token whose last replacement has none.
         """
-        ids = self._last([replacement for replacement in self._every if replacement.keys_values])
+        tokens = self._last([replacement for replacement in self._every if replacement.keys_values])
         last = self._last(self._every)
-        return {number: last[number] if last[number][0].keys_values else None for number in ids}
+        return {token: last[token] if last[token][0].keys_values else None for token in tokens}
 
     @staticmethod
-    def _last(replacements: Sequence[Replacement]) -> dict[int, tuple[Replacement, int]]:
-        """Ids, in the order in which they were first put in, to their last replacement and their place in it."""
+    def _last(replacements: Sequence[Replacement]) -> dict[str, tuple[Replacement, int]]:
+        """Tokens, in the order in which they were first put in, to their last replacement and their place in it."""
         return {
-            number: (replacement, place)
+            token: (replacement, place)
             for replacement in replacements
-            for place, number in enumerate(replacement.token_ids)
+            for place, token in enumerate(replacement.tokens)
         }
 
 

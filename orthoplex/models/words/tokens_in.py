@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast, final
 
-from torch import nn
+from torch import Tensor, nn
 
-from orthoplex.models.layers import component_name, cross_attention_modules
-from orthoplex.models.pipelines import StableDiffusionPipeline
 from orthoplex.models.words.encoder import ReadingEncoder
-from orthoplex.models.words.layers import ReadingLayer
-from orthoplex.models.words.layout import FeatureLayout
+from orthoplex.models.words.feature_layout import FeatureBlock, FeatureLayout
+from orthoplex.models.words.reading_layer import ReadingLayer
 from orthoplex.models.words.replacement import Replacement, Replacements
+from orthoplex.models.words.words import Reader
 
 
 @final
@@ -25,41 +24,67 @@ class TokensIn:
 
     encoders: Mapping[str, ReadingEncoder]
 
-    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
-        """Begin with nothing; the pipeline is as it was."""
-        self._pipeline = pipeline
+    def __init__(self, readers: Sequence[Reader], cross_attention: Callable[[], Mapping[str, nn.Module]]) -> None:
+        """Begin with nothing; the base is as it was.
+
+        Args:
+            readers: The base's text encoders.
+            cross_attention: Returns the base's cross-attention layers by name, in the order of their use.
+        """
         self._replacements = Replacements()
-        self.encoders = {"text_encoder": ReadingEncoder("text_encoder", pipeline.text_encoder, self._replacements)}
+        self._cross_attention = cross_attention
+        self.encoders = {reader.component: ReadingEncoder(reader, self._replacements) for reader in readers}
         self._layers: list[ReadingLayer] = []
-        self._layout = FeatureLayout(1, next(iter(self.encoders.values())).dim, 0)
+        self._blocks: dict[str, FeatureBlock] = {}
 
     @property
     def key_widths(self) -> dict[str, int]:
         """Cross-attention layer to the number of numbers of its key, and of its value as many, in the order of use."""
         return {
-            name: cast(nn.Linear, module.get_submodule("to_k")).out_features for name, module in self._modules.items()
+            name: cast(nn.Linear, module.get_submodule("to_k")).out_features
+            for name, module in self._cross_attention().items()
         }
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the cross-attention layers, in the order in which the denoiser uses them."""
-        return tuple(self._modules)
+        return tuple(self._cross_attention())
 
     @property
-    def layerwise_ids(self) -> tuple[int, ...]:
-        """The ids of the tokens that have a vector for each layer now."""
-        return self._replacements.layerwise_ids
+    def layerwise(self) -> tuple[str, ...]:
+        """The tokens that have a vector for each layer now."""
+        return self._replacements.layerwise
 
     @property
-    def marked_ids(self) -> tuple[int, ...]:
-        """The ids of the tokens that have keys and values of their own now, in the order of the marks."""
+    def marked(self) -> tuple[str, ...]:
+        """The tokens that have keys and values of their own now, in the order of the marks."""
         return tuple(self._replacements.marked)
+
+    def own_features(self, features: Tensor) -> list[Tensor]:
+        """Return each cross-attention layer's features, ``(n, length, Σ dim)``; a single entry if all read the same.
+
+        Args:
+            features: What the text encoders give now, ``(n, length, width)``.
+
+        Raises:
+            BaseModelError: If they have neither the plain nor the whole width.
+        """
+        layout = self._layout()
+        if not self._replacements.is_wide or layout.is_plain(features):
+            return [features]
+        count = len(self.layers) if self._replacements.is_layerwise else 1
+        return [layout.own(features, index)[0] for index in range(count)]
 
     def put(self, replacement: Replacement) -> None:
         """Let something stand in the place of tokens, until ``take``; gradients reach it.
 
         Later replacements win. A replacement without keys and values also removes those of earlier ones for its tokens.
+
+        Raises:
+            ConfigurationError: If a tokenizer does not know a token; then nothing is in.
         """
+        for encoder in self.encoders.values():
+            encoder.reader.ids_of(replacement.tokens)
         self._replacements.add(replacement)
         for encoder in self.encoders.values():
             encoder.put(replacement)
@@ -72,26 +97,28 @@ class TokensIn:
             encoder.take(replacement)
         self._arrange()
 
-    @property
-    def _modules(self) -> dict[str, Any]:
-        modules = cross_attention_modules(self._pipeline.unet)
-        return {component_name("unet", path): module for path, module in modules.items()}
+    def _layout(self) -> FeatureLayout:
+        return FeatureLayout(tuple(self._blocks.values()))
+
+    def _block_of(self, component: str) -> Callable[[], FeatureBlock]:
+        return lambda: self._blocks[component]
 
     def _arrange(self) -> None:
         """Let features be as wide as what is in needs, and every layer read its part of them."""
         now = self._replacements
-        num_layers = len(self.layers) if now.is_layerwise else 1
-        self._layout = FeatureLayout(num_layers, self._layout.dim, len(now.marked))
         if not now.is_wide:
-            for reading in (*self.encoders.values(),):
-                reading.narrow()
+            for encoder in self.encoders.values():
+                encoder.narrow()
             for layer in self._layers:
                 layer.remove()
             self._layers.clear()
-        elif not self._layers:
-            for reading in self.encoders.values():
-                reading.widen(lambda: self._layout)
+            return
+        num_layers, num_marks = len(self.layers) if now.is_layerwise else 1, len(now.marked)
+        for component, encoder in self.encoders.items():
+            self._blocks[component] = FeatureBlock(num_layers, encoder.dim, num_marks)
+            encoder.widen(self._block_of(component))
+        if not self._layers:
             self._layers = [
-                ReadingLayer(name, index, module, lambda: self._layout, now)
-                for index, (name, module) in enumerate(self._modules.items())
+                ReadingLayer(name, index, module, self._layout, now)
+                for index, (name, module) in enumerate(self._cross_attention().items())
             ]

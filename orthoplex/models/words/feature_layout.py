@@ -13,7 +13,7 @@ from orthoplex.errors import BaseModelError
 
 @final
 @dataclass(frozen=True)
-class FeatureLayout:
+class FeatureBlock:
     """What lies side by side in the features of one text encoder while tokens need more than their plain width.
 
     ``(n, length, num_layers · dim + num_marks)``: the features that each layer reads, one group for all or one a layer,
@@ -40,13 +40,7 @@ class FeatureLayout:
         Raises:
             BaseModelError: If the features have neither the plain nor the whole width.
         """
-        width = features.shape[-1]
-        if width not in (self.dim, self.width):
-            raise BaseModelError(
-                f"text features have the width {width}; allowed are {self.dim}, the encoder's own, and {self.width}, "
-                "as it gives them while these tokens are in"
-            )
-        return width == self.dim
+        return _is_plain(features, self.dim, self.width)
 
     def apart(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the groups ``(n, length, num_layers, dim)``, and the marks ``(n, length, num_marks)``."""
@@ -62,3 +56,52 @@ class FeatureLayout:
         """Return the features that the layer numbered ``index`` reads, ``(n, length, dim)``, and the marks."""
         groups, marks = self.apart(features)
         return groups[..., index if self.num_layers > 1 else 0, :], marks
+
+
+@final
+@dataclass(frozen=True)
+class FeatureLayout:
+    """The blocks of all text encoders, side by side as a pipeline concatenates their features.
+
+    Attributes:
+        blocks: One for each text encoder, in the order in which their features lie.
+    """
+
+    blocks: tuple[FeatureBlock, ...]
+
+    @property
+    def dim(self) -> int:
+        """The plain width, that of all text encoders."""
+        return sum(block.dim for block in self.blocks)
+
+    @property
+    def width(self) -> int:
+        """How many numbers lie side by side."""
+        return sum(block.width for block in self.blocks)
+
+    def is_plain(self, features: Tensor) -> bool:
+        """True for features of plain width, which carry nothing more.
+
+        Raises:
+            BaseModelError: If the features have neither the plain nor the whole width.
+        """
+        return _is_plain(features, self.dim, self.width)
+
+    def own(self, features: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return the features that the layer numbered ``index`` reads, ``(n, length, Σ dim)``, and the marks.
+
+        A token has a mark in every block. Text encoders read the same positions, so that the first block's marks count.
+        """
+        parts = features.split([block.width for block in self.blocks], dim=-1)
+        read = [block.own(part, index) for block, part in zip(self.blocks, parts, strict=True)]
+        return torch.cat([own for own, _ in read], dim=-1), read[0][1]
+
+
+def _is_plain(features: Tensor, plain: int, whole: int) -> bool:
+    width = features.shape[-1]
+    if width not in (plain, whole):
+        raise BaseModelError(
+            f"text features have the width {width}; allowed are {plain}, the text encoders' own, and {whole}, as they "
+            "give them while these tokens are in"
+        )
+    return width == plain

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.models.families.words import Reader, Room, Words
+from orthoplex.models.words.words import Reader, Room, Words
 from tests.pico import MAX_LENGTH, tokens_of
 
 
@@ -27,21 +27,29 @@ class Letters:
             rows = torch.tensor([[*row[: max_length - 1], *[27] * max_length][:max_length] for row in rows])
         return SimpleNamespace(input_ids=rows)
 
+    def get_added_vocab(self):
+        return {"<a>": 1, "<b>": 2, "other": 3}
+
+    def tokenize(self, text):
+        return text.split()
+
     def ids(self, text, marks):
         numbers = [27 if letter == "." else ord(letter) - 96 for letter in text]
         return [0, *numbers, 27] if marks else numbers
 
 
-def reader(component, length, width):
+def network(width):
     table = nn.Embedding(28, width)
-    return Reader(component, Letters(length), SimpleNamespace(get_input_embeddings=lambda: table), lambda text: text)
+    return SimpleNamespace(get_input_embeddings=lambda: table)
 
 
 @pytest.fixture
 def words():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Words([reader("one", 6, 2), reader("two", 4, 3)], seen="one")
+        pipeline = SimpleNamespace(one=network(2), letters=Letters(6), two=network(3), others=Letters(4))
+    readers = [Reader(pipeline, "one", "letters"), Reader(pipeline, "two", "others")]
+    return Words(readers, seen="one")
 
 
 def test_numbers_of_encoders_lie_side_by_side(words):
@@ -57,7 +65,7 @@ def test_numbers_of_encoders_lie_side_by_side(words):
 
 def test_places_are_those_of_the_features(words):
     ids = words.ids(["aba", "b"])
-    assert words.places(ids, [1, 2]).int().tolist() == [
+    assert words.places(ids, ["<a>", "<b>"]).int().tolist() == [
         [[0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]],
         [[0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]],
     ]
@@ -84,9 +92,9 @@ def test_a_bases_own_words(pico, capfd):
     words, long = pico.family.words, "a cat " * 40
     assert words.room(long) == Room(80, MAX_LENGTH - 2)
     assert words.ids([long]).shape == (1, MAX_LENGTH)
-    with pico.with_tokens(tokens_of({"<anna>": torch.zeros(24), "<anna>_1": torch.ones(24)})) as ids:
+    with pico.with_tokens(tokens_of({"<anna>": torch.zeros(24), "<anna>_1": torch.ones(24)})) as names:
         assert pico.family.words.room("a <anna>") == Room(3, MAX_LENGTH - 2)
-        places = pico.family.words.places(pico.family.words.ids(["a <anna>"]), list(ids.values()))
+        places = pico.family.words.places(pico.family.words.ids(["a <anna>"]), names)
         assert places.nonzero().tolist() == [[0, 0, 2], [0, 1, 3]]
     written = capfd.readouterr()
     assert written.out == "" and written.err == ""

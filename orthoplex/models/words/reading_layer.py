@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from orthoplex.models.words.layout import FeatureLayout
+from orthoplex.models.words.feature_layout import FeatureLayout
 from orthoplex.models.words.replacement import Replacements
 
 _PROJECTIONS = ("to_k", "to_v")

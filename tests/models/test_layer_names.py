@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.models.layers import SELECTIONS, component_name, select_linear_layers
+from orthoplex.models.layer_names import SELECTIONS, component_name, select_linear_layers
 from tests.pico import linear_layers
 
 BLOCK = "unet.mid_block.attentions.0.transformer_blocks.0"

@@ -1,8 +1,9 @@
-"""The pipelines and networks that can be a base, without the notices that importing them logs."""
+"""Networks of diffusers and transformers, loaded whole, without the notices that importing and loading them logs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,25 +13,20 @@ from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
 
 with quiet():
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-    from transformers import CLIPTextModel
+    from transformers import PreTrainedModel
     from transformers.utils.generic import ModelOutput
 
-__all__ = ["NETWORKS", "ModelOutput", "StableDiffusionPipeline", "load_network"]
+__all__ = ["ModelOutput", "load_network"]
 
-NETWORKS = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
-"""Component to the class that ``load_network`` loads."""
 _NUM_SHOWN = 3
 
 
-def load_network(component: str, folder: Path, found: WeightFiles | None, dtype: torch.dtype) -> nn.Module:
+def load_network(kind: Any, folder: Path, found: WeightFiles | None, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
     """Load one network whole; the libraries fill what a file lacks with random numbers.
 
     Args:
-        component: A key of ``NETWORKS``.
-        folder: The component's folder.
+        kind: The network's class, of diffusers or transformers.
+        folder: The component's folder, named as the component is.
         found: Its files, or None to let the library search.
         dtype: Data type of the weights.
 
@@ -39,10 +35,11 @@ def load_network(component: str, folder: Path, found: WeightFiles | None, dtype:
         Exception: Whatever the library raises for a damaged folder.
     """
     # transformers shows wrong shapes in its log only, unless they are asked for.
-    options = {"ignore_mismatched_sizes": True} if component == "text_encoder" else {}
+    options: dict[str, Any] = {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
+    component = folder.name
     name = component if found is None else f"{component}/{found.main.name}"
     try:
-        network, report = NETWORKS[component].from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             dtype=dtype,
             variant=None if found is None else found.variant,
@@ -51,6 +48,7 @@ def load_network(component: str, folder: Path, found: WeightFiles | None, dtype:
             output_loading_info=True,
             **options,
         )
+        network, report = loaded
     except ValueError as error:  # so diffusers names a weight of another shape, with advice that does not help here
         raise BaseModelError(f"{name}: {str(error).partition('. ')[0]}") from error
     if missing := sorted(report["missing_keys"]):

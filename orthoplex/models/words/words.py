@@ -6,7 +6,9 @@ A family may have several text encoders. Their numbers lie side by side everywhe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,31 +16,51 @@ import torch
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError
+from orthoplex.models.quiet import quiet
+
+CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """One text encoder with its tokenizer.
+    """One text encoder with its tokenizer, both as the pipeline has them now.
 
     Attributes:
+        pipeline: The pipeline.
         component: The encoder's component of the pipeline.
-        tokenizer: A tokenizer of transformers, as it is now.
-        network: The encoder.
-        spell_out: Prompt to the same with every vector of a concept's token named.
+        tokenizer_component: The tokenizer's, which is one of transformers.
         num_marks: How many positions of a prompt are no words: its beginning and its end.
     """
 
-    component: str
-    tokenizer: Any
-    network: Any
-    spell_out: Callable[[str], str]
+    pipeline: Any
+    component: str = "text_encoder"
+    tokenizer_component: str = "tokenizer"
     num_marks: int = 2
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401  (a network of transformers)
+        """The encoder."""
+        return getattr(self.pipeline, self.component)
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401  (a tokenizer of transformers)
+        """The tokenizer."""
+        return getattr(self.pipeline, self.tokenizer_component)
+
+    def use(self, tokenizer: Any) -> None:  # noqa: ANN401  (a tokenizer of transformers)
+        """Let another tokenizer be the pipeline's."""
+        setattr(self.pipeline, self.tokenizer_component, tokenizer)
 
     @property
     def table(self) -> Tensor:
         """The embeddings of all tokens, ``(tokens, width)``."""
         return self.network.get_input_embeddings().weight
+
+    @property
+    def width(self) -> int:
+        """How many numbers an embedding has."""
+        return self.network.get_input_embeddings().embedding_dim
 
     @property
     def length(self) -> int:
@@ -58,6 +80,37 @@ class Reader:
     def words(self, texts: str | Sequence[str]) -> list[Any]:
         """The token ids of a text's words, or of each text's, nothing cut off and no marks around them."""
         return self.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
+
+    @property
+    def added(self) -> frozenset[str]:
+        """The concept tokens that the tokenizer knows: ``<name>``, ``<name>_1`` and so on."""
+        return frozenset(token for token in self.tokenizer.get_added_vocab() if CONCEPT_TOKEN.fullmatch(token))
+
+    def ids_of(self, tokens: Iterable[str]) -> list[int]:
+        """The number of each token.
+
+        Raises:
+            ConfigurationError: If the tokenizer does not know a token.
+        """
+        known, numbers = self.tokenizer.get_added_vocab(), []
+        for token in tokens:
+            if token not in known:
+                raise ConfigurationError(
+                    f"token '{token}' is none that {self.tokenizer_component} knows; allowed are "
+                    f"{', '.join(sorted(self.added)) or 'none'}"
+                )
+            numbers.append(known[token])
+        return numbers
+
+    def spell_out(self, prompt: str) -> str:
+        """A prompt with every vector of a concept's token named: ``<name> <name>_1`` for ``<name>``."""
+        added = self.tokenizer.get_added_vocab()
+        with quiet():  # a prompt may be longer than is read; whoever asks says so
+            used = dict.fromkeys(token for token in self.tokenizer.tokenize(prompt) if token in added)
+        for token in used:
+            others = itertools.takewhile(lambda name: name in added, (f"{token}_{i}" for i in itertools.count(1)))
+            prompt = prompt.replace(token, " ".join([token, *others]))
+        return prompt
 
 
 @final
@@ -95,7 +148,7 @@ class Words:
     @property
     def widths(self) -> dict[str, int]:
         """How many numbers a word's embedding has, text encoder by text encoder."""
-        return {component: reader.table.shape[1] for component, reader in self._readers.items()}
+        return {component: reader.width for component, reader in self._readers.items()}
 
     @property
     def width(self) -> int:
@@ -116,6 +169,16 @@ class Words:
         lengths = [reader.length for reader in self._readers.values()]
         return dict(zip(self._readers, ids.split(lengths, dim=1), strict=True))
 
+    def split(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Text encoder to its part of vectors, ``(…, width)`` to ``(…, its width)``."""
+        return dict(zip(self.widths, vectors.split(list(self.widths.values()), dim=-1), strict=True))
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The concept tokens that all tokenizers know, sorted."""
+        known = [reader.added for reader in self._readers.values()]
+        return tuple(sorted(known[0].intersection(*known[1:])))
+
     def embeddings(self, ids: Tensor) -> Tensor:
         """The embeddings of token ids, all numbers of a prompt side by side, ``(n, numbers)``."""
         parts = self.apart(ids)
@@ -134,10 +197,14 @@ class Words:
         """A text of ``count`` tokens, for a concept whose tokens the base does not know yet."""
         return self._readers[self._seen].tokenizer.eos_token * count
 
-    def places(self, ids: Tensor, token_ids: Sequence[int]) -> Tensor:
-        """Where each of k tokens stands among the positions of ``Conditioning.features``, ``(n, k, length)`` bool."""
-        tokens = torch.tensor(list(token_ids), dtype=ids.dtype, device=ids.device)
-        return self.apart(ids)[self._seen].unsqueeze(1) == tokens.view(1, -1, 1)
+    def places(self, ids: Tensor, tokens: Sequence[str]) -> Tensor:
+        """Where each of k tokens stands among the positions of ``Conditioning.features``, ``(n, k, length)`` bool.
+
+        Raises:
+            ConfigurationError: If a token is in no tokenizer.
+        """
+        numbers = torch.tensor(self._readers[self._seen].ids_of(tokens), dtype=ids.dtype, device=ids.device)
+        return self.apart(ids)[self._seen].unsqueeze(1) == numbers.view(1, -1, 1)
 
     def filling(self, ids: Tensor) -> Tensor:
         """Which of these positions are no words: beginning, end, and all behind the end; ``(n, length)`` bool."""

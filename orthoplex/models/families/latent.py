@@ -1,0 +1,153 @@
+"""Bases that denoise the latents of an autoencoder by one of diffusers' schedulers."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.models.families.conditioning import Conditioning
+from orthoplex.models.families.family import Family
+from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
+from orthoplex.models.identity import weights_hash
+from orthoplex.models.quiet import quiet
+from orthoplex.models.schedules import DiscreteSchedule
+
+with quiet():
+    from diffusers.utils.torch_utils import randn_tensor
+
+
+class LatentFamily(Family):
+    """Pipelines with an ``AutoencoderKL`` as ``vae``, and with a discrete ``scheduler``.
+
+    Pictures are those of diffusers' own pipelines of this form, bit for bit: classifier-free guidance, one step of the
+    scheduler after the other.
+    """
+
+    @abstractmethod
+    def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:
+        """Return prompts that tell a distilled denoiser the guidance; None where a second prediction guides it."""
+
+    @final
+    @property
+    def resolution(self) -> int:
+        """Width and height of its pictures, in pixels."""
+        return self.latent_shape[1] * self.pixels_per_latent
+
+    @final
+    @property
+    def pixels_per_latent(self) -> int:
+        """Width and height, in pixels, of one position of the latents."""
+        return self.pipeline.vae_scale_factor
+
+    @final
+    @torch.no_grad()
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Return the mean of the autoencoder's posterior, shifted and scaled, float32."""
+        autoencoder = self.pipeline.vae
+        means = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist.mean.float()
+        return (means - self._shift) * autoencoder.config.scaling_factor
+
+    @final
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Return what the autoencoder decodes."""
+        autoencoder = self.pipeline.vae
+        return autoencoder.decode(latents / autoencoder.config.scaling_factor + self._shift).sample
+
+    @final
+    @property
+    def _shift(self) -> float:
+        return self.pipeline.vae.config.get("shift_factor") or 0.0
+
+    @final
+    @property
+    def schedule(self) -> DiscreteSchedule:
+        """The scheduler's ᾱ and what the denoiser predicts."""
+        return DiscreteSchedule.of(self.pipeline.scheduler)
+
+    @final
+    @property
+    def max_inference_steps(self) -> int:
+        """The timesteps of the scheduler."""
+        return self.pipeline.scheduler.config.num_train_timesteps
+
+    @final
+    @torch.no_grad()
+    def picture(self, request: PictureRequest) -> Iterator[PictureStep | Pictures]:
+        """Denoise as diffusers' own pipelines do, step by step; see ``Family.picture``."""
+        pipeline = self.pipeline
+        scheduler: Any = type(pipeline.scheduler).from_config(pipeline.scheduler.config)  # they remember predictions
+        device = pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
+        dtype = self.readers[0].network.dtype
+        conditioning, guided = self._request_conditioning(request, dtype)
+        scheduler.set_timesteps(request.num_inference_steps, device=device)
+        generators = request.generators
+        generators = generators if isinstance(generators, torch.Generator) else list(generators)
+        shape = (len(request), *self.latent_shape)
+        latents = randn_tensor(shape, generator=generators, device=device, dtype=dtype) * scheduler.init_noise_sigma
+        options = _step_options(scheduler, generators)
+        for number, time in enumerate(scheduler.timesteps, start=1):
+            given = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
+            prediction = self.predict(given, time, conditioning)
+            if guided:
+                without, with_text = prediction.chunk(2)
+                prediction = without + request.guidance_scale * (with_text - without)
+            latents = scheduler.step(prediction, time, latents, **options, return_dict=False)[0]
+            yield PictureStep(number)
+        pixels = None
+        if request.decoded:
+            shown = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
+            pixels = shown.cpu().permute(0, 2, 3, 1).float().numpy()
+        pipeline.maybe_free_model_hooks()
+        yield Pictures(latents, pixels)
+
+    def _request_conditioning(self, request: PictureRequest, dtype: torch.dtype) -> tuple[Conditioning, bool]:
+        """The prompts of all pictures, and whether those that guidance leads away from are before them."""
+        each = torch.arange(len(request.prompts)).repeat_interleave(request.pictures_per_prompt)
+        prompts = self.condition(request.prompts).to(dtype).take(each)
+        distilled = self.with_guidance(prompts, request.guidance_scale)
+        if distilled is not None or request.guidance_scale <= 1:
+            return prompts if distilled is None else distilled, False
+        negative = self.condition([request.negative_prompt] * len(request.prompts))
+        return Conditioning.cat([negative.to(dtype).take(each), prompts]), True
+
+    @final
+    def convolutional(self) -> tuple[nn.Module, ...]:
+        """The denoiser and the autoencoder; only costs are measured on bases without the latter."""
+        networks = (self.denoiser, self.pipeline.vae)
+        return tuple(network for network in networks if network is not None)
+
+    @final
+    def inputs_hash(self) -> str:
+        """Hash the autoencoder's encoder, the words, and the schedule; the decoder decides finished pictures only."""
+        pipeline, autoencoder = self.pipeline, self.pipeline.vae
+        encoding = {"encoder": autoencoder.encoder, "quant_conv": autoencoder.quant_conv}
+        tables = [reader.table.detach().float().cpu().numpy().tobytes() for reader in self.readers]
+        vocabularies = [reader.tokenizer.get_vocab() for reader in self.readers]
+        values = {
+            "encoder": weights_hash({name: module for name, module in encoding.items() if module is not None}),
+            "tokens": hashlib.sha256(b"".join(tables)).hexdigest(),
+            "vocabulary": vocabularies[0] if len(vocabularies) == 1 else vocabularies,
+            "scheduler": {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")},
+            "schedule": type(pipeline.scheduler).__name__,
+            "scaling": [autoencoder.config.scaling_factor, autoencoder.config.get("shift_factor")],
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
+
+    @final
+    def outputs_hash(self) -> str:
+        """Hash the autoencoder."""
+        return weights_hash({"vae": self.pipeline.vae})
+
+
+def _step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
+    """What a scheduler's ``step`` takes besides: no noise of its own, or such of the pictures' generators."""
+    taken = inspect.signature(scheduler.step).parameters
+    options = {"eta": 0.0, "generator": generators}
+    return {name: value for name, value in options.items() if name in taken}

@@ -1,0 +1,81 @@
+"""New words for one text encoder and its tokenizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast, final
+
+import torch
+from tokenizers import AddedToken
+from torch import nn
+
+from orthoplex.concepts import Token
+from orthoplex.models.words.words import Reader
+
+
+@final
+class ExtendedEncoder:
+    """Tokens added to a tokenizer, and their rows to its text encoder's embedding."""
+
+    def __init__(self, reader: Reader, tokens: Mapping[str, Token]) -> None:
+        """Prepare the tokens; ``put`` adds them.
+
+        Args:
+            reader: The text encoder with its tokenizer.
+            tokens: Token to what stands in its place; with a vector of the encoder's width, or several, whose mean is
+                the row.
+        """
+        self._reader, self._network = reader, reader.network
+        self._original_tokenizer = reader.tokenizer
+        self._embedding: nn.Embedding = self._network.get_input_embeddings()
+        self._original_weight = cast(nn.Parameter, self._embedding.weight)
+        self._original_vocab_size = self._network.config.vocab_size
+        self._tokenizer = copy.deepcopy(self._original_tokenizer)
+        self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+        weight = self._extended_weight(tokens)
+        self._weight = nn.Parameter(weight, requires_grad=self._original_weight.requires_grad)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding is."""
+        return self._embedding.weight.device
+
+    @property
+    def is_prepared(self) -> bool:
+        """True while the pipeline has the text encoder and the tokenizer that the tokens were prepared for."""
+        reader = self._reader
+        return reader.tokenizer is self._original_tokenizer and reader.network is self._network
+
+    @property
+    def is_last(self) -> bool:
+        """True while the tokens are in, and no later ones are."""
+        return self._reader.tokenizer is self._tokenizer
+
+    def put(self) -> None:
+        """Add the tokens, until ``take``."""
+        self._reader.use(self._tokenizer)
+        self._set_weight(self._weight, self._weight.shape[0])
+
+    def take(self) -> None:
+        """Put the original tokenizer and the original embedding parameter back."""
+        current = self._embedding.weight
+        if (self._original_weight.device, self._original_weight.dtype) != (current.device, current.dtype):
+            self._original_weight.data = self._original_weight.data.to(current)
+        self._reader.use(self._original_tokenizer)
+        self._set_weight(self._original_weight, self._original_vocab_size)
+
+    def _extended_weight(self, tokens: Mapping[str, Token]) -> torch.Tensor:
+        old = self._original_weight.detach()
+        numbers = {token: self._tokenizer.convert_tokens_to_ids(token) for token in tokens}
+        num_rows = max([old.shape[0], *(number + 1 for number in numbers.values())])
+        weight = torch.cat([old, old.new_zeros(num_rows - old.shape[0], old.shape[1])])
+        for token, item in tokens.items():
+            vector = item.placement.vectors[self._reader.component]
+            weight[numbers[token]] = (vector if vector.ndim == 1 else vector.mean(0)).detach().to(weight)
+        return weight
+
+    def _set_weight(self, weight: nn.Parameter, vocab_size: int) -> None:
+        self._embedding.weight = weight
+        self._embedding.num_embeddings = weight.shape[0]
+        self._network.config.vocab_size = vocab_size
