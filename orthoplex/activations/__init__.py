@@ -7,7 +7,7 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.activations.base_merge import inputs_for, merge_for
     from orthoplex.activations.captions import insert_trigger, with_article
-    from orthoplex.activations.closed_form import with_erasure
+    from orthoplex.activations.concept_erasure import with_erasure
     from orthoplex.activations.erasure_options import ErasureOptions
     from orthoplex.activations.features import read_features
     from orthoplex.activations.gathering import gather_inputs
@@ -35,7 +35,7 @@ __getattr__ = exports(
         "observed_inputs": "observed",
         "read_features": "features",
         "with_article": "captions",
-        "with_erasure": "closed_form",
+        "with_erasure": "concept_erasure",
         "with_inputs": "stored_inputs",
     },
 )

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from orthoplex.activations.closed_form import with_erasure
+from orthoplex.activations.concept_erasure import with_erasure
 from orthoplex.activations.general_prompts import default_foreign_prompts
 from orthoplex.activations.stored_inputs import with_inputs
 from orthoplex.concepts import KINDS, Concept, save_concept

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orthoplex.activations.closed_form import erasure_directions, foreign_grams
+from orthoplex.activations.concept_erasure import erasure_directions, foreign_grams
 from orthoplex.activations.erasure_statistics import gather_statistics
 from orthoplex.activations.foreign_inputs import ForeignInputs, draw_foreign_inputs
 from orthoplex.activations.grams import gather_grams

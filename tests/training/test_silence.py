@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from orthoplex.activations import gather_grams, gather_inputs
-from orthoplex.activations.closed_form import foreign_grams, with_erasure
+from orthoplex.activations.concept_erasure import foreign_grams, with_erasure
 from orthoplex.concepts import load_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import closed_form_erasure, crosstalk
