@@ -65,6 +65,14 @@ def test_flags_override_the_file_and_set_overrides_flags(train, tmp_path):
     assert training["seed"] == 7
 
 
+def test_the_defaults_of_the_bases_family_stand_under_all(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    assert train("--output", output, "--set", "prior_pictures=0").exit_code == 0
+    assert read_manifest(output).training["guidance_scale"] == 7.5
+    result = train("--output", output, "--overwrite", "--set", "prior_pictures=0", "--set", "guidance_scale=2")
+    assert result.exit_code == 0 and read_manifest(output).training["guidance_scale"] == 2.0
+
+
 def test_basis_slot_and_method_flags(train, tmp_path):
     output = tmp_path / "anna.safetensors"
     result = train(

@@ -64,7 +64,7 @@ def algorithm(base):
 
 def token(base, folder):
     """Train a step, read it back, merge it, draw it."""
-    concept = trained(base, folder, {"token_vectors": "direction", "token_learning_rate": 0.5})
+    concept = trained(base, folder, {"token_vectors": "length", "token_learning_rate": 0.5})
     (item,) = concept.tokens.values()
     vector, start = item.placement.vectors["text_encoder"], base.family.words.class_vector("cat")
     header = concept.manifest

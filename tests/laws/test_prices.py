@@ -34,7 +34,7 @@ EXAMPLES = {
     "algorithm": Example(
         "Add an algorithm", "merging/algorithms/limited.py", "merging/algorithms/__init__.py", "ALGORITHMS"
     ),
-    "token": Example("Add a kind of token", "concepts/tokens/directed.py", "concepts/tokens/__init__.py", "TOKENS"),
+    "token": Example("Add a kind of token", "concepts/tokens/scaled.py", "concepts/tokens/__init__.py", "TOKENS"),
     "family": Example("Add a family", "models/families/tiny.py", "models/families/__init__.py", "FAMILIES"),
 }
 TABLE = "concepts/layers/tiny.json"
@@ -59,7 +59,11 @@ def edit(path: Path, registry: str, lines: str) -> None:
     """Put imports behind the others, and a row at the end of a registry."""
     text = path.read_text("utf-8")
     imports = "".join(line for line in lines.splitlines(keepends=True) if line.startswith("from "))
-    row = lines.removeprefix(imports)
+    entry = re.fullmatch(
+        rf"{registry}\[(\S+)\] = (.*)", re.sub(r"  # in the file.*", "", lines[len(imports) :]).strip(), re.S
+    )
+    assert entry is not None
+    row = f"    {entry[1]}: {entry[2]},\n"
     start = re.search(rf"^{registry}\b.*\{{$", text, re.MULTILINE)
     assert start is not None
     end = text.index("\n}\n", start.end()) + 1
@@ -116,8 +120,9 @@ def test_an_algorithm_merges_with_its_option_and_is_listed(rehearsal):
 
 def test_a_kind_of_token_is_trained_saved_merged_and_pictured(rehearsal):
     told = rehearsal[1]["token"]
-    assert told["kind"] == "directed" and told["version"] == 5 and told["has_inputs"]
-    assert told["turned"] > 1e-4 and told["length"] == pytest.approx(told["length_before"], rel=1e-5)
+    assert told["kind"] == "scaled" and told["version"] == 5 and told["has_inputs"]
+    assert told["turned"] == pytest.approx(0, abs=1e-5)
+    assert abs(told["length"] / told["length_before"] - 1) == pytest.approx(0.5, rel=1e-2)  # Adam's first step
     assert told["size"] == [32, 32] and told["moved"] > 0
 
 

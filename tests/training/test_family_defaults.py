@@ -23,7 +23,7 @@ def test_unknown_options_of_a_row_are_refused():
         TrainingConfig.from_mapping({}, defaults={"guidance_scael": 7.5})
 
 
-def test_a_folder_has_its_familys_and_the_embedded_base_none(pico_folder, tmp_path):
+def test_a_folder_has_those_of_its_family_and_the_embedded_base_none(pico_folder, tmp_path):
     assert training_defaults("vignette") == {}
     assert training_defaults(pico_folder) == {"num_inference_steps": 30, "guidance_scale": 7.5}
     assert training_defaults(tmp_path) == training_defaults(tmp_path / "nowhere") == {}
