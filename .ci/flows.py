@@ -71,9 +71,7 @@ TRAINING = Flow(
     (
         Step("training.dataset:ConceptDataset", "pictures, captions and kind|of a folder", "data set"),
         Step("training.run:Run", "names the concept, asks the base|for the layers it changes", "layers"),
-        Step(
-            "concepts", "concepts.tokens.learning:TokenLearning", "where tokens start,|and which numbers learn", "rows"
-        ),
+        Step("concepts.tokens.learning:TokenLearning", "where tokens start,|and which numbers learn", "rows"),
         Step(
             "training.stages:ready_stage",
             "tokens, then weights, then weights|in erased directions",
@@ -95,13 +93,9 @@ TRAINING = Flow(
             "tokens and adapters go in,|under the base's lock",
             "base",
         ),
-        Step(
-            "models", "models.families.family:Family", "condition and predict: the|base's family answers", "prediction"
-        ),
+        Step("models.families.family:Family", "condition and predict: the|base's family answers", "prediction"),
         Step("models.schedules:Schedule", "noise and losses|of ε, v or x₀", "loss"),
-        Step(
-            "training", "training.checkpoint:TrainingState", "one optimizer step; then the|base is as it was", "state"
-        ),
+        Step("training.checkpoint:TrainingState", "one optimizer step; then the|base is as it was", "state"),
         Step("concepts.concept:Concept", "manifest, changes, tokens,|inputs of its layers", "concept"),
         Step("concepts.file:save_concept", "checked; there whole|or not at all", "anna.safetensors"),
     ),
@@ -113,9 +107,7 @@ MERGING = Flow(
     "anna.safetensors, rex.safetensors, …",
     (
         Step("concepts.file:load_concept", "header, content hash and|base are checked", "concepts"),
-        Step(
-            "merging", "merging.choice:default_algorithm", "the algorithm that suits,|unless one is named", "algorithm"
-        ),
+        Step("merging.choice:default_algorithm", "the algorithm that suits,|unless one is named", "algorithm"),
         Step(
             "activations.base_merge:inputs_for",
             "inputs of layers: of the files,|else gathered from the base",
