@@ -8,6 +8,7 @@ from orthoplex.merging import AUTO, Algorithm, InputGrams, Merge, check_options,
 from orthoplex.merging.choice import active_concepts
 from orthoplex.merging.concept_merge import check_pairs, chosen_default
 from orthoplex.models import Base
+from orthoplex.models.weights import check_base
 
 
 def merge_for(
@@ -33,9 +34,11 @@ def merge_for(
 
     Raises:
         ConfigurationError: See ``orthoplex.merging.merge``.
-        BaseModelError: When a concept does not fit the base.
+        BaseModelError: When a concept belongs to another base, or does not fit this one.
     """
     concepts = check_pairs(concepts)
+    for concept, _ in concepts:
+        check_base(concept.recipe, base.identity)
     if algorithm == AUTO:
         algorithm, options = chosen_default(concepts, options)
     chosen = check_options(algorithm=algorithm, options=options, scale=scale)

@@ -45,13 +45,14 @@ def slot_partition(recorded: Mapping[str, Any]) -> str:
 
     Args:
         recorded: the adapter configuration as a manifest has it; options that this version does not know are left out,
-            and a method that it does not know counts as one that divides directions by its basis.
-
-    Raises:
-        ConfigurationError: when a value is outside its range.
+            and a method that it does not know counts as one that divides directions by its basis. Values that it does
+            not allow make a partition of their own.
     """
     options = {item.name for item in fields(AdapterConfig)}
-    config = AdapterConfig(**{name: value for name, value in recorded.items() if name in options})
+    try:
+        config = AdapterConfig(**{name: value for name, value in recorded.items() if name in options})
+    except ConfigurationError:
+        return ", ".join(f"{name}={value}" for name, value in sorted(recorded.items()))
     return METHODS.get(config.method, Adapter).partition(config)
 
 

@@ -1,8 +1,6 @@
 """Merging: many concepts become one change for every weight, without a model."""
 
 import logging
-import math
-import numbers
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.choice import AUTO, active_concepts, default_algorithm
 from orthoplex.merging.input_grams import InputGrams, stored_inputs
+from orthoplex.options import checked
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,12 +91,19 @@ def check_pairs(concepts: Sequence[tuple[Concept, float]]) -> list[tuple[Concept
     """Return concepts with their strengths in the order of (name, content hash).
 
     Raises:
-        ConfigurationError: When the list is empty, an item is no pair, or a strength is not finite.
+        ConfigurationError: When the list is empty, an item is no pair, a strength is not finite, or a concept is there
+            twice.
     """
     if not concepts:
         raise ConfigurationError("a merge of 0 concepts was asked for; at least 1 is allowed")
+    hashes: set[str] = set()
     for pair in concepts:
-        _check_pair(pair)
+        concept = _checked_concept(pair)
+        if concept.content_hash in hashes:
+            raise ConfigurationError(
+                f"concept {concept.label} is in the merge twice; allowed is once, with the sum of the strengths"
+            )
+        hashes.add(concept.content_hash)
     return sorted(concepts, key=lambda pair: (pair[0].name, pair[0].content_hash, pair[1]))
 
 
@@ -150,8 +156,7 @@ def check_options(*, algorithm: str, options: Mapping[str, object] | None = None
             number.
     """
     method = create_algorithm(algorithm, options)
-    if not _is_finite(scale):
-        raise ConfigurationError(f"scale is {scale!r}; allowed are finite numbers")
+    checked("scale", scale, float)
     return method
 
 
@@ -161,21 +166,15 @@ def _weight_changes(layer: str, parts: Sequence[Part], num_concepts: int, inputs
     return WeightChanges(layer, tuple(parts), num_concepts, inputs.of_layer(layer), inputs.foreign.get(layer))
 
 
-def _check_pair(pair: object) -> None:
+def _checked_concept(pair: object) -> Concept:
+    """Return the concept of a pair whose strength is a finite number."""
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], Concept):
         raise ConfigurationError(
             f"a merge of {type(pair).__name__} was asked for; allowed are (concept, strength) pairs"
         )
     concept, strength = pair
-    if not _is_finite(strength):
-        raise ConfigurationError(f"concept {concept.name}: strength is {strength!r}; allowed are finite numbers")
-
-
-def _is_finite(number: object) -> bool:
-    try:
-        return isinstance(number, numbers.Real) and math.isfinite(number)
-    except OverflowError:  # a whole number that no float can hold
-        return False
+    checked(f"concept {concept.name}: strength", strength, float)
+    return concept
 
 
 def _log_shared_slots(concepts: Sequence[Concept]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -29,7 +29,7 @@ from orthoplex.models.weights import (
     linear_layers,
     named_modules,
 )
-from orthoplex.models.words.extension import TokenExtension
+from orthoplex.models.words.extension import TokenExtension, by_kind, check_placement
 from orthoplex.models.words.replacement import Replacement
 from orthoplex.models.words.tokens_in import TokensIn
 
@@ -81,7 +81,16 @@ class Base:
             give_contiguous_state(network)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock: a copy is another base, with a lock of its own."""
+        """Everything but the lock: a copy is another base, with a lock of its own.
+
+        Raises:
+            BaseModelError: If tokens stand in the place of others now; what they do belongs to this base alone.
+        """
+        if not self._tokens_in.is_plain:
+            raise BaseModelError(
+                f"base '{self.identity.name}' has tokens {', '.join(self.tokens)} in, which do more than a row of the "
+                "embedding; allowed is copying it without them"
+            )
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -225,7 +234,7 @@ class Base:
         Raises:
             ConfigurationError: If a token is not in the base.
         """
-        with self._replaced(Replacement(tuple(tokens), self.family.words.split(vectors))):
+        with self._replaced([Replacement(tuple(tokens), self.family.words.split(vectors))]):
             yield
 
     @contextmanager
@@ -233,22 +242,25 @@ class Base:
         """Inside, other tokens stand in the place of those that are in the base; gradients flow into them.
 
         Args:
-            tokens: Token to what stands in its place, all of one kind.
+            tokens: Token to what stands in its place.
 
         Raises:
-            ConfigurationError: If a token is not in the base.
+            ConfigurationError: If a token is not in the base, or has vectors of another width.
+            BaseModelError: If a token is made for other text encoders or layers, or other widths of them.
         """
-        with self._replaced(Replacement.of(tokens, self.cross_attention_layers)):
+        for token, item in tokens.items():
+            check_placement(token, item, self._tokens_in)
+        layers = self.cross_attention_layers
+        with self._replaced([Replacement.of(group, layers) for group in by_kind(tokens, rows_too=True)]):
             yield
 
     @contextmanager
-    def _replaced(self, replacement: Replacement) -> Iterator[None]:
-        with self._lock:
-            self._tokens_in.put(replacement)
-            try:
-                yield
-            finally:
-                self._tokens_in.take(replacement)
+    def _replaced(self, replacements: Sequence[Replacement]) -> Iterator[None]:
+        with self._lock, ExitStack() as stack:
+            for replacement in replacements:
+                self._tokens_in.put(replacement)
+                stack.callback(self._tokens_in.take, replacement)
+            yield
 
     def fold(self, change: Foldable) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
@@ -300,11 +312,13 @@ class Base:
                 is wider than that in memory.
 
         Raises:
-            ConfigurationError: If the folder holds something and ``overwrite`` is False, or a token has vectors of
-                single cross-attention layers, which such a folder has no place for.
+            ConfigurationError: If the folder holds something and ``overwrite`` is False, a token has vectors of
+                single cross-attention layers, which such a folder has no place for, or a strength was turned to 0,
+                whose tokens are still in.
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
         with self._lock:
+            _check_absent(self._undo, self.tokens)
             check_pipeline_tokens(list(dict.fromkeys((*self._tokens_in.layerwise, *self._tokens_in.marked))))
             return save_pipeline(
                 self.pipeline,
@@ -328,11 +342,12 @@ class Undo:
         self._base = base
         self._recipe = change.recipe
         self._weights = folded_weights(named_modules(base.family.components()), change, base.locked)
+        self._tokens: TokenExtension | None = None
         try:
-            self._tokens: TokenExtension | None = None
             if change.tokens:
-                self._tokens = base.prepared_tokens(change.tokens)
-                self._tokens.put()
+                extension = base.prepared_tokens(change.tokens)
+                extension.put()
+                self._tokens = extension
         except BaseException:
             self._weights.restore()
             raise
@@ -371,6 +386,16 @@ class Undo:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.restore()
+
+
+def _check_absent(undo: Undo | None, tokens: Sequence[str]) -> None:
+    """Refuse to save a concept at strength 0 with its tokens: the folder would not be the base without it."""
+    absent = () if undo is None else [name for name in undo.recipe.absent_names if f"<{name}>" in tokens]
+    if absent:
+        raise ConfigurationError(
+            f"concept {', '.join(absent)} is turned to strength 0 and its tokens are in; allowed is saving a merge "
+            "that was made with strength 0, which leaves them out"
+        )
 
 
 def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

@@ -274,7 +274,11 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
         ([(ANNA, 1.0)], {"scale": "1"}, "scale is '1'; allowed are finite numbers"),
         ([(ANNA, 1.0)], {"scale": math.inf}, "scale is inf; allowed are finite numbers"),
         ([(ANNA, 1.0)], {"scale": 10**400}, "scale is 10+; allowed are finite numbers"),
-        ([(ANNA, 1.0), (ANNA, 0.5)], {}, "token <anna> is claimed by concepts anna and anna"),
+        (
+            [(ANNA, 1.0), (ANNA, 0.5)],
+            {},
+            "concept anna is in the merge twice; allowed is once, with the sum of the strengths",
+        ),
         (
             [(REX, 1.0), (concept("bob", {}, tokens={"<rex>": torch.ones(4)}), 1.0)],
             {},

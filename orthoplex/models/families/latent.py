@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -85,13 +85,30 @@ class LatentFamily(Family):
         scheduler: Any = type(pipeline.scheduler).from_config(pipeline.scheduler.config)  # they remember predictions
         device = pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
         dtype = self.readers[0].network.dtype
-        conditioning, guided = self._request_conditioning(request, dtype)
-        scheduler.set_timesteps(request.num_inference_steps, device=device)
-        generators = request.generators
-        generators = generators if isinstance(generators, torch.Generator) else list(generators)
-        shape = (len(request), *self.latent_shape)
-        latents = randn_tensor(shape, generator=generators, device=device, dtype=dtype) * scheduler.init_noise_sigma
-        options = _step_options(scheduler, generators)
+        try:
+            conditioning, guided = self._request_conditioning(request, dtype)
+            scheduler.set_timesteps(request.num_inference_steps, device=device)
+            generators = request.generators
+            generators = generators if isinstance(generators, torch.Generator) else list(generators)
+            shape = (len(request), *self.latent_shape)
+            noise = randn_tensor(shape, generator=generators, device=device, dtype=dtype)
+            options = _step_options(scheduler, generators)
+            latents = noise * scheduler.init_noise_sigma
+            yield from self._denoised(request, scheduler, latents, conditioning, options, guided=guided)
+        finally:
+            pipeline.maybe_free_model_hooks()
+
+    def _denoised(
+        self,
+        request: PictureRequest,
+        scheduler: Any,  # noqa: ANN401  (diffusers' schedulers share no typed parent)
+        latents: Tensor,
+        conditioning: Conditioning,
+        options: Mapping[str, Any],
+        *,
+        guided: bool,
+    ) -> Iterator[PictureStep | Pictures]:
+        """Denoise latents step by step, and decode them last."""
         for number, time in enumerate(scheduler.timesteps, start=1):
             given = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
             prediction = self.predict(given, time, conditioning)
@@ -104,7 +121,6 @@ class LatentFamily(Family):
         if request.decoded:
             shown = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
             pixels = shown.cpu().permute(0, 2, 3, 1).float().numpy()
-        pipeline.maybe_free_model_hooks()
         yield Pictures(latents, pixels)
 
     def _request_conditioning(self, request: PictureRequest, dtype: torch.dtype) -> tuple[Conditioning, bool]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +9,7 @@ from typing import final
 
 from orthoplex.concepts import Ingredient, Stack
 from orthoplex.errors import ConfigurationError
+from orthoplex.options import checked
 
 
 class WeightEngine(ABC):
@@ -58,8 +57,9 @@ class Strengths(MutableMapping[str, float]):
     """The strengths of the concepts in an engine, by name or content hash: 0 is the base, 1 the concept.
 
     Setting one computes the layers of the concept anew from their original weights, as if the concepts had been merged
-    with that strength; nothing is subtracted. Where an algorithm measured the concepts' inputs (least squares, SSR),
-    its matrices stay those of the merge. Iteration gives names, and content hashes where two concepts share a name.
+    with that strength; nothing is subtracted. What an algorithm took from the set of concepts stays as it was: their
+    Gram matrices (least squares, SSR), and their number (mean), which a merge made anew at strength 0
+    would leave out. Iteration gives names, and content hashes where two concepts share a name.
     """
 
     def __init__(
@@ -90,8 +90,7 @@ class Strengths(MutableMapping[str, float]):
         """
         with self._locked():
             owner = self._owner(concept)
-            if not _is_finite(strength):
-                raise ConfigurationError(f"strength of {concept} is {strength!r}; allowed are finite numbers")
+            strength = checked(f"strength of {concept}", strength, float)
             self._check_owned(concept)
             turned = {
                 layer: stack.with_strength(owner, float(strength))
@@ -148,13 +147,3 @@ class Strengths(MutableMapping[str, float]):
                 "concept owns them. Merge anew with that strength, or by an algorithm that keeps them apart, "
                 "such as 'sum' or 'least-squares'"
             )
-
-
-def _is_finite(strength: object) -> bool:
-    """True for numbers that a float can hold."""
-    if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
-        return False
-    try:
-        return math.isfinite(strength)
-    except OverflowError:  # a whole number that no float can hold
-        return False

@@ -22,6 +22,9 @@ from orthoplex.models.weights.changes import Foldable, stacks_of
 from orthoplex.models.weights.engine import WeightEngine
 from orthoplex.models.weights.refusals import check_foldable
 
+_LARGEST_STACK_BYTES = 2**29
+"""Of weights of one shape that one product takes, as float32; more layers take several products."""
+
 
 @final
 class FoldedWeights(WeightEngine):
@@ -75,13 +78,16 @@ class FoldedWeights(WeightEngine):
                 weight.data = original.to(weight.device, weight.dtype)  # the very tensor where nothing changed
 
     def _fold(self, layers: Mapping[str, nn.Linear], changes: Mapping[str, Stack]) -> None:
-        """Fold all changes, those of one shape and rank by one product."""
+        """Fold all changes, those of one shape and rank by one product, or by several where they need much memory."""
         groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
         for name, change in changes.items():
             weight = layers[name].weight
             groups[(weight.shape, weight.dtype, weight.device, change.rank)].append(name)
-        for names in groups.values():
-            self._fold_group(names, [layers[name].weight for name in names], [changes[name] for name in names])
+        for group in groups.values():
+            count = max(1, _LARGEST_STACK_BYTES // (4 * layers[group[0]].weight.numel()))
+            for start in range(0, len(group), count):
+                names = group[start : start + count]
+                self._fold_group(names, [layers[name].weight for name in names], [changes[name] for name in names])
 
     @torch.no_grad()
     def _fold_group(self, names: list[str], weights: list[Tensor], changes: list[Stack]) -> None:

@@ -6,7 +6,7 @@ The types of modules and weights are asked, not the libraries that made them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,26 @@ def linear_layers(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, n
     for name, shape in shapes.items():
         _check_shape(name, shape, layers[name])
     return layers
+
+
+def check_projections(name: str, attention: nn.Module, projections: Sequence[str]) -> None:
+    """Refuse an attention module that computes without some of its projections, because they are fused.
+
+    Args:
+        name: The module's name.
+        attention: The module.
+        projections: The names of its projections.
+
+    Raises:
+        BaseModelError: Names the projection, the one that computes in its place, and the cure.
+    """
+    for projection in projections:
+        fused = _fused_projection(attention, projection)
+        if fused is not None:
+            raise BaseModelError(
+                f"layer '{name}.{projection}' is unused, because '{name}.{fused}' computes in its place "
+                "(fuse_qkv_projections); call pipeline.unfuse_qkv_projections() first"
+            )
 
 
 def check_foldable(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, nn.Module]) -> dict[str, nn.Linear]:

@@ -73,19 +73,24 @@ class TokenExtension:
 
         Raises:
             BaseModelError: If tokens have come or gone since this was prepared, or a text encoder is another.
+                After any error no token is in.
         """
         if not all(encoder.is_prepared for encoder in self._encoders):
             raise BaseModelError(
                 f"tokens {', '.join(self.names)} were prepared for a base with other tokens or text encoders than it "
                 "has now"
             )
-        for encoder in self._encoders:
-            encoder.put()
-        for group in self._groups():
-            every = Replacement.of(group, self._tokens_in.layers)
-            replacement = every.beyond_rows(self._encoders[0].device)
-            self._replacements.append(replacement)
-            self._tokens_in.put(replacement)
+        try:
+            for encoder in self._encoders:
+                encoder.put()
+            for group in by_kind(self._tokens):
+                every = Replacement.of(group, self._tokens_in.layers)
+                replacement = every.beyond_rows(self._encoders[0].device)
+                self._tokens_in.put(replacement)
+                self._replacements.append(replacement)
+        except BaseException:
+            self._take_out()
+            raise
 
     def take(self) -> None:
         """Put the original tokenizers and the original embedding parameters back.
@@ -97,17 +102,34 @@ class TokenExtension:
             raise BaseModelError(
                 f"tokens {', '.join(self.names)} cannot be taken out before the tokens that were added after them"
             )
+        self._take_out()
+
+    def _take_out(self) -> None:
         for replacement in self._replacements:
             self._tokens_in.take(replacement)
         self._replacements.clear()
         for encoder in self._encoders:
             encoder.take()
 
-    def _groups(self) -> Sequence[Mapping[str, Token]]:
-        """The tokens that do more than a row of the embedding can, kind by kind."""
-        more = {token: item for token, item in self._tokens.items() if not item.placement.is_one_vector}
-        kinds = [{token: item for token, item in more.items() if item.kind == kind} for kind in TOKENS]
-        return [group for group in kinds if group]
+
+def by_kind(tokens: Mapping[str, Token], *, rows_too: bool = False) -> Sequence[Mapping[str, Token]]:
+    """Divide tokens into groups of one kind.
+
+    Args:
+        tokens: Token to what stands in its place.
+        rows_too: True also returns tokens that are rows of the embedding and nothing else.
+    """
+    kinds = {item.kind for item in tokens.values()}
+    groups = [
+        {
+            token: item
+            for token, item in tokens.items()
+            if item.kind == kind and (rows_too or not item.placement.is_one_vector)
+        }
+        for kind in TOKENS
+        if kind in kinds
+    ]
+    return [group for group in groups if group]
 
 
 def check_placement(token: str, item: Token, tokens_in: TokensIn) -> None:

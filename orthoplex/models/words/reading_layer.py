@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from orthoplex.models.words.feature_layout import FeatureLayout
 from orthoplex.models.words.replacement import Replacements
 
-_PROJECTIONS = ("to_k", "to_v")
+PROJECTIONS = ("to_k", "to_v")
 
 
 @final
@@ -47,7 +47,7 @@ class ReadingLayer:
             module.register_forward_hook(self._end, always_call=True),
             *(
                 module.get_submodule(projection).register_forward_hook(self._adding(row))
-                for row, projection in enumerate(_PROJECTIONS)
+                for row, projection in enumerate(PROJECTIONS)
             ),
         ]
 

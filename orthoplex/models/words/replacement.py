@@ -87,6 +87,11 @@ class Replacements:
         self._every = [other for other in self._every if other is not replacement]
 
     @property
+    def is_empty(self) -> bool:
+        """True if there are none."""
+        return not self._every
+
+    @property
     def is_wide(self) -> bool:
         """True if any needs more of the text features than their plain width."""
         return any(replacement.is_wide for replacement in self._every)

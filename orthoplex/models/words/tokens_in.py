@@ -7,9 +7,10 @@ from typing import cast, final
 
 from torch import Tensor, nn
 
+from orthoplex.models.weights.refusals import check_projections
 from orthoplex.models.words.encoder import ReadingEncoder
 from orthoplex.models.words.feature_layout import FeatureBlock, FeatureLayout
-from orthoplex.models.words.reading_layer import ReadingLayer
+from orthoplex.models.words.reading_layer import PROJECTIONS, ReadingLayer
 from orthoplex.models.words.replacement import Replacement, Replacements
 from orthoplex.models.words.words import Reader
 
@@ -36,6 +37,11 @@ class TokensIn:
         self.encoders = {reader.component: ReadingEncoder(reader, self._replacements) for reader in readers}
         self._layers: list[ReadingLayer] = []
         self._blocks: dict[str, FeatureBlock] = {}
+
+    @property
+    def is_plain(self) -> bool:
+        """True if no replacement is in."""
+        return self._replacements.is_empty
 
     @property
     def key_widths(self) -> dict[str, int]:
@@ -81,14 +87,23 @@ class TokensIn:
         Later replacements win. A replacement without keys and values also removes those of earlier ones for its tokens.
 
         Raises:
-            ConfigurationError: If a tokenizer does not know a token; then nothing is in.
+            ConfigurationError: If a tokenizer does not know a token.
+            BaseModelError: If keys and values would be added to projections that compute nothing, because they are
+                fused. After any error nothing of the replacement is in.
         """
         for encoder in self.encoders.values():
             encoder.reader.ids_of(replacement.tokens)
-        self._replacements.add(replacement)
-        for encoder in self.encoders.values():
-            encoder.put(replacement)
-        self._arrange()
+        if replacement.keys_values:
+            for name, module in self._cross_attention().items():
+                check_projections(name, module, PROJECTIONS)
+        try:
+            self._replacements.add(replacement)
+            for encoder in self.encoders.values():
+                encoder.put(replacement)
+            self._arrange()
+        except BaseException:
+            self.take(replacement)
+            raise
 
     def take(self, replacement: Replacement) -> None:
         """Take a replacement out again."""
