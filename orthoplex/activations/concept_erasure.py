@@ -60,7 +60,7 @@ def with_erasure(
     manifest = concept.manifest
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
     stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
-    layers, own, left = dict(concept.layers), {}, []
+    layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()
         with base.with_tokens(stand_ins) as tokens:
@@ -76,8 +76,8 @@ def with_erasure(
             for layer in chosen:
                 before = layers[layer]
                 layers[layer] = closed_form_erasure(before, own[layer], foreign[layer], weight=options.weight)
-                left.append(layers[layer].energy(own[layer]) / max(before.energy(own[layer]), 1e-30))
-    _log_little(concept.name, options, left)
+                energy_shares.append(layers[layer].energy(own[layer]) / max(before.energy(own[layer]), 1e-30))
+    _log_little(concept.name, options, energy_shares)
     training = {
         **manifest.training,
         "erasure": options.weight,
@@ -90,15 +90,15 @@ def with_erasure(
     return with_inputs(base, replace(concept, manifest=finished, layers=layers), own=own)
 
 
-def _log_little(name: str, options: ErasureOptions, left: Sequence[float]) -> None:
+def _log_little(name: str, options: ErasureOptions, energy_shares: Sequence[float]) -> None:
     """Log a small rest of what layers added, or directions received, under a concept's own prompts."""
-    if left and sum(left) < _LITTLE * len(left):
+    if energy_shares and sum(energy_shares) < _LITTLE * len(energy_shares):
         _LOG.warning(
             "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
             "than its class word cannot be told from it",
             name,
             options.weight,
-            100 * sum(left) / len(left),
+            100 * sum(energy_shares) / len(energy_shares),
         )
 
 
@@ -108,7 +108,7 @@ def _check_erasure(concept: Concept, options: ErasureOptions) -> None:
     before = concept.manifest.training
     if before.get("erasure_form") == "closed-form" and before.get("erasure"):
         raise ConfigurationError(
-            f"concept {concept.name} was silenced before, with weight {before['erasure']}; allowed is once"
+            f"concept {concept.name} has erasure already, with weight {before['erasure']}; allowed is once"
         )
 
 
@@ -180,12 +180,12 @@ def erasure_directions(
         foreign: G₀ of the same layers, ``(in, in)``.
         options: The weight w.
     """
-    turned, left = {}, []
+    directions, energy_shares = {}, []
     for layer, change in changes.items():
         rows = closed_form_erasure(change, own[layer], foreign[layer], weight=options.weight).down
         before, after = (float(((down @ own[layer]) * down).sum()) for down in (change.down, rows))
         length = 2.0 ** round(math.log2(before / after) / 2) if before > 0 and after > 0 else 1.0
-        turned[layer] = (rows * length, length)
-        left.append(after / max(before, 1e-30))
-    _log_little(name, options, left)
-    return turned
+        directions[layer] = (rows * length, length)
+        energy_shares.append(after / max(before, 1e-30))
+    _log_little(name, options, energy_shares)
+    return directions

@@ -34,16 +34,16 @@ def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
 
     It is not to be had of files that were written so shortly ago that they may be written again without another time.
     """
-    found: dict[str, Sequence[int]] = {}
+    statuses: dict[str, Sequence[int]] = {}
     try:
         for folder in folders:
             for path in sorted(folder.resolve().iterdir()):
                 status = path.resolve().stat()
-                found[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                statuses[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     except (OSError, RuntimeError):
         return None
-    newest = max((max(status[1], status[2]) for status in found.values()), default=0)
-    return found if time.time_ns() - newest >= _RACE_NS else None
+    newest = max((max(status[1], status[2]) for status in statuses.values()), default=0)
+    return statuses if time.time_ns() - newest >= _RACE_NS else None
 
 
 def recall(files: Fingerprint) -> str | None:

@@ -240,7 +240,7 @@ class TrainingConfig:
         return self.layers == "cross-attention-kv" and not self.text_encoder
 
     @property
-    def silent_steps(self) -> int:
+    def steps_after_erasure(self) -> int:
         """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
         if self.erasure_steps is not None:
             return self.erasure_steps
@@ -249,7 +249,7 @@ class TrainingConfig:
             self.solves_erasure and tells and METHODS[self.method].has_frozen_directions and self._keys_values_alone
         ):
             return 0
-        return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
+        return min(round(_SHARE_AFTER_ERASURE * self.steps), self.steps - 1 - self.first_steps)
 
     @property
     def token_moves(self) -> str:
@@ -273,7 +273,7 @@ class TrainingConfig:
     @property
     def solves_at_end(self) -> bool:
         """Whether erasure is solved for when all steps are done."""
-        return self.solves_erasure and self.silent_steps == 0
+        return self.solves_erasure and self.steps_after_erasure == 0
 
     @property
     def while_training(self) -> "TrainingConfig":
@@ -354,8 +354,8 @@ class TrainingConfig:
         Files that do not tell an option are of a time when there was none: it takes the value that leaves training
         without it.
         """
-        kept = {key: value for key, value in values.items() if key in _names()}
-        return TrainingConfig.from_mapping({**_WITHOUT, **kept})
+        known = {key: value for key, value in values.items() if key in _names()}
+        return TrainingConfig.from_mapping({**_WITHOUT, **known})
 
     @staticmethod
     def from_toml(
@@ -391,7 +391,7 @@ class TrainingConfig:
 
 
 _WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}
-_SILENT_SHARE = 0.3
+_SHARE_AFTER_ERASURE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""
 

@@ -97,7 +97,7 @@ def train(
         )
     _check_inference_steps(base, config)
     precise = chosen_precision(config.mixed_precision, base.device)
-    config = replace(config, mixed_precision=precise, erasure_steps=config.silent_steps)  # as files tell it
+    config = replace(config, mixed_precision=precise, erasure_steps=config.steps_after_erasure)  # as files tell it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     if config.uses_foreign_prompts and not foreign:
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")

@@ -19,7 +19,7 @@ from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.keys_values import key_value_units
+from orthoplex.training.key_value_units import key_value_units
 from orthoplex.training.text import initial_vectors
 
 
@@ -79,7 +79,7 @@ class Run:
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """What a checkpoint must agree on."""
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
-        if not self.config.silent_steps:  # of which checkpoints once did not tell
+        if not self.config.steps_after_erasure:  # of which checkpoints once did not tell
             del config["erasure_steps"]
         return {
             "name": self.name,
@@ -94,7 +94,7 @@ class Run:
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """The finished concept; of erasure that is solved for at the end it says nothing, as that is yet to come."""
-        in_slot = self.config.silent_steps == 0  # silent directions are no slot's
+        in_slot = self.config.steps_after_erasure == 0  # silent directions are no slot's
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
         uses_basis = changes_weights and METHODS[config.method].uses_basis(config)

@@ -41,26 +41,26 @@ class Stage:
     Attributes:
         start: Its first step.
         stop: One past its last step.
-        tokens: Whether the token vectors learn.
-        weights: Whether the weights learn.
-        silent: Whether they do so in directions that are silent on foreign prompts.
+        tokens: True if the token vectors learn.
+        weights: True if the weights learn.
+        after_erasure: True if the directions are those after erasure, which are silent on foreign prompts.
     """
 
     start: int
     stop: int
     tokens: bool
     weights: bool
-    silent: bool = False
+    after_erasure: bool = False
 
 
 def stages(config: TrainingConfig) -> tuple[Stage, ...]:
     """The stages of a training, one after the other."""
-    first, last = config.first_steps, config.steps - config.silent_steps
+    first, last = config.first_steps, config.steps - config.steps_after_erasure
     tokens = first == 0 and config.token_moves != "nothing"
     every = (
         Stage(0, first, tokens=True, weights=False),
         Stage(first, last, tokens=tokens, weights=True),
-        Stage(last, config.steps, tokens=False, weights=True, silent=True),
+        Stage(last, config.steps, tokens=False, weights=True, after_erasure=True),
     )
     return tuple(stage for stage in every if stage.start < stage.stop)
 
@@ -145,12 +145,12 @@ def ready_stage(
     own = None
     with ExitStack() as stack:
         with shared.taken() as tokens:
-            aim_duals(base, dataset, run, state.adapters, vectors, tokens, foreign_prompts)
-            if stage.silent:
+            set_dual_directions(base, dataset, run, state.adapters, vectors, tokens, foreign_prompts)
+            if stage.after_erasure:
                 changes = {layer: _change(adapter) for layer, adapter in state.adapters.items()}
                 own, foreign = _own_and_foreign(base, dataset, run, changes, vectors, tokens, foreign_prompts)
-                turned = erasure_directions(run.name, changes, own, foreign, run.config.erasure_options)
-                stack.enter_context(_turned(state, stage, turned))
+                directions = erasure_directions(run.name, changes, own, foreign, run.config.erasure_options)
+                stack.enter_context(_directions_set(state, stage, directions))
             erasure = _erasure(base, run, state.adapters, inputs, tokens) if inputs is not None else None
         yield StageWork(base, run, shared, state.adapters, vectors, erasure, own)
 
@@ -181,16 +181,18 @@ def _own_and_foreign(
 
 
 @contextmanager
-def _turned(state: TrainingState, stage: Stage, turned: Mapping[str, tuple[Tensor, float]]) -> Iterator[None]:
+def _directions_set(
+    state: TrainingState, stage: Stage, directions: Mapping[str, tuple[Tensor, float]]
+) -> Iterator[None]:
     """Turn all directions; ``up`` follows once, before the first step of the stage, and goes back if none was taken."""
     followed = False
 
     @torch.no_grad()
     def follow(exponent: int) -> None:
-        for layer, (_, length) in turned.items():
+        for layer, (_, length) in directions.items():
             state.adapters[layer].up.mul_(length**exponent)
 
-    for layer, (rows, _) in turned.items():
+    for layer, (rows, _) in directions.items():
         state.adapters[layer].set_directions(rows)
     try:
         if state.step == stage.start:
@@ -218,7 +220,7 @@ def _erasure(
 
 
 @torch.no_grad()
-def aim_duals(
+def set_dual_directions(
     base: Base,
     dataset: ConceptDataset,
     run: Run,

@@ -93,13 +93,13 @@ class Strengths(MutableMapping[str, float]):
             if not _is_finite(strength):
                 raise ConfigurationError(f"strength of {concept} is {strength!r}; allowed are finite numbers")
             self._check_owned(concept)
-            turned = {
+            changes = {
                 layer: stack.with_strength(owner, float(strength))
                 for layer, stack in self._engine.changes.items()
                 if stack.strength_of(owner) is not None
             }
             try:
-                self._engine.apply(turned)
+                self._engine.apply(changes)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{error}; the strength of {concept} is {strength:g}") from error
             self._values[owner] = float(strength)
