@@ -1,6 +1,6 @@
-"""Erasure in closed form: weights are solved for that add next to nothing to foreign inputs; nothing is trained for it.
+"""Erasure in closed form: the solved weights add next to nothing to foreign inputs; nothing is trained for it.
 
-It is done to a finished concept, or to the frozen directions of one in training, in which the weights go on learning.
+It applies to a finished concept, or to the frozen directions of a concept in training, whose weights learn on.
 """
 
 import logging
@@ -123,7 +123,7 @@ def foreign_grams(
     class_word: str,
     tokens: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Return what layers see under foreign prompts, layer to ``(in, in)``; concepts that do not exist are among them.
+    """Return Gram matrices under foreign prompts, layer to ``(in, in)``; some prompts name concepts that do not exist.
 
     Args:
         base: The base, with nothing folded in or attached; its tokenizer knows the concept's tokens.
@@ -170,8 +170,8 @@ def erasure_directions(
     """Return every layer's directions after erasure: rows ``(r, in)``, and a length.
 
     The rows are ``down G (G + w G₀ + εI)⁻¹`` times the length, with which inputs under the concept's own prompts have
-    about the energy that they had before, so that one learning rate suits both. It is a power of two: what ``up`` is
-    divided by on its account comes back bit for bit.
+    about the energy that they had before, so that one learning rate suits both. It is a power of two:
+    dividing ``up`` by it is undone bit for bit.
 
     Args:
         name: The concept's name, for the log.

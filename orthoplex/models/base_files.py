@@ -108,7 +108,7 @@ class BaseFiles:
         return self.tokenizer["model"]["vocab"] | added
 
     def takes(self, change: Foldable) -> bool:
-        """Whether a change can be folded into the files; where not, a loaded base says why, or can do more.
+        """Return True if a change can be folded into the files; else a loaded base says why, or can do more.
 
         A merge can if each of its concepts can.
         """

@@ -2,7 +2,7 @@
 
 CLIP's text encoders keep ``text_model.`` in the names of their weights, tokenizers come as ``vocab.json`` with
 ``merges.txt`` and as ``tokenizer.json``, and a text encoder's configuration names float32, the type in which diffusers
-loads the other networks when it is not told one. Nothing tells where on a machine the pipeline came from.
+loads the other networks without one. Nothing names a place on this machine.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from orthoplex.files import cache_folder, read_json, write_json
 _SCHEME = "float16-sha256-v1"
 _LIMIT = 256
 _RACE_NS = 2 * 10**9
-"""A file that was written this shortly ago may be written again without another time; its hash is not kept."""
+"""A file that was written this shortly ago may be written again without another time; its hash is not stored."""
 
 Fingerprint = Mapping[str, Sequence[int]]
 """Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number."""
@@ -30,9 +30,9 @@ def cache_file() -> Path:
 
 
 def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
-    """Take down what tells whether the files in folders have changed; None if that is not to be had.
+    """Return sizes, times and numbers of the files in folders; None if they cannot tell a changed file.
 
-    It is not to be had of files that were written so shortly ago that they may be written again without another time.
+    They cannot for files that were written so shortly ago that another write may leave the time as it is.
     """
     statuses: dict[str, Sequence[int]] = {}
     try:

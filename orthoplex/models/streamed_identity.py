@@ -153,12 +153,12 @@ def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearra
     """Hash one tensor's values in float16; False if the file ends too early, or it is time to stop."""
     file.seek(place.data_start + place.entry.start)
     dtype = DTYPES[place.entry.dtype]
-    left = place.entry.end - place.entry.start
-    while left:
-        view = memoryview(buffer)[: min(left, len(buffer))]
+    remaining = place.entry.end - place.entry.start
+    while remaining:
+        view = memoryview(buffer)[: min(remaining, len(buffer))]
         if stop.is_set() or not _read_whole(file, view):
             return False
-        left -= len(view)
+        remaining -= len(view)
         if dtype == torch.float16:
             digest.update(view)
         else:

@@ -1,4 +1,4 @@
-"""The files that hold a component's weights: found as the libraries find them, and written for old and new releases."""
+"""The files of a component's weights: searched as the libraries search, and written for old and new releases."""
 
 from __future__ import annotations
 

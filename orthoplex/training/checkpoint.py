@@ -1,4 +1,4 @@
-"""What changes from step to step, and its file: safetensors with a JSON header, never pickle."""
+"""The state that changes from step to step, and its file: safetensors with a JSON header, never pickle."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ class TrainingState:
 
     Attributes:
         adapters: Layer name to adapter.
-        vectors: The numbers that learn of the tokens, one row a token, as ``TokenLearning.initial`` begins them.
+        vectors: The learned rows of the tokens, one a token, as ``TokenLearning.initial`` begins them.
         optimizer: AdamW over the parameters of the U-Net's adapters, those of the text encoder's, and the vectors.
         step: How many steps are done.
     """
@@ -47,7 +47,7 @@ class TrainingState:
         Args:
             config: All knobs.
             adapters: Layer name to adapter.
-            vectors: What learns of the tokens.
+            vectors: The learned rows of the tokens.
             of_text_encoders: Those of the layers that are a text encoder's.
         """
         parameter = nn.Parameter(vectors.clone())
@@ -107,7 +107,7 @@ def save_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     Args:
         state: What to write.
         path: The file.
-        identity: What the run is (configuration, dataset, base, …), plain JSON values; compared when loading.
+        identity: The run (configuration, dataset, base, …), plain JSON values; compared when loading.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.parameters().items():
@@ -148,7 +148,7 @@ def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
 
 
 def checkpoint_step(path: Path) -> int:
-    """How many steps are done in a checkpoint.
+    """Return the number of steps that are done in a checkpoint.
 
     Raises:
         ConfigurationError: When it cannot be read.

@@ -1,4 +1,4 @@
-"""What training tells while it runs."""
+"""Step records of a training, and their log."""
 
 import json
 import math

@@ -112,13 +112,13 @@ def test_up_follows_once_and_goes_back_if_no_step_was_taken(step):
     state.optimizer.step()
     adapter.up.data.fill_(1.0)
     state.step, stage = step, stages.Stage(3, 6, tokens=False, weights=True, after_erasure=True)
-    with stages._directions_set(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
+    with stages._set_directions(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
         assert torch.equal(adapter.down, torch.ones(2, 6))
         assert adapter.up.unique().tolist() == [0.25 if step == 3 else 1.0]
         assert (adapter.up in state.optimizer.state) == (step == 4)
     assert adapter.up.unique().tolist() == [1.0]
     state.step = 3
-    with stages._directions_set(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
+    with stages._set_directions(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
         state.step = 4
     assert adapter.up.unique().tolist() == [0.25]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class FamilyRow:
-    """What is known of a family before its file is imported.
+    """The facts of a family that are needed before its file is imported.
 
     Attributes:
         module: Its file in this folder.
@@ -81,7 +81,7 @@ def training_defaults(name_or_path: str | Path) -> Mapping[str, Any]:
 
 
 def folder_form(pipeline_class: str) -> FolderForm | None:
-    """Return what folders of a pipeline class hold, so that a merge goes into them; None where they are loaded."""
+    """Return the form of a pipeline class's folders, into which a merge goes; None where they must be loaded."""
     row = FAMILIES.get(pipeline_class)
     if row is None or not row.folder:
         return None
