@@ -33,10 +33,12 @@ ENDED_NAMES = {
     "kept": "a noun for the values that are kept",
     "kept_gram": "stored_gram",
     "merge_on": "merge_for",
+    "silent": "after_erasure",
     "strangers": "foreign_material",
     "suited_algorithm": "default_algorithm",
     "told": "a noun for the value: summary, prefix, arguments",
     "turn": "set_directions",
+    "turned": "directions or changes",
     "turns": "has_frozen_directions",
     "way": "algorithm or method",
     "Pictured": "ConceptPictures",
@@ -45,8 +47,6 @@ ENDED_NAMES = {
     "Together": "GroupPictures",
 }
 """Names that are not given any more -> the names to give instead. Words of a file format are no names."""
-ROOMS_WITH_ENDED_NAMES = ("orthoplex/models/", "orthoplex/training/")
-"""Rooms that still have some; to become empty."""
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -67,10 +67,8 @@ def check_code(path: Path) -> Iterator[str]:
         yield f"{name}: a helper lives in the lowest room that needs it, not in {path.stem} or {path.parent.name}"
     tests = name.startswith("tests/")
     tree = ast.parse(text)
-    if name.startswith("orthoplex/") and not name.startswith(ROOMS_WITH_ENDED_NAMES):
-        for line, given in sorted(set(given_names(tree))):
-            if given.lstrip("_") in ENDED_NAMES:
-                yield f"{name}:{line}: the name {given} has ended; say {ENDED_NAMES[given.lstrip('_')]}"
+    if name.startswith("orthoplex/"):
+        yield from check_names(name, tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -93,6 +91,13 @@ def check_code(path: Path) -> Iterator[str]:
             yield f"{name}:{node.lineno}: {node.func.id}() is not used here: {FORBIDDEN_CALLS[node.func.id]}"
 
 
+def check_names(name: str, tree: ast.AST) -> Iterator[str]:
+    """Yield every ended name that a file defines, with its line and the name to give instead."""
+    for line, given in sorted(set(given_names(tree))):
+        if given.lstrip("_") in ENDED_NAMES:
+            yield f"{name}:{line}: the name {given} has ended; say {ENDED_NAMES[given.lstrip('_')]}"
+
+
 def given_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield the line and the name of every function, class, argument and variable that a file defines."""
     for node in ast.walk(tree):
@@ -113,12 +118,12 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def own(node: ast.AST) -> bool:
-    """Return whether a statement imports from the package itself."""
+    """Return True if a statement imports from the package itself."""
     return any(name.split(".")[0] == "orthoplex" for name in imported(node))
 
 
 def heavy(node: ast.AST) -> bool:
-    """Return whether an import from the package may load torch."""
+    """Return True if an import from the package may load torch."""
     rooms = [name.split(".")[1] for name in imported(node) if "." in name]
     return any(room not in LIGHT_ROOMS for room in rooms)
 

@@ -1,4 +1,4 @@
-"""What layers see under own and foreign prompts: Gram matrices, erasure in closed form, merges with a base."""
+"""Inputs of layers under own and foreign prompts: Gram matrices, erasure in closed form, merges with a base."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Erasure in closed form: weights are solved for that add next to nothing to foreign inputs; nothing is trained for it.
+"""Erasure in closed form: the solved weights add next to nothing to foreign inputs; nothing is trained for it.
 
-It is done to a finished concept, or to the frozen directions of one in training, in which the weights go on learning.
+It applies to a finished concept, or to the frozen directions of a concept in training, whose weights learn on.
 """
 
 import logging
@@ -60,7 +60,7 @@ def with_erasure(
     manifest = concept.manifest
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
     stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
-    layers, own, left = dict(concept.layers), {}, []
+    layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()
         with base.with_tokens(stand_ins) as tokens:
@@ -76,8 +76,8 @@ def with_erasure(
             for layer in chosen:
                 before = layers[layer]
                 layers[layer] = closed_form_erasure(before, own[layer], foreign[layer], weight=options.weight)
-                left.append(layers[layer].energy(own[layer]) / max(before.energy(own[layer]), 1e-30))
-    _log_little(concept.name, options, left)
+                energy_shares.append(layers[layer].energy(own[layer]) / max(before.energy(own[layer]), 1e-30))
+    _log_little(concept.name, options, energy_shares)
     training = {
         **manifest.training,
         "erasure": options.weight,
@@ -90,15 +90,15 @@ def with_erasure(
     return with_inputs(base, replace(concept, manifest=finished, layers=layers), own=own)
 
 
-def _log_little(name: str, options: ErasureOptions, left: Sequence[float]) -> None:
+def _log_little(name: str, options: ErasureOptions, energy_shares: Sequence[float]) -> None:
     """Log a small rest of what layers added, or directions received, under a concept's own prompts."""
-    if left and sum(left) < _LITTLE * len(left):
+    if energy_shares and sum(energy_shares) < _LITTLE * len(energy_shares):
         _LOG.warning(
             "of what the weights of %s add under its own prompts, erasure %g left %.0f %%; a token that says no more "
             "than its class word cannot be told from it",
             name,
             options.weight,
-            100 * sum(left) / len(left),
+            100 * sum(energy_shares) / len(energy_shares),
         )
 
 
@@ -108,7 +108,7 @@ def _check_erasure(concept: Concept, options: ErasureOptions) -> None:
     before = concept.manifest.training
     if before.get("erasure_form") == "closed-form" and before.get("erasure"):
         raise ConfigurationError(
-            f"concept {concept.name} was silenced before, with weight {before['erasure']}; allowed is once"
+            f"concept {concept.name} has erasure already, with weight {before['erasure']}; allowed is once"
         )
 
 
@@ -123,7 +123,7 @@ def foreign_grams(
     class_word: str,
     tokens: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Return what layers see under foreign prompts, layer to ``(in, in)``; concepts that do not exist are among them.
+    """Return Gram matrices under foreign prompts, layer to ``(in, in)``; some prompts name concepts that do not exist.
 
     Args:
         base: The base, with nothing folded in or attached; its tokenizer knows the concept's tokens.
@@ -170,8 +170,8 @@ def erasure_directions(
     """Return every layer's directions after erasure: rows ``(r, in)``, and a length.
 
     The rows are ``down G (G + w G₀ + εI)⁻¹`` times the length, with which inputs under the concept's own prompts have
-    about the energy that they had before, so that one learning rate suits both. It is a power of two: what ``up`` is
-    divided by on its account comes back bit for bit.
+    about the energy that they had before, so that one learning rate suits both. It is a power of two:
+    dividing ``up`` by it is undone bit for bit.
 
     Args:
         name: The concept's name, for the log.
@@ -180,12 +180,12 @@ def erasure_directions(
         foreign: G₀ of the same layers, ``(in, in)``.
         options: The weight w.
     """
-    turned, left = {}, []
+    directions, energy_shares = {}, []
     for layer, change in changes.items():
         rows = closed_form_erasure(change, own[layer], foreign[layer], weight=options.weight).down
         before, after = (float(((down @ own[layer]) * down).sum()) for down in (change.down, rows))
         length = 2.0 ** round(math.log2(before / after) / 2) if before > 0 and after > 0 else 1.0
-        turned[layer] = (rows * length, length)
-        left.append(after / max(before, 1e-30))
-    _log_little(name, options, left)
-    return turned
+        directions[layer] = (rows * length, length)
+        energy_shares.append(after / max(before, 1e-30))
+    _log_little(name, options, energy_shares)
+    return directions

@@ -1,7 +1,8 @@
 """The options of erasure, of a concept in training or of one that is finished."""
 
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, final
 
 from orthoplex.options import Precision, check_fields, option
 
@@ -40,3 +41,12 @@ class ErasureOptions:
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
         check_fields(self, "erasure")
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "ErasureOptions":
+        """Return the same options with those defaults of a base's family that concern erasure.
+
+        Args:
+            defaults: As ``Base.training_defaults`` has them; other options among them are left out.
+        """
+        known = {item.name for item in fields(self)}
+        return replace(self, **{name: value for name, value in defaults.items() if name in known})

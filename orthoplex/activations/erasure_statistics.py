@@ -18,12 +18,12 @@ from orthoplex.models import Base
 
 @dataclass(frozen=True, eq=False)
 class ErasureStatistics:
-    """What a layer's foreign inputs look like, as far as its adapter can see them.
+    """Second moments of a layer's foreign inputs, as far as its adapter can see them.
 
     Attributes:
         gram: ``E[z zᵀ] / E‖W x‖²`` with ``z = down x``, ``(r, r)``, where ``down`` is frozen;
             ``E[x xᵀ] / E‖W x‖²``, ``(in, in)``, where it is trained. float32.
-        frozen: Whether ``down`` is frozen.
+        frozen: True if ``down`` is frozen.
     """
 
     gram: Tensor
@@ -57,8 +57,8 @@ class StatisticsCollector:
     def observe(self, layer: str, linear: nn.Linear, x: Tensor) -> None:
         """Add the inputs ``x (..., in)`` of one layer.
 
-        The number of inputs needs no counting: it cancels in ``E[x xᵀ] / E‖W x‖²``. What an input counts, its root
-        scales it by.
+        The number of inputs needs no counting: it cancels in ``E[x xᵀ] / E‖W x‖²``. The root of an input's weight
+        scales it.
         """
         adapter = self._adapters[layer]
         x = x.detach().float()
@@ -91,7 +91,7 @@ class StatisticsCollector:
 def collecting(
     linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter], text_layers: Collection[str] = ()
 ) -> Iterator[StatisticsCollector]:
-    """Within it, every input that reaches one of the layers is counted.
+    """Inside, every input that reaches one of the layers is added to the statistics.
 
     Args:
         linears: Layer name to the base's layer.

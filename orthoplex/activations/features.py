@@ -8,9 +8,9 @@ from orthoplex.models.base import Base
 
 
 def read_features(base: Base, features: Tensor) -> dict[str, Tensor]:
-    """Return what each layer that reads text features is given, layer to ``(n, length, dim)``.
+    """Return the text features that each layer reads, layer to ``(n, length, dim)``.
 
-    Layers that read the same share a tensor. It holds for families that pass features on as they are
+    Layers that read the same features share a tensor. The result holds for families that pass features on unchanged
     (``Family.passes_features``), with the tokens that are in the base now.
 
     Args:

@@ -16,13 +16,13 @@ _PURE_NOISE_FROM = 0.8
 
 @dataclass(frozen=True, eq=False)
 class ForeignInputs:
-    """What the denoiser is given when it works on prompts without the concept.
+    """Inputs of the denoiser for n prompts without the concept.
 
     Attributes:
         ids: Token ids of the prompts, ``(n, length)``.
-        vectors: What stands in the place of the concept's k tokens, ``(n, k, dim)``.
+        vectors: Vectors in the place of the concept's k tokens, ``(n, k, dim)``.
         noisy: Noised latents, ``(n, c, h, w)``.
-        times: How noised, ``(n,)``, as the base's schedule has them.
+        times: Times of the noise, ``(n,)``, as the base's schedule has them.
     """
 
     ids: Tensor
@@ -66,7 +66,7 @@ def draw_foreign_inputs(
     Args:
         base: The base; its tokenizer knows the concept's tokens.
         prompts: Foreign prompts.
-        vectors: ``(len(prompts.tokened), k, dim)``: what stands in the place of the concept's tokens.
+        vectors: Vectors in the place of the concept's k tokens, ``(len(prompts.tokened), k, dim)``.
         latents: Prior latents ``(n, c, h, w)``, noised at any time; None takes pure noise at late times.
         generator: Decides order, noise and times.
     """
@@ -83,11 +83,11 @@ def draw_foreign_inputs(
 
 
 def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> Tensor:
-    """How much every position of prompts counts where layers see the text, ``(n, length)``.
+    """Return the weight of every position of prompts, for layers that see the text, ``(n, length)``.
 
-    Words, concepts' tokens, and what is the same in all prompts (the beginning, the end, and what fills up behind it)
-    count as much as one another in sum; else the last would be nearly all, and the tokens of other concepts, which an
-    update must not answer, next to nothing. The weights sum to the number of positions.
+    There are three groups of positions: words, concepts' tokens, and filling (beginning, end, padding). Each group has
+    the same sum of weights. Without weights, filling would be nearly everything, and the tokens of other concepts,
+    which an update must not answer, nearly nothing. The weights sum to the number of positions.
 
     Args:
         base: The base.

@@ -70,7 +70,7 @@ def compose_foreign_prompts(
 
 
 def _with_token(prompts: Sequence[str], token: str, class_word: str) -> list[tuple[str, str]]:
-    """Prompts with the token before a class word, and that word: in turn templates, and prompts that name one."""
+    """Return prompts with the token before a class word, and that word; templates and other prompts alternate."""
     words = (class_word, *(word for word in CLASS_WORDS if word != class_word))
     templates = [(template.format(f"{token} {word}"), word) for template in _TEMPLATES for word in words]
     named = [

@@ -31,17 +31,17 @@ def gather_inputs(
     only: Callable[[str], bool] | None = None,
     common: Mapping[str, LowRank] | None = None,
 ) -> InputGrams:
-    """Gather what every layer that a concept changes sees: under each concept's own prompts, and under foreign ones.
+    """Gather the Gram matrices of all layers that concepts change, under each concept's own prompts and foreign ones.
 
-    What a concept stores of it is taken from there, unless a changed text encoder is folded in.
+    A matrix that a concept stores is not gathered again, unless a changed text encoder is folded in.
 
     Args:
         base: The base, with nothing folded in.
         concepts: The concepts of a merge; each is folded in, at strength 1, while its prompts are pictured.
         prompts: Prompts of the base's own words, without any concept; None takes those that come with the base.
-        with_foreign: Whether foreign prompts are pictured, too.
+        with_foreign: True gathers under foreign prompts, too.
         gather: How Gram matrices are made, for callers that remember them; None makes them.
-        only: Whether a layer, by its name, is asked for; None asks for all.
+        only: Predicate of the names of layers to gather; None gathers all.
         common: Changes of some layers that are folded in instead of each concept's own, and under foreign prompts.
 
     Raises:

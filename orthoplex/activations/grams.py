@@ -31,9 +31,9 @@ def gather_grams(
 ) -> dict[str, Tensor]:
     """Return ``G = E[x xᵀ]`` over the inputs of layers while the base pictures prompts, without guidance.
 
-    No picture is decoded or kept. A layer that sees the text alone is given every prompt's features, padding included,
-    as it is when pictures are made. These are the same in every denoising step, so that the denoiser does not run where
-    no other layer is asked for.
+    No picture is decoded or stored. A layer that sees the text alone reads every prompt's features, padding included,
+    as when pictures are made. Features are the same in every denoising step, so the denoiser runs for other layers
+    only.
 
     Args:
         base: The base, with nothing folded in that ``change`` would meet.
@@ -74,7 +74,7 @@ def gather_grams(
 
 
 def add_text(base: Base, conditioning: Conditioning, grams: Mapping[str, MeanGram]) -> None:
-    """Add what layers read of prompts to their Gram matrices; those of text encoders are added while these run.
+    """Add the features of prompts to the Gram matrices of layers; text encoders' layers add theirs while they run.
 
     The denoiser runs only in families that change the features before its layers read them.
 

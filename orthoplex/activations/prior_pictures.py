@@ -1,4 +1,4 @@
-"""Prior pictures: what the base itself makes of foreign prompts."""
+"""Prior pictures: pictures that the base itself makes of foreign prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class PriorPictures:
 
 @torch.no_grad()
 def make_prior_pictures(base: Base, options: ErasureOptions, prompts: Sequence[str]) -> PriorPictures:
-    """Let the base picture ``options.prior_pictures`` foreign prompts; only latents are kept, nothing is decoded."""
+    """Let the base picture ``options.prior_pictures`` foreign prompts; only latents are made, nothing is decoded."""
     chosen = [prompts[i % len(prompts)] for i in range(options.prior_pictures)]
     latents = []
     for start in range(0, len(chosen), options.batch_size):

@@ -41,7 +41,7 @@ def random_vectors(base: Base, words: Sequence[str], *, num_vectors: int, genera
 
 
 def replaced_vectors(base: Base, tokens: Sequence[str], vectors: Tensor) -> AbstractContextManager[None]:
-    """Within it, the text encoder sees ``vectors`` for tokens; gradients flow into them, not the table.
+    """Inside, the text encoder sees ``vectors`` for tokens; gradients flow into them, not the table.
 
     Args:
         base: The base, whose tokenizer knows the tokens.
@@ -66,7 +66,7 @@ def foreign_material(
 ) -> tuple[ForeignPrompts, Tensor]:
     """Return foreign prompts, and token vectors of concepts that do not exist, ``(count, num_vectors, dim)``.
 
-    The class words of these concepts are those of the prompts in turn; the concept's own where no prompt has any.
+    These concepts cycle through the class words of the prompts; without any, they have the concept's own.
 
     Args:
         base: The base.

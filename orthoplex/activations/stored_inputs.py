@@ -23,9 +23,9 @@ In a merge of fifteen trained concepts by least squares that changes 4e-4 of wha
 
 @torch.no_grad()
 def foreign_gram(base: Base) -> ForeignGram:
-    """Return what keys and values of cross-attention see under foreign prompts; computed once a base, then stored.
+    """Return the Gram matrix of text features under foreign prompts; computed once a base, then stored.
 
-    It is stored from a base in float32 alone; a coarser one is asked again where it reads other numbers.
+    Only a base in float32 stores it. A coarser base computes its own where its embeddings differ.
 
     Args:
         base: The base, with nothing folded in.
@@ -55,10 +55,10 @@ def foreign_gram(base: Base) -> ForeignGram:
 
 @torch.no_grad()
 def with_inputs(base: Base, concept: Concept, *, own: Mapping[str, Tensor] | None = None) -> Concept:
-    """Return a concept that stores what its layers see under its own prompts, where that is the same for all of them.
+    """Return a concept that stores its layers' inputs under its own prompts, if all layers have the same inputs.
 
-    That is where it changes keys and values of cross-attention alone, and has no token vectors of single layers; any
-    other concept stores nothing.
+    All layers have the same inputs if the concept changes keys and values of cross-attention alone, and has no token
+    vectors of single layers. Any other concept stores nothing.
 
     Args:
         base: The base, with nothing folded in.

@@ -63,7 +63,7 @@ class ErasureSettings:
 def erasure_cost(settings: ErasureSettings, source: ConceptSource) -> dict[str, Any]:
     """Seconds of a step without erasure and with either form of it, and the ratios of the latter to the former.
 
-    A ratio is the median of those of the rounds; what is prepared once, before the first step, is told apart.
+    A ratio is the median of those of the rounds; the preparation before the first step is reported apart.
 
     Args:
         settings: What is measured.
@@ -102,7 +102,7 @@ def erasure_cost(settings: ErasureSettings, source: ConceptSource) -> dict[str, 
 def trainings(
     settings: ErasureSettings, source: ConceptSource
 ) -> Iterator[dict[str, Generator[StepRecord, None, None]]]:
-    """Inside, one training a form is under way, each on a base of its own; nothing of them is kept."""
+    """Inside, one training a form runs, each on a base of its own; nothing of them is stored."""
     with TemporaryDirectory() as name, ExitStack() as stack:
         work = Path(name)
         folder, running = training_folder(source, work), {}

@@ -13,10 +13,10 @@ from orthoplex.benchmark.plots import bars, curves, heat_maps
 from orthoplex.benchmark.sections import (
     crosstalk_chart,
     crosstalk_section,
+    erasure_chart,
     groups_chart,
     groups_section,
     published_section,
-    silence_chart,
 )
 from orthoplex.benchmark.summary import Difference, Summary
 from orthoplex.evaluation import Interval
@@ -55,7 +55,7 @@ def write_result(result: ExperimentResult, folder: Path) -> None:
         "-recognised.svg": _recognised(result),
         "-together.svg": groups_chart(result.experiment.together, together),
         "-crosstalk.svg": crosstalk_chart(crosstalk, title=f"{name}: what the others do to a concept's inputs"),
-        "-silence.svg": silence_chart(
+        "-silence.svg": erasure_chart(
             crosstalk,
             _of_size(summaries, max(result.experiment.groups)),
             title=f"{name}: does it foretell what is left?",

@@ -98,7 +98,7 @@ def crosstalk_chart(summaries: Sequence[CrosstalkSummary], *, title: str) -> str
     return dots({name: series for name, series in panels.items() if series}, title=title)
 
 
-def silence_chart(
+def erasure_chart(
     summaries: Sequence[CrosstalkSummary], retentions: Mapping[str, Mapping[str, Interval]], *, title: str
 ) -> str:
     """Draw a point for every variant: the crosstalk of the other concepts, and the retention of the concept.

@@ -93,7 +93,7 @@ class Published:
     """Figures of others that a report sets beside its own.
 
     Attributes:
-        source: Their publication, and the way they were measured.
+        source: Their publication, and the method of measurement.
         columns: Names of the measures.
         rows: Method -> one number for each column.
     """

@@ -72,7 +72,7 @@ def random_sd15(dtype: torch.dtype = torch.float32) -> Base:
 
 @contextmanager
 def peft_lora(unet: nn.Module, paths: Sequence[str], rank: int) -> Iterator[list[nn.Parameter]]:
-    """Inside, PEFT's LoRA is on the named linear layers, by way of diffusers; yields its parameters.
+    """Inside, PEFT's LoRA is on the named linear layers, through diffusers; yields its parameters.
 
     Args:
         unet: A diffusers denoiser.

@@ -153,7 +153,7 @@ class Workspace:
                 if config.solves_at_end:
                     plain = config.while_training
                     trained = yield from self.concept(source, plain, resolution=resolution, message=message)
-                    return self._silence(trained, config, output, seconds)
+                    return self._with_erasure(trained, config, output, seconds)
                 training = train(self.base, dataset, config, output=output, resume=True)
                 with _Clock(seconds), closing(training) as records:
                     for record in records:
@@ -164,7 +164,9 @@ class Workspace:
             lock.release()
         return TrainedConcept(output, _read_seconds(seconds))
 
-    def _silence(self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path) -> TrainedConcept:
+    def _with_erasure(
+        self, trained: TrainedConcept, config: TrainingConfig, output: Path, seconds: Path
+    ) -> TrainedConcept:
         """Apply closed-form erasure to a trained concept and write it; its time is added to that of the training."""
         started = time.perf_counter()
         concept = with_erasure(self.base, load_concept(trained.path, base=self.base.identity), config.erasure_options)
@@ -290,7 +292,7 @@ def _decisive_options(config: TrainingConfig) -> dict[str, Any]:
     """Return the options of a training; without `erasure_steps` if there are no such steps."""
     options = config.to_json()
     del options["erasure_steps"]
-    return options | ({"erasure_steps": config.silent_steps} if config.silent_steps else {})
+    return options | ({"erasure_steps": config.steps_after_erasure} if config.steps_after_erasure else {})
 
 
 def _own_rate(config: TrainingConfig) -> dict[str, float]:

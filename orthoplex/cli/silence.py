@@ -33,8 +33,8 @@ def silence(
         from orthoplex.models import load_base
 
         check_writable(output)
-        options = ErasureOptions(weight=weight)
         model = load_base(base, device=device)
+        options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
         ((loaded, _),) = load_concepts([str(concept)], model)
         if not loaded.layers:
             raise ConfigurationError(f"concept {loaded.name} changes no weight; there is nothing to silence")

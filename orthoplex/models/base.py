@@ -16,11 +16,12 @@ from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity, Recipe, Token
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.brought import Brought
-from orthoplex.models.families import family_of
+from orthoplex.models.families import defaults_of, family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.memory_format import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.saving import save_pipeline
+from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weights import (
     Foldable,
     Strengths,
@@ -39,7 +40,7 @@ class Base:
     """A diffusion model that concepts are trained on and folded into.
 
     Threads may share a base: every picture, fold and training step takes the base's lock, and the others wait. The
-    lock belongs to a thread, which may take it again. A generator that is left half-way holds neither the lock nor
+    lock belongs to a thread, which may take it again. A generator that stops half-way holds neither the lock nor
     anything in the base.
 
     Attributes:
@@ -123,12 +124,12 @@ class Base:
 
     @property
     def key_widths(self) -> dict[str, int]:
-        """How many numbers a key has, and a value as many, in each of the ``cross_attention_layers``."""
+        """The width of keys, and of values, of each of the ``cross_attention_layers``."""
         return self._tokens_in.key_widths
 
     @property
     def has_layerwise_tokens(self) -> bool:
-        """Whether a token has a vector of its own for each cross-attention layer now."""
+        """True if a token has a vector of its own for each cross-attention layer now."""
         return bool(self._tokens_in.layerwise)
 
     def own_features(self, features: Tensor) -> list[Tensor]:
@@ -141,6 +142,11 @@ class Base:
             BaseModelError: If they have another width than such features.
         """
         return self._tokens_in.own_features(features)
+
+    @property
+    def training_defaults(self) -> Mapping[str, Any]:
+        """The training options with other defaults in the base's family; the embedded base has none."""
+        return {} if self.identity.family == EMBEDDED else defaults_of(type(self.pipeline).__name__)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -197,7 +203,7 @@ class Base:
         Leaving puts the original tokenizers and the original embedding parameters back.
 
         Args:
-            tokens: Token to what stands in its place.
+            tokens: Name to token.
 
         Raises:
             ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
@@ -207,7 +213,7 @@ class Base:
             yield names
 
     def prepared_tokens(self, tokens: Mapping[str, Token]) -> TokenExtension:
-        """Return what ``with_tokens`` puts in, for callers that put the same tokens in many times.
+        """Prepare the tokens of ``with_tokens``, for callers that put the same tokens in many times.
 
         Its ``put_in()`` is to be used within ``locked()``, and while the base has the tokens it has now.
 
@@ -242,7 +248,7 @@ class Base:
         """Inside, other tokens stand in the place of those that are in the base; gradients flow into them.
 
         Args:
-            tokens: Token to what stands in its place.
+            tokens: Name to token.
 
         Raises:
             ConfigurationError: If a token is not in the base, or has vectors of another width.
@@ -263,11 +269,11 @@ class Base:
             yield
 
     def fold(self, change: Foldable) -> Undo:
-        """Put a merge's or a concept's weights and tokens in, until ``restore()`` of what is returned.
+        """Put a merge's or a concept's weights and tokens in, until ``Undo.restore()``.
 
         ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding to the base's data type. The lock is
-        held while it is computed only: afterwards the change is in for every thread. ``folded`` is for one thread's
-        own. ``strengths`` of what is returned turns single concepts.
+        held during the computation only: afterwards the change is in for every thread. ``folded`` is for a single
+        thread. ``Undo.strengths`` sets the strengths of single concepts.
 
         Raises:
             BaseModelError: If something is folded in already, the change names another base or none, a layer is
@@ -293,7 +299,7 @@ class Base:
     def folded(self, change: Foldable) -> Iterator[Base]:
         """Inside, the merge or concept is part of the base, which belongs to this thread; leaving restores every bit.
 
-        That is so after an error, too.
+        An error restores every bit, too.
 
         Raises:
             BaseModelError: See ``fold``.
@@ -332,7 +338,7 @@ class Base:
 
 @final
 class Undo:
-    """A change that is folded into a base: turns its strengths, and takes it out again.
+    """A change that is folded into a base; sets its strengths, and takes it out again.
 
     ``restore()`` may be called twice; a ``with`` block calls it on leaving.
     """
@@ -359,7 +365,7 @@ class Undo:
 
     @property
     def strengths(self) -> Strengths:
-        """Concept, by name or content hash, to its strength; setting one turns it in the base's weights.
+        """Concept, by name or content hash, to its strength; setting a strength changes the base's weights.
 
         Tokens stay. Prompts that name a concept at strength 0 are read without its name.
         """

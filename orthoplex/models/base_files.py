@@ -79,8 +79,8 @@ class BaseFiles:
             return None
         stems = {name: stem(name) for name in (*form.changed, *form.unchanged)}
         parts = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
-        found = {name: find_weights(folder / name, name) for name in stems}
-        headers = {name: read_headers(files) for name, files in found.items()}
+        weight_files = {name: find_weights(folder / name, name) for name in stems}
+        headers = {name: read_headers(files) for name, files in weight_files.items()}
         single = {name: one for name, files in headers.items() if files and len(files) == 1 for one in files.items()}
         named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
         portable = named == stems and form.embedding in single[form.text_encoder][1].entries
@@ -108,7 +108,7 @@ class BaseFiles:
         return self.tokenizer["model"]["vocab"] | added
 
     def takes(self, change: Foldable) -> bool:
-        """Whether a change can be folded into the files; where not, a loaded base says why, or can do more.
+        """Return True if a change can be folded into the files; else a loaded base says why, or can do more.
 
         A merge can if each of its concepts can.
         """

@@ -2,7 +2,7 @@
 
 CLIP's text encoders keep ``text_model.`` in the names of their weights, tokenizers come as ``vocab.json`` with
 ``merges.txt`` and as ``tokenizer.json``, and a text encoder's configuration names float32, the type in which diffusers
-loads the other networks when it is not told one. Nothing tells where on a machine the pipeline came from.
+loads the other networks without one. Nothing names a place on this machine.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def write_pipeline(
             continue
         place.mkdir()
         _write_config(component, place)
-        kept = _kept_dtype(component, (stored_dtypes or {}).get(name)) if dtype is None else dtype
+        written = _stored_dtype(component, (stored_dtypes or {}).get(name)) if dtype is None else dtype
         weights = _portable_names(component) if name in clip_encoders else component.state_dict()
-        write_weights(weights, place / f"{stem(name)}.safetensors", kept)
+        write_weights(weights, place / f"{stem(name)}.safetensors", written)
     pipeline.save_config(folder)
     for name, component in pipeline.components.items():
         if (folder / name / "tokenizer_config.json").is_file():
@@ -102,7 +102,7 @@ def _networks(pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401
     return {name: network for name, network in pipeline.components.items() if isinstance(network, nn.Module)}
 
 
-def _kept_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype | None:
+def _stored_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype | None:
     own = next(network.parameters()).dtype
     return stored if stored is not None and stored.itemsize <= own.itemsize else None
 
@@ -149,13 +149,13 @@ def _complete_tokenizer(tokenizer: Any, folder: Path) -> None:  # noqa: ANN401  
 
 
 def forget_machine(path: Path) -> None:
-    """Take out of a JSON file what tells where on a machine something came from."""
+    """Remove the values of a JSON file that name a place on this machine."""
     values = read_json(path) if path.name not in ("tokenizer.json", "vocab.json") else None
     if not isinstance(values, dict):
         return
-    kept = {key: value for key, value in values.items() if key not in _LOCAL and not _is_local_path(value)}
-    if kept != values:
-        write_config(path, kept)
+    portable = {key: value for key, value in values.items() if key not in _LOCAL and not _is_local_path(value)}
+    if portable != values:
+        write_config(path, portable)
 
 
 def _is_local_path(value: object) -> bool:

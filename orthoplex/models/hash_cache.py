@@ -18,7 +18,7 @@ from orthoplex.files import cache_folder, read_json, write_json
 _SCHEME = "float16-sha256-v1"
 _LIMIT = 256
 _RACE_NS = 2 * 10**9
-"""A file that was written this shortly ago may be written again without another time; its hash is not kept."""
+"""A file that was written this shortly ago may be written again without another time; its hash is not stored."""
 
 Fingerprint = Mapping[str, Sequence[int]]
 """Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number."""
@@ -30,20 +30,20 @@ def cache_file() -> Path:
 
 
 def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
-    """Take down what tells whether the files in folders have changed; None if that is not to be had.
+    """Return sizes, times and numbers of the files in folders; None if they cannot tell a changed file.
 
-    It is not to be had of files that were written so shortly ago that they may be written again without another time.
+    They cannot for files that were written so shortly ago that another write may leave the time as it is.
     """
-    found: dict[str, Sequence[int]] = {}
+    statuses: dict[str, Sequence[int]] = {}
     try:
         for folder in folders:
             for path in sorted(folder.resolve().iterdir()):
                 status = path.resolve().stat()
-                found[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                statuses[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     except (OSError, RuntimeError):
         return None
-    newest = max((max(status[1], status[2]) for status in found.values()), default=0)
-    return found if time.time_ns() - newest >= _RACE_NS else None
+    newest = max((max(status[1], status[2]) for status in statuses.values()), default=0)
+    return statuses if time.time_ns() - newest >= _RACE_NS else None
 
 
 def recall(files: Fingerprint) -> str | None:

@@ -13,7 +13,7 @@ from orthoplex.models.layer_names import component_name
 
 
 def is_hashed(name: str) -> bool:
-    """Whether a weight counts: token embeddings do not, nor the numbers of positions that older files hold."""
+    """Return True if a weight counts; token embeddings and the numbers of positions in older files do not."""
     return not name.endswith(("token_embedding.weight", "position_ids"))
 
 

@@ -47,20 +47,20 @@ def load_base(
     folder = vignette.folder() if embedded else Path(name_or_path)
     index = _index(folder, name_or_path)
     family = family_of(index["_class_name"])
-    found = {component: find_weights(folder / component, component) for component in family.weighed}
-    headers = {component: read_headers(files) for component, files in found.items()}
+    weight_files = {component: find_weights(folder / component, component) for component in family.weighed}
+    headers = {component: read_headers(files) for component, files in weight_files.items()}
     identity = FolderHash(
-        {component: found[component] for component in family.changed},
+        {component: weight_files[component] for component in family.changed},
         {component: headers[component] for component in family.changed},
     )
     # The libraries change how networks are built, for all threads, while they load.
     with _LOADING, quiet(), identity:
-        pipeline = _load(family, folder, index, found, dtype, name_or_path)
+        pipeline = _load(family, folder, index, weight_files, dtype, name_or_path)
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
             # bfloat16 rounds more coarsely than the float16 that the hash sees.
             is_exact = dtype in (torch.float16, torch.float32)
-            exact = pipeline if is_exact else _load(family, folder, index, found, torch.float32, name_or_path)
+            exact = pipeline if is_exact else _load(family, folder, index, weight_files, torch.float32, name_or_path)
             weights = weights_hash(_hashed(family, exact))
             identity.remember(weights)
         if place.type != "cpu":
@@ -78,12 +78,12 @@ def _load(
     family: type[Family],
     folder: Path,
     index: Mapping[str, Any],
-    found: Mapping[str, WeightFiles | None],
+    weight_files: Mapping[str, WeightFiles | None],
     dtype: torch.dtype,
     name_or_path: str | Path,
 ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
     try:
-        pipeline = family.load(folder, index, found, dtype)
+        pipeline = family.load(folder, index, weight_files, dtype)
     except BaseModelError as error:
         raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)

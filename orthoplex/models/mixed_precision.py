@@ -41,7 +41,7 @@ def _to_float32(value: object) -> object:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is known to be faster than float32: on CPUs with AMX or AVX-512 BF16, and CUDA from Ampere on.
+    """Return True if bf16 is known to be faster than float32: on CPUs with AMX or AVX-512 BF16, and CUDA from Ampere.
 
     Elsewhere it may be emulated, which is slower than float32.
     """

@@ -21,13 +21,13 @@ __all__ = ["ModelOutput", "load_network"]
 _NUM_SHOWN = 3
 
 
-def load_network(kind: Any, folder: Path, found: WeightFiles | None, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
+def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
     """Load one network whole; the libraries fill what a file lacks with random numbers.
 
     Args:
         kind: The network's class, of diffusers or transformers.
         folder: The component's folder, named as the component is.
-        found: Its files, or None to let the library search.
+        files: Its files, or None to let the library search.
         dtype: Data type of the weights.
 
     Raises:
@@ -37,13 +37,13 @@ def load_network(kind: Any, folder: Path, found: WeightFiles | None, dtype: torc
     # transformers shows wrong shapes in its log only, unless they are asked for.
     options: dict[str, Any] = {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
     component = folder.name
-    name = component if found is None else f"{component}/{found.main.name}"
+    name = component if files is None else f"{component}/{files.main.name}"
     try:
         loaded: Any = kind.from_pretrained(
             folder,
             dtype=dtype,
-            variant=None if found is None else found.variant,
-            use_safetensors=None if found is None else found.is_safetensors,
+            variant=None if files is None else files.variant,
+            use_safetensors=None if files is None else files.is_safetensors,
             local_files_only=True,
             output_loading_info=True,
             **options,

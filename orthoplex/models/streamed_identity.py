@@ -44,16 +44,16 @@ class FolderHash:
     """
 
     def __init__(
-        self, found: Mapping[str, WeightFiles | None], headers: Mapping[str, Mapping[Path, Header] | None]
+        self, weight_files: Mapping[str, WeightFiles | None], headers: Mapping[str, Mapping[Path, Header] | None]
     ) -> None:
         """Recall the hash, or begin to compute it.
 
         Args:
-            found: Component to its files, or None where only the library knows.
+            weight_files: Component to its files, or None where only the library knows.
             headers: Component to the headers of its files, or None where they are not to be streamed.
         """
-        folders = [files.main.parent for files in found.values() if files is not None]
-        self._before = fingerprint(folders) if len(folders) == len(found) else None
+        folders = [files.main.parent for files in weight_files.values() if files is not None]
+        self._before = fingerprint(folders) if len(folders) == len(weight_files) else None
         self._remembered = None if self._before is None else recall(self._before)
         self._folders = folders
         self._stop = Event()
@@ -81,10 +81,10 @@ class FolderHash:
             name: place.entry.shape for name, place in self._places.items()
         }:
             return None
-        found = self._future.result()
-        if found is not None:
-            self.remember(found)
-        return found
+        digest = self._future.result()
+        if digest is not None:
+            self.remember(digest)
+        return digest
 
     def remember(self, digest: str) -> None:
         """Remember a hash of the files, unless one of them has changed since they were first looked at."""
@@ -153,12 +153,12 @@ def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearra
     """Hash one tensor's values in float16; False if the file ends too early, or it is time to stop."""
     file.seek(place.data_start + place.entry.start)
     dtype = DTYPES[place.entry.dtype]
-    left = place.entry.end - place.entry.start
-    while left:
-        view = memoryview(buffer)[: min(left, len(buffer))]
+    remaining = place.entry.end - place.entry.start
+    while remaining:
+        view = memoryview(buffer)[: min(remaining, len(buffer))]
         if stop.is_set() or not _read_whole(file, view):
             return False
-        left -= len(view)
+        remaining -= len(view)
         if dtype == torch.float16:
             digest.update(view)
         else:

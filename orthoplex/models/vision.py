@@ -43,8 +43,8 @@ class ClipNetwork:
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Projected features of texts, `(n, d)`; what is longer than the tokenizer allows is cut off."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        found = self.network.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return self.network.text_projection(found.pooler_output)
+        output = self.network.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return self.network.text_projection(output.pooler_output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,9 @@ def _load(kind: type[_Network], model: str, model_type: str) -> _Network:
         raise _unusable(model, model_type, "there is no such folder")
     try:
         with quiet():
-            found = AutoConfig.from_pretrained(place).model_type
-            if found != model_type:
-                raise _unusable(model, model_type, f"it is a {found!r} model")
+            stored_type = AutoConfig.from_pretrained(place).model_type
+            if stored_type != model_type:
+                raise _unusable(model, model_type, f"it is a {stored_type!r} model")
             loaded: Any = kind.from_pretrained(place, output_loading_info=True, dtype=torch.float32)
     except ConfigurationError:
         raise

@@ -1,4 +1,4 @@
-"""The files that hold a component's weights: found as the libraries find them, and written for old and new releases."""
+"""The files of a component's weights: searched as the libraries search, and written for old and new releases."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ def stored_dtype(headers: Mapping[Path, Header]) -> torch.dtype | None:
     return DTYPES[numbers.most_common(1)[0][0]] if numbers else None
 
 
-def read_headers(found: WeightFiles | None) -> dict[Path, Header] | None:
+def read_headers(component: WeightFiles | None) -> dict[Path, Header] | None:
     """Read the headers of a component's files; data types may be any, as old text encoders hold whole numbers.
 
     Returns:
         File to header; None for pickles and for damaged files.
     """
-    if found is None or not found.is_safetensors:
+    if component is None or not component.is_safetensors:
         return None
     try:
-        headers = {path: read_header(path) for path in found.files}
+        headers = {path: read_header(path) for path in component.files}
         for path, header in headers.items():
             header.check_whole(path)
     except FileFormatError:

@@ -15,7 +15,7 @@ from orthoplex.training.dataset import ConceptDataset
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step trains on; the first ``own`` items are the concept's pictures, the others prior pictures.
+    """The data of a step; the first ``own`` items are the concept's pictures, the others prior pictures.
 
     Attributes:
         latents: ``x_0``, ``(b, c, h, w)``.
@@ -33,7 +33,7 @@ class Batch:
 
     @property
     def own(self) -> int:
-        """How many items are the concept's."""
+        """The number of items that are the concept's."""
         return len(self.ids)
 
 
@@ -60,7 +60,7 @@ class TrainingData:
         schedule: The base's noise schedule.
         prior: Prior pictures, where prior preservation is on.
         prior_conditioning: Their prompts, where the text encoder does not change.
-        identity: What the draws depend on besides seed and step, so that concepts trained apart share no noise.
+        identity: Text that the draws depend on, besides seed and step, so that concepts trained apart share no noise.
     """
 
     latents: Tensor

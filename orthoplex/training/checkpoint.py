@@ -1,4 +1,4 @@
-"""What changes from step to step, and its file: safetensors with a JSON header, never pickle."""
+"""The state that changes from step to step, and its file: safetensors with a JSON header, never pickle."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ class TrainingState:
 
     Attributes:
         adapters: Layer name to adapter.
-        vectors: The numbers that learn of the tokens, one row a token, as ``TokenLearning.initial`` begins them.
+        vectors: The learned rows of the tokens, one a token, as ``TokenLearning.initial`` begins them.
         optimizer: AdamW over the parameters of the U-Net's adapters, those of the text encoder's, and the vectors.
         step: How many steps are done.
     """
@@ -47,7 +47,7 @@ class TrainingState:
         Args:
             config: All knobs.
             adapters: Layer name to adapter.
-            vectors: What learns of the tokens.
+            vectors: The learned rows of the tokens.
             of_text_encoders: Those of the layers that are a text encoder's.
         """
         parameter = nn.Parameter(vectors.clone())
@@ -107,7 +107,7 @@ def save_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     Args:
         state: What to write.
         path: The file.
-        identity: What the run is (configuration, dataset, base, …), plain JSON values; compared when loading.
+        identity: The run (configuration, dataset, base, …), plain JSON values; compared when loading.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.parameters().items():
@@ -124,29 +124,31 @@ def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     Raises:
         ConfigurationError: When it cannot be read or belongs to another run; names what differs.
     """
-    step, found = _read_header(path)
+    step, stored = _read_header(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
-    _check_identity(path, found, json.loads(json.dumps(identity)))
+    _check_identity(path, stored, json.loads(json.dumps(identity)))
     steps = identity.get("config", {}).get("steps", step)
     if step > steps:
         raise ConfigurationError(f"checkpoint {path} holds step {step} of {steps}; it is damaged")
     parameters = state.parameters()
     for name, parameter in parameters.items():
         with torch.no_grad():
-            parameter.copy_(_taken(tensors, f"parameter {name}", path, parameter.shape))
+            parameter.copy_(_stored_tensor(tensors, f"parameter {name}", path, parameter.shape))
         if f"optimizer step {name}" in tensors:  # what has not learned yet has no such state
             state.optimizer.state[parameter] = {
-                key: _taken(tensors, f"optimizer {key} {name}", path, shape).to(parameter.device if shape else "cpu")
+                key: _stored_tensor(tensors, f"optimizer {key} {name}", path, shape).to(
+                    parameter.device if shape else "cpu"
+                )
                 for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
             }
     state.step = step
 
 
 def checkpoint_step(path: Path) -> int:
-    """How many steps are done in a checkpoint.
+    """Return the number of steps that are done in a checkpoint.
 
     Raises:
         ConfigurationError: When it cannot be read.
@@ -167,9 +169,9 @@ def _read_header(path: Path) -> tuple[int, Mapping[str, Any]]:
     return step, identity
 
 
-def _check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
-    for key in (*expected, *sorted(found.keys() - expected.keys())):  # in the order that says most
-        before, now = found.get(key), expected.get(key)
+def _check_identity(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
+    for key in (*expected, *sorted(stored.keys() - expected.keys())):  # in the order that says most
+        before, now = stored.get(key), expected.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
             _check_identity(path, before, now, f"{prefix}{key}.")
         elif before != now:
@@ -178,7 +180,7 @@ def _check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str,
             )
 
 
-def _taken(tensors: Mapping[str, Tensor], name: str, path: Path, shape: Sequence[int]) -> Tensor:
+def _stored_tensor(tensors: Mapping[str, Tensor], name: str, path: Path, shape: Sequence[int]) -> Tensor:
     if name not in tensors:
         raise ConfigurationError(f"checkpoint {path} lacks the tensor {name!r}; it belongs to another run")
     if tensors[name].shape != tuple(shape):

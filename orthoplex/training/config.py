@@ -30,13 +30,13 @@ class TrainingConfig:
         slots: How many concepts every layer shall hold; sets the proportional rank, the number of blocks and the range
             of automatic slots.
         rank: Directions per layer, or ``"proportional"``: ``⌊in_features / slots⌋``; ``full`` has none.
-        alpha: The change is multiplied by ``alpha / rank``; None means 1; ``full`` takes no notice of it.
+        alpha: The change is multiplied by ``alpha / rank``; None means 1; ``full`` ignores it.
         down_scale: Length of every frozen direction.
         duals: How many directions of the token vectors ``dual`` has.
         dual_ridge: Damping of the dual directions of method ``dual``, as a share of the mean energy of an input.
         layers: Which U-Net layers change: ``cross-attention-kv``, ``cross-attention``, ``attention`` or ``linear``;
             ``none`` for no weight at all: only the token vectors learn.
-        text_encoder: Whether the text encoder's layers of the same selection change too.
+        text_encoder: True changes the text encoder's layers of the same selection, too.
         learning_rate: Of the weights; None takes the method's own, four times as much where keys and values of
             cross-attention learn alone.
         text_encoder_learning_rate: Of the text encoder's weights; None takes that of the U-Net's.
@@ -54,7 +54,7 @@ class TrainingConfig:
         token_norm_limit: Longest length of a token vector; None for no limit.
         steps: Optimizer steps.
         token_steps: The first of them, in which the token vectors learn alone; in the others the weights do, alone.
-            0 lets both learn at once, which ``dual`` cannot, because it aims at the vectors; None is a third of the
+            0 lets both learn at once, except for ``dual``, whose directions follow the vectors; None is a third of the
             steps for ``dual`` and 0 for all others.
         batch_size: Pictures per step.
         weight_decay: AdamW's decoupled decay of the weights (not of the token vectors).
@@ -65,14 +65,14 @@ class TrainingConfig:
         min_snr_gamma: Weight of the loss by ``min(SNR, gamma)`` (arXiv 2303.09556); None for uniform weights.
         noise_offset: Standard deviation of an added constant per latent channel.
         caption_dropout: Share of captions replaced by the empty prompt.
-        flip: Whether pictures are also seen mirrored; most people and places are not their mirror image.
+        flip: True also trains on mirrored pictures; most people and places are not their mirror image.
         erasure: Weight of the penalty on the update's output for foreign inputs; 0 for none.
-        erasure_form: ``"activation"``: what the changed layers add there, in the mean over all foreign prompts;
+        erasure_form: ``"activation"``: the output that the changed layers add there, mean over all foreign prompts;
             ``"prediction"``: how far the network's prediction moves there, on a few of them at a time;
             ``"closed-form"``: not while training, but solved for once at its end (``with_erasure``), or before the
             last ``erasure_steps``.
         erasure_steps: Of the closed form: the last steps, in which the weights learn alone, in directions that are
-            silent already; 0 solves at the end, and what that takes from the concept is not learned again. None is
+            silent already; 0 solves at the end, after which nothing is learned again. None is
             three tenths of the steps where it can be (with frozen directions, on keys and values of cross-attention)
             and token vectors learn, so that they differ from the class word's.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
@@ -160,29 +160,29 @@ class TrainingConfig:
 
     def _check_tokens(self) -> None:
         """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
-        every, given = learnings(), f"token_vectors is {self.token_vectors!r}"
+        every, prefix = learnings(), f"token_vectors is {self.token_vectors!r}"
         if self.token_vectors not in every:
-            raise ConfigurationError(f"{given}; allowed are {', '.join(map(repr, every))}")
+            raise ConfigurationError(f"{prefix}; allowed are {', '.join(map(repr, every))}")
         if self.token_vectors != "shared" and self._reads_tokens:
             raise ConfigurationError(
-                f"{given} and method is {self.method!r}, which aims at learned vectors that all layers share; allowed "
-                "is 'shared'"
+                f"{prefix} and method is {self.method!r}, whose directions follow learned vectors that all layers "
+                "share; allowed is 'shared'"
             )
         if self.token_moves == "keys and values" and self.token_norm_limit is not None:
             raise ConfigurationError(
-                f"token_norm_limit is {self.token_norm_limit} and {given}, with which token vectors do not learn; "
+                f"token_norm_limit is {self.token_norm_limit} and {prefix}, with which token vectors do not learn; "
                 "allowed is none"
             )
         starts = every[self.token_vectors].starts
         if starts and self.token_start not in starts:
             raise ConfigurationError(
-                f"token_start is {self.token_start!r} and {given}, which locks keys to the class word's; allowed is "
+                f"token_start is {self.token_start!r} and {prefix}, which locks keys to the class word's; allowed is "
                 f"{', '.join(map(repr, starts))}"
             )
         if self.token_moves == "nothing" and (self.layers == "none" or self.token_steps):
             key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
             allowed = ", ".join(repr(name) for name, learning in every.items() if learning.moves != "nothing")
-            raise ConfigurationError(f"{given} and {key} is {value!r}; allowed are {allowed}, which learn")
+            raise ConfigurationError(f"{prefix} and {key} is {value!r}; allowed are {allowed}, which learn")
         if self.layers != "none":
             return
         allowed = {"text_encoder": "false", "token_steps": "none", "erasure": "0", "prior_weight": "0"}
@@ -218,20 +218,20 @@ class TrainingConfig:
         """Refuse erasure steps where no direction is frozen, or where directions depend on what is learned."""
         if not self.erasure_steps:
             return
-        given = f"erasure_steps is {self.erasure_steps} and"
+        prefix = f"erasure_steps is {self.erasure_steps} and"
         if not self.solves_erasure:
-            raise ConfigurationError(f"{given} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
+            raise ConfigurationError(f"{prefix} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
         if not METHODS[self.method].has_frozen_directions:
             allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.has_frozen_directions)
-            raise ConfigurationError(f"{given} method is {self.method!r}; allowed are methods {allowed}, or 0")
+            raise ConfigurationError(f"{prefix} method is {self.method!r}; allowed are methods {allowed}, or 0")
         if not self._keys_values_alone:
             raise ConfigurationError(
-                f"{given} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
+                f"{prefix} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
                 "'cross-attention-kv' and false, or 0"
             )
         if self.first_steps + self.erasure_steps >= self.steps:
             raise ConfigurationError(
-                f"{given} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
+                f"{prefix} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
                 f"{self.steps - 1 - self.first_steps}"
             )
 
@@ -240,16 +240,15 @@ class TrainingConfig:
         return self.layers == "cross-attention-kv" and not self.text_encoder
 
     @property
-    def silent_steps(self) -> int:
-        """How many of the last steps learn in directions that are silent already; see ``erasure_steps``."""
+    def steps_after_erasure(self) -> int:
+        """The number of the last steps that learn in directions after erasure; see ``erasure_steps``."""
         if self.erasure_steps is not None:
             return self.erasure_steps
-        tells = self.token_moves == "embedding"  # others say no more than the class word
-        if not (
-            self.solves_erasure and tells and METHODS[self.method].has_frozen_directions and self._keys_values_alone
-        ):
+        learns_embedding = self.token_moves == "embedding"  # others say no more than the class word
+        has_frozen = METHODS[self.method].has_frozen_directions
+        if not (self.solves_erasure and learns_embedding and has_frozen and self._keys_values_alone):
             return 0
-        return min(round(_SILENT_SHARE * self.steps), self.steps - 1 - self.first_steps)
+        return min(round(_SHARE_AFTER_ERASURE * self.steps), self.steps - 1 - self.first_steps)
 
     @property
     def token_moves(self) -> str:
@@ -258,7 +257,7 @@ class TrainingConfig:
 
     @property
     def first_steps(self) -> int:
-        """How many steps the token vectors learn alone."""
+        """The number of steps in which token vectors learn alone."""
         if self.layers == "none":
             return self.steps
         if self.token_steps is not None:
@@ -267,27 +266,27 @@ class TrainingConfig:
 
     @property
     def solves_erasure(self) -> bool:
-        """Whether erasure is solved for, and is no part of the loss."""
+        """True if erasure is solved for, and is no part of the loss."""
         return self.erasure > 0 and self.erasure_form == "closed-form"
 
     @property
     def solves_at_end(self) -> bool:
-        """Whether erasure is solved for when all steps are done."""
-        return self.solves_erasure and self.silent_steps == 0
+        """True if erasure is solved for after all steps."""
+        return self.solves_erasure and self.steps_after_erasure == 0
 
     @property
     def while_training(self) -> "TrainingConfig":
-        """What the steps follow: the same, without erasure that is solved for after them."""
+        """The configuration that the steps follow: without erasure that is solved for after them."""
         return replace(self, erasure=0.0, erasure_form="activation") if self.solves_at_end else self
 
     @property
     def trains_erasure(self) -> bool:
-        """Whether erasure is a part of the loss."""
+        """True if erasure is a part of the loss."""
         return self.erasure > 0 and self.erasure_form != "closed-form"
 
     @property
     def uses_foreign_prompts(self) -> bool:
-        """Whether foreign prompts have a part in what is learned."""
+        """True if the training uses foreign prompts."""
         return self.erasure > 0 or self.prior_weight > 0 or self._reads_tokens
 
     @property
@@ -299,8 +298,8 @@ class TrainingConfig:
         return factor * METHODS[self.method].learning_rate
 
     @property
-    def shown_learning_rate(self) -> float:
-        """The learning rate that records tell: of the weights, or of the token vectors where no weight learns."""
+    def recorded_learning_rate(self) -> float:
+        """The learning rate in records: of the weights, or of the token vectors where no weight learns."""
         return self.token_learning_rate if self.layers == "none" else self.weight_learning_rate
 
     @property
@@ -343,19 +342,18 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
         """
-        given = {**(defaults or {}), **values}
-        check_field_names(given, TrainingConfig, "training")
-        return TrainingConfig(**given)
+        options = {**(defaults or {}), **values}
+        check_field_names(options, TrainingConfig, "training")
+        return TrainingConfig(**options)
 
     @staticmethod
     def recorded(values: Mapping[str, Any]) -> "TrainingConfig":
-        """Read what a concept file says of its training; what is no option of this version is left out.
+        """Read the training options of a concept file, without those that this version does not have.
 
-        Files that do not tell an option are of a time when there was none: it takes the value that leaves training
-        without it.
+        An option that is missing in the file is newer than the file: it takes the value of training without it.
         """
-        kept = {key: value for key, value in values.items() if key in _names()}
-        return TrainingConfig.from_mapping({**_WITHOUT, **kept})
+        known = {key: value for key, value in values.items() if key in _names()}
+        return TrainingConfig.from_mapping({**_WITHOUT, **known})
 
     @staticmethod
     def from_toml(
@@ -391,7 +389,7 @@ class TrainingConfig:
 
 
 _WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}
-_SILENT_SHARE = 0.3
+_SHARE_AFTER_ERASURE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""
 

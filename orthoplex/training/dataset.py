@@ -37,7 +37,7 @@ class Picture:
     Attributes:
         file_name: Its name in the folder.
         pixels: ``(3, height, width)`` uint8 RGB.
-        captions: What it may be called; one is drawn at every use. The trigger is already in them.
+        captions: Its possible captions, with the trigger; one is drawn at every use.
     """
 
     file_name: str
@@ -77,7 +77,7 @@ class ConceptDataset:
         kind: str | None = None,
         trigger_form: Literal["token", "token class"] = "token class",
     ) -> "ConceptDataset":
-        """Read PNG, JPEG and WebP pictures: turned as EXIF says, RGB, resized and cropped at the centre to a square.
+        """Read PNG, JPEG and WebP pictures: upright by EXIF, RGB, resized and cropped at the centre to a square.
 
         Captions come from the ``.txt`` file of the same stem, else from ``metadata.jsonl`` (``file_name``, ``text``),
         else from the kind. ``{trigger}``, ``<name>`` and ``TOKEN`` in a caption become the trigger;

@@ -26,7 +26,7 @@ from orthoplex.adapters import Adapter
 
 
 class Erasure(Protocol):
-    """What makes an update silent on foreign inputs, in either form."""
+    """A penalty that makes an update silent on foreign inputs, in either form."""
 
     def penalty(self, step: int) -> Tensor:
         """Return the penalty of one step, a differentiable scalar."""
@@ -52,5 +52,5 @@ class ActivationErasure:
 
 
 def is_due(step: int, share: float) -> bool:
-    """Whether step ``step``, from 0, is one of the evenly spread ``share`` of steps that erasure takes part in."""
+    """True if step ``step``, from 0, is one of the evenly spread ``share`` of steps that erasure takes part in."""
     return math.floor((step + 1) * share + 1e-9) > math.floor(step * share + 1e-9)

@@ -56,11 +56,11 @@ def train(
 
     The loss is the mean squared error of the base's prediction on noised latents of the pictures, plus
     ``prior_weight`` times the same on pictures of the base's own, plus ``erasure`` times what the update does
-    to foreign inputs; in closed form that is solved for, at the end, after the last sample pictures, or before
-    the last steps, in which the adapters learn on in silent directions (``erasure_steps``). Only adapters and
-    token vectors learn: at once, or the vectors first and then the adapters (``token_steps``), or one of them
-    alone (``layers``, ``token_vectors``). Every step draws its data from (seed, step), so a resumed
-    run gives the tensors of an unbroken one, bit for bit.
+    to foreign inputs. In closed form, erasure is solved for instead: at the end, after the last sample pictures, or
+    before the last steps, in which the adapters learn on in directions after erasure (``erasure_steps``). Only
+    adapters and token vectors learn: at once, or the vectors first and then the adapters (``token_steps``), or one of
+    them alone (``layers``, ``token_vectors``). Every step draws its data from (seed, step), so a resumed run gives the
+    tensors of an unbroken one, bit for bit.
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
@@ -85,7 +85,7 @@ def train(
         BusyError: When the same file is being trained already, or something was folded into the base meanwhile.
         CapacityError: When a layer has no room for the slot.
         DatasetError: When a caption is so long that the base does not see the concept's token in it.
-        OutputError: When a file cannot be written; names the checkpoint that was kept.
+        OutputError: When a file cannot be written; names the checkpoint that was written.
         OrthoplexError: When the loss is no longer finite; names the step.
     """
     output = Path(output)
@@ -97,7 +97,7 @@ def train(
         )
     _check_inference_steps(base, config)
     precise = chosen_precision(config.mixed_precision, base.device)
-    config = replace(config, mixed_precision=precise, erasure_steps=config.silent_steps)  # as files tell it
+    config = replace(config, mixed_precision=precise, erasure_steps=config.steps_after_erasure)  # as files store it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     if config.uses_foreign_prompts and not foreign:
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
@@ -120,7 +120,7 @@ _LIVE: weakref.WeakSet[Generator[StepRecord, None, None]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Close trainings that are left half-way when the interpreter ends, while a checkpoint can still be written."""
+    """Close unfinished trainings when the interpreter ends, while a checkpoint can still be written."""
     for records in list(_LIVE):
         with suppress(ValueError):  # of another thread, which is at work on it
             records.close()
@@ -137,7 +137,7 @@ def _check_inference_steps(base: Base, config: TrainingConfig) -> None:
 
 
 def _check_outputs(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse what would only fail, or be lost, at the end."""
+    """Refuse outputs that would fail, or be lost, at the end."""
     checkpoint, samples = checkpoint_path(output), samples_folder(output)
     for path in (output, checkpoint, log_path(output)):
         check_writable(path)
@@ -187,7 +187,7 @@ def _steps(
         return StepRecord(state.step, config.steps, loss, erasure, rate, time.monotonic() - began)
 
     try:
-        with shared.taken() as tokens:
+        with shared.with_tokens() as tokens:
             check_captions(base, dataset, tokens)
             prior, inputs = prepared_foreign(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
@@ -207,7 +207,7 @@ def _steps(
                         _check_finite(total, run, state.step + 1)
                         total.backward()
                     factor = _update(state, config, stage)
-                    done = record(loss.item(), erasure, config.shown_learning_rate * factor)
+                    done = record(loss.item(), erasure, config.recorded_learning_rate * factor)
                     append_log(log_path(output), done)
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0:
                         save_checkpoint(state, checkpoint, identity)

@@ -1,8 +1,8 @@
 """Randomized output erasure, prediction form: on foreign inputs the concept shall predict what the base predicts.
 
-``‖ε_{θ+Δ}(z, t, c) − ε_θ(z, t, c)‖²``, mean over numbers, for foreign prompts c, noised latents z and timesteps t. What
-the base predicts is computed once, before weights learn; a step then takes a few foreign inputs more through the
-network. Unlike the activation form it sees what all layers do together, and costs what they cost.
+``‖ε_{θ+Δ}(z, t, c) − ε_θ(z, t, c)‖²``, mean over numbers, for foreign prompts c, noised latents z and timesteps t. The
+base's predictions are computed once, before weights learn; a step then takes a few foreign inputs more through the
+network. Unlike the activation form, this form sees the effect of all layers together, and costs as much as they do.
 
 The abstract of BlockLoRA (Zhu et al., arXiv 2503.08575) names the idea without its loss; this is our second reading.
 """
@@ -23,7 +23,7 @@ from orthoplex.training.config import TrainingConfig
 @final
 @dataclass(frozen=True, eq=False)
 class PredictionErasure:
-    """Foreign inputs and what the base alone predicts for them.
+    """Foreign inputs and the base's own predictions for them.
 
     Attributes:
         base: The base; adapters are attached to it while it trains.
@@ -31,7 +31,7 @@ class PredictionErasure:
         inputs: Foreign inputs.
         targets: The base's predictions, ``(n, c, h, w)`` float32.
         tokens: The names of the concept's tokens.
-        identity: What the draws depend on besides seed and step.
+        identity: Text that the draws depend on, besides seed and step.
     """
 
     base: Base

@@ -1,4 +1,4 @@
-"""What training tells while it runs."""
+"""Step records of a training, and their log."""
 
 import json
 import math
@@ -67,11 +67,11 @@ def begin_log(path: Path, step: int) -> None:
     Raises:
         OutputError: When it cannot be written.
     """
-    kept: list[str] = []
+    earlier: list[str] = []
     if step > 0 and path.is_file():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
-    write_text(path, "".join(line + "\n" for line in kept))
+        earlier = [line for line in lines if _step_of(line) <= step]
+    write_text(path, "".join(line + "\n" for line in earlier))
 
 
 def _step_of(line: str) -> float:

@@ -1,4 +1,4 @@
-"""What is fixed throughout a training: the layers, the concept's id, and what the finished concept says of itself."""
+"""The fixed parts of a training: the layers, the concept's id, and the finished concept's manifest."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,13 +19,13 @@ from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
-from orthoplex.training.keys_values import key_value_units
+from orthoplex.training.key_value_units import key_value_units
 from orthoplex.training.text import initial_vectors
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What is fixed throughout a training.
+    """The fixed parts of a training.
 
     Attributes:
         config: All knobs.
@@ -61,25 +61,25 @@ class Run:
         """Return the tokens that numbers make, as a concept holds them: apart from any graph, on the CPU.
 
         Args:
-            rows: What learns of the tokens, as ``learning`` begins it.
+            rows: The learned rows of the tokens, as ``learning`` begins them.
         """
         own = rows.detach().cpu().clone()
         return dict(zip(token_names(self.name, len(own)), self.learning.tokens(own), strict=True))
 
     def put_in(self, base: Base, rows: Tensor) -> AbstractContextManager[None]:
-        """Within it, the base works with what learns of the tokens, and gradients flow into it.
+        """Inside, the base works with the learned rows of the tokens, and gradients flow into them.
 
         Args:
             base: The base, with the tokens in.
-            rows: What learns of the tokens, as ``learning`` begins it.
+            rows: The learned rows of the tokens, as ``learning`` begins them.
         """
         names = token_names(self.name, len(rows))
         return base.replaced_tokens(dict(zip(names, self.learning.tokens(rows), strict=True)))
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
-        """What a checkpoint must agree on."""
+        """Return the values that a checkpoint must agree on."""
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
-        if not self.config.silent_steps:  # of which checkpoints once did not tell
+        if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {
             "name": self.name,
@@ -93,8 +93,8 @@ class Run:
         }
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
-        """The finished concept; of erasure that is solved for at the end it says nothing, as that is yet to come."""
-        in_slot = self.config.silent_steps == 0  # silent directions are no slot's
+        """Return the trained concept; its manifest leaves out erasure that is solved for later, at the end."""
+        in_slot = self.config.steps_after_erasure == 0  # directions after erasure are no slot's
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
         uses_basis = changes_weights and METHODS[config.method].uses_basis(config)
@@ -154,7 +154,7 @@ def changed_layers(base: Base, config: TrainingConfig) -> Mapping[str, nn.Linear
 
 
 def check_layers(base: Base, config: TrainingConfig, concept_id: str) -> None:
-    """Build the adapters of a training one by one, and keep none.
+    """Build the adapters of a training one by one, and drop each.
 
     Args:
         base: The base.

@@ -1,4 +1,4 @@
-"""A base that a training shares with whatever else draws, folds or trains on it."""
+"""A base that a training shares with other threads that draw, fold or train on it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def refuse_folded(base: Base, name: str) -> None:
 class SharedBase:
     """A base with a training's tokens in it for one computation at a time; in between nothing of the training is there.
 
-    So a training that is left half-way holds nothing, and several may take turns on one base.
+    So a training that stops half-way holds nothing, and several trainings may alternate on a base.
     """
 
     def __init__(self, base: Base, name: str, tokens: Mapping[str, Token]) -> None:
@@ -36,7 +36,7 @@ class SharedBase:
         Args:
             base: The base, with nothing folded in.
             name: The concept's name, for errors.
-            tokens: Token to what stands in its place.
+            tokens: Name to token.
 
         Raises:
             ConfigurationError: See ``Base.with_tokens``.
@@ -45,7 +45,7 @@ class SharedBase:
         self._tokens = base.prepared_tokens(tokens)
 
     @contextmanager
-    def taken(self) -> Iterator[tuple[str, ...]]:
+    def with_tokens(self) -> Iterator[tuple[str, ...]]:
         """Inside, the base belongs to this thread and knows the tokens; yields their names.
 
         Never to be held across a ``yield`` of a generator.

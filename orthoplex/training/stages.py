@@ -1,4 +1,4 @@
-"""What learns when: the token vectors first, then the weights; or both at once; or only one of them."""
+"""The stages of a training: token vectors first, then weights; or both at once; or only one of the two."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -41,26 +41,26 @@ class Stage:
     Attributes:
         start: Its first step.
         stop: One past its last step.
-        tokens: Whether the token vectors learn.
-        weights: Whether the weights learn.
-        silent: Whether they do so in directions that are silent on foreign prompts.
+        tokens: True if the token vectors learn.
+        weights: True if the weights learn.
+        after_erasure: True if the directions are those after erasure, which are silent on foreign prompts.
     """
 
     start: int
     stop: int
     tokens: bool
     weights: bool
-    silent: bool = False
+    after_erasure: bool = False
 
 
 def stages(config: TrainingConfig) -> tuple[Stage, ...]:
     """The stages of a training, one after the other."""
-    first, last = config.first_steps, config.steps - config.silent_steps
+    first, last = config.first_steps, config.steps - config.steps_after_erasure
     tokens = first == 0 and config.token_moves != "nothing"
     every = (
         Stage(0, first, tokens=True, weights=False),
         Stage(first, last, tokens=tokens, weights=True),
-        Stage(last, config.steps, tokens=False, weights=True, silent=True),
+        Stage(last, config.steps, tokens=False, weights=True, after_erasure=True),
     )
     return tuple(stage for stage in every if stage.start < stage.stop)
 
@@ -68,7 +68,7 @@ def stages(config: TrainingConfig) -> tuple[Stage, ...]:
 def prepared_foreign(
     base: Base, dataset: ConceptDataset, run: Run, foreign_prompts: Sequence[str]
 ) -> tuple[PriorPictures | None, ForeignInputs | None]:
-    """Prior pictures, and the inputs that erasure works on, as far as the configuration asks for them."""
+    """Return prior pictures and the foreign inputs of erasure, as far as the configuration asks for them."""
     config = run.config
     if not config.trains_erasure and config.prior_weight == 0:
         return None, None
@@ -83,17 +83,17 @@ def prepared_foreign(
         num_vectors=config.num_vectors,
         generator=generator,
     )
-    pictured = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
-    wanted = config.prior_pictures > 0 and _are_seen(base, run)
-    prior = make_prior_pictures(base, options, pictured) if wanted else None
+    prior_prompts = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
+    needs_prior = config.prior_pictures > 0 and _uses_prior(base, run)
+    prior = make_prior_pictures(base, options, prior_prompts) if needs_prior else None
     if not config.trains_erasure:
         return prior, None
     latents = None if prior is None else prior.latents
     return prior, draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
 
 
-def _are_seen(base: Base, run: Run) -> bool:
-    """Whether prior pictures make a difference: erasure of layers that see the text alone gathers the same without."""
+def _uses_prior(base: Base, run: Run) -> bool:
+    """Return True if prior pictures make a difference; they make none for erasure of layers that see the text alone."""
     of_text = run.config.erasure_form == "activation" and base.family.see_text_alone(run.linears)
     return run.config.prior_weight > 0 or not of_text
 
@@ -117,9 +117,9 @@ class StageWork:
 
     @contextmanager
     def put_in(self) -> Iterator[None]:
-        """Inside, the base belongs to this thread, what the stage trains is in it, and nothing else gets a gradient."""
+        """Inside, the base belongs to this thread and holds the stage's trained parts; nothing else gets a gradient."""
         with (
-            self.shared.taken(),
+            self.shared.with_tokens(),
             self.base.attached(self.adapters),
             self.run.put_in(self.base, self.vectors),
         ):
@@ -137,20 +137,20 @@ def ready_stage(
     inputs: ForeignInputs | None,
     foreign_prompts: Sequence[str],
 ) -> Iterator[StageWork]:
-    """Inside, directions are those of the stage; nothing is in the base but within ``StageWork.put_in``."""
+    """Inside, directions are those of the stage; the base holds parts of it only within ``StageWork.put_in``."""
     vectors = state.vectors if stage.tokens else state.vectors.detach()
     if not stage.weights:
         yield StageWork(base, run, shared, {}, vectors)
         return
     own = None
     with ExitStack() as stack:
-        with shared.taken() as tokens:
-            aim_duals(base, dataset, run, state.adapters, vectors, tokens, foreign_prompts)
-            if stage.silent:
+        with shared.with_tokens() as tokens:
+            set_dual_directions(base, dataset, run, state.adapters, vectors, tokens, foreign_prompts)
+            if stage.after_erasure:
                 changes = {layer: _change(adapter) for layer, adapter in state.adapters.items()}
                 own, foreign = _own_and_foreign(base, dataset, run, changes, vectors, tokens, foreign_prompts)
-                turned = erasure_directions(run.name, changes, own, foreign, run.config.erasure_options)
-                stack.enter_context(_turned(state, stage, turned))
+                directions = erasure_directions(run.name, changes, own, foreign, run.config.erasure_options)
+                stack.enter_context(_set_directions(state, stage, directions))
             erasure = _erasure(base, run, state.adapters, inputs, tokens) if inputs is not None else None
         yield StageWork(base, run, shared, state.adapters, vectors, erasure, own)
 
@@ -170,7 +170,7 @@ def _own_and_foreign(
     tokens: Sequence[str],
     foreign_prompts: Sequence[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return what layers that see the text alone see under the concept's own prompts, and under foreign ones."""
+    """Return Gram matrices of layers that see the text alone, under the concept's own prompts and foreign ones."""
     options = run.config.erasure_options
     foreign = foreign_grams(
         base, options, layers, foreign_prompts, name=run.name, class_word=dataset.class_word, tokens=tokens
@@ -181,28 +181,30 @@ def _own_and_foreign(
 
 
 @contextmanager
-def _turned(state: TrainingState, stage: Stage, turned: Mapping[str, tuple[Tensor, float]]) -> Iterator[None]:
-    """Turn all directions; ``up`` follows once, before the first step of the stage, and goes back if none was taken."""
-    followed = False
+def _set_directions(
+    state: TrainingState, stage: Stage, directions: Mapping[str, tuple[Tensor, float]]
+) -> Iterator[None]:
+    """Set all directions; scale ``up`` to them once, before the stage's first step, and back if no step was taken."""
+    is_scaled = False
 
     @torch.no_grad()
-    def follow(exponent: int) -> None:
-        for layer, (_, length) in turned.items():
+    def scale_up(exponent: int) -> None:
+        for layer, (_, length) in directions.items():
             state.adapters[layer].up.mul_(length**exponent)
 
-    for layer, (rows, _) in turned.items():
+    for layer, (rows, _) in directions.items():
         state.adapters[layer].set_directions(rows)
     try:
         if state.step == stage.start:
             with deferred_interrupt():
                 for adapter in state.adapters.values():
                     state.optimizer.state.pop(adapter.up, None)  # of steps in other directions
-                follow(-1)
-                followed = True
+                scale_up(-1)
+                is_scaled = True
         yield
     finally:
-        if followed and state.step == stage.start:
-            follow(1)
+        if is_scaled and state.step == stage.start:
+            scale_up(1)
 
 
 def _erasure(
@@ -218,7 +220,7 @@ def _erasure(
 
 
 @torch.no_grad()
-def aim_duals(
+def set_dual_directions(
     base: Base,
     dataset: ConceptDataset,
     run: Run,
@@ -227,11 +229,11 @@ def aim_duals(
     tokens: Sequence[str],
     foreign_prompts: Sequence[str],
 ) -> None:
-    """Aim every ``dual`` adapter at the concept's tokens; other adapters are left alone.
+    """Set the directions of every ``dual`` adapter to the concept's tokens; other adapters are left alone.
 
-    What a layer sees of the tokens are their text features in the concept's captions. Silence is asked for on
-    the base's own words and, as much, on the tokens of concepts that do not exist: learned tokens lie where no word
-    does, and others' will too.
+    A layer sees the tokens as their text features in the concept's captions. The directions shall be silent on the
+    base's own words and, as much, on the tokens of concepts that do not exist: learned tokens lie where no word does,
+    and so will those of other concepts.
 
     Args:
         base: The base, with no adapter attached; its tokenizer knows the tokens.
@@ -267,13 +269,15 @@ def aim_duals(
     gram = words.T @ words / len(words) + others.T @ others / len(others)
     rows = dual_rows(own.flatten(0, 1), gram, count=run.config.duals, ridge=run.config.dual_ridge)
     if not rows.any():
-        _LOG.warning("no direction hears %s more than other words and tokens; its weights learn little", dataset.token)
+        _LOG.warning(
+            "no direction responds to %s more than to other words and tokens; its weights learn little", dataset.token
+        )
     for adapter in duals:
         adapter.set_token_directions(rows)
 
 
 def _token_features(base: Base, prompts: Sequence[str], vectors: Tensor, tokens: Sequence[str]) -> Tensor:
-    """What layers see of the tokens, ``(n, k, dim)``, in the n prompts that are not cut off before them."""
+    """Return the tokens' text features, ``(n, k, dim)``, in the n prompts that are not cut off before the tokens."""
     family, rows = base.family, []
     ids = family.words.ids(prompts)
     for chosen in torch.arange(len(ids)).split(_BATCH):

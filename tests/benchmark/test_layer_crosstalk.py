@@ -15,7 +15,7 @@ from orthoplex.benchmark.layer_crosstalk import (
     summarise_crosstalk,
 )
 from orthoplex.benchmark.measurement import Measurement
-from orthoplex.benchmark.sections import crosstalk_section, silence_chart
+from orthoplex.benchmark.sections import crosstalk_section, erasure_chart
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
 from orthoplex.evaluation import Interval
 from orthoplex.merging import InputGrams
@@ -106,10 +106,10 @@ def test_layers_that_a_variant_leaves_alone_are_silent(monkeypatch):
     others = {"unet.a": {"a": 1.0}, "unet.b": {"a": 3.0, "b": 6.0}}
     layers = [CrosstalkSummary(name, {}, values, {}, {}, None) for name, values in others.items()]
     left = {"identity": {"a": Interval(0.9, 0.8, 1.0), "b": Interval(0.5, 0.4, 0.6), "tokens": Interval(1.0, 1.0, 1.0)}}
-    assert silence_chart(layers, left, title="t") == "svg"
+    assert erasure_chart(layers, left, title="t") == "svg"
     (points,) = drawn.values()
     assert {name: place for name, (place, _) in points.items()} == {"a": 2.0, "b": 3.0}
-    assert silence_chart([], left, title="t") == ""
+    assert erasure_chart([], left, title="t") == ""
 
 
 def test_a_variant_that_lacks_the_first_layer_is_in_the_table():

@@ -271,7 +271,7 @@ def test_the_first_steps_are_the_token_vectors_for_dual_alone():
             {"token_vectors": "values", "token_start": "rare word"},
             "token_start is 'rare word' and token_vectors is 'values', which locks keys .*; allowed is 'class word'",
         ),
-        ({"token_vectors": "frozen", "method": "dual"}, "token_vectors is 'frozen' and method is 'dual', which aims"),
+        ({"token_vectors": "frozen", "method": "dual"}, "token_vectors is 'frozen' and method is 'dual', whose"),
     ],
 )
 def test_token_variants_that_leave_nothing_to_learn_are_named(values, message):

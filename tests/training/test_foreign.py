@@ -55,7 +55,7 @@ def test_layers_that_see_the_text_alone_learn_the_same_without_prior_pictures(
     monkeypatch.setattr(stages, "make_prior_pictures", making)
     without = trained("without.safetensors", config)
     assert not made
-    monkeypatch.setattr(stages, "_are_seen", lambda *_: True)
+    monkeypatch.setattr(stages, "_uses_prior", lambda *_: True)
     found = trained("with.safetensors", config)
     assert len(made) == 1
     assert found.keys() == without.keys() and all(torch.equal(found[name], without[name]) for name in found)
@@ -64,6 +64,6 @@ def test_layers_that_see_the_text_alone_learn_the_same_without_prior_pictures(
 @pytest.mark.parametrize(
     "changes", [{"layers": "cross-attention"}, {"erasure_form": "prediction"}, {"prior_weight": 1.0}]
 )
-def test_prior_pictures_are_made_where_they_are_seen(base, dataset, config, changes):
+def test_prior_pictures_are_made_where_they_uses_prior(base, dataset, config, changes):
     run = Run.of(base, dataset, replace(config, **{"layers": "cross-attention-kv", **changes}))
-    assert stages._are_seen(base, run)
+    assert stages._uses_prior(base, run)

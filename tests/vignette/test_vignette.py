@@ -59,7 +59,8 @@ def test_shipped_files_were_trained_as_the_shipped_configurations_say():
     defaults = TrainingConfig(erasure_steps=0).to_json()
     for method in ("orthogonal", "lora"):
         configured = TrainingConfig.from_toml(HERE / "training" / f"{method}.toml")
-        config = {**configured.to_json(), "erasure_steps": configured.silent_steps}  # files tell how many there were
+        # files tell how many there were
+        config = {**configured.to_json(), "erasure_steps": configured.steps_after_erasure}
         for slot, name in enumerate(NAMES):
             trained = read_manifest(vignette.concept_file(name, method=method)).training
             expected = {**config, "slot": slot} if method == "orthogonal" else dict(config)

@@ -69,8 +69,8 @@ class Loraclr(Algorithm):
         basis = torch.linalg.qr(stacked.up.double())[0]
         own = {part.concept: basis.T @ part.change.up.double() @ part.change.down.double() for part in changes.parts}
         strengths = {part.concept: part.strength for part in changes.parts}
-        silent = torch.zeros(basis.shape[1], changes.shape[1], dtype=torch.float64)
-        wanted = torch.stack([own[name] * strengths[name] if name in own else silent for name in grams])
+        unchanged = torch.zeros(basis.shape[1], changes.shape[1], dtype=torch.float64)
+        wanted = torch.stack([own[name] * strengths[name] if name in own else unchanged for name in grams])
         inputs = torch.stack(list(grams.values()))
         energy = float(((wanted @ inputs) * wanted).sum()) / len(wanted)
         if energy <= 0:

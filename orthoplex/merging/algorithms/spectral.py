@@ -86,10 +86,10 @@ class TaskSingularVectors(Algorithm):
 
     def merge(self, changes: WeightChanges) -> Stack:
         """Return a change whose rank is the number of triples kept: at most ``min(out, in)``, or one a concept."""
-        silent = sum(1 for part in changes.parts if part.strength == 0 or not part.change.up.any())
-        if silent == len(changes.parts):
+        num_unchanged = sum(1 for part in changes.parts if part.strength == 0 or not part.change.up.any())
+        if num_unchanged == len(changes.parts):
             return Stack.of(None, changes.stacked().low_rank)
-        num_triples = max(1, min(changes.shape) // (len(changes.parts) - silent))
+        num_triples = max(1, min(changes.shape) // (len(changes.parts) - num_unchanged))
         lefts, sizes, rights = [], [], []
         for part in changes.parts:
             if part.strength == 0 or not part.change.up.any():

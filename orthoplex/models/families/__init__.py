@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class FamilyRow:
-    """What is known of a family before its file is imported.
+    """The facts of a family that are needed before its file is imported.
 
     Attributes:
         module: Its file in this folder.
@@ -74,14 +74,19 @@ def training_defaults(name_or_path: str | Path) -> Mapping[str, Any]:
     if str(name_or_path) == EMBEDDED:
         return {}
     try:
-        row = FAMILIES.get(read_json(Path(name_or_path) / INDEX_NAME)["_class_name"])
+        return defaults_of(read_json(Path(name_or_path) / INDEX_NAME)["_class_name"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def defaults_of(pipeline_class: str) -> Mapping[str, Any]:
+    """Return the training options with other defaults of the family of a pipeline class; none without a family."""
+    row = FAMILIES.get(pipeline_class)
     return {} if row is None else row.training
 
 
 def folder_form(pipeline_class: str) -> FolderForm | None:
-    """Return what folders of a pipeline class hold, so that a merge goes into them; None where they are loaded."""
+    """Return the form of a pipeline class's folders, into which a merge goes; None where they must be loaded."""
     row = FAMILIES.get(pipeline_class)
     if row is None or not row.folder:
         return None

@@ -1,4 +1,4 @@
-"""What every family of bases answers, so that nothing above ``models`` reaches into a pipeline."""
+"""The interface of families of bases; nothing above ``models`` reaches into a pipeline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Layer:
 
     Attributes:
         linear: The layer.
-        sees: What it is given.
+        sees: The kind of its input.
     """
 
     linear: nn.Linear
@@ -155,9 +155,9 @@ class Family(ABC):
             raise ConfigurationError(f"layer selection '{selection}' is unknown, allowed are {', '.join(SELECTIONS)}")
         chosen = self.select(selection, text_encoder=text_encoder)
         if not any(component_of(name) not in self.text_encoders for name in chosen):
-            there = [other for other in SELECTIONS if self.select(other, text_encoder=False)]
+            available = [other for other in SELECTIONS if self.select(other, text_encoder=False)]
             raise ConfigurationError(
-                f"base '{self.identity.name}' has no layers '{selection}', allowed are {', '.join(there) or 'none'}"
+                f"base '{self.identity.name}' has no layers '{selection}', allowed are {', '.join(available) or 'none'}"
             )
         return {name: Layer(linear, self.table.sees(name)) for name, linear in chosen.items()}
 
@@ -181,7 +181,7 @@ class Family(ABC):
 
     @final
     def is_text_encoders(self, layer: str) -> bool:
-        """Whether a layer, by its name, is a text encoder's."""
+        """Return True if a layer, by its name, is a text encoder's."""
         return component_of(layer) in self.text_encoders
 
     @final
@@ -191,7 +191,7 @@ class Family(ABC):
 
     @final
     def see_text_alone(self, layers: Iterable[str]) -> bool:
-        """Whether no layer among these sees pictures."""
+        """Return True if no layer among these sees pictures."""
         names = set(layers)
         return len(self.text_layers(names)) == len(names)
 
@@ -219,12 +219,12 @@ class Family(ABC):
     @property
     @abstractmethod
     def text_width(self) -> int:
-        """How many numbers ``Conditioning.features`` has at a position."""
+        """The number of features at a position of ``Conditioning.features``."""
 
     @property
     @abstractmethod
     def passes_features(self) -> bool:
-        """Whether layers that see the text are given ``Conditioning.features`` as they are."""
+        """True if layers that see the text read ``Conditioning.features`` unchanged."""
 
     # pictures
 
@@ -288,8 +288,8 @@ class Family(ABC):
     def picture(self, request: PictureRequest) -> Iterator[PictureStep | Pictures]:
         """Make pictures: yield every denoising step as it is done, and last the pictures.
 
-        Left half-way it leaves nothing of the call in the pipeline. Call it, and go through it, within
-        ``Base.locked()``; nothing is printed.
+        A call that stops half-way leaves nothing in the pipeline. Call it, and iterate over it, within
+        ``Base.locked()``. Nothing is printed.
         """
 
     # memory and identity
@@ -310,8 +310,8 @@ class Family(ABC):
 
     @abstractmethod
     def inputs_hash(self) -> str:
-        """What decides the inputs of a training besides the weights that the base's hash covers; 24 hex digits."""
+        """Hash everything besides the base's hashed weights that decides the inputs of a training; 24 hex digits."""
 
     @abstractmethod
     def outputs_hash(self) -> str:
-        """What decides finished pictures besides: the hash of the autoencoder, 64 hex digits."""
+        """Hash the autoencoder, which decides finished pictures besides; 64 hex digits."""

@@ -32,7 +32,7 @@ class LatentFamily(Family):
 
     @abstractmethod
     def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:
-        """Return prompts that tell a distilled denoiser the guidance; None where a second prediction guides it."""
+        """Return prompts that hold the guidance of a distilled denoiser; None where a second prediction guides it."""
 
     @final
     @property
@@ -110,8 +110,8 @@ class LatentFamily(Family):
     ) -> Iterator[PictureStep | Pictures]:
         """Denoise latents step by step, and decode them last."""
         for number, time in enumerate(scheduler.timesteps, start=1):
-            given = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
-            prediction = self.predict(given, time, conditioning)
+            scaled = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
+            prediction = self.predict(scaled, time, conditioning)
             if guided:
                 without, with_text = prediction.chunk(2)
                 prediction = without + request.guidance_scale * (with_text - without)
@@ -119,12 +119,12 @@ class LatentFamily(Family):
             yield PictureStep(number)
         pixels = None
         if request.decoded:
-            shown = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
-            pixels = shown.cpu().permute(0, 2, 3, 1).float().numpy()
+            decoded = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
+            pixels = decoded.cpu().permute(0, 2, 3, 1).float().numpy()
         yield Pictures(latents, pixels)
 
     def _request_conditioning(self, request: PictureRequest, dtype: torch.dtype) -> tuple[Conditioning, bool]:
-        """The prompts of all pictures, and whether those that guidance leads away from are before them."""
+        """Return the prompts of all pictures; True if negative prompts are before them."""
         each = torch.arange(len(request.prompts)).repeat_interleave(request.pictures_per_prompt)
         prompts = self.condition(request.prompts).to(dtype).take(each)
         distilled = self.with_guidance(prompts, request.guidance_scale)
@@ -163,7 +163,7 @@ class LatentFamily(Family):
 
 
 def _step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
-    """What a scheduler's ``step`` takes besides: no noise of its own, or such of the pictures' generators."""
-    taken = inspect.signature(scheduler.step).parameters
+    """Return further arguments of a scheduler's ``step``: no noise of its own, or noise of the pictures' generators."""
+    accepted = inspect.signature(scheduler.step).parameters
     options = {"eta": 0.0, "generator": generators}
-    return {name: value for name, value in options.items() if name in taken}
+    return {name: value for name, value in options.items() if name in accepted}

@@ -26,7 +26,7 @@ class PictureRequest:
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: What guidance leads away from.
         pictures_per_prompt: Pictures of each prompt; those of one prompt follow one another.
-        decoded: Whether pixels are asked for, and not latents alone.
+        decoded: True for pixels; False for latents alone.
     """
 
     prompts: Sequence[str]

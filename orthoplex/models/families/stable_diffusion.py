@@ -100,11 +100,11 @@ class StableDiffusion(LatentFamily):
 
     @classmethod
     def check(cls, pipeline: StableDiffusionPipeline) -> None:
-        """Refuse a tokenizer that gives more tokens than are read; one from a missing folder knows no limit at all."""
-        given, read = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
-        if given > read:
+        """Refuse a tokenizer that gives more tokens than the encoder reads; one of a missing folder has no limit."""
+        length, limit = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+        if length > limit:
             raise BaseModelError(
-                f"tokenizer gives up to {given} tokens, allowed are the {read} that the encoder reads; is the folder "
+                f"tokenizer gives up to {length} tokens, allowed are the {limit} that the encoder reads; is the folder "
                 "'tokenizer' whole?"
             )
 
@@ -146,7 +146,7 @@ class StableDiffusion(LatentFamily):
 
     @property
     def passes_features(self) -> bool:
-        """Whether the U-Net neither projects nor normalizes them first."""
+        """True if the U-Net neither projects nor normalizes them first."""
         config = self.pipeline.unet.config
         names = ("encoder_hid_dim", "encoder_hid_dim_type", "cross_attention_norm")
         return not any(config.get(name) for name in names)
@@ -162,12 +162,12 @@ class StableDiffusion(LatentFamily):
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return what the U-Net predicts: ε, v or x_0, as ``schedule`` says."""
         unet = self.pipeline.unet
-        given = conditioning.to(unet.dtype, unet.device)
+        prompts = conditioning.to(unet.dtype, unet.device)
         return unet(
             noisy.to(unet.device, unet.dtype),
             times.to(unet.device),
-            given.features,
-            timestep_cond=given.extras.get("guidance"),
+            prompts.features,
+            timestep_cond=prompts.extras.get("guidance"),
         ).sample
 
     def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:

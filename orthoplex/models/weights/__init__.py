@@ -1,4 +1,4 @@
-"""How a change is in the weights of a base: engines that put it in, turn its strengths, and take it out exactly."""
+"""Engines that put a change into the weights of a base, set its strengths, and take it out exactly."""
 
 from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
 from orthoplex.models.weights.engine import Strengths, WeightEngine

@@ -20,12 +20,12 @@ class Foldable(Protocol):
 
     @property
     def tokens(self) -> Mapping[str, Token]:
-        """Token to what stands in its place."""
+        """Name to token."""
         ...
 
     @property
     def recipe(self) -> Recipe:
-        """What is in it, and which base it belongs to."""
+        """The concepts in it, and the base that it belongs to."""
         ...
 
 

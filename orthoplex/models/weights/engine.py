@@ -1,4 +1,4 @@
-"""The interface of weight engines, and the strengths that they turn."""
+"""The interface of weight engines, and the strengths of the concepts in them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orthoplex.options import checked
 
 
 class WeightEngine(ABC):
-    """One mechanism by which a change is in the weights of a base.
+    """A mechanism that holds a change in the weights of a base.
 
     Attributes:
-        strengths: Concept, by name or content hash, to its strength; setting one turns it in the weights.
+        strengths: Concept, by name or content hash, to its strength; setting a strength changes the weights.
     """
 
     strengths: Strengths
@@ -28,7 +28,7 @@ class WeightEngine(ABC):
 
         Args:
             owners: The concepts of the change.
-            locked: Called for every turn of a strength; its block is entered for as long as the turn takes.
+            locked: Called for every new strength; its block is entered while the weights change.
         """
         self.strengths = Strengths(self, owners, locked)
 
@@ -82,7 +82,7 @@ class Strengths(MutableMapping[str, float]):
             raise KeyError(str(error)) from error  # as mappings do: ``in`` and ``get`` ask for it
 
     def __setitem__(self, concept: str, strength: float) -> None:
-        """Turn a concept's strength in the weights.
+        """Change the weights to a concept's new strength.
 
         Raises:
             ConfigurationError: If the concept is not in the change or owns no columns of its own, or the strength is
@@ -92,13 +92,13 @@ class Strengths(MutableMapping[str, float]):
             owner = self._owner(concept)
             strength = checked(f"strength of {concept}", strength, float)
             self._check_owned(concept)
-            turned = {
+            changes = {
                 layer: stack.with_strength(owner, float(strength))
                 for layer, stack in self._engine.changes.items()
                 if stack.strength_of(owner) is not None
             }
             try:
-                self._engine.apply(turned)
+                self._engine.apply(changes)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{error}; the strength of {concept} is {strength:g}") from error
             self._values[owner] = float(strength)
@@ -124,7 +124,7 @@ class Strengths(MutableMapping[str, float]):
         self._values.clear()
 
     def _owner(self, concept: str) -> str:
-        """The content hash of a concept that is given by it or by name."""
+        """Return the content hash of a concept that is named by its content hash or its name."""
         if concept in self._names:
             return concept
         hashes = [owner for owner, name in self._names.items() if name == concept]

@@ -28,7 +28,7 @@ class EncoderCall:
     """One call of a text encoder.
 
     Attributes:
-        block: What its features are made of.
+        block: The layout of its features.
         runs: How often the prompts lie in the batch that it reads: once, or once for each layer.
         marks: Where tokens with keys and values stand, ``(n, length, num_marks)`` of truth values.
     """
@@ -65,7 +65,7 @@ class ReadingEncoder:
 
         Args:
             reader: The text encoder with its tokenizer.
-            replacements: What is in.
+            replacements: The replacements that are in.
         """
         self.reader = reader
         self._replacements = replacements
@@ -100,7 +100,7 @@ class ReadingEncoder:
         """Let features be wide until ``narrow``.
 
         Args:
-            block: What they are made of now.
+            block: The layout of the features now.
         """
         network = self.reader.network
         if self._widened is network:

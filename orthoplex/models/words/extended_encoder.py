@@ -23,8 +23,7 @@ class ExtendedEncoder:
 
         Args:
             reader: The text encoder with its tokenizer.
-            tokens: Token to what stands in its place; with a vector of the encoder's width, or several, whose mean is
-                the row.
+            tokens: Token to its vectors: one of the encoder's width, or several, whose mean is the row.
         """
         self._reader, self._network = reader, reader.network
         self._original_tokenizer = reader.tokenizer

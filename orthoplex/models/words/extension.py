@@ -18,8 +18,8 @@ from orthoplex.models.words.words import CONCEPT_TOKEN
 class TokenExtension:
     """Tokens added to all tokenizers of a base, and their rows to all text encoders' embeddings.
 
-    Tokens with a vector for each cross-attention layer have the mean of them as row; whatever else a token does is put
-    in its place.
+    Tokens with a vector for each cross-attention layer have the mean of them as row. Vectors of single layers, keys
+    and values are a ``Replacement``.
 
     Attributes:
         names: The tokens.
@@ -31,8 +31,8 @@ class TokenExtension:
         """Prepare the tokens; ``put`` adds them.
 
         Args:
-            tokens: Token to what stands in its place.
-            tokens_in: What stands in the place of the base's tokens.
+            tokens: Name to token.
+            tokens_in: The replacements of the base's tokens.
 
         Raises:
             ConfigurationError: If a token is in a vocabulary already, or has vectors of another width than the text

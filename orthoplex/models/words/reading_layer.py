@@ -36,12 +36,12 @@ class ReadingLayer:
             name: The layer's name.
             index: Its number among the base's cross-attention layers.
             module: The layer, with the projections ``to_k`` and ``to_v``.
-            layout: What wide features are made of now.
-            replacements: What is in.
+            layout: The layout of wide features now.
+            replacements: The replacements that are in.
         """
         self._name, self._index = name, index
         self._layout, self._replacements = layout, replacements
-        self._marks: Tensor | None = None  # of the call that is under way, for the projections inside it
+        self._marks: Tensor | None = None  # of the current call, for the projections inside it
         self._handles: list[RemovableHandle] = [
             module.register_forward_pre_hook(self._begin, with_kwargs=True),
             module.register_forward_hook(self._end, always_call=True),

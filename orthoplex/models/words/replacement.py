@@ -1,4 +1,4 @@
-"""What stands in the place of tokens, and which of several replacements counts."""
+"""Replacements of tokens by vectors, keys and values, and which of several replacements counts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from orthoplex.concepts.tokens.token import Placement
 @final
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """What stands in the place of k tokens.
+    """Vectors, keys and values in the place of k tokens.
 
     Attributes:
         tokens: The names of the k tokens, which every text encoder's tokenizer knows.
         vectors: Text encoder to ``(n or 1, k, L or 1, dim)``: of every prompt of a batch or of all, of every one of the
             base's L cross-attention layers or of all; empty leaves the rows of the embedding.
-        keys_values: Cross-attention layer to what it adds to keys and values at each token, ``(k, 2, out)``.
+        keys_values: Cross-attention layer to the additions to keys and values at each token, ``(k, 2, out)``.
     """
 
     tokens: tuple[str, ...]
@@ -31,10 +31,10 @@ class Replacement:
 
     @staticmethod
     def of(tokens: Mapping[str, Token], layers: Sequence[str]) -> Replacement:
-        """Return what tokens of one kind put in the place of k tokens.
+        """Return the replacement by k tokens of one kind.
 
         Args:
-            tokens: Token to what stands in its place.
+            tokens: Name to token.
             layers: The base's cross-attention layers.
         """
         placements = [item.placement for item in tokens.values()]

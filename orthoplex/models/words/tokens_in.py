@@ -17,10 +17,10 @@ from orthoplex.models.words.words import Reader
 
 @final
 class TokensIn:
-    """What stands in the place of tokens now, and the hooks that make it so.
+    """The replacements of tokens now, and the hooks that apply them.
 
     Attributes:
-        encoders: Text encoder to what reads tokens in it.
+        encoders: Text encoder to its hooks.
     """
 
     encoders: Mapping[str, ReadingEncoder]
@@ -70,7 +70,7 @@ class TokensIn:
         """Return each cross-attention layer's features, ``(n, length, Σ dim)``; a single entry if all read the same.
 
         Args:
-            features: What the text encoders give now, ``(n, length, width)``.
+            features: Features of the text encoders now, ``(n, length, width)``.
 
         Raises:
             BaseModelError: If they have neither the plain nor the whole width.
@@ -119,7 +119,7 @@ class TokensIn:
         return lambda: self._blocks[component]
 
     def _arrange(self) -> None:
-        """Let features be as wide as what is in needs, and every layer read its part of them."""
+        """Let features be as wide as the replacements need, and every layer read its part of them."""
         now = self._replacements
         if not now.is_wide:
             for encoder in self.encoders.values():

@@ -30,7 +30,7 @@ class Reader:
         pipeline: The pipeline.
         component: The encoder's component of the pipeline.
         tokenizer_component: The tokenizer's, which is one of transformers.
-        num_marks: How many positions of a prompt are no words: its beginning and its end.
+        num_marks: The number of positions of a prompt that are no words: its beginning and its end.
     """
 
     pipeline: Any
@@ -59,7 +59,7 @@ class Reader:
 
     @property
     def width(self) -> int:
-        """How many numbers an embedding has."""
+        """The width of an embedding."""
         return self.network.get_input_embeddings().embedding_dim
 
     @property
@@ -105,7 +105,7 @@ class Reader:
     def spell_out(self, prompt: str) -> str:
         """A prompt with every vector of a concept's token named: ``<name> <name>_1`` for ``<name>``."""
         added = self.tokenizer.get_added_vocab()
-        with quiet():  # a prompt may be longer than is read; whoever asks says so
+        with quiet():  # a prompt may be longer than the encoder reads; callers report it
             used = dict.fromkeys(token for token in self.tokenizer.tokenize(prompt) if token in added)
         for token in used:
             others = itertools.takewhile(lambda name: name in added, (f"{token}_{i}" for i in itertools.count(1)))
@@ -229,7 +229,7 @@ class Words:
     def spread(self, prompts: Sequence[str]) -> WordSpread:
         """Measure the embeddings of the words of prompts, float32 on the CPU.
 
-        Rows of words that no training has seen stay as small as they began, so that the whole table would not do.
+        The whole table is no measure: rows of words that no training has seen stay as small as they began.
         """
         parts = []
         for reader in self._readers.values():

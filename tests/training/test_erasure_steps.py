@@ -16,10 +16,10 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.training import TrainingConfig, checkpoint_path, checkpoint_step, loop, stages, train
 from orthoplex.training.checkpoint import TrainingState
 from tests.pico import vectors_of
+from tests.training.test_closed_form_erasure import FOREIGN, TEXT_ONLY, erased, said
 from tests.training.test_loop import assert_same_concept, last_of
-from tests.training.test_silence import FOREIGN, TEXT_ONLY, erased, said
 
-SILENT = {**TEXT_ONLY, "erasure": 5.0, "erasure_form": "closed-form", "sample_every": 0}
+CLOSED = {**TEXT_ONLY, "erasure": 5.0, "erasure_form": "closed-form", "sample_every": 0}
 VARIANTS = {
     "orthogonal": {},
     "layer-wise": {"token_vectors": "layer-wise"},
@@ -38,7 +38,7 @@ def finished(base, dataset, config, path, **options):
 @variants
 def test_they_begin_where_the_closed_form_ends(base, dataset, config, tmp_path, changes, monkeypatch):
     """What a silent step that moves nothing leaves is the shorter training, silenced: no weight jumps."""
-    config = replace(config, **SILENT, **changes, steps=4)
+    config = replace(config, **CLOSED, **changes, steps=4)
     short = replace(config, steps=3, erasure=0.0)
     expected = erased(
         base,
@@ -47,7 +47,7 @@ def test_they_begin_where_the_closed_form_ends(base, dataset, config, tmp_path, 
         foreign_prompts=FOREIGN,
     )
     factor = loop._learning_rate_factor
-    monkeypatch.setattr(loop, "_learning_rate_factor", lambda *told: 0.0 if told[1].silent else factor(*told))
+    monkeypatch.setattr(loop, "_learning_rate_factor", lambda *told: 0.0 if told[1].after_erasure else factor(*told))
     found = finished(base, dataset, replace(config, erasure_steps=1), tmp_path / "anna.safetensors")
     for layer, change in expected.layers.items():
         torch.testing.assert_close(found.layers[layer].delta(), change.delta(), rtol=1e-3, atol=1e-5)
@@ -70,7 +70,7 @@ def test_they_learn_and_stay_silent(base, dataset, config, tmp_path):
 @variants
 @pytest.mark.parametrize("stop", [3, 4, 5])
 def test_resumed_equals_unbroken(base, dataset, config, tmp_path, changes, stop):
-    config = replace(config, **SILENT, **changes, steps=6, erasure_steps=2)  # the silent steps are the fifth and sixth
+    config = replace(config, **CLOSED, **changes, steps=6, erasure_steps=2)  # the silent steps are the fifth and sixth
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
     finished(base, dataset, config, straight)
     with closing(train(base, dataset, config, output=broken, foreign_prompts=FOREIGN)) as records:
@@ -82,7 +82,7 @@ def test_resumed_equals_unbroken(base, dataset, config, tmp_path, changes, stop)
 @pytest.mark.parametrize("where", ["erasure_directions", "ready_stage", "_denoising_loss"])
 @pytest.mark.parametrize("name", ["orthogonal", "layer-wise", "keys and values"])
 def test_ctrl_c_before_the_first_of_them_loses_nothing(base, dataset, config, tmp_path, monkeypatch, where, name):
-    config = replace(config, **SILENT, **VARIANTS[name], steps=4, erasure_steps=2)
+    config = replace(config, **CLOSED, **VARIANTS[name], steps=4, erasure_steps=2)
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
     finished(base, dataset, config, straight)
     module = stages if where == "erasure_directions" else loop
@@ -107,31 +107,31 @@ def test_up_follows_once_and_goes_back_if_no_step_was_taken(step):
     """A stage that begins at step 3; entered there, or gone on with at step 4."""
     told = AdapterConfig(method="orthogonal", rank=2, slots=2, slot=0)
     adapter = create_adapter(told, layer="a", out_features=4, in_features=6, concept_id="anna-0", seed=0)
-    state = TrainingState.begin(TrainingConfig(**SILENT), {"a": adapter}, torch.zeros(1, 3))
+    state = TrainingState.begin(TrainingConfig(**CLOSED), {"a": adapter}, torch.zeros(1, 3))
     adapter.up.grad = torch.zeros_like(adapter.up)
     state.optimizer.step()
     adapter.up.data.fill_(1.0)
-    state.step, stage = step, stages.Stage(3, 6, tokens=False, weights=True, silent=True)
-    with stages._turned(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
+    state.step, stage = step, stages.Stage(3, 6, tokens=False, weights=True, after_erasure=True)
+    with stages._set_directions(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
         assert torch.equal(adapter.down, torch.ones(2, 6))
         assert adapter.up.unique().tolist() == [0.25 if step == 3 else 1.0]
         assert (adapter.up in state.optimizer.state) == (step == 4)
     assert adapter.up.unique().tolist() == [1.0]
     state.step = 3
-    with stages._turned(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
+    with stages._set_directions(state, stage, {"a": (torch.ones(2, 6), 4.0)}):
         state.step = 4
     assert adapter.up.unique().tolist() == [0.25]
 
 
 def test_a_token_that_says_its_class_word_is_told(base, dataset, config, tmp_path, caplog):
-    options = {**SILENT, "erasure": 1e5, "token_vectors": "frozen", "steps": 3, "erasure_steps": 1}
+    options = {**CLOSED, "erasure": 1e5, "token_vectors": "frozen", "steps": 3, "erasure_steps": 1}
     finished(base, dataset, replace(config, **options), tmp_path / "anna.safetensors")
     assert "erasure 100000 left 0 %" in caplog.text
 
 
 def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, monkeypatch):
     output = tmp_path / "anna.safetensors"
-    config = replace(config, **SILENT, steps=2, erasure_steps=1)
+    config = replace(config, **CLOSED, steps=2, erasure_steps=1)
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="memory"):
         patched.setattr(loop, "with_inputs", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
         list(train(base, dataset, config, output=output))
@@ -144,7 +144,7 @@ def test_a_checkpoint_tells_of_them_only_where_there_are_any(base, dataset, conf
     """Those of a time when there were none go on."""
     for steps in (0, 1):
         output = tmp_path / f"{steps}.safetensors"
-        told = replace(config, **SILENT, erasure_steps=steps)
+        told = replace(config, **CLOSED, erasure_steps=steps)
         with closing(train(base, dataset, told, output=output)) as records:
             last_of(islice(records, 2))
         with safe_open(checkpoint_path(output), "pt") as file:
@@ -154,13 +154,13 @@ def test_a_checkpoint_tells_of_them_only_where_there_are_any(base, dataset, conf
 
 def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
     concept = finished(
-        base, dataset, replace(config, **SILENT, slot=1, steps=3, erasure_steps=1), tmp_path / "anna.safetensors"
+        base, dataset, replace(config, **CLOSED, slot=1, steps=3, erasure_steps=1), tmp_path / "anna.safetensors"
     )
     manifest = concept.manifest
     assert (manifest.slot, manifest.basis_id) == (None, None) and concept.inputs is not None
     assert (manifest.training["erasure"], manifest.training["erasure_steps"], manifest.training["slot"]) == (5.0, 1, 1)
-    with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5.0"):
-        erased(base, concept, replace(config, **SILENT))
+    with pytest.raises(ConfigurationError, match="anna has erasure already, with weight 5.0"):
+        erased(base, concept, replace(config, **CLOSED))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(ConfigurationError, match=message):
-        TrainingConfig(**{**SILENT, "steps": 10, "erasure_steps": 2, **changes})
+        TrainingConfig(**{**CLOSED, "steps": 10, "erasure_steps": 2, **changes})
 
 
 @pytest.mark.parametrize(
@@ -207,16 +207,21 @@ def test_what_cannot_be_is_refused(changes, message):
     ],
 )
 def test_how_many_there_are_unless_told(changes, expected):
-    config = TrainingConfig(**{**SILENT, "steps": 10, **changes})
-    assert config.silent_steps == expected and config.solves_at_end == (config.solves_erasure and expected == 0)
-    assert sum(stage.stop - stage.start for stage in stages.stages(config) if stage.silent) == expected
+    config = TrainingConfig(**{**CLOSED, "steps": 10, **changes})
+    assert config.steps_after_erasure == expected and config.solves_at_end == (config.solves_erasure and expected == 0)
+    assert sum(stage.stop - stage.start for stage in stages.stages(config) if stage.after_erasure) == expected
 
 
 def test_files_that_do_not_tell_had_none(config):
-    told = replace(config, **SILENT, steps=4)
-    assert TrainingConfig.recorded(told.to_json() | {"concept_id": "anna-0", "erasure_steps": 2}).silent_steps == 2
+    told = replace(config, **CLOSED, steps=4)
+    assert (
+        TrainingConfig.recorded(told.to_json() | {"concept_id": "anna-0", "erasure_steps": 2}).steps_after_erasure == 2
+    )
     before = {key: value for key, value in told.to_json().items() if key != "erasure_steps"}
-    assert TrainingConfig.recorded(before).silent_steps == 0 and TrainingConfig.from_mapping(before).silent_steps == 1
+    assert (
+        TrainingConfig.recorded(before).steps_after_erasure == 0
+        and TrainingConfig.from_mapping(before).steps_after_erasure == 1
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -111,7 +111,7 @@ def test_concepts_without_weights_or_without_tokens(base, dataset, config):
 def test_once_is_enough(base, dataset, config, tmp_path):
     options = {"erasure": 5.0, "erasure_form": "closed-form", "erasure_steps": 0}
     concept = trained(base, dataset, config, tmp_path / "anna.safetensors", **TEXT_ONLY, **options)
-    with pytest.raises(ConfigurationError, match="anna was silenced before, with weight 5"):
+    with pytest.raises(ConfigurationError, match="anna has erasure already, with weight 5"):
         erased(base, concept, config)
     with pytest.raises(ConfigurationError, match="erasure is 0"):
         erased(base, concept, replace(config, erasure=0.0))
