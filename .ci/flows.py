@@ -127,7 +127,7 @@ MERGING = Flow(
             "weights",
         ),
         Step("models.words.extension:TokenExtension", "tokens go in", "base"),
-        Step("models.base:Undo", "strengths turn, restore()|gives every bit back", "base"),
+        Step("models.undo:Undo", "strengths turn, restore()|gives every bit back", "base"),
         Step("generation.drawing:generate", "the base's family pictures|the prompt", "pictures"),
     ),
     ((3, 4, "every weight"),),

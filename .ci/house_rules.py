@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LINES, FUNCTION_LINES, LOOP_LINES = 400, 60, 120
-LOOPS = {("orthoplex/training", "train"), ("pretraining", "train")}
+LOOPS = {("orthoplex/training", "train"), ("orthoplex/training", "_steps"), ("pretraining", "train")}
 FORBIDDEN_CALLS = {"hasattr": "ask for the type instead", "print": "the library yields, logs or raises"}
 FORBIDDEN_FOLDERS = {"utils", "common", "core", "helpers"}
 PRINTING_ROOMS = ("orthoplex/cli", "pretraining", "benchmarks", ".ci")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
-    from orthoplex.models.base import Base, Undo
+    from orthoplex.models.base import Base
     from orthoplex.models.brought import Brought
     from orthoplex.models.families import FAMILIES, training_defaults
     from orthoplex.models.families.conditioning import Conditioning
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
+    from orthoplex.models.undo import Undo
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
     from orthoplex.models.weights import Foldable
@@ -45,7 +46,7 @@ __getattr__ = exports(
         "Precision": "mixed_precision",
         "SELECTIONS": "layer_names",
         "Schedule": "schedules",
-        "Undo": "base",
+        "Undo": "undo",
         "WordSpread": "words.words",
         "Words": "words.words",
         "channels_last": "memory_format",

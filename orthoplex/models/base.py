@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, final
 
 import torch
@@ -21,12 +20,11 @@ from orthoplex.models.families.family import Family
 from orthoplex.models.memory_format import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.saving import save_pipeline
+from orthoplex.models.undo import Undo, check_absent
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weights import (
     Foldable,
-    Strengths,
     check_base,
-    folded_weights,
     linear_layers,
     named_modules,
 )
@@ -151,7 +149,8 @@ class Base:
     @property
     def recipe(self) -> Recipe | None:
         """The recipe of what is folded in now, or None."""
-        return None if self._undo is None else self._undo.recipe
+        undo = self._undo  # which another thread may take out meanwhile
+        return None if undo is None else undo.recipe
 
     @contextmanager
     def locked(self) -> Iterator[Base]:
@@ -288,6 +287,11 @@ class Base:
             self._undo = Undo(self, change)
             return self._undo
 
+    def forget(self, undo: Undo) -> None:
+        """Note that a change is out again; ``Undo.restore`` calls it."""
+        if self._undo is undo:
+            self._undo = None
+
     def _check_fold(self, change: Foldable) -> None:
         """Refuse a second change, and a change of another base or of none."""
         if self._undo is not None:
@@ -324,7 +328,7 @@ class Base:
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
         with self._lock:
-            _check_absent(self._undo, self.tokens)
+            check_absent(self._undo, self.tokens)
             check_pipeline_tokens(list(dict.fromkeys((*self._tokens_in.layerwise, *self._tokens_in.marked))))
             return save_pipeline(
                 self.pipeline,
@@ -334,74 +338,6 @@ class Base:
                 dtype=dtype,
                 stored_dtypes=self.stored_dtypes,
             )
-
-
-@final
-class Undo:
-    """A change that is folded into a base; sets its strengths, and takes it out again.
-
-    ``restore()`` may be called twice; a ``with`` block calls it on leaving.
-    """
-
-    def __init__(self, base: Base, change: Foldable) -> None:
-        """Fold ``change`` into ``base``; see ``Base.fold``."""
-        self._base = base
-        self._recipe = change.recipe
-        self._weights = folded_weights(named_modules(base.family.components()), change, base.locked)
-        self._tokens: TokenExtension | None = None
-        try:
-            if change.tokens:
-                extension = base.prepared_tokens(change.tokens)
-                extension.put()
-                self._tokens = extension
-        except BaseException:
-            self._weights.restore()
-            raise
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe of the change, with the strengths of now."""
-        return self._recipe.with_strengths(self.strengths)
-
-    @property
-    def strengths(self) -> Strengths:
-        """Concept, by name or content hash, to its strength; setting a strength changes the base's weights.
-
-        Tokens stay. Prompts that name a concept at strength 0 are read without its name.
-        """
-        return self._weights.strengths
-
-    def restore(self) -> None:
-        """Put the base's weights and tokens back, bit for bit.
-
-        Raises:
-            BaseModelError: If tokens that were added after the fold are still in.
-        """
-        with self._base.locked():
-            if self._tokens is not None:
-                self._tokens.take()
-                self._tokens = None
-            self._weights.restore()
-            if self._base._undo is self:
-                self._base._undo = None
-
-    def __enter__(self) -> Undo:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.restore()
-
-
-def _check_absent(undo: Undo | None, tokens: Sequence[str]) -> None:
-    """Refuse to save a concept at strength 0 with its tokens: the folder would not be the base without it."""
-    absent = () if undo is None else [name for name in undo.recipe.absent_names if f"<{name}>" in tokens]
-    if absent:
-        raise ConfigurationError(
-            f"concept {', '.join(absent)} is turned to strength 0 and its tokens are in; allowed is saving a merge "
-            "that was made with strength 0, which leaves them out"
-        )
 
 
 def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """Pictures to a concept: one visible loop that yields a record for every step."""
 
 import atexit
+import logging
 import math
 import time
 import weakref
@@ -40,6 +41,8 @@ from orthoplex.training.sampling import make_pictures
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
 from orthoplex.training.text import check_captions
+
+_LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -224,6 +227,10 @@ def _steps(
     except (OSError, OutputError, BusyError) as error:
         kind = BusyError if isinstance(error, BusyError) else OutputError
         raise kind(f"{error}; {_keep(state, checkpoint, identity)}") from error
+    except Exception:
+        if state.step > 0:  # the steps are not lost with whatever failed in the next one
+            _LOG.warning("training of %s ends by an error; %s", run.name, _keep(state, checkpoint, identity))
+        raise
     yield replace(done, seconds=time.monotonic() - began, images=images, output=output)
 
 

@@ -140,7 +140,7 @@ def test_a_replaced_encoder_is_noticed(tokens_in, readers, pipeline):
         torch.manual_seed(7)
         pipeline.text_encoder = build_text_encoder(pipeline.tokenizer).eval()
     try:
-        message = "tokens <anna> were prepared for a base with other tokens or text encoders than it has now"
+        message = "tokens <anna> were prepared for a base with other tokens, text encoders or weights than it has now"
         with pytest.raises(BaseModelError, match=message), prepared.put_in():
             pass
         with TokenExtension({"<anna>": LayerVectors(own, layers)}, tokens_in).put_in():

@@ -100,3 +100,12 @@ def test_pictures_that_are_left_half_way_free_the_networks(pico, monkeypatch):
     next(iter(steps))
     steps.close()
     assert freed == [True]
+
+
+def test_tokens_that_were_prepared_before_a_cast_are_refused(tmp_path):
+    base = load_base(build_pico(tmp_path / "base"))
+    prepared = base.prepared_tokens(tokens_of({"<anna>": torch.zeros(TEXT_WIDTH)}))
+    base.pipeline.to(torch.bfloat16)
+    with pytest.raises(BaseModelError, match="tokens <anna> were prepared for a base with other tokens,"):
+        prepared.put()
+    assert base.pipeline.text_encoder.get_input_embeddings().weight.dtype == torch.bfloat16 and base.tokens == ()

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from orthoplex.activations import ErasureOptions
 from orthoplex.errors import ConfigurationError
-from orthoplex.models import FAMILIES, training_defaults
+from orthoplex.models import FAMILIES, load_base, training_defaults
 from orthoplex.training import TrainingConfig
 
 
@@ -39,3 +40,11 @@ def test_the_file_and_entries_come_first(tmp_path):
     assert (config.guidance_scale, config.num_inference_steps, config.steps) == (3.0, 30, 8)
     assert TrainingConfig.from_toml(None, defaults=defaults).guidance_scale == 7.5
     assert TrainingConfig.from_toml(None).guidance_scale == TrainingConfig().guidance_scale == 4.0
+
+
+def test_a_loaded_base_knows_its_own_and_erasure_takes_its_part(pico_folder):
+    base = load_base(pico_folder)
+    assert base.training_defaults == training_defaults(pico_folder)
+    assert load_base("vignette").training_defaults == {}
+    options = ErasureOptions(weight=2.0).with_defaults(base.training_defaults)
+    assert (options.weight, options.guidance_scale) == (2.0, 7.5)

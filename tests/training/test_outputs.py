@@ -49,6 +49,24 @@ def test_a_full_disk_keeps_a_checkpoint(base, dataset, config, output, monkeypat
     assert last.output == output and output.is_file() and not checkpoint_path(output).exists()
 
 
+def test_whatever_fails_in_a_step_keeps_the_steps_before_it(base, dataset, config, output, monkeypatch, caplog):
+    """Tokens of somebody else, an overflow, no memory: the error is the caller's, the checkpoint is there."""
+    records = train(base, dataset, config, output=output)
+    assert [record.step for record in islice(records, 3)] == [0, 1, 2]
+    with monkeypatch.context() as patch:
+
+        def failing(*arguments):
+            raise MemoryError
+
+        patch.setattr(loop, "_denoising_loss", failing)
+        with pytest.raises(MemoryError):
+            next(records)
+    assert checkpoint_step(checkpoint_path(output)) == 2 and base.tokens == ()
+    assert "training of anna ends by an error; step 2 is kept in" in caplog.text
+    with closing(train(base, dataset, config, output=output, resume=True)) as again:
+        assert next(again).step == 3
+
+
 def test_where_nothing_can_be_written_the_error_says_so(base, dataset, config, output, monkeypatch):
     def failing(*arguments):
         raise OutputError("no space left")

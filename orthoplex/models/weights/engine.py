@@ -113,7 +113,7 @@ class Strengths(MutableMapping[str, float]):
 
     def __iter__(self) -> Iterator[str]:
         names = list(self._names.values())
-        return (name if names.count(name) == 1 else owner for owner, name in self._names.items())
+        return iter([name if names.count(name) == 1 else owner for owner, name in self._names.items()])
 
     def __len__(self) -> int:
         return len(self._names)

@@ -42,9 +42,10 @@ class ExtendedEncoder:
 
     @property
     def is_prepared(self) -> bool:
-        """True while the pipeline has the text encoder and the tokenizer that the tokens were prepared for."""
-        reader = self._reader
-        return reader.tokenizer is self._original_tokenizer and reader.network is self._network
+        """True while the pipeline has the encoder, tokenizer, data type and device of the preparation."""
+        reader, weight = self._reader, self._embedding.weight
+        is_same = reader.tokenizer is self._original_tokenizer and reader.network is self._network
+        return is_same and (weight.dtype, weight.device) == (self._weight.dtype, self._weight.device)
 
     @property
     def is_last(self) -> bool:

@@ -77,8 +77,8 @@ class TokenExtension:
         """
         if not all(encoder.is_prepared for encoder in self._encoders):
             raise BaseModelError(
-                f"tokens {', '.join(self.names)} were prepared for a base with other tokens or text encoders than it "
-                "has now"
+                f"tokens {', '.join(self.names)} were prepared for a base with other tokens, text encoders or "
+                "weights than it has now; allowed is preparing them anew"
             )
         try:
             for encoder in self._encoders:

@@ -1,0 +1,82 @@
+"""A change that is in a base, and the way out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, final
+
+from orthoplex.concepts import Recipe
+from orthoplex.errors import ConfigurationError
+from orthoplex.models.weights import Foldable, Strengths, folded_weights, named_modules
+from orthoplex.models.words.extension import TokenExtension
+
+if TYPE_CHECKING:
+    from orthoplex.models.base import Base
+
+
+@final
+class Undo:
+    """A change that is folded into a base; sets its strengths, and takes it out again.
+
+    ``restore()`` may be called twice; a ``with`` block calls it on leaving.
+    """
+
+    def __init__(self, base: Base, change: Foldable) -> None:
+        """Fold ``change`` into ``base``; see ``Base.fold``."""
+        self._base = base
+        self._recipe = change.recipe
+        self._weights = folded_weights(named_modules(base.family.components()), change, base.locked)
+        self._tokens: TokenExtension | None = None
+        try:
+            if change.tokens:
+                extension = base.prepared_tokens(change.tokens)
+                extension.put()
+                self._tokens = extension
+        except BaseException:
+            self._weights.restore()
+            raise
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the change, with the strengths of now."""
+        return self._recipe.with_strengths(self.strengths)
+
+    @property
+    def strengths(self) -> Strengths:
+        """Concept, by name or content hash, to its strength; setting a strength changes the base's weights.
+
+        Tokens stay. Prompts that name a concept at strength 0 are read without its name.
+        """
+        return self._weights.strengths
+
+    def restore(self) -> None:
+        """Put the base's weights and tokens back, bit for bit.
+
+        Raises:
+            BaseModelError: If tokens that were added after the fold are still in.
+        """
+        with self._base.locked():
+            if self._tokens is not None:
+                self._tokens.take()
+                self._tokens = None
+            self._weights.restore()
+            self._base.forget(self)
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.restore()
+
+
+def check_absent(undo: Undo | None, tokens: Sequence[str]) -> None:
+    """Refuse to save a concept at strength 0 with its tokens: the folder would not be the base without it."""
+    absent = () if undo is None else [name for name in undo.recipe.absent_names if f"<{name}>" in tokens]
+    if absent:
+        raise ConfigurationError(
+            f"concept {', '.join(absent)} is turned to strength 0 and its tokens are in; allowed is saving a merge "
+            "that was made with strength 0, which leaves them out"
+        )
