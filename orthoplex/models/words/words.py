@@ -70,7 +70,7 @@ class Reader:
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """The token ids of prompts, ``(n, length)`` int64, filled up and cut off as when pictures are made."""
         return self.tokenizer(
-            [self.spell_out(prompt) for prompt in prompts],
+            self.spelled_out(prompts),
             padding="max_length",
             max_length=self.length,
             truncation=True,
@@ -102,15 +102,19 @@ class Reader:
             numbers.append(known[token])
         return numbers
 
-    def spell_out(self, prompt: str) -> str:
-        """A prompt with every vector of a concept's token named: ``<name> <name>_1`` for ``<name>``."""
+    def spelled_out(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts with every vector of a concept's token named: ``<name> <name>_1`` for ``<name>``."""
         added = self.tokenizer.get_added_vocab()
         with quiet():  # a prompt may be longer than the encoder reads; callers report it
-            used = dict.fromkeys(token for token in self.tokenizer.tokenize(prompt) if token in added)
-        for token in used:
-            others = itertools.takewhile(lambda name: name in added, (f"{token}_{i}" for i in itertools.count(1)))
-            prompt = prompt.replace(token, " ".join([token, *others]))
-        return prompt
+            pieces = [self.tokenizer.tokenize(prompt) for prompt in prompts]
+        texts = []
+        for prompt, tokens in zip(prompts, pieces, strict=True):
+            text = prompt
+            for token in dict.fromkeys(token for token in tokens if token in added):
+                others = itertools.takewhile(lambda name: name in added, (f"{token}_{i}" for i in itertools.count(1)))
+                text = text.replace(token, " ".join([token, *others]))
+            texts.append(text)
+        return texts
 
 
 @final
@@ -189,7 +193,8 @@ class Words:
         """How long a prompt is for the text encoder that has the least room for it."""
         rooms = []
         for reader in self._readers.values():
-            length = len(reader.tokenizer(reader.spell_out(prompt), truncation=False, verbose=False).input_ids)
+            (text,) = reader.spelled_out([prompt])
+            length = len(reader.tokenizer(text, truncation=False, verbose=False).input_ids)
             rooms.append(Room(length - reader.num_marks, reader.length - reader.num_marks))
         return min(rooms, key=lambda room: room.limit - room.length)
 
