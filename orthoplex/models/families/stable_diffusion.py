@@ -161,13 +161,16 @@ class StableDiffusion(LatentFamily):
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return what the U-Net predicts: ε, v or x_0, as ``schedule`` says."""
-        unet = self.pipeline.unet
-        prompts = conditioning.to(unet.dtype, unet.device)
+        unet, first = self.pipeline.unet, next(self.pipeline.unet.parameters())
+        inputs = (noisy, conditioning.features)
+        if not all((tensor.dtype, tensor.device) == (first.dtype, first.device) for tensor in inputs):
+            dtype, device = unet.dtype, unet.device  # which diffusers answers by a walk through all modules
+            noisy, conditioning = noisy.to(device, dtype), conditioning.to(dtype, device)
         return unet(
-            noisy.to(unet.device, unet.dtype),
-            times.to(unet.device),
-            prompts.features,
-            timestep_cond=prompts.extras.get("guidance"),
+            noisy,
+            times.to(noisy.device),
+            conditioning.features,
+            timestep_cond=conditioning.extras.get("guidance"),
         ).sample
 
     def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:
