@@ -1,5 +1,6 @@
 """What a plain installation must be able to do, and what an import brings along."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import orthoplex
 from orthoplex import activations, concepts, files, models, training
 from tests.pico import make_concept
 
@@ -151,3 +153,23 @@ for arguments in json.loads(sys.argv[1]):
 """
     python(hidden + code, json.dumps(calls), folder=tmp_path)
     assert (tmp_path / "merged" / "model_index.json").is_file() and (tmp_path / "a.png").is_file()
+
+
+PACKAGES = sorted(path.parent for path in Path(orthoplex.__file__).parent.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_no_package_defines_a_name_of_a_module_in_it(package):
+    """Importing the module later would put it in the place of the name; a name that comes from it is safe."""
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.ImportFrom):
+            names = {alias.asname or alias.name for alias in node.names}
+            defined |= names - {(node.module or "").rpartition(".")[2]}
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert not defined & modules

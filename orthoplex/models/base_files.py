@@ -22,7 +22,7 @@ from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.files import Header, read_json
 from orthoplex.models.families import folder_form
-from orthoplex.models.families.folder_form import FolderForm
+from orthoplex.models.families.form_of_folders import FolderForm
 from orthoplex.models.folder_content import forget_machine, write_config
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder

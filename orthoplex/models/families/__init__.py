@@ -18,7 +18,7 @@ from orthoplex.models.versions import EMBEDDED
 
 if TYPE_CHECKING:
     from orthoplex.models.families.family import Family
-    from orthoplex.models.families.folder_form import FolderForm
+    from orthoplex.models.families.form_of_folders import FolderForm
 
 
 @final

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orthoplex.models.families.folder_form import FolderForm
+from orthoplex.models.families.form_of_folders import FolderForm
 
 _WIDTH_OF_SD2 = 1024
 """Numbers of a token's features in Stable Diffusion 2, whose pipelines are of the same class; 768 in version 1."""
