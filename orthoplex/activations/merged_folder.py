@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orthoplex import activations, models
-from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
+from orthoplex.concepts import Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
 from orthoplex.models.base_files import BaseFiles
@@ -53,16 +53,18 @@ def merge_to_folder(
         overwrite: Replace a pipeline folder that is there.
 
     Raises:
-        ConceptFileError: When a file cannot be read or is of another base.
+        ConceptFileError: When a file cannot be read.
         ConfigurationError: See ``merge_for``; or when tokens have no place in a folder.
-        BaseModelError: When the base cannot be loaded, or a concept does not fit it.
+        BaseModelError: When the base cannot be loaded, or a concept fits neither it nor a relative of it.
         OutputError: When the folder cannot be written.
     """
     check_pipeline_folder(output, overwrite=overwrite)
     stored = BaseFiles.of(base)
     if stored is not None:
-        concepts = _loaded(files, stored.identity)
-        fits = all(stored.takes(concept) for concept, _ in concepts)
+        concepts = _loaded(files)
+        fits = all(
+            concept.manifest.base.hash == stored.identity.hash and stored.takes(concept) for concept, _ in concepts
+        )
         if fits and _is_stored(concepts, algorithm, options):
             began = time.monotonic()
             merged = merge(concepts, algorithm=algorithm, options=options, scale=scale)
@@ -81,7 +83,7 @@ def _with_a_model(
     overwrite: bool,
 ) -> MergedFolder:
     model = models.load_base(base)  # which imports what builds networks
-    concepts = _loaded(files, model.identity)
+    concepts = [(models.on_base(concept, model), strength) for concept, strength in _loaded(files)]
     began = time.monotonic()
     merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
@@ -102,9 +104,9 @@ def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, option
     return alone and not missing_inputs(members, with_foreign=chosen.needs_foreign)
 
 
-def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:
-    """Load concepts of a base, and refuse tokens that no folder can hold."""
-    concepts = [(load_concept(path, base=base), strength) for path, strength in files]
+def _loaded(files: Sequence[tuple[Path, float]]) -> list[tuple[Concept, float]]:
+    """Load concepts, and refuse tokens that no folder can hold."""
+    concepts = [(load_concept(path), strength) for path, strength in files]
     members = [concept for concept, _ in active_concepts(concepts)]
     check_pipeline_tokens(
         [token for concept in members for token, item in concept.tokens.items() if not item.placement.is_one_vector]

@@ -154,7 +154,7 @@ class Workspace:
                     plain = config.while_training
                     trained = yield from self.concept(source, plain, resolution=resolution, message=message)
                     return self._with_erasure(trained, config, output, seconds)
-                training = train(self.base, dataset, config, output=output, resume=True)
+                training = train(self.base, dataset, config, output=output, resume=True, keep_checkpoint=False)
                 with _Clock(seconds), closing(training) as records:
                     for record in records:
                         yield BenchmarkEvent("train", record.step, record.steps, message)

@@ -162,11 +162,12 @@ def parse_strength(text: str) -> tuple[Path, float]:
 
 
 def load_concepts(texts: Sequence[str], base: Base) -> list[tuple[Concept, float]]:
-    """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, and check that they fit the base."""
+    """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, as concepts of the base or a relative."""
     from orthoplex.concepts import load_concept
+    from orthoplex.models import on_base
 
     named = [parse_strength(text) for text in texts]
-    return [(load_concept(path, base=base.identity), strength) for path, strength in named]
+    return [(on_base(load_concept(path), base), strength) for path, strength in named]
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, float]:

@@ -10,6 +10,9 @@ import typer
 from orthoplex.cli.console import errors_shown
 from orthoplex.concepts import TOKENS, Manifest, format_version, manifest_to_json, read_manifest
 
+_LONG = ("base_sample",)
+"""Training values that are numbers for programs; ``--json`` prints them."""
+
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Concept file.")],
@@ -50,7 +53,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("ranks", ", ".join(map(str, ranks)) or "none"),
         ("tokens", _tokens(manifest)),
         ("inputs", _inputs(manifest)),
-        ("training", _options(manifest.training)),
+        ("training", _options({key: value for key, value in manifest.training.items() if key not in _LONG})),
         ("data set", manifest.dataset_hash[:12] or "unknown"),
         ("content", manifest.content_hash[:12] or "unknown"),
         ("created", manifest.created),

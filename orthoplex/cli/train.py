@@ -1,6 +1,6 @@
 """``orthoplex train``: a folder of pictures becomes a concept file."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
@@ -12,7 +12,7 @@ from orthoplex.concepts import KINDS, token_names
 from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
-    from orthoplex.training import StepRecord
+    from orthoplex.training import StepRecord, TrainingConfig
 
 KindOption = Annotated[
     str | None,
@@ -50,7 +50,13 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run."),
+    ] = False,
+    checkpoint: Annotated[
+        bool, typer.Option(help="Leave a checkpoint behind a finished run, from which it can be lengthened.")
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing concept file, and begin anew.")
     ] = False,
@@ -66,25 +72,35 @@ def train(
 
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
-        given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        overrides = [*given, *(set_ or [])]
-        settings = TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
-        token = token_names(name)[0]
+        given = [f"{key}={value}" for key, value in flags.items() if value is not None] + (set_ or [])
+        settings = TrainingConfig.from_toml(config, overrides=given, defaults=training_defaults(base))
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(
             folder,
             resolution=model.family.resolution,
-            token=token,
+            token=token_names(name)[0],
             class_word=class_word,
             kind=kind,
             trigger_form=settings.trigger_form,
         )
         typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
-        with closing(learn(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)) as records:
-            last = _show(records, output, samples=settings.sample_every > 0)
-        if last is None or last.output is None:
-            _leave_stopped(last, settings.steps, output)
-        typer.echo(f"{last.output} in {last.seconds:.1f} s")
+        records = learn(
+            model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
+        )
+        _say_finished(records, settings, output)
+
+
+def _say_finished(records: "Generator[StepRecord, None, None]", settings: "TrainingConfig", output: Path) -> None:
+    """Draw the records, and say what came of them: the file, and how it is lengthened."""
+    from orthoplex.training import checkpoint_path
+
+    with closing(records):
+        last = _show(records, output, samples=settings.sample_every > 0)
+    if last is None or last.output is None:
+        _leave_stopped(last, settings.steps, output)
+    typer.echo(f"{last.output} in {last.seconds:.1f} s")
+    if checkpoint_path(output).is_file():
+        typer.echo(f"{checkpoint_path(output)} lengthens it, by --resume and more --steps", err=True)
 
 
 def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoReturn:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orthoplex.models.memory_format import channels_last
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
+    from orthoplex.models.relatives import WeightSample, on_base
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
     from orthoplex.models.undo import Undo
     from orthoplex.models.versions import EMBEDDED
@@ -47,6 +48,7 @@ __getattr__ = exports(
         "SELECTIONS": "layer_names",
         "Schedule": "schedules",
         "Undo": "undo",
+        "WeightSample": "relatives",
         "WordSpread": "words.words",
         "Words": "words.words",
         "channels_last": "memory_format",
@@ -58,6 +60,7 @@ __getattr__ = exports(
         "load_base": "loading",
         "load_clip": "vision",
         "load_dino": "vision",
+        "on_base": "relatives",
         "precision": "mixed_precision",
         "training_defaults": "families",
     },
@@ -82,6 +85,7 @@ __all__ = [
     "SELECTIONS",
     "Schedule",
     "Undo",
+    "WeightSample",
     "WordSpread",
     "Words",
     "channels_last",
@@ -93,6 +97,7 @@ __all__ = [
     "load_base",
     "load_clip",
     "load_dino",
+    "on_base",
     "precision",
     "training_defaults",
 ]

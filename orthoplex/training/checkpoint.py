@@ -118,18 +118,26 @@ def save_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any
     write_tensors(tensors, path, header)
 
 
-def load_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any]) -> None:
+def load_checkpoint(
+    state: TrainingState, path: Path, identity: Mapping[str, Any], *, free: Collection[str] = ()
+) -> None:
     """Put a checkpoint into a freshly begun state.
+
+    Args:
+        state: The state.
+        path: The checkpoint.
+        identity: The run, as for ``save_checkpoint``.
+        free: The values of the identity that need not agree, as ``config.steps``.
 
     Raises:
         ConfigurationError: When it cannot be read or belongs to another run; names what differs.
     """
-    step, stored = _read_header(path)
+    step, stored = read_checkpoint_header(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
-    _check_identity(path, stored, json.loads(json.dumps(identity)))
+    _check_identity(path, stored, json.loads(json.dumps(identity)), free)
     steps = identity.get("config", {}).get("steps", step)
     if step > steps:
         raise ConfigurationError(f"checkpoint {path} holds step {step} of {steps}; it is damaged")
@@ -153,11 +161,26 @@ def checkpoint_step(path: Path) -> int:
     Raises:
         ConfigurationError: When it cannot be read.
     """
-    return _read_header(path)[0]
+    return read_checkpoint_header(path)[0]
 
 
-def _read_header(path: Path) -> tuple[int, Mapping[str, Any]]:
-    """The step and the identity in a checkpoint."""
+def unfinished_step(path: Path) -> int | None:
+    """Return the number of steps that are done in a checkpoint; None for a checkpoint of a finished run.
+
+    Raises:
+        ConfigurationError: When it cannot be read.
+    """
+    step, identity = read_checkpoint_header(path)
+    config = identity.get("config")
+    return None if isinstance(config, dict) and step == config.get("steps") else step
+
+
+def read_checkpoint_header(path: Path) -> tuple[int, Mapping[str, Any]]:
+    """Return the number of steps that are done in a checkpoint, and the identity of its run.
+
+    Raises:
+        ConfigurationError: When it cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as opened:
             header = json.loads((opened.metadata() or {})["orthoplex_checkpoint"])
@@ -169,12 +192,14 @@ def _read_header(path: Path) -> tuple[int, Mapping[str, Any]]:
     return step, identity
 
 
-def _check_identity(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
+def _check_identity(
+    path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any], free: Collection[str], prefix: str = ""
+) -> None:
     for key in (*expected, *sorted(stored.keys() - expected.keys())):  # in the order that says most
         before, now = stored.get(key), expected.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            _check_identity(path, before, now, f"{prefix}{key}.")
-        elif before != now:
+            _check_identity(path, before, now, free, f"{prefix}{key}.")
+        elif before != now and f"{prefix}{key}" not in free:
             raise ConfigurationError(
                 f"checkpoint {path} was made with {prefix}{key} {before!r}, this run has {now!r}; both must agree"
             )

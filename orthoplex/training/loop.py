@@ -27,11 +27,12 @@ from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
     checkpoint_path,
-    checkpoint_step,
     load_checkpoint,
     save_checkpoint,
+    unfinished_step,
 )
 from orthoplex.training.config import TrainingConfig
+from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
 from orthoplex.training.interrupt import deferred_interrupt
@@ -54,6 +55,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     foreign_prompts: Sequence[str] | None = None,
+    keep_checkpoint: bool = True,
 ) -> Generator[StepRecord, None, None]:
     """Train a concept, yield a record for every step, and write the concept file at the end.
 
@@ -67,8 +69,9 @@ def train(
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
-    Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and, until it is done,
-    ``<stem>.checkpoint.safetensors``, and ``.<stem>.lock`` while it runs: one process at a time trains one file. The
+    Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and ``<stem>.checkpoint.safetensors``,
+    from which ``resume`` with more steps lengthens a finished run, and ``.<stem>.lock`` while it runs: one process at a
+    time trains one file. The
     base is locked while a step is computed, and between two records it is as it was: others may draw, fold and train on
     it in the meantime.
 
@@ -77,14 +80,16 @@ def train(
         dataset: The pictures; its token, class word and kind become the concept's.
         config: All knobs.
         output: The concept file to write, ``*.safetensors``.
-        resume: Continue from the checkpoint if there is one.
+        resume: Continue from the checkpoint if there is one; more steps than it was begun with lengthen the run (see
+            ``Continuation``).
         overwrite: Begin anew although there is a checkpoint, which is lost then.
         foreign_prompts: Prompts of the base's own words, for erasure, prior pictures and the directions of ``dual``;
             None takes those that come with the base, or general ones.
+        keep_checkpoint: True leaves the checkpoint of a finished run, so that it can be lengthened.
 
     Raises:
         ConfigurationError: When an option does not fit the base, its weights are float16, or the checkpoint belongs to
-            another run, or is neither resumed nor overwritten.
+            another run, is neither resumed nor overwritten, or is finished and no more steps are asked for.
         BusyError: When the same file is being trained already, or something was folded into the base meanwhile.
         CapacityError: When a layer has no room for the slot.
         DatasetError: When a caption is so long that the base does not see the concept's token in it.
@@ -100,6 +105,8 @@ def train(
         )
     _check_inference_steps(base, config)
     precise = chosen_precision(config.mixed_precision, base.device)
+    continuation = Continuation.of(config, output) if resume else Continuation(config)
+    config = continuation.config
     config = replace(config, mixed_precision=precise, erasure_steps=config.steps_after_erasure)  # as files store it
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     if config.uses_foreign_prompts and not foreign:
@@ -107,12 +114,21 @@ def train(
     with base.locked():
         if base.recipe is not None:
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
-        run = Run.of(base, dataset, config)
+        run = Run.of(base, dataset, config, lengthened_from=continuation.lengthened_from)
         vectors = run.learning.initial().to(base.device)
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
     state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
     _check_outputs(output, resume=resume, overwrite=overwrite)
-    steps = _steps(base, dataset, run, state, output=output, resume=resume, foreign_prompts=foreign)
+    steps = _steps(
+        base,
+        dataset,
+        run,
+        state,
+        output=output,
+        resume=resume,
+        foreign_prompts=foreign,
+        keep_checkpoint=keep_checkpoint,
+    )
     records = _alone(output, steps)
     _LIVE.add(records)
     return records
@@ -146,9 +162,9 @@ def _check_outputs(output: Path, *, resume: bool, overwrite: bool) -> None:
         check_writable(path)
     if samples.is_file():
         raise OutputError(f"{samples} is a file; allowed is a folder for sample pictures")
-    if checkpoint.is_file() and not resume and not overwrite:
+    if checkpoint.is_file() and not resume and not overwrite and (step := unfinished_step(checkpoint)) is not None:
         raise ConfigurationError(
-            f"checkpoint {checkpoint} holds step {checkpoint_step(checkpoint)} of an interrupted training; "
+            f"checkpoint {checkpoint} holds step {step} of an interrupted training; "
             "resume (--resume) continues it, overwrite (--overwrite) begins anew"
         )
 
@@ -177,6 +193,7 @@ def _steps(
     output: Path,
     resume: bool,
     foreign_prompts: tuple[str, ...],
+    keep_checkpoint: bool,
 ) -> Generator[StepRecord, None, None]:
     config, began, checkpoint = run.config, time.monotonic(), checkpoint_path(output)
     with base.locked():
@@ -184,7 +201,7 @@ def _steps(
         identity = run.identity(base, dataset, foreign_prompts)
         shared = SharedBase(base, run.name, run.tokens(state.vectors))
     if resume and checkpoint.is_file():
-        load_checkpoint(state, checkpoint, identity)
+        load_checkpoint(state, checkpoint, identity, free=FREE_IF_LENGTHENED if run.lengthened_from else ())
 
     def record(loss: float | None, erasure: float | None, rate: float | None) -> StepRecord:
         return StepRecord(state.step, config.steps, loss, erasure, rate, time.monotonic() - began)
@@ -220,7 +237,8 @@ def _steps(
                     images, own = _samples(base, dataset, work, output, state.step), work.own
         save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
         save_concept(_finished(base, dataset, run, state, foreign_prompts, own), output)
-        checkpoint.unlink(missing_ok=True)
+        if not keep_checkpoint:
+            checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)
         return

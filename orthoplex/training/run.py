@@ -15,6 +15,7 @@ from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
+from orthoplex.models.relatives import BASE_SAMPLE_KEY, WeightSample
 from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
@@ -33,6 +34,7 @@ class Run:
         concept_id: ``<name>-<first 16 digits of the data set's hash>``.
         linears: Layer name to the base's layer, for all layers that change.
         learning: How its tokens learn.
+        lengthened_from: The numbers of steps that it had before it was lengthened.
     """
 
     config: TrainingConfig
@@ -40,9 +42,12 @@ class Run:
     concept_id: str
     linears: Mapping[str, nn.Linear]
     learning: TokenLearning
+    lengthened_from: tuple[int, ...] = ()
 
     @staticmethod
-    def of(base: Base, dataset: ConceptDataset, config: TrainingConfig) -> "Run":
+    def of(
+        base: Base, dataset: ConceptDataset, config: TrainingConfig, *, lengthened_from: tuple[int, ...] = ()
+    ) -> "Run":
         """Name the concept, find its layers, and draw what its tokens start from."""
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
@@ -50,7 +55,7 @@ class Run:
         _check_tokens(base, config)
         ground = TokenGround(base.key_widths, lambda: key_value_units(base, dataset.class_word))
         learning = learning_class(config.token_vectors)(base.family.words.split(start), ground)
-        return Run(config, name, concept_id, changed_layers(base, config), learning)
+        return Run(config, name, concept_id, changed_layers(base, config), learning, lengthened_from)
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
         """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
@@ -90,7 +95,13 @@ class Run:
             "foreign prompts": list(foreign_prompts),
             "learning rate": self.config.weight_learning_rate,
             "config": config,
+            **self._lengthened,
         }
+
+    @property
+    def _lengthened(self) -> dict[str, list[int]]:
+        """The lengths that the run had before, for checkpoints and manifests; nothing in most runs."""
+        return {"lengthened_from": list(self.lengthened_from)} if self.lengthened_from else {}
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """Return the trained concept; its manifest leaves out erasure that is solved for later, at the end."""
@@ -112,6 +123,8 @@ class Run:
                 **self.config.while_training.to_json(),
                 "concept_id": self.concept_id,
                 "num_pictures": len(dataset),
+                **self._lengthened,
+                BASE_SAMPLE_KEY: WeightSample.of(base.family.components()).encode(),
             },
             dataset_hash=dataset.dataset_hash,
             thumbnail=encode_thumbnail(dataset.image(0)),

@@ -44,4 +44,7 @@ def check_base(recipe: Recipe, identity: BaseIdentity) -> None:
     """
     if recipe.base.hash != identity.hash:
         names = ", ".join(recipe.names) or "a change"
-        raise BaseModelError(f"{names}: trained on base {recipe.base}, this is {identity}")
+        raise BaseModelError(
+            f"{names}: trained on base {recipe.base}, this is {identity}; "
+            "models.on_base(concept, base) makes it one of a relative"
+        )

@@ -1,0 +1,200 @@
+"""The shipped concepts on relatives of the embedded base: `python -m benchmarks.relatives`.
+
+A relative is a copy whose every weight is moved by noise of a share of the spread of its tensor, or one that was
+rounded to bfloat16. Each of the twelve shipped concepts draws pictures of its kind's captions on each relative, and so
+does the relative with the class word in the concept's place, from the same noise. Writes `results/relatives.json`,
+with the distance that the warning names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from orthoplex import vignette
+from orthoplex.activations.captions import with_article
+from orthoplex.concepts import KINDS, Concept, load_concept
+from orthoplex.evaluation import MobileNetEncoder, image_alignment, recognised_rate
+from orthoplex.files import picture_files, read_picture, write_json
+from orthoplex.generation import generate
+from orthoplex.models import Base, load_base, on_base
+from orthoplex.models.identity import weights_hash
+
+NOISES = (0.0, 1e-3, 1e-2, 1e-1)
+BFLOAT16 = "bfloat16"
+PAGE = Path("docs/bases.md")
+_MARKS = ("<!-- relatives -->", "<!-- /relatives -->")
+_DISTANCE = re.compile(r"weights differ by (\S+) of their spread")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one relative, means over concepts.
+
+    Attributes:
+        relative: The noise, in units of the weights' spread, or the data type.
+        distance: As the warning prints it; None for the base itself, which has no warning.
+        base_alignment: Mean pairwise cosine to the concept's pictures, of the relative with the class word.
+        alignment: The same, with the concept.
+        recognised: Share of pictures with the concept that are recognised among the concepts of its kind.
+        alignment_kept: Alignment over that on the base itself.
+        gain_kept: Alignment beyond the class word's over the same on the base itself.
+    """
+
+    relative: str
+    distance: str | None
+    base_alignment: float
+    alignment: float
+    recognised: float
+    alignment_kept: float = 1.0
+    gain_kept: float = 1.0
+
+
+def relative_of(base: Base, noise: float | str) -> Base:
+    """A copy of a base with moved or rounded weights, and an identity of its own."""
+    other, generator = copy.deepcopy(base), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in other.family.components().values():
+            for values in module.parameters():
+                if isinstance(noise, str):
+                    values.copy_(values.to(torch.bfloat16))
+                elif values.ndim > 1:
+                    values += noise * values.std() * torch.randn(values.shape, generator=generator)
+    digest = weights_hash(other.family.components())
+    other.identity = replace(other.identity, hash=digest, name=f"vignette {noise}")
+    return other
+
+
+class Distances(logging.Handler):
+    """Collects the distances that warnings name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Read one message."""
+        match = _DISTANCE.search(record.getMessage())
+        if match is not None:
+            self.seen.append(match[1])
+
+
+@contextmanager
+def watched() -> Iterator[Distances]:
+    """Inside, warnings of the package are collected, and not printed."""
+    handler, logger = Distances(), logging.getLogger("orthoplex")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+def pictures(base: Base, prompt: str, count: int, concept: Concept | None = None) -> list[Image.Image]:
+    """Pictures of a prompt, of the same noise for every base."""
+    return generate(base, prompt, merge=concept, num_images=count, seed=100, mixed_precision="auto")
+
+
+def measure(base: Base, relative: Base, count: int) -> Row:
+    """Draw every concept on a relative."""
+    encoder = MobileNetEncoder(layer="bottleneck", picture_size=128)
+    samples = vignette.sample_concepts()
+    references = {
+        sample.name: encoder.encode([read_picture(path) for path in picture_files(sample.folder)]) for sample in samples
+    }
+    plain, shown, rates, distances = [], [], [], set[str]()
+    for sample in samples:
+        concept = load_concept(vignette.concept_file(sample.name, method="orthogonal"))
+        with watched() as warnings:
+            adopted = on_base(concept, relative)
+        distances |= set(warnings.seen)
+        caption = KINDS[sample.kind].captions[0]
+        own = references[sample.name]
+        with_concept = encoder.encode(
+            pictures(relative, caption.format(trigger=concept.manifest.trigger), count, adopted)
+        )
+        word = with_article(sample.class_word)
+        without = encoder.encode(pictures(relative, caption.format(trigger=word), count))
+        gallery: dict[str, Tensor] = {one.name: references[one.name] for one in samples if one.kind == sample.kind}
+        shown.append(image_alignment(with_concept, own))
+        plain.append(image_alignment(without, own))
+        rates.append(recognised_rate(with_concept, gallery, sample.name))
+    label = relative.identity.name.removeprefix("vignette").strip() or "0"
+    distance = ", ".join(sorted(distances)) or None
+    return Row(label, distance, round(fmean(plain), 4), round(fmean(shown), 4), round(fmean(rates), 4))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of the rows of `results/relatives.json`."""
+    heads = {
+        "relative": "moved by",
+        "distance": "the warning's distance",
+        "alignment": "alignment",
+        "alignment_kept": "kept",
+        "base_alignment": "class word",
+        "gain_kept": "gain over it kept",
+        "recognised": "recognised",
+    }
+    lines = [f"| {' | '.join(heads.values())} |", f"|---{'|---:' * (len(heads) - 1)}|"]
+    for row in rows:
+        cells = [
+            "–" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else row[key] for key in heads
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_table(results: Path, page: Path) -> None:
+    """Put the table between the page's markers."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(_MARKS[0])
+    _, _, after = rest.partition(_MARKS[1])
+    rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
+    page.write_text(f"{before}{_MARKS[0]}\n{table(rows)}\n{_MARKS[1]}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure all relatives, write the file, and put its table into the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=4, help="pictures of each concept on each relative")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("results/relatives.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    base = load_base("vignette")
+    rows: list[Row] = []
+    for noise in (*NOISES, BFLOAT16):
+        row = measure(base, relative_of(base, noise) if noise else base, options.pictures)
+        first = rows[0] if rows else row
+        gain = (row.alignment - row.base_alignment) / (first.alignment - first.base_alignment)
+        rows.append(replace(row, alignment_kept=round(row.alignment / first.alignment, 4), gain_kept=round(gain, 4)))
+        print(json.dumps(asdict(rows[-1])), flush=True)
+    write_json(
+        options.output,
+        {
+            "command": "python -m benchmarks.relatives",
+            "concepts": "the twelve shipped ones, method orthogonal",
+            "pictures": options.pictures,
+            "rows": [asdict(row) for row in rows],
+        },
+        indent=2,
+    )
+    write_table(options.output, PAGE)
+
+
+if __name__ == "__main__":
+    main()
