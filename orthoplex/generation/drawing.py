@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ import torch
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompt_tokens import contract_prompt, expand_prompt, without_concepts
+from orthoplex.generation.prompt import Prompt, read_prompt
+from orthoplex.generation.prompt_tokens import concept_names, expand_prompt
 from orthoplex.models import (
     Base,
     Foldable,
     PictureRequest,
     PictureStep,
     Precision,
+    WeightedText,
     chosen_precision,
     finished,
     precision,
@@ -26,6 +29,7 @@ from orthoplex.models import (
 from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,11 @@ def generate(
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
+    expect_names: bool = True,
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
+
+    A warning is logged if a concept of ``merge`` is named in neither prompt, or none of those in the base before.
 
     Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
     nor on the device, but for rounding.
@@ -62,6 +69,7 @@ def generate(
     Args:
         base: The base, with or without something folded in.
         prompt: Text; ``<name>`` calls a concept that is folded in, and is left out where its strength is 0.
+            ``(words:1.4)``, ``(words)`` and ``[words]`` are weights, and ``BREAK`` begins a new chunk.
         merge: A merge or concept to fold in for this call only.
         num_images: How many pictures.
         seed: Seed of the first picture.
@@ -70,10 +78,12 @@ def generate(
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
+        expect_names: False logs nothing of concepts that are not named.
 
     Raises:
-        PromptError: For a ``<name>`` that is not folded in, a prompt longer than the text encoder reads, or one that
-            is no text.
+        PromptError: For a ``<name>`` that is not folded in, syntax of other programs, or a prompt that is no text;
+            where the base reads neither weights nor several chunks, for these and a prompt longer than it reads.
+        MissingExtraError: For weights, ``BREAK`` or a long prompt without the package compel.
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
@@ -82,18 +92,21 @@ def generate(
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
-        prompts = [_contracted(base, "prompt", prompt)]
-        negative_prompt = _contracted(base, "negative_prompt", negative_prompt)
+        read, negative = _read(base, "prompt", prompt), _read(base, "negative_prompt", negative_prompt)
+        if expect_names:
+            _warn_of_lines(read, base)
+            _warn_of_unnamed(base, {*read.concepts, *negative.concepts}, every=merge is not None)
+        wanted, unwanted = _as_family_reads(base, "prompt", read), _as_family_reads(base, "negative_prompt", negative)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         for number, batch in enumerate(batches):
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
             request = PictureRequest(
-                prompts,
+                [wanted],
                 generators,
                 num_inference_steps,
                 guidance_scale,
-                negative_prompt,
+                unwanted,
                 pictures_per_prompt=len(batch),
             )
             with precision(mixed_precision, base.device):
@@ -147,26 +160,51 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
     checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
 
 
-def _contracted(base: Base, key: str, text: str) -> str:
-    """A prompt as the pipeline takes it: a token for every concept, whose vectors it spells out itself."""
-    _check_text(text, key)
-    text = without_concepts(text, base.recipe.absent_names if base.recipe is not None else ())
-    expanded, contracted = expand_prompt(text, base.tokens), contract_prompt(text, base.tokens)
-    room = base.family.words.room(contracted)
-    if room.length > room.limit:
-        raise PromptError(
-            f"{key} '{expanded}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+def _read(base: Base, key: str, text: str) -> Prompt:
+    return read_prompt(text, base.tokens, absent=_absent(base), key=key)
+
+
+def _absent(base: Base) -> tuple[str, ...]:
+    """The concepts in the base at strength 0."""
+    return base.recipe.absent_names if base.recipe is not None else ()
+
+
+def _warn_of_unnamed(base: Base, named: set[str], *, every: bool) -> None:
+    """Log the loaded concepts that no prompt names; where not every one is expected, only if none is named."""
+    loaded = [name for name in concept_names(base.tokens) if name not in _absent(base)]
+    unnamed = [name for name in loaded if name not in named]
+    if unnamed and (every or len(unnamed) == len(loaded)):
+        _LOG.warning(
+            "%s %s loaded and not named in the prompt; write %s",
+            ", ".join(unnamed),
+            "is" if len(unnamed) == 1 else "are",
+            ", ".join(f"<{name}>" for name in unnamed),
         )
-    return contracted
 
 
-def _check_text(text: str, key: str) -> None:
-    if not isinstance(text, str):
-        raise PromptError(f"{key} is {text!r}, allowed is one text")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(f"{key} {text!r} is no UTF-8: {error}") from error
+def _warn_of_lines(prompt: Prompt, base: Base) -> None:
+    """Log that lines are one text where several of them name concepts: other programs read them as regions."""
+    lines = [line for line in prompt.written.splitlines() if line.strip()]
+    if sum(any(token in line for token in base.tokens) for line in lines) > 1:
+        _LOG.warning("prompt has %d lines, which are read as one text; say in words where things are", len(lines))
+
+
+def _as_family_reads(base: Base, key: str, prompt: Prompt) -> str | WeightedText:
+    """A plain prompt as the pipeline takes it, which spells concepts' vectors out itself; any other in chunks."""
+    room = base.family.words.room(prompt.text)
+    if prompt.is_plain and room.length <= room.limit:
+        return prompt.text
+    if base.family.reads_chunks:
+        return prompt.weighted
+    if not prompt.is_plain:
+        raise PromptError(
+            f"{key} '{prompt.written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
+            r"the words alone, with '\(' for a bracket that is text"
+        )
+    expanded = expand_prompt(prompt.text, base.tokens)
+    raise PromptError(
+        f"{key} '{expanded}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+    )
 
 
 def _check_finite(pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:

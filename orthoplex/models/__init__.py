@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
     from orthoplex.models.weights import Foldable
+    from orthoplex.models.words.weighted import Fragment, WeightedText
     from orthoplex.models.words.words import Words, WordSpread
 
 __getattr__ = exports(
@@ -39,6 +40,7 @@ __getattr__ = exports(
         "FAMILIES": "families",
         "Family": "families.family",
         "Foldable": "weights",
+        "Fragment": "words.weighted",
         "Layer": "families.family",
         "PictureRequest": "families.pictures",
         "PictureStep": "families.pictures",
@@ -47,6 +49,7 @@ __getattr__ = exports(
         "SELECTIONS": "layer_names",
         "Schedule": "schedules",
         "Undo": "undo",
+        "WeightedText": "words.weighted",
         "WordSpread": "words.words",
         "Words": "words.words",
         "channels_last": "memory_format",
@@ -74,6 +77,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "Foldable",
+    "Fragment",
     "Layer",
     "PictureRequest",
     "PictureStep",
@@ -82,6 +86,7 @@ __all__ = [
     "SELECTIONS",
     "Schedule",
     "Undo",
+    "WeightedText",
     "WordSpread",
     "Words",
     "channels_last",
