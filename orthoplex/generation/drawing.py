@@ -14,7 +14,7 @@ from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
 from orthoplex.generation.prompt import Prompt, read_prompt
-from orthoplex.generation.prompt_tokens import concept_names, expand_prompt
+from orthoplex.generation.prompt_tokens import concept_names
 from orthoplex.models import (
     Base,
     Foldable,
@@ -196,14 +196,14 @@ def _as_family_reads(base: Base, key: str, prompt: Prompt) -> str | WeightedText
         return prompt.text
     if base.family.reads_chunks:
         return prompt.weighted
+    written = " ".join(prompt.written.split())
     if not prompt.is_plain:
         raise PromptError(
-            f"{key} '{prompt.written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
+            f"{key} '{written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
             r"the words alone, with '\(' for a bracket that is text"
         )
-    expanded = expand_prompt(prompt.text, base.tokens)
     raise PromptError(
-        f"{key} '{expanded}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+        f"{key} '{written}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
     )
 
 

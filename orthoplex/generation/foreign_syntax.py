@@ -14,7 +14,6 @@ from pathlib import PurePosixPath
 from typing import final
 
 from orthoplex.errors import PromptError
-from orthoplex.generation.prompt_tokens import concept_names
 
 _TEXT = re.compile(r"\\.|<[^<>\s:]*>", re.DOTALL)
 """No syntax of other programs: letters behind a backslash, and the tokens of concepts."""
@@ -67,7 +66,7 @@ def _marked_word(quoted: str) -> str:
     word = quoted.rstrip("+-")
     marks = quoted[len(word) :]
     weight = (1.1 if marks[0] == "+" else 0.9) ** min(len(marks), 20)
-    words = word if word[-1:].isalnum() else "words"
+    words = word if word[-1:].isalnum() or word.startswith("<") else "words"
     return rf"write ({words}:{weight:.2f}), or '{''.join(chr(92) + mark for mark in marks)}' for text"
 
 
@@ -96,11 +95,11 @@ FORMS = (
     Form.of(r"(?<=\S)::(?:-?[0-9.]+)?(?=[\s,()\[\]]|$)|(?<![\w.])-?[0-9.]+::(?=\S)", "a weight", _number_advice),
     Form.of(r"(?<=[\w\")\]\0])\.(?:and|add|blend|swap|attend)\s*\(", "a function", "make a picture of each prompt"),
     Form.of(
-        r"(?:\w{2,}|[a-z0-9_]|[\")\0])\+{2,}(?![\w+])|(?:(?<!\w)[a-z]{2,}|[\")\0])\+(?![\w+(])",
+        r"(?:\w{2,}|[a-z0-9_]|[\")]|\0+)\+{2,}(?![\w+])|(?:(?<!\w)[a-z]{2,}|[\")]|\0+)\+(?![\w+(])",
         "a weight",
         _marked_word,
     ),
-    Form.of(r"(?:\w+|[\")\0])-{2,}(?![\w-])|[\")\0]-(?![\w(-])", "a weight", _marked_word),
+    Form.of(r"(?:\w+|[\")]|\0+)-{2,}(?![\w-])|(?:[\")]|\0+)-(?![\w(-])", "a weight", _marked_word),
     Form.of(
         r"\)(?:[0-9]?\.[0-9]+|[0-9]{1,2})(?![\w.])",
         "a weight behind its bracket",
@@ -109,19 +108,19 @@ FORMS = (
 )
 
 
-def check_foreign_syntax(prompt: str, tokens: Sequence[str], key: str = "prompt") -> None:
+def check_foreign_syntax(prompt: str, names: Sequence[str], key: str = "prompt") -> None:
     """Refuse syntax of other programs, which would reach the text encoder as letters.
 
     Args:
         prompt: The prompt of the user.
-        tokens: The concept tokens that the base knows now.
+        names: The names of the concepts that the base knows now.
         key: What the prompt is called in errors.
 
     Raises:
         PromptError: Names the first such form, and what to write instead.
     """
     searched = _TEXT.sub(lambda match: "\0" * len(match[0]), prompt)
-    forms = (Form(_TAG, "a tag", lambda quoted: _tag_advice(quoted, concept_names(tokens))), *FORMS)
+    forms = (Form(_TAG, "a tag", lambda quoted: _tag_advice(quoted, names)), *FORMS)
     refused = [(match.span(), form.name, form.advice) for form in forms for match in form.pattern.finditer(searched)]
     refused += _square_brackets(searched)
     if refused:

@@ -17,6 +17,7 @@ from orthoplex.errors import PromptError
 from orthoplex.generation.foreign_syntax import check_foreign_syntax
 from orthoplex.generation.prompt_tokens import (
     check_spelling,
+    concept_names,
     contract_prompt,
     expand_prompt,
     named_concepts,
@@ -78,7 +79,7 @@ def read_prompt(text: str, tokens: Sequence[str], *, absent: Sequence[str] = (),
             allowed, or holds syntax of another program; says what to write instead.
     """
     _check_text(text, key)
-    check_foreign_syntax(text, tokens, key)
+    check_foreign_syntax(text, concept_names(tokens), key)
     check_spelling(text, tokens, absent=absent, key=key)
     present = without_concepts(text, absent)
     expand_prompt(present, tokens)

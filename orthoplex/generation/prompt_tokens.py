@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from orthoplex.errors import PromptError
+from orthoplex.generation.foreign_syntax import check_foreign_syntax
 
 _TOKEN = re.compile(r"<([^<>\s]*)>(_[1-9][0-9]*)?")
 _ALMOST = re.compile(r"<\s*([\w-]+)\s*>?|(?<![\w<-])([\w-]+)\s*>")
@@ -38,7 +39,7 @@ def check_spelling(prompt: str, tokens: Sequence[str], *, absent: Sequence[str] 
     for match in _ALMOST.finditer(prompt):
         name = (match[1] or match[2]).lower()
         if name in names and match[0] != f"<{name}>":
-            raise PromptError(f"{key} holds '{match[0].strip()}', which names no concept; write <{name}>")
+            raise PromptError(f"{key} holds '{' '.join(match[0].split())}', which names no concept; write <{name}>")
 
 
 def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
@@ -52,8 +53,10 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
         tokens: The concept tokens that the base knows now.
 
     Raises:
-        PromptError: For a ``<name>`` that is not known, and a single vector of a concept; says what to write instead.
+        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and syntax of other programs such
+            as ``<lora:name:0.8>``; says what to write instead.
     """
+    check_foreign_syntax(prompt, concept_names(tokens))
 
     def spelled_out(match: re.Match[str]) -> str:
         name, number = match[1], match[2]

@@ -84,12 +84,18 @@ def weighted_features(reader: Reader, text: WeightedText) -> Tensor:
 
 def _provider(reader: Reader, text: WeightedText) -> Any:  # noqa: ANN401  (compel is imported where it is used)
     try:
-        from compel.embeddings_provider import EmbeddingsProvider
+        from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode
     except ImportError as error:
         words = " ".join(text.text.split())
         what = rf"prompt '{words}' with weights (a bracket that is text is '\('), BREAK or more words than usual"
         raise MissingExtraError(what, "compel", "prompts") from error
-    return EmbeddingsProvider(reader.tokenizer, reader.network, truncate=False, device=reader.network.device)
+    return EmbeddingsProvider(
+        reader.tokenizer,
+        reader.network,
+        truncate=False,
+        device=reader.network.device,
+        split_long_text_mode=SplitLongTextMode.SENTENCES,  # the default of the class Compel
+    )
 
 
 def _spelled_out(reader: Reader, fragments: Iterable[Fragment]) -> list[Fragment]:
