@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -92,23 +92,16 @@ def generate(
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
-        read, negative = _read(base, "prompt", prompt), _read(base, "negative_prompt", negative_prompt)
+        read = [_read(base, "prompt", prompt), _read(base, "negative_prompt", negative_prompt)]
         if expect_names:
-            _warn_of_lines(read, base)
-            _warn_of_unnamed(base, {*read.concepts, *negative.concepts}, every=merge is not None)
-        wanted, unwanted = _as_family_reads(base, "prompt", read), _as_family_reads(base, "negative_prompt", negative)
+            _warn_of_names(base, read, every=merge is not None)
+        wanted, unwanted = (_as_family_reads(base, one) for one in read)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         for number, batch in enumerate(batches):
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
-            request = PictureRequest(
-                [wanted],
-                generators,
-                num_inference_steps,
-                guidance_scale,
-                unwanted,
-                pictures_per_prompt=len(batch),
-            )
+            settings = (generators, num_inference_steps, guidance_scale, unwanted)
+            request = PictureRequest([wanted], *settings, pictures_per_prompt=len(batch))
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
             _check_finite(made.pixels, prompt, guidance_scale)
@@ -160,17 +153,21 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
     checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
 
 
-def _read(base: Base, key: str, text: str) -> Prompt:
-    return read_prompt(text, base.tokens, absent=_absent(base), key=key)
-
-
 def _absent(base: Base) -> tuple[str, ...]:
     """The concepts in the base at strength 0."""
     return base.recipe.absent_names if base.recipe is not None else ()
 
 
-def _warn_of_unnamed(base: Base, named: set[str], *, every: bool) -> None:
-    """Log the loaded concepts that no prompt names; where not every one is expected, only if none is named."""
+def _read(base: Base, key: str, text: str) -> Prompt:
+    return read_prompt(text, base.tokens, absent=_absent(base), key=key)
+
+
+def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
+    """Log the loaded concepts that no prompt names; where not every one is expected, only if none is named.
+
+    Log besides that lines are one text where several of them name concepts: other programs read them as regions.
+    """
+    named = {name for prompt in prompts for name in prompt.concepts}
     loaded = [name for name in concept_names(base.tokens) if name not in _absent(base)]
     unnamed = [name for name in loaded if name not in named]
     if unnamed and (every or len(unnamed) == len(loaded)):
@@ -180,16 +177,12 @@ def _warn_of_unnamed(base: Base, named: set[str], *, every: bool) -> None:
             "is" if len(unnamed) == 1 else "are",
             ", ".join(f"<{name}>" for name in unnamed),
         )
-
-
-def _warn_of_lines(prompt: Prompt, base: Base) -> None:
-    """Log that lines are one text where several of them name concepts: other programs read them as regions."""
-    lines = [line for line in prompt.written.splitlines() if line.strip()]
+    lines = [line for line in prompts[0].written.splitlines() if line.strip()]
     if sum(any(token in line for token in base.tokens) for line in lines) > 1:
         _LOG.warning("prompt has %d lines, which are read as one text; say in words where things are", len(lines))
 
 
-def _as_family_reads(base: Base, key: str, prompt: Prompt) -> str | WeightedText:
+def _as_family_reads(base: Base, prompt: Prompt) -> str | WeightedText:
     """A plain prompt as the pipeline takes it, which spells concepts' vectors out itself; any other in chunks."""
     room = base.family.words.room(prompt.text)
     if prompt.is_plain and room.length <= room.limit:
@@ -199,11 +192,11 @@ def _as_family_reads(base: Base, key: str, prompt: Prompt) -> str | WeightedText
     written = " ".join(prompt.written.split())
     if not prompt.is_plain:
         raise PromptError(
-            f"{key} '{written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
+            f"{prompt.key} '{written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
             r"the words alone, with '\(' for a bracket that is text"
         )
     raise PromptError(
-        f"{key} '{written}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+        f"{prompt.key} '{written}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
     )
 
 

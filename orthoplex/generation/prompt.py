@@ -43,11 +43,13 @@ class Prompt:
         written: The prompt of the user.
         chunks: Fragments with their weights; ``<name>`` stands for all vectors of a concept.
         concepts: The names of the concepts that it calls, sorted.
+        key: What it is called in errors.
     """
 
     written: str
     chunks: tuple[tuple[Fragment, ...], ...]
     concepts: tuple[str, ...]
+    key: str = "prompt"
 
     @property
     def is_plain(self) -> bool:
@@ -84,7 +86,7 @@ def read_prompt(text: str, tokens: Sequence[str], *, absent: Sequence[str] = (),
     present = without_concepts(text, absent)
     expand_prompt(present, tokens)
     contracted = contract_prompt(present, tokens)
-    return Prompt(text, _chunks(contracted, key), named_concepts(contracted))
+    return Prompt(text, _chunks(contracted, key), named_concepts(contracted), key)
 
 
 def _check_text(text: str, key: str) -> None:
