@@ -68,8 +68,7 @@ def generate(
 
     Args:
         base: The base, with or without something folded in.
-        prompt: Text; ``<name>`` calls a concept that is folded in, and is left out where its strength is 0.
-            ``(words:1.4)``, ``(words)`` and ``[words]`` are weights, and ``BREAK`` begins a new chunk.
+        prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
         merge: A merge or concept to fold in for this call only.
         num_images: How many pictures.
         seed: Seed of the first picture.
@@ -81,8 +80,7 @@ def generate(
         expect_names: False logs nothing of concepts that are not named.
 
     Raises:
-        PromptError: For a ``<name>`` that is not folded in, syntax of other programs, or a prompt that is no text;
-            where the base reads neither weights nor several chunks, for these and a prompt longer than it reads.
+        PromptError: For a prompt that ``read_prompt`` refuses, or weights and lengths that the base does not read.
         MissingExtraError: For weights, ``BREAK`` or a long prompt without the package compel.
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
@@ -92,7 +90,7 @@ def generate(
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
-        read = [_read(base, "prompt", prompt), _read(base, "negative_prompt", negative_prompt)]
+        read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
         if expect_names:
             _warn_of_names(base, read, every=merge is not None)
         wanted, unwanted = (_as_family_reads(base, one) for one in read)
@@ -100,8 +98,8 @@ def generate(
         pictures: list[Image.Image] = []
         for number, batch in enumerate(batches):
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
-            settings = (generators, num_inference_steps, guidance_scale, unwanted)
-            request = PictureRequest([wanted], *settings, pictures_per_prompt=len(batch))
+            settings = (num_inference_steps, guidance_scale, unwanted)
+            request = PictureRequest([wanted], generators, *settings, pictures_per_prompt=len(batch))
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
             _check_finite(made.pixels, prompt, guidance_scale)
@@ -158,8 +156,9 @@ def _absent(base: Base) -> tuple[str, ...]:
     return base.recipe.absent_names if base.recipe is not None else ()
 
 
-def _read(base: Base, key: str, text: str) -> Prompt:
-    return read_prompt(text, base.tokens, absent=_absent(base), key=key)
+def _read(base: Base, prompt: str, negative_prompt: str) -> list[Prompt]:
+    texts = {"prompt": prompt, "negative_prompt": negative_prompt}
+    return [read_prompt(text, base.tokens, absent=_absent(base), key=key) for key, text in texts.items()]
 
 
 def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
