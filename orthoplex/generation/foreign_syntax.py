@@ -72,7 +72,9 @@ def _marked_word(quoted: str) -> str:
 
 def _number_advice(quoted: str) -> str:
     number = quoted.strip(":")
-    return f"write (words:{number if _is_finite(number) else 1.4})"
+    if number.startswith("-"):
+        return "pass the words as the negative prompt, --negative-prompt WORDS"
+    return f"write (words:{_weight(number)})"
 
 
 FORMS = (
@@ -154,14 +156,14 @@ def _tag_advice(quoted: str, names: Sequence[str]) -> str:
         numbers = [part.rpartition("=")[2] for part in further]
         return _file_advice(name, [number for number in numbers if _is_finite(number)])
     if kind.lower() in names:
-        weight = value.strip() if _is_finite(value) else "1.1"
-        return f"write (<{kind.lower()}>:{weight}) for a weight, or <{kind.lower()}>"
+        return f"write (<{kind.lower()}>:{_weight(value.strip())}) for a weight, or <{kind.lower()}>"
     return _TAGS.get(kind.lower(), "leave it out")
 
 
 def _file_advice(name: str, strengths: Sequence[str]) -> str:
     """Advice for a concept's file that stands in a prompt; it works when it is typed."""
     one = "a concept has one strength for the text encoder and all other layers; " if len(strengths) > 1 else ""
+    name = " ".join(name.split())
     if not name:
         return f"{one}pass --concept FILE and write <NAME>"
     file = f"./{name}" if name.startswith("-") else name
@@ -170,6 +172,11 @@ def _file_advice(name: str, strengths: Sequence[str]) -> str:
     token = PurePosixPath(name.replace("\\", "/")).name.removesuffix(".safetensors").lower()
     call = f"<{token}>" if _TOKEN_NAME.fullmatch(token) else "the trigger that 'orthoplex inspect FILE' shows"
     return f"{one}pass --concept {shlex.quote(file)} and write {call}"
+
+
+def _weight(number: str) -> str:
+    """A weight that prompts may have: this one, or an example."""
+    return number if re.fullmatch(r"[0-9]{0,2}\.?[0-9]+", number) else "1.4"
 
 
 def _is_finite(number: str) -> bool:

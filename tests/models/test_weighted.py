@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import sys
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from orthoplex.errors import MissingExtraError, PromptError
 from orthoplex.generation import generate, read_prompt
+from orthoplex.merging import merge
 from orthoplex.models import Fragment, WeightedText
 from orthoplex.models.quiet import quiet
 from orthoplex.models.words.weighted import weighted_features
@@ -100,6 +103,37 @@ def test_a_concepts_tokens_stay_in_one_chunk(pico, prompt):
     assert length == 2 * MAX_LENGTH
     assert sorted(len(row) for row in words if row) == [8, 28]
     assert all(row == numbers * (len(row) // 4) for row in words)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u00a0", "\n\t"])
+def test_words_without_tokens_are_the_empty_prompt(pico, text):
+    torch.testing.assert_close(features(pico, [(text, 0.5)]), plain(pico, ""))
+    torch.testing.assert_close(features(pico, [("a cat", 1), (text, 0.5)]), plain(pico, "a cat"))
+
+
+PIECES = [
+    *["cat", "a dog", "!", "é", "猫", ", ", ". ", " ", "\n", "(", ")", "[", "]", ":1.2)", ":0)", "\\(", " BREAK "],
+    *["<anna>", "<rex> ", "(<anna>:0.3)", "(! wow:0.5)", "cat " * 9, "<anna>" * 5, "\u200b", "(\u00a0:0.5)"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pad", ["<|endoftext|>", "!"])  # the latter as in Stable Diffusion 2
+def test_any_prompt_that_is_understood_has_finite_features_of_whole_chunks(pico, monkeypatch, pad):
+    chance, concepts = random.Random(0), [make_concept(pico, num_vectors=4, layerwise=True)]
+    concepts.append(make_concept(pico, "rex", keys_values=True, seed=1))
+    monkeypatch.setattr(pico.pipeline, "tokenizer", copy.deepcopy(pico.pipeline.tokenizer))
+    pico.pipeline.tokenizer.pad_token = pad
+    with pico.folded(merge([(concept, 1.0) for concept in concepts], algorithm="sum")), torch.no_grad():
+        for _ in range(400):
+            prompt = "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 14)))
+            try:
+                read = read_prompt(prompt, pico.tokens)
+            except PromptError as error:
+                assert len(str(error).splitlines()) == 1
+                continue
+            seen = weighted_features(pico.family.readers[0], read.weighted)
+            assert torch.isfinite(seen).all() and seen.shape[1] % MAX_LENGTH == 0
 
 
 def test_a_concept_longer_than_the_text_encoder_reads_is_refused(pico):

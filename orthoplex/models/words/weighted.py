@@ -9,7 +9,7 @@ the marks of tokens with keys and values, so that these are weighted alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -72,12 +72,11 @@ def weighted_features(reader: Reader, text: WeightedText) -> Tensor:
     """
     with quiet():
         provider = _provider(reader, text)
+        device = reader.network.device
         parts = []
         for chunk in text.chunks:
-            for fragments in _whole_concepts(reader, provider, chunk):
-                given = _spelled_out(reader, fragments)
-                texts, weights = [fragment.text for fragment in given], [fragment.weight for fragment in given]
-                device = reader.network.device
+            for part in _uncut(reader, provider, chunk):
+                texts, weights = _apart(part)
                 parts.append(provider.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=device))
     return torch.cat(parts, dim=1)
 
@@ -98,37 +97,45 @@ def _provider(reader: Reader, text: WeightedText) -> Any:  # noqa: ANN401  (comp
     )
 
 
-def _spelled_out(reader: Reader, fragments: Iterable[Fragment]) -> list[Fragment]:
-    """Fragments with every vector of a concept's token named; those without any token are left out."""
-    given = list(fragments)
-    texts = reader.spelled_out([fragment.text for fragment in given])
-    spelled = [Fragment(text, fragment.weight) for text, fragment in zip(texts, given, strict=True)]
-    return [fragment for fragment in spelled if reader.words(fragment.text)]
+def _uncut(reader: Reader, provider: Any, chunk: Sequence[Fragment]) -> Iterator[Sequence[Fragment]]:  # noqa: ANN401
+    """Yield a chunk with concepts spelled out, in parts that need no border if compel's would cut a concept's tokens.
 
-
-def _whole_concepts(reader: Reader, provider: Any, chunk: Sequence[Fragment]) -> Iterator[Sequence[Fragment]]:  # noqa: ANN401
-    """Yield a chunk as it is; in parts of which none needs a border, if compel's border cuts a concept's tokens."""
-    given = _spelled_out(reader, chunk)
-    texts, weights = [fragment.text for fragment in given], [fragment.weight for fragment in given]
-    numbers, _, _ = provider.get_token_ids_and_expand_weights(texts, weights, device="cpu")
+    Fragments without any token are left out, which compel does not expect.
+    """
+    spelled = [Fragment(reader.spelled_out([fragment.text])[0], fragment.weight) for fragment in chunk]
+    whole = [fragment for fragment in spelled if reader.words(fragment.text)] or [Fragment("")]
+    numbers, _, _ = provider.get_token_ids_and_expand_weights(*_apart(whole), device="cpu")
     firsts = numbers.view(-1, reader.length)[1:, 1].tolist()  # behind the mark of the beginning
-    if not any(_FURTHER.fullmatch(token) for token in reader.tokenizer.convert_ids_to_tokens(firsts)):
-        yield chunk
-        return
+    if any(_FURTHER.fullmatch(token) for token in reader.tokenizer.convert_ids_to_tokens(firsts)):
+        yield from _divided(reader, chunk)
+    else:
+        yield whole
+
+
+def _divided(reader: Reader, chunk: Sequence[Fragment]) -> Iterator[Sequence[Fragment]]:
+    """Yield a chunk in parts that the encoder reads at once, divided between words."""
     limit, length = reader.length - reader.num_marks, 0
     part: list[Fragment] = []
     for fragment in chunk:
         for unit in _UNIT.findall(fragment.text):
-            count = len(reader.words(reader.spelled_out([unit])[0]))
-            if count > limit and unit.lstrip().startswith("<"):
+            (text,) = reader.spelled_out([unit])
+            count = len(reader.words(text))
+            if count > limit and text != unit:
                 raise PromptError(
                     f"prompt names '{unit.strip()}', which has {count} tokens; the base reads at most {limit} at once"
                 )
-            if length + count > limit:
+            if part and length + count > limit:
                 yield part
                 part, length = [], 0
+            if count == 0:
+                continue
             if part and part[-1].weight == fragment.weight:
-                unit = part.pop().text + unit
-            part.append(Fragment(unit, fragment.weight))
+                text = part.pop().text + text
+            part.append(Fragment(text, fragment.weight))
             length += count
     yield part
+
+
+def _apart(fragments: Sequence[Fragment]) -> tuple[list[str], list[float]]:
+    """Texts and weights, as compel takes them."""
+    return [fragment.text for fragment in fragments], [fragment.weight for fragment in fragments]
