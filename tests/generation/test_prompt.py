@@ -163,6 +163,8 @@ def test_a_name_that_is_nearly_written_is_refused_with_what_to_write(text):
 def test_syntax_of_other_programs_is_refused_with_what_to_write(text, form, advice):
     message = refusal(f"a photo, {text}")
     assert message.startswith("prompt holds '") and f"{form} in other programs; {advice}" in message
+    for weighted in re.findall(r"write (\(.*?:[0-9.]+\))", message):
+        assert not read_prompt(weighted, TOKENS).is_plain
 
 
 @pytest.mark.parametrize(
