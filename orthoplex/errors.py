@@ -51,7 +51,7 @@ class CapacityError(OrthoplexError):
 
 
 class PromptError(OrthoplexError):
-    """A prompt names a concept that is not there."""
+    """A prompt names a concept that is not there, or holds what is not read: syntax of other programs, a length."""
 
 
 class DatasetError(OrthoplexError):

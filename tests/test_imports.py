@@ -16,7 +16,7 @@ from orthoplex import activations, concepts, files, models, training
 from tests.pico import make_concept
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("evaluation", "charts", "costs", "faces")
+EXTRAS = ("evaluation", "charts", "costs", "faces", "prompts")
 QUICK = ("steps=2", "batch_size=2", "slots=4", "sample_every=0", "num_inference_steps=1")
 
 
@@ -25,7 +25,7 @@ def hidden():
     """Code that hides every package that only an extra brings, and what such packages bring in turn."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     packages = [entry.split(">")[0].replace("-", "_") for extra in EXTRAS for entry in extras[extra]]
-    assert "matplotlib" in packages and "peft" in packages
+    assert {"matplotlib", "peft", "compel"} <= {*packages}
     return f"import sys; sys.modules.update(dict.fromkeys({[*packages, 'sklearn', 'scipy']!r}))\n"
 
 

@@ -266,6 +266,7 @@ class Workspace:
             guidance_scale=settings.guidance_scale,
             negative_prompt=settings.negative_prompt,
             mixed_precision=settings.mixed_precision,
+            expect_names=False,
         )
         seconds = time.perf_counter() - started
         with folder_made_once(folder) as partial:

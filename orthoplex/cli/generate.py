@@ -19,7 +19,7 @@ from orthoplex.options import AUTO, Precision
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to picture; <name> is a concept.")],
+    prompt: Annotated[str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight.")],
     output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
     concept: Annotated[
         list[str] | None, typer.Option(help="Concept file, with @STRENGTH if it is not 1; may be repeated.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,15 @@ import torch
 from PIL import Image
 
 from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompt_tokens import contract_prompt, expand_prompt, without_concepts
+from orthoplex.generation.prompt import Prompt, read_prompt
+from orthoplex.generation.prompt_tokens import concept_names
 from orthoplex.models import (
     Base,
     Foldable,
     PictureRequest,
     PictureStep,
     Precision,
+    WeightedText,
     chosen_precision,
     finished,
     precision,
@@ -26,6 +29,7 @@ from orthoplex.models import (
 from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,18 @@ def generate(
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
+    expect_names: bool = True,
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
+
+    A warning is logged if a concept of ``merge`` is named in neither prompt, or none of those in the base before.
 
     Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
     nor on the device, but for rounding.
 
     Args:
         base: The base, with or without something folded in.
-        prompt: Text; ``<name>`` calls a concept that is folded in, and is left out where its strength is 0.
+        prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
         merge: A merge or concept to fold in for this call only.
         num_images: How many pictures.
         seed: Seed of the first picture.
@@ -70,10 +77,11 @@ def generate(
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
+        expect_names: False logs nothing of concepts that are not named.
 
     Raises:
-        PromptError: For a ``<name>`` that is not folded in, a prompt longer than the text encoder reads, or one that
-            is no text.
+        PromptError: For a prompt that ``read_prompt`` refuses, or weights and lengths that the base does not read.
+        MissingExtraError: For weights, ``BREAK`` or a long prompt without the package compel.
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
@@ -82,20 +90,16 @@ def generate(
     base.check_inference_steps("num_inference_steps", num_inference_steps)
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
-        prompts = [_contracted(base, "prompt", prompt)]
-        negative_prompt = _contracted(base, "negative_prompt", negative_prompt)
+        read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
+        if expect_names:
+            _warn_of_names(base, read, every=merge is not None)
+        wanted, unwanted = (_as_family_reads(base, one) for one in read)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         pictures: list[Image.Image] = []
         for number, batch in enumerate(batches):
             generators = [torch.Generator().manual_seed(seed + i) for i in batch]
-            request = PictureRequest(
-                prompts,
-                generators,
-                num_inference_steps,
-                guidance_scale,
-                negative_prompt,
-                pictures_per_prompt=len(batch),
-            )
+            settings = (num_inference_steps, guidance_scale, unwanted)
+            request = PictureRequest([wanted], generators, *settings, pictures_per_prompt=len(batch))
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
             _check_finite(made.pixels, prompt, guidance_scale)
@@ -147,26 +151,52 @@ def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidanc
     checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
 
 
-def _contracted(base: Base, key: str, text: str) -> str:
-    """A prompt as the pipeline takes it: a token for every concept, whose vectors it spells out itself."""
-    _check_text(text, key)
-    text = without_concepts(text, base.recipe.absent_names if base.recipe is not None else ())
-    expanded, contracted = expand_prompt(text, base.tokens), contract_prompt(text, base.tokens)
-    room = base.family.words.room(contracted)
-    if room.length > room.limit:
-        raise PromptError(
-            f"{key} '{expanded}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+def _absent(base: Base) -> tuple[str, ...]:
+    """The concepts in the base at strength 0."""
+    return base.recipe.absent_names if base.recipe is not None else ()
+
+
+def _read(base: Base, prompt: str, negative_prompt: str) -> list[Prompt]:
+    texts = {"prompt": prompt, "negative_prompt": negative_prompt}
+    return [read_prompt(text, base.tokens, absent=_absent(base), key=key) for key, text in texts.items()]
+
+
+def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
+    """Log the loaded concepts that no prompt names; where not every one is expected, only if none is named.
+
+    Log besides that lines are one text where several of them name concepts: other programs read them as regions.
+    """
+    named = {name for prompt in prompts for name in prompt.concepts}
+    loaded = [name for name in concept_names(base.tokens) if name not in _absent(base)]
+    unnamed = [name for name in loaded if name not in named]
+    if unnamed and (every or len(unnamed) == len(loaded)):
+        _LOG.warning(
+            "%s %s loaded and not named in the prompt; write %s",
+            ", ".join(unnamed),
+            "is" if len(unnamed) == 1 else "are",
+            ", ".join(f"<{name}>" for name in unnamed),
         )
-    return contracted
+    lines = [line for line in prompts[0].written.splitlines() if line.strip()]
+    if sum(any(token in line for token in base.tokens) for line in lines) > 1:
+        _LOG.warning("prompt has %d lines, which are read as one text; say in words where things are", len(lines))
 
 
-def _check_text(text: str, key: str) -> None:
-    if not isinstance(text, str):
-        raise PromptError(f"{key} is {text!r}, allowed is one text")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(f"{key} {text!r} is no UTF-8: {error}") from error
+def _as_family_reads(base: Base, prompt: Prompt) -> str | WeightedText:
+    """A plain prompt as the pipeline takes it, which spells concepts' vectors out itself; any other in chunks."""
+    room = base.family.words.room(prompt.text)
+    if prompt.is_plain and room.length <= room.limit:
+        return prompt.text
+    if base.family.reads_chunks:
+        return prompt.weighted
+    written = " ".join(prompt.written.split())
+    if not prompt.is_plain:
+        raise PromptError(
+            f"{prompt.key} '{written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
+            r"the words alone, with '\(' for a bracket that is text"
+        )
+    raise PromptError(
+        f"{prompt.key} '{written}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
+    )
 
 
 def _check_finite(pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:

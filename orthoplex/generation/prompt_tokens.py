@@ -6,14 +6,40 @@ import re
 from collections.abc import Sequence
 
 from orthoplex.errors import PromptError
+from orthoplex.generation.foreign_syntax import check_foreign_syntax
 
 _TOKEN = re.compile(r"<([^<>\s]*)>(_[1-9][0-9]*)?")
-_LORA_TAG = re.compile(r"<(?:lora|lyco):([^:<>]*)(?::([^<>]*))?>")
+_ALMOST = re.compile(r"<\s*([\w-]+)\s*>?|(?<![\w<-])([\w-]+)\s*>")
+"""A token, or what was meant to be one: a space inside, a bracket forgotten."""
 
 
 def concept_names(tokens: Sequence[str]) -> tuple[str, ...]:
     """The names in a list of tokens: ``<anna>`` and ``<anna>_1`` are both ``anna``; sorted."""
     return tuple(sorted({token[1 : token.index(">")] for token in tokens}))
+
+
+def named_concepts(prompt: str) -> tuple[str, ...]:
+    """The names that a checked prompt calls, sorted."""
+    return tuple(sorted({match[1] for match in _TOKEN.finditer(prompt)}))
+
+
+def check_spelling(prompt: str, tokens: Sequence[str], *, absent: Sequence[str] = (), key: str = "prompt") -> None:
+    """Refuse ``<Anna>``, ``< anna>`` and ``<anna`` where ``anna`` is loaded.
+
+    Args:
+        prompt: The prompt of the user.
+        tokens: The concept tokens that the base knows now.
+        absent: Names of concepts at strength 0.
+        key: What the prompt is called in errors.
+
+    Raises:
+        PromptError: Says what to write.
+    """
+    names = {*concept_names(tokens), *absent}
+    for match in _ALMOST.finditer(prompt):
+        name = (match[1] or match[2]).lower()
+        if name in names and match[0] != f"<{name}>":
+            raise PromptError(f"{key} holds '{' '.join(match[0].split())}', which names no concept; write <{name}>")
 
 
 def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
@@ -27,16 +53,10 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
         tokens: The concept tokens that the base knows now.
 
     Raises:
-        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and ``<lora:name:0.8>``;
-            says what to write instead.
+        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and syntax of other programs such
+            as ``<lora:name:0.8>``; says what to write instead.
     """
-    tag = _LORA_TAG.search(prompt)
-    if tag:
-        strength = f"@{tag[2]}" if tag[2] else ""
-        raise PromptError(
-            f"prompt holds '{tag[0]}': strengths do not stand in prompts; "
-            f"pass --concept {tag[1]}{strength} and write <{tag[1]}>"
-        )
+    check_foreign_syntax(prompt, concept_names(tokens))
 
     def spelled_out(match: re.Match[str]) -> str:
         name, number = match[1], match[2]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
     from orthoplex.models.weights import Foldable
+    from orthoplex.models.words.weighted import Fragment, WeightedText
     from orthoplex.models.words.words import Words, WordSpread
 
 __getattr__ = exports(
@@ -40,6 +41,7 @@ __getattr__ = exports(
         "FAMILIES": "families",
         "Family": "families.family",
         "Foldable": "weights",
+        "Fragment": "words.weighted",
         "Layer": "families.family",
         "PictureRequest": "families.pictures",
         "PictureStep": "families.pictures",
@@ -49,6 +51,7 @@ __getattr__ = exports(
         "Schedule": "schedules",
         "Undo": "undo",
         "WeightSample": "relatives",
+        "WeightedText": "words.weighted",
         "WordSpread": "words.words",
         "Words": "words.words",
         "channels_last": "memory_format",
@@ -77,6 +80,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "Foldable",
+    "Fragment",
     "Layer",
     "PictureRequest",
     "PictureStep",
@@ -86,6 +90,7 @@ __all__ = [
     "Schedule",
     "Undo",
     "WeightSample",
+    "WeightedText",
     "WordSpread",
     "Words",
     "channels_last",

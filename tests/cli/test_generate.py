@@ -42,6 +42,14 @@ def test_several_pictures_count_their_seeds_up(generate, tmp_path):
     assert read_recipe(paths[0])["merge"] is None
 
 
+def test_a_weighted_prompt_and_a_concept_that_is_not_named(generate, concepts, tmp_path, caplog):
+    output, prompt = tmp_path / "out.png", "a (photo:1.2) of anna person"
+    result = generate(prompt, "--concept", concepts["anna"], "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert read_recipe(output)["prompt"] == prompt
+    assert caplog.messages == ["anna is loaded and not named in the prompt; write <anna>"]
+
+
 def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
     output = tmp_path / "out.png"
     output.write_text("mine")
@@ -55,6 +63,8 @@ def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
     ("prompt", "options", "message"),
     [
         ("<bob> at night", [], "'<bob>', which is not loaded"),
+        ("<lora:rex:0.8:0.5>", [], "other layers; pass --concept rex@0.8 and write <rex>"),
+        ("a dog", ["--negative-prompt", "{a|b}"], "Error: negative_prompt holds '{a|b}', a choice in other programs;"),
         ("a dog", ["--num-images", 0], "num_images is 0"),
         ("a dog", ["--steps", 1001], "num_inference_steps is 1001; allowed are 1 to 1000"),
         ("a dog", ["--guidance-scale", "1e38"], "not finite; guidance_scale is 1e+38"),

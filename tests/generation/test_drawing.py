@@ -10,8 +10,8 @@ from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.generation import GenerationProgress, generate, picture_recipe
 from orthoplex.generation import generate as generate_function
 from orthoplex.merging import merge
-from orthoplex.models import chosen_precision, precision
-from tests.pico import make_concept
+from orthoplex.models import chosen_precision, load_base, precision
+from tests.pico import MAX_LENGTH, make_concept
 
 
 def pixels(image):
@@ -85,12 +85,102 @@ def test_an_unknown_concept_in_either_prompt_is_refused(pico):
         generate(pico, "a photo", negative_prompt="<anna>")
 
 
-def test_a_prompt_longer_than_the_text_encoder_reads_is_refused(pico):
-    generate(pico, "cat " * 30, num_inference_steps=1)
+def lengths_read(pico, *arguments, **options):
+    """The lengths of the features that the denoiser reads."""
+    seen = set()
+    hook = pico.pipeline.unet.register_forward_pre_hook(lambda module, inputs: seen.add(tuple(inputs[2].shape[:2])))
+    generate(pico, *arguments, num_inference_steps=1, **options)
+    hook.remove()
+    return seen
+
+
+def test_a_prompt_longer_than_the_text_encoder_reads_is_read_in_chunks(pico):
+    assert lengths_read(pico, "cat " * 30) == {(2, MAX_LENGTH)}
+    assert lengths_read(pico, "cat " * 31) == {(2, 2 * MAX_LENGTH)}
+    assert lengths_read(pico, "cat", negative_prompt="dog " * 61) == {(2, 3 * MAX_LENGTH)}
+    assert lengths_read(pico, "cat BREAK (dog)", negative_prompt="[dog]") == {(2, 2 * MAX_LENGTH)}
+    assert lengths_read(pico, "(cat)", num_images=3, guidance_scale=1.0) == {(3, MAX_LENGTH)}
+
+
+def test_families_without_chunks_refuse_weights_and_long_prompts(pico, monkeypatch):
+    monkeypatch.setattr(type(pico.family), "reads_chunks", False)
     with pytest.raises(PromptError, match="has 31 tokens, base 'pipeline' reads at most 30"):
         generate(pico, "cat " * 31)
     with pytest.raises(PromptError, match="^negative_prompt 'dog"):
         generate(pico, "cat", negative_prompt="dog " * 31)
+    for prompt in ("a (cat)", "a BREAK cat"):
+        with pytest.raises(PromptError) as error:
+            generate(pico, prompt)
+        assert str(error.value) == (
+            f"prompt '{prompt}' has weights or BREAK, which base 'pipeline' does not read; write the words alone, with "
+            r"'\(' for a bracket that is text"
+        )
+    generate(pico, r"a \(cat\)", num_inference_steps=1)
+
+
+def test_weights_and_their_concepts_matter_and_the_recipe_gives_the_same_picture(pico):
+    settings = {"merge": make_concept(pico, num_vectors=2), "num_inference_steps": 3, "guidance_scale": 9.0}
+    prompt = "a (<anna> person:1.6) BREAK [night]"
+    first = generate(pico, prompt, **settings)[0]
+    assert picture_recipe(prompt, base=pico)["prompt"] == prompt
+    assert close(first, generate(pico, picture_recipe(prompt, base=pico)["prompt"], **settings)[0])
+    assert numpy.abs(pixels(first) - pixels(generate(pico, "a <anna> person", **settings)[0])).max() > 0
+    one = {**settings, "guidance_scale": 1.0}
+    assert numpy.array_equal(
+        pixels(generate(pico, "a (<anna>:1)", **one)[0]), pixels(generate(pico, "a <anna>", **one)[0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "line"),
+    [
+        ("a photo of anna person", {}, "anna is loaded and not named in the prompt; write <anna>"),
+        ("a photo of &lt;anna&gt;", {}, "anna is loaded and not named in the prompt; write <anna>"),
+        ("a photo of <anna> person", {}, None),
+        ("a photo of (<anna>:1.2)", {}, None),
+        ("a photo", {"negative_prompt": "<anna>"}, None),
+        ("a photo of anna", {"expect_names": False}, None),
+    ],
+)
+def test_a_concept_that_is_loaded_and_not_named_is_told(pico, caplog, prompt, options, line):
+    generate(pico, prompt, merge=make_concept(pico, num_vectors=2), num_inference_steps=1, **options)
+    assert caplog.messages == ([] if line is None else [line])
+
+
+def test_the_concepts_of_merges_that_are_not_named_are_told(pico, caplog):
+    anna, rex = make_concept(pico), make_concept(pico, "rex", seed=1)
+    wordless = make_concept(pico, "wash", num_vectors=0, seed=2)
+    generate(
+        pico,
+        "<anna> and rex",
+        merge=merge(algorithm="sum", concepts=[(anna, 1.0), (rex, 1.0), (wordless, 1.0)]),
+        num_inference_steps=1,
+    )
+    generate(pico, "nobody", merge=merge(algorithm="sum", concepts=[(anna, 1.0), (rex, 0.0)]), num_inference_steps=1)
+    generate(pico, "nobody", merge=merge(algorithm="sum", concepts=[(anna, 1.0), (rex, 1.0)]), num_inference_steps=1)
+    assert caplog.messages == [
+        "rex is loaded and not named in the prompt; write <rex>",
+        "anna is loaded and not named in the prompt; write <anna>",
+        "anna, rex are loaded and not named in the prompt; write <anna>, <rex>",
+    ]
+
+
+def test_of_the_concepts_in_a_base_one_is_to_be_named(pico, caplog, tmp_path):
+    with pico.folded(
+        merge(algorithm="sum", concepts=[(make_concept(pico), 1.0), (make_concept(pico, "rex", seed=1), 1.0)])
+    ):
+        pico.save(tmp_path / "both")
+    both = load_base(tmp_path / "both")
+    for prompt in ("<anna> alone", "anna alone"):
+        generate(both, prompt, num_inference_steps=1)
+    assert caplog.messages == ["anna, rex are loaded and not named in the prompt; write <anna>, <rex>"]
+
+
+def test_lines_that_name_concepts_are_one_text(pico, caplog):
+    both = merge(algorithm="sum", concepts=[(make_concept(pico), 1.0), (make_concept(pico, "rex", seed=1), 1.0)])
+    generate(pico, "a forest\n<anna> on the left\n\n<rex>", merge=both, num_inference_steps=1)
+    generate(pico, "a forest\n<anna> and <rex>", merge=both, num_inference_steps=1)
+    assert caplog.messages == ["prompt has 3 lines, which are read as one text; say in words where things are"]
 
 
 def test_guidance_and_the_negative_prompt_matter(pico):

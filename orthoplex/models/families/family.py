@@ -53,6 +53,11 @@ class Family(ABC):
     """Those of the text encoders that are CLIP's: files name their weights with ``text_model.`` in front."""
     feature_encoder: ClassVar[str]
     """The text encoder whose positions are those of ``Conditioning.features``."""
+    reads_chunks: ClassVar[bool] = False
+    """True if pictures may have prompts with weights and in chunks (``WeightedText``).
+
+    Their features are the last states of one text encoder, and the denoiser reads them whatever their length.
+    """
     rules: ClassVar[Mapping[str, Sees]]
     """Pattern of layer names to what such a layer sees, for the layer table; the first that fits counts."""
 

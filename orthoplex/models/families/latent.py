@@ -18,6 +18,7 @@ from orthoplex.models.families.pictures import PictureRequest, Pictures, Picture
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule
+from orthoplex.models.words.weighted import WeightedText, weighted_features
 
 with quiet():
     from diffusers.utils.torch_utils import randn_tensor
@@ -126,12 +127,38 @@ class LatentFamily(Family):
     def _request_conditioning(self, request: PictureRequest, dtype: torch.dtype) -> tuple[Conditioning, bool]:
         """Return the prompts of all pictures; True if negative prompts are before them."""
         each = torch.arange(len(request.prompts)).repeat_interleave(request.pictures_per_prompt)
-        prompts = self.condition(request.prompts).to(dtype).take(each)
+        prompts = self._read(request.prompts).to(dtype).take(each)
         distilled = self.with_guidance(prompts, request.guidance_scale)
         if distilled is not None or request.guidance_scale <= 1:
             return prompts if distilled is None else distilled, False
-        negative = self.condition([request.negative_prompt] * len(request.prompts))
-        return Conditioning.cat([negative.to(dtype).take(each), prompts]), True
+        negative = self._read([request.negative_prompt] * len(request.prompts)).to(dtype).take(each)
+        return Conditioning.cat(self._of_one_length([negative, prompts])), True
+
+    def _read(self, prompts: Sequence[str | WeightedText]) -> Conditioning:
+        """Return prompts, the shorter ones filled with empty chunks."""
+        plain = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(plain) == len(prompts):
+            return self.condition(plain)
+        parts = [
+            self.condition([prompt])
+            if isinstance(prompt, str)
+            else Conditioning(weighted_features(self.readers[0], prompt))
+            for prompt in prompts
+        ]
+        return Conditioning.cat(self._of_one_length(parts))
+
+    def _of_one_length(self, parts: Sequence[Conditioning]) -> list[Conditioning]:
+        """Fill the features of shorter parts with those of the empty prompt."""
+        length = max(part.features.shape[1] for part in parts)
+        if all(part.features.shape[1] == length for part in parts):
+            return list(parts)
+        empty = self.condition([""]).features
+        filled = []
+        for part in parts:
+            missing = (length - part.features.shape[1]) // empty.shape[1]
+            chunks = empty.to(part.features).repeat(len(part), missing, 1)
+            filled.append(Conditioning(torch.cat([part.features, chunks], dim=1), part.extras))
+        return filled
 
     @final
     def convolutional(self) -> tuple[nn.Module, ...]:

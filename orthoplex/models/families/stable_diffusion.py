@@ -57,6 +57,7 @@ class StableDiffusion(LatentFamily):
     weighed = tuple(_NETWORKS)
     text_encoders = clip_encoders = ("text_encoder",)
     feature_encoder = "text_encoder"
+    reads_chunks = True
     rules: ClassVar[Mapping[str, Sees]] = {
         "text_encoder.*": "text",
         "unet.*attn2.to_k": "text",
