@@ -61,7 +61,7 @@ def train(
     flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
         from orthoplex.models import load_base, training_defaults
-        from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path
+        from orthoplex.training import ConceptDataset, DataFolder, TrainingConfig, checkpoint_path
         from orthoplex.training import train as learn
 
         output = output or Path(f"{name}.safetensors")
@@ -70,9 +70,12 @@ def train(
         overrides = [*given, *(set_ or [])]
         settings = TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
         token = token_names(name)[0]
+        report = DataFolder.scan(folder)
+        typer.echo(report.summary, err=True)
+        report.check()
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(
-            folder,
+            report,
             resolution=model.family.resolution,
             token=token,
             class_word=class_word,

@@ -5,14 +5,11 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
+    from orthoplex.training.caption_files import CaptionRow, read_caption_table
     from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
     from orthoplex.training.config import TrainingConfig
-    from orthoplex.training.dataset import (
-        CaptionRow,
-        ConceptDataset,
-        Picture,
-        read_caption_table,
-    )
+    from orthoplex.training.data_folder import DataFolder, FolderPicture
+    from orthoplex.training.dataset import ConceptDataset, Picture
     from orthoplex.training.loop import train
     from orthoplex.training.records import StepRecord, log_path, samples_folder
     from orthoplex.training.run import check_layers, starting_tokens
@@ -20,8 +17,10 @@ if TYPE_CHECKING:
 __getattr__ = exports(
     __name__,
     {
-        "CaptionRow": "dataset",
+        "CaptionRow": "caption_files",
         "ConceptDataset": "dataset",
+        "DataFolder": "data_folder",
+        "FolderPicture": "data_folder",
         "Picture": "dataset",
         "StepRecord": "records",
         "TrainingConfig": "config",
@@ -29,7 +28,7 @@ __getattr__ = exports(
         "checkpoint_path": "checkpoint",
         "checkpoint_step": "checkpoint",
         "log_path": "records",
-        "read_caption_table": "dataset",
+        "read_caption_table": "caption_files",
         "samples_folder": "records",
         "starting_tokens": "run",
         "train": "loop",
@@ -39,6 +38,8 @@ __getattr__ = exports(
 __all__ = [
     "CaptionRow",
     "ConceptDataset",
+    "DataFolder",
+    "FolderPicture",
     "Picture",
     "StepRecord",
     "TrainingConfig",
