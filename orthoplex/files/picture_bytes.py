@@ -225,7 +225,7 @@ def _without_exif_item(data: bytes) -> bytes:
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"meta":
             end = position + length
-            return data[:position] + data[position:end].replace(b"Exif\0", b"skip\0") + data[end:]
+            return data[:position] + data[position:end].replace(b"Exif", b"skip") + data[end:]
         if length < 8:
             break
         position += length

@@ -114,7 +114,9 @@ def read_table(path: Path) -> CaptionTable:
     try:
         entries = list(_json_lines(path, text) if suffix == ".jsonl" else _separated(text, suffix))
     except csv.Error as error:
-        raise DatasetError(f"{path} cannot be read: {error}; allowed are a header and rows of one line") from error
+        raise DatasetError(
+            f"{path} cannot be read: {error}; allowed are a header, and a row for each picture"
+        ) from error
     return _table(entries)
 
 

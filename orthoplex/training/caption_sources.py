@@ -118,7 +118,7 @@ def _read_beside(matching: _Matching, file: FolderFile) -> None:
         if suffix == ".json":
             matching.lone_json.append(file)
         elif file.path.stem.lower() in _NO_CAPTION:
-            matching.leave(file, "it is no caption")
+            matching.leave(file, "it is no caption but a text about the folder")
         else:
             matching.leave(file, "it belongs to no picture that is read", "caption without a picture")
             matching.orphans.append(file.name)

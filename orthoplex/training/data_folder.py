@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -78,7 +78,7 @@ class DataFolder:
         pictures = _once(measured, sources.captions)
         if not candidates:
             errors.append(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
-        unread = (*(file for file in files if file.role == "unread"), *sources.unread)
+        unread = [file for file in files if file.role == "unread"] + [*sources.unread, *_copies(pictures, candidates)]
         return DataFolder(
             folder=folder,
             pictures=pictures,
@@ -169,12 +169,17 @@ def _once(
     return tuple(pictures)
 
 
+def _copies(pictures: Iterable[FolderPicture], files: Iterable[FolderFile]) -> Iterator[FolderFile]:
+    """Yield the files that equal an earlier one."""
+    by_name = {file.name: file for file in files}
+    for picture in pictures:
+        reason = f"equal to {picture.file_name}, which is read once, with the captions of both"
+        for name in picture.copies:
+            yield replace(by_name[name], role="unread", group="duplicate", reason=reason)
+
+
 def _notes(pictures: Sequence[FolderPicture]) -> tuple[str, ...]:
-    notes = [
-        f"{', '.join(item.copies)}: equal to {item.file_name}, which is read once, with the captions of all"
-        for item in pictures
-        if item.copies
-    ]
+    notes = []
     if several := [item.file_name for item in pictures if item.size.has_more]:
         notes.append(f"{named(several)}: of several frames or pages the first is read")
     notes += [
