@@ -5,12 +5,13 @@ import re
 _WORDS = r"(?i:trigger[_ -]?(?:word)?|name|token|concept|subject|instance|[vs]\*?)"
 _PLACEHOLDER = rf"(?:\[\s*{_WORDS}\s*\]|\{{{{1,2}}\s*{_WORDS}\s*\}}{{1,2}}"
 _PLACEHOLDER += rf"|<\s*{_WORDS}\s*>|\bTOKEN\b|\b(?i:TOK)\b)"
+_TOKEN = re.compile(r"<[\w*-]+>")
 _FOREIGN = re.compile(
     "|".join(
         (
             r"<[\w-]+:[^<>]*>",  # <lora:anna:0.8>
-            r"<[\w*-]+>",  # <bob>
-            r"\([^()]*:\s*-?[\d.]+\s*\)",  # (smile:1.2)
+            _TOKEN.pattern,  # <bob>
+            r"\([^()]*[^()\d]:\s*-?[\d.]+\s*\)",  # (smile:1.2)
             r"\[[^\[\]]*:[^\[\]]*\]",  # [cat:dog:0.5]
             r"\[[\w*-]+\]",  # [place]
             r"\{[^{}]*\|[^{}]*\}",  # {red|blue}
@@ -42,7 +43,7 @@ def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -
     return f"{trigger}, {caption}" if caption else trigger
 
 
-def foreign_syntax(caption: str, *, token: str) -> tuple[str, ...]:
+def foreign_syntax(caption: str, *, token: str | None) -> tuple[str, ...]:
     """Return what a caption with the trigger in it holds of the syntax of other programs, which is learned as text.
 
     Weights ``(smile:1.2)``, networks ``<lora:…>``, choices ``{a|b}``, wildcards ``__hair__``, and placeholders that are
@@ -50,9 +51,10 @@ def foreign_syntax(caption: str, *, token: str) -> tuple[str, ...]:
 
     Args:
         caption: As ``insert_trigger`` returns it.
-        token: The concept's token, which is none of these.
+        token: The concept's token, which is none of these; None where it is not known, and any ``<word>`` may be it.
     """
-    return tuple(dict.fromkeys(part for part in _FOREIGN.findall(caption) if part != token))
+    parts = dict.fromkeys(_FOREIGN.findall(caption))
+    return tuple(part for part in parts if part != token and (token or not _TOKEN.fullmatch(part)))
 
 
 def with_article(class_word: str) -> str:

@@ -93,7 +93,7 @@ def _warnings(
     if name is None:  # placeholders are no foreign syntax
         words = {"token": token, "class_word": token, "trigger": token}
         captions = {file: tuple(insert_trigger(text, **words) for text in texts) for file, texts in captions.items()}
-    warnings = list(caption_warnings(captions, token))
+    warnings = list(caption_warnings(captions, None if name is None else token))
     if base is not None:
         from orthoplex.models import load_base
         from orthoplex.training.text import cut_captions

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -112,12 +112,13 @@ def read_table(path: Path) -> CaptionTable:
         return _json_table(path)
     text = read_text(path)
     try:
-        entries = list(_json_lines(path, text) if suffix == ".jsonl" else _separated(text, suffix))
+        if suffix == ".jsonl":
+            return _table(list(_json_lines(path, text)))
+        return _separated_table(text, suffix)
     except csv.Error as error:
         raise DatasetError(
             f"{path} cannot be read: {error}; allowed are a header, and a row for each picture"
         ) from error
-    return _table(entries)
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -135,12 +136,12 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]
         yield number, entry
 
 
-def _separated(text: str, suffix: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _separated_table(text: str, suffix: str) -> CaptionTable:
     header = text.lstrip("\r\n").partition("\n")[0]
     comma = ";" if header.count(";") > header.count(",") else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else comma)
-    for row in reader:
-        yield reader.line_num, {key: value for key, value in row.items() if key is not None}
+    entries = [(reader.line_num, {key: row[key] for key in row if key is not None}) for row in reader]
+    return _table(entries, reader.fieldnames or ())
 
 
 def _json_table(path: Path) -> CaptionTable:
@@ -162,9 +163,11 @@ def _json_table(path: Path) -> CaptionTable:
     return CaptionTable(tuple(rows), is_certain=False)
 
 
-def _table(entries: list[tuple[int, Mapping[str, Any]]]) -> CaptionTable:
+def _table(entries: Sequence[tuple[int, Mapping[str, Any]]], header: Sequence[str] = ()) -> CaptionTable:
     entries = [(number, {key.strip().lower(): value for key, value in entry.items()}) for number, entry in entries]
-    columns = list(dict.fromkeys(key for _, entry in entries for key in entry))
+    columns = list(
+        dict.fromkeys([*(key.strip().lower() for key in header), *(key for _, row in entries for key in row)])
+    )
     names = [column for column in NAME_COLUMNS if column in columns]
     if not names or not any(column in columns for column in TEXT_COLUMNS):
         return CaptionTable(

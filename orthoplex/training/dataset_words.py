@@ -20,19 +20,20 @@ def captions_of(picture: FolderPicture, *, token: str, class_word: str, trigger:
     return tuple(dict.fromkeys(texts))
 
 
-def caption_warnings(captions: Mapping[str, Sequence[str]], token: str) -> tuple[str, ...]:
+def caption_warnings(captions: Mapping[str, Sequence[str]], token: str | None) -> tuple[str, ...]:
     """Say which captions hold syntax of other programs, which is learned as text.
 
     Args:
         captions: File name to captions with the trigger in them.
-        token: The concept's token.
+        token: The concept's token, or None where it is not known.
     """
     holders: dict[str, list[str]] = {}
     for name, texts in captions.items():
         for syntax in dict.fromkeys(part for text in texts for part in foreign_syntax(text, token=token)):
             holders.setdefault(syntax, []).append(name)
     return tuple(
-        f"captions of {named(names)} hold {syntax}, which is learned as text; [trigger] stands for the concept"
+        f"captions of {named(names)} hold {syntax}, which is learned as text; take it out, or write [trigger] for the "
+        "concept"
         for syntax, names in holders.items()
     )
 
