@@ -25,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (check, train, silence, merge, generate, inspect, evaluate, demo, bench):
+for verb in (train, check, silence, merge, generate, inspect, evaluate, demo, bench):
     app.command()(verb)
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
-    from orthoplex.training.caption_files import CaptionRow, read_caption_table
     from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
     from orthoplex.training.config import TrainingConfig
     from orthoplex.training.data_folder import DataFolder, FolderPicture
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 __getattr__ = exports(
     __name__,
     {
-        "CaptionRow": "caption_files",
         "ConceptDataset": "dataset",
         "DataFolder": "data_folder",
         "FolderPicture": "data_folder",
@@ -28,7 +26,6 @@ __getattr__ = exports(
         "checkpoint_path": "checkpoint",
         "checkpoint_step": "checkpoint",
         "log_path": "records",
-        "read_caption_table": "caption_files",
         "samples_folder": "records",
         "starting_tokens": "run",
         "train": "loop",
@@ -36,7 +33,6 @@ __getattr__ = exports(
 )
 
 __all__ = [
-    "CaptionRow",
     "ConceptDataset",
     "DataFolder",
     "FolderPicture",
@@ -47,7 +43,6 @@ __all__ = [
     "checkpoint_path",
     "checkpoint_step",
     "log_path",
-    "read_caption_table",
     "samples_folder",
     "starting_tokens",
     "train",

@@ -63,9 +63,14 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
         encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8-sig")
-        return content.decode(encoding)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; allowed is UTF-8 text") from error
+        text = content.decode(encoding)
+        if "\0" in text:  # as in UTF-16 without a mark
+            raise ValueError("it holds null characters")
+        return text
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} cannot be read: {error}; allowed is UTF-8 text, or UTF-16 with a byte order mark"
+        ) from error
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
@@ -90,15 +95,6 @@ def json_keys(path: Path) -> str:
     """Return the first keys of a JSON file, for a message."""
     value = json.loads(read_text(path))
     return _listed(value) if isinstance(value, dict) else "none"
-
-
-def read_caption_table(path: Path) -> list[CaptionRow]:
-    """The rows of a table of captions; none when there is no such file, or it has no columns of names and captions.
-
-    Raises:
-        DatasetError: When it is no text, or a line is not what is allowed; names the line.
-    """
-    return list(read_table(path).rows) if path.is_file() else []
 
 
 def read_table(path: Path) -> CaptionTable:
