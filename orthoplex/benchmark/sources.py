@@ -100,9 +100,11 @@ def training_folder(source: ConceptSource, work: Path) -> Path:
     split = source.split()
     captions = [path.with_suffix(".txt") for path in split.training if path.with_suffix(".txt").is_file()]
     names = {path.name for path in split.training}
+    account = DataFolder.scan(source.folder)
+    account.check()
     rows = [
         {"file_name": picture.file_name, "text": text}
-        for picture in DataFolder.scan(source.folder).pictures
+        for picture in account.pictures
         if picture.file_name in names and not picture.path.with_suffix(".txt").is_file()
         for text in picture.captions
     ]
