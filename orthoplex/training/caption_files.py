@@ -194,5 +194,5 @@ def _caption_texts(value: Any) -> Iterable[str]:  # noqa: ANN401  (JSON values)
 
 
 def _listed(columns: Iterable[str], most: int = 8) -> str:
-    names = list(columns)
+    names = [" ".join(column.split()) for column in columns]
     return ", ".join(names[:most]) + (", …" if len(names) > most else "") or "none"

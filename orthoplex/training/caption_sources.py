@@ -86,8 +86,6 @@ class _Matching:
     def named(self, name: str, table: FolderFile) -> list[FolderFile]:
         """Return the pictures that a table calls so: paths from it or from the folder, else names, else stems."""
         path = PurePosixPath(name.replace("\\", "/"))
-        while path.parts[:1] == (".",):
-            path = PurePosixPath(*path.parts[1:])
         inner = (PurePosixPath(table.name).parent / path).as_posix()
         for case in ("", " in lower case"):
             for level, key in (("path", inner), ("path", path.as_posix()), ("name", path.name), ("stem", path.name)):

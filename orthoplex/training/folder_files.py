@@ -101,7 +101,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def named(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names, and how many others there are."""
+    """Return the first names, each in one line, and how many others there are."""
+    names = [" ".join(name.split()) for name in names]
     if len(names) <= most + 1:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} others"

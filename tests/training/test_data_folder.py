@@ -162,6 +162,12 @@ def test_rows_that_lead_nowhere_are_named_and_the_others_used(folder):
     )
 
 
+def test_names_in_messages_stay_in_their_line(folder):
+    write(folder, {"metadata.csv": 'file_name,text\n"no\nne.png",x\n'})
+    (warning,) = DataFolder.scan(folder).warnings
+    assert warning.endswith("line 3: no ne.png")
+
+
 def test_a_damaged_table_is_an_error(folder):
     write(folder, {"metadata.csv": 'file_name,text\na.png,"' + "x" * 200_000})
     (error,) = DataFolder.scan(folder).errors
