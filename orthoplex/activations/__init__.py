@@ -6,7 +6,7 @@ from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.activations.base_merge import inputs_for, merge_for
-    from orthoplex.activations.captions import insert_trigger, with_article
+    from orthoplex.activations.captions import foreign_syntax, insert_trigger, with_article
     from orthoplex.activations.concept_erasure import with_erasure
     from orthoplex.activations.erasure_options import ErasureOptions
     from orthoplex.activations.features import read_features
@@ -29,6 +29,7 @@ __getattr__ = exports(
         "gather_grams": "grams",
         "gather_inputs": "gathering",
         "inputs_for": "base_merge",
+        "foreign_syntax": "captions",
         "insert_trigger": "captions",
         "merge_for": "base_merge",
         "merge_to_folder": "merged_folder",
@@ -50,6 +51,7 @@ __all__ = [
     "gather_grams",
     "gather_inputs",
     "inputs_for",
+    "foreign_syntax",
     "insert_trigger",
     "merge_for",
     "merge_to_folder",

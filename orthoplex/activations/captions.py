@@ -2,18 +2,38 @@
 
 import re
 
+_WORDS = r"(?i:trigger[_ -]?(?:word)?|name|token|concept|subject|instance|[vs]\*?)"
+_PLACEHOLDER = rf"(?:\[\s*{_WORDS}\s*\]|\{{{{1,2}}\s*{_WORDS}\s*\}}{{1,2}}"
+_PLACEHOLDER += rf"|<\s*{_WORDS}\s*>|\bTOKEN\b|\b(?i:TOK)\b)"
+_TOKEN = re.compile(r"<[\w*-]+>")
+_FOREIGN = re.compile(
+    "|".join(
+        (
+            r"<[\w-]+:[^<>]*>",  # <lora:anna:0.8>
+            _TOKEN.pattern,  # <bob>
+            r"\([^()]*[^()\d]:\s*-?[\d.]+\s*\)",  # (smile:1.2)
+            r"\[[^\[\]]*:[^\[\]]*\]",  # [cat:dog:0.5]
+            r"\[[\w*-]+\]",  # [place]
+            r"\{[^{}]*\|[^{}]*\}",  # {red|blue}
+            r"\{[\w*-]+\}",  # {place}
+            r"\b__[\w-]+__\b",  # __hair__
+        )
+    )
+)
+
 
 def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -> str:
     """Return the caption with the trigger in it.
 
     Args:
-        caption: As written; ``{trigger}``, ``<name>`` and ``TOKEN`` stand for the trigger.
+        caption: As written; ``TOKEN``, ``TOK`` and words such as trigger, name, concept or V in ``[]``, ``{}`` or
+            ``<>``, in any case, stand for the trigger.
         token: The concept's token; a class word right behind it, or behind what stands for it, goes with it.
         class_word: Where the trigger goes when nothing else stands for it; an article before it goes too.
         trigger: What is put in.
     """
     word = rf"{re.escape(class_word)}\b"
-    mention = re.compile(rf"(?:\{{trigger\}}|{re.escape(token)}|<name>|\bTOKEN\b)(?:\s+{word})?")
+    mention = re.compile(rf"(?:{re.escape(token)}|{_PLACEHOLDER})(?:\s+{word})?")
     caption = caption.strip()
     if mention.search(caption):
         return mention.sub(lambda _: trigger, caption)
@@ -21,6 +41,20 @@ def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -
     if plain.search(caption):
         return plain.sub(lambda _: trigger, caption, count=1)
     return f"{trigger}, {caption}" if caption else trigger
+
+
+def foreign_syntax(caption: str, *, token: str | None) -> tuple[str, ...]:
+    """Return what a caption with the trigger in it holds of the syntax of other programs, which is learned as text.
+
+    Weights ``(smile:1.2)``, networks ``<lora:…>``, choices ``{a|b}``, wildcards ``__hair__``, and placeholders that are
+    unknown, ``[word]`` or ``<other>``.
+
+    Args:
+        caption: As ``insert_trigger`` returns it.
+        token: The concept's token, which is none of these; None where it is not known, and any ``<word>`` may be it.
+    """
+    parts = dict.fromkeys(_FOREIGN.findall(caption))
+    return tuple(part for part in parts if part != token and (token or not _TOKEN.fullmatch(part)))
 
 
 def with_article(class_word: str) -> str:

@@ -17,7 +17,7 @@ from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.files import folder_made_once, picture_files, read_json, read_picture
 from orthoplex.options import FILLED, check_fields, checked, limited, option
-from orthoplex.training import read_caption_table
+from orthoplex.training import DataFolder
 
 MINIMUM_PICTURES = 4
 
@@ -100,8 +100,15 @@ def training_folder(source: ConceptSource, work: Path) -> Path:
     split = source.split()
     captions = [path.with_suffix(".txt") for path in split.training if path.with_suffix(".txt").is_file()]
     names = {path.name for path in split.training}
-    rows = [row for row in read_caption_table(source.folder / "metadata.jsonl") if row.file_name in names]
-    table = "".join(json.dumps({"file_name": row.file_name, "text": row.text}) + "\n" for row in rows)
+    account = DataFolder.scan(source.folder)
+    account.check()
+    rows = [
+        {"file_name": picture.file_name, "text": text}
+        for picture in account.pictures
+        if picture.file_name in names and not picture.path.with_suffix(".txt").is_file()
+        for text in picture.captions
+    ]
+    table = "".join(json.dumps(row) + "\n" for row in rows)
     digest = hashlib.sha256(table.encode())
     for path in (*split.training, *captions):
         digest.update(f"{path.name}\n".encode() + path.read_bytes())

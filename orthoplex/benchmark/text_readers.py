@@ -28,7 +28,7 @@ from orthoplex.evaluation import (
     text_scores,
 )
 from orthoplex.models import Base
-from orthoplex.training import read_caption_table
+from orthoplex.training import DataFolder
 
 FACTORS = ("scene", "style")
 """Factors that heads read; a concept that is itself such a factor is not read for it."""
@@ -80,12 +80,10 @@ class TextReader(ABC):
         It is the upper limit for this concept: a painting style may hide scenes from any reader.
         """
         split = source.split()
-        table = {row.file_name: row.text for row in read_caption_table(source.folder / "metadata.jsonl")}
+        written = {picture.path: picture.captions for picture in DataFolder.scan(source.folder).pictures}
         captions = {}
         for path in (*split.training, *split.held_out):
-            beside = path.with_suffix(".txt")
-            caption = beside.read_text("utf-8", errors="replace") if beside.is_file() else table.get(path.name, "")
-            if first := caption.partition("\n")[0].strip():
+            if first := "".join(written.get(path, ())[:1]).partition("\n")[0].strip():
                 word, token = source.class_word, source.token
                 captions[path] = insert_trigger(first, token=token, class_word=word, trigger=PLACEHOLDER)
         if not captions:

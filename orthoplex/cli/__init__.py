@@ -10,6 +10,7 @@ import typer
 
 from orthoplex import __version__
 from orthoplex.cli.bench import bench
+from orthoplex.cli.check import check
 from orthoplex.cli.demo import demo
 from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
@@ -24,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, silence, merge, generate, inspect, evaluate, demo, bench):
+for verb in (train, check, silence, merge, generate, inspect, evaluate, demo, bench):
     app.command()(verb)
 
 

@@ -12,7 +12,7 @@ from orthoplex.concepts import KINDS, token_names
 from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
-    from orthoplex.training import StepRecord, TrainingConfig
+    from orthoplex.training import DataFolder, StepRecord, TrainingConfig
 
 KindOption = Annotated[
     str | None,
@@ -74,9 +74,10 @@ def train(
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
         given = [f"{key}={value}" for key, value in flags.items() if value is not None] + (set_ or [])
         settings = TrainingConfig.from_toml(config, overrides=given, defaults=training_defaults(base))
+        report = _scanned(folder)
         model = load_base(base, device=device)
         dataset = ConceptDataset.from_folder(
-            folder,
+            report,
             resolution=model.family.resolution,
             token=token_names(name)[0],
             class_word=class_word,
@@ -88,6 +89,16 @@ def train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
         )
         _say_finished(records, settings, output)
+
+
+def _scanned(folder: Path) -> "DataFolder":
+    """Look at a folder of pictures, and say what is read and what not."""
+    from orthoplex.training import DataFolder
+
+    report = DataFolder.scan(folder)
+    typer.echo(report.summary, err=True)
+    report.check()
+    return report
 
 
 def _say_finished(records: "Generator[StepRecord, None, None]", settings: "TrainingConfig", output: Path) -> None:

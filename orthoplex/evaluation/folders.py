@@ -26,7 +26,6 @@ from orthoplex.evaluation.pretrained import ClipEncoder
 from orthoplex.evaluation.text_alignment import TEXT_PREFIX, text_scores
 from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
 
-SUFFIXES = (*PICTURE_SUFFIXES, ".bmp")
 OWN = "the concept"
 """Name of the concept among the others."""
 
@@ -72,9 +71,9 @@ def read_pictures(folder: Path) -> list[Image.Image]:
         raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
     if not folder.is_dir():
         raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
-    paths = picture_files(folder, SUFFIXES)
+    paths = picture_files(folder)
     if not paths:
-        raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(SUFFIXES)}")
+        raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
     return [read_picture(path) for path in paths]
 
 

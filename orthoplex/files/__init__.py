@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orthoplex.files.header import FLOAT_NAMES, HEADER_LIMIT_BYTES, Header, TensorEntry, read_header
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
-    from orthoplex.files.picture_reading import PICTURE_SUFFIXES, picture_files, read_picture
+    from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_files, picture_size, read_picture
     from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -25,6 +25,7 @@ __getattr__ = exports(
         "HEADER_LIMIT_BYTES": "header",
         "Header": "header",
         "PICTURE_SUFFIXES": "picture_reading",
+        "PictureSize": "picture_reading",
         "TensorEntry": "header",
         "cache_folder": "cache",
         "check_folder": "whole_folder",
@@ -34,6 +35,7 @@ __getattr__ = exports(
         "markdown_table": "markdown",
         "parse_json": "json_text",
         "picture_files": "picture_reading",
+        "picture_size": "picture_reading",
         "read_header": "header",
         "read_json": "json_text",
         "read_picture": "picture_reading",
@@ -52,6 +54,7 @@ __all__ = [
     "HEADER_LIMIT_BYTES",
     "Header",
     "PICTURE_SUFFIXES",
+    "PictureSize",
     "TensorEntry",
     "cache_folder",
     "check_folder",
@@ -61,6 +64,7 @@ __all__ = [
     "markdown_table",
     "parse_json",
     "picture_files",
+    "picture_size",
     "read_header",
     "read_json",
     "read_picture",

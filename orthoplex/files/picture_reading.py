@@ -2,38 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar, final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from orthoplex.errors import DatasetError
+from orthoplex.files.picture_bytes import orientation_of, picture_bytes
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""Suffixes of a concept's pictures; upper case counts too."""
+_SUFFIXES = (*(".png", ".jpg", ".jpeg", ".webp", ".jpe", ".jfif", ".bmp", ".dib"), *(".tif", ".tiff", ".gif", ".apng"))
+PICTURE_SUFFIXES = (*_SUFFIXES, ".avif") if ".avif" in Image.registered_extensions() else _SUFFIXES
+"""Suffixes of pictures; upper case counts too. Old versions of Pillow cannot open AVIF."""
+
+_FORMATS = tuple(sorted({Image.registered_extensions()[suffix] for suffix in PICTURE_SUFFIXES}))
+_FOREIGN = {b"heic": "HEIC", b"heix": "HEIC", b"heif": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF", b"hevc": "HEIC"}
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_Result = TypeVar("_Result")
+_LOCK = Lock()
+"""Held while warnings are silenced, which Python does for all threads at once."""
 
 
-def picture_files(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> list[Path]:
-    """Return the pictures of a folder, not of folders in it, in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in suffixes)
+@final
+@dataclass(frozen=True)
+class PictureSize:
+    """What a picture's first bytes say.
+
+    Attributes:
+        width: Upright, in pixels.
+        height: Upright, in pixels.
+        has_more: True if frames or pages follow the first one, which is the one that is read.
+    """
+
+    width: int
+    height: int
+    has_more: bool
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, not of folders in it nor hidden ones, in the order of their names."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Return a picture as RGB: turned as its EXIF data say, transparent parts white, 16-bit grey scaled.
+    """Return a picture as RGB: upright, transparent parts white, 16-bit grey scaled; of several frames the first.
+
+    Of all that its file carries beside the picture, the orientation alone is read.
 
     Raises:
         DatasetError: When it cannot be read.
     """
+    return _opened(path, lambda image, orientation, _: _in_rgb(image, orientation, path))
+
+
+def picture_size(path: Path) -> PictureSize:
+    """Return the size of a picture, upright, without decoding it.
+
+    Raises:
+        DatasetError: When its beginning cannot be read.
+    """
+
+    def measured(image: Image.Image, orientation: int, has_more: bool) -> PictureSize:
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        return PictureSize(width, height, has_more or getattr(image, "is_animated", False))
+
+    return _opened(path, measured)
+
+
+def _opened(path: Path, use: Callable[[Image.Image, int, bool], _Result]) -> _Result:
+    """Return ``use(image, orientation, has_more)``; whatever it or Pillow raises names the file."""
+    content = b""
     try:
-        with Image.open(path) as opened:
-            image = _in_8_bits(ImageOps.exif_transpose(opened), path, is_png=opened.format == "PNG")
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"picture {path} cannot be read: {error}") from error
+        content = path.read_bytes()
+        plain = picture_bytes(content)
+        with _LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(plain.data), formats=_FORMATS) as image:
+                exif, xmp = image.info.get("exif"), image.info.get("xmp")
+                orientation = max(plain.orientation, orientation_of(exif, xmp))
+                return use(image, orientation, plain.has_more)
+    except DatasetError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DatasetError(f"picture {path} cannot be read: {_guess(content)}") from error
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DatasetError(f"picture {path} cannot be read: {reason}") from error
+
+
+def _guess(content: bytes) -> str:
+    """Say what a file that no decoder knows may be, and the cure."""
+    if not content:
+        return "it is empty; allowed are whole pictures"
+    if content[4:8] == b"ftyp" and content[8:12] in _FOREIGN:
+        return f"it is {_FOREIGN[content[8:12]]}, whatever its name says; save it as JPEG or PNG"
+    if content.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs and not the picture; git lfs pull brings it"
+    if content.lstrip()[:1] == b"<":
+        return "it is a web page or another text, perhaps from a failed download; allowed are whole pictures"
+    return f"it is damaged, or no picture of the formats {', '.join(_FORMATS)}"
+
+
+def _in_rgb(image: Image.Image, orientation: int, path: Path) -> Image.Image:
+    is_png = image.format == "PNG"
+    image.load()
+    if (method := _TRANSPOSITIONS.get(orientation)) is not None:
+        image = image.transpose(method)
+    image = _in_8_bits(image, path, is_png=is_png)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _in_8_bits(image: Image.Image, path: Path, *, is_png: bool) -> Image.Image:

@@ -7,12 +7,8 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.training.checkpoint import checkpoint_path, checkpoint_step
     from orthoplex.training.config import TrainingConfig
-    from orthoplex.training.dataset import (
-        CaptionRow,
-        ConceptDataset,
-        Picture,
-        read_caption_table,
-    )
+    from orthoplex.training.data_folder import DataFolder, FolderPicture
+    from orthoplex.training.dataset import ConceptDataset, Picture
     from orthoplex.training.loop import train
     from orthoplex.training.records import StepRecord, log_path, samples_folder
     from orthoplex.training.run import check_layers, starting_tokens
@@ -20,8 +16,9 @@ if TYPE_CHECKING:
 __getattr__ = exports(
     __name__,
     {
-        "CaptionRow": "dataset",
         "ConceptDataset": "dataset",
+        "DataFolder": "data_folder",
+        "FolderPicture": "data_folder",
         "Picture": "dataset",
         "StepRecord": "records",
         "TrainingConfig": "config",
@@ -29,7 +26,6 @@ __getattr__ = exports(
         "checkpoint_path": "checkpoint",
         "checkpoint_step": "checkpoint",
         "log_path": "records",
-        "read_caption_table": "dataset",
         "samples_folder": "records",
         "starting_tokens": "run",
         "train": "loop",
@@ -37,8 +33,9 @@ __getattr__ = exports(
 )
 
 __all__ = [
-    "CaptionRow",
     "ConceptDataset",
+    "DataFolder",
+    "FolderPicture",
     "Picture",
     "StepRecord",
     "TrainingConfig",
@@ -46,7 +43,6 @@ __all__ = [
     "checkpoint_path",
     "checkpoint_step",
     "log_path",
-    "read_caption_table",
     "samples_folder",
     "starting_tokens",
     "train",

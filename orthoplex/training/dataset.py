@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import re
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,22 +12,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.activations.captions import insert_trigger
-from orthoplex.concepts import KINDS, kind_of
-from orthoplex.errors import DatasetError
-from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
+from orthoplex.concepts import kind_of
+from orthoplex.files import read_picture
+from orthoplex.training.data_folder import DataFolder
+from orthoplex.training.dataset_words import caption_warnings, captions_of, check_arguments
 
-CLASS_WORD_LIMIT = 64
-_NO_CAPTION = {"license", "licence", "readme", "notice", "attribution", "credits"}
-
-
-@dataclass(frozen=True)
-class CaptionRow:
-    """A line of ``metadata.jsonl``: its number, from 1, the picture's file name and the caption."""
-
-    number: int
-    file_name: str
-    text: str
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +47,7 @@ class ConceptDataset:
         kind: One of ``orthoplex.concepts.KINDS``.
         resolution: Width and height of the pictures, in pixels.
         dataset_hash: SHA-256 (hex) over files, captions, trigger and resolution.
+        report: The account of the folder, with every file that is not read.
     """
 
     pictures: tuple[Picture, ...]
@@ -66,10 +57,11 @@ class ConceptDataset:
     kind: str
     resolution: int
     dataset_hash: str
+    report: DataFolder
 
     @staticmethod
     def from_folder(
-        folder: str | Path,
+        folder: str | Path | DataFolder,
         *,
         resolution: int,
         token: str,
@@ -77,14 +69,15 @@ class ConceptDataset:
         kind: str | None = None,
         trigger_form: Literal["token", "token class"] = "token class",
     ) -> "ConceptDataset":
-        """Read PNG, JPEG and WebP pictures: upright by EXIF, RGB, resized and cropped at the centre to a square.
+        """Read pictures: upright, RGB, resized and cropped at the centre to a square.
 
-        Captions come from the ``.txt`` file of the same stem, else from ``metadata.jsonl`` (``file_name``, ``text``),
-        else from the kind. ``{trigger}``, ``<name>`` and ``TOKEN`` in a caption become the trigger;
-        in a caption with none of them the trigger takes the place of the class word, else it is put in front.
+        Captions come from the file of the same stem beside a picture, each line one, else from a table of captions,
+        else from the kind; one is drawn at every use. Placeholders in a caption become the trigger
+        (``insert_trigger``); in a caption with none of them the trigger takes the place of the class word, else it is
+        put in front.
 
         Args:
-            folder: The folder; folders inside it are not searched.
+            folder: The folder, with the folders in it; or its account.
             resolution: Width and height in pixels.
             token: ``<name>``.
             class_word: The ordinary word for what it is, for example ``"person"``.
@@ -92,31 +85,26 @@ class ConceptDataset:
             trigger_form: What the trigger is: the token alone, or the token and the class word.
 
         Raises:
-            DatasetError: When the folder is missing or empty, a picture is unreadable or there twice, a caption belongs
-                to no picture, or an argument is not allowed; names the file.
+            DatasetError: When the folder is missing or holds no picture, a picture or caption is damaged, or an
+                argument is not allowed; names the file.
         """
         kind = kind_of(class_word) if kind is None else kind
-        _check_arguments(token, class_word, kind, resolution)
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
-        paths = picture_files(folder)
-        if not paths:
-            raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
-        contents = _read_all(folder, paths)
-        written = _read_captions(folder, [path.name for path in paths])
+        check_arguments(token, class_word, kind, resolution)
+        report = folder if isinstance(folder, DataFolder) else DataFolder.scan(folder)
+        report.check()
         trigger = token if trigger_form == "token" else f"{token} {class_word}"
-        templates = tuple(template.format(trigger=trigger) for template in KINDS[kind].captions)
         pictures = tuple(
             Picture(
-                file_name=path.name,
-                pixels=load_picture(path, resolution),
-                captions=(insert_trigger(written[path.name], token=token, class_word=class_word, trigger=trigger),)
-                if path.name in written
-                else templates,
+                file_name=item.file_name,
+                pixels=load_picture(item.path, resolution),
+                captions=captions_of(item, token=token, class_word=class_word, trigger=trigger, kind=kind),
             )
-            for path in paths
+            for item in report.pictures
         )
+        captions = {item.file_name: item.captions for item in pictures}
+        for warning in (*report.warnings, *report.size_warnings(resolution), *caption_warnings(captions, token)):
+            _LOG.warning("%s", warning)
+        digests = [item.digest for item in report.pictures]
         return ConceptDataset(
             pictures=pictures,
             token=token,
@@ -124,7 +112,8 @@ class ConceptDataset:
             trigger=trigger,
             kind=kind,
             resolution=resolution,
-            dataset_hash=_hash(pictures, contents, (token, class_word, trigger, kind, resolution)),
+            dataset_hash=_hash(pictures, digests, (token, class_word, trigger, kind, resolution)),
+            report=report,
         )
 
     def __len__(self) -> int:
@@ -153,94 +142,6 @@ def load_picture(path: Path, resolution: int) -> Tensor:
     """
     image = ImageOps.fit(read_picture(path), (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
-
-
-def _check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:
-    if not re.fullmatch(r"<[a-z0-9_-]{1,64}>", token):
-        raise DatasetError(f"token is {token!r}; allowed is <name> with lower-case letters, digits, '_' and '-'")
-    if not class_word.strip() or not class_word.isprintable():
-        raise DatasetError(f"class_word is {class_word!r}; allowed is a word such as 'person'")
-    if len(class_word) > CLASS_WORD_LIMIT or set(class_word) & set("<>"):
-        raise DatasetError(
-            f"class_word is {class_word!r}; allowed are up to {CLASS_WORD_LIMIT} characters without '<' and '>'"
-        )
-    if kind not in KINDS:
-        raise DatasetError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
-    if resolution < 1:
-        raise DatasetError(f"resolution is {resolution}; allowed are whole numbers from 1")
-
-
-def _read_all(folder: Path, paths: list[Path]) -> list[str]:
-    """Return each file's SHA-256, refusing equal stems and equal files."""
-    stems: dict[str, str] = {}
-    hashes: dict[str, str] = {}
-    for path in paths:
-        if path.stem in stems:
-            raise DatasetError(
-                f"folder {folder} holds {stems[path.stem]} and {path.name}; allowed is one picture of each stem"
-            )
-        stems[path.stem] = path.name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest in hashes:
-            raise DatasetError(f"folder {folder}: {path.name} is a duplicate of {hashes[digest]}; allowed is each once")
-        hashes[digest] = path.name
-    return list(hashes)
-
-
-def _read_captions(folder: Path, names: list[str]) -> dict[str, str]:
-    captions = _read_metadata(folder / "metadata.jsonl", names)
-    by_stem = {Path(name).stem: name for name in names}
-    for path in sorted(folder.glob("*.txt")):
-        if path.stem.lower() in _NO_CAPTION:
-            continue
-        if path.stem not in by_stem:
-            raise DatasetError(f"caption {path} belongs to no picture; allowed are the stems of pictures")
-        captions[by_stem[path.stem]] = _read_text(path)
-    return captions
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; allowed is UTF-8 text") from error
-
-
-def read_caption_table(path: Path) -> list[CaptionRow]:
-    """The rows of a ``metadata.jsonl``; none when there is no such file.
-
-    Raises:
-        DatasetError: When it is no UTF-8 text, or a line is not what is allowed; names the line.
-    """
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            name, text = entry["file_name"], entry["text"]
-            if not isinstance(name, str) or not isinstance(text, str):
-                raise TypeError
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DatasetError(
-                f'{path} line {number} cannot be read; allowed is {{"file_name": …, "text": …}} with two texts'
-            ) from error
-        rows.append(CaptionRow(number, name, text))
-    return rows
-
-
-def _read_metadata(path: Path, names: list[str]) -> dict[str, str]:
-    captions: dict[str, str] = {}
-    for row in read_caption_table(path):
-        name = row.file_name
-        if name not in names:
-            raise DatasetError(f"{path} line {row.number}: picture {name!r} does not exist in the folder")
-        if name in captions:
-            raise DatasetError(f"{path} line {row.number}: picture {name!r} has a duplicate caption; allowed is one")
-        captions[name] = row.text
-    return captions
 
 
 def _hash(pictures: tuple[Picture, ...], contents: list[str], arguments: tuple[str | int, ...]) -> str:

@@ -1,7 +1,7 @@
 """The words of a training: captions that are long enough, and the vectors that tokens start from."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -46,6 +46,32 @@ def check_captions(base: Base, dataset: ConceptDataset, tokens: Sequence[str]) -
             len(cut),
             limit,
         )
+
+
+def cut_captions(base: Base, captions: Mapping[str, Sequence[str]], token: str) -> tuple[str, ...]:
+    """Say which captions a training on a base would refuse or cut off, and how long they are; the base knows no token.
+
+    Args:
+        base: The base.
+        captions: File name to captions with the trigger in them.
+        token: The concept's token, counted as one; further vectors make a caption longer.
+    """
+    words, texts = base.family.words, []
+    for name, several in captions.items():
+        for caption in several:
+            room = words.room(caption.replace(token, words.stand_in(1)))
+            before, mention, _ = caption.partition(token)
+            end = words.room(before + words.stand_in(1)).length if mention else 0
+            if end > room.limit:
+                texts.append(
+                    f"caption of {name} has {room.length} tokens, and {token} stands behind the {room.limit} that the "
+                    "base reads; a training refuses it"
+                )
+            elif room.length > room.limit:
+                texts.append(
+                    f"caption of {name} has {room.length} tokens, and the base reads {room.limit}; its end is not seen"
+                )
+    return tuple(texts)
 
 
 def initial_vectors(

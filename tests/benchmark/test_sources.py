@@ -106,6 +106,16 @@ def test_the_training_folder_is_made_once_and_anew_for_other_pictures(sources, t
     assert training_folder(ConceptSource("anna", "person", "person", changed), tmp_path) != first
 
 
+def test_captions_of_every_source_reach_the_training_folder(sources, tmp_path):
+    folder = tmp_path / "captions"
+    shutil.copytree(sources[0].folder, folder)
+    (folder / "00.txt").rename(folder / "00.caption")
+    (folder / "00.caption").write_text("TOKEN by day\nTOKEN at night")
+    copied = training_folder(ConceptSource("anna", "person", "person", folder), tmp_path)
+    dataset = ConceptDataset.from_folder(copied, resolution=32, token="<anna>", class_word="person", kind="person")
+    assert dataset.pictures[0].captions == ("<anna> person by day", "<anna> person at night")
+
+
 def test_captions_in_one_table_are_cut_to_the_training_pictures(sources, tmp_path):
     folder = tmp_path / "table"
     folder.mkdir()

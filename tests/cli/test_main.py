@@ -22,11 +22,11 @@ def test_version(run):
 def test_help_names_every_verb(run):
     result = run("--help")
     assert result.exit_code == 0
-    for verb in ("train", "silence", "merge", "generate", "inspect", "demo", "bench"):
+    for verb in ("check", "train", "silence", "merge", "generate", "inspect", "demo", "bench"):
         assert verb in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "silence", "merge", "generate", "inspect", "demo", "bench"])
+@pytest.mark.parametrize("verb", ["check", "train", "silence", "merge", "generate", "inspect", "demo", "bench"])
 def test_every_verb_has_help(run, verb):
     assert run(verb, "--help").exit_code == 0
 

@@ -27,6 +27,7 @@ def test_writes_a_concept_file(train, tmp_path):
     result = train("--output", output, "--set", "sample_every=2")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith(f"{output} in ")
+    assert "3 pictures (32×32), captions: 3 from templates\n" in result.stderr
     assert "Training <anna> person (person) on 3 pictures" in result.stderr
     assert (read_manifest(output).name, read_manifest(output).kind) == ("anna", "person")
     assert log_path(output).is_file() and len(list(samples_folder(output).iterdir())) == 2

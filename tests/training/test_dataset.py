@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from orthoplex.activations.captions import insert_trigger
+from orthoplex.activations.captions import foreign_syntax, insert_trigger
 from orthoplex.concepts import KINDS
 from orthoplex.errors import DatasetError
 from orthoplex.training import ConceptDataset
@@ -121,6 +122,16 @@ def test_licences_are_no_captions(folder, name):
         ("smiling on a beach", "<anna> person, smiling on a beach"),
         ("TOKENS on a beach", "<anna> person, TOKENS on a beach"),
         ("  ", "<anna> person"),
+        ("[trigger] smiling", "<anna> person smiling"),
+        ("{Trigger} smiling", "<anna> person smiling"),
+        ("<TRIGGER> person", "<anna> person"),
+        ("[Name], {name}, <Name>", "<anna> person, <anna> person, <anna> person"),
+        ("{{trigger_word}} and [ concept ]", "<anna> person and <anna> person"),
+        ("a photo of [V] person", "a photo of <anna> person"),
+        ("[v*] {subject} <token>", "<anna> person <anna> person <anna> person"),
+        ("TOK and tok", "<anna> person and <anna> person"),
+        ("a token of friendship", "<anna> person, a token of friendship"),
+        ("[smiling] <bob>", "<anna> person, [smiling] <bob>"),
     ],
 )
 def test_trigger_in_captions(caption, expected):
@@ -138,6 +149,53 @@ def test_bare_token_in_captions():
 def test_class_words_are_no_patterns():
     trigger = "<anna> c++"
     assert insert_trigger("a cpp book", token="<anna>", class_word="c++", trigger=trigger) == "<anna> c++, a cpp book"
+
+
+@pytest.mark.parametrize(
+    ("caption", "foreign"),
+    [
+        ("<anna> person at 10:30 (noon: 12:30), (smiling)", ()),
+        ("(smile:1.2), ((hair: 0.8)), (a b:-1)", ("(smile:1.2)", "(hair: 0.8)", "(a b:-1)")),
+        ("<lora:anna:0.8> <lyco:x:1>", ("<lora:anna:0.8>", "<lyco:x:1>")),
+        ("{red|blue} hair, __hair__", ("{red|blue}", "__hair__")),
+        ("[cat:dog:0.5]", ("[cat:dog:0.5]",)),
+        ("[place] {place} <bob> <bob>", ("[place]", "{place}", "<bob>")),
+    ],
+)
+def test_syntax_of_other_programs(caption, foreign):
+    assert foreign_syntax(caption, token="<anna>") == foreign
+    assert foreign_syntax("<bob>, <anna>", token=None) == ()
+
+
+def test_syntax_of_other_programs_is_warned_of(folder, caplog):
+    (folder / "00.txt").write_text("TOKEN (smile:1.2)")
+    read(folder)
+    assert "captions of 00.png hold (smile:1.2), which is learned as text; take it out, or" in caplog.text
+
+
+def test_sizes_that_hurt_are_warned_of(folder, caplog):
+    Image.new("RGB", (90, 40)).save(folder / "wide.png")
+    read(folder, resolution=37)
+    assert "00.png (40×36), 01.png (40×36), 02.png (40×36), 03.png (40×36): smaller than 37×37" in caplog.text
+    assert "wide.png: the square in the middle leaves out more than half of the picture" in caplog.text
+
+
+def test_lines_of_a_text_are_captions_of_their_own(folder):
+    (folder / "00.txt").write_text("TOKEN by day\r\n\n  a person by day \n{trigger} at night\n")
+    assert read(folder).pictures[0].captions == ("<anna> person by day", "<anna> person at night")
+
+
+def test_the_hash_is_that_of_earlier_versions(folder):
+    """Old checkpoints are continued: file names, contents, captions and arguments, as they always were."""
+    (folder / "00.txt").write_text("{trigger} at night\n")
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "01.png", "text": "smiling\nby day"}))
+    names = ["00.png", "01.png", "02.png", "03.png"]
+    templates = ["a photo of <anna> person", "a drawing of <anna> person"]
+    captions = [["<anna> person at night"], ["<anna> person, smiling\nby day"], templates, templates]
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    listing = [list(row) for row in zip(names, digests, captions, strict=True)]
+    arguments = ["<anna>", "person", "<anna> person", "person", 32]
+    assert read(folder).dataset_hash == hashlib.sha256(json.dumps([listing, arguments]).encode()).hexdigest()
 
 
 def test_hash_depends_on_everything_and_on_nothing_else(folder):
@@ -161,6 +219,9 @@ def test_hash_depends_on_everything_and_on_nothing_else(folder):
 def test_missing_folder(tmp_path):
     with pytest.raises(DatasetError, match="folder .*nowhere does not exist"):
         read(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="file is a file; allowed is a folder of pictures"):
+        read(tmp_path / "file")
 
 
 def test_empty_folder(tmp_path):
@@ -172,18 +233,15 @@ def test_unreadable_picture_is_named(folder):
     (folder / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DatasetError, match=r"picture .*broken.png cannot be read"):
         read(folder)
+    (folder / "empty.png").touch()
+    with pytest.raises(DatasetError, match=r"broken.png .* \(orthoplex check lists 1 other fault\)"):
+        read(folder)
 
 
 def test_truncated_picture_is_named(folder):
     whole = (folder / "00.png").read_bytes()
     (folder / "04.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DatasetError, match=r"picture .*04.png cannot be read"):
-        read(folder)
-
-
-def test_caption_without_a_picture(folder):
-    (folder / "99.txt").write_text("TOKEN")
-    with pytest.raises(DatasetError, match=r"caption .*99.txt belongs to no picture"):
         read(folder)
 
 
@@ -197,31 +255,15 @@ def test_captions_that_are_no_text_are_named(folder, name):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"file_name": "99.png", "text": "x"}'], "line 1: picture '99.png' does not exist"),
-        (['{"file_name": "00.png", "text": "x"}'] * 2, "line 2: picture '00.png' has a duplicate caption"),
-        (["", '{"file_name": "00.png"}'], "line 2 cannot be read"),
+        (["", '{"file_name": "00.png"'], "line 2 cannot be read; allowed is .*file_name"),
         (["nonsense"], "line 1 cannot be read"),
         (["[]"], "line 1 cannot be read"),
         (["[" * 99999], "line 1 cannot be read"),
-        (['{"file_name": "00.png", "text": null}'], "line 1 cannot be read; allowed is .* two texts"),
-        (['{"file_name": "00.png", "text": 5}'], "line 1 cannot be read"),
     ],
 )
 def test_metadata_errors_name_the_line(folder, lines, message):
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     with pytest.raises(DatasetError, match=f"metadata.jsonl {message}"):
-        read(folder)
-
-
-def test_equal_stems_are_refused(folder):
-    Image.new("RGB", (8, 8)).save(folder / "00.jpg")
-    with pytest.raises(DatasetError, match="holds 00.jpg and 00.png; allowed is one picture of each stem"):
-        read(folder)
-
-
-def test_equal_files_are_refused(folder):
-    (folder / "copy.png").write_bytes((folder / "01.png").read_bytes())
-    with pytest.raises(DatasetError, match="copy.png is a duplicate of 01.png"):
         read(folder)
 
 

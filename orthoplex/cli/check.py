@@ -1,0 +1,140 @@
+"""``orthoplex check``: what a training would read of a folder, and what it would not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orthoplex.cli.console import ERROR_EXIT, errors_shown
+from orthoplex.concepts import kind_of, token_names
+from orthoplex.errors import ConfigurationError, DatasetError
+
+if TYPE_CHECKING:
+    from orthoplex.training import DataFolder, FolderPicture
+
+_EMBEDDED, _PIPELINE = "vignette", "model_index.json"
+_ANY_TOKEN = "<name>"
+"""Stands for the concept where no name is given."""
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the concept; captions are shown as they are learned.")
+    ] = None,
+    class_word: Annotated[str | None, typer.Option(help="The ordinary word for what it is; goes with --name.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="vignette, or a pipeline folder: its resolution and its limit of words.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what a training would read of a folder of pictures; exit code 2 if none would start."""
+    with errors_shown():
+        if str(folder) == _EMBEDDED or (folder / _PIPELINE).is_file():
+            _check_base(folder)
+        from orthoplex.files import read_picture
+        from orthoplex.training import DataFolder
+
+        report = DataFolder.scan(folder)
+        captions = _captions(report, name, class_word)
+        errors, broken = list(report.errors), set[str]()
+        for picture in report.pictures:
+            try:
+                read_picture(picture.path)
+            except DatasetError as error:
+                errors.append(str(error))
+                broken.add(picture.file_name)
+        warnings = [*report.warnings, *_warnings(report, captions, name, base)]
+        pictures = [item for item in report.pictures if item.file_name not in broken]
+        if as_json:
+            listing = _as_json(report, pictures, captions)
+            listing |= {"trains": not errors, "errors": errors, "warnings": warnings}
+            typer.echo(json.dumps(listing, indent=2, ensure_ascii=False))
+        else:
+            _show(report, pictures, captions, warnings)
+            for error in errors:
+                typer.echo(f"Error: {error}", err=True)
+        if errors:
+            raise typer.Exit(ERROR_EXIT)
+
+
+def _check_base(base: Path) -> None:
+    raise ConfigurationError(f"{base} is a base; bases cannot be checked yet; allowed are folders of pictures")
+
+
+def _captions(report: DataFolder, name: str | None, class_word: str | None) -> dict[str, tuple[str, ...]]:
+    """The captions of each picture: as they are learned if the concept has a name and a class word, else as written."""
+    if (name is None) != (class_word is None):
+        raise ConfigurationError("one of --name and --class-word is given; allowed are both or none")
+    if name is None or class_word is None:
+        return {item.file_name: item.captions for item in report.pictures}
+    from orthoplex.training.dataset_words import captions_of, check_arguments
+
+    token, kind = token_names(name)[0], kind_of(class_word)
+    check_arguments(token, class_word, kind, 1)
+    return {
+        item.file_name: captions_of(
+            item, token=token, class_word=class_word, trigger=f"{token} {class_word}", kind=kind
+        )
+        for item in report.pictures
+    }
+
+
+def _warnings(
+    report: DataFolder, captions: dict[str, tuple[str, ...]], name: str | None, base: str | None
+) -> list[str]:
+    from orthoplex.activations import insert_trigger
+    from orthoplex.training.dataset_words import caption_warnings
+
+    token = _ANY_TOKEN if name is None else token_names(name)[0]
+    if name is None:  # placeholders are no foreign syntax
+        words = {"token": token, "class_word": token, "trigger": token}
+        captions = {file: tuple(insert_trigger(text, **words) for text in texts) for file, texts in captions.items()}
+    warnings = list(caption_warnings(captions, None if name is None else token))
+    if base is not None:
+        from orthoplex.models import load_base
+        from orthoplex.training.text import cut_captions
+
+        model = load_base(base)
+        warnings += report.size_warnings(model.family.resolution)
+        warnings += cut_captions(model, captions, token)
+    return warnings
+
+
+def _show(
+    report: DataFolder, pictures: list[FolderPicture], captions: dict[str, tuple[str, ...]], warnings: list[str]
+) -> None:
+    typer.echo(report.summary)
+    for item in pictures:
+        texts = " | ".join(captions[item.file_name])
+        source = f"{item.source}: {texts}" if texts else item.source
+        typer.echo(f"  {item.file_name} {item.size.width}×{item.size.height}, {source}")
+    for file in report.unread:
+        typer.echo(f"Not read: {file.name}: {file.reason}")
+    for note in report.notes:
+        typer.echo(f"Note: {note}")
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}")
+
+
+def _as_json(report: DataFolder, pictures: list[FolderPicture], captions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    return {
+        "folder": str(report.folder),
+        "summary": report.summary,
+        "pictures": [
+            {
+                "file": item.file_name,
+                "width": item.size.width,
+                "height": item.size.height,
+                "source": item.source,
+                "captions": list(captions[item.file_name]),
+                "copies": list(item.copies),
+            }
+            for item in pictures
+        ],
+        "unread": [{"file": file.name, "reason": file.reason} for file in report.unread],
+        "notes": list(report.notes),
+    }

@@ -1,0 +1,189 @@
+"""What a folder of pictures holds: every file is read, or stands among those that are not, with the reason."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from orthoplex.errors import DatasetError
+from orthoplex.files import PICTURE_SUFFIXES, PictureSize, picture_size
+from orthoplex.training.caption_sources import CaptionSources, PictureCaptions
+from orthoplex.training.folder_files import FolderFile, counted, folder_files, named, repeating_folders
+
+TEMPLATES = "templates"
+"""Source of captions of a picture without any."""
+
+
+@final
+@dataclass(frozen=True)
+class FolderPicture:
+    """A picture to train on.
+
+    Attributes:
+        path: Where it is.
+        file_name: Its path in the folder.
+        digest: SHA-256 (hex) of the file.
+        size: Its size, upright.
+        captions: As written; none where templates take their place.
+        source: Where they are from: ``.txt``, ``metadata.csv``, or ``templates``.
+        copies: Names of files with equal bytes, whose captions are among these.
+    """
+
+    path: Path
+    file_name: str
+    digest: str
+    size: PictureSize
+    captions: tuple[str, ...]
+    source: str
+    copies: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class DataFolder:
+    """The account of a folder.
+
+    Attributes:
+        folder: The folder.
+        pictures: What is trained on, in the order of their names.
+        unread: The files that are not read, with the reasons.
+        errors: Why no training can begin: files that are damaged, or no picture.
+        warnings: What was meant for training, and is not used as it may have been meant.
+        notes: What is done with some of the files.
+    """
+
+    folder: Path
+    pictures: tuple[FolderPicture, ...]
+    unread: tuple[FolderFile, ...]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @staticmethod
+    def scan(folder: str | Path) -> "DataFolder":
+        """Account for every file of a folder and of folders in it; pixels are not decoded.
+
+        Damaged files are among ``errors``, so that the others are accounted for too.
+
+        Raises:
+            DatasetError: When the folder is missing, or cannot be read.
+        """
+        folder = Path(folder)
+        files = folder_files(folder)
+        candidates = [file for file in files if file.role == "picture"]
+        sources = CaptionSources.read(files)
+        measured, errors = _measured(candidates)
+        pictures = _once(measured, sources.captions)
+        if not candidates:
+            errors.append(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
+        unread = [file for file in files if file.role == "unread"] + [*sources.unread, *_copies(pictures, candidates)]
+        return DataFolder(
+            folder=folder,
+            pictures=pictures,
+            unread=tuple(sorted(unread, key=lambda file: file.name)),
+            errors=(*errors, *sources.errors),
+            warnings=sources.warnings,
+            notes=_notes(pictures),
+        )
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be trained on.
+
+        Raises:
+            DatasetError: Names the first file that is damaged.
+        """
+        for error in self.errors:
+            count = len(self.errors) - 1
+            raise DatasetError(error + (f" (orthoplex check lists {counted(count, 'other fault')})" if count else ""))
+
+    @property
+    def summary(self) -> str:
+        """One line: pictures and their sizes, captions by source, and what is not read."""
+        sizes = sorted((item.size for item in self.pictures), key=lambda size: (size.width * size.height, size.width))
+        ends = dict.fromkeys(f"{size.width}×{size.height}" for size in sizes[:1] + sizes[-1:])
+        counts = Counter(item.source for item in self.pictures)
+        by_source = [f"{counts[source]} from {source}" for source in sorted(counts) if source != TEMPLATES]
+        text = counted(len(self.pictures), "picture") + (f" ({' to '.join(ends)})" if ends else "")
+        text += f", captions: {', '.join([*by_source, f'{counts[TEMPLATES]} from {TEMPLATES}'])}"
+        return text + (f"; not read: {self._unread_in_words()}" if self.unread else "")
+
+    def _unread_in_words(self) -> str:
+        groups = Counter(file.group for file in self.unread if file.group)
+        alone = [file.name for file in self.unread if not file.group]
+        parts = [counted(count, group) for group, count in sorted(groups.items())]
+        return ", ".join([*parts, *([named(alone)] if alone else [])])
+
+    def size_warnings(self, resolution: int) -> tuple[str, ...]:
+        """Say which pictures are enlarged to a width and height in pixels, and which lose more than half of themselves.
+
+        Args:
+            resolution: Width and height of the pictures that are trained on.
+        """
+        small = [
+            f"{item.file_name} ({item.size.width}×{item.size.height})"
+            for item in self.pictures
+            if min(item.size.width, item.size.height) < resolution
+        ]
+        narrow = [
+            item.file_name
+            for item in self.pictures
+            if 2 * min(item.size.width, item.size.height) < max(item.size.width, item.size.height)
+        ]
+        texts = []
+        if small:
+            texts.append(f"{named(small)}: smaller than {resolution}×{resolution}, and enlarged; details are lost")
+        if narrow:
+            texts.append(f"{named(narrow)}: the square in the middle leaves out more than half of the picture")
+        return tuple(texts)
+
+
+def _measured(files: Iterable[FolderFile]) -> tuple[list[tuple[FolderFile, str, PictureSize]], list[str]]:
+    """Return each picture's SHA-256 and size, and why some cannot be read."""
+    measured, errors = [], []
+    for file in files:
+        try:
+            size = picture_size(file.path)
+            with file.path.open("rb") as stream:
+                measured.append((file, hashlib.file_digest(stream, "sha256").hexdigest(), size))
+        except (DatasetError, OSError) as error:
+            errors.append(str(error))
+    return measured, errors
+
+
+def _once(
+    measured: Iterable[tuple[FolderFile, str, PictureSize]], captions: Mapping[str, PictureCaptions]
+) -> tuple[FolderPicture, ...]:
+    """Return each picture once; the captions of equal files come together."""
+    alike: dict[str, list[tuple[FolderFile, PictureSize]]] = {}
+    for file, digest, size in measured:
+        alike.setdefault(digest, []).append((file, size))
+    pictures = []
+    for digest, files in alike.items():
+        (first, size), names = files[0], [file.name for file, _ in files]
+        written = [captions[name] for name in names if name in captions]
+        texts = dict.fromkeys(text for item in written for text in item.texts)
+        source = written[0].source if written else TEMPLATES
+        pictures.append(FolderPicture(first.path, first.name, digest, size, tuple(texts), source, tuple(names[1:])))
+    return tuple(pictures)
+
+
+def _copies(pictures: Iterable[FolderPicture], files: Iterable[FolderFile]) -> Iterator[FolderFile]:
+    """Yield the files that equal an earlier one."""
+    by_name = {file.name: file for file in files}
+    for picture in pictures:
+        reason = f"equal to {picture.file_name}, which is read once, with the captions of both"
+        for name in picture.copies:
+            yield replace(by_name[name], role="unread", group="duplicate", reason=reason)
+
+
+def _notes(pictures: Sequence[FolderPicture]) -> tuple[str, ...]:
+    notes = []
+    if several := [item.file_name for item in pictures if item.size.has_more]:
+        notes.append(f"{named(several)}: of several frames or pages the first is read")
+    notes += [
+        f"folder {name!r}: repeats are not used; each picture counts once"
+        for name in repeating_folders([item.file_name for item in pictures])
+    ]
+    return tuple(notes)

@@ -1,0 +1,167 @@
+"""The files of a folder of pictures, each with what it is for."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, final
+
+from orthoplex.errors import DatasetError
+from orthoplex.files import PICTURE_SUFFIXES
+from orthoplex.training.caption_files import CAPTION_SUFFIXES, TABLE_SUFFIXES
+
+Role = Literal["picture", "caption", "table", "unread"]
+
+HIDDEN = "hidden or system file"
+CACHE = "cache or weight file"
+MASK = "mask"
+_SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "__pycache__", "$recycle.bin"}
+_CACHE_SUFFIXES = {".npz", ".npy", ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl"}
+_MASK_FOLDERS = {"mask", "masks"}
+_REGULARISATION_FOLDERS = {"reg", "regularization", "regularisation"}
+_LABEL = re.compile(r"(?P<stem>.+)-(?:masklabel|condlabel)$", re.IGNORECASE)
+_OWN_MASK = re.compile(r"(?P<stem>.+)[-_.]masks?$", re.IGNORECASE)
+_REPEATS = re.compile(r"\d+_.+")
+_AS_JPEG = "save it as JPEG or PNG"
+_FOREIGN = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), f"HEIF pictures are not read; {_AS_JPEG}"),
+    **dict.fromkeys(
+        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef", ".raw"),
+        f"raw camera data are not read; {_AS_JPEG}",
+    ),
+    **dict.fromkeys(
+        (
+            ".psd",
+            ".psb",
+            ".svg",
+            ".ai",
+            ".eps",
+            ".xcf",
+            ".kra",
+            ".exr",
+            ".jxl",
+            ".jp2",
+            ".tga",
+            ".ico",
+            ".ppm",
+            ".avif",
+        ),
+        f"pictures of this format are not read; {_AS_JPEG}",
+    ),
+    **dict.fromkeys(
+        (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".avifs"),
+        "films are not read; save single frames as JPEG or PNG",
+    ),
+    ".parquet": "tables of this format are not read; save it as metadata.csv or metadata.jsonl",
+    ".arrow": "tables of this format are not read; save it as metadata.csv or metadata.jsonl",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".7z", ".rar"), "archives are not read; unpack it"),
+}
+
+
+@final
+@dataclass(frozen=True)
+class FolderFile:
+    """A file, and what it is for.
+
+    Attributes:
+        path: Where it is.
+        name: Its path in the folder, with ``/`` between parts.
+        role: What it may be, by its name.
+        group: What files of its sort are called, in the singular; empty for a file that is named alone.
+        reason: Why it is not read; empty if it is.
+    """
+
+    path: Path
+    name: str
+    role: Role
+    group: str = ""
+    reason: str = ""
+
+
+def folder_files(folder: Path) -> list[FolderFile]:
+    """Return every file of a folder and of folders in it, in the order of their names.
+
+    Raises:
+        DatasetError: When the folder is missing, or is none.
+    """
+    if folder.is_file():
+        raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
+    if not folder.is_dir():
+        raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
+    paths = sorted(_paths(folder, set()), key=lambda path: path.relative_to(folder).parts)
+    stems = {(path.parent, path.stem.lower()) for path in paths if path.suffix.lower() in PICTURE_SUFFIXES}
+    return [_classified(path, path.relative_to(folder).as_posix(), stems) for path in paths]
+
+
+def counted(count: int, noun: str) -> str:
+    """Return "1 mask" or "2 masks"; of "caption without a picture" the first word is the one that is counted."""
+    head, separator, rest = noun.partition(" without ")
+    return f"{count} {head}{'' if count == 1 else 's'}{separator}{rest}"
+
+
+def named(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, each in one line, and how many others there are."""
+    names = [" ".join(name.split()) for name in names]
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} others"
+
+
+def repeating_folders(names: list[str]) -> list[str]:
+    """Return the folders, of files of these names, that kohya's tools would read as repeats: ``10_anna person``."""
+    parents = {PurePosixPath(name).parent for name in names}
+    return sorted(parent.as_posix() for parent in parents if _REPEATS.fullmatch(parent.name))
+
+
+def _paths(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Yield what is no folder; a folder that is linked from several places is entered once."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"folder {folder} cannot be read: {error}") from error
+    for path in entries:
+        if path.is_dir():
+            yield from _paths(path, seen)
+        else:
+            yield path
+
+
+def _classified(path: Path, name: str, stems: set[tuple[Path, str]]) -> FolderFile:
+    *folders, last = (part.lower() for part in PurePosixPath(name).parts)
+    suffix = path.suffix.lower()
+
+    def unread(group: str, reason: str) -> FolderFile:
+        return FolderFile(path, name, "unread", group, reason)
+
+    if any(part.startswith(".") or part in _SYSTEM_NAMES for part in (*folders, last)):
+        return unread(HIDDEN, "hidden files and files of the system are not read")
+    if suffix in _CACHE_SUFFIXES or any(part.endswith("_cache") for part in folders):
+        return unread(CACHE, "caches and weights are not read")
+    if any(part.endswith(".samples") for part in folders):
+        return unread("sample picture", "sample pictures of a training are not used")
+    if not path.is_file():
+        return unread("", "it is no file that can be read")
+    if _REGULARISATION_FOLDERS.intersection(folders):
+        return unread("regularisation picture", "regularisation pictures are not used")
+    if suffix in PICTURE_SUFFIXES:
+        if _MASK_FOLDERS.intersection(folders) or _is_mask(path, stems):
+            return unread(MASK, "masks are not used")
+        return FolderFile(path, name, "picture")
+    if suffix in CAPTION_SUFFIXES:
+        return FolderFile(path, name, "caption")
+    if last.endswith(".log.jsonl"):
+        return unread("", "logs of a training are not read")
+    if suffix in TABLE_SUFFIXES:
+        return FolderFile(path, name, "table")
+    return unread("", _FOREIGN.get(suffix, "it is no picture, caption or table of captions"))
+
+
+def _is_mask(path: Path, stems: set[tuple[Path, str]]) -> bool:
+    """True for a label of OneTrainer's, and for a mask that is named after a picture beside it."""
+    match = _OWN_MASK.fullmatch(path.stem)
+    return bool(_LABEL.fullmatch(path.stem)) or (match is not None and (path.parent, match["stem"].lower()) in stems)

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, size in enumerate(((40, 36), (20, 60))):
+        Image.new("RGB", size, (90 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "0.txt").write_text("[trigger] smiling\n<anna> (at night:1.2)")
+    (tmp_path / "notes.pdf").touch()
+    return tmp_path
+
+
+def test_a_folder_is_accounted_for(run, folder):
+    result = run("check", folder)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert result.stdout.splitlines() == [
+        "2 pictures (20×60 to 40×36), captions: 1 from .txt, 1 from templates; not read: notes.pdf",
+        "  0.png 40×36, .txt: [trigger] smiling | <anna> (at night:1.2)",
+        "  1.png 20×60, templates",
+        "Not read: notes.pdf: it is no picture, caption or table of captions",
+        "Warning: captions of 0.png hold (at night:1.2), which is learned as text; take it out, or write [trigger] for "
+        "the concept",
+    ]
+
+
+def test_captions_are_shown_as_they_are_learned(run, folder):
+    result = run("check", folder, "--name", "bob", "--class-word", "dog")
+    assert "  0.png 40×36, .txt: <bob> dog smiling | <bob> dog, <anna> (at night:1.2)" in result.stdout
+    assert "  1.png 20×60, templates: a photo of <bob> dog" in result.stdout
+    assert "Warning: captions of 0.png hold <anna>, which is learned as text" in result.stdout
+
+
+def test_a_base_says_its_resolution_and_how_much_it_reads(run, folder, pico_folder):
+    (folder / "1.txt").write_text("TOKEN" + " a" * 200)
+    result = run("check", folder, "--base", pico_folder)
+    assert result.exit_code == 0
+    assert "Warning: 1.png (20×60): smaller than 32×32, and enlarged; details are lost" in result.stdout
+    assert "Warning: 1.png: the square in the middle leaves out more than half of the picture" in result.stdout
+    assert "Warning: caption of 1.png has 201 tokens, and the base reads" in result.stdout
+
+
+def test_what_is_damaged_is_named_and_all_else_listed(run, folder):
+    whole = (folder / "0.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[:-30])
+    (folder / "empty.jpg").touch()
+    result = run("check", folder)
+    assert result.exit_code == 2 and "  0.png 40×36" in result.stdout and "  torn.png" not in result.stdout
+    assert [line.partition(" cannot be read")[0].rpartition("/")[2] for line in result.stderr.splitlines()] == [
+        "empty.jpg",
+        "torn.png",
+    ]
+
+
+def test_json_says_the_same(run, folder):
+    (folder / "empty.jpg").touch()
+    result = run("check", folder, "--json")
+    listing = json.loads(result.stdout)
+    assert result.exit_code == 2 and listing["trains"] is False and "empty.jpg" in listing["errors"][0]
+    assert listing["pictures"][0] == {
+        "file": "0.png",
+        "width": 40,
+        "height": 36,
+        "source": ".txt",
+        "captions": ["[trigger] smiling", "<anna> (at night:1.2)"],
+        "copies": [],
+    }
+    assert listing["unread"] == [{"file": "notes.pdf", "reason": "it is no picture, caption or table of captions"}]
+
+
+def test_a_folder_without_pictures(run, tmp_path):
+    result = run("check", tmp_path)
+    assert result.exit_code == 2 and "holds no pictures; allowed are .png, .jpg" in result.stderr
+    result = run("check", tmp_path / "nowhere")
+    assert result.exit_code == 2 and "nowhere does not exist; allowed is a folder of pictures" in result.stderr
+
+
+def test_a_name_goes_with_a_class_word(run, folder):
+    result = run("check", folder, "--name", "anna")
+    assert (
+        result.exit_code == 2 and "one of --name and --class-word is given; allowed are both or none" in result.stderr
+    )
+
+
+@pytest.mark.parametrize("name", ["vignette", "pico"])
+def test_a_base_is_none_of_pictures(run, pico_folder, name):
+    result = run("check", pico_folder if name == "pico" else name)
+    assert result.exit_code == 2 and "is a base; bases cannot be checked yet" in result.stderr
