@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.console import INTERRUPTED_EXIT, completing, errors_shown, progress_bar, refuse_existing
-from orthoplex.concepts import KINDS, token_names
+from orthoplex.cli.console import completing, errors_shown, progress_bar, refuse_existing
+from orthoplex.cli.guard import INTERRUPTED_EXIT
+from orthoplex.cli.streams import note, say
+from orthoplex.concepts import KINDS, read_manifest, token_names
 from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ MethodOption = Annotated[
 BasisOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
 ]
+
+NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave the small picture out of the file.")]
 
 
 def train(
@@ -54,11 +58,12 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing concept file, and begin anew.")
     ] = False,
+    no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
 ) -> None:
     """Train a concept from a folder of pictures."""
-    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
-    flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
+    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
+    flags |= {"learning_rate": learning_rate, "seed": seed, "thumbnail": "none" if no_thumbnail else None}
     with errors_shown():
         from orthoplex.models import load_base, training_defaults
         from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path
@@ -66,8 +71,7 @@ def train(
 
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
-        given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        overrides = [*given, *(set_ or [])]
+        overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + (set_ or [])
         settings = TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
         token = token_names(name)[0]
         model = load_base(base, device=device)
@@ -79,12 +83,18 @@ def train(
             kind=kind,
             trigger_form=settings.trigger_form,
         )
-        typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
+        note(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures")
         with closing(learn(model, dataset, settings, output=output, resume=resume, overwrite=overwrite)) as records:
             last = _show(records, output, samples=settings.sample_every > 0)
         if last is None or last.output is None:
             _leave_stopped(last, settings.steps, output)
-        typer.echo(f"{last.output} in {last.seconds:.1f} s")
+        say(f"{last.output} in {last.seconds:.1f} s; {_content(last.output)}")
+
+
+def _content(output: Path) -> str:
+    """Say what a concept file holds that may be somebody's own business."""
+    manifest = read_manifest(output)
+    return f"holds {manifest.picture}" + ("; --no-thumbnail leaves it out" if manifest.thumbnail else "")
 
 
 def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoReturn:
@@ -96,7 +106,7 @@ def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoRet
     if checkpoint.is_file():
         outcome = "--resume continues"
         step = checkpoint_step(checkpoint) if last is None else step
-    typer.echo(f"Stopped after step {step} of {steps}; {outcome}", err=True)
+    note(f"Stopped after step {step} of {steps}; {outcome}")
     raise typer.Exit(INTERRUPTED_EXIT)
 
 

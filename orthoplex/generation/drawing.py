@@ -26,6 +26,8 @@ from orthoplex.models import (
 from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
+_USUAL_STRENGTH, _USUAL_GUIDANCE = 10.0, 30.0
+"""Larger numbers are named when a picture is not finite."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def generate(
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
+    finish: Callable[[int, Image.Image], None] | None = None,
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
 
@@ -70,6 +73,7 @@ def generate(
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
+        finish: Called with the number and the picture as soon as each is there; the base is locked, too.
 
     Raises:
         PromptError: For a ``<name>`` that is not folded in, a prompt longer than the text encoder reads, or one that
@@ -80,27 +84,28 @@ def generate(
     _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
     checked("mixed_precision", mixed_precision, Precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
+    pictures: list[Image.Image] = []
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
         prompts = [_contracted(base, "prompt", prompt)]
         negative_prompt = _contracted(base, "negative_prompt", negative_prompt)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
-        pictures: list[Image.Image] = []
         for number, batch in enumerate(batches):
-            generators = [torch.Generator().manual_seed(seed + i) for i in batch]
+            noise = [torch.Generator().manual_seed(seed + i) for i in batch]
             request = PictureRequest(
-                prompts,
-                generators,
-                num_inference_steps,
-                guidance_scale,
-                negative_prompt,
-                pictures_per_prompt=len(batch),
+                prompts, noise, num_inference_steps, guidance_scale, negative_prompt, pictures_per_prompt=len(batch)
             )
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
-            _check_finite(made.pixels, prompt, guidance_scale)
+            _check_finite(base, made.pixels, prompt, guidance_scale)
             pictures.extend(made.images())
+            for i in batch:
+                (finish or _ignore)(i, pictures[i])
     return pictures
+
+
+def _ignore(number: int, picture: Image.Image) -> None:
+    """Do nothing with a finished picture."""
 
 
 def picture_recipe(
@@ -169,12 +174,20 @@ def _check_text(text: str, key: str) -> None:
         raise PromptError(f"{key} {text!r} is no UTF-8: {error}") from error
 
 
-def _check_finite(pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:
-    if pixels is not None and not np.isfinite(pixels).all():
-        raise ConfigurationError(
-            f"pictures of {prompt!r} hold numbers that are not finite; guidance_scale is {guidance_scale}, "
-            "allowed is what the base can follow"
-        )
+def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:
+    """Refuse numbers that are not finite; names the settings that are large, or all if none is."""
+    if pixels is None or np.isfinite(pixels).all():
+        return
+    settings = {"guidance_scale": (guidance_scale, _USUAL_GUIDANCE)}
+    if base.recipe is not None:
+        settings["scale"] = (base.recipe.scale, _USUAL_STRENGTH)
+        for item in base.recipe.concepts:
+            settings[f"strength of {item.name}"] = (item.strength, _USUAL_STRENGTH)
+    large = {name: pair for name, pair in settings.items() if abs(pair[0]) > pair[1]}
+    shown = ", ".join(f"{name} is {value}" for name, (value, _) in (large or settings).items())
+    raise ConfigurationError(
+        f"pictures of {prompt!r} hold numbers that are not finite; {shown}; allowed is what the base can follow"
+    )
 
 
 def _reporting(

@@ -16,6 +16,7 @@ from orthoplex.cli.console import (
     refuse_file,
     show_events,
 )
+from orthoplex.cli.guard import LeftByLibrary
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from orthoplex.models import load_base
 
@@ -40,10 +41,11 @@ def test_what_the_file_system_refuses_is_one_line(capsys, error):
     assert left.value.exit_code == 2 and capsys.readouterr().err == f"Error: {error}\n"
 
 
-@pytest.mark.parametrize("kind", [ZeroDivisionError, BrokenPipeError])
-def test_other_errors_are_not_hidden(kind):
-    with pytest.raises(kind), errors_shown():
-        raise kind
+def test_other_errors_are_left_to_the_guard():
+    with pytest.raises(ZeroDivisionError), errors_shown():
+        raise ZeroDivisionError
+    with pytest.raises(LeftByLibrary), errors_shown():
+        raise SystemExit(0)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +57,16 @@ def test_other_errors_are_not_hidden(kind):
         ("folder/a", "folder/a.safetensors", 1.0),
         ("me@home/a.safetensors@2", "me@home/a.safetensors", 2.0),
         ("anna.v2@0.5", "anna.v2.safetensors", 0.5),
+        ("me@home/anna", "me@home/anna.safetensors", 1.0),
+        ("me@home/a.safetensors", "me@home/a.safetensors", 1.0),
+        ("me@home/anna@-2", "me@home/anna.safetensors", -2.0),
     ],
 )
 def test_strengths(text, name, strength):
     assert parse_strength(text) == (Path(name), strength)
 
 
-@pytest.mark.parametrize("text", ["a@loud", "a@", "a@nan", "a@inf", "me@home/a.safetensors"])
+@pytest.mark.parametrize("text", ["a@loud", "a@", "a@nan", "a@inf", "a.safetensors@"])
 def test_bad_strengths_are_named(text):
     with pytest.raises(ConfigurationError, match=r"strength of .* is '.*'; allowed are finite numbers"):
         parse_strength(text)
