@@ -21,6 +21,8 @@ from orthoplex.files import one_line
 
 _NARROWEST = 60
 """Columns of a table, however narrow the console says it is."""
+_NARROWEST_BELIEVED = 20
+"""Columns; a shell that says less, as 0 or 1, has no room for a word, and is not believed."""
 _SECONDS_UNTIL_READY = 0.01
 
 
@@ -60,8 +62,7 @@ def say_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     )
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console()
-    console.print(table, width=max(console.width, _NARROWEST), overflow="fold", crop=False)
+    Console(width=max(Console().width, _NARROWEST)).print(table, overflow="fold", crop=False)
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -97,8 +98,9 @@ class Outlet(io.RawIOBase):
         failure: The error of the stream; None while it takes everything.
     """
 
-    def __init__(self, inner: io.RawIOBase | io.BufferedIOBase | None) -> None:
-        self._inner = inner
+    def __init__(self, inner: io.RawIOBase | io.BufferedIOBase | None, owner: TextIO | None = None) -> None:
+        """Write to ``inner``; its owner, which would close it in the end, stays."""
+        self._inner, self._owner = inner, owner
         self.failure: OSError | None = None
 
     def writable(self) -> bool:
@@ -148,6 +150,8 @@ def open_streams() -> Outlet:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if os.environ.get("COLUMNS", "").strip().isdigit() and int(os.environ["COLUMNS"]) < _NARROWEST_BELIEVED:
+        del os.environ["COLUMNS"]
     output, sys.stdout = _opened(sys.stdout)
     _, sys.stderr = _opened(sys.stderr)
     return output
@@ -161,7 +165,7 @@ def _opened(stream: TextIO | None) -> tuple[Outlet, TextIO]:
             stream.flush()
         inner, encoding = stream.buffer, stream.encoding
         inner = inner.raw if isinstance(inner, io.BufferedWriter) else inner
-    outlet = Outlet(inner)  # pyright: ignore[reportArgumentType] - what a text wrapper writes to
+    outlet = Outlet(inner, stream)  # pyright: ignore[reportArgumentType] - what a text wrapper writes to
     text = io.TextIOWrapper(
         io.BufferedWriter(outlet), encoding=encoding, errors="backslashreplace", line_buffering=outlet.isatty()
     )

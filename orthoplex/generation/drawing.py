@@ -26,8 +26,8 @@ from orthoplex.models import (
 from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
-_USUAL_STRENGTH, _USUAL_GUIDANCE = 10.0, 30.0
-"""Larger numbers are named when a picture is not finite."""
+_USUAL_GUIDANCE = 30.0
+"""A larger one is named when a picture is not finite."""
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,12 @@ def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_s
     """Refuse numbers that are not finite; names the settings that are large, or all if none is."""
     if pixels is None or np.isfinite(pixels).all():
         return
-    settings = {"guidance_scale": (guidance_scale, _USUAL_GUIDANCE)}
-    if base.recipe is not None:
-        settings["scale"] = (base.recipe.scale, _USUAL_STRENGTH)
-        for item in base.recipe.concepts:
-            settings[f"strength of {item.name}"] = (item.strength, _USUAL_STRENGTH)
-    large = {name: pair for name, pair in settings.items() if abs(pair[0]) > pair[1]}
-    shown = ", ".join(f"{name} is {value}" for name, (value, _) in (large or settings).items())
+    large = {} if base.recipe is None else base.recipe.large_strengths
+    if guidance_scale > _USUAL_GUIDANCE or not large:
+        large = {"guidance_scale": guidance_scale, **large}
+    shown = ", ".join(f"{name} is {value}" for name, value in large.items())
+    if base.recipe is not None and large.keys() == {"guidance_scale"} and guidance_scale <= _USUAL_GUIDANCE:
+        shown = f"{shown}, concepts are {base.recipe.strengths}"
     raise ConfigurationError(
         f"pictures of {prompt!r} hold numbers that are not finite; {shown}; allowed is what the base can follow"
     )
