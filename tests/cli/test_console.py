@@ -78,6 +78,33 @@ def test_concepts_without_a_name_are_named(text):
         parse_strength(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("anna@80%", "strength of anna is '80%'; allowed are finite numbers, as in anna@0.8"),
+        ("anna@12.5 %", "as in anna@0.125"),
+        ("anna@0,8", "strength of anna is '0,8'; allowed are finite numbers, as in anna@0.8"),
+        ("anna@0.8.safetensors", "strength of anna is '0.8.safetensors'; .* as in anna.safetensors@0.8"),
+        ("anna.safetensors@", "strength of anna.safetensors is ''; .* as in anna.safetensors@0.8"),
+        ("anna:0.8", "concept is 'anna:0.8'; a strength stands behind an @, as in anna@0.8"),
+        ("a/anna.safetensors:80%", "as in a/anna.safetensors@0.8"),
+        ("anna:0,5", "as in anna@0.5"),
+        ("<lora:anna:0.8>", "concept is '<lora:anna:0.8>'; .* as in anna@0.8"),
+        ("<lora:anna:0.8:0.5>", "as in anna@0.8"),
+    ],
+)
+def test_other_spellings_of_a_strength_lead_to_ours(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_strength(text)
+
+
+@pytest.mark.parametrize("name", ["me@home", "anna@0.8", "anna:0.8"])
+def test_a_file_of_the_whole_name_counts_more(tmp_path, name):
+    (tmp_path / f"{name}.safetensors").write_text("")
+    assert parse_strength(f"{tmp_path}/{name}") == (tmp_path / f"{name}.safetensors", 1.0)
+    assert parse_strength(f"{tmp_path}/{name}@0.5") == (tmp_path / f"{name}.safetensors", 0.5)
+
+
 def test_files_that_exist_are_taken_as_they_are(tmp_path):
     path = tmp_path / "a@0.8"
     path.write_text("")

@@ -78,3 +78,16 @@ def test_ctrl_c_during_the_imports_is_quiet(monkeypatch):
     with pytest.raises(SystemExit) as left:
         runpy.run_module("orthoplex.__main__")
     assert left.value.code == 130
+
+
+def test_an_error_of_the_imports_is_two_lines_and_a_report(monkeypatch, capsys):
+    class Broken(ModuleType):
+        def __getattr__(self, name):
+            raise ImportError("no typer\nhere")
+
+    monkeypatch.setitem(sys.modules, "orthoplex.cli", Broken("orthoplex.cli"))
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("orthoplex.__main__")
+    first, second = capsys.readouterr().err.splitlines()
+    assert left.value.code == 70 and first == "Error: orthoplex cannot be loaded: ImportError: no typer here"
+    assert "ImportError: no typer" in Path(second.removeprefix("The full report is in ")).read_text()
