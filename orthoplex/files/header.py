@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from orthoplex.errors import FileFormatError
 from orthoplex.files.json_text import parse_json
-from orthoplex.files.recognition import FETCH_AGAIN, recognised
+from orthoplex.files.recognition import FETCH_AGAIN, RISK, pickle_content, recognised
 
 HEADER_LIMIT_BYTES = 32 * 1024 * 1024
 FLOAT_NAMES = ("F16", "BF16", "F32")
@@ -119,9 +119,11 @@ def _read(path: Path) -> tuple[bytes, int]:
 
 def _pickle_by_name(path: Path) -> str:
     """Describe a file whose name says that it is a pickle; its content may be another."""
-    what = recognised(path)
-    known = f"; it {what}" if what else ""
-    return f"'{path.suffix}' is a pickle format and is never opened, allowed: .safetensors{known}"
+    content = pickle_content(path)
+    inside = f"holds {content}" if content else "" if content is not None else recognised(path) or ""
+    known = f"; it {inside}" if inside else ""
+    risk = "" if content is None else f"; {RISK}"
+    return f"'{path.suffix}' is a pickle format and is never opened, allowed: .safetensors{known}{risk}"
 
 
 def _not_safetensors(path: Path, size: int, length: int) -> str:

@@ -37,6 +37,7 @@ _CONTENT_OF_PICKLES = {
     b"model.diffusion_model": "a whole model in one file",
     b"state_dict": "a checkpoint of another program",
 }
+RISK = "a pickle can run any program when it is loaded"
 FETCH_AGAIN = "the download or the copy did not finish; fetch it again"
 
 
@@ -78,17 +79,36 @@ def _binary(start: bytes, path: Path) -> str | None:
         return "is a picture (WebP), no concept; orthoplex train makes a concept of a folder of pictures"
     if start.startswith(b"GGUF"):
         return "is a GGUF file, which stable-diffusion.cpp and llama.cpp read; allowed is a safetensors file"
-    pickled = _zipped_pickle(path) if start.startswith(b"PK") else start if start.startswith(_PICKLES) else None
-    if pickled is not None:
-        content = next((f" ({words})" for mark, words in _CONTENT_OF_PICKLES.items() if mark in pickled), "")
-        return (
-            f"holds a pickle and is never opened{content}, allowed is a safetensors file; a pickle can run any program "
-            "when it is loaded"
-        )
+    content = _content_of_pickle(start, path)
+    if content is not None:
+        inside = f" ({content})" if content else ""
+        return f"holds a pickle and is never opened{inside}, allowed is a safetensors file; {RISK}"
     for mark, kind in _ARCHIVES.items():
         if start.startswith(mark):
             return f"is an archive ({kind}); unpack it and name the .safetensors file in it"
     return "is an archive (tar); unpack it and name the .safetensors file in it" if start[257:262] == b"ustar" else None
+
+
+def pickle_content(path: Path) -> str | None:
+    """Return what a pickle holds, by words in it, empty if they say nothing; None for a file that is no pickle.
+
+    It is never opened as a pickle.
+
+    Args:
+        path: An existing file.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
+    with path.open("rb") as file:
+        return _content_of_pickle(file.read(_START_BYTES), path)
+
+
+def _content_of_pickle(start: bytes, path: Path) -> str | None:
+    pickled = _zipped_pickle(path) if start.startswith(b"PK") else start if start.startswith(_PICKLES) else None
+    if pickled is None:
+        return None
+    return next((words for mark, words in _CONTENT_OF_PICKLES.items() if mark in pickled), "")
 
 
 def _zipped_pickle(path: Path) -> bytes | None:

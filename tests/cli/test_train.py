@@ -35,12 +35,7 @@ def test_writes_a_concept_file(train, tmp_path):
     ("options", "words"),
     [
         ((), "holds a small generated picture; --no-thumbnail leaves it out"),
-        (("--kind", "subject"), "holds a small training picture; --no-thumbnail leaves it out"),
         (("--no-thumbnail",), "holds no picture"),
-        (
-            ("--no-thumbnail", "--set", "thumbnail=photo"),
-            "holds a small training picture; --no-thumbnail leaves it out",
-        ),
     ],
 )
 def test_it_says_what_the_file_holds(run, train, tmp_path, options, words):

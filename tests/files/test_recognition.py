@@ -102,7 +102,7 @@ def test_what_a_file_is_is_said_in_one_line(tmp_path, content, words, name):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (saved(EMBEDDING), "; it holds a pickle and is never opened (a textual"),
+        (saved(EMBEDDING), "; it holds a textual-inversion embedding of another program; a pickle can run any program"),
         (POINTER, "; it is a git-lfs"),
         (WHOLE, ""),
     ],

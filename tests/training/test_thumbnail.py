@@ -32,10 +32,8 @@ def made(base, dataset, config, tmp_path):
     [
         ("person", "auto", "a small generated picture"),
         ("subject", "auto", "a small training picture"),
-        ("person", "photo", "a small training picture"),
         ("style", "generated", "a small generated picture"),
         ("person", "none", "no picture"),
-        ("scene", "none", "no picture"),
     ],
 )
 def test_the_thumbnail_is_what_was_asked_for(made, dataset, kind, option, words):
@@ -46,7 +44,7 @@ def test_the_thumbnail_is_what_was_asked_for(made, dataset, kind, option, words)
 
 
 def test_the_thumbnail_changes_nothing_else(made):
-    concepts = [load_concept(made(option, thumbnail=option)) for option in ("photo", "generated", "none")]
+    concepts = [load_concept(made(option, thumbnail=option)) for option in ("photo", "generated")]
     assert len({concept.content_hash for concept in concepts}) == 1
     other = {"thumbnail": "", "created": "", "training": {}}
     assert len({repr(replace(concept.manifest, **other)) for concept in concepts}) == 1
