@@ -1,12 +1,14 @@
 """Concept files and a base become an ordinary pipeline folder, without a model where none is needed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from orthoplex import activations, models
 from orthoplex.concepts import Concept, Recipe, load_concept
+from orthoplex.errors import ConfigurationError
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
 from orthoplex.models.base_files import BaseFiles
@@ -69,7 +71,8 @@ def merge_to_folder(
             began = time.monotonic()
             merged = merge(concepts, algorithm=algorithm, options=options, scale=scale)
             seconds = time.monotonic() - began
-            return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
+            with _strengths_named(merged.recipe):
+                return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
     return _with_a_model(base, files, output, algorithm, options, scale, overwrite)
 
 
@@ -87,8 +90,20 @@ def _with_a_model(
     began = time.monotonic()
     merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
-    with model.folded(merged):
+    with model.folded(merged), _strengths_named(merged.recipe):
         return MergedFolder(model.save(output, overwrite=overwrite), merged.recipe, seconds)
+
+
+@contextmanager
+def _strengths_named(recipe: Recipe) -> Iterator[None]:
+    """Inside, an error about numbers that a file cannot hold begins with the strengths that made them."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if not recipe.large_strengths:
+            raise
+        shown = ", ".join(f"{name} is {value}" for name, value in recipe.large_strengths.items())
+        raise ConfigurationError(f"{shown}, and so {error}; allowed is what the base can follow") from error
 
 
 def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:

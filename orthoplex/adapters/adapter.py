@@ -40,7 +40,7 @@ class AdapterConfig:
     """
 
     method: str = "orthogonal"
-    rank: int | Literal["proportional"] = option("proportional", lowest=0)
+    rank: int | Literal["proportional"] = "proportional"  # each method has its own lowest rank
     alpha: float | None = option(None, above=0)
     basis: Basis = "slot"
     blocks: Blocks = "rows"

@@ -5,6 +5,7 @@ A verb imports what it needs when it is called, so that help, completion and ``i
 
 import importlib.metadata
 import signal
+import sys
 
 import typer
 
@@ -14,9 +15,12 @@ from orthoplex.cli.check import check
 from orthoplex.cli.demo import demo
 from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
+from orthoplex.cli.guard import guarded
 from orthoplex.cli.inspect import inspect
 from orthoplex.cli.merge import merge
+from orthoplex.cli.rename import rename
 from orthoplex.cli.silence import silence
+from orthoplex.cli.streams import say
 from orthoplex.cli.train import train
 
 app = typer.Typer(
@@ -25,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, merge, generate, inspect, evaluate, demo, bench):
+for verb in (train, check, silence, merge, generate, inspect, rename, evaluate, demo, bench):
     app.command()(verb)
 
 
@@ -33,7 +37,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
         others = ", ".join(f"{name} {version}" for name, version in versions.items())
-        typer.echo(f"orthoplex {__version__} ({others})")
+        say(f"orthoplex {__version__} ({others})")
         raise typer.Exit()
 
 
@@ -47,7 +51,7 @@ def _options(
 def main() -> None:
     """Run the command line; a request to end (SIGTERM) is a Ctrl-C, so that training keeps its checkpoint."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    sys.exit(guarded(lambda: app(), sys.argv))
 
 
 __all__ = ["app", "main"]

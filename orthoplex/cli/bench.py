@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import errors_shown, refuse_file, show_events
+from orthoplex.cli.streams import say
 
 
 def bench(
@@ -22,4 +23,4 @@ def bench(
         for folder in (results, work):
             refuse_file(folder)
         last = show_events(run(experiment, results=results, work=work, processes=processes))
-    typer.echo(last["report"].message)
+    say(last["report"].message)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orthoplex.cli.console import ERROR_EXIT, errors_shown
+from orthoplex.cli.streams import note, say, say_json
 from orthoplex.concepts import kind_of, token_names
 from orthoplex.errors import ConfigurationError, DatasetError
 
@@ -52,11 +52,11 @@ def check(
         if as_json:
             listing = _as_json(report, pictures, captions)
             listing |= {"trains": not errors, "errors": errors, "warnings": warnings}
-            typer.echo(json.dumps(listing, indent=2, ensure_ascii=False))
+            say_json(listing)
         else:
             _show(report, pictures, captions, warnings)
             for error in errors:
-                typer.echo(f"Error: {error}", err=True)
+                note(f"Error: {error}")
         if errors:
             raise typer.Exit(ERROR_EXIT)
 
@@ -107,17 +107,17 @@ def _warnings(
 def _show(
     report: DataFolder, pictures: list[FolderPicture], captions: dict[str, tuple[str, ...]], warnings: list[str]
 ) -> None:
-    typer.echo(report.summary)
+    say(report.summary)
     for item in pictures:
         texts = " | ".join(captions[item.file_name])
         source = f"{item.source}: {texts}" if texts else item.source
-        typer.echo(f"  {item.file_name} {item.size.width}×{item.size.height}, {source}")
+        say(f"  {item.file_name} {item.size.width}×{item.size.height}, {source}")
     for file in report.unread:
-        typer.echo(f"Not read: {file.name}: {file.reason}")
-    for note in report.notes:
-        typer.echo(f"Note: {note}")
+        say(f"Not read: {file.name}: {file.reason}")
+    for remark in report.notes:
+        say(f"Note: {remark}")
     for warning in warnings:
-        typer.echo(f"Warning: {warning}")
+        say(f"Warning: {warning}")
 
 
 def _as_json(report: DataFolder, pictures: list[FolderPicture], captions: dict[str, tuple[str, ...]]) -> dict[str, Any]:

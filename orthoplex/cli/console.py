@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -11,7 +13,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from orthoplex.cli.guard import INTERRUPTED_EXIT, LeftByLibrary
+from orthoplex.cli.streams import note, warnings_shown
 from orthoplex.errors import ConfigurationError, OrthoplexError
+from orthoplex.files import one_line, summary_of
 from orthoplex.options import AUTO
 
 if TYPE_CHECKING:
@@ -22,7 +27,6 @@ if TYPE_CHECKING:
     from orthoplex.models import Base
 
 ERROR_EXIT = 2
-INTERRUPTED_EXIT = 130
 SECONDS_BETWEEN_LINES = 60.0
 """Of progress in a log, where no bar can be drawn."""
 
@@ -45,28 +49,30 @@ def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Print an error of ours on standard error, without a traceback, and exit with code 2; Ctrl-C exits with 130.
+    """Print an error of ours on standard error in one line and exit with code 2; Ctrl-C exits with 130.
 
-    Errors of the file system are printed in the same way. A closed pipe is left to the command line's library.
+    Errors of the file system are printed in the same way, and warnings that the library logs. All others are left to
+    the guard of the door; so is a library that ends the program.
     """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (OrthoplexError, OSError) as error:
-        _leave(f"Error: {error}", ERROR_EXIT, error)
-    except Exception as error:
-        from safetensors import SafetensorError  # which only files of tensors raise; help and manifests need none
+    with warnings_shown():
+        try:
+            yield
+        except (OrthoplexError, OSError) as error:
+            _leave(f"Error: {one_line(str(error)) or summary_of(error)}", ERROR_EXIT, error)
+        except SystemExit as error:
+            raise LeftByLibrary from error
+        except Exception as error:
+            from safetensors import SafetensorError  # which only files of tensors raise; help and manifests need none
 
-        if not isinstance(error, SafetensorError):
-            raise
-        _leave(f"Error: {error}", ERROR_EXIT, error)
-    except KeyboardInterrupt as error:
-        _leave("Interrupted", INTERRUPTED_EXIT, error)
+            if not isinstance(error, SafetensorError):
+                raise
+            _leave(f"Error: {one_line(str(error))}", ERROR_EXIT, error)
+        except KeyboardInterrupt as error:
+            _leave("Interrupted", INTERRUPTED_EXIT, error)
 
 
 def _leave(message: str, code: int, cause: BaseException) -> NoReturn:
-    typer.echo(message, err=True)
+    note(message)
     raise typer.Exit(code) from cause
 
 
@@ -112,7 +118,7 @@ def show_events(events: Generator[BenchmarkEvent, None, None]) -> dict[str, Benc
             bar.update(tasks[key], completed=event.done, total=event.total)
             last[event.stage] = event
             if not bar.console.is_terminal and time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
-                typer.echo(f"{event.stage}: {event.message} {event.done}/{event.total}", err=True)
+                note(f"{event.stage}: {event.message} {event.done}/{event.total}")
                 last_line = time.monotonic()
     return last
 
@@ -142,23 +148,71 @@ def refuse_file(folder: Path) -> None:
 def parse_strength(text: str) -> tuple[Path, float]:
     """Read ``FILE`` or ``FILE@STRENGTH``; the suffix ``.safetensors`` may be left out.
 
+    An ``@`` belongs to the path where a file of the whole name exists, or a folder ends behind it.
+
     Raises:
         ConfigurationError: When the strength is no finite number, or the file has no name.
     """
     name, separator, number = text.rpartition("@")
-    if not separator or Path(text).is_file():
+    if not separator or "/" in number or os.sep in number or _with_suffix(Path(text)).is_file():
         name, number = text, "1"
-    try:
-        strength = float(number)
-    except ValueError:
-        strength = math.nan
-    if not math.isfinite(strength):
-        raise ConfigurationError(f"strength of {name} is {number!r}; allowed are finite numbers, as in {name}@0.8")
     path = Path(name)
     if not path.name:
         raise ConfigurationError(f"concept is {text!r}; allowed are file names, as in anna.safetensors or anna@0.8")
-    full = path.with_name(path.name + ".safetensors")
-    return (full if path.suffix != ".safetensors" and not path.exists() else path), strength
+    full = _with_suffix(path)
+    advice = None if full.exists() else _other_spelling(name)
+    if advice is not None:
+        raise ConfigurationError(f"concept is {text!r}; a strength stands behind an @, as in {advice}")
+    strength = _number(number)
+    if not math.isfinite(strength):
+        raise ConfigurationError(
+            f"strength of {name} is {number!r}; allowed are finite numbers, as in {_advised(name, number)}"
+        )
+    return full, strength
+
+
+def named_file(text: str) -> Path:
+    """Return the concept file of an argument that takes no strength; the suffix ``.safetensors`` may be left out.
+
+    Raises:
+        ConfigurationError: When there is a strength, or the file has no name.
+    """
+    path, strength = parse_strength(text)
+    if strength != 1:
+        raise ConfigurationError(f"concept is {text!r}; allowed is the file without a strength, as in {path}")
+    return path
+
+
+def _with_suffix(path: Path) -> Path:
+    """Return the file that a name stands for."""
+    if not path.name or path.suffix == ".safetensors" or path.exists():
+        return path
+    return path.with_name(path.name + ".safetensors")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _advised(name: str, number: str) -> str:
+    """Return the spelling that was meant: ``anna@0.8`` for 80%, for 0,8, and for 0.8.safetensors."""
+    number = number.strip()
+    stem = number.removesuffix(".safetensors")
+    if stem != number and math.isfinite(_number(stem)):
+        return f"{name}.safetensors@{stem}"
+    if number.endswith("%") and math.isfinite(_number(number[:-1])):
+        return f"{name}@{_number(number[:-1]) / 100:g}"
+    decimal = number.replace(",", ".")
+    return f"{name}@{decimal if math.isfinite(_number(decimal)) else '0.8'}"
+
+
+def _other_spelling(name: str) -> str | None:
+    """Return how a concept with a strength of another program's spelling is written here; None for none."""
+    spelled = re.fullmatch(r"(?:<(?:lora|lyco):)?([^<>:]+):([-+0-9.,%]+)(?::[^>]*)?>?", name)
+    return _advised(spelled[1], spelled[2]) if spelled else None
 
 
 def load_concepts(texts: Sequence[str], base: Base) -> list[tuple[Concept, float]]:

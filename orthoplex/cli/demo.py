@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from orthoplex.cli.console import errors_shown, refuse_file, show_events
+from orthoplex.cli.streams import say
 
 
 def demo(
@@ -21,5 +22,5 @@ def demo(
             refuse_file(folder)
         last = show_events(run_demo(output, work=work))
     if "measure" in last:
-        typer.echo(last["measure"].message.replace("; ", "\n"))
-    typer.echo(f"gallery: {output / 'index.html'}")
+        say(last["measure"].message.replace("; ", "\n"))
+    say(f"gallery: {output / 'index.html'}")

@@ -1,6 +1,5 @@
 """``orthoplex evaluate``: how much a folder of pictures looks like a concept."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orthoplex.cli.console import completing, errors_shown
+from orthoplex.cli.streams import say_json, say_table
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import ENCODERS, MOBILENET, EncoderKind, checked
 
@@ -51,10 +51,6 @@ def evaluate(
 ) -> None:
     """Measure pictures against real pictures of a concept: alignment, recognition, identity."""
     with errors_shown():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
         from orthoplex.evaluation import evaluate_folder
 
         others = _named_folders(other or [])
@@ -67,15 +63,12 @@ def evaluate(
             prompt=prompt,
         )
         if as_json:
-            typer.echo(json.dumps(asdict(evaluation), indent=2, ensure_ascii=False))
+            say_json(asdict(evaluation))
             return
         title = (
             f"{pictures}: {evaluation.num_pictures} pictures against {evaluation.num_references}, {evaluation.encoder}"
         )
-        table = Table(title=Text(title), show_header=False, title_justify="left")
-        for row in _rows(evaluation, bool(impostors)):
-            table.add_row(*map(Text, row))
-        Console().print(table)
+        say_table(title, _rows(evaluation, bool(impostors)))
 
 
 def _encoder(text: str, picture_size: int | None) -> "Encoder":

@@ -1,7 +1,9 @@
 """``orthoplex generate``: a prompt becomes pictures."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +17,13 @@ from orthoplex.cli.console import (
     progress_bar,
     refuse_existing,
 )
+from orthoplex.cli.streams import say
 from orthoplex.options import AUTO, Precision
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from orthoplex.generation import GenerationProgress
 
 
 def generate(
@@ -41,7 +49,7 @@ def generate(
     with errors_shown():
         from orthoplex.activations import merge_for
         from orthoplex.files import check_writable
-        from orthoplex.generation import GenerationProgress, check_png_name, picture_recipe, save_png
+        from orthoplex.generation import check_png_name, picture_recipe, save_png
         from orthoplex.generation import generate as generate_pictures
         from orthoplex.models import load_base
 
@@ -61,18 +69,32 @@ def generate(
             "negative_prompt": negative_prompt,
             "mixed_precision": mixed_precision,
         }
-        with progress_bar() as bar:
-            task = bar.add_task("picturing", total=None, visible=False)
+        saved: list[Path] = []
 
-            def advance(progress: GenerationProgress) -> None:
-                bar.update(task, completed=progress.step, total=progress.steps, visible=True)
+        def save(number: int, image: "Image") -> None:
+            recipe = picture_recipe(prompt, base=model, merge=merged, seed=seed + number, **settings)
+            save_png(image, paths[number], recipe)
+            saved.append(paths[number])
 
-            images = generate_pictures(
-                model, prompt, merge=merged, num_images=num_images, seed=seed, progress=advance, **settings
-            )
-        for number, (path, image) in enumerate(zip(paths, images, strict=True)):
-            save_png(image, path, picture_recipe(prompt, base=model, merge=merged, seed=seed + number, **settings))
-            typer.echo(str(path))
+        try:
+            with _step_bar() as advance:
+                draw = {"num_images": num_images, "seed": seed, "progress": advance, "finish": save, **settings}
+                generate_pictures(model, prompt, merge=merged, **draw)
+        finally:
+            for path in saved:
+                say(str(path))
+
+
+@contextmanager
+def _step_bar() -> "Iterator[Callable[[GenerationProgress], None]]":
+    """Draw a bar of the denoising steps, from the first one on."""
+    with progress_bar() as bar:
+        task = bar.add_task("picturing", total=None, visible=False)
+
+        def advance(progress: "GenerationProgress") -> None:
+            bar.update(task, completed=progress.step, total=progress.steps, visible=True)
+
+        yield advance
 
 
 def picture_paths(output: Path, num_images: int) -> list[Path]:

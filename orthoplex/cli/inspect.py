@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orthoplex.cli.console import errors_shown
+from orthoplex.cli.streams import say_json, say_table
 from orthoplex.concepts import TOKENS, Manifest, format_version, manifest_to_json, read_manifest
 
 _LONG = ("base_sample",)
@@ -22,16 +23,9 @@ def inspect(
     with errors_shown():
         manifest = read_manifest(file)
         if as_json:
-            typer.echo(json.dumps(json.loads(manifest_to_json(manifest)), indent=2, ensure_ascii=False))
+            say_json(json.loads(manifest_to_json(manifest)))
         else:
-            from rich.console import Console
-            from rich.table import Table
-            from rich.text import Text
-
-            table = Table(title=Text(str(file)), show_header=False, title_justify="left")
-            for key, value in _rows(manifest):
-                table.add_row(key, Text(value))
-            Console(soft_wrap=False).print(table)
+            say_table(str(file), _rows(manifest))
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -56,6 +50,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("training", _options({key: value for key, value in manifest.training.items() if key not in _LONG})),
         ("data set", manifest.dataset_hash[:12] or "unknown"),
         ("content", manifest.content_hash[:12] or "unknown"),
+        ("thumbnail", f"holds {manifest.picture}"),
         ("created", manifest.created),
         ("written by", f"orthoplex {manifest.package_version}, format {format_version(manifest)}"),
     ]

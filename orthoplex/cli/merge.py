@@ -14,6 +14,7 @@ from orthoplex.cli.console import (
     parse_strength,
     refuse_existing,
 )
+from orthoplex.cli.streams import say
 from orthoplex.options import AUTO
 
 
@@ -40,4 +41,4 @@ def merge(
         )
         noun = "concept" if len(files) == 1 else "concepts"
         summary = f"{len(files)} {noun} merged by {merged.recipe.algorithm} in {merged.seconds:.2f} s"
-        typer.echo(f"{output}: {summary}")
+        say(f"{output}: {summary}")

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from orthoplex.cli.console import errors_shown, load_concepts, refuse_existing
+from orthoplex.cli.console import errors_shown, named_file, refuse_existing
+from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 
 
 def silence(
-    concept: Annotated[Path, typer.Argument(help="Concept file.")],
+    concept: Annotated[str, typer.Argument(help="Concept file.")],
     output: Annotated[Path, typer.Option(help="Concept file to write.")],
     weight: Annotated[float, typer.Option(help="Weight of erasure against the concept's own prompts.")] = 30.0,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
@@ -24,20 +25,21 @@ def silence(
         if output.suffix != ".safetensors":
             raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
         refuse_existing(output, overwrite)
+        file = named_file(concept)
         if not 0 < weight < math.inf:
             raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
 
         from orthoplex.activations import ErasureOptions, with_erasure
-        from orthoplex.concepts import save_concept
+        from orthoplex.concepts import load_concept, save_concept
         from orthoplex.files import check_writable
-        from orthoplex.models import load_base
+        from orthoplex.models import load_base, on_base
 
         check_writable(output)
         model = load_base(base, device=device)
         options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
-        ((loaded, _),) = load_concepts([str(concept)], model)
+        loaded = on_base(load_concept(file), model)
         if not loaded.layers:
             raise ConfigurationError(f"concept {loaded.name} changes no weight; there is nothing to silence")
         began = time.monotonic()
         save_concept(with_erasure(model, loaded, options), output)
-        typer.echo(f"{output} in {time.monotonic() - began:.1f} s")
+        say(f"{output} in {time.monotonic() - began:.1f} s")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.console import INTERRUPTED_EXIT, completing, errors_shown, progress_bar, refuse_existing
-from orthoplex.concepts import KINDS, token_names
+from orthoplex.cli.console import completing, errors_shown, progress_bar, refuse_existing
+from orthoplex.cli.guard import INTERRUPTED_EXIT
+from orthoplex.cli.streams import note, say
+from orthoplex.concepts import KINDS, read_manifest, token_names
 from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ MethodOption = Annotated[
 BasisOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
 ]
+
+NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave the small picture out of the file.")]
 
 
 def train(
@@ -60,32 +64,32 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing concept file, and begin anew.")
     ] = False,
+    no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
 ) -> None:
     """Train a concept from a folder of pictures."""
-    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
-    flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
+    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
+    flags |= {"learning_rate": learning_rate, "seed": seed, "thumbnail": "none" if no_thumbnail else None}
     with errors_shown():
+        from orthoplex import training
         from orthoplex.models import load_base, training_defaults
-        from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path
-        from orthoplex.training import train as learn
 
-        output = output or Path(f"{name}.safetensors")
-        refuse_existing(output, overwrite or (resume and checkpoint_path(output).is_file()))
-        given = [f"{key}={value}" for key, value in flags.items() if value is not None] + (set_ or [])
-        settings = TrainingConfig.from_toml(config, overrides=given, defaults=training_defaults(base))
+        output, token = output or Path(f"{name}.safetensors"), token_names(name)[0]
+        refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
+        overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + (set_ or [])
+        settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
         report = _scanned(folder)
         model = load_base(base, device=device)
-        dataset = ConceptDataset.from_folder(
+        dataset = training.ConceptDataset.from_folder(
             report,
             resolution=model.family.resolution,
-            token=token_names(name)[0],
+            token=token,
             class_word=class_word,
             kind=kind,
             trigger_form=settings.trigger_form,
         )
-        typer.echo(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures", err=True)
-        records = learn(
+        note(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures")
+        records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
         )
         _say_finished(records, settings, output)
@@ -96,22 +100,28 @@ def _scanned(folder: Path) -> "DataFolder":
     from orthoplex.training import DataFolder
 
     report = DataFolder.scan(folder)
-    typer.echo(report.summary, err=True)
+    note(report.summary)
     report.check()
     return report
 
 
 def _say_finished(records: "Generator[StepRecord, None, None]", settings: "TrainingConfig", output: Path) -> None:
-    """Draw the records, and say what came of them: the file, and how it is lengthened."""
+    """Draw the records, and say what came of them: the file, what it holds, and how it is lengthened."""
     from orthoplex.training import checkpoint_path
 
     with closing(records):
         last = _show(records, output, samples=settings.sample_every > 0)
     if last is None or last.output is None:
         _leave_stopped(last, settings.steps, output)
-    typer.echo(f"{last.output} in {last.seconds:.1f} s")
+    say(f"{last.output} in {last.seconds:.1f} s; {_content(last.output)}")
     if checkpoint_path(output).is_file():
-        typer.echo(f"{checkpoint_path(output)} lengthens it, by --resume and more --steps", err=True)
+        note(f"{checkpoint_path(output)} lengthens it, by --resume and more --steps")
+
+
+def _content(output: Path) -> str:
+    """Say what a concept file holds that may be somebody's own business."""
+    manifest = read_manifest(output)
+    return f"holds {manifest.picture}" + ("; --no-thumbnail leaves it out" if manifest.thumbnail else "")
 
 
 def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoReturn:
@@ -123,7 +133,7 @@ def _leave_stopped(last: "StepRecord | None", steps: int, output: Path) -> NoRet
     if checkpoint.is_file():
         outcome = "--resume continues"
         step = checkpoint_step(checkpoint) if last is None else step
-    typer.echo(f"Stopped after step {step} of {steps}; {outcome}", err=True)
+    note(f"Stopped after step {step} of {steps}; {outcome}")
     raise typer.Exit(INTERRUPTED_EXIT)
 
 

@@ -16,6 +16,7 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.concepts.concept import Concept
     from orthoplex.concepts.file import load_concept, save_concept
+    from orthoplex.concepts.rename import renamed
     from orthoplex.concepts.stack import Stack
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
     from orthoplex.concepts.tokens.token import Token
@@ -29,6 +30,7 @@ __getattr__ = exports(
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
         "load_concept": "file",
+        "renamed": "rename",
         "save_concept": "file",
     },
 )
@@ -54,6 +56,7 @@ __all__ = [
     "load_concept",
     "manifest_to_json",
     "read_manifest",
+    "renamed",
     "save_concept",
     "token_names",
 ]

@@ -97,6 +97,14 @@ class Manifest:
             raise ConfigurationError(f"concept '{self.name}': has {fields} and inputs, allowed is one of them")
 
     @property
+    def picture(self) -> str:
+        """The content of the thumbnail in words, as in "a small training picture"."""
+        if not self.thumbnail:
+            return "no picture"
+        is_generated = self.training.get("thumbnail") == "generated"
+        return "a small generated picture" if is_generated else "a small training picture"
+
+    @property
     def rank(self) -> int:
         """The largest rank of any layer, 0 when the concept changes no weight."""
         return max((rank for _, rank, _ in self.layers.values()), default=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.foreign_files import description
 from orthoplex.concepts.manifest import Manifest, StoredTokens
 from orthoplex.concepts.tokens import TOKENS
 from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
@@ -49,25 +50,33 @@ def concept_header(path: Path) -> Header:
     """Read the header of a concept file and nothing else.
 
     Raises:
-        ConceptFileError: See ``read_header``; or if a tensor is not float16, bfloat16 or float32.
+        ConceptFileError: See ``read_header``; or if a tensor is not float16, bfloat16 or float32, or there is no
+            manifest; names what the file is instead.
     """
     try:
-        return read_header(path, dtypes=FLOAT_NAMES)
+        header = read_header(path)
     except FileFormatError as error:
         raise ConceptFileError(str(error)) from error
+    if MANIFEST_KEY not in header.metadata:
+        what = description(header) or (
+            f"is not a concept file: header key '{MANIFEST_KEY}' is missing, "
+            f"found {', '.join(sorted(header.metadata)) or 'none'}"
+        )
+        raise ConceptFileError(f"{path}: {what}")
+    for name, entry in header.entries.items():
+        if entry.dtype not in FLOAT_NAMES:
+            raise ConceptFileError(
+                f"{path}: tensor '{name}' has data type '{entry.dtype}', allowed are {', '.join(FLOAT_NAMES)}"
+            )
+    return header
 
 
 def manifest_of(header: Header, path: Path) -> Manifest:
-    """Return the manifest in a header that was read.
+    """Return the manifest in a header that ``concept_header`` read.
 
     Raises:
-        ConceptFileError: If there is none, or none that this version reads; names the file.
+        ConceptFileError: If it is none that this version reads; names the file.
     """
-    if MANIFEST_KEY not in header.metadata:
-        raise ConceptFileError(
-            f"{path}: is not a concept file: header key '{MANIFEST_KEY}' is missing, "
-            f"found {', '.join(sorted(header.metadata)) or 'none'}"
-        )
     return manifest_from_json(header.metadata[MANIFEST_KEY], source=str(path))
 
 

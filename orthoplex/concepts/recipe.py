@@ -29,6 +29,9 @@ class Ingredient:
     slot: int | None
 
 
+_USUAL_STRENGTH = 10.0
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The base, the concepts and the options of a merge.
@@ -70,6 +73,12 @@ class Recipe:
     def strengths(self) -> str:
         """Names with strengths, and the scale, as messages give them."""
         return ", ".join([*(f"{item.name}@{item.strength:g}" for item in self.concepts), f"scale {self.scale:g}"])
+
+    @property
+    def large_strengths(self) -> dict[str, float]:
+        """Strengths and the scale, if larger than any base is likely to follow, by their names in messages."""
+        named = {"scale": self.scale, **{f"strength of {item.name}": item.strength for item in self.concepts}}
+        return {name: value for name, value in named.items() if abs(value) > _USUAL_STRENGTH}
 
     def with_strengths(self, strengths: Mapping[str, float]) -> Recipe:
         """Return the same recipe with other strengths.

@@ -17,6 +17,7 @@ def encode_thumbnail(image: Image.Image) -> str:
     """Reduce a picture to a JPEG in base64 of at most 6 KiB: the largest side and quality that fit."""
     for side in _SIDES:
         small = image.convert("RGB")
+        small.info.clear()  # a JPEG's comment would be written again
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         for quality in _QUALITIES:
             buffer = io.BytesIO()

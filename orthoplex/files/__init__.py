@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
     from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_files, picture_size, read_picture
+    from orthoplex.files.reports import lacks_memory, one_line, summary_of, write_report
     from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -32,16 +33,20 @@ __getattr__ = exports(
         "check_writable": "atomic",
         "folder_made_once": "whole_folder",
         "folder_written_whole": "whole_folder",
+        "lacks_memory": "reports",
         "markdown_table": "markdown",
+        "one_line": "reports",
         "parse_json": "json_text",
         "picture_files": "picture_reading",
         "picture_size": "picture_reading",
         "read_header": "header",
         "read_json": "json_text",
         "read_picture": "picture_reading",
+        "summary_of": "reports",
         "tensor_bytes": "tensors",
         "write_in_order": "tensors",
         "write_json": "atomic",
+        "write_report": "reports",
         "write_tensors": "tensors",
         "write_text": "atomic",
         "written_atomically": "atomic",
@@ -61,16 +66,20 @@ __all__ = [
     "check_writable",
     "folder_made_once",
     "folder_written_whole",
+    "lacks_memory",
     "markdown_table",
+    "one_line",
     "parse_json",
     "picture_files",
     "picture_size",
     "read_header",
     "read_json",
     "read_picture",
+    "summary_of",
     "tensor_bytes",
     "write_in_order",
     "write_json",
+    "write_report",
     "write_tensors",
     "write_text",
     "written_atomically",

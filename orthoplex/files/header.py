@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from orthoplex.errors import FileFormatError
 from orthoplex.files.json_text import parse_json
+from orthoplex.files.recognition import FETCH_AGAIN, RISK, pickle_content, recognised
 
 HEADER_LIMIT_BYTES = 32 * 1024 * 1024
 FLOAT_NAMES = ("F16", "BF16", "F32")
@@ -23,7 +24,6 @@ _ITEM_BYTES = {
     **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
     **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
 }
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -74,53 +74,72 @@ class Header:
         held = self.file_bytes - self.data_start
         if held != end:
             damage = "truncated" if held < end else "has bytes after its end"
-            raise FileFormatError(f"{path}: {damage}: holds {held} bytes of tensors, the header announces {end}")
+            cure = f"; {FETCH_AGAIN}" if held < end else ""
+            raise FileFormatError(f"{path}: {damage}: holds {held} bytes of tensors, the header announces {end}{cure}")
 
 
-def read_header(path: Path, *, dtypes: Collection[str] | None = None) -> Header:
+def read_header(path: Path) -> Header:
     """Read the header and nothing else; ``Header.check_whole`` compares it with the rest of the file.
 
     Args:
         path: The file.
-        dtypes: Names of the data types that tensors may have; None for any.
 
     Raises:
-        FileFormatError: If the file is missing, is a pickle, is cut off inside the header, is no safetensors file,
-            holds a tensor of another data type, or cannot be read.
+        FileFormatError: If the file is missing, is a pickle, is cut off inside the header, is no safetensors file, or
+            cannot be read; names what it is, where its content says so.
     """
     try:
         text, file_bytes = _read(path)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error}") from error
-    return _parse(text, path, dtypes, file_bytes)
+    return _parse(text, path, file_bytes)
 
 
 def _read(path: Path) -> tuple[bytes, int]:
     """Return the JSON of a header, and the size of the whole file."""
     if path.is_dir():
-        raise FileFormatError(f"{path}: is a folder, allowed is a safetensors file")
+        raise FileFormatError(f"{path}: {recognised(path)}")
     if not path.is_file():
         raise FileFormatError(f"{path}: there is no such file")
     if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise FileFormatError(f"{path}: '{path.suffix}' is a pickle format and is never opened, allowed: .safetensors")
+        raise FileFormatError(f"{path}: {_pickle_by_name(path)}")
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
-        if len(start) < 8:
-            raise FileFormatError(f"{path}: holds {size} bytes, a safetensors file starts with 8 bytes of length")
         length = int.from_bytes(start, "little")
-        if not 2 <= length <= HEADER_LIMIT_BYTES:
-            if start.startswith(_PICKLE_STARTS):  # a header of 640 bytes starts so, too, and has an allowed length
-                raise FileFormatError(f"{path}: holds a pickle and is never opened, allowed is a safetensors file")
-            raise FileFormatError(
-                f"{path}: is not a safetensors file: header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
-            )
+        # a header of 640 bytes starts as a pickle does, and has an allowed length
+        if len(start) < 8 or not 2 <= length <= HEADER_LIMIT_BYTES:
+            raise FileFormatError(f"{path}: {_not_safetensors(path, size, length)}")
         if 8 + length > size:
-            raise FileFormatError(f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}")
+            raise FileFormatError(
+                f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}; {FETCH_AGAIN}"
+            )
         return file.read(length), size
 
 
-def _parse(text: bytes, path: Path, dtypes: Collection[str] | None, file_bytes: int) -> Header:
+def _pickle_by_name(path: Path) -> str:
+    """Describe a file whose name says that it is a pickle; its content may be another."""
+    content = pickle_content(path)
+    inside = f"holds {content}" if content else "" if content is not None else recognised(path) or ""
+    known = f"; it {inside}" if inside else ""
+    risk = "" if content is None else f"; {RISK}"
+    return f"'{path.suffix}' is a pickle format and is never opened, allowed: .safetensors{known}{risk}"
+
+
+def _not_safetensors(path: Path, size: int, length: int) -> str:
+    """Describe a file that does not start as a safetensors file does."""
+    what = recognised(path)
+    if size < 8:
+        return f"holds {size} bytes, a safetensors file starts with 8 bytes of length" + (
+            f"; it {what}" if what else ""
+        )
+    if what is not None and what.startswith("holds a pickle"):
+        return what
+    known = what or f"header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
+    return f"is not a safetensors file: {'it ' if what else ''}{known}"
+
+
+def _parse(text: bytes, path: Path, file_bytes: int) -> Header:
     try:
         values = parse_json(text.decode("utf-8"))
     except ValueError as error:
@@ -134,11 +153,11 @@ def _parse(text: bytes, path: Path, dtypes: Collection[str] | None, file_bytes: 
     pairs = cast(dict[str, Any], metadata)
     if not all(isinstance(value, str) for value in pairs.values()):
         raise FileFormatError(f"{path}: header key '__metadata__' must map text to text")
-    entries = {name: _entry(name, value, path, dtypes) for name, value in table.items()}
+    entries = {name: _entry(name, value, path) for name, value in table.items()}
     return Header(pairs, entries, 8 + len(text), file_bytes)
 
 
-def _entry(name: str, value: Any, path: Path, dtypes: Collection[str] | None) -> TensorEntry:  # noqa: ANN401 - JSON
+def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - JSON
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
@@ -146,7 +165,6 @@ def _entry(name: str, value: Any, path: Path, dtypes: Collection[str] | None) ->
     sizes = cast(list[Any], shape) if isinstance(shape, list) else None
     if sizes is None or not all(type(number) is int and number >= 0 for number in (*sizes, start, end)):
         raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
-    if not isinstance(dtype, str) or (dtypes is not None and dtype not in dtypes):
-        allowed = "names of data types" if dtypes is None else ", ".join(dtypes)
-        raise FileFormatError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are {allowed}")
+    if not isinstance(dtype, str):
+        raise FileFormatError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are names of data types")
     return TensorEntry(dtype, tuple(sizes), start, end)

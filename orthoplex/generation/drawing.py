@@ -30,6 +30,8 @@ from orthoplex.options import Limits, checked
 
 BATCH_SIZE = 8
 _LOG = logging.getLogger(__name__)
+_USUAL_GUIDANCE = 30.0
+"""A larger one is named when a picture is not finite."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,10 @@ def generate(
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
+    finish: Callable[[int, Image.Image], None] | None = None,
     expect_names: bool = True,
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
-
-    A warning is logged if a concept of ``merge`` is named in neither prompt, or none of those in the base before.
 
     Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
     nor on the device, but for rounding.
@@ -77,7 +78,8 @@ def generate(
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
-        expect_names: False logs nothing of concepts that are not named.
+        finish: Called with the number and the picture as soon as each is there; the base is locked, too.
+        expect_names: True logs concepts of ``merge`` that no prompt names, or that none in the base is named.
 
     Raises:
         PromptError: For a prompt that ``read_prompt`` refuses, or weights and lengths that the base does not read.
@@ -85,26 +87,35 @@ def generate(
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
-    _check_numbers(num_images, seed, num_inference_steps, guidance_scale)
-    checked("mixed_precision", mixed_precision, Precision)
+    _check_numbers(num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     base.check_inference_steps("num_inference_steps", num_inference_steps)
+    pictures: list[Image.Image] = []
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
         read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
         if expect_names:
             _warn_of_names(base, read, every=merge is not None)
         wanted, unwanted = (_as_family_reads(base, one) for one in read)
+        settings = (num_inference_steps, guidance_scale, unwanted)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
-        pictures: list[Image.Image] = []
         for number, batch in enumerate(batches):
-            generators = [torch.Generator().manual_seed(seed + i) for i in batch]
-            settings = (num_inference_steps, guidance_scale, unwanted)
-            request = PictureRequest([wanted], generators, *settings, pictures_per_prompt=len(batch))
+            noise = [torch.Generator().manual_seed(seed + i) for i in batch]
+            request = PictureRequest([wanted], noise, *settings, pictures_per_prompt=len(batch))
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
-            _check_finite(made.pixels, prompt, guidance_scale)
+            _check_finite(base, made.pixels, prompt, guidance_scale)
             pictures.extend(made.images())
+            _hand_over(finish, batch, pictures)
     return pictures
+
+
+def _hand_over(
+    finish: Callable[[int, Image.Image], None] | None, batch: range, pictures: Sequence[Image.Image]
+) -> None:
+    """Call back with each picture of a finished batch."""
+    if finish is not None:
+        for i in batch:
+            finish(i, pictures[i])
 
 
 def picture_recipe(
@@ -144,11 +155,14 @@ def picture_recipe(
     }
 
 
-def _check_numbers(num_images: int, seed: int, num_inference_steps: int, guidance_scale: float) -> None:
+def _check_numbers(
+    num_images: int, seed: int, num_inference_steps: int, guidance_scale: float, mixed_precision: Precision
+) -> None:
     for name, count in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
         checked(name, count, int, Limits(lowest=1))
     checked("seed", seed, int, Limits(lowest=0, highest=2**63 - 1))
     checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
+    checked("mixed_precision", mixed_precision, Precision)
 
 
 def _absent(base: Base) -> tuple[str, ...]:
@@ -199,12 +213,19 @@ def _as_family_reads(base: Base, prompt: Prompt) -> str | WeightedText:
     )
 
 
-def _check_finite(pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:
-    if pixels is not None and not np.isfinite(pixels).all():
-        raise ConfigurationError(
-            f"pictures of {prompt!r} hold numbers that are not finite; guidance_scale is {guidance_scale}, "
-            "allowed is what the base can follow"
-        )
+def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:
+    """Refuse numbers that are not finite; names the settings that are large, or all if none is."""
+    if pixels is None or np.isfinite(pixels).all():
+        return
+    large = {} if base.recipe is None else base.recipe.large_strengths
+    if guidance_scale > _USUAL_GUIDANCE or not large:
+        large = {"guidance_scale": guidance_scale, **large}
+    shown = ", ".join(f"{name} is {value}" for name, value in large.items())
+    if base.recipe is not None and large.keys() == {"guidance_scale"} and guidance_scale <= _USUAL_GUIDANCE:
+        shown = f"{shown}, concepts are {base.recipe.strengths}"
+    raise ConfigurationError(
+        f"pictures of {prompt!r} hold numbers that are not finite; {shown}; allowed is what the base can follow"
+    )
 
 
 def _reporting(

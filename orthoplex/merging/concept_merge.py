@@ -1,6 +1,7 @@
 """Merging: many concepts become one change for every weight, without a model."""
 
 import logging
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -210,16 +211,17 @@ def _check_bases(concepts: Sequence[Concept]) -> None:
 
 
 def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Token]:
-    owners: dict[str, str] = {}
+    owners: dict[str, Concept] = {}
     tokens: dict[str, Token] = {}
     for concept in concepts:
         for token, item in concept.tokens.items():
             if token in owners:
+                file, name = shlex.quote(str(concept.path or "FILE")), f"{concept.name[:62]}-2"
                 raise ConfigurationError(
-                    f"token {token} is claimed by concepts {owners[token]} and {concept.name}; one is allowed: "
-                    "merge it once, or train one of the two under another name"
+                    f"token {token} is claimed by concepts {owners[token].label} and {concept.label}; one is allowed: "
+                    f"give one of the two another name: orthoplex rename {file} {name} --output {name}.safetensors"
                 )
-            owners[token] = concept.name
+            owners[token] = concept
             tokens[token] = item
     return tokens
 

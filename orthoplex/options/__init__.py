@@ -1,6 +1,6 @@
 """Options: the fields of frozen dataclasses, read from TOML, ``key=value`` and JSON, and checked; without torch."""
 
-from orthoplex.options.entries import read_entries, read_toml
+from orthoplex.options.entries import read_entries, read_flat_toml, read_toml
 from orthoplex.options.fields import check_fields, limited, option
 from orthoplex.options.keys import check_field_names, check_keys, did_you_mean
 from orthoplex.options.names import AUTO, ENCODERS, METHOD_NAMES, MOBILENET, Basis, EncoderKind, Precision
@@ -25,5 +25,6 @@ __all__ = [
     "option",
     "parse",
     "read_entries",
+    "read_flat_toml",
     "read_toml",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from orthoplex.errors import ConfigurationError
 from orthoplex.options.keys import check_keys
@@ -44,3 +44,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+
+
+def read_flat_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file whose options all stand at the top level.
+
+    Raises:
+        ConfigurationError: See ``read_toml``; or for a table, with the first option in it.
+    """
+    values = read_toml(path)
+    for key, value in values.items():
+        tables = cast("list[object]", value if isinstance(value, list) else [value])
+        if tables and isinstance(tables[0], dict):
+            inside = next(iter(cast("dict[str, Any]", tables[0])), "key")
+            raise ConfigurationError(
+                f"[{key}] is a table; the options stand at the top level, without one: {inside} = … and no [{key}]"
+            )
+    return values

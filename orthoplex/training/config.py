@@ -10,7 +10,7 @@ from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_conf
 from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
-from orthoplex.options import check_field_names, check_fields, option, read_entries, read_toml
+from orthoplex.options import check_field_names, check_fields, option, read_entries, read_flat_toml
 
 _LARGEST = 1e6
 """Of factors that meet numbers of float32: their products must stay finite."""
@@ -87,8 +87,9 @@ class TrainingConfig:
         prior_inference_steps: Denoising steps of prior pictures; few are enough for what layers see.
         guidance_scale: Guidance of sample and prior pictures.
         checkpoint_every: Steps between checkpoints; 0 for only when interrupted.
-        mixed_precision: ``"no"``, ``"bf16"`` (autocast) or ``"auto"`` (bf16 where the processor is fast at it), of
-            training and of its pictures.
+        mixed_precision: Of training and its pictures: ``"no"``, ``"bf16"`` (autocast) or ``"auto"`` (where it is fast).
+        thumbnail: The small picture in the file: ``"photo"``, the first training picture; ``"generated"``, a sample
+            picture of the finished concept; ``"none"``; ``"auto"``: generated for a person, else the photo.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -141,6 +142,7 @@ class TrainingConfig:
     guidance_scale: float = option(4.0, lowest=0)
     checkpoint_every: int = option(0, lowest=0)
     mixed_precision: Precision = "auto"
+    thumbnail: Literal["auto", "photo", "generated", "none"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
@@ -342,8 +344,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
         """
-        options = {**(defaults or {}), **values}
-        check_field_names(options, TrainingConfig, "training")
+        check_field_names(options := {**(defaults or {}), **values}, TrainingConfig, "training")
         return TrainingConfig(**options)
 
     @staticmethod
@@ -371,7 +372,7 @@ class TrainingConfig:
         if path is None:
             return TrainingConfig.from_mapping(changes, defaults=defaults)
         try:
-            return TrainingConfig.from_mapping({**read_toml(Path(path)), **changes}, defaults=defaults)
+            return TrainingConfig.from_mapping({**read_flat_toml(Path(path)), **changes}, defaults=defaults)
         except ConfigurationError as error:
             raise ConfigurationError(f"configuration {path}: {error}") from error
 
@@ -389,6 +390,7 @@ class TrainingConfig:
 
 
 _WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}
+_WITHOUT |= {"thumbnail": "photo"}
 _SHARE_AFTER_ERASURE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""

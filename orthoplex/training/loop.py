@@ -36,9 +36,17 @@ from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
 from orthoplex.training.interrupt import deferred_interrupt
-from orthoplex.training.records import StepRecord, append_log, begin_log, log_path, samples_folder
+from orthoplex.training.records import (
+    StepRecord,
+    append_log,
+    begin_log,
+    begin_samples,
+    log_path,
+    sample_name,
+    samples_folder,
+)
 from orthoplex.training.run import Run
-from orthoplex.training.sampling import make_pictures
+from orthoplex.training.sampling import make_pictures, thumbnail_of, with_generated_thumbnail
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
 from orthoplex.training.text import check_captions
@@ -147,7 +155,7 @@ def _close_all() -> None:
 
 def _check_inference_steps(base: Base, config: TrainingConfig) -> None:
     used = {
-        "num_inference_steps": config.sample_every > 0,
+        "num_inference_steps": config.sample_every > 0 or config.thumbnail == "generated",
         "prior_inference_steps": config.prior_pictures > 0 and (config.erasure > 0 or config.prior_weight > 0),
     }
     for name, is_used in used.items():
@@ -212,6 +220,7 @@ def _steps(
             prior, inputs = prepared_foreign(base, dataset, run, foreign_prompts)
             data = TrainingData.prepare(base, dataset, config, prior)
         begin_log(log_path(output), state.step)
+        begin_samples(samples_folder(output), state.step)
         done, images, own = record(None, None, None), (), None
         for stage in stages(config):
             if state.step >= stage.stop < config.steps:
@@ -265,8 +274,12 @@ def _finished(
         refuse_folded(base, run.name)
         concept = run.concept(base, dataset, state)
         if run.config.solves_at_end:
-            return with_erasure(base, concept, run.config.erasure_options, foreign_prompts=foreign_prompts)
-        return with_inputs(base, concept, own=own)
+            concept = with_erasure(base, concept, run.config.erasure_options, foreign_prompts=foreign_prompts)
+        else:
+            concept = with_inputs(base, concept, own=own)
+        if thumbnail_of(run.config, dataset.kind) != "generated":
+            return concept
+        return with_generated_thumbnail(base, concept, run.config)
 
 
 def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -> str:
@@ -342,5 +355,5 @@ def _samples(base: Base, dataset: ConceptDataset, work: StageWork, output: Path,
     folder = samples_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
-        image.save(folder / f"step-{step:05d}-{number}.png")
+        image.save(folder / sample_name(step, number))
     return tuple(images)

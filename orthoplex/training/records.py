@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from PIL import Image
 
 from orthoplex.errors import OutputError
 from orthoplex.files import write_text
+
+_SAMPLE = re.compile(r"step-(\d{5,})-\d+\.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,28 @@ def begin_log(path: Path, step: int) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         earlier = [line for line in lines if _step_of(line) <= step]
     write_text(path, "".join(line + "\n" for line in earlier))
+
+
+def begin_samples(folder: Path, step: int) -> None:
+    """Remove the sample pictures of an earlier run: all, or those of steps after the one that training continues from.
+
+    Nothing but files named as ``sample_name`` names them is removed.
+
+    Raises:
+        OutputError: When one cannot be removed.
+    """
+    try:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            named = _SAMPLE.fullmatch(path.name)
+            if named and path.is_file() and (step == 0 or int(named[1]) > step):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"sample pictures in {folder} cannot be removed: {error}") from error
+
+
+def sample_name(step: int, number: int) -> str:
+    """Return the name of a sample picture's file."""
+    return f"step-{step:05d}-{number}.png"
 
 
 def _step_of(line: str) -> float:

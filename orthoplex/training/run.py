@@ -21,6 +21,7 @@ from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.key_value_units import key_value_units
+from orthoplex.training.sampling import thumbnail_of
 from orthoplex.training.text import initial_vectors
 
 
@@ -84,6 +85,7 @@ class Run:
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """Return the values that a checkpoint must agree on."""
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
+        del config["thumbnail"]  # it changes no step, and older checkpoints lack it
         if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {
@@ -104,7 +106,11 @@ class Run:
         return {"lengthened_from": list(self.lengthened_from)} if self.lengthened_from else {}
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
-        """Return the trained concept; its manifest leaves out erasure that is solved for later, at the end."""
+        """Return the trained concept; its manifest leaves out erasure that is solved for later, at the end.
+
+        A thumbnail that is generated is left out, too.
+        """
+        thumbnail = thumbnail_of(self.config, dataset.kind)
         in_slot = self.config.steps_after_erasure == 0  # directions after erasure are no slot's
         config, changes_weights = self.config.adapter, self.config.layers != "none"
         slot = owned_slot(config, self.concept_id) if changes_weights else None
@@ -121,13 +127,15 @@ class Run:
             slot=slot if in_slot else None,
             training={
                 **self.config.while_training.to_json(),
+                "sample_prompts": [],  # they decide no weight, and are nobody else's business
+                "thumbnail": thumbnail,
                 "concept_id": self.concept_id,
                 "num_pictures": len(dataset),
                 **self._lengthened,
                 BASE_SAMPLE_KEY: WeightSample.of(base.family.components()).encode(),
             },
             dataset_hash=dataset.dataset_hash,
-            thumbnail=encode_thumbnail(dataset.image(0)),
+            thumbnail=encode_thumbnail(dataset.image(0)) if thumbnail == "photo" else "",
         )
         layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
         return Concept(manifest, layers, self.tokens(state.vectors))

@@ -22,7 +22,6 @@ def build(config: AdapterConfig, layer: str = LAYER, in_features: int = 64, conc
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rank": -1}, "rank is -1; allowed are whole numbers from 0, or 'proportional'"),
         ({"rank": "half"}, "rank is 'half'"),
         ({"rank": 2.0}, "rank is 2.0"),
         ({"basis": "best"}, "basis is 'best'; allowed are 'slot', 'random', 'gaussian', 'identical', 'half'"),
@@ -37,6 +36,17 @@ def build(config: AdapterConfig, layer: str = LAYER, in_features: int = 64, conc
 def test_values_outside_their_range_are_named(values, message):
     with pytest.raises(ConfigurationError, match=message):
         AdapterConfig(**values)
+
+
+@pytest.mark.parametrize("rank", [-3, -1, 0])
+@pytest.mark.parametrize(("method", "lowest"), [("orthogonal", 1), ("lora", 1), ("dual", 0)])
+def test_a_rank_below_the_methods_lowest_is_named_with_it(method, lowest, rank):
+    if rank >= lowest:
+        assert build(AdapterConfig(method=method, rank=rank)).rank == 1  # the dual direction alone
+        return
+    message = f"rank is {rank}; allowed are whole numbers from {lowest} and 'proportional'"
+    with pytest.raises(ConfigurationError, match=message):
+        build(AdapterConfig(method=method, rank=rank))
 
 
 def test_unknown_method_is_named():

@@ -16,6 +16,7 @@ from orthoplex.cli.console import (
     refuse_file,
     show_events,
 )
+from orthoplex.cli.guard import LeftByLibrary
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from orthoplex.models import load_base
 
@@ -40,10 +41,11 @@ def test_what_the_file_system_refuses_is_one_line(capsys, error):
     assert left.value.exit_code == 2 and capsys.readouterr().err == f"Error: {error}\n"
 
 
-@pytest.mark.parametrize("kind", [ZeroDivisionError, BrokenPipeError])
-def test_other_errors_are_not_hidden(kind):
-    with pytest.raises(kind), errors_shown():
-        raise kind
+def test_other_errors_are_left_to_the_guard():
+    with pytest.raises(ZeroDivisionError), errors_shown():
+        raise ZeroDivisionError
+    with pytest.raises(LeftByLibrary), errors_shown():
+        raise SystemExit(0)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +57,16 @@ def test_other_errors_are_not_hidden(kind):
         ("folder/a", "folder/a.safetensors", 1.0),
         ("me@home/a.safetensors@2", "me@home/a.safetensors", 2.0),
         ("anna.v2@0.5", "anna.v2.safetensors", 0.5),
+        ("me@home/anna", "me@home/anna.safetensors", 1.0),
+        ("me@home/a.safetensors", "me@home/a.safetensors", 1.0),
+        ("me@home/anna@-2", "me@home/anna.safetensors", -2.0),
     ],
 )
 def test_strengths(text, name, strength):
     assert parse_strength(text) == (Path(name), strength)
 
 
-@pytest.mark.parametrize("text", ["a@loud", "a@", "a@nan", "a@inf", "me@home/a.safetensors"])
+@pytest.mark.parametrize("text", ["a@loud", "a@", "a@nan", "a@inf", "a.safetensors@"])
 def test_bad_strengths_are_named(text):
     with pytest.raises(ConfigurationError, match=r"strength of .* is '.*'; allowed are finite numbers"):
         parse_strength(text)
@@ -71,6 +76,33 @@ def test_bad_strengths_are_named(text):
 def test_concepts_without_a_name_are_named(text):
     with pytest.raises(ConfigurationError, match=f"concept is '{text}'; allowed are file names"):
         parse_strength(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("anna@80%", "strength of anna is '80%'; allowed are finite numbers, as in anna@0.8"),
+        ("anna@12.5 %", "as in anna@0.125"),
+        ("anna@0,8", "strength of anna is '0,8'; allowed are finite numbers, as in anna@0.8"),
+        ("anna@0.8.safetensors", "strength of anna is '0.8.safetensors'; .* as in anna.safetensors@0.8"),
+        ("anna.safetensors@", "strength of anna.safetensors is ''; .* as in anna.safetensors@0.8"),
+        ("anna:0.8", "concept is 'anna:0.8'; a strength stands behind an @, as in anna@0.8"),
+        ("a/anna.safetensors:80%", "as in a/anna.safetensors@0.8"),
+        ("anna:0,5", "as in anna@0.5"),
+        ("<lora:anna:0.8>", "concept is '<lora:anna:0.8>'; .* as in anna@0.8"),
+        ("<lora:anna:0.8:0.5>", "as in anna@0.8"),
+    ],
+)
+def test_other_spellings_of_a_strength_lead_to_ours(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_strength(text)
+
+
+@pytest.mark.parametrize("name", ["me@home", "anna@0.8", "anna:0.8"])
+def test_a_file_of_the_whole_name_counts_more(tmp_path, name):
+    (tmp_path / f"{name}.safetensors").write_text("")
+    assert parse_strength(f"{tmp_path}/{name}") == (tmp_path / f"{name}.safetensors", 1.0)
+    assert parse_strength(f"{tmp_path}/{name}@0.5") == (tmp_path / f"{name}.safetensors", 0.5)
 
 
 def test_files_that_exist_are_taken_as_they_are(tmp_path):

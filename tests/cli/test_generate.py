@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from orthoplex.cli.generate import picture_paths
-from orthoplex.generation import read_recipe
+from orthoplex.generation import drawing, read_recipe
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
         ("a dog", ["--negative-prompt", "{a|b}"], "Error: negative_prompt holds '{a|b}', a choice in other programs;"),
         ("a dog", ["--num-images", 0], "num_images is 0"),
         ("a dog", ["--steps", 1001], "num_inference_steps is 1001; allowed are 1 to 1000"),
-        ("a dog", ["--guidance-scale", "1e38"], "not finite; guidance_scale is 1e+38"),
+        ("a dog", ["--guidance-scale", "1e38"], "not finite; guidance_scale is 1e+38; allowed"),
         ("a dog", ["--mixed-precision", "fp8"], "'fp8' is not one of"),
         ("a dog", ["--scale", "nan"], "scale is nan; allowed are finite numbers"),
         ("a dog", ["--algorithm", "vote"], "merging algorithm is 'vote'; allowed are"),
@@ -104,3 +104,35 @@ def test_errors_come_before_the_progress_is_drawn(generate, tmp_path):
         and "picturing" not in result.stderr
     )
     assert "picturing" in generate("a dog", "--output", tmp_path / "out.png").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--concept", "ANNA@1e30"], "not finite; strength of anna is 1e+30; allowed is what the base can follow"),
+        (["--concept", "ANNA@-1e25"], "not finite; strength of anna is -1e+25; allowed"),
+        (["--concept", "ANNA", "--scale", "1e30"], "not finite; scale is 1e+30; allowed"),
+        (["--concept", "ANNA", "--guidance-scale", "1e38"], "not finite; guidance_scale is 1e+38; allowed"),
+    ],
+)
+def test_a_number_that_is_too_large_is_named(generate, concepts, tmp_path, options, message):
+    options = [option.replace("ANNA", str(concepts["anna"])) for option in options]
+    result = generate("<anna>", "--output", tmp_path / "out.png", *options)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("Error") == 1
+
+
+def test_pictures_of_earlier_batches_are_there_whatever_happens(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawing, "BATCH_SIZE", 1)
+    original, calls = drawing.finished, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(drawing, "finished", failing)
+    result = generate("a dog", "--num-images", 3, "--output", tmp_path / "out.png")
+    paths = [tmp_path / "out_0.png", tmp_path / "out_1.png"]
+    assert result.exit_code == 130 and result.stdout.split() == [str(path) for path in paths]
+    assert sorted(tmp_path.iterdir()) == paths and [read_recipe(path)["seed"] for path in paths] == [0, 1]

@@ -33,6 +33,40 @@ def test_writes_a_concept_file(train, tmp_path):
     assert log_path(output).is_file() and len(list(samples_folder(output).iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "holds a small generated picture; --no-thumbnail leaves it out"),
+        (("--no-thumbnail",), "holds no picture"),
+    ],
+)
+def test_it_says_what_the_file_holds(run, train, tmp_path, options, words):
+    output = tmp_path / "anna.safetensors"
+    result = train("--output", output, "--set", "steps=1", *options)
+    assert result.exit_code == 0 and result.stdout.endswith(f" s; {words}\n")
+    assert words.partition(";")[0] in run("inspect", output).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[training]\nsteps = 2\n",
+            "[training] is a table; the options stand at the top level, without one: steps = …",
+        ),
+        ("[[training]]\nrank = 2\n", "[training] is a table; the options stand at the top level, without one: rank"),
+        ("[steps]\n", "[steps] is a table"),
+        ("steps = 2\nrank = -3\n", "rank is -3; allowed are whole numbers from 1 and 'proportional'"),
+        ("rank = 0\n", "rank is 0; allowed are whole numbers from 1 and 'proportional'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_named_with_the_cure(train, tmp_path, text, message):
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    result = train("--output", tmp_path / "anna.safetensors", "--config", config)
+    assert result.exit_code == 2 and f"configuration {config}: {message}" in result.stderr
+
+
 def test_default_output_is_named_after_the_concept(train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train().exit_code == 0

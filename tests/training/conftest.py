@@ -52,4 +52,5 @@ def config() -> TrainingConfig:
         prior_pictures=2,
         prior_inference_steps=1,
         num_inference_steps=2,
+        thumbnail="photo",
     )

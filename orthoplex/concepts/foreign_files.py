@@ -1,0 +1,104 @@
+"""What a safetensors file is that is no concept file, told by its tensors, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orthoplex.files import Header
+
+CHECKPOINT_KEY = "orthoplex_checkpoint"
+"""Of the header's text pair that only checkpoints of trainings have."""
+_LORA = re.compile(
+    r"[._](lora_down|lora_up|lora_A|lora_B|lora_embedding_[AB]|hada_w[12]_[ab]|lokr_w[12](_[ab])?|dora_scale|lora_mid|"
+    r"lora\.down|lora\.up|lora_magnitude_vector|oft_blocks|oft_diag|boft_[A-Za-z]|glora_[A-Za-z]|"
+    r"[ab][12])([._]|$)|\.alpha$|\.diff(_b)?$|^lora_(unet|te\d?|transformer)_"
+)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """A family of programs and the LoRA keys that they write.
+
+    Attributes:
+        keys: A pattern of a key of theirs.
+        name: The programs.
+        readers: Programs that read such files.
+    """
+
+    keys: re.Pattern[str]
+    name: str
+    readers: str
+
+
+_MAKERS = (
+    _Maker(re.compile(r"hada_w|lokr_w|oft_|glora"), "LyCORIS", "ComfyUI and lycoris-lora read it"),
+    _Maker(
+        re.compile(r"^lora_(unet|te\d?|transformer)_"),
+        "kohya's sd-scripts",
+        "ComfyUI, stable-diffusion.cpp and diffusers (load_lora_weights) read it",
+    ),
+    _Maker(re.compile(r"^base_model\.model\."), "PEFT", "PEFT (PeftModel.from_pretrained) reads it"),
+    _Maker(
+        re.compile(r"^(diffusion_model|lora_transformer)[._]"),
+        "ai-toolkit or ComfyUI",
+        "ComfyUI and diffusers (load_lora_weights) read it",
+    ),
+    _Maker(re.compile(r"^(unet|text_encoder|transformer)"), "diffusers", "diffusers (load_lora_weights) reads it"),
+)
+_NETWORKS = re.compile(
+    r"^(down_blocks|up_blocks|mid_block|time_embedding|conv_in|text_model|encoder|decoder|transformer_blocks|"
+    r"single_transformer_blocks|x_embedder|double_blocks|single_blocks|vision_model|visual|quant_conv|"
+    r"post_quant_conv|embeddings|model\.layers)\."
+)
+_WHOLE = re.compile(r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner|model_ema)\.")
+
+
+def description(header: Header) -> str | None:
+    """Return in words what a file without a manifest is and what to do, as in "is a LoRA of …"; None if unknown.
+
+    Args:
+        header: Its header.
+    """
+    names = list(header.entries)
+    if CHECKPOINT_KEY in header.metadata:
+        return (
+            "is the checkpoint of a training that is not finished, not a concept file; the same orthoplex train "
+            "command with --resume finishes it"
+        )
+    if any(_WHOLE.search(name) for name in names):
+        return (
+            "is a whole model in one file, not a concept file; a base is a pipeline folder (--base), which diffusers "
+            "makes of it (from_single_file, then save_pretrained)"
+        )
+    if any(_LORA.search(name) for name in names):
+        return _lora(names, header.metadata)
+    if _is_embedding(header):
+        return (
+            "is a textual-inversion embedding of another program, not a concept file; Orthoplex cannot use it yet; "
+            "diffusers (load_textual_inversion) and ComfyUI read it"
+        )
+    if any(name.startswith(("control_model.", "controlnet_")) for name in names):
+        return "is a ControlNet, not a concept file; Orthoplex cannot use it"
+    if any(_NETWORKS.search(name) for name in names):
+        return "is one network of a model, not a concept file; a base is the whole pipeline folder (--base)"
+    return None
+
+
+def _lora(names: list[str], metadata: Mapping[str, str]) -> str:
+    by_kohya = any(key.startswith("ss_") for key in metadata)
+    made = next((maker for maker in _MAKERS if any(maker.keys.search(name) for name in names)), None)
+    name, readers = (made.name, made.readers) if made else ("another program", "the program that made it reads it")
+    name = f"{name} (trained by sd-scripts)" if by_kohya and made and "sd-scripts" not in made.name else name
+    return f"is a LoRA of {name}, not a concept of Orthoplex; Orthoplex cannot use foreign LoRA files yet; {readers}"
+
+
+def _is_embedding(header: Header) -> bool:
+    names = header.entries.keys()
+    if names & {"emb_params", "clip_l", "clip_g", "t5", "string_to_param.*", "*"}:
+        return True
+    return 0 < len(names) <= 4 and all(
+        name.startswith("<") or (len(entry.shape) in (1, 2) and entry.shape[-1] in (768, 1024, 1280, 4096))
+        for name, entry in header.entries.items()
+    )
