@@ -269,10 +269,17 @@ class Family(ABC):
             BaseModelError: When the pipeline's scheduler tells of none that a loss is defined for.
         """
 
-    @property
     @abstractmethod
-    def max_inference_steps(self) -> int:
-        """The largest number of denoising steps."""
+    def check_inference_steps(self, name: str, value: int) -> None:
+        """Refuse a number of inference steps that the base cannot do; nothing is drawn.
+
+        Args:
+            name: What the option is called.
+            value: The number of steps, at least 1.
+
+        Raises:
+            ConfigurationError: Names option, value and the numbers that are allowed.
+        """
 
     @abstractmethod
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import torch
@@ -16,6 +15,7 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.identity import weights_hash
+from orthoplex.models.inference_steps import check_inference_steps, new_scheduler, step_options
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule
 
@@ -72,17 +72,16 @@ class LatentFamily(Family):
         return DiscreteSchedule.of(self.pipeline.scheduler)
 
     @final
-    @property
-    def max_inference_steps(self) -> int:
-        """The timesteps of the scheduler."""
-        return self.pipeline.scheduler.config.num_train_timesteps
+    def check_inference_steps(self, name: str, value: int) -> None:
+        """Refuse a number of steps that the scheduler cannot do."""
+        check_inference_steps(self.pipeline.scheduler, name, value)
 
     @final
     @torch.no_grad()
     def picture(self, request: PictureRequest) -> Iterator[PictureStep | Pictures]:
         """Denoise as diffusers' own pipelines do, step by step; see ``Family.picture``."""
         pipeline = self.pipeline
-        scheduler: Any = type(pipeline.scheduler).from_config(pipeline.scheduler.config)  # they remember predictions
+        scheduler = new_scheduler(pipeline.scheduler)
         device = pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
         dtype = self.readers[0].network.dtype
         try:
@@ -92,7 +91,7 @@ class LatentFamily(Family):
             generators = generators if isinstance(generators, torch.Generator) else list(generators)
             shape = (len(request), *self.latent_shape)
             noise = randn_tensor(shape, generator=generators, device=device, dtype=dtype)
-            options = _step_options(scheduler, generators)
+            options = step_options(scheduler, generators)
             latents = noise * scheduler.init_noise_sigma
             yield from self._denoised(request, scheduler, latents, conditioning, options, guided=guided)
         finally:
@@ -109,6 +108,7 @@ class LatentFamily(Family):
         guided: bool,
     ) -> Iterator[PictureStep | Pictures]:
         """Denoise latents step by step, and decode them last."""
+        num_steps = len(scheduler.timesteps)
         for number, time in enumerate(scheduler.timesteps, start=1):
             scaled = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
             prediction = self.predict(scaled, time, conditioning)
@@ -116,7 +116,7 @@ class LatentFamily(Family):
                 without, with_text = prediction.chunk(2)
                 prediction = without + request.guidance_scale * (with_text - without)
             latents = scheduler.step(prediction, time, latents, **options, return_dict=False)[0]
-            yield PictureStep(number)
+            yield PictureStep(number, num_steps)
         pixels = None
         if request.decoded:
             decoded = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
@@ -160,10 +160,3 @@ class LatentFamily(Family):
     def outputs_hash(self) -> str:
         """Hash the autoencoder."""
         return weights_hash({"vae": self.pipeline.vae})
-
-
-def _step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
-    """Return further arguments of a scheduler's ``step``: no noise of its own, or noise of the pictures' generators."""
-    accepted = inspect.signature(scheduler.step).parameters
-    options = {"eta": 0.0, "generator": generators}
-    return {name: value for name, value in options.items() if name in accepted}
