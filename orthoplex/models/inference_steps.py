@@ -19,7 +19,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.library_errors import one_line
 from orthoplex.models.quiet import quiet
 
-_TRIED = (20, 4, 1)
+_TRIED = (20, 4, 2)
 """Numbers of steps of which a usable scheduler can do at least one."""
 
 
@@ -39,7 +39,8 @@ class StepRange:
 
 def new_scheduler(scheduler: Any) -> Any:  # noqa: ANN401  (diffusers' schedulers share no typed parent)
     """Return a scheduler of the same configuration that remembers no prediction."""
-    return type(scheduler).from_config(scheduler.config)
+    with quiet():  # of options that another class has
+        return type(scheduler).from_config(scheduler.config)
 
 
 def step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
