@@ -23,8 +23,14 @@ with quiet():
     from diffusers.utils.torch_utils import randn_tensor
 
 
+def encoded(autoencoder: Any, pixels: Tensor) -> Tensor:  # noqa: ANN401  (an autoencoder of diffusers)
+    """Return what an autoencoder makes of pictures: the mean of its posterior, or, of one without it, its latents."""
+    output = autoencoder.encode(pixels)
+    return output.latents if "latents" in output else output.latent_dist.mean
+
+
 class LatentFamily(Family):
-    """Pipelines with an ``AutoencoderKL`` as ``vae``, and with a discrete ``scheduler``.
+    """Pipelines with an autoencoder of diffusers as ``vae``, and with a discrete ``scheduler``.
 
     Pictures are those of diffusers' own pipelines of this form, bit for bit: classifier-free guidance, one step of the
     scheduler after the other.
@@ -51,7 +57,7 @@ class LatentFamily(Family):
     def latents(self, pixels: Tensor) -> Tensor:
         """Return the mean of the autoencoder's posterior, shifted and scaled, float32."""
         autoencoder = self.pipeline.vae
-        means = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist.mean.float()
+        means = encoded(autoencoder, pixels.to(autoencoder.device, autoencoder.dtype)).float()
         return (means - self._shift) * autoencoder.config.scaling_factor
 
     @final
@@ -143,7 +149,8 @@ class LatentFamily(Family):
     def inputs_hash(self) -> str:
         """Hash the autoencoder's encoder, the words, and the schedule; the decoder decides finished pictures only."""
         pipeline, autoencoder = self.pipeline, self.pipeline.vae
-        encoding = {"encoder": autoencoder.encoder, "quant_conv": autoencoder.quant_conv}
+        parts = dict(autoencoder.named_children())  # a small autoencoder has no quant_conv
+        encoding = {name: parts.get(name) for name in ("encoder", "quant_conv")}
         tables = [reader.table.detach().float().cpu().numpy().tobytes() for reader in self.readers]
         vocabularies = [reader.tokenizer.get_vocab() for reader in self.readers]
         values = {
