@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from orthoplex import activations, models
 from orthoplex.concepts import BaseIdentity, Concept, Recipe, load_concept
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
 from orthoplex.models.base_files import BaseFiles
+from orthoplex.models.folder_content import check_dtype
 from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
 
 
@@ -37,6 +40,7 @@ def merge_to_folder(
     options: Mapping[str, object] | None = None,
     scale: float = 1.0,
     overwrite: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> MergedFolder:
     """Merge concept files into a base and write an ordinary pipeline folder, with the recipe in it.
 
@@ -51,13 +55,16 @@ def merge_to_folder(
         options: See ``merge_for``.
         scale: See ``merge_for``.
         overwrite: Replace a pipeline folder that is there.
+        dtype: The type of all weights in the folder, float16, bfloat16 or float32; None is that of the base's files.
 
     Raises:
         ConceptFileError: When a file cannot be read or is of another base.
-        ConfigurationError: See ``merge_for``; or when tokens have no place in a folder.
+        ConfigurationError: See ``merge_for``; or when tokens have no place in a folder, the type is another, or a
+            weight is too large for it.
         BaseModelError: When the base cannot be loaded, or a concept does not fit it.
         OutputError: When the folder cannot be written.
     """
+    check_dtype(dtype)
     check_pipeline_folder(output, overwrite=overwrite)
     stored = BaseFiles.of(base)
     if stored is not None:
@@ -67,8 +74,9 @@ def merge_to_folder(
             began = time.monotonic()
             merged = merge(concepts, algorithm=algorithm, options=options, scale=scale)
             seconds = time.monotonic() - began
-            return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
-    return _with_a_model(base, files, output, algorithm, options, scale, overwrite)
+            folder = stored.write(merged, output, overwrite=overwrite, dtype=dtype)
+            return MergedFolder(folder, merged.recipe, seconds)
+    return _with_a_model(base, files, output, algorithm, options, scale, overwrite, dtype)
 
 
 def _with_a_model(
@@ -79,6 +87,7 @@ def _with_a_model(
     options: Mapping[str, object] | None,
     scale: float,
     overwrite: bool,
+    dtype: torch.dtype | None,
 ) -> MergedFolder:
     model = models.load_base(base)  # which imports what builds networks
     concepts = _loaded(files, model.identity)
@@ -86,7 +95,7 @@ def _with_a_model(
     merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
     with model.folded(merged):
-        return MergedFolder(model.save(output, overwrite=overwrite), merged.recipe, seconds)
+        return MergedFolder(model.save(output, overwrite=overwrite, dtype=dtype), merged.recipe, seconds)
 
 
 def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, options: Mapping[str, object] | None) -> bool:

@@ -174,6 +174,14 @@ class Base:
         """
         self.family.check_inference_steps(name, value)
 
+    def check_trainable(self) -> None:
+        """Refuse a base whose scheduler tells of no schedule that a loss is defined for; pictures may be possible.
+
+        Raises:
+            BaseModelError: Says why.
+        """
+        _ = self.family.schedule
+
     @contextmanager
     def attached(self, adapters: Mapping[str, Adapter]) -> Iterator[Base]:
         """Inside, every named layer returns ``W x + ΔW x`` with a trainable ΔW; leaving removes it.

@@ -23,6 +23,7 @@ _CONVERT = (
     "diffusers makes a folder of it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); "
     "give that folder"
 )
+_SINGLE = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
 _NUM_SHOWN = 3
 
 
@@ -79,8 +80,9 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
                 "fetches it"
             )
     weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
-    if files is None and not any(name.startswith(stem(component)) for name in weights):
-        pickles = stem(component, is_pickle=True)
+    pickles = stem(component, is_pickle=True)
+    single = {f"{name}{mark}" for name in (stem(component), pickles) for mark in _SINGLE}
+    if files is None and not single.intersection(weights):
         there = f"; there are {_shown(weights)}" if weights else ""
         raise BaseModelError(
             f"{component} has no weights; allowed are {stem(component)}.safetensors or {pickles}.bin, with .fp16 or "

@@ -98,6 +98,7 @@ def train(
         raise ConfigurationError(
             "the base's weights are float16, in which gradients vanish; allowed are float32 and bfloat16"
         )
+    base.check_trainable()
     _check_inference_steps(base, config)
     precise = chosen_precision(config.mixed_precision, base.device)
     config = replace(config, mixed_precision=precise, erasure_steps=config.steps_after_erasure)  # as files store it

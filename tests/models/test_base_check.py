@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,14 +199,16 @@ def test_a_tokenizer_without_a_mark_is_named(pico, mark, monkeypatch):
         stable_diffusion_check.check_reader(Reader(pico.pipeline))
 
 
-def test_a_tokenizer_that_sets_no_marks_is_named(folder, monkeypatch):
-    monkeypatch.setattr(stable_diffusion_check.Reader, "ids", lambda reader, prompts: torch.tensor([[5, 6, 7]]))
-    assert "tokenizer makes [5, 6, 7] … of 'a'; allowed is a begin, words, an end, 32 in all" in refusal(folder)
+def test_a_tokenizer_that_sets_no_marks_is_named(folder, pico, monkeypatch):
+    kind = type(pico.pipeline.tokenizer)
+    monkeypatch.setattr(kind, "__call__", lambda *arguments, **options: SimpleNamespace(input_ids=[5, 6]))
+    begin, end = pico.pipeline.tokenizer.bos_token_id, pico.pipeline.tokenizer.eos_token_id
+    assert f"tokenizer makes [5, 6] of 'a'; allowed are {begin}, words, {end}" in refusal(folder)
 
-    def failing(reader, prompts):
+    def failing(*arguments, **options):
         raise ValueError("two\nlines")
 
-    monkeypatch.setattr(stable_diffusion_check.Reader, "ids", failing)
+    monkeypatch.setattr(kind, "__call__", failing)
     assert "tokenizer cannot read a prompt: ValueError: two lines" in refusal(folder)
 
 
