@@ -9,6 +9,7 @@ from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.models.base import Base
+    from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.brought import Brought
     from orthoplex.models.families import FAMILIES, training_defaults
     from orthoplex.models.families.conditioning import Conditioning
@@ -30,6 +31,7 @@ __getattr__ = exports(
     __name__,
     {
         "Base": "base",
+        "BaseReport": "report",
         "Brought": "brought",
         "ClipNetwork": "vision",
         "Conditioning": "families.conditioning",
@@ -49,6 +51,7 @@ __getattr__ = exports(
         "Undo": "undo",
         "WordSpread": "words.words",
         "Words": "words.words",
+        "base_report": "report",
         "channels_last": "memory_format",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
@@ -65,6 +68,7 @@ __getattr__ = exports(
 
 __all__ = [
     "Base",
+    "BaseReport",
     "Brought",
     "ClipNetwork",
     "Conditioning",
@@ -84,6 +88,7 @@ __all__ = [
     "Undo",
     "WordSpread",
     "Words",
+    "base_report",
     "channels_last",
     "check_pipeline_folder",
     "check_pipeline_tokens",

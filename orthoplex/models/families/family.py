@@ -16,6 +16,7 @@ from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
+from orthoplex.models.inference_steps import StepRange
 from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
 from orthoplex.models.memory_format import channels_first, channels_last
 from orthoplex.models.schedules import Schedule
@@ -280,6 +281,16 @@ class Family(ABC):
         Raises:
             ConfigurationError: Names option, value and the numbers that are allowed.
         """
+
+    @property
+    @abstractmethod
+    def allowed_inference_steps(self) -> StepRange:
+        """The numbers of inference steps that the base can do; asking may take a second."""
+
+    @property
+    @abstractmethod
+    def scheduler_kind(self) -> tuple[str, str]:
+        """The class of the base's scheduler, and what the denoiser predicts, as ``epsilon``."""
 
     @abstractmethod
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:

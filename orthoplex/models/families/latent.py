@@ -15,7 +15,13 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.inference_steps import check_inference_steps, new_scheduler, step_options
+from orthoplex.models.inference_steps import (
+    StepRange,
+    allowed_steps,
+    check_inference_steps,
+    new_scheduler,
+    step_options,
+)
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule
 
@@ -81,6 +87,19 @@ class LatentFamily(Family):
     def check_inference_steps(self, name: str, value: int) -> None:
         """Refuse a number of steps that the scheduler cannot do."""
         check_inference_steps(self.pipeline.scheduler, name, value)
+
+    @final
+    @property
+    def allowed_inference_steps(self) -> StepRange:
+        """Those that the scheduler can do."""
+        return allowed_steps(self.pipeline.scheduler)
+
+    @final
+    @property
+    def scheduler_kind(self) -> tuple[str, str]:
+        """Class and prediction type of the scheduler."""
+        scheduler = self.pipeline.scheduler
+        return type(scheduler).__name__, scheduler.config.prediction_type
 
     @final
     @torch.no_grad()
