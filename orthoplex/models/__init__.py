@@ -9,7 +9,6 @@ from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.models.base import Base
-    from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.brought import Brought
     from orthoplex.models.families import FAMILIES, training_defaults
     from orthoplex.models.families.conditioning import Conditioning
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from orthoplex.models.memory_format import channels_last
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
+    from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
     from orthoplex.models.undo import Undo
     from orthoplex.models.versions import EMBEDDED

@@ -1,4 +1,4 @@
-"""The folder of a base: its ``model_index.json``, and for everything else a line that says what it is and what to give."""
+"""The folder of a base and its ``model_index.json``; for everything else a line says what it is and what to give."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
             f"{component} has no weights; allowed are {stem(component)}.safetensors or {pickles}.bin, with .fp16 or "
             f"another variant before the ending, or in shards{there}"
         )
-    for path in () if files is None else files.files:
+    if files is None:
+        return
+    for path in files.files:
         if not path.is_file():
             raise BaseModelError(f"{component}/{path.name} is missing, which {files.main.name} names")
         _check_whole(component, path, files)

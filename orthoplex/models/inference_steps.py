@@ -8,7 +8,6 @@ sample of four numbers in the place of a picture.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,7 +16,7 @@ import torch
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.library_errors import one_line
-from orthoplex.models.quiet import quiet
+from orthoplex.models.quiet import quiet, without_warnings
 
 _TRIED = (20, 4, 2)
 """Numbers of steps of which a usable scheduler can do at least one."""
@@ -37,10 +36,21 @@ class StepRange:
     highest: int
 
 
-def new_scheduler(scheduler: Any) -> Any:  # noqa: ANN401  (diffusers' schedulers share no typed parent)
-    """Return a scheduler of the same configuration that remembers no prediction."""
-    with quiet():  # of options that another class has
-        return type(scheduler).from_config(scheduler.config)
+def prepared_scheduler(scheduler: Any, num_steps: int, device: str | torch.device = "cpu") -> Any:  # noqa: ANN401
+    """Return a scheduler of the same configuration with its timesteps set, in silence; the given one stays as it is.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        num_steps: Inference steps.
+        device: Where the timesteps go.
+
+    Raises:
+        Exception: Whatever the scheduler raises for this number of steps; ``check_inference_steps`` refuses it before.
+    """
+    with quiet(), without_warnings():
+        prepared: Any = type(scheduler).from_config(scheduler.config)
+        prepared.set_timesteps(num_steps, device=device)
+    return prepared
 
 
 def step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
@@ -122,10 +132,9 @@ def _usable(scheduler: Any, total: int) -> int:  # noqa: ANN401
 
 def _problem(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
     """Return why a scheduler cannot do a number of steps, or None if it can."""
-    with quiet(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # a copy is tried; the pictures themselves may warn
+    with quiet(), without_warnings(), torch.random.fork_rng(devices=[]):
         try:
-            return _went_wrong(new_scheduler(scheduler), count)
+            return _went_wrong(prepared_scheduler(scheduler, count), count)
         except Exception as error:  # noqa: BLE001  (schedulers raise anything)
             return one_line(error)
 
@@ -133,7 +142,6 @@ def _problem(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
 @torch.no_grad()
 def _went_wrong(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
     """Go through the steps of a scheduler; return what is wrong with them."""
-    scheduler.set_timesteps(count, device="cpu")
     times = scheduler.timesteps.tolist()
     if len(times) < count or 2 * len(set(times)) < count:
         return f"it has {len(set(times))} different timesteps for them"

@@ -21,7 +21,7 @@ from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import named_class
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.library_errors import one_line
-from orthoplex.models.quiet import quiet
+from orthoplex.models.quiet import quiet, without_warnings
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
@@ -54,8 +54,9 @@ def load_base(
         {component: weight_files[component] for component in family.changed},
         {component: headers[component] for component in family.changed},
     )
-    # The libraries change how networks are built, for all threads, while they load.
-    with _LOADING, quiet(), identity:
+    # The libraries change how networks are built, for all threads, while they load. They warn of settings of older
+    # folders, which they bring up to date themselves.
+    with _LOADING, quiet(), without_warnings(), identity:
         pipeline = _load(family, folder, index, weight_files, dtype, name_or_path)
         if not identity.is_remembered:
             _check_finite(family, pipeline, name_or_path)

@@ -44,7 +44,13 @@ NAMES = {
     "scheduler": (
         *("PNDMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LCMScheduler", "DDPMScheduler"),
         *("FlowMatchEulerDiscreteScheduler", "ScoreSdeVeScheduler", "KarrasVeScheduler", "IPNDMScheduler"),
-        *("UniPCMultistepScheduler", "DPMSolverSDEScheduler", "SchedulerMixin", "EDMEulerScheduler", "RePaintScheduler"),
+        *(
+            "UniPCMultistepScheduler",
+            "DPMSolverSDEScheduler",
+            "SchedulerMixin",
+            "EDMEulerScheduler",
+            "RePaintScheduler",
+        ),
         *("AutoencoderKL", "Nothing", "VQDiffusionScheduler", "DDIMInverseScheduler", "SASolverScheduler"),
     ),
 }
@@ -63,7 +69,19 @@ def values_for(value: Any) -> list[Any]:
         case list():
             near = [value[:1], value * 2, value[::-1], [None] * len(value), [0] * len(value), value + ["x"]]
         case _:
-            near = [1, 8, 24, [8, 8], "text", "scale_shift", "text_proj", "layer_norm", "silu", "projection", "timestep"]
+            near = [
+                1,
+                8,
+                24,
+                [8, 8],
+                "text",
+                "scale_shift",
+                "text_proj",
+                "layer_norm",
+                "silu",
+                "projection",
+                "timestep",
+            ]
     unique = {json.dumps(item): item for item in [*near, *ANY]}
     unique.pop(json.dumps(value), None)
     return list(unique.values())

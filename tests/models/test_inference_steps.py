@@ -1,4 +1,4 @@
-"""How many steps a scheduler can do: every class of diffusers is asked, and believed only if its numbers stay finite."""
+"""How many steps a scheduler can do: every class of diffusers is asked, and its numbers must stay finite."""
 
 import inspect
 import re

@@ -104,7 +104,9 @@ def test_damaged_weights_are_refused_by_name(damaged, name):
 def test_a_wrong_type_in_a_part_is_refused(damaged):
     config = damaged / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_train_timesteps": "many"}))
-    with pytest.raises(BaseModelError, match="base '.*/damaged' cannot be loaded: scheduler cannot be read: TypeError: linspace"):
+    with pytest.raises(
+        BaseModelError, match="base '.*/damaged' cannot be loaded: scheduler cannot be read: TypeError: linspace"
+    ):
         load_base(damaged)
 
 

@@ -100,7 +100,11 @@ def test_a_name_of_the_hub_is_not_downloaded():
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("sd15.ckpt", b"PK", "is a checkpoint file; allowed is a pipeline folder: diffusers makes a folder of it: Stab"),
+        (
+            "sd15.ckpt",
+            b"PK",
+            "is a checkpoint file; allowed is a pipeline folder: diffusers makes a folder of it: Stab",
+        ),
         ("notes.txt", b"", "is a file; allowed are 'vignette' and pipeline folders"),
         ("cut.safetensors", b"xy", "is a damaged file (holds 2 bytes, a safetensors file starts with 8"),
         ("sd15.safetensors", POINTER, "is a git-lfs pointer to a file that was not fetched"),
@@ -115,8 +119,14 @@ def test_a_file_is_told_from_a_folder(tmp_path, name, content, expected):
 @pytest.mark.parametrize(
     ("tensor", "expected"),
     [
-        ("model.diffusion_model.input_blocks.0.0.weight", "is a checkpoint file; allowed is a pipeline folder: diffusers"),
-        ("lora_unet_mid_block.lora_up.weight", "is a LoRA file, a change of a base; give the pipeline folder of the base"),
+        (
+            "model.diffusion_model.input_blocks.0.0.weight",
+            "is a checkpoint file; allowed is a pipeline folder: diffusers",
+        ),
+        (
+            "lora_unet_mid_block.lora_up.weight",
+            "is a LoRA file, a change of a base; give the pipeline folder of the base",
+        ),
         ("unet.mid_block.to_k.lora_A.weight", "is a LoRA file"),
     ],
 )
@@ -164,8 +174,8 @@ def test_a_pointer_of_git_lfs_is_told(folder, name):
 def test_missing_weights_are_told_with_what_is_there(folder):
     rename(folder, "vae", "fp16.old")
     assert (
-        "vae has no weights; allowed are diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin, with .fp16 "
-        "or another variant before the ending, or in shards"
+        "vae has no weights; allowed are diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin, "
+        "with .fp16 or another variant before the ending, or in shards"
     ) in refusal(folder)
     shutil.move(folder / "vae" / "diffusion_pytorch_model.fp16.old.safetensors", folder / "vae" / "ema.safetensors")
     assert refusal(folder).endswith("; there are ema.safetensors")

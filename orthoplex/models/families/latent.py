@@ -19,7 +19,7 @@ from orthoplex.models.inference_steps import (
     StepRange,
     allowed_steps,
     check_inference_steps,
-    new_scheduler,
+    prepared_scheduler,
     step_options,
 )
 from orthoplex.models.quiet import quiet
@@ -106,12 +106,11 @@ class LatentFamily(Family):
     def picture(self, request: PictureRequest) -> Iterator[PictureStep | Pictures]:
         """Denoise as diffusers' own pipelines do, step by step; see ``Family.picture``."""
         pipeline = self.pipeline
-        scheduler = new_scheduler(pipeline.scheduler)
         device = pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
         dtype = self.readers[0].network.dtype
         try:
             conditioning, guided = self._request_conditioning(request, dtype)
-            scheduler.set_timesteps(request.num_inference_steps, device=device)
+            scheduler = prepared_scheduler(pipeline.scheduler, request.num_inference_steps, device)
             generators = request.generators
             generators = generators if isinstance(generators, torch.Generator) else list(generators)
             shape = (len(request), *self.latent_shape)

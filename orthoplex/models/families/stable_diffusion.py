@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -92,20 +91,19 @@ class StableDiffusion(LatentFamily):
         kinds = {component: network_class(index, component, allowed) for component, allowed in _NETWORKS.items()}
         tokenizer = load_tokenizer(index, "tokenizer", folder / "tokenizer")
         scheduler = load_scheduler(index, "scheduler", folder / "scheduler")
-        networks = {
+        networks: dict[str, Any] = {
             component: load_network(kind, folder / component, files[component], dtype)
             for component, kind in kinds.items()
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of settings of older folders, which the pipeline brings up to date
-            pipeline = StableDiffusionPipeline(
-                **networks,
-                tokenizer=tokenizer,
-                scheduler=scheduler,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
+        create: Any = StableDiffusionPipeline  # whose annotations lack None
+        pipeline = create(
+            **networks,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -203,7 +201,8 @@ def _shells(config: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
     """The networks that concepts change, without numbers."""
     with torch.device("meta"):
         text_encoder = CLIPTextModel(CLIPTextConfig(**config["text_encoder"]))
-        return {"unet": UNet2DConditionModel.from_config(dict(config["unet"])), "text_encoder": text_encoder}
+        unet: Any = UNet2DConditionModel.from_config(dict(config["unet"]))
+        return {"unet": unet, "text_encoder": text_encoder}
 
 
 def _stored_configs(folder: Path) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ def try_networks(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no ty
     """
     encoder, unet, autoencoder = pipeline.text_encoder, pipeline.unet, pipeline.vae
     length, width = pipeline.tokenizer.model_max_length, encoder.config.hidden_size
-    if encoder.config.to_diff_dict().keys() - _USUAL_TEXT:
+    if any(name not in _USUAL_TEXT or not _is_ordinary(value) for name, value in encoder.config.to_diff_dict().items()):
         ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
         _expect("text_encoder", lambda: _without_numbers(encoder, ids)[0], (1, length, width))
     side = _first_of(unet.config.sample_size)
@@ -217,8 +217,16 @@ def _differing(network: Any, usual: Iterable[str]) -> set[str]:  # noqa: ANN401 
     return {
         name
         for name, value in network.config.items()
-        if not name.startswith("_") and name not in usual and (name not in own or value != own[name].default)
+        if not (name.startswith("_") or name in usual and _is_ordinary(value))
+        and (name not in own or value != own[name].default)
     }
+
+
+def _is_ordinary(value: object) -> bool:
+    """Return True for texts, truth values, numbers above 0, and lists of them."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(map(_is_ordinary, value))
+    return isinstance(value, str | bool) or (_is_number(value) and value > 0)
 
 
 def _check_size(what: str, size: object) -> None:
@@ -231,5 +239,5 @@ def _first_of(size: Any) -> int:  # noqa: ANN401
     return size if isinstance(size, int) else size[0]
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
