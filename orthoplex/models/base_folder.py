@@ -12,6 +12,7 @@ from orthoplex import vignette
 from orthoplex.errors import BaseModelError, FileFormatError
 from orthoplex.files import read_header, read_json
 from orthoplex.models.families import FAMILIES
+from orthoplex.models.library_errors import one_line
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, is_pointer, stem
@@ -24,6 +25,7 @@ _CONVERT = (
     "give that folder"
 )
 _SINGLE = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
+_OBJECTS = {"config.json", "scheduler_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json"}
 _NUM_SHOWN = 3
 
 
@@ -73,12 +75,9 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     """
     if not folder.is_dir():
         raise BaseModelError(f"its folder '{component}' is missing, which {INDEX_NAME} names")
-    for path in sorted(folder.iterdir()):
-        if is_pointer(path):
-            raise BaseModelError(
-                f"{component}/{path.name} is a git-lfs pointer, not the file itself; 'git lfs pull' in the folder "
-                "fetches it"
-            )
+    check_json_files(component, folder)
+    if not (folder / "config.json").is_file():
+        raise BaseModelError(f"{component}/config.json is missing, which its network is built by")
     weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
     pickles = stem(component, is_pickle=True)
     single = {f"{name}{mark}" for name in (stem(component), pickles) for mark in _SINGLE}
@@ -94,6 +93,30 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
         if not path.is_file():
             raise BaseModelError(f"{component}/{path.name} is missing, which {files.main.name} names")
         _check_whole(component, path, files)
+
+
+def check_json_files(component: str, folder: Path) -> None:
+    """Refuse files of a component that are pointers of git-lfs, or JSON files of anything but an object.
+
+    The libraries take a text in the place of an object for a name, and ask the net for it.
+
+    Raises:
+        BaseModelError: Names the file.
+    """
+    for path in sorted(folder.iterdir()):
+        if is_pointer(path):
+            raise BaseModelError(
+                f"{component}/{path.name} is a git-lfs pointer, not the file itself; 'git lfs pull' in the folder "
+                "fetches it"
+            )
+        if path.name not in _OBJECTS:
+            continue
+        try:
+            values = read_json(path)
+        except (OSError, ValueError) as error:
+            raise BaseModelError(f"{component}/{path.name} is damaged: {one_line(error)}") from error
+        if not isinstance(values, dict):
+            raise BaseModelError(f"{component}/{path.name} holds {str(values)[:20]!r}; allowed is a JSON object")
 
 
 def _check_whole(component: str, path: Path, files: WeightFiles) -> None:

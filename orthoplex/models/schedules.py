@@ -70,8 +70,9 @@ def check_schedule(scheduler: Any) -> None:  # noqa: ANN401  (diffusers' schedul
             "prediction_type and num_train_timesteps, as DDIMScheduler"
         ) from error
     _check_prediction_type(prediction_type)
-    if not isinstance(alphas, Tensor) or alphas.ndim != 1 or len(alphas) != steps:
-        raise BaseModelError(f"scheduler {name} has {len(alphas)} betas; allowed are {steps}, num_train_timesteps")
+    if not isinstance(alphas, Tensor) or alphas.shape != (steps,):
+        count = alphas.numel() if isinstance(alphas, Tensor) else 0
+        raise BaseModelError(f"scheduler {name} has {count} betas; allowed are a list of {steps}, num_train_timesteps")
     if not bool(((alphas >= 0) & (alphas <= 1)).all()) or not len(alphas):
         raise BaseModelError(
             f"scheduler {name} has alphas_cumprod outside 0 to 1; allowed are beta_start and beta_end within 0 to 1"

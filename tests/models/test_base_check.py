@@ -66,7 +66,7 @@ def drawn(folder):
         ("tokenizer/tokenizer_config.json", {"model_max_length": 2}, "tokenizer model_max_length is 2; allowed are 3 "),
         (SCHEDULER, {"prediction_type": "flow"}, "scheduler predicts 'flow'; allowed are epsilon, v_prediction, sampl"),
         (SCHEDULER, {"beta_schedule": "linear", "beta_start": 1.5}, "scheduler DDIMScheduler has alphas_cumprod outsi"),
-        (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "scheduler DDIMScheduler has 2 betas; allowed are 1000"),
+        (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "scheduler DDIMScheduler has 2 betas; allowed are a list of 1000"),
         (SCHEDULER, {"use_flow_sigmas": True}, "scheduler use_flow_sigmas is True; allowed is False"),
         (INDEX, {"vae": None}, "model_index.json names no vae; a base needs it"),
         (INDEX, {"unet": [None, None]}, "model_index.json names no unet; a base needs it"),

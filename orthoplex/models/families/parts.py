@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orthoplex.errors import BaseModelError
+from orthoplex.models.base_folder import check_json_files
 from orthoplex.models.library_errors import one_line
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.quiet import quiet
@@ -76,6 +77,7 @@ def load_tokenizer(index: Mapping[str, Any], component: str, folder: Path) -> An
         raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are tokenizers of transformers")
     if not folder.is_dir():
         raise BaseModelError(f"its folder '{component}' is missing, which {INDEX_NAME} names")
+    check_json_files(component, folder)
     if not any(all((folder / file).is_file() for file in files) for files in _VOCABULARIES):
         raise BaseModelError(
             f"{component} has no words; allowed are {' or '.join(' with '.join(files) for files in _VOCABULARIES)}"
@@ -101,6 +103,7 @@ def load_scheduler(index: Mapping[str, Any], component: str, folder: Path) -> An
         raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are schedulers of diffusers")
     if not (folder / "scheduler_config.json").is_file():
         raise BaseModelError(f"{component}/scheduler_config.json is missing, which a {name} needs")
+    check_json_files(component, folder)
     return _loaded(kind, component, folder)
 
 

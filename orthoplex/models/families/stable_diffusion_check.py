@@ -148,7 +148,9 @@ def try_networks(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no ty
     """
     encoder, unet, autoencoder = pipeline.text_encoder, pipeline.unet, pipeline.vae
     length, width = pipeline.tokenizer.model_max_length, encoder.config.hidden_size
-    if any(name not in _USUAL_TEXT or not _is_ordinary(value) for name, value in encoder.config.to_diff_dict().items()):
+    own = type(encoder.config)().to_dict()
+    changed = encoder.config.to_diff_dict()
+    if any(name not in _USUAL_TEXT or not _is_ordinary(value, own.get(name)) for name, value in changed.items()):
         ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
         _expect("text_encoder", lambda: _without_numbers(encoder, ids)[0], (1, length, width))
     side = _first_of(unet.config.sample_size)
@@ -162,7 +164,7 @@ def try_networks(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no ty
             lambda: _without_numbers(unet, latents, time, features, timestep_cond=extras).sample,
             tuple(latents.shape),
         )
-    if _differing(autoencoder, _USUAL_AUTOENCODER):
+    if _differing(autoencoder, _USUAL_AUTOENCODER) or _is_uneven(autoencoder.config):
         pixels = torch.empty(2, 3, *(pipeline.vae_scale_factor * side for _ in range(2)), device="meta")
         _expect("vae", lambda: encoded(_Caller(autoencoder), pixels), tuple(latents.shape))
         _expect("vae", lambda: _Caller(autoencoder).decode(latents).sample, tuple(pixels.shape))
@@ -213,19 +215,28 @@ def _expect(component: str, call: Callable[[], Tensor], shape: tuple[int, ...]) 
 
 def _differing(network: Any, usual: Iterable[str]) -> set[str]:  # noqa: ANN401  (a network of diffusers)
     """The settings of a network that differ from its class's own and are not usual."""
-    own = inspect.signature(type(network).__init__).parameters
+    own = {name: item.default for name, item in inspect.signature(type(network).__init__).parameters.items()}
     return {
         name
         for name, value in network.config.items()
-        if not (name.startswith("_") or name in usual and _is_ordinary(value))
-        and (name not in own or value != own[name].default)
+        if not name.startswith("_")
+        and not (name in own and type(value) is type(own[name]) and value == own[name])
+        and not (name in usual and _is_ordinary(value, own.get(name)))
     }
 
 
-def _is_ordinary(value: object) -> bool:
-    """Return True for texts, truth values, numbers above 0, and lists of them."""
+def _is_uneven(config: Mapping[str, Any]) -> bool:
+    """Return True if an autoencoder names other numbers of blocks than of their widths."""
+    blocks = (config[name] for name in ("down_block_types", "up_block_types", "block_out_channels") if name in config)
+    return len({len(block) if isinstance(block, list | tuple) else 0 for block in blocks}) > 1
+
+
+def _is_ordinary(value: object, own: object) -> bool:
+    """Return True for texts, numbers above 0, and lists of them; truth values and fractions in the place of such."""
     if isinstance(value, list | tuple):
-        return len(value) > 0 and all(map(_is_ordinary, value))
+        return len(value) > 0 and all(_is_ordinary(item, 0) for item in value)
+    if isinstance(value, bool | float) and type(value) is not type(own):
+        return False
     return isinstance(value, str | bool) or (_is_number(value) and value > 0)
 
 
