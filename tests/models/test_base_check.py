@@ -23,6 +23,7 @@ from orthoplex.models.words.words import Reader
 
 UNET, VAE, TEXT = "unet/config.json", "vae/config.json", "text_encoder/config.json"
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
+TOKENIZER = "tokenizer/tokenizer_config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -62,8 +63,15 @@ def drawn(folder):
         (VAE, {"scaling_factor": 0}, "vae scaling_factor is 0; allowed is a number other than 0"),
         (VAE, {"scaling_factor": None}, "vae scaling_factor is None"),
         (VAE, {"shift_factor": "no"}, "vae shift_factor is 'no'; allowed is a number"),
-        ("tokenizer/tokenizer_config.json", {"model_max_length": 77}, "tokenizer gives up to 77 tokens, allowed are t"),
-        ("tokenizer/tokenizer_config.json", {"model_max_length": 2}, "tokenizer model_max_length is 2; allowed are 3 "),
+        (TOKENIZER, {"model_max_length": 77}, "tokenizer gives up to 77 tokens, allowed are t"),
+        (TOKENIZER, {"model_max_length": 2}, "tokenizer model_max_length is 2; allowed are 3 "),
+        (TOKENIZER, {"model_max_length": "32"}, "tokenizer model_max_length is '32'; allowed are 3 to 32"),
+        (TEXT, {"num_attention_heads": -2}, "text_encoder cannot be used: RuntimeError: "),
+        (TEXT, {"layer_norm_eps": None}, "text_encoder cannot be used: TypeError: "),
+        (VAE, {"norm_num_groups": True}, "vae cannot be used: TypeError: "),
+        (VAE, {"down_block_types": []}, "vae cannot be used: "),
+        (VAE, {"layers_per_block": 0}, "vae cannot be used: "),
+        (SCHEDULER, {"trained_betas": 0.5}, "scheduler DDIMScheduler has 1 betas; allowed are a list of 1000"),
         (SCHEDULER, {"prediction_type": "flow"}, "scheduler predicts 'flow'; allowed are epsilon, v_prediction, sampl"),
         (SCHEDULER, {"beta_schedule": "linear", "beta_start": 1.5}, "scheduler DDIMScheduler has alphas_cumprod outsi"),
         (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "scheduler DDIMScheduler has 2 betas; allowed are a list of 1000"),
@@ -192,6 +200,21 @@ def test_more_tokens_than_embeddings_are_named(folder):
         f"tokenizer numbers its tokens up to {rows}; allowed is {rows - 1}, as text_encoder has {rows} embeddings"
     )
     assert expected in refusal(folder)
+
+
+@pytest.mark.parametrize("file", [UNET, VAE, TEXT, SCHEDULER, TOKENIZER])
+@pytest.mark.parametrize(
+    ("text", "expected"), [('"text"', "holds 'text'; allowed is a JSON object"), ("{", "is damaged")]
+)
+def test_a_file_of_settings_that_holds_none_is_named(folder, capfd, file, text, expected):
+    """diffusers takes a text in the place of an object for a name, and asks the net for it."""
+    (folder / file).write_text(text)
+    assert f"{file} {expected}" in refusal(folder) and capfd.readouterr() == ("", "")
+
+
+def test_a_network_without_settings_is_named(folder):
+    (folder / UNET).unlink()
+    assert "unet/config.json is missing, which its network is built by" in refusal(folder)
 
 
 @pytest.mark.parametrize("mark", ["bos", "eos", "pad"])

@@ -103,13 +103,13 @@ def check_reader(reader: Reader) -> None:
     """
     name, tokenizer = reader.tokenizer_component, reader.tokenizer
     length, limit = tokenizer.model_max_length, reader.network.config.max_position_embeddings
+    if type(length) is not int or length <= reader.num_marks:
+        raise BaseModelError(f"{name} model_max_length is {length!r}; allowed are {reader.num_marks + 1} to {limit}")
     if length > limit:
         raise BaseModelError(
             f"{name} gives up to {length} tokens, allowed are the {limit} that the encoder reads; is the folder "
             f"'{name}' whole?"
         )
-    if not isinstance(length, int) or length <= reader.num_marks:
-        raise BaseModelError(f"{name} model_max_length is {length!r}; allowed are {reader.num_marks + 1} to {limit}")
     lacking = [mark for mark in ("bos_token", "eos_token", "pad_token") if getattr(tokenizer, f"{mark}_id") is None]
     if lacking:
         raise BaseModelError(f"{name} has no {', '.join(lacking)}; a prompt needs begin, end and filling")
