@@ -78,7 +78,7 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     check_json_files(component, folder)
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{component}/config.json is missing, which its network is built by")
-    weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
+    weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS and path.is_file())
     pickles = stem(component, is_pickle=True)
     single = {f"{name}{mark}" for name in (stem(component), pickles) for mark in _SINGLE}
     if files is None and not single.intersection(weights):

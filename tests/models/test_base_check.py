@@ -72,14 +72,14 @@ def drawn(folder):
         (VAE, {"down_block_types": []}, "vae cannot be used: "),
         (VAE, {"layers_per_block": 0}, "vae cannot be used: "),
         (SCHEDULER, {"trained_betas": 0.5}, "scheduler DDIMScheduler has 1 betas; allowed are a list of 1000"),
-        (SCHEDULER, {"prediction_type": "flow"}, "scheduler predicts 'flow'; allowed are epsilon, v_prediction, sampl"),
+        (SCHEDULER, {"prediction_type": "flow"}, "scheduler predicts 'flow'; allowed are epsilon, v_prediction"),
         (SCHEDULER, {"beta_schedule": "linear", "beta_start": 1.5}, "scheduler DDIMScheduler has alphas_cumprod outsi"),
         (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "scheduler DDIMScheduler has 2 betas; allowed are a list of 1000"),
         (SCHEDULER, {"use_flow_sigmas": True}, "scheduler use_flow_sigmas is True; allowed is False"),
         (INDEX, {"vae": None}, "model_index.json names no vae; a base needs it"),
         (INDEX, {"unet": [None, None]}, "model_index.json names no unet; a base needs it"),
         (INDEX, {"unet": "UNet2DConditionModel"}, "model_index.json says 'UNet2DConditionModel' for unet; allowed is"),
-        (INDEX, {"vae": ["my_vae", "MyVae"]}, "vae is 'my_vae.MyVae', which is code of its own and is not run, allowe"),
+        (INDEX, {"vae": ["my_vae", "MyVae"]}, "vae is 'my_vae.MyVae', which is code of its own and is not run"),
         (INDEX, {"vae": ["diffusers", "ConsistencyDecoderVAE"]}, "vae is a ConsistencyDecoderVAE, allowed are Autoenc"),
         (INDEX, {"unet": ["diffusers", "ControlNetModel"]}, "unet is a ControlNetModel, allowed are UNet2DConditionMo"),
         (INDEX, {"text_encoder": ["transformers", "T5EncoderModel"]}, "text_encoder is a T5EncoderModel, allowed are"),
@@ -160,6 +160,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
 def test_other_autoencoders_draw_encode_and_are_hashed(folder, pico, name):
     SMALL[name].save_pretrained(folder / "vae")
     change(folder, INDEX, vae=["diffusers", name])
@@ -202,7 +203,7 @@ def test_more_tokens_than_embeddings_are_named(folder):
     assert expected in refusal(folder)
 
 
-@pytest.mark.parametrize("file", [UNET, VAE, TEXT, SCHEDULER, TOKENIZER])
+@pytest.mark.parametrize("file", [VAE, SCHEDULER])
 @pytest.mark.parametrize(
     ("text", "expected"), [('"text"', "holds 'text'; allowed is a JSON object"), ("{", "is damaged")]
 )

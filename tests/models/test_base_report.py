@@ -89,6 +89,7 @@ def test_a_base_for_pictures_alone_says_that_it_cannot_be_trained(folder):
     assert problem.startswith("no training: scheduler has zero terminal SNR and predicts 'epsilon'")
 
 
+@pytest.mark.slow
 def test_the_embedded_base_is_whole():
     report = base_report("vignette")
     assert report.version == "vignette" and report.problems == () and report.not_read == ()

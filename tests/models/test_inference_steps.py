@@ -111,6 +111,7 @@ def test_progress_ends_at_n_of_n_or_the_allowed_numbers_are_named(stub_base, nam
     ("name", "allowed"),
     [("DDIMScheduler", (1, 999)), ("TCDScheduler", (1, 50)), ("UniPCMultistepScheduler", (1, 998))],
 )
+@pytest.mark.slow
 def test_the_largest_number_is_searched(name, allowed):
     assert allowed_steps(built(name)) == StepRange(*allowed)
 
