@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from orthoplex import activations, models
 from orthoplex.concepts import Concept, Recipe, load_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
 from orthoplex.models.base_files import BaseFiles
+from orthoplex.models.folder_content import check_dtype
 from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
 
 
@@ -39,6 +42,7 @@ def merge_to_folder(
     options: Mapping[str, object] | None = None,
     scale: float = 1.0,
     overwrite: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> MergedFolder:
     """Merge concept files into a base and write an ordinary pipeline folder, with the recipe in it.
 
@@ -53,13 +57,16 @@ def merge_to_folder(
         options: See ``merge_for``.
         scale: See ``merge_for``.
         overwrite: Replace a pipeline folder that is there.
+        dtype: The type of all weights in the folder, float16, bfloat16 or float32; None is that of the base's files.
 
     Raises:
         ConceptFileError: When a file cannot be read.
-        ConfigurationError: See ``merge_for``; or when tokens have no place in a folder.
+        ConfigurationError: See ``merge_for``; or when tokens have no place in a folder, the type is another, or a
+            weight is too large for it.
         BaseModelError: When the base cannot be loaded, or a concept fits neither it nor a relative of it.
         OutputError: When the folder cannot be written.
     """
+    check_dtype(dtype)
     check_pipeline_folder(output, overwrite=overwrite)
     stored = BaseFiles.of(base)
     if stored is not None:
@@ -72,8 +79,9 @@ def merge_to_folder(
             merged = merge(concepts, algorithm=algorithm, options=options, scale=scale)
             seconds = time.monotonic() - began
             with _strengths_named(merged.recipe):
-                return MergedFolder(stored.write(merged, output, overwrite=overwrite), merged.recipe, seconds)
-    return _with_a_model(base, files, output, algorithm, options, scale, overwrite)
+                folder = stored.write(merged, output, overwrite=overwrite, dtype=dtype)
+            return MergedFolder(folder, merged.recipe, seconds)
+    return _with_a_model(base, files, output, algorithm, options, scale, overwrite, dtype)
 
 
 def _with_a_model(
@@ -84,6 +92,7 @@ def _with_a_model(
     options: Mapping[str, object] | None,
     scale: float,
     overwrite: bool,
+    dtype: torch.dtype | None,
 ) -> MergedFolder:
     model = models.load_base(base)  # which imports what builds networks
     concepts = [(models.on_base(concept, model), strength) for concept, strength in _loaded(files)]
@@ -91,7 +100,7 @@ def _with_a_model(
     merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
     with model.folded(merged), _strengths_named(merged.recipe):
-        return MergedFolder(model.save(output, overwrite=overwrite), merged.recipe, seconds)
+        return MergedFolder(model.save(output, overwrite=overwrite, dtype=dtype), merged.recipe, seconds)
 
 
 @contextmanager

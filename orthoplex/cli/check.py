@@ -1,7 +1,8 @@
-"""``orthoplex check``: what a training would read of a folder, and what it would not."""
+"""``orthoplex check``: what a training would read of a folder of pictures, or what a base is made of."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from orthoplex.training import DataFolder, FolderPicture
 
 _EMBEDDED, _PIPELINE = "vignette", "model_index.json"
+_PARTS = ("unet", "transformer", "vae", "text_encoder")
 _ANY_TOKEN = "<name>"
 """Stands for the concept where no name is given."""
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures; or a base: vignette, or a pipeline folder.")],
     name: Annotated[
         str | None, typer.Option(help="Name of the concept; captions are shown as they are learned.")
     ] = None,
@@ -31,10 +33,11 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what a training would read of a folder of pictures; exit code 2 if none would start."""
+    """Say what a training would read of a folder of pictures, or what a base is made of; exit code 2 if nothing."""
     with errors_shown():
-        if str(folder) == _EMBEDDED or (folder / _PIPELINE).is_file():
-            _check_base(folder)
+        if _is_base(folder):
+            _check_base(folder, {"--name": name, "--class-word": class_word, "--base": base}, as_json=as_json)
+            return
         from orthoplex.files import read_picture
         from orthoplex.training import DataFolder
 
@@ -61,8 +64,26 @@ def check(
             raise typer.Exit(ERROR_EXIT)
 
 
-def _check_base(base: Path) -> None:
-    raise ConfigurationError(f"{base} is a base; bases cannot be checked yet; allowed are folders of pictures")
+def _is_base(path: Path) -> bool:
+    """Return True for what may have been meant as a base: its name, a file, or a folder with parts of a pipeline."""
+    parts = (path / _PIPELINE, path / "config.json", *(path / part for part in _PARTS))
+    return str(path) == _EMBEDDED or path.is_file() or any(part.exists() for part in parts)
+
+
+def _check_base(base: Path, options: Mapping[str, str | None], *, as_json: bool) -> None:
+    given = [f"{name} {value}" for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"{given[0]} is given with the base {base}; allowed with a folder of pictures")
+    from orthoplex.models import base_report
+
+    report = base_report(str(base))
+    if as_json:
+        say_json(report.to_json())
+    else:
+        for line in report.lines():
+            say(line)
+    if report.hash is None:
+        raise typer.Exit(ERROR_EXIT)
 
 
 def _captions(report: DataFolder, name: str | None, class_word: str | None) -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ UNWRITTEN_EXIT = 74
 """Of ``sysexits.h``: an error of input or output; standard output took not all."""
 _LESS_MEMORY = {
     "train": "lower batch_size or prior_pictures (--set batch_size=1, --set prior_pictures=4)",
+    "check": "leave --base out, or take smaller pictures",
     "generate": "lower --num-images, or give fewer concepts",
     "merge": "merge fewer concepts, or by --algorithm sum",
     "silence": "take a concept of a lower rank",

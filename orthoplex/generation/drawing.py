@@ -40,7 +40,7 @@ class GenerationProgress:
 
     Attributes:
         step: Denoising steps done, over all batches.
-        steps: Denoising steps in all.
+        steps: Denoising steps in all; some schedulers take more than were asked for.
     """
 
     step: int
@@ -102,7 +102,7 @@ def generate(
             noise = [torch.Generator().manual_seed(seed + i) for i in batch]
             request = PictureRequest([wanted], noise, *settings, pictures_per_prompt=len(batch))
             with precision(mixed_precision, base.device):
-                made = finished(base.family.picture(request), _reporting(progress, number, len(batches), request))
+                made = finished(base.family.picture(request), _reporting(progress, number, len(batches)))
             _check_finite(base, made.pixels, prompt, guidance_scale)
             pictures.extend(made.images())
             _hand_over(finish, batch, pictures)
@@ -229,9 +229,10 @@ def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_s
 
 
 def _reporting(
-    progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int, request: PictureRequest
+    progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int
 ) -> Callable[[PictureStep], None] | None:
     if progress is None:
         return None
-    steps = request.num_inference_steps
-    return lambda done: progress(GenerationProgress(step=batch * steps + done.step, steps=num_batches * steps))
+    return lambda done: progress(
+        GenerationProgress(step=batch * done.steps + done.step, steps=num_batches * done.steps)
+    )

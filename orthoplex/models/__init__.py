@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
     from orthoplex.models.relatives import WeightSample, on_base
+    from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
     from orthoplex.models.undo import Undo
     from orthoplex.models.versions import EMBEDDED
@@ -32,6 +33,7 @@ __getattr__ = exports(
     __name__,
     {
         "Base": "base",
+        "BaseReport": "report",
         "Brought": "brought",
         "ClipNetwork": "vision",
         "Conditioning": "families.conditioning",
@@ -54,6 +56,7 @@ __getattr__ = exports(
         "WeightedText": "words.weighted",
         "WordSpread": "words.words",
         "Words": "words.words",
+        "base_report": "report",
         "channels_last": "memory_format",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
@@ -71,6 +74,7 @@ __getattr__ = exports(
 
 __all__ = [
     "Base",
+    "BaseReport",
     "Brought",
     "ClipNetwork",
     "Conditioning",
@@ -93,6 +97,7 @@ __all__ = [
     "WeightedText",
     "WordSpread",
     "Words",
+    "base_report",
     "channels_last",
     "check_pipeline_folder",
     "check_pipeline_tokens",

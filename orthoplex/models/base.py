@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity, Recipe, Token
-from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.errors import BaseModelError
 from orthoplex.models.brought import Brought
 from orthoplex.models.families import defaults_of, family_of
 from orthoplex.models.families.family import Family
@@ -163,20 +163,24 @@ class Base:
             yield self
 
     def check_inference_steps(self, name: str, value: int) -> None:
-        """Refuse more denoising steps than the scheduler has timesteps.
+        """Refuse a number of denoising steps that the base's scheduler cannot do.
 
         Args:
             name: What the option is called.
             value: The number of steps.
 
         Raises:
-            ConfigurationError: Names option, value and limit.
+            ConfigurationError: Names option, value and the numbers that are allowed.
         """
-        limit = self.family.max_inference_steps
-        if value > limit:
-            raise ConfigurationError(
-                f"{name} is {value}; allowed are 1 to {limit}, the timesteps of the base's scheduler"
-            )
+        self.family.check_inference_steps(name, value)
+
+    def check_trainable(self) -> None:
+        """Refuse a base whose scheduler tells of no schedule that a loss is defined for; pictures may be possible.
+
+        Raises:
+            BaseModelError: Says why.
+        """
+        _ = self.family.schedule
 
     @contextmanager
     def attached(self, adapters: Mapping[str, Adapter]) -> Iterator[Base]:

@@ -23,7 +23,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.files import Header, read_json
 from orthoplex.models.families import folder_form
 from orthoplex.models.families.form_of_folders import FolderForm
-from orthoplex.models.folder_content import forget_machine, write_config
+from orthoplex.models.folder_content import check_dtype, forget_machine, write_config
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
@@ -128,8 +128,10 @@ class BaseFiles:
         )
 
     @torch.no_grad()
-    def write(self, change: Foldable, folder: Path, *, overwrite: bool = False) -> Path:
-        """Write the folder with a change folded in, and ``recipe.json``; weights keep the type of the files.
+    def write(
+        self, change: Foldable, folder: Path, *, overwrite: bool = False, dtype: torch.dtype | None = None
+    ) -> Path:
+        """Write the folder with a change folded in, and ``recipe.json``.
 
         ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding.
 
@@ -137,12 +139,15 @@ class BaseFiles:
             change: A change that ``takes`` agrees to.
             folder: A new or empty folder.
             overwrite: Replace a folder that holds something.
+            dtype: The type of all weights in the files, float16, bfloat16 or float32; None keeps that of each file.
 
         Raises:
             BaseModelError: If the change names another base or none.
-            ConfigurationError: If the folder holds something and ``overwrite`` is False, or a number is too large.
+            ConfigurationError: If the folder holds something and ``overwrite`` is False, the type is another, or a
+                number is too large.
             OutputError: If it cannot be written.
         """
+        check_dtype(dtype)
         check_base(change.recipe, self.identity)
         weights = {name: load_file(path) for name, path in self.files.items()}
         for name, values in self._folded(change).items():
@@ -160,10 +165,15 @@ class BaseFiles:
                 for file in files:
                     shutil.copyfile(self.folder / name / file, temporary / name / file)
             for name in self.form.unchanged:
-                shutil.copyfile(*(place / name / f"{stem(name)}.safetensors" for place in (self.folder, temporary)))
+                source, target = (place / name / f"{stem(name)}.safetensors" for place in (self.folder, temporary))
+                if dtype is None:
+                    shutil.copyfile(source, target)
+                else:
+                    write_weights(load_file(source), target, dtype)
             for name, path in self.files.items():
-                dtype = stored_dtype({path: self.headers[name]})
-                write_weights(weights[name], temporary / name / path.name, dtype)
+                write_weights(
+                    weights[name], temporary / name / path.name, dtype or stored_dtype({path: self.headers[name]})
+                )
             for path in temporary.rglob("*.json"):
                 forget_machine(path)
             if ids:

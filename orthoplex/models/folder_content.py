@@ -32,6 +32,16 @@ _LOCAL = frozenset(
 """Keys of configurations that tell where something was loaded from."""
 
 
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a type that weights are not written in; None is the type that they have.
+
+    Raises:
+        ConfigurationError: If it is none of ``DTYPES``.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigurationError(f"dtype is {dtype}, allowed are {', '.join(map(str, DTYPES))}")
+
+
 def check_pipeline_content(pipeline: Any, dtype: torch.dtype | None) -> None:  # noqa: ANN401
     """Refuse what no plain pipeline folder can hold.
 
@@ -39,8 +49,7 @@ def check_pipeline_content(pipeline: Any, dtype: torch.dtype | None) -> None:  #
         ConfigurationError: If the type is none of ``DTYPES``.
         BaseModelError: If a network holds LoRA weights, is compiled, or has weights without numbers.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ConfigurationError(f"dtype is {dtype}, allowed are {', '.join(map(str, DTYPES))}")
+    check_dtype(dtype)
     for component, network in _networks(pipeline).items():
         for name, values in network.state_dict().items():
             if any(mark in name.split(".") for mark in _WRAPPED):

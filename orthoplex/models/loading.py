@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
-from orthoplex.files import read_json
 from orthoplex.models.base import Base
+from orthoplex.models.base_folder import base_folder, check_weight_files, read_index
 from orthoplex.models.brought import Brought, brought_by_vignette
-from orthoplex.models.families import FAMILIES, family_of
+from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
+from orthoplex.models.families.parts import named_class
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.quiet import quiet
+from orthoplex.models.library_errors import one_line
+from orthoplex.models.quiet import quiet, without_warnings
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
@@ -43,19 +44,22 @@ def load_base(
             device is not there.
     """
     place = _device(device)
-    embedded = str(name_or_path) == EMBEDDED
-    folder = vignette.folder() if embedded else Path(name_or_path)
-    index = _index(folder, name_or_path)
+    embedded, folder = str(name_or_path) == EMBEDDED, base_folder(name_or_path)
+    index = read_index(name_or_path)
     family = family_of(index["_class_name"])
     weight_files = {component: find_weights(folder / component, component) for component in family.weighed}
+    _check_files(folder, index, weight_files, name_or_path)
     headers = {component: read_headers(files) for component, files in weight_files.items()}
     identity = FolderHash(
         {component: weight_files[component] for component in family.changed},
         {component: headers[component] for component in family.changed},
     )
-    # The libraries change how networks are built, for all threads, while they load.
-    with _LOADING, quiet(), identity:
+    # The libraries change how networks are built, for all threads, while they load. They warn of settings of older
+    # folders, which they bring up to date themselves.
+    with _LOADING, quiet(), without_warnings(), identity:
         pipeline = _load(family, folder, index, weight_files, dtype, name_or_path)
+        if not identity.is_remembered:
+            _check_finite(family, pipeline, name_or_path)
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
             # bfloat16 rounds more coarsely than the float16 that the hash sees.
@@ -87,9 +91,7 @@ def _load(
     except BaseModelError as error:
         raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
-        raise BaseModelError(
-            f"base '{name_or_path}' cannot be loaded: {_damaged_weights(folder)}{type(error).__name__}: {error}"
-        ) from error
+        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {one_line(error)}") from error
     try:
         family.check(pipeline)
     except BaseModelError as error:
@@ -111,27 +113,23 @@ def _device(device: str | torch.device) -> torch.device:
         raise BaseModelError(f"device is '{device}', allowed are cpu and what this torch has: {reason}") from error
 
 
-def _index(folder: Path, name_or_path: str | Path) -> Mapping[str, Any]:
-    """What ``model_index.json`` says, of a supported pipeline."""
-    path = folder / "model_index.json"
-    if not folder.is_dir() or not str(name_or_path):
-        raise BaseModelError(f"base '{name_or_path}' is no folder, allowed are '{EMBEDDED}' and pipeline folders")
-    try:
-        index = read_json(path)
-        name = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BaseModelError(f"base '{name_or_path}' is no pipeline folder: no class name in {path.name}") from error
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise BaseModelError(f"base '{name_or_path}' is a {name}, supported are {', '.join(sorted(FAMILIES))}")
-    return index
-
-
-def _damaged_weights(folder: Path) -> str:
-    """Name the first weights whose header cannot be read; the libraries do not."""
-    for path in sorted(folder.rglob("*.safetensors")):
+def _check_files(
+    folder: Path, index: Mapping[str, Any], weight_files: Mapping[str, WeightFiles | None], name_or_path: str | Path
+) -> None:
+    for component, files in weight_files.items():
         try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError):
-            return f"{path.relative_to(folder)} is damaged: "
-    return ""
+            named_class(index, component)
+            check_weight_files(component, folder / component, files)
+        except BaseModelError as error:
+            raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
+
+
+def _check_finite(family: type[Family], pipeline: Any, name_or_path: str | Path) -> None:  # noqa: ANN401
+    """Refuse weights that are not finite; the sum of a tensor is not where a number in it is not."""
+    for component in family.weighed:
+        for name, values in pipeline.components[component].named_parameters():
+            if not math.isfinite(values.detach().sum(dtype=torch.float32)):
+                raise BaseModelError(
+                    f"base '{name_or_path}': {component}.{name} holds numbers that are not finite as {values.dtype}; "
+                    "allowed are finite weights"
+                )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from orthoplex.errors import BaseModelError
+from orthoplex.models.library_errors import one_line
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
 
@@ -31,8 +32,8 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
         dtype: Data type of the weights.
 
     Raises:
-        BaseModelError: If a weight is missing or of another shape; names the file and the first such weights.
-        Exception: Whatever the library raises for a damaged folder.
+        BaseModelError: If the folder is damaged, or a weight is missing or of another shape; names the file and the
+            first such weights.
     """
     # transformers shows wrong shapes in its log only, unless they are asked for.
     options: dict[str, Any] = {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
@@ -50,7 +51,9 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
         )
         network, report = loaded
     except ValueError as error:  # so diffusers names a weight of another shape, with advice that does not help here
-        raise BaseModelError(f"{name}: {str(error).partition('. ')[0]}") from error
+        raise BaseModelError(f"{name}: {' '.join(str(error).partition('. ')[0].split())}") from error
+    except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
+        raise BaseModelError(f"{component} cannot be built: {one_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         others = sorted(report["unexpected_keys"])
         raise BaseModelError(

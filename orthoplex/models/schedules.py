@@ -54,6 +54,36 @@ class Schedule(ABC):
         return errors.flatten(1).mean(1) * self.weights(times, gamma)
 
 
+def check_schedule(scheduler: Any) -> None:  # noqa: ANN401  (diffusers' schedulers share no typed parent)
+    """Refuse a scheduler without a discrete schedule: ᾱ of each timestep, and the kind of the prediction.
+
+    Raises:
+        BaseModelError: When it has none, or numbers that are no shares, or predicts what nothing here does.
+    """
+    name = type(scheduler).__name__
+    try:
+        alphas, prediction_type = scheduler.alphas_cumprod, scheduler.config.prediction_type
+        steps = scheduler.config.num_train_timesteps
+    except AttributeError as error:
+        raise BaseModelError(
+            f"scheduler {name} is of no discrete schedule: {error}; allowed are schedulers with alphas_cumprod, "
+            "prediction_type and num_train_timesteps, as DDIMScheduler"
+        ) from error
+    _check_prediction_type(prediction_type)
+    if not isinstance(alphas, Tensor) or alphas.shape != (steps,):
+        count = alphas.numel() if isinstance(alphas, Tensor) else 0
+        raise BaseModelError(f"scheduler {name} has {count} betas; allowed are a list of {steps}, num_train_timesteps")
+    if not bool(((alphas >= 0) & (alphas <= 1)).all()) or not len(alphas):
+        raise BaseModelError(
+            f"scheduler {name} has alphas_cumprod outside 0 to 1; allowed are beta_start and beta_end within 0 to 1"
+        )
+
+
+def _check_prediction_type(prediction_type: object) -> None:
+    if prediction_type not in PREDICTION_TYPES:
+        raise BaseModelError(f"scheduler predicts {prediction_type!r}; allowed are {', '.join(PREDICTION_TYPES)}")
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class DiscreteSchedule(Schedule):
@@ -74,10 +104,7 @@ class DiscreteSchedule(Schedule):
 
     def __post_init__(self) -> None:
         """Refuse a schedule that no loss is defined for."""
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise BaseModelError(
-                f"scheduler predicts {self.prediction_type!r}; allowed are {', '.join(PREDICTION_TYPES)}"
-            )
+        _check_prediction_type(self.prediction_type)
         if self.prediction_type == "epsilon" and bool((self.alphas <= 0).any()):
             raise BaseModelError(
                 "scheduler has zero terminal SNR and predicts 'epsilon'; allowed with it are v_prediction and sample"
@@ -90,14 +117,8 @@ class DiscreteSchedule(Schedule):
         Raises:
             BaseModelError: When the scheduler has no ``alphas_cumprod``, or no loss is defined for it.
         """
-        try:
-            alphas, prediction_type = scheduler.alphas_cumprod, scheduler.config.prediction_type
-        except AttributeError as error:
-            raise BaseModelError(
-                f"scheduler {type(scheduler).__name__} cannot be trained with: {error}; allowed are schedulers with "
-                "alphas_cumprod and a prediction_type"
-            ) from error
-        return DiscreteSchedule(alphas.detach().cpu().float(), prediction_type)
+        check_schedule(scheduler)
+        return DiscreteSchedule(scheduler.alphas_cumprod.detach().cpu().float(), scheduler.config.prediction_type)
 
     def __len__(self) -> int:
         """The number of timesteps."""

@@ -66,6 +66,11 @@ class FolderHash:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights-hash")
             self._future = self._executor.submit(_streamed, self._places, self._stop)
 
+    @property
+    def is_remembered(self) -> bool:
+        """True if the files were loaded before, and are as they were."""
+        return self._remembered is not None
+
     def result(self, modules: Mapping[str, nn.Module]) -> str | None:
         """The hash, if the files hold just the parameters that the loaded modules have.
 

@@ -14,6 +14,7 @@ from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, Header, read_header, read_json, write_in_order
 
 _VARIANTS = (None, "fp16")
+_POINTER = b"version https://git-lfs.github.com/"
 
 
 def stem(component: str, *, is_pickle: bool = False) -> str:
@@ -41,7 +42,7 @@ class WeightFiles:
 
 
 def find_weights(folder: Path, component: str) -> WeightFiles | None:
-    """Find a component's weights: safetensors before pickles, plain names before ``fp16`` ones.
+    """Find a component's weights: safetensors before pickles, plain names before ``fp16`` ones, these before others.
 
     Args:
         folder: The component's folder.
@@ -52,7 +53,7 @@ def find_weights(folder: Path, component: str) -> WeightFiles | None:
     """
     for ending in ("safetensors", "bin"):
         name = stem(component, is_pickle=ending == "bin")
-        for variant in _VARIANTS:
+        for variant in (*_VARIANTS, *_other_variants(folder, name, ending)):
             mark = "" if variant is None else f".{variant}"
             single = folder / f"{name}{mark}.{ending}"
             index = folder / f"{name}.{ending}.index{mark}.json"
@@ -63,6 +64,21 @@ def find_weights(folder: Path, component: str) -> WeightFiles | None:
             if index.is_file():
                 return WeightFiles(_shards(index), index, variant, ending == "safetensors")
     return None
+
+
+def _other_variants(folder: Path, name: str, ending: str) -> list[str]:
+    """The variants of single files that are there, as ``non_ema`` of ``model.non_ema.safetensors``; sorted."""
+    marks = [path.name[len(name) + 1 : -len(ending) - 1] for path in folder.glob(f"{name}.*.{ending}")]
+    return sorted(mark for mark in marks if mark not in _VARIANTS and "." not in mark and "-of-" not in mark)
+
+
+def is_pointer(path: Path) -> bool:
+    """Return True if a file is a pointer of git-lfs, which stands where the file itself was not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
 
 
 def stored_dtype(headers: Mapping[Path, Header]) -> torch.dtype | None:

@@ -17,6 +17,9 @@ Basis = Literal["slot", "random", "gaussian", "identical", "half"]
 Precision = Literal["no", "bf16", "auto"]
 """``"no"`` computes in the weights' own type, ``"bf16"`` under autocast, ``"auto"`` as ``chosen_precision`` says."""
 
+WeightType = Literal["float16", "bfloat16", "float32"]
+"""Types of the weights in files, as torch names them."""
+
 AUTO = "auto"
 """Stands for the merging algorithm that suits the concepts."""
 

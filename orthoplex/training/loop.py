@@ -111,6 +111,7 @@ def train(
         raise ConfigurationError(
             "the base's weights are float16, in which gradients vanish; allowed are float32 and bfloat16"
         )
+    base.check_trainable()
     _check_inference_steps(base, config)
     precise = chosen_precision(config.mixed_precision, base.device)
     continuation = Continuation.of(config, output) if resume else Continuation(config)

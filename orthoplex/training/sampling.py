@@ -52,7 +52,7 @@ def with_generated_thumbnail(base: Base, concept: Concept, config: TrainingConfi
         config: Of its training; the picture is made as sample pictures are, in no more steps than the base has.
     """
     prompt = KINDS[concept.manifest.kind].captions[0].format(trigger=concept.manifest.trigger)
-    steps = min(config.num_inference_steps, base.family.max_inference_steps)
+    steps = min(config.num_inference_steps, base.family.allowed_inference_steps.highest)
     with base.folded(concept):
         pictures = make_pictures(base, replace(config, num_inference_steps=steps), [prompt], seed=config.seed)
     if pictures.pixels is None or not np.isfinite(pictures.pixels).all():

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -84,7 +85,24 @@ def test_a_name_goes_with_a_class_word(run, folder):
     )
 
 
-@pytest.mark.parametrize("name", ["vignette", "pico"])
-def test_a_base_is_none_of_pictures(run, pico_folder, name):
-    result = run("check", pico_folder if name == "pico" else name)
-    assert result.exit_code == 2 and "is a base; bases cannot be checked yet" in result.stderr
+def test_a_base_is_reported(run, pico_folder):
+    result = run("check", pico_folder)
+    assert result.exit_code == 0, result.stderr
+    assert "unet: UNet2DConditionModel, float32" in result.stdout
+    assert "inference steps: 1 to " in result.stdout and "prompts: up to 30 tokens" in result.stdout
+    assert json.loads(run("check", pico_folder, "--json").stdout)["resolution"] == 32
+
+
+def test_a_base_that_cannot_be_loaded_is_reported_too(run, pico_folder, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(pico_folder, folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    result = run("check", folder)
+    assert result.exit_code == 2 and "vae: AutoencoderKL" in result.stdout and "problem: base" in result.stdout
+    file = run("check", folder / "vae" / "diffusion_pytorch_model.safetensors")
+    assert file.exit_code == 2 and "problem: base" in file.stdout
+
+
+def test_options_of_pictures_are_no_options_of_a_base(run, pico_folder):
+    result = run("check", pico_folder, "--base", "vignette")
+    assert result.exit_code == 2 and "--base vignette is given with the base" in result.stderr

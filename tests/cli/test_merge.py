@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from orthoplex.activations import with_inputs
 from orthoplex.concepts import save_concept
@@ -111,3 +112,13 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(run, tmp_path):
         result = run("merge", "not even looked at", *options)
         assert result.exit_code == 2 and str(output) in result.stderr and "not even" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_type_of_the_weights_may_be_another(run, concepts, pico_folder, tmp_path):
+    arguments = ["merge", concepts["anna"], "--base", pico_folder, "--output"]
+    assert run(*arguments, tmp_path / "half", "--dtype", "float16").exit_code == 0
+    assert load_base(tmp_path / "half").stored_dtypes == dict.fromkeys(("unet", "text_encoder", "vae"), torch.float16)
+    assert run(*arguments, tmp_path / "usual").exit_code == 0
+    assert set(load_base(tmp_path / "usual").stored_dtypes.values()) == {torch.float32}
+    refused = run(*arguments, tmp_path / "eighth", "--dtype", "float8")
+    assert refused.exit_code == 2 and "float16" in refused.stderr and not (tmp_path / "eighth").exists()

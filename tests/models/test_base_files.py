@@ -200,3 +200,27 @@ def test_what_nobody_stored_is_gathered_once(ours, tmp_path):
     second = merge_to_folder(ours, files, tmp_path / "second")
     assert second.recipe == first.recipe
     assert_same_folder(first.folder, second.folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_another_type_gives_the_same_folder_with_and_without_a_model(ours, tmp_path, dtype):
+    base, files = load_base(ours), BaseFiles.of(ours)
+    assert files is not None
+    merged = merge([(make_concept(base, "anna", text_encoder=True), 0.7)])
+    files.write(merged, tmp_path / "files", dtype=dtype)
+    with base.folded(merged):
+        base.save(tmp_path / "model", dtype=dtype)
+    assert_same_folder(tmp_path / "files", tmp_path / "model")
+    for path in (tmp_path / "files").rglob("*.safetensors"):
+        assert {values.dtype for values in load_file(path).values()} == {dtype}
+
+
+def test_a_type_that_weights_are_not_written_in_is_refused(ours, tmp_path):
+    save_concept(make_concept(load_base(ours), "anna"), tmp_path / "anna.safetensors")
+    with pytest.raises(ConfigurationError, match=r"dtype is torch.float64, allowed are torch.float16, torch.bfloat16"):
+        merge_to_folder(ours, [(tmp_path / "anna.safetensors", 1.0)], tmp_path / "merged", dtype=torch.float64)
+    files = BaseFiles.of(ours)
+    assert files is not None
+    with pytest.raises(ConfigurationError, match=r"dtype is torch.int8"):
+        files.write(make_concept(load_base(ours)), tmp_path / "merged", dtype=torch.int8)
+    assert not (tmp_path / "merged").exists()

@@ -85,5 +85,5 @@ def test_epsilon_needs_signal_everywhere():
 
 
 def test_schedulers_without_a_schedule_are_named():
-    with pytest.raises(BaseModelError, match="scheduler SimpleNamespace cannot be trained with"):
+    with pytest.raises(BaseModelError, match="scheduler SimpleNamespace is of no discrete schedule"):
         DiscreteSchedule.of(SimpleNamespace(sigmas=[1.0]))

@@ -157,7 +157,7 @@ def test_pictures_left_half_way_leave_nothing_in_the_pipeline(base):
     request = PictureRequest(["a person"], torch.Generator().manual_seed(0), num_inference_steps=3, guidance_scale=4.0)
     with base.locked():
         steps = base.family.picture(request)
-        assert next(steps) == PictureStep(1)
+        assert next(steps) == PictureStep(1, 3)
         steps.close()
     assert base.pipeline.scheduler is scheduler and vars(base.pipeline) == before
 

@@ -16,6 +16,7 @@ from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
+from orthoplex.models.inference_steps import StepRange
 from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
 from orthoplex.models.memory_format import channels_first, channels_last
 from orthoplex.models.schedules import Schedule
@@ -274,10 +275,27 @@ class Family(ABC):
             BaseModelError: When the pipeline's scheduler tells of none that a loss is defined for.
         """
 
+    @abstractmethod
+    def check_inference_steps(self, name: str, value: int) -> None:
+        """Refuse a number of inference steps that the base cannot do; nothing is drawn.
+
+        Args:
+            name: What the option is called.
+            value: The number of steps, at least 1.
+
+        Raises:
+            ConfigurationError: Names option, value and the numbers that are allowed.
+        """
+
     @property
     @abstractmethod
-    def max_inference_steps(self) -> int:
-        """The largest number of denoising steps."""
+    def allowed_inference_steps(self) -> StepRange:
+        """The numbers of inference steps that the base can do; asking may take a second."""
+
+    @property
+    @abstractmethod
+    def scheduler_kind(self) -> tuple[str, str]:
+        """The class of the base's scheduler, and what the denoiser predicts, as ``epsilon``."""
 
     @abstractmethod
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,13 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.identity import weights_hash
+from orthoplex.models.inference_steps import (
+    StepRange,
+    allowed_steps,
+    check_inference_steps,
+    prepared_scheduler,
+    step_options,
+)
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule
 from orthoplex.models.words.weighted import WeightedText, weighted_features
@@ -24,8 +30,14 @@ with quiet():
     from diffusers.utils.torch_utils import randn_tensor
 
 
+def encoded(autoencoder: Any, pixels: Tensor) -> Tensor:  # noqa: ANN401  (an autoencoder of diffusers)
+    """Return what an autoencoder makes of pictures: the mean of its posterior, or, of one without it, its latents."""
+    output = autoencoder.encode(pixels)
+    return output.latents if "latents" in output else output.latent_dist.mean
+
+
 class LatentFamily(Family):
-    """Pipelines with an ``AutoencoderKL`` as ``vae``, and with a discrete ``scheduler``.
+    """Pipelines with an autoencoder of diffusers as ``vae``, and with a discrete ``scheduler``.
 
     Pictures are those of diffusers' own pipelines of this form, bit for bit: classifier-free guidance, one step of the
     scheduler after the other.
@@ -52,7 +64,7 @@ class LatentFamily(Family):
     def latents(self, pixels: Tensor) -> Tensor:
         """Return the mean of the autoencoder's posterior, shifted and scaled, float32."""
         autoencoder = self.pipeline.vae
-        means = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist.mean.float()
+        means = encoded(autoencoder, pixels.to(autoencoder.device, autoencoder.dtype)).float()
         return (means - self._shift) * autoencoder.config.scaling_factor
 
     @final
@@ -73,27 +85,38 @@ class LatentFamily(Family):
         return DiscreteSchedule.of(self.pipeline.scheduler)
 
     @final
+    def check_inference_steps(self, name: str, value: int) -> None:
+        """Refuse a number of steps that the scheduler cannot do."""
+        check_inference_steps(self.pipeline.scheduler, name, value)
+
+    @final
     @property
-    def max_inference_steps(self) -> int:
-        """The timesteps of the scheduler."""
-        return self.pipeline.scheduler.config.num_train_timesteps
+    def allowed_inference_steps(self) -> StepRange:
+        """Those that the scheduler can do."""
+        return allowed_steps(self.pipeline.scheduler)
+
+    @final
+    @property
+    def scheduler_kind(self) -> tuple[str, str]:
+        """Class and prediction type of the scheduler."""
+        scheduler = self.pipeline.scheduler
+        return type(scheduler).__name__, scheduler.config.prediction_type
 
     @final
     @torch.no_grad()
     def picture(self, request: PictureRequest) -> Iterator[PictureStep | Pictures]:
         """Denoise as diffusers' own pipelines do, step by step; see ``Family.picture``."""
         pipeline = self.pipeline
-        scheduler: Any = type(pipeline.scheduler).from_config(pipeline.scheduler.config)  # they remember predictions
         device = pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
         dtype = self.readers[0].network.dtype
         try:
             conditioning, guided = self._request_conditioning(request, dtype)
-            scheduler.set_timesteps(request.num_inference_steps, device=device)
+            scheduler = prepared_scheduler(pipeline.scheduler, request.num_inference_steps, device)
             generators = request.generators
             generators = generators if isinstance(generators, torch.Generator) else list(generators)
             shape = (len(request), *self.latent_shape)
             noise = randn_tensor(shape, generator=generators, device=device, dtype=dtype)
-            options = _step_options(scheduler, generators)
+            options = step_options(scheduler, generators)
             latents = noise * scheduler.init_noise_sigma
             yield from self._denoised(request, scheduler, latents, conditioning, options, guided=guided)
         finally:
@@ -110,6 +133,7 @@ class LatentFamily(Family):
         guided: bool,
     ) -> Iterator[PictureStep | Pictures]:
         """Denoise latents step by step, and decode them last."""
+        num_steps = len(scheduler.timesteps)
         for number, time in enumerate(scheduler.timesteps, start=1):
             scaled = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
             prediction = self.predict(scaled, time, conditioning)
@@ -117,7 +141,7 @@ class LatentFamily(Family):
                 without, with_text = prediction.chunk(2)
                 prediction = without + request.guidance_scale * (with_text - without)
             latents = scheduler.step(prediction, time, latents, **options, return_dict=False)[0]
-            yield PictureStep(number)
+            yield PictureStep(number, num_steps)
         pixels = None
         if request.decoded:
             decoded = (self.pixels(latents) * 0.5 + 0.5).clamp(0, 1)
@@ -170,7 +194,8 @@ class LatentFamily(Family):
     def inputs_hash(self) -> str:
         """Hash the autoencoder's encoder, the words, and the schedule; the decoder decides finished pictures only."""
         pipeline, autoencoder = self.pipeline, self.pipeline.vae
-        encoding = {"encoder": autoencoder.encoder, "quant_conv": autoencoder.quant_conv}
+        parts = dict(autoencoder.named_children())  # a small autoencoder has no quant_conv
+        encoding = {name: parts.get(name) for name in ("encoder", "quant_conv")}
         tables = [reader.table.detach().float().cpu().numpy().tobytes() for reader in self.readers]
         vocabularies = [reader.tokenizer.get_vocab() for reader in self.readers]
         values = {
@@ -187,10 +212,3 @@ class LatentFamily(Family):
     def outputs_hash(self) -> str:
         """Hash the autoencoder."""
         return weights_hash({"vae": self.pipeline.vae})
-
-
-def _step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
-    """Return further arguments of a scheduler's ``step``: no noise of its own, or noise of the pictures' generators."""
-    accepted = inspect.signature(scheduler.step).parameters
-    options = {"eta": 0.0, "generator": generators}
-    return {name: value for name, value in options.items() if name in accepted}

@@ -50,9 +50,11 @@ class PictureStep:
 
     Attributes:
         step: How many are done, from 1.
+        steps: How many there are in all; some schedulers take more of them than were asked for.
     """
 
     step: int
+    steps: int
 
 
 @final

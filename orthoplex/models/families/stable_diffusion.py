@@ -11,10 +11,17 @@ from torch import Tensor, nn
 
 from orthoplex import vignette
 from orthoplex.concepts.layer_table import Sees
-from orthoplex.errors import BaseModelError
 from orthoplex.files import read_json
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.latent import LatentFamily
+from orthoplex.models.families.parts import load_scheduler, load_tokenizer, network_class
+from orthoplex.models.families.stable_diffusion_check import (
+    check_autoencoder,
+    check_reader,
+    check_scheduler,
+    check_unet,
+    try_networks,
+)
 from orthoplex.models.families.stable_diffusion_folder import version_of
 from orthoplex.models.layer_names import component_name, cross_attention_modules, select_linear_layers
 from orthoplex.models.networks import load_network
@@ -24,13 +31,19 @@ from orthoplex.models.weight_files import WeightFiles
 from orthoplex.models.words.words import Reader
 
 with quiet():
+    from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoencoderKL
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
-_NETWORKS = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
-"""Component to the class that is loaded whole."""
+_NETWORKS = {
+    "vae": (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL),
+    "text_encoder": (CLIPTextModel,),
+    "unet": (UNet2DConditionModel,),
+}
+"""Component to the classes that it may have."""
 _UNET = {"sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280)}
 _SD1 = {
     "unet": {**_UNET, "cross_attention_dim": 768, "attention_head_dim": 8},
@@ -76,20 +89,21 @@ class StableDiffusion(LatentFamily):
         dtype: torch.dtype,
     ) -> StableDiffusionPipeline:
         """Load a pipeline without its safety checker; see ``Family.load``."""
-        networks = {
+        kinds = {component: network_class(index, component, allowed) for component, allowed in _NETWORKS.items()}
+        tokenizer = load_tokenizer(index, "tokenizer", folder / "tokenizer")
+        scheduler = load_scheduler(index, "scheduler", folder / "scheduler")
+        networks: dict[str, Any] = {
             component: load_network(kind, folder / component, files[component], dtype)
-            for component, kind in _NETWORKS.items()
-            if index.get(component) == [kind.__module__.partition(".")[0], kind.__name__]
+            for component, kind in kinds.items()
         }
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
+        create: Any = StableDiffusionPipeline  # whose annotations lack None
+        pipeline = create(
+            **networks,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
             safety_checker=None,
             feature_extractor=None,
-            image_encoder=None,
             requires_safety_checker=False,
-            local_files_only=True,
-            **networks,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -101,13 +115,13 @@ class StableDiffusion(LatentFamily):
 
     @classmethod
     def check(cls, pipeline: StableDiffusionPipeline) -> None:
-        """Refuse a tokenizer that gives more tokens than the encoder reads; one of a missing folder has no limit."""
-        length, limit = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
-        if length > limit:
-            raise BaseModelError(
-                f"tokenizer gives up to {length} tokens, allowed are the {limit} that the encoder reads; is the folder "
-                "'tokenizer' whole?"
-            )
+        """Refuse parts that do not belong together, or that nothing here works with; see ``stable_diffusion_check``."""
+        autoencoder = pipeline.vae.config
+        check_autoencoder(autoencoder)
+        check_unet(pipeline.unet.config, autoencoder.latent_channels, pipeline.text_encoder.config.hidden_size)
+        check_reader(Reader(pipeline))
+        check_scheduler(pipeline.scheduler)
+        try_networks(pipeline)
 
     @classmethod
     def published(cls) -> Mapping[str, Mapping[str, nn.Module] | str]:
@@ -188,7 +202,8 @@ def _shells(config: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
     """The networks that concepts change, without numbers."""
     with torch.device("meta"):
         text_encoder = CLIPTextModel(CLIPTextConfig(**config["text_encoder"]))
-        return {"unet": _NETWORKS["unet"].from_config(dict(config["unet"])), "text_encoder": text_encoder}
+        unet: Any = UNet2DConditionModel.from_config(dict(config["unet"]))
+        return {"unet": unet, "text_encoder": text_encoder}
 
 
 def _stored_configs(folder: Path) -> dict[str, dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_an_embedded_guidance_reaches_the_denoiser(base):
 
 def test_steps_come_as_they_are_done_and_then_the_pictures(pico):
     *steps, last = drawn(pico)
-    assert steps == [PictureStep(1), PictureStep(2), PictureStep(3)]
+    assert steps == [PictureStep(1, 3), PictureStep(2, 3), PictureStep(3, 3)]
     assert last.latents.shape == (2, 4, 8, 8) and last.pixels.shape == (2, 32, 32, 3)
     assert not last.latents.requires_grad
 
@@ -90,7 +90,7 @@ def test_latents_alone_are_not_decoded(base, monkeypatch):
 
 def test_steps_without_pictures_at_their_end_are_refused():
     with pytest.raises(OrthoplexError, match="a base ended without pictures"):
-        finished([PictureStep(1)])
+        finished([PictureStep(1, 1)])
 
 
 def test_layers_see_what_the_table_says(pico):
@@ -160,7 +160,7 @@ def test_noise_and_sizes(pico):
     noise = pico.family.noise(2, torch.Generator().manual_seed(1))
     assert torch.equal(noise, torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
     assert (pico.family.resolution, pico.family.pixels_per_latent, pico.family.text_width) == (32, 4, TEXT_WIDTH)
-    assert pico.family.max_inference_steps == 1000 and pico.family.passes_features
+    assert pico.family.passes_features
 
 
 def test_projected_features_are_not_passed_on(base):

@@ -1,0 +1,120 @@
+"""The parts of a pipeline folder that a family loads itself: their classes, as ``model_index.json`` names them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orthoplex.errors import BaseModelError
+from orthoplex.models.base_folder import check_json_files
+from orthoplex.models.library_errors import one_line
+from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.quiet import quiet
+
+with quiet():
+    import diffusers
+    import transformers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+    from diffusers.utils.import_utils import DummyObject
+    from transformers import PreTrainedTokenizerBase
+
+_LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""The files of a tokenizer, either of them."""
+
+
+def network_class(index: Mapping[str, Any], component: str, allowed: Sequence[Any]) -> Any:  # noqa: ANN401
+    """Return the class of a network.
+
+    Args:
+        index: The values of ``model_index.json``.
+        component: The component's name.
+        allowed: The classes that the family knows how to use.
+
+    Raises:
+        BaseModelError: If the index names none, or another; names the classes that are allowed.
+    """
+    library, name = named_class(index, component)
+    kind = getattr(_LIBRARIES.get(library), name, None)
+    if kind not in allowed:
+        names = ", ".join(item.__name__ for item in allowed)
+        raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are {names}")
+    return kind
+
+
+def named_class(index: Mapping[str, Any], component: str) -> tuple[str, str]:
+    """Return the library and the class that ``model_index.json`` names for a component.
+
+    Raises:
+        BaseModelError: If it names none.
+    """
+    entry = index.get(component)
+    match entry:
+        case [str(library), str(name)]:
+            return library, name
+        case None | [None, None]:
+            raise BaseModelError(f"{INDEX_NAME} names no {component}; a base needs it")
+        case _:
+            raise BaseModelError(f"{INDEX_NAME} says {entry!r} for {component}; allowed is [library, class]")
+
+
+def load_tokenizer(index: Mapping[str, Any], component: str, folder: Path) -> Any:  # noqa: ANN401
+    """Load a tokenizer of transformers.
+
+    Args:
+        index: The values of ``model_index.json``.
+        component: The component's name.
+        folder: The component's folder.
+
+    Raises:
+        BaseModelError: If it is none, or its folder is not whole.
+    """
+    library, name = named_class(index, component)
+    kind: Any = getattr(_LIBRARIES.get(library), name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, PreTrainedTokenizerBase)):
+        raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are tokenizers of transformers")
+    if not folder.is_dir():
+        raise BaseModelError(f"its folder '{component}' is missing, which {INDEX_NAME} names")
+    check_json_files(component, folder)
+    if not any(all((folder / file).is_file() for file in files) for files in _VOCABULARIES):
+        raise BaseModelError(
+            f"{component} has no words; allowed are {' or '.join(' with '.join(files) for files in _VOCABULARIES)}"
+        )
+    return _loaded(kind, component, folder)
+
+
+def load_scheduler(index: Mapping[str, Any], component: str, folder: Path) -> Any:  # noqa: ANN401
+    """Load a scheduler of diffusers.
+
+    Args:
+        index: The values of ``model_index.json``.
+        component: The component's name.
+        folder: The component's folder.
+
+    Raises:
+        BaseModelError: If it is none, needs a package that is not installed, or its folder is not whole.
+    """
+    library, name = named_class(index, component)
+    kind: Any = getattr(_LIBRARIES.get(library), name, None)
+    is_scheduler = inspect.isclass(kind) and (issubclass(kind, SchedulerMixin) or isinstance(kind, DummyObject))
+    if library != "diffusers" or not is_scheduler:
+        raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are schedulers of diffusers")
+    if not (folder / "scheduler_config.json").is_file():
+        raise BaseModelError(f"{component}/scheduler_config.json is missing, which a {name} needs")
+    check_json_files(component, folder)
+    return _loaded(kind, component, folder)
+
+
+def _loaded(kind: Any, component: str, folder: Path) -> Any:  # noqa: ANN401
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
+        raise BaseModelError(f"{component} cannot be read: {one_line(error)}") from error
+
+
+def _shown(library: str, name: str) -> str:
+    if library in _LIBRARIES:
+        return f"a {name}"
+    return f"'{library}.{name}', which is code of its own and is not run"

@@ -1,0 +1,188 @@
+"""A report on a base: what it is made of, what it can do, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from orthoplex.errors import BaseModelError
+from orthoplex.models.base import Base
+from orthoplex.models.base_folder import CHECKPOINTS, base_folder, read_index
+from orthoplex.models.families import family_of
+from orthoplex.models.loading import load_base
+from orthoplex.models.pipeline_folder import INDEX_NAME, RECIPE_NAME
+from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
+
+_MB = 1_000_000
+_PARTS = ("tokenizer", "scheduler")
+_READ_BESIDES = {INDEX_NAME, RECIPE_NAME}
+
+
+@final
+@dataclass(frozen=True)
+class ComponentReport:
+    """A component of a base.
+
+    Attributes:
+        name: Its name, and that of its folder.
+        kind: Its class, as ``model_index.json`` names it.
+        dtype: The type of most of its weights, as ``float16``; None where there are none, or in pickles.
+        megabytes: The size of its files of weights, in millions of bytes; None where there are none.
+    """
+
+    name: str
+    kind: str
+    dtype: str | None
+    megabytes: float | None
+
+
+@final
+@dataclass(frozen=True)
+class SchedulerReport:
+    """The scheduler of a base.
+
+    Attributes:
+        kind: Its class.
+        prediction_type: What the denoiser predicts.
+        lowest_steps: The smallest number of inference steps.
+        highest_steps: The largest.
+    """
+
+    kind: str
+    prediction_type: str
+    lowest_steps: int
+    highest_steps: int
+
+
+@final
+@dataclass(frozen=True)
+class BaseReport:
+    """What is known of a base. Of one that cannot be loaded, ``problems`` says why, and much is None.
+
+    Attributes:
+        name: As it was given.
+        version: The version of its family, as concepts name it.
+        hash: The hash of its weights.
+        components: Its components, as far as its folder names them.
+        scheduler: Its scheduler.
+        token_limit: The number of tokens of a prompt, without begin and end.
+        resolution: Width and height of its pictures, in pixels.
+        training_defaults: Options of a training that have other defaults with this base.
+        not_read: Files and folders in its folder that nothing here reads.
+        problems: A line for each thing that is wrong.
+    """
+
+    name: str
+    version: str | None
+    hash: str | None
+    components: tuple[ComponentReport, ...]
+    scheduler: SchedulerReport | None
+    token_limit: int | None
+    resolution: int | None
+    training_defaults: Mapping[str, Any]
+    not_read: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        values = asdict(self) | {"training_defaults": dict(self.training_defaults)}
+        for name in ("components", "not_read", "problems"):
+            values[name] = list(values[name])
+        return values
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report in lines for people, problems last."""
+        yield f"base {self.name}" + ("" if self.hash is None else f": {self.version}, hash {self.hash[:16]}")
+        for item in self.components:
+            size = "" if item.megabytes is None else f", {item.megabytes:.1f} MB"
+            yield f"{item.name}: {item.kind}" + ("" if item.dtype is None else f", {item.dtype}") + size
+        if self.scheduler is not None:
+            scheduler = self.scheduler
+            yield f"inference steps: {scheduler.lowest_steps} to {scheduler.highest_steps}, by {scheduler.kind}"
+            yield f"prediction: {scheduler.prediction_type}"
+        if self.token_limit is not None:
+            yield f"prompts: up to {self.token_limit} tokens"
+        if self.resolution is not None:
+            yield f"pictures: {self.resolution} x {self.resolution} pixels"
+        if self.training_defaults:
+            options = ", ".join(f"{name} = {value}" for name, value in self.training_defaults.items())
+            yield f"training defaults of its family: {options}"
+        if self.not_read:
+            yield f"not read: {', '.join(self.not_read)}"
+        for problem in self.problems:
+            yield f"problem: {problem}"
+
+
+def base_report(name_or_path: str | Path) -> BaseReport:
+    """Report on a base; one that cannot be loaded is reported, too.
+
+    Args:
+        name_or_path: As for ``load_base``.
+    """
+    folder, problems = base_folder(name_or_path), []
+    try:
+        index = read_index(name_or_path)
+    except BaseModelError as error:
+        return BaseReport(str(name_or_path), None, None, (), None, None, None, {}, (), (str(error),))
+    weighed = family_of(index["_class_name"]).weighed
+    components = tuple(_component(folder, name, index.get(name), weighed) for name in (*weighed, *_PARTS))
+    base = None
+    try:
+        base = load_base(name_or_path)
+    except BaseModelError as error:
+        problems.append(str(error))
+    scheduler = None if base is None else _scheduler(base, problems)
+    return BaseReport(
+        name=str(name_or_path),
+        version=None if base is None else base.identity.family,
+        hash=None if base is None else base.identity.hash,
+        components=components,
+        scheduler=scheduler,
+        token_limit=None if base is None else base.family.words.room("").limit,
+        resolution=None if base is None else base.family.resolution,
+        training_defaults={} if base is None else base.training_defaults,
+        not_read=tuple(_not_read(folder, {item.name for item in components}, weighed)),
+        problems=tuple(problems),
+    )
+
+
+def _component(folder: Path, name: str, entry: Any, weighed: tuple[str, ...]) -> ComponentReport:  # noqa: ANN401 - JSON
+    kind = entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else "none"
+    files = find_weights(folder / name, name) if name in weighed else None
+    if files is None:
+        return ComponentReport(name, kind, None, None)
+    headers = read_headers(files)
+    dtype = None if not headers else stored_dtype(headers)
+    size = sum(path.stat().st_size for path in files.files if path.is_file())
+    return ComponentReport(name, kind, None if dtype is None else str(dtype).removeprefix("torch."), size / _MB)
+
+
+def _scheduler(base: Base, problems: list[str]) -> SchedulerReport | None:
+    steps, kind, prediction = base.family.allowed_inference_steps, *base.family.scheduler_kind
+    try:
+        base.check_trainable()
+    except BaseModelError as error:
+        problems.append(f"no training: {error}")
+    return SchedulerReport(kind, prediction, steps.lowest, steps.highest)
+
+
+def _not_read(folder: Path, components: set[str], weighed: tuple[str, ...]) -> Iterator[str]:
+    """Yield files and folders of a pipeline folder that nothing reads: folders of other parts, and other weights."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name not in components and not path.name.startswith("."):
+            yield f"{path.name}/"
+        elif path.is_file() and path.name not in _READ_BESIDES and path.suffix in CHECKPOINTS:
+            yield path.name
+    for name in weighed:
+        yield from _other_weights(folder, name, find_weights(folder / name, name))
+
+
+def _other_weights(folder: Path, name: str, files: WeightFiles | None) -> Iterator[str]:
+    if files is None or not (folder / name).is_dir():
+        return
+    read = {*files.files, files.main}
+    for path in sorted((folder / name).iterdir()):
+        if path.suffix in CHECKPOINTS and path not in read:
+            yield f"{name}/{path.name}"
