@@ -134,6 +134,7 @@ def test_a_unet_of_another_form_that_works_is_taken(folder, pico):
     values = {"encoder_hid_dim_type": "text_proj", "encoder_hid_dim": 24, "cross_attention_dim": 16}
     UNet2DConditionModel(**{**config, **values, "mid_block_type": None}).save_pretrained(folder / "unet")
     assert drawn(folder).shape == (32, 32, 3)
+    assert load_base(folder, dtype=torch.float16).dtype == torch.float16  # the trial is in the type of the weights
 
 
 @pytest.mark.parametrize("size", [[8, 8], 8])

@@ -105,6 +105,7 @@ class StableDiffusion(LatentFamily):
             feature_extractor=None,
             requires_safety_checker=False,
         )
+        pipeline.register_to_config(_name_or_path=str(folder))  # as pipelines that the library loads say it
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

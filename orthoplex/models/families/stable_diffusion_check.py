@@ -154,20 +154,23 @@ def try_networks(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no ty
         ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
         _expect("text_encoder", lambda: _without_numbers(encoder, ids)[0], (1, length, width))
     side = _first_of(unet.config.sample_size)
-    latents = torch.empty(2, unet.config.in_channels, side, side, device="meta")
+    latents = torch.empty(2, unet.config.in_channels, side, side, device="meta", dtype=unet.dtype)
     if _differing(unet, _USUAL_UNET):
-        features, time = torch.empty(2, length, width, device="meta"), torch.empty((), device="meta")
+        features = torch.empty(2, length, width, device="meta", dtype=unet.dtype)
+        time = torch.empty((), device="meta")
         guidance = unet.config.time_cond_proj_dim
-        extras = None if guidance is None else torch.empty(2, guidance, device="meta")
+        extras = None if guidance is None else torch.empty(2, guidance, device="meta", dtype=unet.dtype)
         _expect(
             "unet",
             lambda: _without_numbers(unet, latents, time, features, timestep_cond=extras).sample,
             tuple(latents.shape),
         )
     if _differing(autoencoder, _USUAL_AUTOENCODER) or _is_uneven(autoencoder.config):
-        pixels = torch.empty(2, 3, *(pipeline.vae_scale_factor * side for _ in range(2)), device="meta")
+        pixels = torch.empty(
+            2, 3, *(pipeline.vae_scale_factor * side for _ in range(2)), device="meta", dtype=autoencoder.dtype
+        )
         _expect("vae", lambda: encoded(_Caller(autoencoder), pixels), tuple(latents.shape))
-        _expect("vae", lambda: _Caller(autoencoder).decode(latents).sample, tuple(pixels.shape))
+        _expect("vae", lambda: _Caller(autoencoder).decode(latents.to(autoencoder.dtype)).sample, tuple(pixels.shape))
 
 
 class _Caller:
@@ -232,9 +235,16 @@ def _is_uneven(config: Mapping[str, Any]) -> bool:
 
 
 def _is_ordinary(value: object, own: object) -> bool:
-    """Return True for texts, numbers above 0, and lists of them; truth values and fractions in the place of such."""
+    """Return True for texts, numbers above 0, and lists of them; truth values and fractions in the place of such.
+
+    A fraction has a number in its place alone, a whole number no text.
+    """
+    if isinstance(own, float) and not _is_number(value):
+        return False
+    if isinstance(own, int) and not isinstance(own, bool) and isinstance(value, str):
+        return False
     if isinstance(value, list | tuple):
-        return len(value) > 0 and all(_is_ordinary(item, 0) for item in value)
+        return len(value) > 0 and all(isinstance(item, str) or _is_ordinary(item, 0) for item in value)
     if isinstance(value, bool | float) and type(value) is not type(own):
         return False
     return isinstance(value, str | bool) or (_is_number(value) and value > 0)
