@@ -2,15 +2,14 @@
 
 import sys
 
-from orthoplex.files.reports import summary_of, write_report
+from orthoplex.files.reports import reported, summary_of
 
 try:
     from orthoplex.cli import main
 except KeyboardInterrupt:
     sys.exit(130)
 except BaseException as error:  # a broken installation, in which the guard of the door is not there
-    report = write_report(error, sys.argv)
-    sys.stderr.write(f"Error: orthoplex cannot be loaded: {summary_of(error)}\nThe full report is in {report}\n")
+    sys.stderr.write(f"Error: orthoplex cannot be loaded: {summary_of(error)}\n{reported(error, sys.argv)}\n")
     sys.exit(70)
 
 if __name__ == "__main__":

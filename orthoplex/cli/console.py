@@ -185,7 +185,7 @@ def named_file(text: str) -> Path:
 
 def _with_suffix(path: Path) -> Path:
     """Return the file that a name stands for."""
-    if not path.name or path.suffix == ".safetensors" or path.exists():
+    if not path.name or path.suffix == ".safetensors" or path.is_file():
         return path
     return path.with_name(path.name + ".safetensors")
 

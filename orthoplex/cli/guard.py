@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from orthoplex.cli.streams import note, open_streams
-from orthoplex.files import lacks_memory, summary_of, write_report
+from orthoplex.files import lacks_memory, reported, summary_of
 
 INTERRUPTED_EXIT = 130
 UNFORESEEN_EXIT = 70
@@ -24,6 +24,9 @@ _LESS_MEMORY = {
     "evaluate": "lower --picture-size, or give fewer pictures",
     "bench": "lower --processes",
 }
+
+
+_LONGEST_COMMAND = 120
 
 
 class LeftByLibrary(Exception):
@@ -79,21 +82,14 @@ def unforeseen(error: BaseException, command: Sequence[str]) -> str:
         first = f"Error: {what} needs more memory than there is; {cure} ({summary_of(cause)})"
     else:
         first = f"Error: {what} ended by an unforeseen error: {summary_of(cause)}"
-    path = write_report(cause, command)
-    if path is None:
-        return f"{first}\nNo report could be written"
-    return f"{first}\nThe full report is in {path}"
+    return f"{first}\n{reported(cause, command)}"
 
 
 def what_is_done(command: Sequence[str]) -> str:
-    """Return the program, the verb and the verb's main argument of a command line.
+    """Return a command line in a line that is not too long.
 
     Args:
         command: The command line.
     """
-    words, before = ["orthoplex"], ""
-    for word in command[1:]:
-        if not word.startswith("-") and not before.startswith("-"):
-            words.append(word)
-        before = word
-    return " ".join(shlex.quote(word if len(word) <= 80 else word[:79] + "…") for word in words[:3])
+    text = " ".join(map(shlex.quote, ["orthoplex", *command[1:]]))
+    return text if len(text) <= _LONGEST_COMMAND else text[: _LONGEST_COMMAND - 1] + "…"

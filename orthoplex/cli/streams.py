@@ -150,7 +150,7 @@ def open_streams() -> Outlet:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    if os.environ.get("COLUMNS", "").strip().isdigit() and int(os.environ["COLUMNS"]) < _NARROWEST_BELIEVED:
+    if os.environ.get("COLUMNS", "").strip().isdecimal() and int(os.environ["COLUMNS"]) < _NARROWEST_BELIEVED:
         del os.environ["COLUMNS"]
     output, sys.stdout = _opened(sys.stdout)
     _, sys.stderr = _opened(sys.stderr)

@@ -115,7 +115,8 @@ def _say_finished(records: "Generator[StepRecord, None, None]", settings: "Train
         _leave_stopped(last, settings.steps, output)
     say(f"{last.output} in {last.seconds:.1f} s; {_content(last.output)}")
     if checkpoint_path(output).is_file():
-        note(f"{checkpoint_path(output)} lengthens it, by --resume and more --steps")
+        again = "to train it further, repeat the command with --resume and more --steps"
+        note(f"{again}; else {checkpoint_path(output)} may be deleted")
 
 
 def _content(output: Path) -> str:

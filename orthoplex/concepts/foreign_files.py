@@ -64,8 +64,8 @@ def description(header: Header) -> str | None:
     names = list(header.entries)
     if CHECKPOINT_KEY in header.metadata:
         return (
-            "is the checkpoint of a training that is not finished, not a concept file; the same orthoplex train "
-            "command with --resume finishes it"
+            "is the checkpoint of a training, not a concept file; the concept is the file without '.checkpoint' in its "
+            "name, which the same orthoplex train command with --resume finishes"
         )
     if any(_WHOLE.search(name) for name in names):
         return (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
     from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_files, picture_size, read_picture
-    from orthoplex.files.reports import lacks_memory, one_line, summary_of, write_report
+    from orthoplex.files.reports import lacks_memory, one_line, reported, summary_of, write_report
     from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -42,6 +42,7 @@ __getattr__ = exports(
         "read_header": "header",
         "read_json": "json_text",
         "read_picture": "picture_reading",
+        "reported": "reports",
         "summary_of": "reports",
         "tensor_bytes": "tensors",
         "write_in_order": "tensors",
@@ -75,6 +76,7 @@ __all__ = [
     "read_header",
     "read_json",
     "read_picture",
+    "reported",
     "summary_of",
     "tensor_bytes",
     "write_in_order",

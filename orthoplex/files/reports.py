@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import tempfile
 import traceback
@@ -70,9 +71,21 @@ def write_report(error: BaseException, command: Sequence[str]) -> Path | None:
             folder = place()
             folder.mkdir(parents=True, exist_ok=True)
             path = _written(folder, text)
-            _remove_old(folder)
+            with suppress(OSError):
+                _remove_old(folder)
             return path
     return None
+
+
+def reported(error: BaseException, command: Sequence[str]) -> str:
+    """Write the report of an error; returns a line that tells where it lies.
+
+    Args:
+        error: The error, with its traceback.
+        command: The command line.
+    """
+    path = write_report(error, command)
+    return "No report could be written" if path is None else f"The full report is in {path}"
 
 
 def _report(error: BaseException, command: Sequence[str]) -> str:
@@ -96,7 +109,7 @@ def _without_home(text: str) -> str:
     with suppress(RuntimeError, KeyError):  # a user without a home
         home = str(Path.home())
         if len(home) > 1:
-            return text.replace(home, "~")
+            return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
     return text
 
 

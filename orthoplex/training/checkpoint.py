@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
+from orthoplex.concepts.foreign_files import CHECKPOINT_KEY
 from orthoplex.errors import ConfigurationError
 from orthoplex.files import write_tensors
 from orthoplex.training.config import TrainingConfig
@@ -101,21 +102,39 @@ def checkpoint_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.checkpoint.safetensors")
 
 
-def save_checkpoint(state: TrainingState, path: Path, identity: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """The values of a checkpoint besides its tensors.
+
+    Attributes:
+        step: The number of steps that are done.
+        identity: The run (configuration, dataset, base, …), plain JSON values.
+        is_finished: True if the concept file of the run was written.
+    """
+
+    step: int
+    identity: Mapping[str, Any]
+    is_finished: bool
+
+
+def save_checkpoint(
+    state: TrainingState, path: Path, identity: Mapping[str, Any], *, is_finished: bool = False
+) -> None:
     """Write parameters and optimizer state, atomically.
 
     Args:
-        state: What to write.
+        state: The state.
         path: The file.
         identity: The run (configuration, dataset, base, …), plain JSON values; compared when loading.
+        is_finished: True if the concept file of the run is written.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.parameters().items():
         tensors[f"parameter {name}"] = parameter.detach()
         for key, value in state.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer {key} {name}"] = value.detach()
-    header = {"orthoplex_checkpoint": json.dumps({"step": state.step, "identity": identity}, sort_keys=True)}
-    write_tensors(tensors, path, header)
+    values = {"step": state.step, "identity": identity, **({"finished": True} if is_finished else {})}
+    write_tensors(tensors, path, {CHECKPOINT_KEY: json.dumps(values, sort_keys=True)})
 
 
 def load_checkpoint(
@@ -132,12 +151,13 @@ def load_checkpoint(
     Raises:
         ConfigurationError: When it cannot be read or belongs to another run; names what differs.
     """
-    step, stored = read_checkpoint_header(path)
+    header = read_checkpoint_header(path)
+    step = header.step
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
-    _check_identity(path, stored, json.loads(json.dumps(identity)), free)
+    _check_identity(path, header.identity, json.loads(json.dumps(identity)), free)
     steps = identity.get("config", {}).get("steps", step)
     if step > steps:
         raise ConfigurationError(f"checkpoint {path} holds step {step} of {steps}; it is damaged")
@@ -161,35 +181,24 @@ def checkpoint_step(path: Path) -> int:
     Raises:
         ConfigurationError: When it cannot be read.
     """
-    return read_checkpoint_header(path)[0]
+    return read_checkpoint_header(path).step
 
 
-def unfinished_step(path: Path) -> int | None:
-    """Return the number of steps that are done in a checkpoint; None for a checkpoint of a finished run.
-
-    Raises:
-        ConfigurationError: When it cannot be read.
-    """
-    step, identity = read_checkpoint_header(path)
-    config = identity.get("config")
-    return None if isinstance(config, dict) and step == config.get("steps") else step
-
-
-def read_checkpoint_header(path: Path) -> tuple[int, Mapping[str, Any]]:
-    """Return the number of steps that are done in a checkpoint, and the identity of its run.
+def read_checkpoint_header(path: Path) -> CheckpointHeader:
+    """Read a checkpoint without its tensors.
 
     Raises:
         ConfigurationError: When it cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {})["orthoplex_checkpoint"])
+            header = json.loads((opened.metadata() or {})[CHECKPOINT_KEY])
         step, identity = header["step"], header["identity"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error!r}") from error
     if type(step) is not int or step < 0 or not isinstance(identity, dict):
         raise ConfigurationError(f"checkpoint {path} cannot be read: its header is {header!r:.200}")
-    return step, identity
+    return CheckpointHeader(step, identity, header.get("finished") is True)
 
 
 def _check_identity(

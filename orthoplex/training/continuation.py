@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from orthoplex.concepts import read_manifest
-from orthoplex.errors import ConceptFileError, ConfigurationError
+from orthoplex.errors import ConfigurationError
 from orthoplex.training.checkpoint import checkpoint_path, read_checkpoint_header
 from orthoplex.training.config import TrainingConfig
 
@@ -49,46 +47,43 @@ class Continuation:
         path = checkpoint_path(output)
         if not path.is_file():
             return Continuation(config)
-        step, identity = read_checkpoint_header(path)
+        header = read_checkpoint_header(path)
+        step, identity = header.step, header.identity
         if not isinstance(before := identity.get("config"), dict):
             return Continuation(config)  # the comparison of identities says what is wrong
         earlier = TrainingConfig.recorded(before)
         lengthened = tuple(identity.get("lengthened_from", ()))
         if config.steps > earlier.steps:
             return Continuation(_with_begun_stages(config, earlier, step), (*lengthened, earlier.steps))
-        if config.steps == earlier.steps:
-            _refuse_finished(output, step, earlier.steps, identity)
+        if config.steps == earlier.steps and is_finished(output):
+            raise ConfigurationError(
+                f"{output} is finished, at step {step} of {config.steps}; more steps (--steps) lengthen it, "
+                "overwrite (--overwrite) begins anew"
+            )
         return Continuation(_with_begun_stages(config, earlier, step) if lengthened else config, lengthened)
+
+
+def is_finished(output: Path) -> bool:
+    """Return True if a concept file is there and the checkpoint beside it is that of the finished run.
+
+    Raises:
+        ConfigurationError: When the checkpoint cannot be read.
+    """
+    path = checkpoint_path(output)
+    return output.is_file() and path.is_file() and read_checkpoint_header(path).is_finished
 
 
 def _with_begun_stages(config: TrainingConfig, earlier: TrainingConfig, step: int) -> TrainingConfig:
     """Return the configuration with the first steps of stages that have begun where an earlier run began them."""
     first, last = earlier.first_steps, earlier.steps - earlier.steps_after_erasure
+    asked = {"token_steps": config.token_steps, "erasure_steps": config.erasure_steps}
     if config.layers != "none" and 0 < first < step:
         config = replace(config, token_steps=first, erasure_steps=None if last < step else config.erasure_steps)
-    after_erasure = min(config.steps_after_erasure, config.steps - step)
-    if earlier.steps_after_erasure and last < step:
-        after_erasure = config.steps - last
-        if config.erasure_steps not in (None, after_erasure, earlier.erasure_steps):
-            _LOG.warning(
-                "erasure_steps is %d; erasure began at step %d and goes on to step %d",
-                config.erasure_steps,
-                last,
-                config.steps,
-            )
-    return replace(config, erasure_steps=after_erasure)
-
-
-def _refuse_finished(output: Path, step: int, steps: int, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on with nothing to do; a run that ended before its file was written still has that to do."""
-    if step < steps or not output.is_file():
-        return
-    try:
-        manifest = read_manifest(output)
-    except ConceptFileError:
-        return
-    if manifest.name == identity.get("name") and manifest.training.get("steps") == steps:
-        raise ConfigurationError(
-            f"{output} is finished, at step {step} of {steps}; more steps (--steps) lengthen it, "
-            "overwrite (--overwrite) begins anew"
-        )
+    has_begun_erasure = earlier.steps_after_erasure > 0 and last < step
+    after_erasure = config.steps - last if has_begun_erasure else min(config.steps_after_erasure, config.steps - step)
+    config = replace(config, erasure_steps=after_erasure)
+    begun = {"token_steps": earlier.token_steps, "erasure_steps": earlier.erasure_steps}
+    for name, value in asked.items():
+        if value not in (None, getattr(config, name), begun[name]):
+            _LOG.warning("%s is %d, and the run takes %d: its stages have begun", name, value, getattr(config, name))
+    return config

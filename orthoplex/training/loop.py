@@ -27,12 +27,12 @@ from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
     TrainingState,
     checkpoint_path,
+    checkpoint_step,
     load_checkpoint,
     save_checkpoint,
-    unfinished_step,
 )
 from orthoplex.training.config import TrainingConfig
-from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation
+from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation, is_finished
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
 from orthoplex.training.interrupt import deferred_interrupt
@@ -171,9 +171,9 @@ def _check_outputs(output: Path, *, resume: bool, overwrite: bool) -> None:
         check_writable(path)
     if samples.is_file():
         raise OutputError(f"{samples} is a file; allowed is a folder for sample pictures")
-    if checkpoint.is_file() and not resume and not overwrite and (step := unfinished_step(checkpoint)) is not None:
+    if checkpoint.is_file() and not resume and not overwrite and not is_finished(output):
         raise ConfigurationError(
-            f"checkpoint {checkpoint} holds step {step} of an interrupted training; "
+            f"checkpoint {checkpoint} holds step {checkpoint_step(checkpoint)} of an interrupted training; "
             "resume (--resume) continues it, overwrite (--overwrite) begins anew"
         )
 
@@ -247,7 +247,9 @@ def _steps(
                     images, own = _samples(base, dataset, work, output, state.step), work.own
         save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
         save_concept(_finished(base, dataset, run, state, foreign_prompts, own), output)
-        if not keep_checkpoint:
+        if keep_checkpoint:
+            save_checkpoint(state, checkpoint, identity, is_finished=True)
+        else:
             checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
         save_checkpoint(state, checkpoint, identity)

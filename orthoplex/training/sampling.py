@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from orthoplex.concepts import KINDS, Concept, encode_thumbnail
+from orthoplex.files import summary_of
 from orthoplex.models import Base, PictureRequest, Pictures, finished, precision
 from orthoplex.training.config import TrainingConfig
 
@@ -44,7 +45,7 @@ def thumbnail_of(config: TrainingConfig, kind: str) -> str:
 def with_generated_thumbnail(base: Base, concept: Concept, config: TrainingConfig) -> Concept:
     """Return a concept whose thumbnail is a picture that it makes, always of the same noise.
 
-    Only the manifest changes. A concept whose picture holds numbers that are not finite has no thumbnail.
+    Only the manifest changes. Where the picture fails, or holds numbers that are not finite, there is no thumbnail.
 
     Args:
         base: Its base, with nothing folded in.
@@ -53,8 +54,12 @@ def with_generated_thumbnail(base: Base, concept: Concept, config: TrainingConfi
     """
     prompt = KINDS[concept.manifest.kind].captions[0].format(trigger=concept.manifest.trigger)
     steps = min(config.num_inference_steps, base.family.allowed_inference_steps.highest)
-    with base.folded(concept):
-        pictures = make_pictures(base, replace(config, num_inference_steps=steps), [prompt], seed=config.seed)
+    try:
+        with base.folded(concept):
+            pictures = make_pictures(base, replace(config, num_inference_steps=steps), [prompt], seed=config.seed)
+    except Exception as error:  # noqa: BLE001  (a picture for galleries is worth no training)
+        _LOG.warning("concept %s has no thumbnail, which failed: %s", concept.name, summary_of(error))
+        return concept
     if pictures.pixels is None or not np.isfinite(pictures.pixels).all():
         _LOG.warning("concept %s has no thumbnail: its picture holds numbers that are not finite", concept.name)
         return concept

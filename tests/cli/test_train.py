@@ -7,7 +7,7 @@ import pytest
 from orthoplex import vignette
 from orthoplex.concepts import read_manifest
 from orthoplex.training import TrainingConfig, checkpoint_path, log_path, loop, samples_folder
-from orthoplex.training.checkpoint import unfinished_step
+from orthoplex.training.continuation import is_finished
 from tests.cli.conftest import quick_options
 
 
@@ -208,7 +208,7 @@ def test_ctrl_c_then_resume(train, tmp_path, monkeypatch, module, function):
     assert checkpoint_path(output).is_file() and not output.exists()
     resumed = train("--output", output, "--resume")
     assert resumed.exit_code == 0, resumed.stderr
-    assert output.is_file() and unfinished_step(checkpoint_path(output)) is None
+    assert output.is_file() and is_finished(output)
     steps = [json.loads(line)["step"] for line in log_path(output).read_text().splitlines()]
     assert steps[-2:] == [1, 2]
 
@@ -216,7 +216,7 @@ def test_ctrl_c_then_resume(train, tmp_path, monkeypatch, module, function):
 def test_a_finished_run_is_lengthened(train, tmp_path):
     output = tmp_path / "anna.safetensors"
     result = train("--output", output)
-    assert f"{checkpoint_path(output)} lengthens it, by --resume and more --steps" in result.stderr
+    assert "to train it further, repeat the command with --resume and more --steps" in result.stderr
     nothing = train("--output", output, "--resume")
     assert nothing.exit_code == 2 and "is finished, at step 2 of 2; more steps (--steps) lengthen it" in nothing.stderr
     assert train("--output", output, "--resume", "--set", "steps=3", "--no-checkpoint").exit_code == 0
@@ -242,7 +242,7 @@ def test_a_checkpoint_is_kept_unless_overwritten(train, tmp_path, monkeypatch):
     refused = train("--output", output)
     assert refused.exit_code == 2 and "(--resume) continues it, overwrite (--overwrite) begins anew" in refused.stderr
     assert checkpoint_path(output).is_file()
-    assert train("--output", output, "--overwrite").exit_code == 0 and unfinished_step(checkpoint_path(output)) is None
+    assert train("--output", output, "--overwrite").exit_code == 0 and is_finished(output)
 
 
 def test_ctrl_c_before_there_is_anything_to_keep(train, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from orthoplex.concepts import load_concept
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import closed_form_erasure, crosstalk
 from orthoplex.training import checkpoint_path, checkpoint_step, loop, train
-from orthoplex.training.checkpoint import unfinished_step
+from orthoplex.training.continuation import is_finished
 from tests.pico import TEXT_WIDTH, linear_layers, make_concept, tokens_of, vectors_of
 
 FOREIGN = ("a photo of a cat", "a dog in a forest", "", "a red car", "a woman in a city", "a green room at night")
@@ -158,7 +158,7 @@ def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, mo
         list(train(base, dataset, config, output=output))
     assert checkpoint_step(checkpoint_path(output)) == 2 and not output.is_file()
     records = list(train(base, dataset, config, output=output, resume=True))
-    assert records[-1].output == output and unfinished_step(checkpoint_path(output)) is None
+    assert records[-1].output == output and is_finished(output)
 
 
 def test_no_foreign_prompts_are_refused_before_the_first_step(base, dataset, config, tmp_path):

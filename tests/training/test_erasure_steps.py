@@ -14,7 +14,8 @@ from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.concepts import load_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.training import TrainingConfig, checkpoint_path, checkpoint_step, loop, stages, train
-from orthoplex.training.checkpoint import TrainingState, unfinished_step
+from orthoplex.training.checkpoint import TrainingState
+from orthoplex.training.continuation import is_finished
 from tests.pico import vectors_of
 from tests.training.test_closed_form_erasure import FOREIGN, TEXT_ONLY, erased, said
 from tests.training.test_loop import assert_same_concept, last_of
@@ -137,7 +138,7 @@ def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, mo
         list(train(base, dataset, config, output=output))
     assert checkpoint_step(checkpoint_path(output)) == 2
     last_of(train(base, dataset, config, output=output, resume=True))
-    assert output.is_file() and unfinished_step(checkpoint_path(output)) is None
+    assert output.is_file() and is_finished(output)
 
 
 def test_a_checkpoint_tells_of_them_only_where_there_are_any(base, dataset, config, tmp_path):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from orthoplex.concepts import read_manifest
-from orthoplex.errors import ConfigurationError
-from orthoplex.training import checkpoint_path, log_path, train
+from orthoplex.errors import ConfigurationError, OutputError
+from orthoplex.training import checkpoint_path, log_path, loop, train
 from orthoplex.training.continuation import Continuation
 from orthoplex.training.stages import stages
 from tests.training.test_loop import assert_same_concept, last_of
@@ -87,7 +87,7 @@ def test_erasure_steps_that_cannot_be_are_mentioned(base, dataset, config, outpu
     short = replace(config, **AFTER_ERASURE)
     last_of(train(base, dataset, short, output=output))
     Continuation.of(replace(short, steps=20, erasure_steps=2), output)
-    assert caplog.messages == ["erasure_steps is 2; erasure began at step 7 and goes on to step 20"]
+    assert caplog.messages == ["erasure_steps is 2, and the run takes 13: its stages have begun"]
 
 
 def test_a_finished_run_is_not_resumed_with_nothing_to_do(base, dataset, config, output):
@@ -97,6 +97,21 @@ def test_a_finished_run_is_not_resumed_with_nothing_to_do(base, dataset, config,
         train(base, dataset, config, output=output, resume=True)
     last_of(train(base, dataset, config, output=output))  # a finished run is no unfinished work that could be lost
     output.unlink()  # the steps are there, the file is made again
+    assert last_of(train(base, dataset, config, output=output, resume=True)).output == output
+
+
+def test_steps_whose_file_was_not_written_are_not_lost(base, dataset, config, output, monkeypatch):
+    def failing(*arguments):
+        raise OutputError("no space left")
+
+    config = replace(config, steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_concept", failing)
+        with pytest.raises(OutputError, match="step 1 is kept in"):
+            list(train(base, dataset, config, output=output))
+    with pytest.raises(ConfigurationError, match="holds step 1 of an interrupted training; resume"):
+        train(base, dataset, config, output=output)
+    output.write_bytes(b"an older one")  # which --overwrite was to replace
     assert last_of(train(base, dataset, config, output=output, resume=True)).output == output
 
 

@@ -18,7 +18,7 @@ from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError
 from orthoplex.merging import merge
 from orthoplex.subspaces import BASIS_ID, slot_from_id
 from orthoplex.training import checkpoint_path, log_path, loop, samples_folder, stages, train
-from orthoplex.training.checkpoint import unfinished_step
+from orthoplex.training.continuation import is_finished
 from orthoplex.training.records import StepRecord, begin_log
 from orthoplex.training.sampling import make_pictures
 from tests.pico import METHOD_OPTIONS, linear_layers, vectors_of
@@ -63,7 +63,7 @@ def test_a_training_ends_with_a_concept(base, dataset, config, tmp_path, method,
     assert [record.output for record in records] == [None, None, None, output]
     assert records[0].loss is None and all(math.isfinite(record.loss) for record in records[1:])
     assert records[1].erasure == 0.0 and records[3].erasure > 0.0
-    assert unfinished_step(checkpoint_path(output)) is None
+    assert is_finished(output)
     concept = load_concept(output, base=base.identity)
     assert set(concept.layers) == set(linear_layers(base, "attention", text_encoder))
     assert all(factors.up.any() for factors in concept.layers.values())
@@ -211,7 +211,7 @@ def test_resumed_equals_unbroken(base, dataset, config, tmp_path, method, checkp
     assert [record.step for record in rest] == [4, 5, 6]
     assert [record.loss for record in first + rest] == [record.loss for record in whole]
     assert_same_concept(straight, broken)
-    assert unfinished_step(checkpoint_path(broken)) is None
+    assert is_finished(broken)
     assert [line["step"] for line in log_lines(broken)] == list(range(7))
 
 
