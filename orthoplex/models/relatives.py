@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from orthoplex.concepts import Concept
+from orthoplex.concepts import BaseIdentity, Concept
 from orthoplex.errors import BaseModelError
 from orthoplex.models.base import Base
 from orthoplex.models.base_files import BaseFiles
@@ -33,11 +33,32 @@ BASE_SAMPLE_KEY = "base_sample"
 """Where a manifest's training values hold the sample of the base."""
 TRAINED_ON_KEY = "trained_on"
 """Where they hold the base of the training, in a concept that is used on another one."""
-UNRELATED = 1.2
-"""The distance from which two bases are not of one origin: √2 without any correlation, 1.2 with one of 0.28."""
+UNRELATED = 0.3
+"""The cosine below which two bases are not of one origin; 1024 unrelated weights have one of 0 ± 0.03."""
 _LOG = logging.getLogger(__name__)
 _COUNT = 1024
+_SPREAD_COUNT = 4096
+"""How many evenly spaced weights of a tensor its spread is taken from."""
+_FARTHEST = 4.0
+"""In units of the spread."""
 _TEXT = re.compile(r"([0-9a-f]{16}):([A-Za-z0-9+/=]+)")
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """How far the weights of two bases are apart, by a sample of them.
+
+    With σ, the spread of a weight's tensor in the base at hand, w there and w₀ in the other:
+
+    Attributes:
+        distance: ``√ mean(((w − w₀) / σ)²)``, where no term counts more than 4²: noise of a thousandth of the spread
+            gives 0.001, with an error of about 2 % for 1024 numbers.
+        cosine: ``Σ w w₀/σ² / √(Σ (w/σ)² Σ (w₀/σ)²)``: 1 for equal weights, about 0 for unrelated ones.
+    """
+
+    distance: float
+    cosine: float
 
 
 @final
@@ -62,25 +83,26 @@ class WeightSample:
         """
         return _sample(_weights({name: dict(module.named_parameters()) for name, module in modules.items()}))
 
-    def distance(self, modules: Mapping[str, nn.Module]) -> float | None:
-        """Return how far other weights are: ``√ mean(((w' − w) / σ)²)`` with the spread σ of w' in its tensor.
-
-        Noise of a thousandth of the weights' spread gives 0.001, unrelated weights of equal spread about 1.4. Of 1024
-        numbers, the error is about 2 % of the distance where all weights differ alike.
+    def compare(self, modules: Mapping[str, nn.Module]) -> Comparison | None:
+        """Compare with the weights of another base.
 
         Args:
             modules: Component to module of the other base.
 
         Returns:
-            The distance; None if names or shapes differ.
+            The comparison; None if names or shapes differ.
         """
         weights = _weights({name: dict(module.named_parameters()) for name, module in modules.items()})
         other = _sample(weights)
         if (other.shapes, len(other.values)) != (self.shapes, len(self.values)):
             return None
-        spreads = [values.float().std().item() or 1.0 for values in weights.values()]
         tensors, _ = _places(weights)
-        return float(((other.values - self.values) / torch.tensor(spreads)[tensors]).square().mean().sqrt())
+        spreads = torch.tensor([_spread(values) for values in weights.values()])[tensors]
+        ours, theirs = self.values / spreads, other.values / spreads
+        moved = (theirs - ours).clamp(-_FARTHEST, _FARTHEST)
+        ours = ours.clamp(-_FARTHEST, _FARTHEST)  # a tensor that was scaled shall not decide alone
+        cosine = float((ours * theirs).sum() / (ours.norm() * theirs.norm()).clamp(min=1e-30))
+        return Comparison(float(moved.square().mean().sqrt()), cosine)
 
     def encode(self) -> str:
         """Return it as text for a manifest; about 2,700 letters."""
@@ -97,7 +119,8 @@ class WeightSample:
             values = np.frombuffer(base64.b64decode(match[2], validate=True), dtype="<f2").astype(np.float32)
         except (ValueError, binascii.Error):
             return None
-        return WeightSample(match[1], torch.from_numpy(values)) if 0 < len(values) <= _COUNT else None
+        is_sample = 0 < len(values) <= _COUNT and bool(np.isfinite(values).all())
+        return WeightSample(match[1], torch.from_numpy(values)) if is_sample else None
 
 
 def on_base(concept: Concept, base: Base) -> Concept:
@@ -111,9 +134,11 @@ def on_base(concept: Concept, base: Base) -> Concept:
     Raises:
         BaseModelError: When the base lacks a layer of the concept, has another shape of it, or is unrelated.
     """
-    trained_on = concept.manifest.base
-    if trained_on.hash == base.identity.hash:
+    if concept.manifest.base.hash == base.identity.hash:
         return concept
+    trained_on = _trained_on(concept)
+    if trained_on.hash == base.identity.hash:
+        return _as_of(concept, base)
     linears = base.family.every_layer()
     for layer, change in concept.layers.items():
         shape = tuple(linears[layer].weight.shape) if layer in linears else None
@@ -123,38 +148,51 @@ def on_base(concept: Concept, base: Base) -> Concept:
                 f"concept {concept.label} was trained on base {trained_on} and does not fit base {base.identity}: it "
                 f"changes {reason}; allowed are its own base and fine-tunes of it"
             )
-    sample = _stored_sample(concept)
+    sample = _stored_sample(concept, trained_on)
     with base.locked():
-        distance = None if sample is None else sample.distance(base.family.components())
-    if distance is not None and distance >= UNRELATED:
+        comparison = None if sample is None else sample.compare(base.family.components())
+    if comparison is not None and comparison.cosine < UNRELATED:
         raise BaseModelError(
-            f"concept {concept.label} was trained on base {trained_on}; weights of base {base.identity} differ by "
-            f"{distance:.2g} of their spread, as those of unrelated bases do; allowed is less than {UNRELATED}"
+            f"concept {concept.label} was trained on base {trained_on}; weights of base {base.identity} are "
+            f"unrelated to its weights (cosine {comparison.cosine:.2f}); allowed are fine-tunes of it, with {UNRELATED} or more"
         )
     _LOG.warning(
         "concept %s was trained on base %s and is used on %s; %s",
         concept.label,
         trained_on,
         base.identity,
-        _in_words(distance),
+        "its file does not tell how far the two are: compare pictures"
+        if comparison is None
+        else f"weights differ by {comparison.distance:.2g} of their spread",
     )
-    training = {TRAINED_ON_KEY: asdict(trained_on), **concept.manifest.training}
+    return _as_of(concept, base)
+
+
+def _trained_on(concept: Concept) -> BaseIdentity:
+    """The base of the training, also of a concept that was saved as one of a relative."""
+    stored = concept.manifest.training.get(TRAINED_ON_KEY)
+    fields = ("family", "hash", "name")
+    if isinstance(stored, Mapping) and all(isinstance(stored.get(name), str) for name in fields):
+        return BaseIdentity(**{name: stored[name] for name in fields})
+    return concept.manifest.base
+
+
+def _as_of(concept: Concept, base: Base) -> Concept:
+    """The concept as one of this base, with the base of its training noted."""
+    trained_on = _trained_on(concept)
+    training = {key: value for key, value in concept.manifest.training.items() if key != TRAINED_ON_KEY}
+    if trained_on.hash != base.identity.hash:
+        training[TRAINED_ON_KEY] = asdict(trained_on)
     return replace(concept, manifest=replace(concept.manifest, base=base.identity, training=training))
 
 
-def _in_words(distance: float | None) -> str:
-    if distance is None:
-        return "its file does not tell how far the two are: compare pictures"
-    return f"weights differ by {distance:.2g} of their spread"
-
-
-def _stored_sample(concept: Concept) -> WeightSample | None:
+def _stored_sample(concept: Concept, trained_on: BaseIdentity) -> WeightSample | None:
     """The sample of the base that a concept was trained on: its file's, or that of the embedded base."""
     stored = WeightSample.decode(concept.manifest.training.get(BASE_SAMPLE_KEY))
     if stored is not None:
         return stored
     embedded = BaseFiles.of(EMBEDDED)
-    if embedded is None or embedded.identity.hash != concept.manifest.base.hash:
+    if embedded is None or embedded.identity.hash != trained_on.hash:
         return None
     return _sample(_weights({component: load_file(path) for component, path in embedded.files.items()}))
 
@@ -173,11 +211,20 @@ def _weights(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _sample(weights: Mapping[str, Tensor]) -> WeightSample:
     listing = "\n".join(f"{name} {tuple(values.shape)}" for name, values in weights.items())
     tensors, inside = _places(weights)
-    parts = [
-        values[torch.unravel_index(inside[tensors == number].to(values.device), values.shape)].float().cpu()
-        for number, values in enumerate(weights.values())
-    ]
+    parts = [_picked(values, inside[tensors == number]) for number, values in enumerate(weights.values())]
     return WeightSample(hashlib.sha256(listing.encode()).hexdigest()[:16], torch.cat(parts))
+
+
+def _picked(values: Tensor, places: Tensor) -> Tensor:
+    """The numbers of a tensor at flat places, float32 on the CPU, however it lies in memory."""
+    return values[torch.unravel_index(places.to(values.device), values.shape)].float().cpu()
+
+
+def _spread(values: Tensor) -> float:
+    """The standard deviation of a tensor's numbers, of evenly spaced ones where there are many; 1 if all are equal."""
+    count = min(_SPREAD_COUNT, values.numel())
+    places = (2 * torch.arange(count) + 1) * values.numel() // (2 * count)
+    return _picked(values, places).std(correction=0).item() or 1.0
 
 
 def _places(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
