@@ -2,13 +2,13 @@
 
 import sys
 
-from orthoplex.files.reports import reported, summary_of
-
 try:
     from orthoplex.cli import main
 except KeyboardInterrupt:
     sys.exit(130)
 except BaseException as error:  # a broken installation, in which the guard of the door is not there
+    from orthoplex.files.reports import reported, summary_of
+
     sys.stderr.write(f"Error: orthoplex cannot be loaded: {summary_of(error)}\n{reported(error, sys.argv)}\n")
     sys.exit(70)
 

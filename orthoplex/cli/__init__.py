@@ -1,10 +1,12 @@
-"""The door: one file per verb. Errors go to standard error without a traceback, with exit code 2.
+"""The door: one file per verb. Errors go to standard error in one line.
+
+Exit codes: 0, 2 for an error with a cure, 70 for an unforeseen one, 74 for standard output that took not all, 130 for
+an interrupt.
 
 A verb imports what it needs when it is called, so that help, completion and ``inspect`` never load torch.
 """
 
 import importlib.metadata
-import signal
 import sys
 
 import typer
@@ -19,6 +21,7 @@ from orthoplex.cli.guard import guarded
 from orthoplex.cli.inspect import inspect
 from orthoplex.cli.merge import merge
 from orthoplex.cli.rename import rename
+from orthoplex.cli.signals import ignore_interrupts, interrupt_once
 from orthoplex.cli.silence import silence
 from orthoplex.cli.streams import say
 from orthoplex.cli.train import train
@@ -49,9 +52,11 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a request to end (SIGTERM) is a Ctrl-C, so that training keeps its checkpoint."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(guarded(lambda: app(), sys.argv))
+    """Run the command line; every request to end is a Ctrl-C, so that training keeps its checkpoint."""
+    interrupt_once()
+    code = guarded(lambda: app(), sys.argv)
+    ignore_interrupts()
+    sys.exit(code)
 
 
 __all__ = ["app", "main"]

@@ -156,7 +156,7 @@ def parse_strength(text: str) -> tuple[Path, float]:
     name, separator, number = text.rpartition("@")
     if not separator or "/" in number or os.sep in number or _with_suffix(Path(text)).is_file():
         name, number = text, "1"
-    path = Path(name)
+    path = Path(name).expanduser()
     if not path.name:
         raise ConfigurationError(f"concept is {text!r}; allowed are file names, as in anna.safetensors or anna@0.8")
     full = _with_suffix(path)
@@ -187,7 +187,8 @@ def _with_suffix(path: Path) -> Path:
     """Return the file that a name stands for."""
     if not path.name or path.suffix == ".safetensors" or path.is_file():
         return path
-    return path.with_name(path.name + ".safetensors")
+    full = path.with_name(path.name + ".safetensors")
+    return path if path.is_dir() and not full.exists() else full
 
 
 def _number(text: str) -> float:

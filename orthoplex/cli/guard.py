@@ -51,7 +51,7 @@ def guarded(run: Callable[[], object], command: Sequence[str]) -> int:
         code = UNFORESEEN_EXIT
     sys.stdout.flush()
     if output.failure is not None and output.failure.errno != errno.EPIPE:  # a reader may leave when it has enough
-        note(f"Error: standard output cannot be written: {output.failure.strerror}; all files are written")
+        note(f"Error: standard output cannot be written: {output.failure.strerror}; its text is lost, files are not")
         code = code or UNWRITTEN_EXIT
     sys.stderr.flush()
     return code

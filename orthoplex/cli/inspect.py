@@ -2,30 +2,32 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orthoplex.cli.console import errors_shown
+from orthoplex.cli.console import errors_shown, named_file
 from orthoplex.cli.streams import say_json, say_table
 from orthoplex.concepts import TOKENS, Manifest, format_version, manifest_to_json, read_manifest
+from orthoplex.files import read_header
 
 _LONG = ("base_sample",)
 """Training values that are numbers for programs; ``--json`` prints them."""
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Concept file.")],
+    file: Annotated[str, typer.Argument(help="Concept file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
 ) -> None:
-    """Print what a concept file says about itself; only its header is read."""
+    """Print what a concept file says about itself; only its header is read. Exit code 2 if it is cut off."""
     with errors_shown():
-        manifest = read_manifest(file)
+        path = named_file(file)
+        manifest = read_manifest(path)
         if as_json:
             say_json(json.loads(manifest_to_json(manifest)))
         else:
-            say_table(str(file), _rows(manifest))
+            say_table(str(path), _rows(manifest))
+        read_header(path).check_whole(path)
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:

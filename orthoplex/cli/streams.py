@@ -150,8 +150,10 @@ def open_streams() -> Outlet:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    if os.environ.get("COLUMNS", "").strip().isdecimal() and int(os.environ["COLUMNS"]) < _NARROWEST_BELIEVED:
-        del os.environ["COLUMNS"]
+    for name, lowest in (("COLUMNS", _NARROWEST_BELIEVED), ("LINES", 1)):
+        size = os.environ.get(name, "").strip()
+        if size and not (size.isascii() and size.isdecimal() and int(size[:9]) >= lowest):
+            del os.environ[name]
     output, sys.stdout = _opened(sys.stdout)
     _, sys.stderr = _opened(sys.stderr)
     return output

@@ -1,6 +1,6 @@
 """``orthoplex train``: a folder of pictures becomes a concept file."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
@@ -69,21 +69,21 @@ def train(
 ) -> None:
     """Train a concept from a folder of pictures."""
     flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
-    flags |= {"learning_rate": learning_rate, "seed": seed, "thumbnail": "none" if no_thumbnail else None}
+    flags |= {"learning_rate": learning_rate, "seed": seed}
     with errors_shown():
         from orthoplex import training
         from orthoplex.models import load_base, training_defaults
 
-        output, token = output or Path(f"{name}.safetensors"), token_names(name)[0]
+        output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
-        overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + (set_ or [])
+        overrides = _overrides(flags, set_ or [], no_thumbnail=no_thumbnail)
         settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
         report = _scanned(folder)
         model = load_base(base, device=device)
         dataset = training.ConceptDataset.from_folder(
             report,
             resolution=model.family.resolution,
-            token=token,
+            token=token_names(name)[0],
             class_word=class_word,
             kind=kind,
             trigger_form=settings.trigger_form,
@@ -93,6 +93,12 @@ def train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
         )
         _say_finished(records, settings, output)
+
+
+def _overrides(flags: Mapping[str, object], entries: Sequence[str], *, no_thumbnail: bool) -> list[str]:
+    """Return ``key=value`` entries, the last of a key counts: flags, then those given as such, then what hides."""
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    return [*given, *entries, *(["thumbnail=none"] if no_thumbnail else [])]
 
 
 def _scanned(folder: Path) -> "DataFolder":

@@ -53,7 +53,8 @@ def _members(error: BaseException) -> Sequence[BaseException]:
 def write_report(error: BaseException, command: Sequence[str]) -> Path | None:
     """Write the report of an error, whole or not at all, and remove reports that are older than the newest twenty.
 
-    It lies in ``cache_folder()/reports``, else in the folder of temporary files. The user's home folder is ``~`` in it.
+    It lies in ``cache_folder()/reports``, else in a folder of the user's own among the temporary files. The user's home
+    folder is ``~`` in it.
 
     Args:
         error: The error, with its traceback.
@@ -66,7 +67,10 @@ def write_report(error: BaseException, command: Sequence[str]) -> Path | None:
         text = _report(error, command)
     except Exception as other:  # no error may hide the one that is reported
         text = f"{summary_of(error)}\nThe traceback cannot be shown: {summary_of(other)}\n"
-    for place in (lambda: cache_folder() / "reports", lambda: Path(tempfile.gettempdir()) / "orthoplex-reports"):
+    for place in (
+        lambda: cache_folder() / "reports",
+        lambda: Path(tempfile.gettempdir()) / f"orthoplex-reports-{getattr(os, 'getuid', int)()}",
+    ):
         with suppress(OSError):
             folder = place()
             folder.mkdir(parents=True, exist_ok=True)

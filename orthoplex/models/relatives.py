@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orthoplex.concepts import BaseIdentity, Concept
+from orthoplex.concepts.layer_table import component_of
 from orthoplex.errors import BaseModelError
 from orthoplex.models.base import Base
 from orthoplex.models.base_files import BaseFiles
@@ -39,6 +40,8 @@ _LOG = logging.getLogger(__name__)
 _COUNT = 1024
 _SPREAD_COUNT = 4096
 """How many evenly spaced weights of a tensor its spread is taken from."""
+_LEAST_SHOWN = 1e-4
+"""A sample tells no smaller distance."""
 _FARTHEST = 4.0
 """In units of the spread."""
 _TEXT = re.compile(r"([0-9a-f]{16}):([A-Za-z0-9+/=]+)")
@@ -55,10 +58,12 @@ class Comparison:
         distance: ``√ mean(((w − w₀) / σ)²)``, where no term counts more than 4²: noise of a thousandth of the spread
             gives 0.001, with an error of about 2 % for 1024 numbers.
         cosine: ``Σ w w₀/σ² / √(Σ (w/σ)² Σ (w₀/σ)²)``: 1 for equal weights, about 0 for unrelated ones.
+        moved: The components that have a weight in the sample that differs, beyond the rounding of files.
     """
 
     distance: float
     cosine: float
+    moved: frozenset[str]
 
 
 @final
@@ -99,10 +104,13 @@ class WeightSample:
         tensors, _ = _places(weights)
         spreads = torch.tensor([_spread(values) for values in weights.values()])[tensors]
         ours, theirs = self.values / spreads, other.values / spreads
+        differs = self.values.half() != other.values.half()
+        names = [component_of(name) for name in weights]
+        changed = frozenset(names[number] for number in tensors[differs].tolist())
         moved = (theirs - ours).clamp(-_FARTHEST, _FARTHEST)
         ours = ours.clamp(-_FARTHEST, _FARTHEST)  # a tensor that was scaled shall not decide alone
         cosine = float((ours * theirs).sum() / (ours.norm() * theirs.norm()).clamp(min=1e-30))
-        return Comparison(float(moved.square().mean().sqrt()), cosine)
+        return Comparison(float(moved.square().mean().sqrt()), cosine, changed)
 
     def encode(self) -> str:
         """Return it as text for a manifest; about 2,700 letters."""
@@ -126,6 +134,8 @@ class WeightSample:
 def on_base(concept: Concept, base: Base) -> Concept:
     """Return a concept as one of this base; on a relative of its own base, a warning tells how far the two are.
 
+    Where the text encoder may be another, the stored inputs of its layers are left out, so its content hash is another.
+
     Args:
         concept: A concept of this base, or of another with the same layers: a fine-tune of it, a copy in another data
             type, or what both were made of.
@@ -138,7 +148,7 @@ def on_base(concept: Concept, base: Base) -> Concept:
         return concept
     trained_on = _trained_on(concept)
     if trained_on.hash == base.identity.hash:
-        return _as_of(concept, base)
+        return _as_of(concept, base, keeps_inputs=False)
     linears = base.family.every_layer()
     for layer, change in concept.layers.items():
         shape = tuple(linears[layer].weight.shape) if layer in linears else None
@@ -154,7 +164,8 @@ def on_base(concept: Concept, base: Base) -> Concept:
     if comparison is not None and comparison.cosine < UNRELATED:
         raise BaseModelError(
             f"concept {concept.label} was trained on base {trained_on}; weights of base {base.identity} are "
-            f"unrelated to its weights (cosine {comparison.cosine:.2f}); allowed are fine-tunes of it, with {UNRELATED} or more"
+            f"unrelated to its weights (cosine {comparison.cosine:.2f}); allowed are fine-tunes of it, with "
+            f"{UNRELATED} or more"
         )
     _LOG.warning(
         "concept %s was trained on base %s and is used on %s; %s",
@@ -163,9 +174,10 @@ def on_base(concept: Concept, base: Base) -> Concept:
         base.identity,
         "its file does not tell how far the two are: compare pictures"
         if comparison is None
-        else f"weights differ by {comparison.distance:.2g} of their spread",
+        else f"weights differ by {max(comparison.distance, _LEAST_SHOWN):.2g} of their spread",
     )
-    return _as_of(concept, base)
+    reads_alike = comparison is not None and not comparison.moved.intersection(base.family.text_encoders)
+    return _as_of(concept, base, keeps_inputs=reads_alike)
 
 
 def _trained_on(concept: Concept) -> BaseIdentity:
@@ -177,8 +189,13 @@ def _trained_on(concept: Concept) -> BaseIdentity:
     return concept.manifest.base
 
 
-def _as_of(concept: Concept, base: Base) -> Concept:
-    """The concept as one of this base, with the base of its training noted."""
+def _as_of(concept: Concept, base: Base, *, keeps_inputs: bool) -> Concept:
+    """The concept as one of this base, with the base of its training noted.
+
+    Inputs of its layers that another text encoder gave are left out: merges gather those of this base.
+    """
+    if not keeps_inputs and concept.inputs is not None:
+        concept = replace(concept, inputs=None, manifest=replace(concept.manifest, inputs=""))
     trained_on = _trained_on(concept)
     training = {key: value for key, value in concept.manifest.training.items() if key != TRAINED_ON_KEY}
     if trained_on.hash != base.identity.hash:

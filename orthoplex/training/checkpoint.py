@@ -18,6 +18,7 @@ from orthoplex.files import write_tensors
 from orthoplex.training.config import TrainingConfig
 
 _TOKENS = "token vectors"
+_ANEW = "overwrite (--overwrite) begins anew"
 
 
 @dataclass(eq=False)
@@ -195,9 +196,10 @@ def read_checkpoint_header(path: Path) -> CheckpointHeader:
             header = json.loads((opened.metadata() or {})[CHECKPOINT_KEY])
         step, identity = header["step"], header["identity"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"checkpoint {path} cannot be read: {error!r}") from error
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ConfigurationError(f"checkpoint {path} cannot be read: {reason}; {_ANEW}") from error
     if type(step) is not int or step < 0 or not isinstance(identity, dict):
-        raise ConfigurationError(f"checkpoint {path} cannot be read: its header is {header!r:.200}")
+        raise ConfigurationError(f"checkpoint {path} cannot be read: its header is {header!r:.200}; {_ANEW}")
     return CheckpointHeader(step, identity, header.get("finished") is True)
 
 
@@ -209,8 +211,14 @@ def _check_identity(
         if isinstance(before, dict) and isinstance(now, dict):
             _check_identity(path, before, now, free, f"{prefix}{key}.")
         elif before != now and f"{prefix}{key}" not in free:
+            if key == "dataset":
+                raise ConfigurationError(
+                    f"checkpoint {path} was made with other pictures, captions or words; they must be as they were, or "
+                    f"{_ANEW}"
+                )
+            name = f"{prefix}{key}".removeprefix("config.")
             raise ConfigurationError(
-                f"checkpoint {path} was made with {prefix}{key} {before!r}, this run has {now!r}; both must agree"
+                f"checkpoint {path} was made with {name} {before!r}, this run has {now!r}; both must agree, or {_ANEW}"
             )
 
 

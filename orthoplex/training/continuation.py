@@ -41,8 +41,8 @@ class Continuation:
             output: The concept file.
 
         Raises:
-            ConfigurationError: When the checkpoint cannot be read, or the run is finished and no more steps are asked
-                for.
+            ConfigurationError: When the checkpoint cannot be read, the run is finished and no more steps are asked for,
+                or fewer are.
         """
         path = checkpoint_path(output)
         if not path.is_file():
@@ -52,6 +52,11 @@ class Continuation:
         if not isinstance(before := identity.get("config"), dict):
             return Continuation(config)  # the comparison of identities says what is wrong
         earlier = TrainingConfig.recorded(before)
+        if config.steps < earlier.steps:
+            raise ConfigurationError(
+                f"steps is {config.steps}, and {output} was begun with {earlier.steps}, of which {step} are done; "
+                f"allowed with resume are {earlier.steps} or more"
+            )
         lengthened = tuple(identity.get("lengthened_from", ()))
         if config.steps > earlier.steps:
             return Continuation(_with_begun_stages(config, earlier, step), (*lengthened, earlier.steps))

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_NUMBERS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)
+
 
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
-    """Hold SIGINT (Ctrl-C) and SIGTERM back until the block is left, then let the first of them act.
+    """Hold SIGINT (Ctrl-C), SIGTERM and SIGHUP back until the block is left, then let the first of them act.
 
     Other threads than the main one get none anyway.
     """
@@ -21,7 +25,7 @@ def deferred_interrupt() -> Iterator[None]:
     def remember(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in _NUMBERS}
     # None is a handler that is not Python's; what is ignored stays ignored
     ours = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     try:

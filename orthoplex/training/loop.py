@@ -105,6 +105,8 @@ def train(
         OrthoplexError: When the loss is no longer finite; names the step.
     """
     output = Path(output)
+    if resume and overwrite:
+        raise ConfigurationError("resume and overwrite are both given; allowed is one: go on, or begin anew")
     if output.suffix != ".safetensors":
         raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
     if base.dtype == torch.float16:
@@ -240,19 +242,20 @@ def _steps(
                     done = record(loss.item(), erasure, config.recorded_learning_rate * factor)
                     append_log(log_path(output), done)
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0:
-                        save_checkpoint(state, checkpoint, identity)
+                        _try_to_keep(state, checkpoint, identity)
                     if state.step < config.steps:
                         yield replace(done, images=_samples(base, dataset, work, output, state.step))
                 if stage.stop == config.steps:
                     images, own = _samples(base, dataset, work, output, state.step), work.own
-        save_checkpoint(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
+        _try_to_keep(state, checkpoint, identity)  # whatever goes wrong now, the steps are not lost
         save_concept(_finished(base, dataset, run, state, foreign_prompts, own), output)
         if keep_checkpoint:
-            save_checkpoint(state, checkpoint, identity, is_finished=True)
+            _try_to_keep(state, checkpoint, identity, is_finished=True)
         else:
             checkpoint.unlink(missing_ok=True)
     except (KeyboardInterrupt, GeneratorExit):
-        save_checkpoint(state, checkpoint, identity)
+        with deferred_interrupt():
+            save_checkpoint(state, checkpoint, identity)
         return
     except (OSError, OutputError, BusyError) as error:
         kind = BusyError if isinstance(error, BusyError) else OutputError
@@ -292,6 +295,16 @@ def _keep(state: TrainingState, checkpoint: Path, identity: Mapping[str, Any]) -
     except OutputError as error:
         return f"nor could step {state.step} be kept: {error}"
     return f"step {state.step} is kept in {checkpoint}, resume continues it"
+
+
+def _try_to_keep(
+    state: TrainingState, checkpoint: Path, identity: Mapping[str, Any], *, is_finished: bool = False
+) -> None:
+    """Write a checkpoint; where there is no room for it, there may be for the concept, so that is a warning."""
+    try:
+        save_checkpoint(state, checkpoint, identity, is_finished=is_finished)
+    except OutputError as error:
+        _LOG.warning("step %d is not kept: %s", state.step, error)
 
 
 def _update(state: TrainingState, config: TrainingConfig, stage: Stage) -> float:

@@ -1,6 +1,7 @@
 """A runner, pictures and two finished concepts for the tests of the command line."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from orthoplex.cli import app
+from orthoplex.cli.signals import NUMBERS
 
 QUICK = ["steps=2", "batch_size=2", "slots=4", "sample_every=0", "num_inference_steps=1"]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals are handled after a test as they were before."""
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 Run = Callable[..., Result]
 

@@ -53,3 +53,10 @@ def test_brackets_are_no_markup(run, concepts, tmp_path):
 
 def test_a_folder_is_told_from_a_missing_file(run, tmp_path):
     assert "is a folder, allowed is a safetensors file" in run("inspect", tmp_path).stderr
+
+
+def test_a_file_that_is_cut_off_is_shown_and_named(run, concepts, tmp_path):
+    path = tmp_path / "anna.safetensors"
+    path.write_bytes(concepts["anna"].read_bytes()[:-10])
+    result = run("inspect", tmp_path / "anna")
+    assert result.exit_code == 2 and "anna" in result.stdout and "truncated: holds" in result.stderr

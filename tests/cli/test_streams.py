@@ -16,7 +16,7 @@ from orthoplex.cli.guard import guarded
 from orthoplex.cli.streams import Outlet, note, open_streams, say, say_json, say_table, warn
 
 ANNA = str(vignette.concept_file("anna", method="orthogonal"))
-UNWRITTEN = "Error: standard output cannot be written: No space left on device; all files are written\n"
+UNWRITTEN = "Error: standard output cannot be written: No space left on device; its text is lost, files are not\n"
 
 
 class Refusing(io.BytesIO):
@@ -77,9 +77,9 @@ def test_json_stays_json_on_every_console(streams, encoding, text):
         (
             Refusing(errno.EIO),
             74,
-            "Error: standard output cannot be written: Input/output error; all files are written\n",
+            "Error: standard output cannot be written: Input/output error; its text is lost, files are not\n",
         ),
-        (None, 74, "Error: standard output cannot be written: Bad file descriptor; all files are written\n"),
+        (None, 74, "Error: standard output cannot be written: Bad file descriptor; its text is lost, files are not\n"),
         (Refusing(errno.EPIPE), 0, ""),
         (Busy(), 0, ""),
     ],

@@ -49,7 +49,11 @@ YET = "not a concept of Orthoplex; Orthoplex cannot use foreign LoRA files yet; 
         ({"down_blocks.0.a.weight": W, "conv_in.bias": W}, {}, "is one network of a model"),
         ({"text_model.encoder.layers.0.a": W}, {}, "is one network of a model"),
         ({"control_model.a": W}, {}, "is a ControlNet"),
-        ({"a": W}, {"orthoplex_checkpoint": "{}"}, "is the checkpoint of a training that is not finished"),
+        (
+            {"a": W},
+            {"orthoplex_checkpoint": "{}"},
+            "is the checkpoint of a training, not a concept file; the concept is the file without",
+        ),
         ({"a": W}, {"b": "c"}, "is not a concept file: header key 'orthoplex' is missing, found b"),
         ({}, None, "is not a concept file: header key 'orthoplex' is missing, found none"),
     ],

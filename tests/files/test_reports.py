@@ -34,7 +34,7 @@ def test_without_a_cache_folder_it_lies_with_temporary_files(home, tmp_path, mon
     home.mkdir()
     (home / ".cache").write_text("no folder")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    assert write_report(ValueError(), []).parent == tmp_path / "temporary" / "orthoplex-reports"
+    assert write_report(ValueError(), []).parent.parent == tmp_path / "temporary"
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(home / ".cache"))
     assert write_report(ValueError(), []) is None
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orthoplex import vignette
-from orthoplex.activations import merge_for, merge_to_folder
+from orthoplex.activations import merge_for, merge_to_folder, with_inputs
 from orthoplex.concepts import load_concept, save_concept
 from orthoplex.errors import BaseModelError
 from orthoplex.models import WeightSample, load_base, on_base
@@ -108,6 +108,26 @@ def test_an_unrelated_base_is_refused(pico, scale):
         BaseModelError, match=r"are unrelated to its weights \(cosine -?0.\d\d\); allowed are fine-tunes"
     ):
         on_base(sampled(pico), unrelated)
+
+
+def test_inputs_of_another_text_encoder_are_gathered_anew(pico):
+    concept = with_inputs(
+        pico, replace(sampled(pico), layers=make_concept(pico, selection="cross-attention-kv").layers)
+    )
+    assert concept.inputs is not None
+    denoiser = copy.deepcopy(pico)
+    with torch.no_grad():
+        for values in denoiser.pipeline.unet.parameters():
+            values.mul_(1.01)
+    denoiser.identity = replace(pico.identity, hash="1" * 64)
+    assert on_base(concept, denoiser).content_hash == concept.content_hash
+    both = moved(pico, 0.3)
+    adopted = on_base(concept, both)
+    assert adopted.inputs is None and adopted.manifest.inputs == ""
+    ours = merge_for(both, [(adopted, 1.0)], algorithm="least-squares")
+    theirs = merge_for(both, [(with_inputs(both, adopted), 1.0)], algorithm="least-squares")
+    for layer, stack in ours.layers.items():
+        torch.testing.assert_close(stack.delta(), theirs.layers[layer].delta(), rtol=1e-2, atol=1e-3)
 
 
 def test_back_on_its_own_base_a_concept_is_as_it_was(pico, caplog):

@@ -123,7 +123,7 @@ def test_saving_leaves_one_file(config, tmp_path):
     ("identity", "message"),
     [
         ({"name": "bob", "config": {"steps": 6}}, "made with name 'anna', this run has 'bob'"),
-        ({"name": "anna", "config": {"steps": 7}}, "made with config.steps 6, this run has 7"),
+        ({"name": "anna", "config": {"steps": 7}}, "made with steps 6, this run has 7"),
         ({"name": "anna", "config": {"steps": 6}, "x": 1}, "made with x None, this run has 1"),
     ],
 )

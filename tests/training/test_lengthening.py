@@ -115,11 +115,33 @@ def test_steps_whose_file_was_not_written_are_not_lost(base, dataset, config, ou
     assert last_of(train(base, dataset, config, output=output, resume=True)).output == output
 
 
+def test_without_room_for_a_checkpoint_the_concept_is_written(base, dataset, config, output, monkeypatch, caplog):
+    def failing(*arguments, **options):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(loop, "save_checkpoint", failing)
+    assert last_of(train(base, dataset, replace(config, steps=1), output=output)).output == output
+    assert caplog.messages == ["step 1 is not kept: no space left"] * 2
+
+
+def test_changed_pictures_are_told_in_words(base, dataset, config, output):
+    last_of(train(base, dataset, replace(config, steps=1), output=output))
+    other = replace(dataset, dataset_hash=dataset.dataset_hash[::-1])
+    with pytest.raises(
+        ConfigurationError, match="was made with other pictures, captions or words; they must be as they"
+    ):
+        next(train(base, other, replace(config, steps=2), output=output, resume=True))
+
+
 def test_fewer_steps_or_other_options_are_refused(base, dataset, config, output):
     last_of(train(base, dataset, replace(config, steps=2), output=output))
-    with pytest.raises(ConfigurationError, match="made with config.steps 2, this run has 1; both must agree"):
-        next(train(base, dataset, replace(config, steps=1), output=output, resume=True))
-    with pytest.raises(ConfigurationError, match="made with config.seed 0, this run has 1; both must agree"):
+    with pytest.raises(
+        ConfigurationError, match="steps is 1, and .* was begun with 2, of which 2 are done; .* 2 or more"
+    ):
+        train(base, dataset, replace(config, steps=1), output=output, resume=True)
+    with pytest.raises(ConfigurationError, match="resume and overwrite are both given"):
+        train(base, dataset, config, output=output, resume=True, overwrite=True)
+    with pytest.raises(ConfigurationError, match="made with seed 0, this run has 1; both must agree, or overwrite"):
         next(train(base, dataset, replace(config, steps=3, seed=1), output=output, resume=True))
 
 

@@ -68,7 +68,7 @@ def test_whatever_fails_in_a_step_keeps_the_steps_before_it(base, dataset, confi
 
 
 def test_where_nothing_can_be_written_the_error_says_so(base, dataset, config, output, monkeypatch):
-    def failing(*arguments):
+    def failing(*arguments, **options):
         raise OutputError("no space left")
 
     monkeypatch.setattr(loop, "save_concept", failing)

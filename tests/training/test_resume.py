@@ -58,7 +58,7 @@ def test_resume_with_other_options_is_refused(base, dataset, config, tmp_path):
     output = tmp_path / "anna.safetensors"
     with closing(train(base, dataset, config, output=output)) as records:
         next(records)
-    with pytest.raises(ConfigurationError, match="made with config.seed 0, this run has 1; both must agree"):
+    with pytest.raises(ConfigurationError, match="made with seed 0, this run has 1; both must agree"):
         next(train(base, dataset, replace(config, seed=1), output=output, resume=True))
     next(train(base, dataset, replace(config, sample_every=3, checkpoint_every=1), output=output, resume=True))
 
