@@ -209,7 +209,7 @@ class Base:
             tokens: Name to token.
 
         Raises:
-            ConfigurationError: If a token is in the vocabulary already, or an embedding has the wrong shape.
+            ConfigurationError: If a token is in the base already, or an embedding has the wrong shape.
             BaseModelError: If a token is made for other text encoders or layers, or other widths of them.
         """
         with self._lock, self.prepared_tokens(tokens).put_in() as names:
@@ -283,7 +283,7 @@ class Base:
                 missing or of another shape, its weight cannot be changed in place (fused, quantised, wrapped, compiled,
                 offloaded, float8 or shared), or tokens are made for other cross-attention layers or for other widths of
                 them. Then nothing was changed.
-            ConfigurationError: If a token is in the vocabulary already, or a weight would not be finite, as with a
+            ConfigurationError: If a token is in the base already, or a weight would not be finite, as with a
                 huge strength. Then nothing was changed.
         """
         with self._lock:

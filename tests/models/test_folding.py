@@ -134,7 +134,7 @@ def test_an_error_while_folding_restores_everything(pico, monkeypatch):
 def test_a_token_in_the_vocabulary_leaves_the_weights_alone(pico):
     before = snapshot(pico)
     with pico.with_tokens(tokens_of({"<anna>": torch.zeros(24)})):
-        with pytest.raises(ConfigurationError, match="token '<anna>' is in the vocabulary already"):
+        with pytest.raises(ConfigurationError, match="token '<anna>' is in the base already"):
             pico.fold(make_concept(pico))
     assert same_bits(snapshot(pico), before) and pico.recipe is None
 

@@ -79,7 +79,7 @@ def test_no_tokens_is_no_change(pico):
 
 def test_a_token_in_the_vocabulary_is_refused(pico):
     with pico.with_tokens({"<anna>": ANNA}):
-        with pytest.raises(ConfigurationError, match="token '<anna>' is in the vocabulary already"):
+        with pytest.raises(ConfigurationError, match="token '<anna>' is in the base already"):
             with pico.with_tokens({"<anna>": ANNA}):
                 pass
         assert pico.tokens == ("<anna>",)

@@ -219,7 +219,7 @@ def test_nothing_is_left_behind_also_after_errors_and_nested(pico):
             inner = features(pico, ["<anna>"])
             assert inner.shape == (1, 32, LAYERS * DIM)
             raise ZeroDivisionError
-        with pytest.raises(ConfigurationError, match="is in the vocabulary already"):
+        with pytest.raises(ConfigurationError, match="is in the base already"):
             with putting(pico, {"<anna>": many}), putting(pico, {"<anna>": many}):
                 pass
         with pytest.raises(BaseModelError, match="cannot be taken out before"), ExitStack() as stack:

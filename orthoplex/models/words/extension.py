@@ -50,7 +50,10 @@ class TokenExtension:
                     f"token '{token}' is not allowed: '<name>' or '<name>_1' with a name of [a-z0-9_-]"
                 )
             if any(token in vocabulary for vocabulary in vocabularies):
-                raise ConfigurationError(f"token '{token}' is in the vocabulary already, allowed are new tokens")
+                raise ConfigurationError(
+                    f"token '{token}' is in the base already, allowed are new tokens; "
+                    "orthoplex rename gives a concept another name"
+                )
             check_placement(token, item, tokens_in)
         self._encoders = [ExtendedEncoder(reader, tokens) for reader in readers]
         self._replacements: list[Replacement] = []
