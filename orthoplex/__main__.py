@@ -2,7 +2,8 @@
 
 import sys
 
-from orthoplex.files.reports import summary_of, write_report
+from orthoplex.files.error_text import summary_of
+from orthoplex.files.reports import write_report
 
 try:
     from orthoplex.cli import main

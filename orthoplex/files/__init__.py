@@ -10,11 +10,12 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.files.atomic import check_writable, write_json, write_text, written_atomically
     from orthoplex.files.cache import cache_folder
+    from orthoplex.files.error_text import lacks_memory, one_line, summary_of
     from orthoplex.files.header import FLOAT_NAMES, HEADER_LIMIT_BYTES, Header, TensorEntry, read_header
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
     from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_files, picture_size, read_picture
-    from orthoplex.files.reports import lacks_memory, one_line, summary_of, write_report
+    from orthoplex.files.reports import write_report
     from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -33,16 +34,16 @@ __getattr__ = exports(
         "check_writable": "atomic",
         "folder_made_once": "whole_folder",
         "folder_written_whole": "whole_folder",
-        "lacks_memory": "reports",
+        "lacks_memory": "error_text",
         "markdown_table": "markdown",
-        "one_line": "reports",
+        "one_line": "error_text",
         "parse_json": "json_text",
         "picture_files": "picture_reading",
         "picture_size": "picture_reading",
         "read_header": "header",
         "read_json": "json_text",
         "read_picture": "picture_reading",
-        "summary_of": "reports",
+        "summary_of": "error_text",
         "tensor_bytes": "tensors",
         "write_in_order": "tensors",
         "write_json": "atomic",
