@@ -10,11 +10,11 @@ from typing import Any
 
 from orthoplex import vignette
 from orthoplex.errors import BaseModelError, FileFormatError
-from orthoplex.files import read_header, read_json, summary_of
+from orthoplex.files import is_pointer, read_header, read_json, summary_of
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, is_pointer, stem
+from orthoplex.models.weight_files import WeightFiles, stem
 
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """Endings of files that hold a whole model, or a change of one."""

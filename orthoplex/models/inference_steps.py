@@ -15,8 +15,8 @@ from typing import Any, final
 import torch
 
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.files import summary_of
-from orthoplex.models.quiet import quiet, without_warnings
+from orthoplex.files import summary_of, without_warnings
+from orthoplex.models.quiet import quiet
 
 _TRIED = (20, 4, 2)
 """Numbers of steps of which a usable scheduler can do at least one."""

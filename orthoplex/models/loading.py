@@ -13,7 +13,7 @@ from torch import nn
 
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
-from orthoplex.files import summary_of
+from orthoplex.files import summary_of, without_warnings
 from orthoplex.models.base import Base
 from orthoplex.models.base_folder import base_folder, check_weight_files, read_index
 from orthoplex.models.brought import Brought, brought_by_vignette
@@ -21,7 +21,7 @@ from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import named_class
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.quiet import quiet, without_warnings
+from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype

@@ -220,11 +220,10 @@ def test_links_are_followed_once(folder, tmp_path_factory):
 
 
 UNREAD = {
-    "hidden": (("Thumbs.db", ".DS_Store", "._a.png", "__MACOSX/a.png", ".git/a.png", "@eaDir/b.jpg"), "hidden files"),
+    "hidden": (("Thumbs.db", ".DS_Store", "._a.png"), "hidden files"),
     "caches": (("a.npz", "a_te.safetensors", "_latent_cache/a.png"), "caches and weights are not read"),
-    "checkpoints of notebooks": ((".ipynb_checkpoints/a.png",), "hidden files"),
     "masks": (("a-masklabel.png", "x-condlabel.png", "masks/a.png", "Mask/a.png", "b_mask.png"), "masks are not used"),
-    "regularisation": (("reg/1_person/a.png",), "regularisation pictures are not used"),
+    "regularisation": (("reg/1_person/a.png", "reg/a.txt"), "regularisation pictures are not used"),
     "samples": (("anna.samples/000010-00.png",), "sample pictures of a training are not used"),
     "HEIF": (("a.heic", "b.HEIF"), "save it as JPEG or PNG"),
     "raw": (("a.dng", "a.CR2", "a.nef", "a.arw"), "raw camera data are not read; save it as JPEG or PNG"),
@@ -242,6 +241,31 @@ def test_what_is_not_trained_on_is_named_with_the_reason(folder, sort):
     assert scan.errors == () and [item.file_name for item in scan.pictures] == list(NAMES)
     assert set(unread(folder)) == set(names)
     assert all(reason in given for given in unread(folder).values())
+
+
+def test_hidden_folders_are_not_entered_and_count_as_one(folder):
+    names = ("__MACOSX", ".git", "@eaDir", ".ipynb_checkpoints")
+    write(folder, {f"{name}/{inner}": b"x" for name in names for inner in ("a.png", "deep/b.jpg", "c.txt")})
+    scan = DataFolder.scan(folder)
+    assert set(unread(folder)) == set(names) and scan.warnings == ()
+    assert scan.summary.endswith("not read: 4 hidden or system files")
+
+
+def test_files_beside_pictures_that_are_not_used_are_no_pictures(folder):
+    write(folder, dict.fromkeys(("reg/a.png", "reg/a.txt", "anna.samples/1.png", "anna.samples/log.txt"), b"x"))
+    assert DataFolder.scan(folder).summary.endswith(
+        "not read: 1 regularisation file, 1 regularisation picture, 1 sample file, 1 sample picture"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jpg_large", "b.jpg!d", "IMG_0001", "c.png_orig"])
+def test_a_picture_whose_name_ends_otherwise_is_named_as_one(folder, name):
+    write(folder, {name: (folder / "a.png").read_bytes(), "film": b"\0\0\0\x18ftypisom"})
+    assert unread(folder) == {
+        name: "it is a picture (PNG), but its name ends as no picture's does; let it end with .png, .jpg or the like",
+        "film": "it is a film (MP4 or QuickTime), but its name ends as no picture's does; save single frames as JPEG "
+        "or PNG",
+    }
 
 
 def test_a_mask_needs_its_picture(tmp_path):
