@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -14,7 +14,7 @@ _num_inside = 0
 
 
 @contextmanager
-def without_warnings() -> Iterator[None]:
+def without_warnings() -> Generator[None]:
     """Inside, no warning is shown, as those of libraries about one another; threads may be inside together.
 
     The first thread that enters saves the filters; the last that leaves puts them back.

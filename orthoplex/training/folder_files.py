@@ -110,7 +110,7 @@ def repeating_folders(names: list[str]) -> list[str]:
 
 
 def _paths(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """Yield all that is no folder, and hidden folders themselves; one that is linked from several places counts once."""
+    """Yield each file and each hidden folder; a folder that is linked from several places is entered once."""
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -142,10 +142,8 @@ def _classified(path: Path, name: str, masks: set[Path]) -> FolderFile:
     if suffix in _CACHE_SUFFIXES or any(part.endswith("_cache") for part in folders):
         return unread(CACHE, "caches and weights are not read")
     if any(part.endswith(".samples") for part in folders):
-        return unread(
-            "sample picture" if suffix in PICTURE_SUFFIXES else "sample file",
-            "sample pictures of a training are not used",
-        )
+        group = "sample picture" if suffix in PICTURE_SUFFIXES else "sample file"
+        return unread(group, "sample pictures of a training are not used")
     if not path.is_file():
         return unread("", "it is no file that can be read")
     if _REGULARISATION_FOLDERS.intersection(folders):
