@@ -89,6 +89,11 @@ def folder_files(folder: Path) -> list[FolderFile]:
     return [_classified(path, path.relative_to(folder).as_posix(), masks) for path in paths]
 
 
+def holds_pictures(folder: Path) -> bool:
+    """Return True if a folder, or a folder in it, holds a picture to train on; False for all that is no folder."""
+    return folder.is_dir() and any(file.role == "picture" for file in folder_files(folder))
+
+
 def counted(count: int, noun: str) -> str:
     """Return "1 mask" or "2 masks"; of "caption without a picture" the first word is the one that is counted."""
     head, separator, rest = noun.partition(" without ")

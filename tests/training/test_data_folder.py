@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from orthoplex.errors import DatasetError
-from orthoplex.training import DataFolder
+from orthoplex.training import DataFolder, checked_folder
 
 NAMES = ("a.png", "b.jpg", "c.webp")
 
@@ -389,6 +389,25 @@ def test_the_first_frame_is_spoken_of(tmp_path):
 def test_pictures_of_all_formats(tmp_path, name, format):
     Image.new("RGB", (6, 4)).save(tmp_path / name, format=format)
     assert DataFolder.scan(tmp_path).summary == "1 picture (6×4), captions: 1 from templates"
+
+
+def test_the_verdict_is_there_for_users_of_python(folder):
+    write(folder, {"a.txt": "TOKEN", "notes.pdf": b"x", "torn.png": (folder / "a.png").read_bytes()[:-30]})
+    scan = DataFolder.scan(folder)
+    assert scan.errors == () and len(scan.pictures) == 4  # no pixel is decoded
+    checked = checked_folder(scan, token="<anna>", class_word="person")
+    (error,) = checked.errors
+    assert list(checked.lines()) == [
+        "3 pictures (6×4), captions: 1 from .txt, 2 from templates; not read: notes.pdf",
+        "  a.png 6×4, .txt: <anna> person",
+        *(f"  {name} 6×4, templates: {' | '.join(checked.pictures[1].captions)}" for name in NAMES[1:]),
+        "Not read: notes.pdf: it is no picture, caption or table of captions",
+        f"Error: {error}",
+    ]
+    assert "torn.png cannot be read" in error
+    listing = checked.to_json()
+    assert (listing["trains"], listing["errors"], listing["warnings"]) == (False, [error], [])
+    assert listing["pictures"][0]["captions"] == ["<anna> person"]
 
 
 def test_the_summary_counts_everything(folder):
