@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthoplex.errors import DatasetError
 from orthoplex.training import DataFolder, checked_folder
 
 NAMES = ("a.png", "b.jpg", "c.webp")
@@ -169,87 +168,6 @@ def test_names_in_messages_stay_in_their_line(folder):
     write(folder, {"metadata.csv": 'file_name,text\n"no\nne.png",x\n'})
     (warning,) = DataFolder.scan(folder).warnings
     assert warning.endswith("line 2: no ne.png")
-
-
-@pytest.mark.parametrize(
-    ("name", "table", "message"),
-    [
-        ("metadata.csv", "file_name,text\na.png,a woman, smiling\nb.jpg,x\n", "line 2 has more values than columns; "),
-        ("metadata.csv", "text;image\na woman; smiling;a.png\nx;b.jpg\n", "line 2 has more values than columns; put"),
-        ("metadata.csv", 'file_name,text\nb.jpg,x\na.png,"a" woman, x\n', "line 3 cannot be read: "),
-        ("rows.tsv", "file\tcaption\na.png\ta\twoman\nb.jpg\tx\n", "line 2 has more values than columns; "),
-        ("metadata.csv", 'file_name,text\na.png,"a woman\nb.jpg,x\n', "line 2 cannot be read: unexpected end of data"),
-        (
-            "metadata.csv",
-            'file_name,text\na.png,"a woman\nb.jpg,"x"\n',
-            "line 2 cannot be read: ',' expected",
-        ),
-        ("metadata.csv", 'file_name,text\na.png,"a\nb.jpg,x"\n', "line 2 cannot be read: a quote opens here, and ends"),
-        (
-            "rows.tsv",
-            'file\tcaption\na.png\t"a woman\nb.jpg\tx\n',
-            "line 2 cannot be read: a quote does not end in",
-        ),
-    ],
-)
-def test_captions_that_are_cut_off_in_a_table_are_errors(folder, name, table, message):
-    write(folder, {name: table})
-    scan = DataFolder.scan(folder)
-    (error,) = scan.errors
-    assert error.startswith(f"{folder / name} {message}")
-    assert "a.png" not in captions(folder)
-    with pytest.raises(DatasetError, match="line "):
-        scan.check()
-
-
-def test_a_cut_off_caption_that_nothing_learns_is_no_error(folder):
-    write(folder, {"metadata.csv": "file_name,text\na.png,a woman, smiling\n", "a.txt": "x"})
-    assert captions(folder) == {"a.png": ("x",)} and DataFolder.scan(folder).errors == ()
-    write(folder, {"steps.csv": 'step,loss\n1,2,3\n4,"5\n'})
-    assert DataFolder.scan(folder).errors == ()
-
-
-@pytest.mark.parametrize(
-    ("name", "table", "caption"),
-    [
-        ("metadata.csv", 'file_name,text\na.png,"x,\ny"\n', "x,\ny"),
-        ("metadata.csv", 'file_name, text\na.png, "x, ""y"""\n', 'x, "y"'),
-        ("metadata.csv", 'file_name,text\na.png,a 6" doll\n', 'a 6" doll'),
-        ("metadata.csv", "file_name,text\na.png,x,,\n", "x"),
-        ("rows.tsv", 'file\tcaption\na.png\t"TOKEN" on a beach\n', '"TOKEN" on a beach'),
-        ("rows.tsv", 'file\tcaption\na.png\ta "TOKEN, 6" tall\n', 'a "TOKEN, 6" tall'),
-        ("rows.tsv", 'file\tcaption\na.png\t"x ""y"", z"\n', 'x "y", z'),
-    ],
-)
-def test_quotes_in_tables(folder, name, table, caption):
-    write(folder, {name: table})
-    assert captions(folder) == {"a.png": (caption,)} and DataFolder.scan(folder).warnings == ()
-
-
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
-PAGE = '<!DOCTYPE html>\n<html lang="en"><title>Sign in</title></html>'
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.caption", "a.json", "metadata.csv", "metadata.jsonl", "all.json"])
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (POINTER.encode(), "it is a git-lfs pointer to a file of 12345 bytes, not the file itself; run: git lfs pull"),
-        (PAGE.encode(), "it is a web page, not the file itself: a site answered"),
-        (PAGE.encode("utf-16"), "it is a web page, not the file itself: a site answered"),
-        (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "it is a web page"),
-    ],
-)
-def test_what_stands_in_the_place_of_captions_is_an_error(folder, name, content, message):
-    write(folder, {name: content})
-    (error,) = DataFolder.scan(folder).errors
-    assert error.startswith(f"{folder / name} cannot be read: {message}")
-
-
-@pytest.mark.parametrize("text", ["<head> person, smiling", "<html> logo on a <b> wall", "version 2 of <error>"])
-def test_a_caption_that_begins_with_a_token_is_no_page(folder, text):
-    write(folder, {"a.txt": text})
-    assert captions(folder) == {"a.png": (text,)}
 
 
 def test_a_damaged_table_is_an_error(folder):
