@@ -1,4 +1,4 @@
-"""The bytes of a picture without what else its file carries, and how it is to be turned.
+"""The bytes of a picture without the metadata of its file, and its orientation.
 
 Damaged EXIF data, a resolution that is a text, a workflow of megabytes in a text chunk: nothing of it is the picture,
 and an image library that reads it may stumble over it. Of all of it only the orientation is read here.
@@ -18,7 +18,7 @@ _XMP_KEY = b"XML:com.adobe.xmp"
 _XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([0-9])")
 _TEXT_LIMIT_BYTES = 1 << 20
-"""How much of a compressed text is looked at for an orientation."""
+"""Of a compressed text, the beginning that may hold an orientation."""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
@@ -42,7 +42,7 @@ _TIFF_TAGS = {
 @final
 @dataclass(frozen=True)
 class PictureBytes:
-    """A picture without what else its file carries.
+    """A picture without the metadata of its file.
 
     Attributes:
         data: The picture's bytes.

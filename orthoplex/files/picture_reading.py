@@ -37,7 +37,7 @@ _Result = TypeVar("_Result")
 @final
 @dataclass(frozen=True)
 class PictureSize:
-    """What a picture's first bytes say.
+    """The size of a picture, from its first bytes.
 
     Attributes:
         width: Upright, in pixels.

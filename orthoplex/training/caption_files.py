@@ -157,13 +157,14 @@ def _separated_table(path: Path, text: str, suffix: str) -> CaptionTable:
     rows, header = list[tuple[int, list[str]]](), list[str]()
     line = 1
     try:
-        for row in reader:
+        for values in reader:
+            row = _unquoted(values) if is_tabbed else values
             if row and not header:
                 header = row
                 if refusal := _refusal([name.strip().lower() for name in header]):
                     return CaptionTable(refusal=refusal)
             elif row:
-                rows.append((line, _unquoted(row) if is_tabbed else row))
+                rows.append((line, row))
             line = reader.line_num + 1
         torn = [number for number, row in rows if any(map(_holds_rows, row))]
         if torn:

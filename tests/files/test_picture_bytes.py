@@ -40,7 +40,7 @@ def saved(mode, format, **options):
 
 
 def tiff(samples, *, bits=8, photometric=2, order="<", **others):
-    """A TIFF by hand; others are tags, by ``t`` and their number: a short number, or a list of these or of fractions."""
+    """A TIFF by hand; others are tags, by ``t`` and their number: a number, or a list of numbers or fractions."""
     data = samples.tobytes() if isinstance(samples, np.ndarray) else samples
     channels = samples.shape[2] if isinstance(samples, np.ndarray) and samples.ndim == 3 else 1
     tags = {256: SIDE, 257: SIDE, 258: [bits] * channels, 259: 1, 262: photometric, 273: 0, 277: channels, 278: SIDE}
