@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +44,10 @@ def check(
         if as_json:
             say_json(account.to_json())
         else:
-            for line in account.lines():
-                (note if line.startswith("Error: ") else say)(line)
+            for line in replace(account, errors=()).lines():
+                say(line)
+            for error in account.errors:
+                note(f"Error: {error}")
         if account.errors:
             raise typer.Exit(ERROR_EXIT)
 

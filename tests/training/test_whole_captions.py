@@ -113,7 +113,7 @@ PIECES = ("a", "woman", ",", ";", '"', '""', "\n", " ", "TOKEN", '6" tall', "b.j
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2000))
+@pytest.mark.parametrize("seed", range(500))
 def test_any_caption_comes_back_whole_or_is_an_error(folder, seed):
     """A table that is written as it should be gives the caption; one that is joined by hand does, or is an error."""
     draw = random.Random(seed)
@@ -129,8 +129,8 @@ def test_any_caption_comes_back_whole_or_is_an_error(folder, seed):
         csv.writer(stream, delimiter=comma).writerows(rows)
     write(folder, {f"rows.{'tsv' if is_tabbed else 'csv'}": stream.getvalue()})
     scan = DataFolder.scan(folder)
-    whole = {"a.png": caption.rstrip(", \t\r\n"), "b.jpg": "other"}  # commas at the end may be empty columns
-    read = {name: texts[0].rstrip(", \t\r\n") for name, texts in captions(folder).items()}
+    whole = {"a.png": caption.rstrip(', "\t\r\n'), "b.jpg": "other"}  # commas at the end may be empty columns
+    read = {name: texts[0].rstrip(', "\t\r\n') for name, texts in captions(folder).items()}
     if "b.jpg,x" in caption:  # a row of its own, or refused as one
         return
     assert scan.errors or scan.warnings or read == whole
