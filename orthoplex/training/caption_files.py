@@ -192,7 +192,7 @@ def _unquoted(row: list[str]) -> list[str]:
     """
     values = []
     for value in row:
-        if value.startswith('"') and value.count('"') % 2:
+        if value.startswith('"') and '"' not in value[1:].replace('""', ""):
             raise csv.Error("a quote does not end in its line")
         values.append(value[1:-1].replace('""', '"') if _QUOTED.fullmatch(value) else value)
     return values

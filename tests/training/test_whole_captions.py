@@ -73,6 +73,7 @@ def test_a_cut_off_caption_that_nothing_learns_is_no_error(folder):
         ("metadata.csv", 'file_name,text\na.png,a 6" doll\n', 'a 6" doll'),
         ("metadata.csv", "file_name,text\na.png,x,,\n", "x"),
         ("rows.tsv", 'file\tcaption\na.png\t"TOKEN" on a beach\n', '"TOKEN" on a beach'),
+        ("rows.tsv", 'file\tcaption\na.png\t"TOKEN" with 6" heels\n', '"TOKEN" with 6" heels'),
         ("rows.tsv", '"file"\t"caption"\n"a.png"\t"TOKEN"\n', "TOKEN"),
         ("rows.tsv", 'file\tcaption\na.png\ta "TOKEN, 6" tall\n', 'a "TOKEN, 6" tall'),
         ("rows.tsv", 'file\tcaption\na.png\t"x ""y"", z"\n', 'x "y", z'),
