@@ -7,7 +7,8 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 except BaseException as error:  # a broken installation, in which the guard of the door is not there
-    from orthoplex.files.reports import reported, summary_of
+    from orthoplex.files.error_text import summary_of
+    from orthoplex.files.reports import reported
 
     sys.stderr.write(f"Error: orthoplex cannot be loaded: {summary_of(error)}\n{reported(error, sys.argv)}\n")
     sys.exit(70)

@@ -15,7 +15,7 @@ from PIL import Image
 from orthoplex import vignette
 from orthoplex.concepts import KINDS, check_name
 from orthoplex.errors import ConfigurationError, DatasetError
-from orthoplex.files import folder_made_once, picture_files, read_json, read_picture
+from orthoplex.files import check_picture_folder, folder_made_once, picture_files, read_json, read_picture
 from orthoplex.options import FILLED, check_fields, checked, limited, option
 from orthoplex.training import DataFolder
 
@@ -74,8 +74,7 @@ def split_pictures(folder: Path, held_out: int | None = None) -> Split:
         DatasetError: when the folder is missing, holds fewer than four pictures or none beside those held out, or one
             of its pictures twice, which could put the same picture on both sides.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"folder {folder} does not exist; allowed: a folder of pictures")
+    check_picture_folder(folder)
     files = picture_files(folder)
     if len(files) < MINIMUM_PICTURES:
         raise DatasetError(f"folder {folder} holds {len(files)} pictures; allowed: {MINIMUM_PICTURES} or more")

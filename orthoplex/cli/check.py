@@ -1,25 +1,24 @@
-"""``orthoplex check``: what a training would read of a folder of pictures, or what a base is made of."""
+"""``orthoplex check``: the account of a folder of pictures, or of a base."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orthoplex.cli.console import ERROR_EXIT, errors_shown
 from orthoplex.cli.streams import note, say, say_json
 from orthoplex.concepts import kind_of, token_names
-from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from orthoplex.training import DataFolder, FolderPicture
+    from orthoplex.training import DataFolder
 
 _EMBEDDED, _PIPELINE = "vignette", "model_index.json"
 _PARTS = ("unet", "transformer", "vae", "text_encoder")
-_ANY_TOKEN = "<name>"
-"""Stands for the concept where no name is given."""
 
 
 def check(
@@ -33,41 +32,41 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what a training would read of a folder of pictures, or what a base is made of; exit code 2 if nothing."""
+    """Show what a training would read of a folder, or the parts of a base; exit code 2 if it would be refused."""
     with errors_shown():
+        if str(folder) == _EMBEDDED and folder.is_dir():
+            folder = folder.resolve()
+            note(f"{_EMBEDDED} is taken for the folder {folder}; elsewhere it is the embedded base")
         if _is_base(folder):
             _check_base(folder, {"--name": name, "--class-word": class_word, "--base": base}, as_json=as_json)
             return
-        from orthoplex.files import read_picture
-        from orthoplex.training import DataFolder
-
-        report = DataFolder.scan(folder)
-        captions = _captions(report, name, class_word)
-        errors, broken = list(report.errors), set[str]()
-        for picture in report.pictures:
-            try:
-                read_picture(picture.path)
-            except DatasetError as error:
-                errors.append(str(error))
-                broken.add(picture.file_name)
-        warnings = [*report.warnings, *_warnings(report, captions, name, base)]
-        pictures = [item for item in report.pictures if item.file_name not in broken]
+        account = _checked(folder, name, class_word, base)
         if as_json:
-            listing = _as_json(report, pictures, captions)
-            listing |= {"trains": not errors, "errors": errors, "warnings": warnings}
-            say_json(listing)
+            say_json(account.to_json())
         else:
-            _show(report, pictures, captions, warnings)
-            for error in errors:
+            for line in replace(account, errors=()).lines():
+                say(line)
+            for error in account.errors:
                 note(f"Error: {error}")
-        if errors:
+        if account.errors:
             raise typer.Exit(ERROR_EXIT)
 
 
 def _is_base(path: Path) -> bool:
-    """Return True for what may have been meant as a base: its name, a file, or a folder with parts of a pipeline."""
-    parts = (path / _PIPELINE, path / "config.json", *(path / part for part in _PARTS))
-    return str(path) == _EMBEDDED or path.is_file() or any(part.exists() for part in parts)
+    """Return True for a base, or what may have been meant as one: its name, a file, a folder with parts of a pipeline.
+
+    A folder of pictures is none, whatever else is in it, unless a pipeline's index is there.
+    """
+    from orthoplex.files import PICTURE_SUFFIXES
+
+    if not path.is_dir():
+        return str(path) == _EMBEDDED or (path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES)
+    if (path / _PIPELINE).is_file():
+        return True
+    from orthoplex.training import holds_pictures
+
+    has_part = any((path / part).exists() for part in ("config.json", *_PARTS))
+    return has_part and not holds_pictures(path)
 
 
 def _check_base(base: Path, options: Mapping[str, str | None], *, as_json: bool) -> None:
@@ -86,76 +85,25 @@ def _check_base(base: Path, options: Mapping[str, str | None], *, as_json: bool)
         raise typer.Exit(ERROR_EXIT)
 
 
-def _captions(report: DataFolder, name: str | None, class_word: str | None) -> dict[str, tuple[str, ...]]:
-    """The captions of each picture: as they are learned if the concept has a name and a class word, else as written."""
+def _checked(folder: Path, name: str | None, class_word: str | None, base: str | None) -> DataFolder:
+    """Return the account of a folder, for a concept where its name is given, and on a base where one is."""
+    from orthoplex.training import DataFolder, checked_folder
+
+    account = DataFolder.scan(folder)
     if (name is None) != (class_word is None):
         raise ConfigurationError("one of --name and --class-word is given; allowed are both or none")
-    if name is None or class_word is None:
-        return {item.file_name: item.captions for item in report.pictures}
-    from orthoplex.training.dataset_words import captions_of, check_arguments
+    token = None
+    if name is not None and class_word is not None:
+        from orthoplex.training.dataset import check_arguments
 
-    token, kind = token_names(name)[0], kind_of(class_word)
-    check_arguments(token, class_word, kind, 1)
-    return {
-        item.file_name: captions_of(
-            item, token=token, class_word=class_word, trigger=f"{token} {class_word}", kind=kind
-        )
-        for item in report.pictures
-    }
+        token = token_names(name)[0]
+        check_arguments(token, class_word, kind_of(class_word), 1)
+    if base is None:
+        return checked_folder(account, token=token, class_word=class_word)
+    from orthoplex.models import load_base, training_defaults
+    from orthoplex.training import TrainingConfig
 
-
-def _warnings(
-    report: DataFolder, captions: dict[str, tuple[str, ...]], name: str | None, base: str | None
-) -> list[str]:
-    from orthoplex.activations import insert_trigger
-    from orthoplex.training.dataset_words import caption_warnings
-
-    token = _ANY_TOKEN if name is None else token_names(name)[0]
-    if name is None:  # placeholders are no foreign syntax
-        words = {"token": token, "class_word": token, "trigger": token}
-        captions = {file: tuple(insert_trigger(text, **words) for text in texts) for file, texts in captions.items()}
-    warnings = list(caption_warnings(captions, None if name is None else token))
-    if base is not None:
-        from orthoplex.models import load_base
-        from orthoplex.training.text import cut_captions
-
-        model = load_base(base)
-        warnings += report.size_warnings(model.family.resolution)
-        warnings += cut_captions(model, captions, token)
-    return warnings
-
-
-def _show(
-    report: DataFolder, pictures: list[FolderPicture], captions: dict[str, tuple[str, ...]], warnings: list[str]
-) -> None:
-    say(report.summary)
-    for item in pictures:
-        texts = " | ".join(captions[item.file_name])
-        source = f"{item.source}: {texts}" if texts else item.source
-        say(f"  {item.file_name} {item.size.width}×{item.size.height}, {source}")
-    for file in report.unread:
-        say(f"Not read: {file.name}: {file.reason}")
-    for remark in report.notes:
-        say(f"Note: {remark}")
-    for warning in warnings:
-        say(f"Warning: {warning}")
-
-
-def _as_json(report: DataFolder, pictures: list[FolderPicture], captions: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    return {
-        "folder": str(report.folder),
-        "summary": report.summary,
-        "pictures": [
-            {
-                "file": item.file_name,
-                "width": item.size.width,
-                "height": item.size.height,
-                "source": item.source,
-                "captions": list(captions[item.file_name]),
-                "copies": list(item.copies),
-            }
-            for item in pictures
-        ],
-        "unread": [{"file": file.name, "reason": file.reason} for file in report.unread],
-        "notes": list(report.notes),
-    }
+    settings = TrainingConfig.from_toml(None, defaults=training_defaults(base))
+    return checked_folder(
+        account, token=token, class_word=class_word, base=load_base(base), num_vectors=settings.num_vectors
+    )

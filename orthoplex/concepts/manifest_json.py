@@ -13,7 +13,7 @@ from orthoplex.concepts.foreign_files import description
 from orthoplex.concepts.manifest import Manifest, StoredTokens
 from orthoplex.concepts.tokens import TOKENS
 from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
-from orthoplex.files import FLOAT_NAMES, Header, parse_json, read_header
+from orthoplex.files import FLOAT_NAMES, Header, parse_json, read_header, recognised
 from orthoplex.options.json_types import misfit, wrong_keys
 
 MANIFEST_KEY = "orthoplex"
@@ -56,7 +56,7 @@ def concept_header(path: Path) -> Header:
     try:
         header = read_header(path)
     except FileFormatError as error:
-        raise ConceptFileError(str(error)) from error
+        raise ConceptFileError(f"{error}{_advice(path)}") from error
     if MANIFEST_KEY not in header.metadata:
         what = description(header) or (
             f"is not a concept file: header key '{MANIFEST_KEY}' is missing, "
@@ -69,6 +69,18 @@ def concept_header(path: Path) -> Header:
                 f"{path}: tensor '{name}' has data type '{entry.dtype}', allowed are {', '.join(FLOAT_NAMES)}"
             )
     return header
+
+
+def _advice(path: Path) -> str:
+    """Say the use of what stands in the place of a concept file; empty where there is none."""
+    try:
+        if path.is_dir():
+            return "; it holds a pipeline, which is a base (--base)" if (path / "model_index.json").is_file() else ""
+        kind = recognised(path)
+    except OSError:
+        return ""
+    is_picture = kind is not None and kind.sort == "picture"
+    return "; orthoplex train makes a concept of a folder of pictures" if is_picture else ""
 
 
 def manifest_of(header: Header, path: Path) -> Manifest:

@@ -24,7 +24,7 @@ from orthoplex.evaluation.metrics import (
 from orthoplex.evaluation.picture_encoder import Encoder
 from orthoplex.evaluation.pretrained import ClipEncoder
 from orthoplex.evaluation.text_alignment import TEXT_PREFIX, text_scores
-from orthoplex.files import PICTURE_SUFFIXES, picture_files, read_picture
+from orthoplex.files import check_picture_folder, no_pictures, picture_files, read_picture
 
 OWN = "the concept"
 """Name of the concept among the others."""
@@ -62,18 +62,15 @@ class FolderEvaluation:
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:
-    """Read all pictures of a folder as RGB, in the order of their names.
+    """Read all pictures of a folder as RGB, in the order of their names; masks are left out.
 
     Raises:
         DatasetError: When the folder is missing, holds no picture, or one cannot be read; names it.
     """
-    if folder.is_file():
-        raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
-    if not folder.is_dir():
-        raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
+    check_picture_folder(folder)
     paths = picture_files(folder)
     if not paths:
-        raise DatasetError(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
+        raise DatasetError(no_pictures(folder))
     return [read_picture(path) for path in paths]
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from orthoplex.errors import FileFormatError
 from orthoplex.files.json_text import parse_json
-from orthoplex.files.recognition import FETCH_AGAIN, RISK, pickle_content, recognised
+from orthoplex.files.recognition import FETCH_AGAIN, RISK, FileKind, pickle_content, recognised
 
 HEADER_LIMIT_BYTES = 32 * 1024 * 1024
 FLOAT_NAMES = ("F16", "BF16", "F32")
@@ -24,6 +24,14 @@ _ITEM_BYTES = {
     **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
     **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
 }
+_CURES = {
+    **dict.fromkeys(("JSON", "text"), "get the .safetensors file"),
+    "page": "download the .safetensors file again",
+    "archive": "unpack it and name the .safetensors file in it",
+    "GGUF": "allowed is a safetensors file",
+    "pickle": f"allowed is a safetensors file; {RISK}",
+}
+"""Sort of a file that stands in the place of a safetensors file -> the cure, where recognition knows none as good."""
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
@@ -98,7 +106,7 @@ def read_header(path: Path) -> Header:
 def _read(path: Path) -> tuple[bytes, int]:
     """Return the JSON of a header, and the size of the whole file."""
     if path.is_dir():
-        raise FileFormatError(f"{path}: {recognised(path)}")
+        raise FileFormatError(f"{path}: {_folder(path)}")
     if not path.is_file():
         raise FileFormatError(f"{path}: there is no such file")
     if path.suffix.lower() in _PICKLE_SUFFIXES:
@@ -117,26 +125,42 @@ def _read(path: Path) -> tuple[bytes, int]:
         return file.read(length), size
 
 
+def _folder(path: Path) -> str:
+    """Describe a folder that stands in the place of a safetensors file."""
+    names = sorted(each.name for each in path.glob("*.safetensors"))
+    if not names:
+        return "is a folder, allowed is a safetensors file"
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"is a folder, allowed is a safetensors file; name each file in it ({path / names[0]}{others})"
+
+
 def _pickle_by_name(path: Path) -> str:
     """Describe a file whose name says that it is a pickle; its content may be another."""
-    content = pickle_content(path)
-    inside = f"holds {content}" if content else "" if content is not None else recognised(path) or ""
-    known = f"; it {inside}" if inside else ""
+    content, kind = pickle_content(path), recognised(path)
+    known = f"; it is {_with_cure(kind)}" if kind is not None and kind.sort != "pickle" else ""
+    known = f"; it holds {content}" if content else known
     risk = "" if content is None else f"; {RISK}"
     return f"'{path.suffix}' is a pickle format and is never opened, allowed: .safetensors{known}{risk}"
 
 
 def _not_safetensors(path: Path, size: int, length: int) -> str:
     """Describe a file that does not start as a safetensors file does."""
-    what = recognised(path)
+    kind = recognised(path)
     if size < 8:
-        return f"holds {size} bytes, a safetensors file starts with 8 bytes of length" + (
-            f"; it {what}" if what else ""
-        )
-    if what is not None and what.startswith("holds a pickle"):
-        return what
-    known = what or f"header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
-    return f"is not a safetensors file: {'it ' if what else ''}{known}"
+        start = f"holds {size} bytes, a safetensors file starts with 8 bytes of length"
+        return start + (f"; it is {_with_cure(kind)}" if kind else "")
+    if kind is None:
+        return f"is not a safetensors file: header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
+    if kind.sort == "pickle":
+        content = pickle_content(path)
+        inside = f" ({content})" if content else ""
+        return f"holds a pickle and is never opened{inside}, {_CURES['pickle']}"
+    return f"is not a safetensors file: it is {_with_cure(kind)}"
+
+
+def _with_cure(kind: FileKind) -> str:
+    cure = _CURES.get(kind.sort, kind.cure)
+    return f"{kind.noun}; {cure}" if cure else kind.noun
 
 
 def _parse(text: bytes, path: Path, file_bytes: int) -> Header:

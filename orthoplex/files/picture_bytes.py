@@ -1,4 +1,4 @@
-"""The bytes of a picture without what else its file carries, and how it is to be turned.
+"""The bytes of a picture without the metadata of its file, and its orientation.
 
 Damaged EXIF data, a resolution that is a text, a workflow of megabytes in a text chunk: nothing of it is the picture,
 and an image library that reads it may stumble over it. Of all of it only the orientation is read here.
@@ -18,7 +18,7 @@ _XMP_KEY = b"XML:com.adobe.xmp"
 _XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([0-9])")
 _TEXT_LIMIT_BYTES = 1 << 20
-"""How much of a compressed text is looked at for an orientation."""
+"""Of a compressed text, the beginning that may hold an orientation."""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
@@ -26,14 +26,15 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_SCAN = 0xDA
-_JPEG_SEGMENTS = {*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF} - {0xC8}
+_JPEG_SEGMENTS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC9, 0xCA, 0xCB, 0xCC, 0xDB, 0xDD}
+"""Frames that the decoder knows, tables, and the interval of restarts."""
 _JPEG_COLOR = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 """Segments that say what the channels are -> how they begin, and their least length in bytes."""
 
 _ORIENTATION_TAG, _XMP_TAG = 274, 700
 _TIFF_TAGS = {
-    *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325),
-    *(332, 334, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 532, 34925, 50674),
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 317, 320, 322, 323, 324, 325, 338, 339, 347),
+    *(*range(512, 522), 529, 530, 532),
 }
 """Tags that an image library needs to find and decode the pixels."""
 
@@ -41,7 +42,7 @@ _TIFF_TAGS = {
 @final
 @dataclass(frozen=True)
 class PictureBytes:
-    """A picture without what else its file carries.
+    """A picture without the metadata of its file.
 
     Attributes:
         data: The picture's bytes.

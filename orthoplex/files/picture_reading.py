@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TypeVar, final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from orthoplex.errors import DatasetError
+from orthoplex.files.error_text import one_line
 from orthoplex.files.picture_bytes import orientation_of, picture_bytes
+from orthoplex.files.recognition import recognised_content
+from orthoplex.files.warning_filters import without_warnings
 
 _SUFFIXES = (*(".png", ".jpg", ".jpeg", ".webp", ".jpe", ".jfif", ".bmp", ".dib"), *(".tif", ".tiff", ".gif", ".apng"))
 PICTURE_SUFFIXES = (*_SUFFIXES, ".avif") if ".avif" in Image.registered_extensions() else _SUFFIXES
 """Suffixes of pictures; upper case counts too. Old versions of Pillow cannot open AVIF."""
 
 _FORMATS = tuple(sorted({Image.registered_extensions()[suffix] for suffix in PICTURE_SUFFIXES}))
-_FOREIGN = {b"heic": "HEIC", b"heix": "HEIC", b"heif": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF", b"hevc": "HEIC"}
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,14 +32,12 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _Result = TypeVar("_Result")
-_LOCK = Lock()
-"""Held while warnings are silenced, which Python does for all threads at once."""
 
 
 @final
 @dataclass(frozen=True)
 class PictureSize:
-    """What a picture's first bytes say.
+    """The size of a picture, from its first bytes.
 
     Attributes:
         width: Upright, in pixels.
@@ -50,15 +48,6 @@ class PictureSize:
     width: int
     height: int
     has_more: bool
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, not of folders in it nor hidden ones, in the order of their names."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -92,32 +81,25 @@ def _opened(path: Path, use: Callable[[Image.Image, int, bool], _Result]) -> _Re
     try:
         content = path.read_bytes()
         plain = picture_bytes(content)
-        with _LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(plain.data), formats=_FORMATS) as image:
-                exif, xmp = image.info.get("exif"), image.info.get("xmp")
-                orientation = max(plain.orientation, orientation_of(exif, xmp))
-                return use(image, orientation, plain.has_more)
-    except DatasetError:
+        with without_warnings(), Image.open(io.BytesIO(plain.data), formats=_FORMATS) as image:
+            exif, xmp = image.info.get("exif"), image.info.get("xmp")
+            orientation = max(plain.orientation, orientation_of(exif, xmp))
+            return use(image, orientation, plain.has_more)
+    except (DatasetError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise DatasetError(f"picture {path} cannot be read: {_guess(content)}") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(str(error)) or type(error).__name__
         raise DatasetError(f"picture {path} cannot be read: {reason}") from error
 
 
 def _guess(content: bytes) -> str:
-    """Say what a file that no decoder knows may be, and the cure."""
-    if not content:
-        return "it is empty; allowed are whole pictures"
-    if content[4:8] == b"ftyp" and content[8:12] in _FOREIGN:
-        return f"it is {_FOREIGN[content[8:12]]}, whatever its name says; save it as JPEG or PNG"
-    if content.startswith(b"version https://git-lfs"):
-        return "it is a pointer of git-lfs and not the picture; git lfs pull brings it"
-    if content.lstrip()[:1] == b"<":
-        return "it is a web page or another text, perhaps from a failed download; allowed are whole pictures"
-    return f"it is damaged, or no picture of the formats {', '.join(_FORMATS)}"
+    """Say the kind of a file that no decoder knows, and the cure."""
+    kind = recognised_content(content)
+    if kind is None or (kind.sort == "picture" and not kind.cure):
+        return f"it is damaged, or no picture of the formats {', '.join(_FORMATS)}"
+    return f"it is {kind.sentence}"
 
 
 def _in_rgb(image: Image.Image, orientation: int, path: Path) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What a file is that is no safetensors file, told by its content, and what to do about it."""
+"""The kinds of files, by their content and not by their names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import json
 import re
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, final
+
+Sort = Literal["empty", "zeros", "pointer", "page", "JSON", "text", "picture", "film", "GGUF", "pickle", "archive"]
 
 _START_BYTES = 64 * 1024
 _SHOWN = 60
-_LFS = b"version https://git-lfs.github.com/spec/"
-_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg", b"<error")
+_LFS = b"version https://git-lfs"
+_PAGE = re.compile(
+    rb"<(!--|!doctype\s|\?xml\b|svg\s|html(\s[^<>]*=|>\s*<)|(html|head|body|title|script|meta|error)\b[^<>]*>\s*<)",
+    re.IGNORECASE,
+)
+"""A tag alone is none: captions begin with ``<head>`` where a concept has that name."""
 _PICTURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -20,8 +28,24 @@ _PICTURES = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
 }
+_FOREIGN_PICTURES = {
+    b"8BPS": "PSD",
+    b"%!PS": "PostScript",
+    b"%PDF": "PDF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+}
+_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx"), "HEIC"),
+    **dict.fromkeys((b"heif", b"mif1", b"msf1"), "HEIF"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+}
+"""Brands of the container that films and newer pictures share."""
+_AS_JPEG = "save it as JPEG or PNG"
 _ARCHIVES = {
-    b"PK": "zip",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
     b"\x1f\x8b": "gzip",
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!": "RAR",
@@ -41,56 +65,81 @@ RISK = "a pickle can run any program when it is loaded"
 FETCH_AGAIN = "the download or the copy did not finish; fetch it again"
 
 
-def recognised(path: Path) -> str | None:
-    """Return in words what a file or folder is and what to do, as in "is an empty file; …"; None if it is unknown.
+@final
+@dataclass(frozen=True)
+class FileKind:
+    """The kind of a file.
+
+    Attributes:
+        sort: Its sort, for decisions.
+        noun: Its kind in words, as in "a web page, not the file itself".
+        cure: The next step of the user, whatever the file was meant for; empty if that depends on it.
+    """
+
+    sort: Sort
+    noun: str
+    cure: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Noun and cure, as in "an empty file; fetch it again"."""
+        return f"{self.noun}; {self.cure}" if self.cure else self.noun
+
+
+def recognised(path: Path) -> FileKind | None:
+    """Return the kind of a file, or None if it is unknown; nothing is unpacked but the list of an archive.
 
     Args:
-        path: An existing file or folder that is no whole safetensors file.
+        path: An existing file.
 
     Raises:
         OSError: When it cannot be read.
     """
-    if path.is_dir():
-        return _folder(path)
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
-    if not start:
-        return f"is an empty file; {FETCH_AGAIN}"
-    if not start.strip(b"\0"):
-        return f"begins with zeros alone; {FETCH_AGAIN}"
-    return _binary(start, path) or _text(start)
-
-
-def _folder(path: Path) -> str:
-    if (path / "model_index.json").is_file():
-        return "is a folder with a pipeline, allowed is a safetensors file; a pipeline is a base (--base)"
-    names = sorted(each.name for each in path.glob("*.safetensors"))
-    if not names:
-        return "is a folder, allowed is a safetensors file"
-    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"is a folder, allowed is a safetensors file; name each file in it ({path / names[0]}{others})"
-
-
-def _binary(start: bytes, path: Path) -> str | None:
-    for mark, kind in _PICTURES.items():
-        if start.startswith(mark) and not (mark == b"BM" and start[6:10] != b"\0\0\0\0"):
-            return f"is a picture ({kind}), no concept; orthoplex train makes a concept of a folder of pictures"
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "is a picture (WebP), no concept; orthoplex train makes a concept of a folder of pictures"
-    if start.startswith(b"GGUF"):
-        return "is a GGUF file, which stable-diffusion.cpp and llama.cpp read; allowed is a safetensors file"
     content = _content_of_pickle(start, path)
-    if content is not None:
-        inside = f" ({content})" if content else ""
-        return f"holds a pickle and is never opened{inside}, allowed is a safetensors file; {RISK}"
-    for mark, kind in _ARCHIVES.items():
-        if start.startswith(mark):
-            return f"is an archive ({kind}); unpack it and name the .safetensors file in it"
-    return "is an archive (tar); unpack it and name the .safetensors file in it" if start[257:262] == b"ustar" else None
+    return recognised_content(start) if content is None else _pickle(content)
+
+
+def recognised_content(content: bytes) -> FileKind | None:
+    """Return the kind of a file by its bytes, or by the first 64 KiB of them; None if it is unknown."""
+    start = content[:_START_BYTES]
+    if not start:
+        return FileKind("empty", "an empty file", FETCH_AGAIN)
+    if not start.strip(b"\0"):
+        return FileKind("zeros", "a file that begins with zeros alone", FETCH_AGAIN)
+    return _binary(start) or pointer_or_page(start) or _text(start)
+
+
+def pointer_or_page(content: bytes) -> FileKind | None:
+    """Return the kind of a text that stands in the place of a file: a pointer of git-lfs, or a web page; else None."""
+    start = content[:_START_BYTES]
+    if start.startswith(_LFS):
+        size = re.search(rb"^size (\d+)", start, re.MULTILINE)
+        bytes_there = f" of {int(size[1])} bytes" if size else ""
+        return FileKind(
+            "pointer", f"a git-lfs pointer to a file{bytes_there}, not the file itself", "run: git lfs pull"
+        )
+    if _PAGE.match(start.lstrip(b"\xef\xbb\xbf \t\r\n")):
+        return FileKind(
+            "page",
+            "a web page, not the file itself: a site answered the download with a page, for a login or an error",
+            "download the file again",
+        )
+    return None
+
+
+def is_pointer(path: Path) -> bool:
+    """Return True if a file is a pointer of git-lfs, which stands where the file itself was not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
 
 
 def pickle_content(path: Path) -> str | None:
-    """Return what a pickle holds, by words in it, empty if they say nothing; None for a file that is no pickle.
+    """Return the content of a pickle, by words in it, empty if they say nothing; None for a file that is no pickle.
 
     It is never opened as a pickle.
 
@@ -104,10 +153,40 @@ def pickle_content(path: Path) -> str | None:
         return _content_of_pickle(file.read(_START_BYTES), path)
 
 
+def _pickle(content: str) -> FileKind:
+    return FileKind("pickle", f"a pickle ({content})" if content else "a pickle", RISK)
+
+
+def _binary(start: bytes) -> FileKind | None:
+    for mark, name in _PICTURES.items():
+        if start.startswith(mark) and not (mark == b"BM" and start[6:10] != b"\0\0\0\0"):
+            return FileKind("picture", f"a picture ({name})")
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return FileKind("picture", "a picture (WebP)")
+    for mark, name in _FOREIGN_PICTURES.items():
+        if start.startswith(mark):
+            return FileKind("picture", f"a picture ({name})", _AS_JPEG)
+    if start[4:8] == b"ftyp":
+        name = _BRANDS.get(start[8:12])
+        if name is None:
+            return FileKind("film", "a film (MP4 or QuickTime)", "save single frames as JPEG or PNG")
+        return FileKind("picture", f"a picture ({name})", "" if name == "AVIF" else _AS_JPEG)
+    if start.startswith(b"GGUF"):
+        return FileKind("GGUF", "a GGUF file, which stable-diffusion.cpp and llama.cpp read")
+    if start.startswith(_PICKLES):
+        return _pickle(_words_of_pickle(start))
+    for mark, name in _ARCHIVES.items():
+        if start.startswith(mark):
+            return FileKind("archive", f"an archive ({name})", "unpack it")
+    return FileKind("archive", "an archive (tar)", "unpack it") if start[257:262] == b"ustar" else None
+
+
 def _content_of_pickle(start: bytes, path: Path) -> str | None:
     pickled = _zipped_pickle(path) if start.startswith(b"PK") else start if start.startswith(_PICKLES) else None
-    if pickled is None:
-        return None
+    return None if pickled is None else _words_of_pickle(pickled)
+
+
+def _words_of_pickle(pickled: bytes) -> str:
     return next((words for mark, words in _CONTENT_OF_PICKLES.items() if mark in pickled), "")
 
 
@@ -124,27 +203,18 @@ def _zipped_pickle(path: Path) -> bytes | None:
         return None
 
 
-def _text(start: bytes) -> str | None:
-    if start.startswith(_LFS):
-        size = re.search(rb"^size (\d+)", start, re.MULTILINE)
-        bytes_there = f" of {int(size[1])} bytes" if size else ""
-        return f"is a git-lfs pointer to a file{bytes_there}, not the file itself; run: git lfs pull"
+def _text(start: bytes) -> FileKind | None:
     try:
         text = start.decode("utf-8-sig" if len(start) < _START_BYTES else "latin-1").strip()
     except UnicodeDecodeError:
         return None
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:12].lower().startswith(_PAGES):
-        return (
-            "is a web page, not the file itself: a site answered the download with a page, for a login or an error; "
-            "download the .safetensors file again"
-        )
     if not text or not text.isprintable() and any(ord(letter) < 32 and letter not in "\t\r\n" for letter in text):
         return None
     shown = " ".join(text.split())
     shown = repr(shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…")
     if text[0] in "{[" and _is_json(text, cut=len(start) == _START_BYTES):
-        return f"is JSON text ({shown}): a site's answer or settings, not the file itself; get the .safetensors file"
-    return f"is a text file ({shown}), not the file itself; get the .safetensors file"
+        return FileKind("JSON", f"JSON text ({shown}): a site's answer or settings, not the file itself")
+    return FileKind("text", f"a text file ({shown}), not the file itself")
 
 
 def _is_json(text: str, *, cut: bool) -> bool:

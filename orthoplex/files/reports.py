@@ -13,41 +13,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from orthoplex import __version__
 from orthoplex.files.cache import cache_folder
+from orthoplex.files.error_text import summary_of
 
 NUM_REPORTS = 20
 """The newest reports stay; older ones are removed."""
-_LONGEST_LINE = 300
 _PREFIX = "report-"
 _PACKAGES = ("torch", "diffusers", "transformers")
-
-
-def one_line(text: str) -> str:
-    """Return a text of several lines as one."""
-    return " ".join(filter(None, (line.strip() for line in text.splitlines())))
-
-
-def summary_of(error: BaseException) -> str:
-    """Return an error in one line: its kind and its message, whatever the message is; a group names its first error."""
-    kind = type(error).__name__
-    try:
-        text = one_line(str(error))
-    except Exception:  # an error whose own text fails is shown by its kind
-        return f"{kind} (its message cannot be shown)"
-    inner = _members(error)
-    text = f"{text}: {summary_of(inner[0])}" if inner else text
-    line = f"{kind}: {text}" if text else kind
-    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
-
-
-def _members(error: BaseException) -> Sequence[BaseException]:
-    """Return the errors of a group; none for any other error."""
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).exceptions
-    return ()
 
 
 def write_report(error: BaseException, command: Sequence[str]) -> Path | None:
@@ -134,25 +108,3 @@ def _written(folder: Path, text: str) -> Path:
 def _remove_old(folder: Path) -> None:
     for path in sorted(folder.glob(f"{_PREFIX}*.txt"))[:-NUM_REPORTS]:
         path.unlink(missing_ok=True)
-
-
-def lacks_memory(error: BaseException) -> bool:
-    """Return True if an error, or one that it came from, says that there was too little memory."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(each).__mro__):
-            return True
-        if isinstance(each, RuntimeError) and any(words in summary_of(each) for words in _NO_MEMORY):
-            return True
-        waiting += [each.__cause__, each.__context__]
-        waiting += _members(each)
-    return False
-
-
-_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
-"""Words of libraries whose errors have no kind of their own for it."""

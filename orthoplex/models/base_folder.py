@@ -10,12 +10,11 @@ from typing import Any
 
 from orthoplex import vignette
 from orthoplex.errors import BaseModelError, FileFormatError
-from orthoplex.files import read_header, read_json
+from orthoplex.files import is_pointer, read_header, read_json, summary_of
 from orthoplex.models.families import FAMILIES
-from orthoplex.models.library_errors import one_line
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, is_pointer, stem
+from orthoplex.models.weight_files import WeightFiles, stem
 
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """Endings of files that hold a whole model, or a change of one."""
@@ -114,7 +113,7 @@ def check_json_files(component: str, folder: Path) -> None:
         try:
             values = read_json(path)
         except (OSError, ValueError) as error:
-            raise BaseModelError(f"{component}/{path.name} is damaged: {one_line(error)}") from error
+            raise BaseModelError(f"{component}/{path.name} is damaged: {summary_of(error)}") from error
         if not isinstance(values, dict):
             raise BaseModelError(f"{component}/{path.name} holds {str(values)[:20]!r}; allowed is a JSON object")
 

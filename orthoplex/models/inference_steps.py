@@ -15,8 +15,8 @@ from typing import Any, final
 import torch
 
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models.library_errors import one_line
-from orthoplex.models.quiet import quiet, without_warnings
+from orthoplex.files import summary_of, without_warnings
+from orthoplex.models.quiet import quiet
 
 _TRIED = (20, 4, 2)
 """Numbers of steps of which a usable scheduler can do at least one."""
@@ -136,7 +136,7 @@ def _problem(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
         try:
             return _went_wrong(prepared_scheduler(scheduler, count), count)
         except Exception as error:  # noqa: BLE001  (schedulers raise anything)
-            return one_line(error)
+            return summary_of(error)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import nn
 
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
+from orthoplex.files import summary_of, without_warnings
 from orthoplex.models.base import Base
 from orthoplex.models.base_folder import base_folder, check_weight_files, read_index
 from orthoplex.models.brought import Brought, brought_by_vignette
@@ -20,8 +21,7 @@ from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import named_class
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.library_errors import one_line
-from orthoplex.models.quiet import quiet, without_warnings
+from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
@@ -91,7 +91,7 @@ def _load(
     except BaseModelError as error:
         raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
-        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {one_line(error)}") from error
+        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {summary_of(error)}") from error
     try:
         family.check(pipeline)
     except BaseModelError as error:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models.library_errors import one_line
+from orthoplex.files import summary_of
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
 
@@ -53,7 +53,7 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
     except ValueError as error:  # so diffusers names a weight of another shape, with advice that does not help here
         raise BaseModelError(f"{name}: {' '.join(str(error).partition('. ')[0].split())}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
-        raise BaseModelError(f"{component} cannot be built: {one_line(error)}") from error
+        raise BaseModelError(f"{component} cannot be built: {summary_of(error)}") from error
     if missing := sorted(report["missing_keys"]):
         others = sorted(report["unexpected_keys"])
         raise BaseModelError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -11,8 +10,6 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 _LOCK = Lock()
-_ignoring: list[warnings.catch_warnings[None]] = []
-_num_ignoring = 0
 _inside = 0
 _before = (True, True, 0, 0)
 """How many threads are inside, and the libraries' bars and levels before the first of them entered."""
@@ -30,25 +27,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _leave()
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Inside, no warning is shown, as those of libraries about one another; threads may be inside together."""
-    global _num_ignoring
-    with _LOCK:
-        if _num_ignoring == 0:
-            _ignoring.append(warnings.catch_warnings())
-            _ignoring[0].__enter__()
-            warnings.simplefilter("ignore")
-        _num_ignoring += 1
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _num_ignoring -= 1
-            if _num_ignoring == 0:
-                _ignoring.pop().__exit__(None, None, None)
 
 
 def _enter() -> None:

@@ -14,7 +14,6 @@ from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, Header, read_header, read_json, write_in_order
 
 _VARIANTS = (None, "fp16")
-_POINTER = b"version https://git-lfs.github.com/"
 
 
 def stem(component: str, *, is_pickle: bool = False) -> str:
@@ -70,15 +69,6 @@ def _other_variants(folder: Path, name: str, ending: str) -> list[str]:
     """The variants of single files that are there, as ``non_ema`` of ``model.non_ema.safetensors``; sorted."""
     marks = [path.name[len(name) + 1 : -len(ending) - 1] for path in folder.glob(f"{name}.*.{ending}")]
     return sorted(mark for mark in marks if mark not in _VARIANTS and "." not in mark and "-of-" not in mark)
-
-
-def is_pointer(path: Path) -> bool:
-    """Return True if a file is a pointer of git-lfs, which stands where the file itself was not fetched."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_POINTER)) == _POINTER
-    except OSError:
-        return False
 
 
 def stored_dtype(headers: Mapping[Path, Header]) -> torch.dtype | None:

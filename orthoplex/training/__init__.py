@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from orthoplex.training.config import TrainingConfig
     from orthoplex.training.data_folder import DataFolder, FolderPicture
     from orthoplex.training.dataset import ConceptDataset, Picture
+    from orthoplex.training.folder_check import checked_folder
+    from orthoplex.training.folder_files import holds_pictures
     from orthoplex.training.loop import train
     from orthoplex.training.records import StepRecord, log_path, samples_folder
     from orthoplex.training.run import check_layers, starting_tokens
@@ -23,8 +25,10 @@ __getattr__ = exports(
         "StepRecord": "records",
         "TrainingConfig": "config",
         "check_layers": "run",
+        "checked_folder": "folder_check",
         "checkpoint_path": "checkpoint",
         "checkpoint_step": "checkpoint",
+        "holds_pictures": "folder_files",
         "log_path": "records",
         "samples_folder": "records",
         "starting_tokens": "run",
@@ -40,8 +44,10 @@ __all__ = [
     "StepRecord",
     "TrainingConfig",
     "check_layers",
+    "checked_folder",
     "checkpoint_path",
     "checkpoint_step",
+    "holds_pictures",
     "log_path",
     "samples_folder",
     "starting_tokens",

@@ -1,7 +1,7 @@
-"""Which caption belongs to which picture of a folder."""
+"""The captions of a folder, each with its picture."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
 
@@ -10,6 +10,7 @@ from orthoplex.training.caption_files import CAPTION_SUFFIXES, CaptionTable, jso
 from orthoplex.training.folder_files import FolderFile, named
 
 _NO_CAPTION = {"license", "licence", "readme", "notice", "attribution", "credits", "copying"}
+_ORPHAN = "caption without a picture"
 
 
 @final
@@ -23,13 +24,36 @@ class PictureCaptions:
 
 @final
 @dataclass(frozen=True)
+class _FileResult:
+    """The content of one file of captions.
+
+    Attributes:
+        captions: Pairs of a picture's name and its captions in the file.
+        unread: The file with the reason not to read it; None if it is read.
+        errors: Its damage.
+        warnings: Its captions that are not used.
+    """
+
+    captions: tuple[tuple[str, PictureCaptions], ...] = ()
+    unread: FolderFile | None = None
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @staticmethod
+    def left(file: FolderFile, reason: str, group: str = "") -> "_FileResult":
+        """Return the result of a file that is not read."""
+        return _FileResult(unread=replace(file, role="unread", group=group, reason=reason))
+
+
+@final
+@dataclass(frozen=True)
 class CaptionSources:
     """All captions of a folder.
 
     Attributes:
         captions: Name of a picture -> its captions.
         unread: Files that are no captions of a picture.
-        errors: Files that are damaged.
+        errors: Files that are damaged, and captions that are cut off.
         warnings: Captions that are not used.
     """
 
@@ -40,38 +64,35 @@ class CaptionSources:
 
     @staticmethod
     def read(files: Sequence[FolderFile]) -> "CaptionSources":
-        """Read the captions beside pictures, then tables: the first that says something of a picture is used."""
-        matching = _Matching([file for file in files if file.role == "picture"])
+        """Read the captions beside pictures, then tables; the first caption of a picture is used."""
+        names = _PictureNames([file for file in files if file.role == "picture"])
         beside = [file for file in files if file.role == "caption"]
-        for file in sorted(beside, key=lambda file: CAPTION_SUFFIXES.index(file.path.suffix.lower())):
-            _attempt(matching, file, _read_beside)
-        for file in files:
-            if file.role == "table" or file in matching.lone_json:
-                _attempt(matching, file, _read_table)
+        beside.sort(key=lambda file: CAPTION_SUFFIXES.index(file.path.suffix.lower()))
+        lone = {file.name for file in beside if file.path.suffix.lower() == ".json" and not names.beside(file)}
+        results = [_beside(names, file) for file in beside if file.name not in lone]
+        captioned = {name for result in results for name, _ in result.captions}
+        tables = [file for file in files if file.role == "table" or file.name in lone]
+        results += [_in_table(names, file, captioned) for file in tables]
+        captions: dict[str, list[PictureCaptions]] = {}
+        for result in results:
+            for name, item in result.captions:
+                captions.setdefault(name, []).append(item)
+        unread = tuple(result.unread for result in results if result.unread is not None)
         return CaptionSources(
-            {name: items[0] for name, items in matching.captions.items()},
-            tuple(matching.unread),
-            tuple(matching.errors),
-            (*matching.warnings, *_unused(matching)),
+            {name: items[0] for name, items in captions.items()},
+            unread,
+            tuple(error for result in results for error in result.errors),
+            (*(warning for result in results for warning in result.warnings), *_unused(captions, unread)),
         )
 
 
 @final
-@dataclass
-class _Matching:
-    """The pictures by their names, and what was read so far."""
+class _PictureNames:
+    """The pictures of a folder by all names that captions give them."""
 
-    pictures: list[FolderFile]
-    captions: dict[str, list[PictureCaptions]] = field(default_factory=dict)
-    lone_json: list[FolderFile] = field(default_factory=list)
-    unread: list[FolderFile] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, pictures: Iterable[FolderFile]) -> None:
         self._index: dict[tuple[str, str], list[FolderFile]] = {}
-        for picture in self.pictures:
+        for picture in pictures:
             path = PurePosixPath(picture.name)
             keys = {("path", picture.name), ("name", path.name), ("stem", path.stem)}
             keys |= {("path", path.with_suffix("").as_posix())}
@@ -84,7 +105,7 @@ class _Matching:
         return self._index.get(("path", path)) or self._index.get(("path in lower case", path.casefold()), [])
 
     def named(self, name: str, table: FolderFile) -> list[FolderFile]:
-        """Return the pictures that a table calls so: paths from it or from the folder, else names, else stems."""
+        """Return the pictures of a name in a table: paths from it or from the folder, else names, else stems."""
         path = PurePosixPath(name.replace("\\", "/"))
         inner = (PurePosixPath(table.name).parent / path).as_posix()
         for case in ("", " in lower case"):
@@ -94,74 +115,78 @@ class _Matching:
                     return pictures
         return []
 
-    def add(self, picture: FolderFile, texts: tuple[str, ...], source: str) -> None:
-        """Note captions of a picture."""
-        self.captions.setdefault(picture.name, []).append(PictureCaptions(texts, source))
 
-    def leave(self, file: FolderFile, reason: str, group: str = "") -> None:
-        """Note a file that is not read."""
-        self.unread.append(replace(file, role="unread", group=group, reason=reason))
-
-
-def _attempt(matching: _Matching, file: FolderFile, read: Callable[[_Matching, FolderFile], None]) -> None:
-    try:
-        read(matching, file)
-    except DatasetError as error:
-        matching.errors.append(str(error))
-
-
-def _read_beside(matching: _Matching, file: FolderFile) -> None:
-    pictures, suffix = matching.beside(file), file.path.suffix.lower()
+def _beside(names: _PictureNames, file: FolderFile) -> _FileResult:
+    """Read a caption file beside its pictures."""
+    pictures = names.beside(file)
+    if not pictures and file.path.stem.lower() in _NO_CAPTION:
+        return _FileResult.left(file, "it is no caption but a text about the folder")
     if not pictures:
-        if suffix == ".json":
-            matching.lone_json.append(file)
-        elif file.path.stem.lower() in _NO_CAPTION:
-            matching.leave(file, "it is no caption but a text about the folder")
-        else:
-            matching.leave(file, "it belongs to no picture that is read", "caption without a picture")
-            matching.orphans.append(file.name)
-        return
-    texts = read_captions(file.path)
-    if not texts:
-        matching.leave(
-            file, f"it has no caption; its keys are {json_keys(file.path)}, allowed are caption, text, prompt"
-        )
-    elif texts == ("",):
-        matching.warnings.append(f"caption {file.name} is empty; its picture is learned as the trigger alone")
-    for picture in pictures if texts else ():
-        matching.add(picture, texts, suffix)
+        return _FileResult.left(file, "it belongs to no picture that is read", _ORPHAN)
+    try:
+        texts = read_captions(file.path)
+        if not texts:
+            keys = json_keys(file.path)
+            return _FileResult.left(file, f"it has no caption; its keys are {keys}, allowed are caption, text, prompt")
+    except DatasetError as error:
+        return _FileResult(errors=(str(error),))
+    warnings = ()
+    if texts == ("",):
+        warnings = (f"caption {file.name} is empty; its picture is learned as the trigger alone",)
+    item = PictureCaptions(texts, file.path.suffix.lower())
+    return _FileResult(tuple((picture.name, item) for picture in pictures), warnings=warnings)
 
 
-def _read_table(matching: _Matching, file: FolderFile) -> None:
-    table = read_table(file.path)
-    rows = [(row, matching.named(row.file_name, file)) for row in table.rows]
+def _in_table(names: _PictureNames, file: FolderFile, captioned: set[str]) -> _FileResult:
+    """Read a table of captions.
+
+    Args:
+        names: The pictures.
+        file: The table.
+        captioned: Names of the pictures that have captions beside them, and need none of a table.
+    """
+    try:
+        table = read_table(file.path)
+    except DatasetError as error:
+        return _FileResult(errors=(str(error),))
+    rows = [(row, names.named(row.file_name, file)) for row in table.rows]
     if table.refusal or not (table.is_certain or any(pictures for _, pictures in rows)):
-        matching.leave(file, table.refusal or "it names no picture of the folder")
-        return
+        return _FileResult.left(file, table.refusal or "it names no picture of the folder")
     texts: dict[str, list[str]] = {}
     for row, pictures in rows:
-        for picture in pictures:
+        for picture in pictures if row.is_whole else ():
             texts.setdefault(picture.name, []).append(row.text)
-    by_name = {picture.name: picture for picture in matching.pictures}
-    for name, captions in texts.items():
-        matching.add(by_name[name], tuple(dict.fromkeys(captions)), file.name)
-    absent = [f"line {row.number}: {row.file_name}" for row, pictures in rows if not pictures]
-    matching.warnings += _about_table(file, table, absent)
+    cut = [
+        str(row.number)
+        for row, pictures in rows
+        if not row.is_whole and not (pictures and captioned.issuperset(picture.name for picture in pictures))
+    ]
+    absent = [f"line {row.number}: {row.file_name}" for row, pictures in rows if not pictures and row.is_whole]
+    return _FileResult(
+        tuple((name, PictureCaptions(tuple(dict.fromkeys(given)), file.name)) for name, given in texts.items()),
+        errors=tuple(_about_cut_rows(file, cut)),
+        warnings=tuple(_about_table(file, table, absent)),
+    )
 
 
-def _about_table(file: FolderFile, table: CaptionTable, absent: list[str]) -> Iterable[str]:
+def _about_cut_rows(file: FolderFile, numbers: list[str]) -> Iterator[str]:
+    if numbers:
+        yield f"{file.path} line {named(numbers)} has more values than columns; put the caption in quotes"
+
+
+def _about_table(file: FolderFile, table: CaptionTable, absent: list[str]) -> Iterator[str]:
     if absent:
         yield f"{file.name} names pictures that are not there, or are there in several folders: {named(absent)}"
     if table.empty:
         yield f"{file.name} has no picture or no caption in line {named([str(number) for number in table.empty])}"
 
 
-def _unused(matching: _Matching) -> Iterable[str]:
-    """Say which captions have no picture, and where a second source has another caption than the one that is used."""
-    if matching.orphans:
-        yield f"captions without a picture are not used: {named(matching.orphans)}"
+def _unused(captions: dict[str, list[PictureCaptions]], unread: Iterable[FolderFile]) -> Iterator[str]:
+    """Yield the captions without a picture, and those of a second source that differ from the ones that are used."""
+    if orphans := [file.name for file in unread if file.group == _ORPHAN]:
+        yield f"captions without a picture are not used: {named(orphans)}"
     pairs: dict[tuple[str, str], list[str]] = {}
-    for name, (first, *others) in matching.captions.items():
+    for name, (first, *others) in captions.items():
         for other in others:
             if [text.strip() for text in other.texts] != [text.strip() for text in first.texts]:
                 pairs.setdefault((first.source, other.source), []).append(name)

@@ -1,14 +1,14 @@
-"""What a folder of pictures holds: every file is read, or stands among those that are not, with the reason."""
+"""The account of a folder of pictures: every file is read, or stands among those that are not, with the reason."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from orthoplex.errors import DatasetError
-from orthoplex.files import PICTURE_SUFFIXES, PictureSize, picture_size
+from orthoplex.files import PictureSize, no_pictures, one_line, picture_size
 from orthoplex.training.caption_sources import CaptionSources, PictureCaptions
 from orthoplex.training.folder_files import FolderFile, counted, folder_files, named, repeating_folders
 
@@ -26,8 +26,8 @@ class FolderPicture:
         file_name: Its path in the folder.
         digest: SHA-256 (hex) of the file.
         size: Its size, upright.
-        captions: As written; none where templates take their place.
-        source: Where they are from: ``.txt``, ``metadata.csv``, or ``templates``.
+        captions: As written; none where templates take their place. ``checked_folder`` gives them as they are learned.
+        source: Their source: ``.txt``, ``metadata.csv``, or ``templates``.
         copies: Names of files with equal bytes, whose captions are among these.
     """
 
@@ -47,11 +47,11 @@ class DataFolder:
 
     Attributes:
         folder: The folder.
-        pictures: What is trained on, in the order of their names.
+        pictures: The pictures to train on, in the order of their names.
         unread: The files that are not read, with the reasons.
-        errors: Why no training can begin: files that are damaged, or no picture.
-        warnings: What was meant for training, and is not used as it may have been meant.
-        notes: What is done with some of the files.
+        errors: The reasons why no training can begin: files that are damaged, or no picture.
+        warnings: Files that are not used as they may have been meant.
+        notes: Remarks on the use of some files.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class DataFolder:
         measured, errors = _measured(candidates)
         pictures = _once(measured, sources.captions)
         if not candidates:
-            errors.append(f"folder {folder} holds no pictures; allowed are {', '.join(PICTURE_SUFFIXES)}")
+            errors.append(no_pictures(folder))
         unread = [file for file in files if file.role == "unread"] + [*sources.unread, *_copies(pictures, candidates)]
         return DataFolder(
             folder=folder,
@@ -114,6 +114,41 @@ class DataFolder:
         alone = [file.name for file in self.unread if not file.group]
         parts = [counted(count, group) for group, count in sorted(groups.items())]
         return ", ".join([*parts, *([named(alone)] if alone else [])])
+
+    def lines(self) -> Iterator[str]:
+        """Yield the account in lines for people, errors last."""
+        yield self.summary
+        for item in self.pictures:
+            texts = " | ".join(map(one_line, item.captions))
+            source = f"{item.source}: {texts}" if texts else item.source
+            yield f"  {item.file_name} {item.size.width}×{item.size.height}, {source}"
+        yield from (f"Not read: {file.name}: {file.reason}" for file in self.unread)
+        yield from (f"Note: {note}" for note in self.notes)
+        yield from (f"Warning: {warning}" for warning in self.warnings)
+        yield from (f"Error: {error}" for error in self.errors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the account as JSON values; ``trains`` is true if there is no error."""
+        return {
+            "folder": str(self.folder),
+            "summary": self.summary,
+            "pictures": [
+                {
+                    "file": item.file_name,
+                    "width": item.size.width,
+                    "height": item.size.height,
+                    "source": item.source,
+                    "captions": list(item.captions),
+                    "copies": list(item.copies),
+                }
+                for item in self.pictures
+            ],
+            "unread": [{"file": file.name, "reason": file.reason} for file in self.unread],
+            "notes": list(self.notes),
+            "trains": not self.errors,
+            "errors": list(self.errors),
+            "warnings": list(self.warnings),
+        }
 
     def size_warnings(self, resolution: int) -> tuple[str, ...]:
         """Say which pictures are enlarged to a width and height in pixels, and which lose more than half of themselves.

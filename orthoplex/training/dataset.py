@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,12 +13,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.concepts import kind_of
+from orthoplex.concepts import KINDS, kind_of
+from orthoplex.errors import DatasetError
 from orthoplex.files import read_picture
 from orthoplex.training.data_folder import DataFolder
-from orthoplex.training.dataset_words import caption_warnings, captions_of, check_arguments
+from orthoplex.training.learned_captions import caption_warnings, captions_of
 
 _LOG = logging.getLogger(__name__)
+CLASS_WORD_LIMIT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +46,10 @@ class ConceptDataset:
         pictures: In order of their file names.
         token: ``<name>``.
         class_word: The ordinary word for what it is.
-        trigger: What the captions call it: ``<name>`` or ``<name> class_word``.
+        trigger: Its name in captions: ``<name>`` or ``<name> class_word``.
         kind: One of ``orthoplex.concepts.KINDS``.
         resolution: Width and height of the pictures, in pixels.
         dataset_hash: SHA-256 (hex) over files, captions, trigger and resolution.
-        report: The account of the folder, with every file that is not read.
     """
 
     pictures: tuple[Picture, ...]
@@ -57,7 +59,6 @@ class ConceptDataset:
     kind: str
     resolution: int
     dataset_hash: str
-    report: DataFolder
 
     @staticmethod
     def from_folder(
@@ -74,7 +75,7 @@ class ConceptDataset:
         Captions come from the file of the same stem beside a picture, each line one, else from a table of captions,
         else from the kind; one is drawn at every use. Placeholders in a caption become the trigger
         (``insert_trigger``); in a caption with none of them the trigger takes the place of the class word, else it is
-        put in front.
+        put in front. Notes and warnings of the account are logged.
 
         Args:
             folder: The folder, with the folders in it; or its account.
@@ -82,7 +83,7 @@ class ConceptDataset:
             token: ``<name>``.
             class_word: The ordinary word for what it is, for example ``"person"``.
             kind: One of ``orthoplex.concepts.KINDS``; None takes the one that the class word says.
-            trigger_form: What the trigger is: the token alone, or the token and the class word.
+            trigger_form: The form of the trigger: the token alone, or the token and the class word.
 
         Raises:
             DatasetError: When the folder is missing or holds no picture, a picture or caption is damaged, or an
@@ -90,8 +91,8 @@ class ConceptDataset:
         """
         kind = kind_of(class_word) if kind is None else kind
         check_arguments(token, class_word, kind, resolution)
-        report = folder if isinstance(folder, DataFolder) else DataFolder.scan(folder)
-        report.check()
+        account = folder if isinstance(folder, DataFolder) else DataFolder.scan(folder)
+        account.check()
         trigger = token if trigger_form == "token" else f"{token} {class_word}"
         pictures = tuple(
             Picture(
@@ -99,12 +100,13 @@ class ConceptDataset:
                 pixels=load_picture(item.path, resolution),
                 captions=captions_of(item, token=token, class_word=class_word, trigger=trigger, kind=kind),
             )
-            for item in report.pictures
+            for item in account.pictures
         )
         captions = {item.file_name: item.captions for item in pictures}
-        for warning in (*report.warnings, *report.size_warnings(resolution), *caption_warnings(captions, token)):
-            _LOG.warning("%s", warning)
-        digests = [item.digest for item in report.pictures]
+        notices = (*account.notes, *account.warnings, *account.size_warnings(resolution))
+        for notice in (*notices, *caption_warnings(captions, token)):
+            _LOG.warning("%s", notice)
+        digests = [item.digest for item in account.pictures]
         return ConceptDataset(
             pictures=pictures,
             token=token,
@@ -113,7 +115,6 @@ class ConceptDataset:
             kind=kind,
             resolution=resolution,
             dataset_hash=_hash(pictures, digests, (token, class_word, trigger, kind, resolution)),
-            report=report,
         )
 
     def __len__(self) -> int:
@@ -132,6 +133,26 @@ class ConceptDataset:
     def image(self, index: int) -> Image.Image:
         """The picture at ``index`` as it is trained on."""
         return Image.fromarray(self.pictures[index].pixels.permute(1, 2, 0).numpy())
+
+
+def check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:
+    """Refuse a token, class word, kind or resolution that is not allowed.
+
+    Raises:
+        DatasetError: Names the argument, its value and what is allowed.
+    """
+    if not re.fullmatch(r"<[a-z0-9_-]{1,64}>", token):
+        raise DatasetError(f"token is {token!r}; allowed is <name> with lower-case letters, digits, '_' and '-'")
+    if not class_word.strip() or not class_word.isprintable():
+        raise DatasetError(f"class_word is {class_word!r}; allowed is a word such as 'person'")
+    if len(class_word) > CLASS_WORD_LIMIT or set(class_word) & set("<>"):
+        raise DatasetError(
+            f"class_word is {class_word!r}; allowed are up to {CLASS_WORD_LIMIT} characters without '<' and '>'"
+        )
+    if kind not in KINDS:
+        raise DatasetError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}")
+    if resolution < 1:
+        raise DatasetError(f"resolution is {resolution}; allowed are whole numbers from 1")
 
 
 def load_picture(path: Path, resolution: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The files of a folder of pictures, each with what it is for."""
+"""The files of a folder of pictures, each with its role."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, final
 
 from orthoplex.errors import DatasetError
-from orthoplex.files import PICTURE_SUFFIXES
+from orthoplex.files import PICTURE_SUFFIXES, check_picture_folder, masks_of, one_line, recognised
 from orthoplex.training.caption_files import CAPTION_SUFFIXES, TABLE_SUFFIXES
 
 Role = Literal["picture", "caption", "table", "unread"]
@@ -20,8 +20,6 @@ _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "__pycache__"
 _CACHE_SUFFIXES = {".npz", ".npy", ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 _MASK_FOLDERS = {"mask", "masks"}
 _REGULARISATION_FOLDERS = {"reg", "regularization", "regularisation"}
-_LABEL = re.compile(r"(?P<stem>.+)-(?:masklabel|condlabel)$", re.IGNORECASE)
-_OWN_MASK = re.compile(r"(?P<stem>.+)[-_.]masks?$", re.IGNORECASE)
 _REPEATS = re.compile(r"\d+_.+")
 _AS_JPEG = "save it as JPEG or PNG"
 _FOREIGN = {
@@ -62,14 +60,14 @@ _FOREIGN = {
 @final
 @dataclass(frozen=True)
 class FolderFile:
-    """A file, and what it is for.
+    """A file of a folder, and its role.
 
     Attributes:
         path: Where it is.
         name: Its path in the folder, with ``/`` between parts.
-        role: What it may be, by its name.
-        group: What files of its sort are called, in the singular; empty for a file that is named alone.
-        reason: Why it is not read; empty if it is.
+        role: Its role, by its name.
+        group: The name of files of its sort, in the singular; empty for a file that is named alone.
+        reason: The reason not to read it; empty if it is read.
     """
 
     path: Path
@@ -80,18 +78,20 @@ class FolderFile:
 
 
 def folder_files(folder: Path) -> list[FolderFile]:
-    """Return every file of a folder and of folders in it, in the order of their names.
+    """Return every file of a folder and of folders in it, in the order of their names; a hidden folder is one.
 
     Raises:
         DatasetError: When the folder is missing, or is none.
     """
-    if folder.is_file():
-        raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
-    if not folder.is_dir():
-        raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
+    check_picture_folder(folder)
     paths = sorted(_paths(folder, set()), key=lambda path: path.relative_to(folder).parts)
-    stems = {(path.parent, path.stem.lower()) for path in paths if path.suffix.lower() in PICTURE_SUFFIXES}
-    return [_classified(path, path.relative_to(folder).as_posix(), stems) for path in paths]
+    masks = masks_of(paths)
+    return [_classified(path, path.relative_to(folder).as_posix(), masks) for path in paths]
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Return True if a folder, or a folder in it, holds a picture to train on; False for all that is no folder."""
+    return folder.is_dir() and any(file.role == "picture" for file in folder_files(folder))
 
 
 def counted(count: int, noun: str) -> str:
@@ -102,7 +102,7 @@ def counted(count: int, noun: str) -> str:
 
 def named(names: Sequence[str], most: int = 3) -> str:
     """Return the first names, each in one line, and how many others there are."""
-    names = [" ".join(name.split()) for name in names]
+    names = [one_line(name) for name in names]
     if len(names) <= most + 1:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} others"
@@ -115,7 +115,7 @@ def repeating_folders(names: list[str]) -> list[str]:
 
 
 def _paths(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """Yield what is no folder; a folder that is linked from several places is entered once."""
+    """Yield each file and each hidden folder; a folder that is linked from several places is entered once."""
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -125,31 +125,37 @@ def _paths(folder: Path, seen: set[str]) -> Iterator[Path]:
     except OSError as error:
         raise DatasetError(f"folder {folder} cannot be read: {error}") from error
     for path in entries:
-        if path.is_dir():
+        if path.is_dir() and not _is_hidden(path.name):
             yield from _paths(path, seen)
         else:
             yield path
 
 
-def _classified(path: Path, name: str, stems: set[tuple[Path, str]]) -> FolderFile:
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def _classified(path: Path, name: str, masks: set[Path]) -> FolderFile:
     *folders, last = (part.lower() for part in PurePosixPath(name).parts)
     suffix = path.suffix.lower()
 
     def unread(group: str, reason: str) -> FolderFile:
         return FolderFile(path, name, "unread", group, reason)
 
-    if any(part.startswith(".") or part in _SYSTEM_NAMES for part in (*folders, last)):
+    if _is_hidden(last):
         return unread(HIDDEN, "hidden files and files of the system are not read")
     if suffix in _CACHE_SUFFIXES or any(part.endswith("_cache") for part in folders):
         return unread(CACHE, "caches and weights are not read")
     if any(part.endswith(".samples") for part in folders):
-        return unread("sample picture", "sample pictures of a training are not used")
+        group = "sample picture" if suffix in PICTURE_SUFFIXES else "sample file"
+        return unread(group, "sample pictures of a training are not used")
     if not path.is_file():
         return unread("", "it is no file that can be read")
     if _REGULARISATION_FOLDERS.intersection(folders):
-        return unread("regularisation picture", "regularisation pictures are not used")
+        group = "regularisation picture" if suffix in PICTURE_SUFFIXES else "regularisation file"
+        return unread(group, "regularisation pictures are not used")
     if suffix in PICTURE_SUFFIXES:
-        if _MASK_FOLDERS.intersection(folders) or _is_mask(path, stems):
+        if _MASK_FOLDERS.intersection(folders) or path in masks:
             return unread(MASK, "masks are not used")
         return FolderFile(path, name, "picture")
     if suffix in CAPTION_SUFFIXES:
@@ -158,10 +164,16 @@ def _classified(path: Path, name: str, stems: set[tuple[Path, str]]) -> FolderFi
         return unread("", "logs of a training are not read")
     if suffix in TABLE_SUFFIXES:
         return FolderFile(path, name, "table")
-    return unread("", _FOREIGN.get(suffix, "it is no picture, caption or table of captions"))
+    return unread("", _FOREIGN.get(suffix) or _by_content(path))
 
 
-def _is_mask(path: Path, stems: set[tuple[Path, str]]) -> bool:
-    """True for a label of OneTrainer's, and for a mask that is named after a picture beside it."""
-    match = _OWN_MASK.fullmatch(path.stem)
-    return bool(_LABEL.fullmatch(path.stem)) or (match is not None and (path.parent, match["stem"].lower()) in stems)
+def _by_content(path: Path) -> str:
+    """Return the reason not to read a file whose name ends as no picture's, caption's or table's does."""
+    try:
+        kind = recognised(path)
+    except OSError:
+        kind = None
+    if kind is None or kind.sort not in ("picture", "film"):
+        return "it is no picture, caption or table of captions"
+    cure = kind.cure or f"let it end with {PICTURE_SUFFIXES[0]}, {PICTURE_SUFFIXES[1]} or the like"
+    return f"it is {kind.noun}, but its name ends as no picture's does; {cure}"

@@ -36,6 +36,7 @@ from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation, is
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
 from orthoplex.training.interrupt import deferred_interrupt
+from orthoplex.training.learned_captions import check_captions
 from orthoplex.training.records import (
     StepRecord,
     append_log,
@@ -49,7 +50,6 @@ from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures, thumbnail_of, with_generated_thumbnail
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
-from orthoplex.training.text import check_captions
 
 _LOG = logging.getLogger(__name__)
 

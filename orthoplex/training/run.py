@@ -22,7 +22,7 @@ from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.key_value_units import key_value_units
 from orthoplex.training.sampling import thumbnail_of
-from orthoplex.training.text import initial_vectors
+from orthoplex.training.starting_vectors import initial_vectors
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,8 @@ import shutil
 import pytest
 from PIL import Image
 
+from tests.cli.conftest import quick_options
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -37,10 +39,13 @@ def test_captions_are_shown_as_they_are_learned(run, folder):
 def test_a_base_says_its_resolution_and_how_much_it_reads(run, folder, pico_folder):
     (folder / "1.txt").write_text("TOKEN" + " a" * 200)
     result = run("check", folder, "--base", pico_folder)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.stderr
     assert "Warning: 1.png (20×60): smaller than 32×32, and enlarged; details are lost" in result.stdout
     assert "Warning: 1.png: the square in the middle leaves out more than half of the picture" in result.stdout
-    assert "Warning: caption of 1.png has 201 tokens, and the base reads" in result.stdout
+    assert (
+        "Warning: captions of 1.png have up to 202 tokens, and the base reads 30; their ends are not seen"
+        in result.stdout
+    )
 
 
 def test_what_is_damaged_is_named_and_all_else_listed(run, folder):
@@ -106,3 +111,55 @@ def test_a_base_that_cannot_be_loaded_is_reported_too(run, pico_folder, tmp_path
 def test_options_of_pictures_are_no_options_of_a_base(run, pico_folder):
     result = run("check", pico_folder, "--base", "vignette")
     assert result.exit_code == 2 and "--base vignette is given with the base" in result.stderr
+
+
+def test_what_a_training_refuses_is_an_error(run, folder, pico_folder):
+    (folder / "1.txt").write_text("a " * 29 + "TOKEN")
+    options = ("--name", "anna", "--class-word", "person", "--base", pico_folder)
+    result = run("check", folder, *options)
+    line = "caption of 1.png has 32 tokens, and <anna> stands behind the 30 that the base reads; allowed are captions"
+    assert result.exit_code == 2 and f"Error: {line}" in result.stderr and line not in result.stdout
+    listing = json.loads(run("check", folder, *options, "--json").stdout)
+    assert listing["trains"] is False and listing["errors"][0].startswith(line)
+    trained = run("train", folder, *options, "--output", folder.parent / "a.safetensors", *quick_options())
+    assert trained.exit_code == 2 and line in trained.stderr
+    (folder / "1.txt").write_text("a " * 28 + "TOKEN")
+    assert run("check", folder, *options).exit_code == 0
+
+
+@pytest.mark.parametrize("beside", ["config.json", "vae/notes.pdf", "unet/config.json", "text_encoder/a.png"])
+def test_a_folder_of_pictures_is_no_base_whatever_else_is_in_it(run, folder, beside):
+    (folder / beside).parent.mkdir(exist_ok=True)
+    if beside.endswith(".png"):
+        Image.new("RGB", (9, 9), "red").save(folder / beside)
+    else:
+        (folder / beside).write_text("{}")
+    result = run("check", folder)
+    assert result.exit_code == 0 and result.stdout.startswith(f"{3 if beside.endswith('.png') else 2} pictures")
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    assert "is no pipeline folder" in run("check", folder).stdout
+
+
+def test_a_picture_is_no_base(run, folder):
+    result = run("check", folder / "0.png")
+    assert (
+        result.exit_code == 2 and result.stderr == f"Error: {folder / '0.png'} is a picture; give its folder {folder}\n"
+    )
+
+
+@pytest.mark.parametrize("is_base", [False, True])
+def test_a_folder_of_the_name_of_the_embedded_base_is_taken(run, folder, pico_folder, tmp_path, monkeypatch, is_base):
+    place = tmp_path / "place"
+    place.mkdir()
+    shutil.copytree(pico_folder if is_base else folder, place / "vignette", ignore=shutil.ignore_patterns("place"))
+    monkeypatch.chdir(place)
+    result = run("check", "vignette")
+    assert result.exit_code == 0
+    assert f"vignette is taken for the folder {place / 'vignette'}; elsewhere it is the embedded" in result.stderr
+    assert result.stdout.startswith(f"base {place / 'vignette'}: " if is_base else "2 pictures")
+
+
+def test_captions_of_several_lines_are_shown_in_one(run, folder):
+    (folder / "metadata.csv").write_text('file_name,text\n1.png,"one,\n two"\n')
+    assert "  1.png 20×60, metadata.csv: one, two" in run("check", folder).stdout.splitlines()

@@ -3,6 +3,7 @@ import signal
 from importlib import import_module
 
 import pytest
+from PIL import Image
 
 from orthoplex import vignette
 from orthoplex.concepts import read_manifest
@@ -31,6 +32,22 @@ def test_writes_a_concept_file(train, tmp_path):
     assert "Training <anna> person (person) on 3 pictures" in result.stderr
     assert (read_manifest(output).name, read_manifest(output).kind) == ("anna", "person")
     assert log_path(output).is_file() and len(list(samples_folder(output).iterdir())) == 2
+
+
+def test_it_says_at_the_opening_what_is_done_with_the_pictures(run, pico_folder, tmp_path):
+    folder = tmp_path / "10_anna"
+    folder.mkdir()
+    frames = [Image.new("RGB", (20, 32), color) for color in ("red", "blue")]
+    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
+    options = ["--name", "anna", "--class-word", "person", "--base", pico_folder, "--set", "steps=1"]
+    result = run("train", tmp_path, *options, "--output", tmp_path / "anna.safetensors", *quick_options())
+    assert result.exit_code == 0, result.stderr
+    for line in (
+        "10_anna/a.gif: of several frames or pages the first is read",
+        "folder '10_anna': repeats are not used; each picture counts once",
+        "10_anna/a.gif (20×32): smaller than 32×32, and enlarged; details are lost",
+    ):
+        assert f"Warning: {line}\n" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
+from PIL import Image
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, load_concept, read_manifest, save_concept
@@ -373,3 +374,11 @@ def test_a_concept_of_tokens_alone(concept, tmp_path):
     save_concept(replace(concept, layers={}), path)
     again = load_concept(path)
     assert again.layers == {} and torch.equal(vectors_of(again.tokens)["<anna>"], vectors_of(concept.tokens)["<anna>"])
+
+
+def test_what_stands_in_the_place_of_a_concept_leads_to_its_use(tmp_path):
+    path = tmp_path / "anna.safetensors"
+    Image.new("RGB", (16, 16)).save(path, format="PNG")
+    refused(path, "it is a picture (PNG); orthoplex train makes a concept of a folder of pictures")
+    (tmp_path / "model_index.json").write_text("{}")
+    refused(tmp_path, "is a folder, allowed is a safetensors file", "; it holds a pipeline, which is a base (--base)")

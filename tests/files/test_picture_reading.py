@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from orthoplex.errors import DatasetError
-from orthoplex.files import PICTURE_SUFFIXES, picture_files, picture_size, read_picture
+from orthoplex.files import PICTURE_SUFFIXES, picture_size, read_picture
 
 TOP = np.zeros((4, 6, 3), dtype=np.uint8)
 TOP[:2] = (200, 40, 90)
@@ -176,6 +176,12 @@ def damaged(kind):
             return b"\0\0\0\x18ftypheic" + NOISE
         case "pointer":
             return b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+        case "archive":
+            return b"PK\x03\x04" + NOISE
+        case "noise":
+            return NOISE
+        case "PNG of which the mark alone is left":
+            return encoded("PNG")[:8] + NOISE
         case "page":
             return b"<!DOCTYPE html>"
         case _:
@@ -188,11 +194,14 @@ def damaged(kind):
         ("truncated PNG", "truncated"),
         ("truncated JPEG", "Truncated"),
         ("bomb", "exceeds limit"),
-        ("empty", "it is empty; allowed are whole pictures"),
-        ("HEIC", "it is HEIC, whatever its name says; save it as JPEG or PNG"),
-        ("pointer", "it is a pointer of git-lfs and not the picture; git lfs pull brings it"),
-        ("page", "it is a web page or another text, perhaps from a failed download"),
-        ("a program of Postscript, which is not run", "it is damaged, or no picture of the formats .*BMP.*JPEG, PNG"),
+        ("empty", "it is an empty file; the download or the copy did not finish; fetch it again"),
+        ("HEIC", r"it is a picture \(HEIC\); save it as JPEG or PNG"),
+        ("pointer", "it is a git-lfs pointer to a file of 1 bytes, not the file itself; run: git lfs pull"),
+        ("page", "it is a web page, not the file itself: .*; download the file again"),
+        ("archive", r"it is an archive \(zip\); unpack it"),
+        ("noise", "it is damaged, or no picture of the formats .*BMP.*JPEG, PNG"),
+        ("PNG of which the mark alone is left", "it is damaged, or no picture of the formats"),
+        ("a program of Postscript, which is not run", r"it is a picture \(PostScript\); save it as JPEG or PNG"),
     ],
 )
 def test_what_cannot_be_read_is_named_in_one_line(tmp_path, kind, message):
@@ -215,6 +224,18 @@ def test_whatever_pillow_raises_names_the_file(tmp_path, monkeypatch):
         read_picture(path)
 
 
+def test_a_lack_of_memory_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+    path = tmp_path / "one.png"
+    path.write_bytes(encoded("PNG"))
+
+    def stumble(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", stumble)
+    with pytest.raises(MemoryError):
+        read_picture(path)
+
+
 def test_large_pictures_are_read_without_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     assert read(tmp_path, encoded("PNG")).shape == (4, 6, 3)
@@ -222,10 +243,3 @@ def test_large_pictures_are_read_without_a_warning(tmp_path, monkeypatch):
     (tmp_path / "one.png").write_bytes(encoded("PNG"))
     with pytest.raises(DatasetError, match=r"one.png cannot be read: .*exceeds limit"):
         read_picture(tmp_path / "one.png")
-
-
-def test_hidden_files_and_folders_are_no_pictures(tmp_path):
-    for name in ("b.PNG", "a.jpe", "._a.png", ".c.png", "notes.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "d.png").mkdir()
-    assert [path.name for path in picture_files(tmp_path)] == ["a.jpe", "b.PNG"]

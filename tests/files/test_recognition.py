@@ -61,12 +61,18 @@ WHOLE = (2).to_bytes(8, "little") + b"{}"
         (b"Entry not found", "is a text file ('Entry not found'), not the file itself"),
         ("ошибка: нет доступа".encode(), "is a text file ('ошибка: нет доступа')"),
         (b"{not json at all}", "is a text file"),
-        (picture("PNG"), "is a picture (PNG), no concept; orthoplex train makes"),
+        (picture("PNG"), "it is a picture (PNG)"),
         (picture("JPEG"), "is a picture (JPEG)"),
         (picture("WEBP"), "is a picture (WebP)"),
         (picture("GIF"), "is a picture (GIF)"),
         (picture("BMP"), "is a picture (BMP)"),
         (picture("TIFF"), "is a picture (TIFF)"),
+        (b"\0\0\0\x18ftypavif" + b"\1" * 40, "is a picture (AVIF)"),
+        (b"\0\0\0\x18ftypheic" + b"\1" * 40, "is a picture (HEIC); save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypisom" + b"\1" * 40, "is a film (MP4 or QuickTime); save single frames as JPEG or PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is a picture (PostScript); save it as JPEG or PNG"),
+        (b"<head> person, smiling at night", "is a text file ('<head> person"),
+        (b"PK subban smiling", "is a text file ('PK subban smiling')"),
         (b"GGUF\3\0\0\0" + b"\1" * 40, "is a GGUF file"),
         (archive(anna__safetensors="x"), "is an archive (zip); unpack it and name the .safetensors file in it"),
         (b"PK\x03\x04broken" * 9, "is an archive (zip)"),
@@ -129,5 +135,3 @@ def test_folders_are_named_for_what_they_hold(tmp_path):
     assert message() == first
     (tmp_path / "c.safetensors").write_bytes(WHOLE)
     assert message() == first[:-1] + " and 1 more)"
-    (tmp_path / "model_index.json").write_text("{}")
-    assert message() == "is a folder with a pipeline, allowed is a safetensors file; a pipeline is a base (--base)"

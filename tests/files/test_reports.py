@@ -4,7 +4,7 @@ import tempfile
 
 import pytest
 
-from orthoplex.files import cache_folder, lacks_memory, one_line, summary_of, write_report
+from orthoplex.files import cache_folder, write_report
 from orthoplex.files.reports import NUM_REPORTS
 
 
@@ -46,9 +46,3 @@ def test_a_traceback_that_cannot_be_shown_is_no_second_error(home, monkeypatch):
     monkeypatch.setattr("traceback.format_exception", failing)
     text = write_report(ValueError("x"), []).read_text()
     assert text == "ValueError: x\nThe traceback cannot be shown: RuntimeError: deep\n"
-
-
-def test_lines():
-    assert one_line(" a \n\n b\r\nc ") == "a b c"
-    assert summary_of(OSError(2, "no such file", "x")) == "FileNotFoundError: [Errno 2] no such file: 'x'"
-    assert not lacks_memory(RuntimeError("shape")) and lacks_memory(RuntimeError("MPS backend out of memory"))

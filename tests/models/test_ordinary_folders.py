@@ -171,6 +171,14 @@ def test_a_pointer_of_git_lfs_is_told(folder, name):
     assert "'git lfs pull' in the folder fetches it" in line
 
 
+def test_other_files_in_the_place_of_weights_are_named_and_no_concept_is_spoken_of(folder):
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(picture)
+    line = refusal(folder)
+    assert "is damaged: is not a safetensors file: it is a picture (PNG); copy or download it again" in line
+    assert "concept" not in line
+
+
 def test_missing_weights_are_told_with_what_is_there(folder):
     rename(folder, "vae", "fp16.old")
     assert (

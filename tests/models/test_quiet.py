@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import warnings
 
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from orthoplex.models.quiet import quiet, without_warnings
+from orthoplex.models.quiet import quiet
 
 
 def state():
@@ -50,12 +49,3 @@ def test_an_error_inside_puts_back_too():
             raise ValueError
     except ValueError:
         assert state() == before
-
-
-def test_warnings_are_shown_again_when_the_last_has_left():
-    before = list(warnings.filters)
-    with without_warnings():
-        with without_warnings():
-            warnings.warn("inner", stacklevel=1)
-        warnings.warn("outer", stacklevel=1)
-    assert list(warnings.filters) == before

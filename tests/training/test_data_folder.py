@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthoplex.training import DataFolder
+from orthoplex.training import DataFolder, checked_folder
 
 NAMES = ("a.png", "b.jpg", "c.webp")
 
@@ -78,6 +78,8 @@ def test_json_without_a_caption_is_named_with_its_keys(folder):
         ("a.txt", b"na\xefve", "allowed is UTF-8 text, or UTF-16 with a byte order mark"),
         ("a.txt", "day".encode("utf-16-le"), "it holds null characters; allowed is UTF-8 text"),
         ("a.json", b"{", 'allowed is {"caption": …}'),
+        ("a.txt", b"\xff\xd8\xff\xe0", "is a picture (JPEG)"),
+        ("a.txt", b"PK\x03\x04\xff\xff", "is an archive (zip); unpack it"),
     ],
 )
 def test_captions_that_are_damaged_are_errors(folder, name, content, allowed):
@@ -165,13 +167,13 @@ def test_rows_that_lead_nowhere_are_named_and_the_others_used(folder):
 def test_names_in_messages_stay_in_their_line(folder):
     write(folder, {"metadata.csv": 'file_name,text\n"no\nne.png",x\n'})
     (warning,) = DataFolder.scan(folder).warnings
-    assert warning.endswith("line 3: no ne.png")
+    assert warning.endswith("line 2: no ne.png")
 
 
 def test_a_damaged_table_is_an_error(folder):
     write(folder, {"metadata.csv": 'file_name,text\na.png,"' + "x" * 200_000})
     (error,) = DataFolder.scan(folder).errors
-    assert "metadata.csv cannot be read: field larger than field limit (131072); allowed are a header" in error
+    assert "metadata.csv line 2 cannot be read: field larger than field limit (131072); allowed are a header" in error
 
 
 def test_a_caption_beside_a_picture_beats_a_table(folder):
@@ -220,11 +222,10 @@ def test_links_are_followed_once(folder, tmp_path_factory):
 
 
 UNREAD = {
-    "hidden": (("Thumbs.db", ".DS_Store", "._a.png", "__MACOSX/a.png", ".git/a.png", "@eaDir/b.jpg"), "hidden files"),
+    "hidden": (("Thumbs.db", ".DS_Store", "._a.png"), "hidden files"),
     "caches": (("a.npz", "a_te.safetensors", "_latent_cache/a.png"), "caches and weights are not read"),
-    "checkpoints of notebooks": ((".ipynb_checkpoints/a.png",), "hidden files"),
     "masks": (("a-masklabel.png", "x-condlabel.png", "masks/a.png", "Mask/a.png", "b_mask.png"), "masks are not used"),
-    "regularisation": (("reg/1_person/a.png",), "regularisation pictures are not used"),
+    "regularisation": (("reg/1_person/a.png", "reg/a.txt"), "regularisation pictures are not used"),
     "samples": (("anna.samples/000010-00.png",), "sample pictures of a training are not used"),
     "HEIF": (("a.heic", "b.HEIF"), "save it as JPEG or PNG"),
     "raw": (("a.dng", "a.CR2", "a.nef", "a.arw"), "raw camera data are not read; save it as JPEG or PNG"),
@@ -242,6 +243,31 @@ def test_what_is_not_trained_on_is_named_with_the_reason(folder, sort):
     assert scan.errors == () and [item.file_name for item in scan.pictures] == list(NAMES)
     assert set(unread(folder)) == set(names)
     assert all(reason in given for given in unread(folder).values())
+
+
+def test_hidden_folders_are_not_entered_and_count_as_one(folder):
+    names = ("__MACOSX", ".git", "@eaDir", ".ipynb_checkpoints")
+    write(folder, {f"{name}/{inner}": b"x" for name in names for inner in ("a.png", "deep/b.jpg", "c.txt")})
+    scan = DataFolder.scan(folder)
+    assert set(unread(folder)) == set(names) and scan.warnings == ()
+    assert scan.summary.endswith("not read: 4 hidden or system files")
+
+
+def test_files_beside_pictures_that_are_not_used_are_no_pictures(folder):
+    write(folder, dict.fromkeys(("reg/a.png", "reg/a.txt", "anna.samples/1.png", "anna.samples/log.txt"), b"x"))
+    assert DataFolder.scan(folder).summary.endswith(
+        "not read: 1 regularisation file, 1 regularisation picture, 1 sample file, 1 sample picture"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jpg_large", "b.jpg!d", "IMG_0001", "c.png_orig"])
+def test_a_picture_whose_name_ends_otherwise_is_named_as_one(folder, name):
+    write(folder, {name: (folder / "a.png").read_bytes(), "film": b"\0\0\0\x18ftypisom"})
+    assert unread(folder) == {
+        name: "it is a picture (PNG), but its name ends as no picture's does; let it end with .png, .jpg or the like",
+        "film": "it is a film (MP4 or QuickTime), but its name ends as no picture's does; save single frames as JPEG "
+        "or PNG",
+    }
 
 
 def test_a_mask_needs_its_picture(tmp_path):
@@ -281,6 +307,25 @@ def test_the_first_frame_is_spoken_of(tmp_path):
 def test_pictures_of_all_formats(tmp_path, name, format):
     Image.new("RGB", (6, 4)).save(tmp_path / name, format=format)
     assert DataFolder.scan(tmp_path).summary == "1 picture (6×4), captions: 1 from templates"
+
+
+def test_the_verdict_is_there_for_users_of_python(folder):
+    write(folder, {"a.txt": "TOKEN", "notes.pdf": b"x", "torn.png": (folder / "a.png").read_bytes()[:-30]})
+    scan = DataFolder.scan(folder)
+    assert scan.errors == () and len(scan.pictures) == 4  # no pixel is decoded
+    checked = checked_folder(scan, token="<anna>", class_word="person")
+    (error,) = checked.errors
+    assert list(checked.lines()) == [
+        "3 pictures (6×4), captions: 1 from .txt, 2 from templates; not read: notes.pdf",
+        "  a.png 6×4, .txt: <anna> person",
+        *(f"  {name} 6×4, templates: {' | '.join(checked.pictures[1].captions)}" for name in NAMES[1:]),
+        "Not read: notes.pdf: it is no picture, caption or table of captions",
+        f"Error: {error}",
+    ]
+    assert "torn.png cannot be read" in error
+    listing = checked.to_json()
+    assert (listing["trains"], listing["errors"], listing["warnings"]) == (False, [error], [])
+    assert listing["pictures"][0]["captions"] == ["<anna> person"]
 
 
 def test_the_summary_counts_everything(folder):

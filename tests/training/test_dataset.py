@@ -323,3 +323,12 @@ def test_a_line_separator_in_metadata_ends_no_line(folder):
     line = json.dumps({"file_name": "00.png", "text": "TOKEN\u2028at night"}, ensure_ascii=False)
     (folder / "metadata.jsonl").write_text(line + "\r\n", encoding="utf-8")
     assert read(folder).pictures[0].captions == ("<anna> person\u2028at night",)
+
+
+def test_notes_of_the_folder_are_logged(folder, caplog):
+    frames = [Image.new("RGB", (40, 36), color) for color in ("red", "blue")]
+    (folder / "10_anna").mkdir()
+    frames[0].save(folder / "10_anna" / "a.gif", save_all=True, append_images=frames[1:])
+    read(folder)
+    assert "10_anna/a.gif: of several frames or pages the first is read" in caplog.text
+    assert "folder '10_anna': repeats are not used; each picture counts once" in caplog.text

@@ -130,4 +130,4 @@ def test_a_caption_that_is_cut_off_behind_the_concept_is_trained_and_logged(base
     dataset = captioned(folder, "TOKEN " + "cat " * 40)
     *_, last = train(base, dataset, replace(config, steps=1), output=output)
     assert last.output == output
-    assert "captions of 00.png, 1 in all, are longer than the 30 tokens" in caplog.text
+    assert "and the base reads 30; their ends are not seen" in caplog.text

@@ -20,7 +20,7 @@ from orthoplex.models import Words
 from orthoplex.training import checkpoint_path, stages, starting_tokens, train
 from orthoplex.training.run import Run
 from orthoplex.training.sampling import make_pictures
-from orthoplex.training.text import initial_vectors
+from orthoplex.training.starting_vectors import initial_vectors
 from tests.pico import linear_layers, make_concept, tokens_of, vectors_of
 from tests.training.test_loop import assert_same_concept, last_of, snapshot
 

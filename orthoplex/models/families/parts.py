@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from orthoplex.errors import BaseModelError
+from orthoplex.files import summary_of
 from orthoplex.models.base_folder import check_json_files
-from orthoplex.models.library_errors import one_line
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.quiet import quiet
 
@@ -111,7 +111,7 @@ def _loaded(kind: Any, component: str, folder: Path) -> Any:  # noqa: ANN401
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
-        raise BaseModelError(f"{component} cannot be read: {one_line(error)}") from error
+        raise BaseModelError(f"{component} cannot be read: {summary_of(error)}") from error
 
 
 def _shown(library: str, name: str) -> str:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from orthoplex.errors import BaseModelError
+from orthoplex.files import summary_of
 from orthoplex.models.families.latent import encoded
 from orthoplex.models.inference_steps import check_usable
-from orthoplex.models.library_errors import one_line
 from orthoplex.models.schedules import check_schedule
 from orthoplex.models.words.words import Reader
 
@@ -122,7 +122,7 @@ def check_reader(reader: Reader) -> None:
     try:
         ids = tokenizer("a", verbose=False).input_ids  # filling and length would stay in what is saved
     except Exception as error:  # noqa: BLE001  (tokenizers raise anything)
-        raise BaseModelError(f"{name} cannot read a prompt: {one_line(error)}") from error
+        raise BaseModelError(f"{name} cannot read a prompt: {summary_of(error)}") from error
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     if len(ids) <= reader.num_marks or [ids[0], ids[-1]] != ends:
         raise BaseModelError(f"{name} makes {ids} of 'a'; allowed are {ends[0]}, words, {ends[1]}")
@@ -211,7 +211,7 @@ def _expect(component: str, call: Callable[[], Tensor], shape: tuple[int, ...]) 
     try:
         got = tuple(call().shape)
     except Exception as error:  # noqa: BLE001  (networks raise anything)
-        raise BaseModelError(f"{component} cannot be used: {one_line(error)}") from error
+        raise BaseModelError(f"{component} cannot be used: {summary_of(error)}") from error
     if got != shape:
         raise BaseModelError(f"{component} gives a tensor of shape {got}; allowed is {shape}")
 

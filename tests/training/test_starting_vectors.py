@@ -3,7 +3,7 @@ import torch
 
 from orthoplex.activations.random_concepts import replaced_vectors, word_spread
 from orthoplex.errors import ConfigurationError
-from orthoplex.training.text import cut_captions, initial_vectors
+from orthoplex.training.starting_vectors import initial_vectors
 from tests.pico import tokens_of
 
 DIM = 24
@@ -97,17 +97,3 @@ def test_replacement_ends_with_the_block(base, tokens):
     with pytest.raises(RuntimeError), replaced_vectors(base, tokens, torch.randn(2, DIM)):
         raise RuntimeError
     assert torch.equal(base.family.condition(ids).features, before)
-
-
-def test_captions_that_are_cut_off_are_named_with_their_length(base):
-    limit = base.family.words.room("").limit
-    captions = {
-        "a.png": ["<anna>" + " a" * (limit - 1), "a photo"],
-        "b.png": ["<anna>" + " a" * limit],
-        "c.png": ["a " * limit + "<anna>"],
-    }
-    assert cut_captions(base, captions, "<anna>") == (
-        f"caption of b.png has {limit + 1} tokens, and the base reads {limit}; its end is not seen",
-        f"caption of c.png has {limit + 1} tokens, and <anna> stands behind the {limit} that the base reads; a "
-        "training refuses it",
-    )

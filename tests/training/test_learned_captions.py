@@ -1,0 +1,46 @@
+"""Captions that are longer than a base reads: one computation for the check and for the training."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from orthoplex.errors import DatasetError
+from orthoplex.training.learned_captions import caption_fit, check_captions
+
+
+@pytest.mark.parametrize("num_vectors", [1, 2, 4])
+def test_captions_that_do_not_fit_are_named_with_their_length(base, num_vectors):
+    limit = base.family.words.room("").limit
+    captions = {
+        "a.png": ["<anna>" + " a" * (limit - num_vectors)],
+        "b.png": ["<anna>" + " a" * (limit - num_vectors + 1), "a <anna>"],
+        "c.png": ["a " * (limit - num_vectors + 1) + "<anna>"],
+        "d.png": ["a photo"],
+        "e.png": ["a " * (limit - num_vectors) + "<anna>"],
+    }
+    fit = caption_fit(base, captions, "<anna>", num_vectors)
+    assert fit.errors == (
+        f"caption of c.png has {limit + 1} tokens, and <anna> stands behind the {limit} that the base reads; allowed "
+        "are captions that name it before",
+        "caption of d.png does not name <anna>; allowed are captions that name it",
+    )
+    assert fit.warnings == (
+        f"captions of b.png have up to {limit + 1} tokens, and the base reads {limit}; their ends are not seen",
+    )
+
+
+def test_a_training_refuses_what_the_check_does(base, dataset, caplog):
+    def with_caption(text):
+        first, *others = dataset.pictures
+        return replace(dataset, pictures=(replace(first, captions=(text,)), *others))
+
+    limit, tokens = base.family.words.room("").limit, ["<anna>", "<anna>_1"]
+    hidden = with_caption("a " * (limit - 1) + "<anna>")
+    (error,) = caption_fit(base, {item.file_name: item.captions for item in hidden.pictures}, "<anna>", 2).errors
+    with pytest.raises(DatasetError) as refusal:
+        check_captions(base, hidden, tokens)
+    assert str(refusal.value) == error
+    with caplog.at_level(logging.WARNING):
+        check_captions(base, with_caption("<anna>" + " a" * limit), tokens)
+    assert "their ends are not seen" in caplog.text
