@@ -85,9 +85,10 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     if files is None and not has_single_file(folder, component):
         weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS and path.is_file())
         there = f"; there are {first_of(weights)}" if weights else ""
+        pickle = stem(component, is_pickle=True)
         raise BaseModelError(
-            f"{component} has no weights; allowed are {stem(component)}.safetensors or "
-            f"{stem(component, is_pickle=True)}.bin, with .fp16 or another variant before the ending, or in shards{there}"
+            f"{component} has no weights; allowed are {stem(component)}.safetensors or {pickle}.bin, with .fp16 or "
+            f"another variant before the ending, or in shards{there}"
         )
     if files is None:
         return None

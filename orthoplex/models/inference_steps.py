@@ -26,7 +26,7 @@ _TRIED = (20, 4, 2)
 """Numbers of steps of which a usable scheduler can do at least one."""
 _PREPARED: Outcomes[Any] = Outcomes(32)
 _PROBLEMS: Outcomes[str | None] = Outcomes(1024)
-"""Schedulers with their timesteps set, and why schedulers cannot do a number of steps; of classes and configurations."""
+"""Schedulers with their timesteps set, and why schedulers cannot do a number of steps."""
 
 
 @final
@@ -108,8 +108,8 @@ def check_inference_steps(scheduler: Any, name: str, value: int) -> None:  # noq
 def allowed_steps(scheduler: Any) -> StepRange:  # noqa: ANN401
     """Find the numbers of inference steps that a scheduler can do, at most its number of timesteps in training.
 
-    The search assumes that they are an interval around a usual number; a single one of them may still be refused when it
-    is asked for. It tries at most 20 small numbers and about 20 large ones.
+    The search assumes that they are an interval around a usual number; a single one of them may still be refused when
+    it is asked for. It tries at most 20 small numbers and about 20 large ones.
 
     Args:
         scheduler: The scheduler; it stays as it is.
@@ -178,6 +178,8 @@ def _went_wrong(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
     if times[0] < times[-1]:
         return f"its timesteps rise from {times[0]:g} to {times[-1]:g}, from a picture to noise"
     options = step_options(scheduler, torch.Generator().manual_seed(0))
+    if "order" in inspect.signature(scheduler.step).parameters:
+        options["order"] = 2  # LMS integrates its coefficients: a fifth of the time of order 4, and the same divisions
     sample = torch.ones(1, 1, 2, 2) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         scaled = scheduler.scale_model_input(sample, time)

@@ -20,9 +20,7 @@ with quiet():
 
 __all__ = ["ModelOutput", "load_network"]
 
-_SHAPES = re.compile(
-    r"because (\S+) expected shape (?:torch\.Size)?\(?(.*?)\)?, but got (?:torch\.Size)?\(?(.*?)\)?\. If you"
-)
+_SHAPES = re.compile(r"because (\S+) expected shape torch\.Size\(\[(.*?)\]\), but got torch\.Size\(\[(.*?)\]\)\.")
 """How diffusers names a weight of another shape; the advice that follows does not help here."""
 
 
@@ -58,7 +56,7 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
         if shapes := _SHAPES.search(str(error)):
             key, ours, theirs = shapes.groups()
             raise BaseModelError(
-                f"{name} holds a tensor of another shape: {key} is {theirs}, allowed is {ours}"
+                f"{name} holds tensors of other shapes: {key} is ({theirs}), allowed is ({ours})"
             ) from error
         raise BaseModelError(f"{component} cannot be built: {one_line(error)}") from error
     if missing := sorted(report["missing_keys"]):

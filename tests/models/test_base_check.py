@@ -10,14 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig
 
 from orthoplex.errors import BaseModelError
 from orthoplex.generation import generate
 from orthoplex.models import load_base
-from orthoplex.models.families import stable_diffusion_check
-from orthoplex.models.families.stable_diffusion import _SD1, StableDiffusion
+from orthoplex.models.families import latent_check, stable_diffusion_check
+from orthoplex.models.families.stable_diffusion import _SD1, _SD2, StableDiffusion
 from orthoplex.models.networks import load_network
 from orthoplex.models.words.words import Reader
 
@@ -188,7 +189,7 @@ def test_an_autoencoder_of_other_latents_is_named(folder):
 def test_pictures_of_other_channels_are_named(pico):
     config = dict(pico.pipeline.vae.config) | {"in_channels": 4}
     with pytest.raises(BaseModelError, match="vae in_channels is 4; allowed is 3, for red, green and blue"):
-        stable_diffusion_check.check_autoencoder(config)
+        latent_check.check_autoencoder(config)
 
 
 def test_more_tokens_than_embeddings_are_named(folder):
@@ -223,7 +224,7 @@ def test_a_network_without_settings_is_named(folder):
 def test_a_tokenizer_without_a_mark_is_named(pico, mark, monkeypatch):
     monkeypatch.setattr(type(pico.pipeline.tokenizer), f"{mark}_token_id", None, raising=False)
     with pytest.raises(BaseModelError, match=f"tokenizer has no {mark}_token; a prompt needs begin, end and filling"):
-        stable_diffusion_check.check_reader(Reader(pico.pipeline))
+        latent_check.check_reader(Reader(pico.pipeline))
 
 
 def test_a_tokenizer_that_sets_no_marks_is_named(folder, pico, monkeypatch):
@@ -240,20 +241,9 @@ def test_a_tokenizer_that_sets_no_marks_is_named(folder, pico, monkeypatch):
 
 
 def test_a_network_of_another_shape_is_named(pico):
+    inputs = (torch.zeros(1, 2, device="meta"),)
     with pytest.raises(BaseModelError, match=r"vae gives a tensor of shape \(1, 2\); allowed is \(3,\)"):
-        stable_diffusion_check._expect("vae", lambda: torch.zeros(1, 2), (3,))
-
-
-@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
-def test_weights_that_are_not_finite_are_named(folder, component):
-    path = folder / component / ("model.safetensors" if component == "text_encoder" else WEIGHTS)
-    tensors = load_file(path)
-    name = sorted(tensors)[0]
-    tensors[name].view(-1)[0] = float("nan")
-    save_file(tensors, path, metadata={"format": "pt"})
-    assert f"{component}.{name.removeprefix('text_model.')} holds numbers that are not finite" in refusal(
-        folder
-    ).replace("text_model.", "")
+        latent_check.try_network("vae", pico.pipeline.vae, {}, lambda network, values: values, inputs, (3,))
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "unet", "vae"])
@@ -265,7 +255,6 @@ def test_a_missing_part_is_named(folder, name):
 def test_parts_without_their_files_are_named(folder):
     (folder / "tokenizer" / "tokenizer.json").unlink()
     assert "tokenizer has no words; allowed are tokenizer.json or vocab.json with merges.txt" in refusal(folder)
-    (folder / SCHEDULER).unlink()
     shutil.copytree(folder / "unet", folder / "tokenizer", dirs_exist_ok=True)
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
     assert "tokenizer cannot be read: " in refusal(folder)
@@ -281,19 +270,104 @@ def test_a_network_that_cannot_be_built_is_named(folder):
     assert "text_encoder cannot be built: KeyError: " in refusal(folder)
 
 
-def test_the_check_of_stable_diffusion_is_quick(pico, pico_folder):
-    """Its settings are usual ones, so that no network is tried."""
+STORED = {
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "pad_token_id": 1,
+    "torch_dtype": "float32",
+    "vocab_size": 49408,
+}
+"""What the published text encoders' config.json hold alike."""
+PUBLISHED = {
+    "sd1": (
+        _SD1["unet"],
+        _SD1["text_encoder"] | STORED | {"hidden_act": "quick_gelu", "num_attention_heads": 12, "projection_dim": 768},
+    ),
+    "sd2": (
+        _SD2["unet"],
+        _SD2["text_encoder"] | STORED | {"hidden_act": "gelu", "num_attention_heads": 16, "projection_dim": 512},
+    ),
+    "lcm": (_SD1["unet"] | {"time_cond_proj_dim": 256}, _SD1["text_encoder"] | STORED),
+}
+"""The configurations of published bases."""
+SD_AUTOENCODER = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """The components that are tried."""
+    seen = []
+    monkeypatch.setattr(latent_check._TRIALS, "of", lambda key, trial: seen.append(key[0].__name__) or key[-1])
+    return seen
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_check_of_stable_diffusion_is_quick(pico, name, trials):
+    """Settings of published bases are usual ones, so that no network is tried."""
+    unet, text = PUBLISHED[name]
+    config = CLIPTextConfig.from_dict(text)
+    tokenizer = SimpleNamespace(model_max_length=77)
+    reader = SimpleNamespace(network=SimpleNamespace(config=config), component="text_encoder", tokenizer=tokenizer)
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(dict(_SD1["unet"]))
-    assert not stable_diffusion_check._differing(unet, stable_diffusion_check._USUAL_UNET)
-    for component, usual in (("unet", "_USUAL_UNET"), ("vae", "_USUAL_AUTOENCODER")):
-        assert not stable_diffusion_check._differing(
-            pico.pipeline.components[component], getattr(stable_diffusion_check, usual)
-        )
-    StableDiffusion.check(pico.pipeline)
+        autoencoder = AutoencoderKL(**SD_AUTOENCODER)
+    latent_check.try_text_encoder(reader, stable_diffusion_check.USUAL_TEXT)
+    own = latent_check.own_settings(pico.pipeline.unet)
+    assert not latent_check.is_unusual(unet, own, stable_diffusion_check.USUAL_UNET)
+    pixels, latents = torch.empty(1, 3, 8, 8, device="meta"), torch.empty(1, 4, 1, 1, device="meta")
+    latent_check.try_autoencoder(autoencoder, pixels, latents, stable_diffusion_check.USUAL_AUTOENCODER)
+    assert trials == []
+
+
+@pytest.mark.parametrize("name", ["pico", "vignette"])
+def test_bases_at_hand_are_checked_without_a_trial(pico, name, trials):
+    base = pico if name == "pico" else load_base(name)
+    StableDiffusion.check(base.pipeline)  # its scheduler is remembered from here on
     began = time.process_time()
-    StableDiffusion.check(pico.pipeline)
-    assert time.process_time() - began < 0.05
+    StableDiffusion.check(base.pipeline)
+    assert trials == [] and time.process_time() - began < 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "expected"),
+    [
+        ({"size": 3}, {"size": 3}, False),
+        ({"size": (1, 2)}, {"size": [1, 2]}, False),
+        ({"size": 0}, {"size": 3}, True),
+        ({"size": None}, {"size": 3}, True),
+        ({"size": 4}, {"size": 3}, False),
+        ({"size": True}, {"size": 1}, True),
+        ({"other": 4}, {"other": 3}, True),
+        ({"other": 4}, {}, True),
+        ({"other": None}, {}, True),
+        ({"bos_token_id": 0, "dropout": 0.0, "attention_dropout": 0.5}, {}, False),
+        ({"eos_token_id": None}, {"eos_token_id": 2}, True),
+        ({"dropout": "text"}, {"dropout": 0.0}, True),
+        ({"_name_or_path": "x"}, {}, False),
+    ],
+)
+def test_which_settings_are_unusual(settings, own, expected):
+    assert latent_check.is_unusual(settings, own, {"size"}) is expected
+
+
+def test_a_trial_is_made_once(folder, pico, monkeypatch):
+    config = {key: value for key, value in pico.pipeline.unet.config.items() if not key.startswith("_")}
+    UNet2DConditionModel(**{**config, "mid_block_type": None}).save_pretrained(folder / "unet")
+    load_base(folder)
+    monkeypatch.setattr(latent_check, "_shape_of", lambda *arguments: pytest.fail("it is tried again"))
+    load_base(folder)
 
 
 def test_errors_of_the_libraries_are_one_line(folder):
