@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig
 
 from orthoplex.errors import BaseModelError
 from orthoplex.generation import generate
 from orthoplex.models import load_base
-from orthoplex.models.families import latent_check, stable_diffusion_check
-from orthoplex.models.families.stable_diffusion import _SD1, _SD2, StableDiffusion
-from orthoplex.models.networks import load_network
+from orthoplex.models.families import latent, latent_check
 from orthoplex.models.words.words import Reader
 
 UNET, VAE, TEXT = "unet/config.json", "vae/config.json", "text_encoder/config.json"
@@ -270,107 +266,13 @@ def test_a_network_that_cannot_be_built_is_named(folder):
     assert "text_encoder cannot be built: KeyError: " in refusal(folder)
 
 
-STORED = {
-    "attention_dropout": 0.0,
-    "bos_token_id": 0,
-    "dropout": 0.0,
-    "eos_token_id": 2,
-    "initializer_factor": 1.0,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-05,
-    "max_position_embeddings": 77,
-    "model_type": "clip_text_model",
-    "pad_token_id": 1,
-    "torch_dtype": "float32",
-    "vocab_size": 49408,
-}
-"""What the published text encoders' config.json hold alike."""
-PUBLISHED = {
-    "sd1": (
-        _SD1["unet"],
-        _SD1["text_encoder"] | STORED | {"hidden_act": "quick_gelu", "num_attention_heads": 12, "projection_dim": 768},
-    ),
-    "sd2": (
-        _SD2["unet"],
-        _SD2["text_encoder"] | STORED | {"hidden_act": "gelu", "num_attention_heads": 16, "projection_dim": 512},
-    ),
-    "lcm": (_SD1["unet"] | {"time_cond_proj_dim": 256}, _SD1["text_encoder"] | STORED),
-}
-"""The configurations of published bases."""
-SD_AUTOENCODER = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "sample_size": 512,
-}
-
-
-@pytest.fixture
-def trials(monkeypatch):
-    """The components that are tried."""
-    seen = []
-    monkeypatch.setattr(latent_check._TRIALS, "of", lambda key, trial: seen.append(key[0].__name__) or key[-1])
-    return seen
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_check_of_stable_diffusion_is_quick(pico, name, trials):
-    """Settings of published bases are usual ones, so that no network is tried."""
-    unet, text = PUBLISHED[name]
-    config = CLIPTextConfig.from_dict(text)
-    tokenizer = SimpleNamespace(model_max_length=77)
-    reader = SimpleNamespace(network=SimpleNamespace(config=config), component="text_encoder", tokenizer=tokenizer)
-    with torch.device("meta"):
-        autoencoder = AutoencoderKL(**SD_AUTOENCODER)
-    latent_check.try_text_encoder(reader, stable_diffusion_check.USUAL_TEXT)
-    own = latent_check.own_settings(pico.pipeline.unet)
-    assert not latent_check.is_unusual(unet, own, stable_diffusion_check.USUAL_UNET)
-    pixels, latents = torch.empty(1, 3, 8, 8, device="meta"), torch.empty(1, 4, 1, 1, device="meta")
-    latent_check.try_autoencoder(autoencoder, pixels, latents, stable_diffusion_check.USUAL_AUTOENCODER)
-    assert trials == []
-
-
-@pytest.mark.parametrize("name", ["pico", "vignette"])
-def test_bases_at_hand_are_checked_without_a_trial(pico, name, trials):
-    base = pico if name == "pico" else load_base(name)
-    StableDiffusion.check(base.pipeline)  # its scheduler is remembered from here on
-    began = time.process_time()
-    StableDiffusion.check(base.pipeline)
-    assert trials == [] and time.process_time() - began < 0.05
-
-
-@pytest.mark.parametrize(
-    ("settings", "own", "expected"),
-    [
-        ({"size": 3}, {"size": 3}, False),
-        ({"size": (1, 2)}, {"size": [1, 2]}, False),
-        ({"size": 0}, {"size": 3}, True),
-        ({"size": None}, {"size": 3}, True),
-        ({"size": 4}, {"size": 3}, False),
-        ({"size": True}, {"size": 1}, True),
-        ({"other": 4}, {"other": 3}, True),
-        ({"other": 4}, {}, True),
-        ({"other": None}, {}, True),
-        ({"bos_token_id": 0, "dropout": 0.0, "attention_dropout": 0.5}, {}, False),
-        ({"eos_token_id": None}, {"eos_token_id": 2}, True),
-        ({"dropout": "text"}, {"dropout": 0.0}, True),
-        ({"_name_or_path": "x"}, {}, False),
-    ],
-)
-def test_which_settings_are_unusual(settings, own, expected):
-    assert latent_check.is_unusual(settings, own, {"size"}) is expected
-
-
-def test_a_trial_is_made_once(folder, pico, monkeypatch):
-    config = {key: value for key, value in pico.pipeline.unet.config.items() if not key.startswith("_")}
-    UNet2DConditionModel(**{**config, "mid_block_type": None}).save_pretrained(folder / "unet")
-    load_base(folder)
-    monkeypatch.setattr(latent_check, "_shape_of", lambda *arguments: pytest.fail("it is tried again"))
-    load_base(folder)
-
-
-def test_errors_of_the_libraries_are_one_line(folder):
-    with pytest.raises(BaseModelError) as caught:
-        load_network(UNet2DConditionModel, folder / "scheduler", None, torch.float32)
-    assert "\n" not in str(caught.value) and "scheduler cannot be built: " in str(caught.value)
+def test_latents_have_the_type_of_the_denoiser(pico_folder, monkeypatch):
+    """A text encoder may compute in a narrower one."""
+    base, types = load_base(pico_folder), []
+    base.pipeline.text_encoder.half()
+    whole = latent.randn_tensor
+    monkeypatch.setattr(
+        latent, "randn_tensor", lambda *a, dtype, **o: types.append(dtype) or whole(*a, dtype=dtype, **o)
+    )
+    generate(base, "a cat", num_inference_steps=1)
+    assert types == [torch.float32]

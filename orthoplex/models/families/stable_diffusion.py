@@ -86,14 +86,11 @@ class StableDiffusion(LatentFamily):
         dtype: torch.dtype,
     ) -> StableDiffusionPipeline:
         """Load a pipeline without its safety checker; see ``Family.load``."""
-        kinds = all_done(
-            {component: partial(network_class, index, component, allowed) for component, allowed in _NETWORKS.items()}
-        )
         loaders: dict[str, Callable[[], Any]] = {
-            part: partial(load_part, index, part, folder / part) for part in cls.parts() if part not in kinds
+            part: partial(load_part, index, part, folder / part) for part in cls.parts() if part not in cls.weighed
         }
-        for component, kind in kinds.items():
-            loaders[component] = partial(load_network, kind, folder / component, files[component], dtype)
+        for component in cls.weighed:
+            loaders[component] = partial(_network, index, component, folder, files[component], dtype)
         create: Any = StableDiffusionPipeline  # whose annotations lack None
         pipeline = create(
             **all_done(loaders),
@@ -196,6 +193,13 @@ class StableDiffusion(LatentFamily):
         scales = torch.tensor(guidance_scale - 1).repeat(len(conditioning))
         embedding = self.pipeline.get_guidance_scale_embedding(scales, width)
         return Conditioning(conditioning.features, {"guidance": embedding})
+
+
+def _network(
+    index: Mapping[str, Any], component: str, folder: Path, files: WeightFiles | None, dtype: torch.dtype
+) -> nn.Module:
+    kind = network_class(index, component, _NETWORKS[component])
+    return load_network(kind, folder / component, files, dtype)
 
 
 def _shells(config: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
