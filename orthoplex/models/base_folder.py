@@ -12,8 +12,9 @@ from orthoplex import vignette
 from orthoplex.errors import BaseModelError, FileFormatError
 from orthoplex.files import Header, read_header, read_json
 from orthoplex.models.families import FAMILIES
-from orthoplex.models.library_errors import first_of, one_line
+from orthoplex.models.library_errors import one_line
 from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.problems import first_of
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, has_single_file, is_pointer, stem
 

@@ -55,16 +55,14 @@ def prepared_scheduler(scheduler: Any, num_steps: int, device: str | torch.devic
         Exception: Whatever the scheduler raises for this number of steps; ``check_inference_steps`` refuses it before.
     """
     # A new scheduler may warn, and silence is a setting of all threads: later pictures copy the first one's.
-    prepared = deepcopy(_PREPARED.of(_key(scheduler, num_steps), partial(_prepared, scheduler, num_steps)))
-    if torch.device(device).type != "cpu":
-        prepared.set_timesteps(num_steps, device=device)
-    return prepared
+    key = (*_key(scheduler, num_steps), str(device))
+    return deepcopy(_PREPARED.of(key, partial(_prepared, scheduler, num_steps, device)))
 
 
-def _prepared(scheduler: Any, num_steps: int) -> Any:  # noqa: ANN401
+def _prepared(scheduler: Any, num_steps: int, device: str | torch.device) -> Any:  # noqa: ANN401
     with quiet(), without_warnings():
         prepared: Any = type(scheduler).from_config(scheduler.config)
-        prepared.set_timesteps(num_steps, device="cpu")
+        prepared.set_timesteps(num_steps, device=device)
     return prepared
 
 
@@ -159,7 +157,8 @@ def _problem(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
 
 
 def _tried(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
-    # The generator of all threads stays as it is: schedulers draw from the one that step takes, or draw nothing.
+    # The generator of all threads is not saved and put back, which would rewind it for the others: schedulers that draw
+    # random numbers take them from the generator that step is given (a test asks every class).
     with quiet(), without_warnings():
         try:
             return _went_wrong(prepared_scheduler(scheduler, count), count)

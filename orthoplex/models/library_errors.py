@@ -1,13 +1,11 @@
-"""Errors of the libraries and lists of names, as short as an error of ours can hold them."""
+"""Errors of the libraries, as one line that an error of ours can hold."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 _LIMIT = 300
-_NUM_SHOWN = 3
 
 
 def one_line(error: BaseException) -> str:
@@ -19,8 +17,3 @@ def one_line(error: BaseException) -> str:
     message = " ".join(_CONTROL.sub("", str(error)).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return text if len(text) <= _LIMIT else f"{text[:_LIMIT]}…"
-
-
-def first_of(names: Sequence[str]) -> str:
-    """Return the first three of some names, and a mark where there are more."""
-    return ", ".join(names[:_NUM_SHOWN]) + (", …" if len(names) > _NUM_SHOWN else "")

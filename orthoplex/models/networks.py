@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models.library_errors import first_of, one_line
+from orthoplex.models.library_errors import one_line
+from orthoplex.models.problems import first_of
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
 

@@ -34,11 +34,6 @@ class Outcomes(Generic[_T]):
                 self._values.popitem(last=False)
         return value
 
-    def forget(self) -> None:
-        """Forget all outcomes."""
-        with self._lock:
-            self._values.clear()
-
 
 def settings_key(settings: Mapping[str, Any]) -> str:
     """Return a configuration as a text that is equal for equal settings; arrays count with all of their numbers."""

@@ -10,6 +10,7 @@ from orthoplex.errors import BaseModelError
 from orthoplex.models.library_errors import one_line
 
 _T = TypeVar("_T")
+_NUM_SHOWN = 3
 
 
 @final
@@ -67,3 +68,8 @@ def prefixed(prefix: str) -> Iterator[None]:
         raise ProblemsError([prefix + line for line in problems_of(error)]) from error
     except Exception as error:  # noqa: BLE001  (likewise)
         raise ProblemsError([prefix + one_line(error)]) from error
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return the first three of some names, and a mark where there are more."""
+    return ", ".join(names[:_NUM_SHOWN]) + (", …" if len(names) > _NUM_SHOWN else "")

@@ -3,7 +3,7 @@
 import pytest
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models.problems import ProblemsError, all_done, prefixed, problems_of
+from orthoplex.models.problems import ProblemsError, all_done, first_of, prefixed, problems_of
 
 
 def failing(error):
@@ -39,3 +39,8 @@ def test_every_line_has_the_prefix(error, expected):
     with pytest.raises(ProblemsError) as caught, prefixed("base: "):
         raise error
     assert caught.value.problems == expected and caught.value.__cause__ is error
+
+
+def test_three_of_many_names_are_shown():
+    assert first_of(["a"]) == "a" and first_of(["a", "b", "c"]) == "a, b, c"
+    assert first_of(["a", "b", "c", "d"]) == "a, b, c, …" and first_of([]) == ""
