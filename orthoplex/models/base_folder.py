@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orthoplex import vignette
 from orthoplex.errors import BaseModelError, FileFormatError
-from orthoplex.files import is_pointer, read_header, read_json, summary_of
+from orthoplex.files import Header, is_pointer, read_header, read_json, summary_of
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.problems import first_of
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, stem
+from orthoplex.models.weight_files import WeightFiles, has_single_file, stem
 
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """Endings of files that hold a whole model, or a change of one."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_CONVERT = (
+_FOLDER_OF = (
     "diffusers makes a folder of it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); "
     "give that folder"
 )
-_SINGLE = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
+_STABLE_DIFFUSION = ("cond_stage_model.", "model.diffusion_model.input_blocks.")
+_XL = ("conditioner.embedders.1.", "model.diffusion_model.label_emb.", "conditioner.embedders.0.transformer.")
+"""Beginnings of names in the files of Stable Diffusion 1 and 2 as one file, and of Stable Diffusion XL."""
 _OBJECTS = {"config.json", "scheduler_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json"}
-_NUM_SHOWN = 3
 
 
 def base_folder(name_or_path: str | Path) -> Path:
@@ -61,13 +63,16 @@ def read_index(name_or_path: str | Path) -> Mapping[str, Any]:
     return index
 
 
-def check_weight_files(component: str, folder: Path, files: WeightFiles | None) -> None:
-    """Refuse a component's folder whose weights are missing, damaged, or pointers to what git-lfs has not fetched.
+def check_weight_files(component: str, folder: Path, files: WeightFiles | None) -> dict[Path, Header] | None:
+    """Return the headers of a component's weights; refuse weights that are missing, damaged, or not fetched by git-lfs.
 
     Args:
         component: The component's name.
         folder: Its folder.
         files: What ``find_weights`` returned for it.
+
+    Returns:
+        File to header; None for pickles, and where only the library knows the files.
 
     Raises:
         BaseModelError: Names the file, or the files that are needed.
@@ -77,21 +82,20 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     check_json_files(component, folder)
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{component}/config.json is missing, which its network is built by")
-    weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS and path.is_file())
-    pickles = stem(component, is_pickle=True)
-    single = {f"{name}{mark}" for name in (stem(component), pickles) for mark in _SINGLE}
-    if files is None and not single.intersection(weights):
-        there = f"; there are {_shown(weights)}" if weights else ""
+    if files is None and not has_single_file(folder, component):
+        weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS and path.is_file())
+        there = f"; there are {first_of(weights)}" if weights else ""
+        pickle = stem(component, is_pickle=True)
         raise BaseModelError(
-            f"{component} has no weights; allowed are {stem(component)}.safetensors or {pickles}.bin, with .fp16 or "
+            f"{component} has no weights; allowed are {stem(component)}.safetensors or {pickle}.bin, with .fp16 or "
             f"another variant before the ending, or in shards{there}"
         )
     if files is None:
-        return
+        return None
     for path in files.files:
         if not path.is_file():
             raise BaseModelError(f"{component}/{path.name} is missing, which {files.main.name} names")
-        _check_whole(component, path, files)
+    return {path: _whole_header(component, path) for path in files.files} if files.is_safetensors else None
 
 
 def check_json_files(component: str, folder: Path) -> None:
@@ -118,15 +122,15 @@ def check_json_files(component: str, folder: Path) -> None:
             raise BaseModelError(f"{component}/{path.name} holds {str(values)[:20]!r}; allowed is a JSON object")
 
 
-def _check_whole(component: str, path: Path, files: WeightFiles) -> None:
-    if not files.is_safetensors:
-        return
+def _whole_header(component: str, path: Path) -> Header:
     try:
-        read_header(path).check_whole(path)
+        header = read_header(path)
+        header.check_whole(path)
     except FileFormatError as error:
         raise BaseModelError(
             f"{component}/{path.name} is damaged: {str(error).removeprefix(f'{path}: ')}; copy or download it again"
         ) from error
+    return header
 
 
 def _of_the_hub(name: str) -> str:
@@ -144,7 +148,7 @@ def _file_kind(path: Path) -> str:
     if path.suffix not in CHECKPOINTS:
         return f"a file; allowed are '{EMBEDDED}' and pipeline folders"
     if path.suffix != ".safetensors":
-        return f"a checkpoint file; allowed is a pipeline folder: {_CONVERT}"
+        return f"a checkpoint file; allowed is a pipeline folder: if it is Stable Diffusion 1 or 2, {_FOLDER_OF}"
     try:
         header = read_header(path)
     except FileFormatError as error:
@@ -153,7 +157,18 @@ def _file_kind(path: Path) -> str:
         return "a concept file; give it as a concept, with the base that it was trained on"
     if any("lora" in name.lower() for name in header.entries):
         return "a LoRA file, a change of a base; give the pipeline folder of the base that it was trained on"
-    return f"a checkpoint file; allowed is a pipeline folder: {_CONVERT}"
+    return _checkpoint_kind(header.entries)
+
+
+def _checkpoint_kind(names: Iterable[str]) -> str:
+    """Return the model of which a file holds the weights, by their names, and what to do."""
+    if any(name.startswith(_XL) for name in names):
+        return (
+            "a checkpoint file of Stable Diffusion XL, which is not supported yet; allowed are Stable Diffusion 1 and 2"
+        )
+    if any(name.startswith(_STABLE_DIFFUSION) for name in names):
+        return f"a checkpoint file of Stable Diffusion; allowed is a pipeline folder: {_FOLDER_OF}"
+    return "a file of weights, but of no Stable Diffusion 1 or 2; allowed is a pipeline folder of one of them"
 
 
 def _hint(folder: Path) -> str:
@@ -170,14 +185,10 @@ def _hint(folder: Path) -> str:
         return f"; it is one part of a pipeline, give '{folder.parent}'"
     inner = sorted({*folder.glob(f"*/{INDEX_NAME}"), *folder.glob(f"snapshots/*/{INDEX_NAME}")})
     if inner:
-        return f"; give a folder in it: {_shown([str(item.parent) for item in inner])}"
+        return f"; give a folder in it: {first_of([str(item.parent) for item in inner])}"
     if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:
         return "; it holds a LoRA, a change of a base; give the pipeline folder of that base"
     checkpoints = [name for name in names if name.endswith(CHECKPOINTS)]
     if checkpoints:
-        return f"; it holds {_shown(checkpoints)}: {_CONVERT}"
-    return f"; it holds {_shown(names)}"
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names[:_NUM_SHOWN]) + (", …" if len(names) > _NUM_SHOWN else "")
+        return f"; it holds {first_of(checkpoints)}; {checkpoints[0]} is {_file_kind(folder / checkpoints[0])}"
+    return f"; it holds {first_of(names)}"

@@ -2,24 +2,31 @@
 
 Their classes differ: some double the steps or add one, some end at fewer than they were trained with, some repeat one
 timestep or leave the finite numbers without a word. So a copy of the scheduler goes through all of its steps, with a
-sample of four numbers in the place of a picture.
+sample of four numbers in the place of a picture. What it says is remembered for its class, configuration and number of
+steps.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.files import summary_of, without_warnings
+from orthoplex.models.outcomes import Outcomes, settings_key
 from orthoplex.models.quiet import quiet
 
 _TRIED = (20, 4, 2)
 """Numbers of steps of which a usable scheduler can do at least one."""
+_PREPARED: Outcomes[Any] = Outcomes(32)
+_PROBLEMS: Outcomes[str | None] = Outcomes(1024)
+"""Schedulers with their timesteps set, and why schedulers cannot do a number of steps."""
 
 
 @final
@@ -47,10 +54,20 @@ def prepared_scheduler(scheduler: Any, num_steps: int, device: str | torch.devic
     Raises:
         Exception: Whatever the scheduler raises for this number of steps; ``check_inference_steps`` refuses it before.
     """
+    # A new scheduler may warn, and silence is a setting of all threads: later pictures copy the first one's.
+    key = (*_key(scheduler, num_steps), str(device))
+    return deepcopy(_PREPARED.of(key, partial(_prepared, scheduler, num_steps, device)))
+
+
+def _prepared(scheduler: Any, num_steps: int, device: str | torch.device) -> Any:  # noqa: ANN401
     with quiet(), without_warnings():
         prepared: Any = type(scheduler).from_config(scheduler.config)
         prepared.set_timesteps(num_steps, device=device)
     return prepared
+
+
+def _key(scheduler: Any, num_steps: int) -> tuple[type, str, int]:  # noqa: ANN401
+    return type(scheduler), settings_key(scheduler.config), num_steps
 
 
 def step_options(scheduler: Any, generators: torch.Generator | Sequence[torch.Generator]) -> dict[str, Any]:  # noqa: ANN401
@@ -76,17 +93,21 @@ def check_inference_steps(scheduler: Any, name: str, value: int) -> None:  # noq
     if problem is None:
         return
     allowed = allowed_steps(scheduler)
-    text = f"{name} is {value}; allowed are {allowed.lowest} to {allowed.highest}"
-    if allowed.lowest <= value <= allowed.highest:
-        text += ", but for this number"
-    if (allowed.lowest, allowed.highest) == (1, total):
-        raise ConfigurationError(f"{text}, the timesteps of the base's scheduler")
+    if value > total and allowed == StepRange(1, total):
+        raise ConfigurationError(f"{name} is {value}; allowed are 1 to {total}, the timesteps of the base's scheduler")
+    others = "other numbers from " if allowed.lowest <= value <= allowed.highest else ""
     reason = f": {problem}" if problem else ""
-    raise ConfigurationError(f"{text} with the base's scheduler {type(scheduler).__name__}{reason}")
+    raise ConfigurationError(
+        f"{name} is {value}; allowed are {others}{allowed.lowest} to {allowed.highest} with the base's scheduler "
+        f"{type(scheduler).__name__}{reason}"
+    )
 
 
 def allowed_steps(scheduler: Any) -> StepRange:  # noqa: ANN401
     """Find the numbers of inference steps that a scheduler can do, at most its number of timesteps in training.
+
+    The search assumes that they are an interval around a usual number; a single one of them may still be refused when
+    it is asked for. It tries at most 20 small numbers and about 20 large ones.
 
     Args:
         scheduler: The scheduler; it stays as it is.
@@ -96,7 +117,7 @@ def allowed_steps(scheduler: Any) -> StepRange:  # noqa: ANN401
     """
     total = scheduler.config.num_train_timesteps
     usable = _usable(scheduler, total)
-    lowest = next(count for count in (*range(1, min(usable, 10)), usable) if _problem(scheduler, count) is None)
+    lowest = next(count for count in range(1, usable + 1) if _problem(scheduler, count) is None)
     distance, refused = 1, total + 1
     highest = total
     while highest > usable and _problem(scheduler, highest) is not None:
@@ -132,7 +153,13 @@ def _usable(scheduler: Any, total: int) -> int:  # noqa: ANN401
 
 def _problem(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
     """Return why a scheduler cannot do a number of steps, or None if it can."""
-    with quiet(), without_warnings(), torch.random.fork_rng(devices=[]):
+    return _PROBLEMS.of(_key(scheduler, count), partial(_tried, scheduler, count))
+
+
+def _tried(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
+    # The generator of all threads is not saved and put back, which would rewind it for the others: schedulers that draw
+    # random numbers take them from the generator that step is given (a test asks every class).
+    with quiet(), without_warnings():
         try:
             return _went_wrong(prepared_scheduler(scheduler, count), count)
         except Exception as error:  # noqa: BLE001  (schedulers raise anything)
@@ -150,6 +177,8 @@ def _went_wrong(scheduler: Any, count: int) -> str | None:  # noqa: ANN401
     if times[0] < times[-1]:
         return f"its timesteps rise from {times[0]:g} to {times[-1]:g}, from a picture to noise"
     options = step_options(scheduler, torch.Generator().manual_seed(0))
+    if "order" in inspect.signature(scheduler.step).parameters:
+        options["order"] = 2  # LMS integrates its coefficients: a fifth of the time of order 4, and the same divisions
     sample = torch.ones(1, 1, 2, 2) * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         scaled = scheduler.scale_model_input(sample, time)

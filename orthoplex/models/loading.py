@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,18 +13,19 @@ from torch import nn
 
 from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
-from orthoplex.files import summary_of, without_warnings
+from orthoplex.files import DTYPES, Header, without_warnings
 from orthoplex.models.base import Base
 from orthoplex.models.base_folder import base_folder, check_weight_files, read_index
 from orthoplex.models.brought import Brought, brought_by_vignette
 from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
-from orthoplex.models.families.parts import named_class
+from orthoplex.models.families.parts import check_part, named_class
 from orthoplex.models.identity import weights_hash
+from orthoplex.models.problems import all_done, prefixed
 from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
+from orthoplex.models.weight_files import WeightFiles, find_weights, stored_dtype
 
 _LOADING = Lock()
 
@@ -41,15 +42,14 @@ def load_base(
 
     Raises:
         BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged; or if the
-            device is not there.
+            device is not there. Its message is the first of the things that are wrong; ``problems_of`` has all of them.
     """
     place = _device(device)
     embedded, folder = str(name_or_path) == EMBEDDED, base_folder(name_or_path)
     index = read_index(name_or_path)
     family = family_of(index["_class_name"])
     weight_files = {component: find_weights(folder / component, component) for component in family.weighed}
-    _check_files(folder, index, weight_files, name_or_path)
-    headers = {component: read_headers(files) for component, files in weight_files.items()}
+    headers = _checked_headers(family, folder, index, weight_files, name_or_path)
     identity = FolderHash(
         {component: weight_files[component] for component in family.changed},
         {component: headers[component] for component in family.changed},
@@ -58,8 +58,10 @@ def load_base(
     # folders, which they bring up to date themselves.
     with _LOADING, quiet(), without_warnings(), identity:
         pipeline = _load(family, folder, index, weight_files, dtype, name_or_path)
-        if not identity.is_remembered:
-            _check_finite(family, pipeline, name_or_path)
+        # Weights that were loaded before are finite, unless they come in a narrower type now; the hash holds no others.
+        known = {item for item in family.changed if identity.is_remembered and _holds_all(dtype, headers[item])}
+        with prefixed(f"base '{name_or_path}': "):
+            _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
             # bfloat16 rounds more coarsely than the float16 that the hash sees.
@@ -86,16 +88,10 @@ def _load(
     dtype: torch.dtype,
     name_or_path: str | Path,
 ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
-    try:
+    with prefixed(f"base '{name_or_path}' cannot be loaded: "):
         pipeline = family.load(folder, index, weight_files, dtype)
-    except BaseModelError as error:
-        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
-    except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
-        raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {summary_of(error)}") from error
-    try:
+    with prefixed(f"base '{name_or_path}': "):
         family.check(pipeline)
-    except BaseModelError as error:
-        raise BaseModelError(f"base '{name_or_path}': {error}") from error
     return pipeline
 
 
@@ -113,23 +109,49 @@ def _device(device: str | torch.device) -> torch.device:
         raise BaseModelError(f"device is '{device}', allowed are cpu and what this torch has: {reason}") from error
 
 
-def _check_files(
-    folder: Path, index: Mapping[str, Any], weight_files: Mapping[str, WeightFiles | None], name_or_path: str | Path
-) -> None:
-    for component, files in weight_files.items():
-        try:
-            named_class(index, component)
-            check_weight_files(component, folder / component, files)
-        except BaseModelError as error:
-            raise BaseModelError(f"base '{name_or_path}' cannot be loaded: {error}") from error
+def _checked_headers(
+    family: type[Family],
+    folder: Path,
+    index: Mapping[str, Any],
+    weight_files: Mapping[str, WeightFiles | None],
+    name_or_path: str | Path,
+) -> dict[str, dict[Path, Header] | None]:
+    """Check the files of all parts; return the headers of those with weights."""
+
+    def checked(part: str) -> dict[Path, Header] | None:
+        if part not in weight_files:
+            check_part(index, part, folder / part)
+            return None
+        named_class(index, part)
+        return check_weight_files(part, folder / part, weight_files[part])
+
+    with prefixed(f"base '{name_or_path}' cannot be loaded: "):
+        headers = all_done({part: partial(checked, part) for part in family.parts()})
+    return {component: headers[component] for component in weight_files}
 
 
-def _check_finite(family: type[Family], pipeline: Any, name_or_path: str | Path) -> None:  # noqa: ANN401
-    """Refuse weights that are not finite; the sum of a tensor is not where a number in it is not."""
-    for component in family.weighed:
-        for name, values in pipeline.components[component].named_parameters():
-            if not math.isfinite(values.detach().sum(dtype=torch.float32)):
-                raise BaseModelError(
-                    f"base '{name_or_path}': {component}.{name} holds numbers that are not finite as {values.dtype}; "
-                    "allowed are finite weights"
-                )
+def _holds_all(dtype: torch.dtype, headers: Mapping[Path, Header] | None) -> bool:
+    """Return True if every finite number of some files is finite in a type; False where the files cannot say."""
+    if headers is None or not dtype.is_floating_point:
+        return False
+    stored = {entry.dtype for header in headers.values() for entry in header.entries.values()}
+    numbers = {kind for kind in stored if not kind.startswith(("I", "U", "BOOL"))}
+    return all(kind in DTYPES and torch.finfo(DTYPES[kind]).max <= torch.finfo(dtype).max for kind in numbers)
+
+
+def _check_finite(networks: Mapping[str, nn.Module]) -> None:
+    """Refuse weights that are not finite."""
+    all_done({component: partial(_check_network, component, network) for component, network in networks.items()})
+
+
+def _check_network(component: str, network: nn.Module) -> None:
+    for name, values in network.state_dict().items():
+        # The sum of a tensor is not finite where a number in it is not, and is taken in a third of the time.
+        if (
+            values.is_floating_point()
+            and not values.sum(dtype=torch.float32).isfinite()
+            and not values.isfinite().all()
+        ):
+            raise BaseModelError(
+                f"{component}.{name} holds numbers that are not finite as {values.dtype}; allowed are finite weights"
+            )

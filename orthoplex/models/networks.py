@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
+from orthoplex.models.problems import first_of
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
 
@@ -19,7 +21,8 @@ with quiet():
 
 __all__ = ["ModelOutput", "load_network"]
 
-_NUM_SHOWN = 3
+_SHAPES = re.compile(r"because (\S+) expected shape torch\.Size\(\[(.*?)\]\), but got torch\.Size\(\[(.*?)\]\)\.")
+"""How diffusers names a weight of another shape; the advice that follows does not help here."""
 
 
 def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
@@ -50,21 +53,20 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
             **options,
         )
         network, report = loaded
-    except ValueError as error:  # so diffusers names a weight of another shape, with advice that does not help here
-        raise BaseModelError(f"{name}: {' '.join(str(error).partition('. ')[0].split())}") from error
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
+        if shapes := _SHAPES.search(str(error)):
+            key, ours, theirs = shapes.groups()
+            raise BaseModelError(
+                f"{name} holds tensors of other shapes: {key} is ({theirs}), allowed is ({ours})"
+            ) from error
         raise BaseModelError(f"{component} cannot be built: {summary_of(error)}") from error
     if missing := sorted(report["missing_keys"]):
         others = sorted(report["unexpected_keys"])
         raise BaseModelError(
-            f"{name} lacks {len(missing)} of {len(network.state_dict())} tensors: {_first(missing)}"
-            + (f"; it holds {len(others)} that no {component} has: {_first(others)}" if others else "")
+            f"{name} lacks {len(missing)} of {len(network.state_dict())} tensors: {first_of(missing)}"
+            + (f"; it holds {len(others)} that no {component} has: {first_of(others)}" if others else "")
         )
     if mismatched := sorted((str(key), tuple(theirs), tuple(ours)) for key, theirs, ours in report["mismatched_keys"]):
         shapes = [f"{key} is {theirs}, allowed is {ours}" for key, theirs, ours in mismatched]
-        raise BaseModelError(f"{name} holds {len(shapes)} tensors of other shapes: {_first(shapes)}")
+        raise BaseModelError(f"{name} holds {len(shapes)} tensors of other shapes: {first_of(shapes)}")
     return network
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_NUM_SHOWN]) + (", …" if len(names) > _NUM_SHOWN else "")

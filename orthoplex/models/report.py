@@ -12,12 +12,10 @@ from orthoplex.models.base import Base
 from orthoplex.models.base_folder import CHECKPOINTS, base_folder, read_index
 from orthoplex.models.families import family_of
 from orthoplex.models.loading import load_base
-from orthoplex.models.pipeline_folder import INDEX_NAME, RECIPE_NAME
+from orthoplex.models.problems import problems_of
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
 
 _MB = 1_000_000
-_PARTS = ("tokenizer", "scheduler")
-_READ_BESIDES = {INDEX_NAME, RECIPE_NAME}
 
 
 @final
@@ -71,7 +69,8 @@ class BaseReport:
         resolution: Width and height of its pictures, in pixels.
         training_defaults: Options of a training that have other defaults with this base.
         not_read: Files and folders in its folder that nothing here reads.
-        problems: A line for each thing that is wrong.
+        problems: A line for each thing that is wrong, as far as a check can go: the contents of files where all are
+            there, and whether the parts belong together where each can be read.
     """
 
     name: str
@@ -121,30 +120,30 @@ def base_report(name_or_path: str | Path) -> BaseReport:
     Args:
         name_or_path: As for ``load_base``.
     """
-    folder, problems = base_folder(name_or_path), []
+    folder = base_folder(name_or_path)
     try:
         index = read_index(name_or_path)
     except BaseModelError as error:
         return BaseReport(str(name_or_path), None, None, (), None, None, None, {}, (), (str(error),))
-    weighed = family_of(index["_class_name"]).weighed
-    components = tuple(_component(folder, name, index.get(name), weighed) for name in (*weighed, *_PARTS))
-    base = None
+    family = family_of(index["_class_name"])
+    components = tuple(_component(folder, name, index.get(name), family.weighed) for name in family.parts())
+    base, problems = None, ()
     try:
         base = load_base(name_or_path)
+        problems = _training_problems(base)
     except BaseModelError as error:
-        problems.append(str(error))
-    scheduler = None if base is None else _scheduler(base, problems)
+        problems = problems_of(error)
     return BaseReport(
         name=str(name_or_path),
         version=None if base is None else base.identity.family,
         hash=None if base is None else base.identity.hash,
         components=components,
-        scheduler=scheduler,
+        scheduler=None if base is None else _scheduler(base),
         token_limit=None if base is None else base.family.words.room("").limit,
         resolution=None if base is None else base.family.resolution,
         training_defaults={} if base is None else base.training_defaults,
-        not_read=tuple(_not_read(folder, {item.name for item in components}, weighed)),
-        problems=tuple(problems),
+        not_read=tuple(_not_read(folder, {item.name for item in components}, family.weighed)),
+        problems=problems,
     )
 
 
@@ -159,13 +158,17 @@ def _component(folder: Path, name: str, entry: Any, weighed: tuple[str, ...]) ->
     return ComponentReport(name, kind, None if dtype is None else str(dtype).removeprefix("torch."), size / _MB)
 
 
-def _scheduler(base: Base, problems: list[str]) -> SchedulerReport | None:
-    steps, kind, prediction = base.family.allowed_inference_steps, *base.family.scheduler_kind
+def _scheduler(base: Base) -> SchedulerReport:
+    steps, sampler = base.family.allowed_inference_steps, base.family.sampler
+    return SchedulerReport(sampler.kind, sampler.prediction_type, steps.lowest, steps.highest)
+
+
+def _training_problems(base: Base) -> tuple[str, ...]:
     try:
         base.check_trainable()
     except BaseModelError as error:
-        problems.append(f"no training: {error}")
-    return SchedulerReport(kind, prediction, steps.lowest, steps.highest)
+        return tuple(f"no training: {line}" for line in problems_of(error))
+    return ()
 
 
 def _not_read(folder: Path, components: set[str], weighed: tuple[str, ...]) -> Iterator[str]:
@@ -173,7 +176,7 @@ def _not_read(folder: Path, components: set[str], weighed: tuple[str, ...]) -> I
     for path in sorted(folder.iterdir()):
         if path.is_dir() and path.name not in components and not path.name.startswith("."):
             yield f"{path.name}/"
-        elif path.is_file() and path.name not in _READ_BESIDES and path.suffix in CHECKPOINTS:
+        elif path.is_file() and path.suffix in CHECKPOINTS:
             yield path.name
     for name in weighed:
         yield from _other_weights(folder, name, find_weights(folder / name, name))

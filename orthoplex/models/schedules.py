@@ -14,6 +14,20 @@ from orthoplex.errors import BaseModelError
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
+@final
+@dataclass(frozen=True)
+class Sampler:
+    """A scheduler in words.
+
+    Attributes:
+        kind: Its class.
+        prediction_type: What the denoiser predicts, as ``epsilon``.
+    """
+
+    kind: str
+    prediction_type: str
+
+
 class Schedule(ABC):
     """How a base mixes latents with noise, and what its denoiser predicts of the mixture.
 

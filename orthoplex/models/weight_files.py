@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ def stem(component: str, *, is_pickle: bool = False) -> str:
     return "pytorch_model" if is_pickle else "model"
 
 
+@final
 @dataclass(frozen=True)
 class WeightFiles:
     """The files that a library reads for one component.
@@ -50,19 +52,45 @@ def find_weights(folder: Path, component: str) -> WeightFiles | None:
     Returns:
         The files; None if there are none, or if one file and shards lie side by side: libraries differ in their choice.
     """
+    for place in _places(folder, component):
+        has_single, has_index = place.single.is_file(), place.index.is_file()
+        if has_single and has_index:
+            return None
+        if has_single:
+            return WeightFiles((place.single,), place.single, place.variant, place.is_safetensors)
+        if has_index:
+            return WeightFiles(_shards(place.index), place.index, place.variant, place.is_safetensors)
+    return None
+
+
+def has_single_file(folder: Path, component: str) -> bool:
+    """Return True if a component has a file with all of its weights."""
+    return any(place.single.is_file() for place in _places(folder, component))
+
+
+@final
+@dataclass(frozen=True)
+class _Place:
+    """Where weights may lie: in one file, or in the shards that an index names."""
+
+    single: Path
+    index: Path
+    variant: str | None
+    is_safetensors: bool
+
+
+def _places(folder: Path, component: str) -> Iterator[_Place]:
+    """Yield the places of a component's weights, in the order in which they are preferred."""
     for ending in ("safetensors", "bin"):
         name = stem(component, is_pickle=ending == "bin")
         for variant in (*_VARIANTS, *_other_variants(folder, name, ending)):
             mark = "" if variant is None else f".{variant}"
-            single = folder / f"{name}{mark}.{ending}"
-            index = folder / f"{name}.{ending}.index{mark}.json"
-            if single.is_file() and index.is_file():
-                return None
-            if single.is_file():
-                return WeightFiles((single,), single, variant, ending == "safetensors")
-            if index.is_file():
-                return WeightFiles(_shards(index), index, variant, ending == "safetensors")
-    return None
+            yield _Place(
+                folder / f"{name}{mark}.{ending}",
+                folder / f"{name}.{ending}.index{mark}.json",
+                variant,
+                ending == "safetensors",
+            )
 
 
 def _other_variants(folder: Path, name: str, ending: str) -> list[str]:

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from orthoplex.models import load_base
+from orthoplex.models.families.stable_diffusion import StableDiffusion
 from orthoplex.models.report import base_report
 
 
@@ -94,3 +95,53 @@ def test_the_embedded_base_is_whole():
     report = base_report("vignette")
     assert report.version == "vignette" and report.problems == () and report.not_read == ()
     assert report.training_defaults == {} and report.resolution == load_base("vignette").family.resolution
+
+
+DAMAGES = {
+    "unet": lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
+    "vae": lambda folder: (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"xy"),
+    "text_encoder": lambda folder: (folder / "text_encoder" / "config.json").unlink(),
+    "tokenizer": lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(),
+    "scheduler": lambda folder: shutil.rmtree(folder / "scheduler"),
+}
+CONTENTS = {
+    "tokenizer": lambda folder: (folder / "tokenizer" / "tokenizer.json").write_text("{}"),
+    "scheduler": lambda folder: change(folder / "scheduler" / "scheduler_config.json", num_train_timesteps="many"),
+    "vae": lambda folder: cut(folder / "vae" / "diffusion_pytorch_model.safetensors"),
+    "text_encoder": lambda folder: cut(folder / "text_encoder" / "model.safetensors"),
+    "unet": lambda folder: cut(folder / "unet" / "diffusion_pytorch_model.safetensors"),
+}
+SETTINGS = {
+    "vae": lambda folder: change(folder / "vae" / "config.json", scaling_factor=0),
+    "unet": lambda folder: change(folder / "unet" / "config.json", sample_size=0),
+    "tokenizer": lambda folder: change(folder / "tokenizer" / "tokenizer_config.json", model_max_length=77),
+    "scheduler": lambda folder: change(folder / "scheduler" / "scheduler_config.json", prediction_type="flow"),
+}
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def cut(path):
+    """Drop a weight of a file."""
+    tensors = load_file(path)
+    save_file({name: tensors[name] for name in sorted(tensors)[1:]}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("kinds", [DAMAGES, CONTENTS, SETTINGS], ids=["files", "contents", "settings"])
+def test_everything_that_is_wrong_has_a_line(folder, kinds):
+    for damage in kinds.values():
+        damage(folder)
+    problems = base_report(folder).problems
+    assert len(problems) == len(kinds) and all(line.startswith(f"base '{folder}'") for line in problems)
+    assert all(any(part in line.replace(str(folder), "") for line in problems) for part in kinds), problems
+
+
+def test_the_family_says_which_parts_are_read(folder, monkeypatch):
+    """So that the second tokenizer of a family with two text encoders is read."""
+    assert StableDiffusion.parts() == ("vae", "text_encoder", "unet", "tokenizer", "scheduler")
+    monkeypatch.setattr(StableDiffusion, "text_encoders", ("text_encoder", "text_encoder_2"))
+    assert StableDiffusion.parts()[3:] == ("tokenizer", "tokenizer_2", "scheduler")
+    shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
+    assert "tokenizer_2/" not in base_report(folder).not_read

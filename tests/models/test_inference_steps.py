@@ -2,7 +2,10 @@
 
 import inspect
 import re
+import threading
+import time
 import warnings
+from contextlib import suppress
 
 import diffusers.schedulers
 import pytest
@@ -12,8 +15,14 @@ from torch import nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError, OrthoplexError
 from orthoplex.generation import generate
-from orthoplex.models import load_base
-from orthoplex.models.inference_steps import StepRange, allowed_steps, check_inference_steps, check_usable
+from orthoplex.models import inference_steps, load_base
+from orthoplex.models.inference_steps import (
+    StepRange,
+    allowed_steps,
+    check_inference_steps,
+    check_usable,
+    prepared_scheduler,
+)
 from orthoplex.models.quiet import quiet
 
 SD15 = {
@@ -123,20 +132,91 @@ def test_trying_leaves_scheduler_and_random_numbers_alone():
     assert scheduler.timesteps.tolist() == before and torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_number_that_alone_does_not_work_is_named(monkeypatch):
-    whole = DDIMScheduler.set_timesteps
+class Unlucky(DDIMScheduler):
+    """Can do neither 27 steps nor fewer than 13."""
 
     def set_timesteps(self, count, device=None):
-        if count == 7:
-            raise ValueError("seven\n is unlucky")
-        whole(self, count, device)
+        if count == 27:
+            raise ValueError("twenty-seven\n is unlucky")
+        if count < 13:
+            raise ValueError("too few")
+        super().set_timesteps(count, device)
 
-    monkeypatch.setattr(DDIMScheduler, "set_timesteps", set_timesteps)
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (27, "other numbers from 13 to 1000 with the base's scheduler Unlucky: ValueError: twenty-seven is unlucky"),
+        (12, "13 to 1000 with the base's scheduler Unlucky: ValueError: too few"),
+        (1001, "13 to 1000 with the base's scheduler Unlucky"),
+    ],
+)
+def test_a_number_that_does_not_work_is_named_with_the_reason(steps, expected):
     with pytest.raises(ConfigurationError) as caught:
-        check_inference_steps(DDIMScheduler(), "steps", 7)
-    assert str(caught.value) == (
-        "steps is 7; allowed are 1 to 1000, but for this number, the timesteps of the base's scheduler"
-    )
+        check_inference_steps(Unlucky(), "steps", steps)
+    assert str(caught.value) == f"steps is {steps}; allowed are {expected}"
+
+
+class Interrupted(DDIMScheduler):
+    """Another thread draws a random number while this scheduler is tried."""
+
+    def step(self, *arguments, generator=None, **options):
+        if not DRAWN:
+            thread = threading.Thread(target=lambda: DRAWN.append(torch.rand(1)))
+            thread.start()
+            thread.join()
+        return super().step(*arguments, generator=generator, **options)
+
+
+DRAWN = []
+
+
+def test_trials_leave_the_random_numbers_of_other_threads():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        expected = torch.rand(2)
+        torch.manual_seed(3)
+        check_inference_steps(Interrupted(), "steps", 5)
+        assert DRAWN == [expected[0]] and torch.rand(1) == expected[1]  # and not the first one again
+
+
+def test_no_scheduler_draws_from_the_generator_of_all_threads():
+    """What makes ``fork_rng``, which rewinds the random numbers of all threads, needless in a trial."""
+    before = torch.get_rng_state()
+    for name in CLASSES:
+        with suppress(Exception):  # those that take other options draw nothing either
+            inference_steps._tried(built(name), 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pictures_try_nothing_again_and_leave_warnings_alone(stub_base, monkeypatch):
+    stub_base.pipeline.scheduler = built("EulerDiscreteScheduler", num_train_timesteps=777)
+    assert outcome(stub_base, 4) == "8/8"
+    for name in ("without_warnings", "_went_wrong", "_prepared"):
+        monkeypatch.setattr(inference_steps, name, lambda *arguments: pytest.fail("it is tried again"))
+    assert outcome(stub_base, 4) == "8/8"
+
+
+def test_another_configuration_is_tried():
+    check_inference_steps(built("DDIMScheduler", timestep_spacing="trailing"), "steps", 1000)
+    with pytest.raises(ConfigurationError, match="allowed are 1 to 999"):
+        check_inference_steps(built("DDIMScheduler"), "steps", 1000)
+
+
+def test_a_prepared_scheduler_is_as_new():
+    scheduler = built("UniPCMultistepScheduler")
+    first, second = (prepared_scheduler(scheduler, 5) for _ in range(2))
+    for timestep in first.timesteps:
+        first.step(torch.ones(1, 1, 2, 2), timestep, torch.ones(1, 1, 2, 2))
+    third = prepared_scheduler(scheduler, 5)
+    assert second.step_index is third.step_index is None and third.model_outputs == second.model_outputs
+    assert torch.equal(second.timesteps, third.timesteps) and scheduler.num_inference_steps is None
+
+
+def test_the_search_among_slow_schedulers_is_bounded():
+    began = time.process_time()
+    assert allowed_steps(built("LMSDiscreteScheduler", num_train_timesteps=300)) == StepRange(1, 299)
+    assert time.process_time() - began < 1.5
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,15 @@ def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, fami
     monkeypatch.setattr(
         stable_diffusion_folder, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim
     )
-    whole = stable_diffusion.load_scheduler
+    whole = stable_diffusion.load_part
 
-    def predicting(*arguments):
-        scheduler = whole(*arguments)
-        scheduler.register_to_config(prediction_type=prediction)
-        return scheduler
+    def predicting(index, part, folder):
+        loaded = whole(index, part, folder)
+        if part == "scheduler":
+            loaded.register_to_config(prediction_type=prediction)
+        return loaded
 
-    monkeypatch.setattr(stable_diffusion, "load_scheduler", predicting)
+    monkeypatch.setattr(stable_diffusion, "load_part", predicting)
     assert load_base(pico_folder).identity.family == family
 
 

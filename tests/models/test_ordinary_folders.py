@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from orthoplex.concepts import save_concept
 from orthoplex.errors import BaseModelError
-from orthoplex.models import load_base
+from orthoplex.models import base_folder, load_base, weight_files
+from orthoplex.models.base_folder import check_weight_files
+from orthoplex.models.weight_files import find_weights, has_single_file
 from tests.pico import make_concept
 
 INDEX = "model_index.json"
@@ -103,7 +105,7 @@ def test_a_name_of_the_hub_is_not_downloaded():
         (
             "sd15.ckpt",
             b"PK",
-            "is a checkpoint file; allowed is a pipeline folder: diffusers makes a folder of it: Stab",
+            "is a checkpoint file; allowed is a pipeline folder: if it is Stable Diffusion 1 or 2, diffusers makes",
         ),
         ("notes.txt", b"", "is a file; allowed are 'vignette' and pipeline folders"),
         ("cut.safetensors", b"xy", "is a damaged file (holds 2 bytes, a safetensors file starts with 8"),
@@ -121,8 +123,19 @@ def test_a_file_is_told_from_a_folder(tmp_path, name, content, expected):
     [
         (
             "model.diffusion_model.input_blocks.0.0.weight",
-            "is a checkpoint file; allowed is a pipeline folder: diffusers",
+            "is a checkpoint file of Stable Diffusion; allowed is a pipeline folder: diffusers makes a folder of it",
         ),
+        ("cond_stage_model.transformer.x", "is a checkpoint file of Stable Diffusion; allowed is a pipeline folder"),
+        (
+            "conditioner.embedders.1.model.ln_final.weight",
+            "is a checkpoint file of Stable Diffusion XL, which is not supported yet; allowed are Stable Diffusion 1",
+        ),
+        ("model.diffusion_model.label_emb.0.0.weight", "is a checkpoint file of Stable Diffusion XL, which is not"),
+        (
+            "double_blocks.0.img_attn.proj.weight",
+            "is a file of weights, but of no Stable Diffusion 1 or 2; allowed is a pipeline folder of one of them",
+        ),
+        ("first_stage_model.decoder.conv_in.bias", "is a file of weights, but of no Stable Diffusion 1 or 2"),
         (
             "lora_unet_mid_block.lora_up.weight",
             "is a LoRA file, a change of a base; give the pipeline folder of the base",
@@ -153,7 +166,7 @@ def test_a_folder_one_level_too_high_or_too_low_is_told(folder, tmp_path):
     [
         ([], f"no class name in {INDEX}; the folder is empty"),
         (["adapter_config.json"], "it holds a LoRA, a change of a base; give the pipeline folder of that base"),
-        (["b.ckpt", "a.safetensors"], "it holds a.safetensors, b.ckpt: diffusers makes a folder of it: Stable"),
+        (["b.ckpt", "c.safetensors"], "it holds b.ckpt, c.safetensors; b.ckpt is a checkpoint file; allowed is a pipe"),
         (["a.txt", "b.txt", "c.txt", "d.txt"], "it holds a.txt, b.txt, c.txt, …"),
     ],
 )
@@ -199,3 +212,26 @@ def test_a_missing_shard_is_told(folder):
 def test_a_link_that_leads_nowhere_is_told(tmp_path):
     os.symlink(tmp_path / "gone", tmp_path / "link")
     assert "is a file; allowed are 'vignette' and pipeline folders" in refusal(tmp_path / "link")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "fp16.safetensors", "non_ema.safetensors", "bin"])
+def test_one_file_and_shards_side_by_side_are_left_to_the_library(folder, ending):
+    """``has_single_file`` and ``find_weights`` know the same names."""
+    for path in (folder / "unet").glob("*.safetensors"):
+        path.unlink()
+    kind = ending.rpartition(".")[2]
+    variant = ending.removesuffix(kind).strip(".")
+    name = f"diffusion_pytorch_model.{kind}.index" + (f".{variant}" if variant else "") + ".json"
+    (folder / "unet" / f"diffusion_pytorch_model.{ending}").touch()
+    (folder / "unet" / name).write_text("{}")
+    assert find_weights(folder / "unet", "unet") is None and has_single_file(folder / "unet", "unet")
+    assert check_weight_files("unet", folder / "unet", None) is None
+
+
+def test_every_header_is_read_once(folder, monkeypatch):
+    read = []
+    whole = base_folder.read_header
+    for module in (base_folder, weight_files):
+        monkeypatch.setattr(module, "read_header", lambda path: read.append(path.parent.name) or whole(path))
+    load_base(folder)
+    assert sorted(read) == ["text_encoder", "unet", "vae"]

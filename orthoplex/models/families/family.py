@@ -19,7 +19,7 @@ from orthoplex.models.families.pictures import PictureRequest, Pictures, Picture
 from orthoplex.models.inference_steps import StepRange
 from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
 from orthoplex.models.memory_format import channels_first, channels_last
-from orthoplex.models.schedules import Schedule
+from orthoplex.models.schedules import Sampler, Schedule
 from orthoplex.models.weight_files import WeightFiles
 from orthoplex.models.words.words import Reader, Words
 
@@ -104,9 +104,14 @@ class Family(ABC):
             dtype: Data type of the weights.
 
         Raises:
-            BaseModelError: If a weight is missing or of another shape.
+            BaseModelError: If a weight is missing or of another shape; a ``ProblemsError`` where several are wrong.
             Exception: Whatever the libraries raise for a damaged folder.
         """
+
+    @classmethod
+    @abstractmethod
+    def parts(cls) -> tuple[str, ...]:
+        """Return the components that are read of a folder: those with weights, then the others, as tokenizers."""
 
     @classmethod
     @abstractmethod
@@ -119,7 +124,7 @@ class Family(ABC):
         """Refuse a loaded pipeline whose parts do not belong together.
 
         Raises:
-            BaseModelError: Says what does not fit.
+            BaseModelError: Says what does not fit; a ``ProblemsError`` where several things do not.
         """
 
     @classmethod
@@ -294,8 +299,8 @@ class Family(ABC):
 
     @property
     @abstractmethod
-    def scheduler_kind(self) -> tuple[str, str]:
-        """The class of the base's scheduler, and what the denoiser predicts, as ``epsilon``."""
+    def sampler(self) -> Sampler:
+        """The scheduler that makes pictures, in words."""
 
     @abstractmethod
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:

@@ -23,7 +23,7 @@ from orthoplex.models.inference_steps import (
     step_options,
 )
 from orthoplex.models.quiet import quiet
-from orthoplex.models.schedules import DiscreteSchedule
+from orthoplex.models.schedules import DiscreteSchedule, Sampler
 from orthoplex.models.words.weighted import WeightedText, weighted_features
 
 with quiet():
@@ -46,6 +46,13 @@ class LatentFamily(Family):
     @abstractmethod
     def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:
         """Return prompts that hold the guidance of a distilled denoiser; None where a second prediction guides it."""
+
+    @final
+    @classmethod
+    def parts(cls) -> tuple[str, ...]:
+        """The components with weights, a tokenizer for every text encoder, and the scheduler."""
+        tokenizers = (name.replace("text_encoder", "tokenizer") for name in cls.text_encoders)
+        return (*cls.weighed, *tokenizers, "scheduler")
 
     @final
     @property
@@ -97,10 +104,10 @@ class LatentFamily(Family):
 
     @final
     @property
-    def scheduler_kind(self) -> tuple[str, str]:
+    def sampler(self) -> Sampler:
         """Class and prediction type of the scheduler."""
         scheduler = self.pipeline.scheduler
-        return type(scheduler).__name__, scheduler.config.prediction_type
+        return Sampler(type(scheduler).__name__, scheduler.config.prediction_type)
 
     @final
     @torch.no_grad()
@@ -108,7 +115,8 @@ class LatentFamily(Family):
         """Denoise as diffusers' own pipelines do, step by step; see ``Family.picture``."""
         pipeline = self.pipeline
         device = pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
-        dtype = self.readers[0].network.dtype
+        denoiser: Any = self.denoiser  # a network of diffusers, which knows the type that it computes in
+        dtype = denoiser.dtype
         try:
             conditioning, guided = self._request_conditioning(request, dtype)
             scheduler = prepared_scheduler(pipeline.scheduler, request.num_inference_steps, device)

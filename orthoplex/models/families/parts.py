@@ -60,19 +60,27 @@ def named_class(index: Mapping[str, Any], component: str) -> tuple[str, str]:
             raise BaseModelError(f"{INDEX_NAME} says {entry!r} for {component}; allowed is [library, class]")
 
 
-def load_tokenizer(index: Mapping[str, Any], component: str, folder: Path) -> Any:  # noqa: ANN401
-    """Load a tokenizer of transformers.
+def check_part(index: Mapping[str, Any], component: str, folder: Path) -> None:
+    """Refuse a tokenizer or a scheduler of another class, or whose folder is not whole.
 
     Args:
         index: The values of ``model_index.json``.
-        component: The component's name.
+        component: The component's name; those of tokenizers begin with ``tokenizer``.
         folder: The component's folder.
 
     Raises:
-        BaseModelError: If it is none, or its folder is not whole.
+        BaseModelError: Says what is wrong, and what is allowed.
     """
     library, name = named_class(index, component)
     kind: Any = getattr(_LIBRARIES.get(library), name, None)
+    if not component.startswith("tokenizer"):
+        is_scheduler = inspect.isclass(kind) and (issubclass(kind, SchedulerMixin) or isinstance(kind, DummyObject))
+        if library != "diffusers" or not is_scheduler:
+            raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are schedulers of diffusers")
+        if not (folder / "scheduler_config.json").is_file():
+            raise BaseModelError(f"{component}/scheduler_config.json is missing, which a {name} needs")
+        check_json_files(component, folder)
+        return
     if not (inspect.isclass(kind) and issubclass(kind, PreTrainedTokenizerBase)):
         raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are tokenizers of transformers")
     if not folder.is_dir():
@@ -82,11 +90,10 @@ def load_tokenizer(index: Mapping[str, Any], component: str, folder: Path) -> An
         raise BaseModelError(
             f"{component} has no words; allowed are {' or '.join(' with '.join(files) for files in _VOCABULARIES)}"
         )
-    return _loaded(kind, component, folder)
 
 
-def load_scheduler(index: Mapping[str, Any], component: str, folder: Path) -> Any:  # noqa: ANN401
-    """Load a scheduler of diffusers.
+def load_part(index: Mapping[str, Any], component: str, folder: Path) -> Any:  # noqa: ANN401
+    """Load a tokenizer or a scheduler, which ``check_part`` has checked.
 
     Args:
         index: The values of ``model_index.json``.
@@ -94,22 +101,11 @@ def load_scheduler(index: Mapping[str, Any], component: str, folder: Path) -> An
         folder: The component's folder.
 
     Raises:
-        BaseModelError: If it is none, needs a package that is not installed, or its folder is not whole.
+        BaseModelError: If it cannot be read, or needs a package that is not installed.
     """
     library, name = named_class(index, component)
-    kind: Any = getattr(_LIBRARIES.get(library), name, None)
-    is_scheduler = inspect.isclass(kind) and (issubclass(kind, SchedulerMixin) or isinstance(kind, DummyObject))
-    if library != "diffusers" or not is_scheduler:
-        raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are schedulers of diffusers")
-    if not (folder / "scheduler_config.json").is_file():
-        raise BaseModelError(f"{component}/scheduler_config.json is missing, which a {name} needs")
-    check_json_files(component, folder)
-    return _loaded(kind, component, folder)
-
-
-def _loaded(kind: Any, component: str, folder: Path) -> Any:  # noqa: ANN401
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        return getattr(_LIBRARIES[library], name).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
         raise BaseModelError(f"{component} cannot be read: {summary_of(error)}") from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -14,17 +15,13 @@ from orthoplex.concepts.layer_table import Sees
 from orthoplex.files import read_json
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.latent import LatentFamily
-from orthoplex.models.families.parts import load_scheduler, load_tokenizer, network_class
-from orthoplex.models.families.stable_diffusion_check import (
-    check_autoencoder,
-    check_reader,
-    check_scheduler,
-    check_unet,
-    try_networks,
-)
+from orthoplex.models.families.latent_check import check_autoencoder, check_reader, check_scheduler
+from orthoplex.models.families.parts import load_part, network_class
+from orthoplex.models.families.stable_diffusion_check import check_unet, try_networks
 from orthoplex.models.families.stable_diffusion_folder import version_of
 from orthoplex.models.layer_names import component_name, cross_attention_modules, select_linear_layers
 from orthoplex.models.networks import load_network
+from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles
@@ -89,18 +86,14 @@ class StableDiffusion(LatentFamily):
         dtype: torch.dtype,
     ) -> StableDiffusionPipeline:
         """Load a pipeline without its safety checker; see ``Family.load``."""
-        kinds = {component: network_class(index, component, allowed) for component, allowed in _NETWORKS.items()}
-        tokenizer = load_tokenizer(index, "tokenizer", folder / "tokenizer")
-        scheduler = load_scheduler(index, "scheduler", folder / "scheduler")
-        networks: dict[str, Any] = {
-            component: load_network(kind, folder / component, files[component], dtype)
-            for component, kind in kinds.items()
+        loaders: dict[str, Callable[[], Any]] = {
+            part: partial(load_part, index, part, folder / part) for part in cls.parts() if part not in cls.weighed
         }
+        for component in cls.weighed:
+            loaders[component] = partial(_network, index, component, folder, files[component], dtype)
         create: Any = StableDiffusionPipeline  # whose annotations lack None
         pipeline = create(
-            **networks,
-            tokenizer=tokenizer,
-            scheduler=scheduler,
+            **all_done(loaders),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -116,12 +109,15 @@ class StableDiffusion(LatentFamily):
 
     @classmethod
     def check(cls, pipeline: StableDiffusionPipeline) -> None:
-        """Refuse parts that do not belong together, or that nothing here works with; see ``stable_diffusion_check``."""
-        autoencoder = pipeline.vae.config
-        check_autoencoder(autoencoder)
-        check_unet(pipeline.unet.config, autoencoder.latent_channels, pipeline.text_encoder.config.hidden_size)
-        check_reader(Reader(pipeline))
-        check_scheduler(pipeline.scheduler)
+        """Refuse parts that do not belong together, or that nothing here works with; see ``latent_check``."""
+        unet, autoencoder, encoder = pipeline.unet.config, pipeline.vae.config, pipeline.text_encoder.config
+        checks: dict[str, Callable[[], None]] = {
+            "vae": partial(check_autoencoder, autoencoder),
+            "unet": partial(check_unet, unet, autoencoder.latent_channels, encoder.hidden_size),
+            "text_encoder": partial(check_reader, Reader(pipeline)),
+            "scheduler": partial(check_scheduler, pipeline.scheduler),
+        }
+        all_done(checks)
         try_networks(pipeline)
 
     @classmethod
@@ -197,6 +193,13 @@ class StableDiffusion(LatentFamily):
         scales = torch.tensor(guidance_scale - 1).repeat(len(conditioning))
         embedding = self.pipeline.get_guidance_scale_embedding(scales, width)
         return Conditioning(conditioning.features, {"guidance": embedding})
+
+
+def _network(
+    index: Mapping[str, Any], component: str, folder: Path, files: WeightFiles | None, dtype: torch.dtype
+) -> nn.Module:
+    kind = network_class(index, component, _NETWORKS[component])
+    return load_network(kind, folder / component, files, dtype)
 
 
 def _shells(config: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:

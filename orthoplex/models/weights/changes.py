@@ -46,5 +46,5 @@ def check_base(recipe: Recipe, identity: BaseIdentity) -> None:
         names = ", ".join(recipe.names) or "a change"
         raise BaseModelError(
             f"{names}: trained on base {recipe.base}, this is {identity}; "
-            "models.on_base(concept, base) makes it one of a relative"
+            "models.on_base(concept, base) adapts it to a fine-tune of its base"
         )
