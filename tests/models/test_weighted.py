@@ -13,7 +13,7 @@ import torch
 from orthoplex.errors import MissingExtraError, PromptError
 from orthoplex.generation import generate, read_prompt
 from orthoplex.merging import merge
-from orthoplex.models import Fragment, WeightedText
+from orthoplex.models import Fragment
 from orthoplex.models.quiet import quiet
 from orthoplex.models.words.weighted import weighted_features
 from tests.pico import MAX_LENGTH, make_concept
