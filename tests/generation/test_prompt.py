@@ -151,7 +151,8 @@ def test_slips_in_weights_are_refused_with_both_cures(prompt, problem):
 
 def test_a_weight_without_its_number_is_refused():
     assert refusal("(cat:)") == (
-        r"prompt has no number behind a colon at the end of a bracket; write (words:1.2), or '\(' for a bracket that is text"
+        "prompt has no number behind a colon at the end of a bracket; write (words:1.2), or "
+        r"'\(' for a bracket that is text"
     )
 
 
