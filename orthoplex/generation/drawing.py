@@ -15,6 +15,7 @@ from PIL import Image
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import (
     Base,
+    Conditioning,
     Foldable,
     PictureRequest,
     PictureStep,
@@ -78,8 +79,7 @@ def generate(
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
-        finish: Called with number and picture for those of every batch of ``BATCH_SIZE``, once it is made; the base is
-            locked, too.
+        finish: Called with each number and picture once its batch of ``BATCH_SIZE`` is made; the base is locked, too.
         expect_names: True logs concepts of ``merge`` that no prompt names, or that none in the base is named.
 
     Raises:
@@ -95,15 +95,12 @@ def generate(
         base.family.channels_last()
         read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
         if expect_names:
-            _warn_of_unnamed(base, read, every=merge is not None)
-            _warn_of_lines(base, read[0])
-        with precision(mixed_precision, base.device):
-            wanted, unwanted = (base.family.requested(one) for one in read)
-        settings = (num_inference_steps, guidance_scale, unwanted)
+            _warn_of_names(base, read, every=merge is not None)
+        wanted, unwanted = _requested(base, read, mixed_precision)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         for number, batch in enumerate(batches):
             noise = [torch.Generator().manual_seed(seed + i) for i in batch]
-            request = PictureRequest([wanted], noise, *settings, pictures_per_prompt=len(batch))
+            request = PictureRequest([wanted], noise, num_inference_steps, guidance_scale, unwanted, len(batch))
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches)))
             _check_finite(base, made.pixels, prompt, guidance_scale)
@@ -169,6 +166,16 @@ def _absent(base: Base) -> tuple[str, ...]:
 def _read(base: Base, prompt: str, negative_prompt: str) -> list[Prompt]:
     texts = {"prompt": prompt, "negative_prompt": negative_prompt}
     return [read_prompt(text, base.tokens, absent=_absent(base), key=key) for key, text in texts.items()]
+
+
+def _requested(base: Base, prompts: Sequence[Prompt], mixed_precision: Precision) -> list[str | Conditioning]:
+    with precision(mixed_precision, base.device):
+        return [base.family.requested(prompt) for prompt in prompts]
+
+
+def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
+    _warn_of_unnamed(base, prompts, every=every)
+    _warn_of_lines(base, prompts[0])
 
 
 def _warn_of_unnamed(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:

@@ -25,7 +25,7 @@ from orthoplex.training.sampling import make_pictures
             "sample_prompts holds '(<anna> person:1.4', whose bracket is never closed; write (words:1.4)",
         ),
         ("{trigger} and <rex>", "sample_prompts names '<rex>', which is not loaded; known concepts: <anna>"),
-        ("{triger}", "sample_prompts holds '{triger}', braces in other programs; write"),
+        ("{name}", "sample_prompts holds '{name}', braces in other programs; write"),
         ("({trigger}:9)", "sample_prompts weighs '<anna> person' by 9; allowed are weights from 0 to 5"),
     ],
 )
