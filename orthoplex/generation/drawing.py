@@ -88,8 +88,7 @@ def generate(
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
-    _check_numbers(num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
-    base.check_inference_steps("num_inference_steps", num_inference_steps)
+    _check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     pictures: list[Image.Image] = []
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
@@ -149,13 +148,14 @@ def picture_recipe(
 
 
 def _check_numbers(
-    num_images: int, seed: int, num_inference_steps: int, guidance_scale: float, mixed_precision: Precision
+    base: Base, num_images: int, seed: int, num_inference_steps: int, guidance_scale: float, mixed_precision: Precision
 ) -> None:
     for name, count in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
         checked(name, count, int, Limits(lowest=1))
     checked("seed", seed, int, Limits(lowest=0, highest=2**63 - 1))
     checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
     checked("mixed_precision", mixed_precision, Precision)
+    base.check_inference_steps("num_inference_steps", num_inference_steps)
 
 
 def _absent(base: Base) -> tuple[str, ...]:
