@@ -51,7 +51,7 @@ _OPTION_NAMES = "|".join(
     )
 )
 """Options of other programs; any other word behind two dashes is text."""
-_NO_PLUS = r"(?<!\w)(?!(?:notepad|clang|canal|disney|google|paramount|tv|lgbt\w*)\+)"
+_NO_PLUS = r"(?<!\w)(?!(?:notepad|clang|lib\w*|\w*objc|gtk|canal|disney|google|paramount|tv|lgbt\w*)\+)"
 """Words that are written with a plus; a single letter, as in C++, is no weighted word either."""
 
 
@@ -99,7 +99,7 @@ def _number_advice(quoted: str) -> str:
 
 FORMS = (
     Form.of(  # a title in capitals has further ones
-        r"(?<![\w-])(?<![A-Z]{2}\s)AND(?!\s+[A-Z]{2})(?!\s+(?:gate|operator)s?\b)(?![\w-])",
+        r"(?<![\w-])(?<![A-Z]{2}\s)(?<![A-Z]{2}\W\s)(?<![A-Z]{2}\W{2}\s)AND(?!\W{0,3}[A-Z]{2}|\s+(?:gate|operator)s?\b|[\w/-])",
         "two prompts at once",
         r"write 'and', or make a picture of each prompt ('\AND' is text)",
     ),
@@ -110,7 +110,11 @@ FORMS = (
         "the name of a file",
         lambda quoted: _file_advice(quoted.partition(":")[2], ()),
     ),
-    Form.of(r"(?<![\w*/.-])__[\w./*-]*[\w*]__(?!\w)", "a wildcard", r"write one of its texts, or '\_' for text"),
+    Form.of(
+        r"(?<![\w*/.-])__(?=[\w./*-]*[^\W_]|\*)[\w./*-]*[\w*]__(?!\w)",
+        "a wildcard",
+        r"write one of its texts, or '\_' for text",
+    ),
     Form.of(r"\{[^{}]*\|[^{}]*\}", "a choice", rf"{_CHOICE} (a brace that is text is '\{{')"),
     Form.of(r"\{[^{}]*\}", "braces", r"write (words:1.05) for a weight, or '\{' for a brace that is text"),
     Form.of(
@@ -133,7 +137,7 @@ FORMS = (
         "a weight",
         _marked_word,
     ),
-    Form.of(r"(?:\w+|[\")]|\0+)-{2,}(?=\s*[,)]|\s*$)|(?:[\")]|\0+)-(?=\s*[,)]|\s*$)", "a weight", _marked_word),
+    Form.of(r"(?:\w+|[\")]|\0+)-{2,5}(?=\s*[,)]|\s*$)|(?:[\")]|\0+)-(?=\s*[,)]|\s*$)", "a weight", _marked_word),
     Form.of(
         r"\)(?:[0-9]?\.[0-9]+|[0-9]{1,2})(?![\w.])",
         "a weight behind its bracket",
