@@ -132,6 +132,8 @@ def test_weights_and_names_that_cannot_be_are_refused(prompt, message):
         ("(cat:1.2f)", "(cat:1.2f', whose weight is no number; write (words:1.2)"),
         ("(cat:1.2.3)", "(cat:1.2.3', whose weight is no number; write (words:1.2)"),
         ("(cat:120%)", "(cat:120%', whose weight is no number; write (words:1.2)"),
+        ("(1990:1,4)", "(1990:1,4', whose weight is no number; write (words:1.4)"),
+        ("(1990:1.2", "(1990:1.2', whose bracket is never closed; write (words:1.2)"),
         ("(cat:2x)", "(cat:2x', whose weight is no number; write (words:2)"),
         ("(cat：1.2)", "(cat：1.2', whose weight is no number; write (words:1.2)"),
         ("(cat:-1,5)", "(cat:-1,5', whose weight is no number; write (words:1.2)"),
@@ -168,7 +170,9 @@ def test_times_ratios_and_verses_in_brackets_weigh_nothing(prompt, words, number
     assert read_prompt(prompt.replace("(", r"\(").replace(")", r"\)"), TOKENS).is_plain
 
 
-@pytest.mark.parametrize("trigger", ["<anna> cat (toy)", "<an-na_1> C++ AND [x|y] {z}", "<anna> BREAK \\ a:1.2", "é"])
+@pytest.mark.parametrize(
+    "trigger", ["<anna> cat (toy)", "<an-na_1> C++ AND [x|y] {z}", "<anna> BREAK _BREAK \\ a:1.2", "é"]
+)
 def test_escaped_text_is_read_as_it_stands(trigger):
     assert read_prompt(escaped(trigger), ("<anna>", "<an-na_1>")).chunks == ((Fragment(trigger),),)
 

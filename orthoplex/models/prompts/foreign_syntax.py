@@ -15,8 +15,8 @@ from typing import final
 
 from orthoplex.errors import PromptError
 
-_TEXT = re.compile(r"\\.|<[^<>\s:]*>", re.DOTALL)
-"""No syntax of other programs: letters behind a backslash, and the tokens of concepts."""
+_TEXT = re.compile(r"\\(?:\w+|.)|<[^<>\s:]*>", re.DOTALL)
+"""No syntax of other programs: what is behind a backslash, and the tokens of concepts."""
 _TOKEN_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _TAG = re.compile(r"<\s*(?P<kind>[a-zA-Z][\w-]*)(?:\[[^\[\]<>]*\])?\s*:(?P<value>[^<>]*)>")
 _SCHEDULE = re.compile(r"(?::\s*[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+%)|(?<![0-9]):\s*[0-9]+)\s*$")

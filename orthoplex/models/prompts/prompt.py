@@ -1,7 +1,7 @@
 r"""The one reader of prompts: concepts, weights and chunks, written as AUTOMATIC1111's program writes them.
 
 ``(words)`` weighs 1.1, ``[words]`` 1 / 1.1, ``(words:1.4)`` 1.4, and nested brackets multiply. A backslash makes text
-of the letter behind it. A bracket that is never closed reaches to the end. ``BREAK`` begins a new chunk.
+of the word or sign behind it. A bracket that is never closed reaches to the end. ``BREAK`` begins a new chunk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from orthoplex.models.prompts.weight_slips import HIGHEST_WEIGHT, TEXT_BRACKET, 
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 _PIECE = re.compile(
-    r"\\(?P<escaped>.?)|(?P<open>[(\[])|:\s*(?P<weight>[+-]?[.0-9]+)\s*\)|(?P<close>[)\]])|[^\\()\[\]:]+|:", re.DOTALL
+    r"\\(?P<escaped>\w+|.?)|(?P<open>[(\[])|:\s*(?P<weight>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*\)|(?P<close>[)\]])"
+    r"|[^\\()\[\]:]+|:",
+    re.DOTALL,
 )
 _BREAK = re.compile(r"\s*(?<![\w-])BREAK(?![\w-])\s*")
 _TO_ESCAPE = re.compile(r"<[^<>\s]*>|(?P<letter>[^\w\s]|\b[A-Z_])")

@@ -11,7 +11,7 @@ from orthoplex.errors import PromptError
 
 HIGHEST_WEIGHT = 5.0
 TEXT_BRACKET = r"'\(' for a bracket that is text"
-_HIDDEN = re.compile(r"\\.|<[^<>\s]*>", re.DOTALL)
+_HIDDEN = re.compile(r"\\(?:\w+|.)|<[^<>\s]*>", re.DOTALL)
 """Letters behind a backslash and tokens of concepts, in which nothing is a bracket."""
 _NUMBER = re.compile(
     r"(?<=\S)\s*(?P<colon>[:：])\s*(?P<number>[+-]?(?:[0-9]*[.,][0-9]+|[0-9]+))(?P<rest>[^\s()\[\],:：）】]*)"
@@ -68,7 +68,9 @@ def _problem(searched: str, match: re.Match[str], *, bracket: str) -> str | None
     if is_number and bracket == "(" and end == ")":
         is_doubtful = is_behind_digit and not is_decimal and 0 <= value <= HIGHEST_WEIGHT
         return f"which may be a weight or text; write (words:{value:.1f}) for a weight" if is_doubtful else None
-    if is_behind_digit or not (is_decimal or rest or end == ""):
+    if is_behind_digit and (not is_decimal or end is None):
+        return None
+    if not (is_decimal or rest or end == ""):
         return None
     if not bracket:
         return f"whose bracket is never opened; {cure}" if is_decimal and end in (")", "）") else None
