@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+import torch
+
 from orthoplex.activations import with_article
 from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
@@ -17,8 +19,10 @@ from orthoplex.benchmark.report import write_result
 from orthoplex.benchmark.study import Study, StudyResults, fill_prompts
 from orthoplex.benchmark.text_readers import text_reader
 from orthoplex.benchmark.workspace import Workspace
+from orthoplex.concepts import Token, token_names
+from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import CapacityError, PromptError
-from orthoplex.models import Base, load_base
+from orthoplex.models import Base, load_base, read_prompt
 from orthoplex.options import Limits, checked
 from orthoplex.training import check_layers
 
@@ -45,7 +49,7 @@ def run(
         MissingExtraError: when matplotlib, or what the experiment's encoder needs, is not installed.
         DatasetError: when a concept's folder cannot be used.
         CapacityError: when a layer has no room for all concepts; nothing is trained then.
-        PromptError: when a prompt is longer than the text encoder reads; likewise.
+        PromptError: when a prompt cannot be read, such as one of foreign syntax; likewise.
     """
     checked("processes", processes, int, Limits(lowest=1))
     check_charts()
@@ -119,34 +123,48 @@ def check_capacity(experiment: Experiment, base: Base) -> None:
 def check_pictures(experiment: Experiment, base: Base) -> None:
     """Refuse pictures that the base cannot make before any concept is trained for them.
 
-    A concept's token vectors count as so many special tokens, which the tokenizer takes one by one as well.
+    Prompts are read as when pictures are made, with as many tokens of every concept as it will have.
 
     Raises:
         ConfigurationError: for more denoising steps than the base has.
-        PromptError: for a prompt that is too long with all token vectors; names variant and prompt.
+        PromptError: for a prompt that cannot be read; names variant and prompt.
+        MissingExtraError: for a prompt with weights, or a long one, without the package that reads it.
     """
     base.check_inference_steps("pictures num_inference_steps", experiment.pictures.num_inference_steps)
-    words = base.family.words
+    checked_forms: set[tuple[int, str]] = set()
     for variant in experiment.variants:
         config = experiment.training_config(variant, experiment.trained[0], experiment.seeds[0])
-        vectors = words.stand_in(config.num_vectors)
-        triggers = {
-            source.name: vectors if config.trigger_form == "token" else f"{vectors} {source.class_word}"
-            for source in experiment.measured
-        }
-        plain = {source.name: with_article(source.class_word) for source in experiment.measured}
-        texts = {experiment.pictures.negative_prompt}
-        for names in (triggers, plain):  # the concepts, and what the base is asked for in their place
-            for source in experiment.measured:
-                texts |= {*fill_prompts(experiment.prompts[source.kind], names[source.name])}
-            for table in experiment.together:
-                for combination in experiment.combinations[table.name]:
-                    texts |= {*table.fill([names[name] for name in combination.shown])}
-        for text in sorted(texts):
-            room = words.room(text)
-            if room.length > room.limit:
-                shown = text.replace(vectors, f"<{config.num_vectors} token vectors>")
-                raise PromptError(
-                    f"variant {variant.name!r}: prompt {shown!r} has {room.length} tokens; "
-                    f"allowed: at most {room.limit}, which base {base.identity.name!r} reads"
-                )
+        form = (config.num_vectors, config.trigger_form)
+        if form in checked_forms:
+            continue
+        checked_forms.add(form)
+        with base.with_tokens(_empty_tokens(base, experiment, config.num_vectors)):
+            for key, texts in _texts(experiment, config.trigger_form).items():
+                for text in sorted(texts):
+                    try:
+                        base.family.requested(read_prompt(text, base.tokens, key=key))
+                    except PromptError as error:
+                        raise PromptError(f"variant {variant.name!r}: {error}") from error
+
+
+def _empty_tokens(base: Base, experiment: Experiment, num_vectors: int) -> dict[str, Token]:
+    """The tokens of the measured concepts, which learn nothing."""
+    vectors = base.family.words.split(torch.zeros(base.family.words.width, dtype=torch.float32))
+    names = [name for source in experiment.measured for name in token_names(source.name, num_vectors)]
+    return dict.fromkeys(names, Vector(vectors))
+
+
+def _texts(experiment: Experiment, trigger_form: str) -> dict[str, set[str]]:
+    """The prompts of all pictures, by what they are called in errors."""
+    tokens = {source.name: f"<{source.name}>" for source in experiment.measured}
+    if trigger_form != "token":
+        tokens = {source.name: f"<{source.name}> {source.class_word}" for source in experiment.measured}
+    plain = {source.name: with_article(source.class_word) for source in experiment.measured}
+    texts: set[str] = set()
+    for names in (tokens, plain):  # the concepts, and what the base is asked for in their place
+        for source in experiment.measured:
+            texts |= {*fill_prompts(experiment.prompts[source.kind], names[source.name])}
+        for table in experiment.together:
+            for combination in experiment.combinations[table.name]:
+                texts |= {*table.fill([names[name] for name in combination.shown])}
+    return {"prompt": texts, "negative_prompt": {experiment.pictures.negative_prompt}}

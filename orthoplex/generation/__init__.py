@@ -2,8 +2,7 @@
 
 from orthoplex.generation.drawing import GenerationProgress, generate, picture_recipe
 from orthoplex.generation.png import check_png_name, read_recipe, save_png
-from orthoplex.generation.prompt import Prompt, read_prompt
-from orthoplex.generation.prompt_tokens import concept_names, contract_prompt, expand_prompt
+from orthoplex.models import Prompt, concept_names, contract_prompt, read_prompt
 
 __all__ = [
     "GenerationProgress",
@@ -11,7 +10,6 @@ __all__ = [
     "check_png_name",
     "concept_names",
     "contract_prompt",
-    "expand_prompt",
     "generate",
     "picture_recipe",
     "read_prompt",

@@ -12,19 +12,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from orthoplex.errors import ConfigurationError, PromptError
-from orthoplex.generation.prompt import Prompt, read_prompt
-from orthoplex.generation.prompt_tokens import concept_names
+from orthoplex.errors import ConfigurationError
 from orthoplex.models import (
     Base,
+    Conditioning,
     Foldable,
     PictureRequest,
     PictureStep,
     Precision,
-    WeightedText,
+    Prompt,
     chosen_precision,
+    concept_names,
     finished,
     precision,
+    read_prompt,
 )
 from orthoplex.options import Limits, checked
 
@@ -78,7 +79,7 @@ def generate(
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
-        finish: Called with the number and the picture as soon as each is there; the base is locked, too.
+        finish: Called with each number and picture once its batch of ``BATCH_SIZE`` is made; the base is locked, too.
         expect_names: True logs concepts of ``merge`` that no prompt names, or that none in the base is named.
 
     Raises:
@@ -87,35 +88,26 @@ def generate(
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
-    _check_numbers(num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
-    base.check_inference_steps("num_inference_steps", num_inference_steps)
+    _check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     pictures: list[Image.Image] = []
     with base.locked(), base.folded(merge) if merge is not None else nullcontext():
         base.family.channels_last()
         read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
         if expect_names:
             _warn_of_names(base, read, every=merge is not None)
-        wanted, unwanted = (_as_family_reads(base, one) for one in read)
-        settings = (num_inference_steps, guidance_scale, unwanted)
+        wanted, unwanted = _requested(base, read, mixed_precision)
         batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
         for number, batch in enumerate(batches):
             noise = [torch.Generator().manual_seed(seed + i) for i in batch]
-            request = PictureRequest([wanted], noise, *settings, pictures_per_prompt=len(batch))
+            request = PictureRequest([wanted], noise, num_inference_steps, guidance_scale, unwanted, len(batch))
             with precision(mixed_precision, base.device):
                 made = finished(base.family.picture(request), _reporting(progress, number, len(batches)))
             _check_finite(base, made.pixels, prompt, guidance_scale)
             pictures.extend(made.images())
-            _hand_over(finish, batch, pictures)
+            if finish is not None:
+                for i in batch:
+                    finish(i, pictures[i])
     return pictures
-
-
-def _hand_over(
-    finish: Callable[[int, Image.Image], None] | None, batch: range, pictures: Sequence[Image.Image]
-) -> None:
-    """Call back with each picture of a finished batch."""
-    if finish is not None:
-        for i in batch:
-            finish(i, pictures[i])
 
 
 def picture_recipe(
@@ -156,13 +148,14 @@ def picture_recipe(
 
 
 def _check_numbers(
-    num_images: int, seed: int, num_inference_steps: int, guidance_scale: float, mixed_precision: Precision
+    base: Base, num_images: int, seed: int, num_inference_steps: int, guidance_scale: float, mixed_precision: Precision
 ) -> None:
     for name, count in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
         checked(name, count, int, Limits(lowest=1))
     checked("seed", seed, int, Limits(lowest=0, highest=2**63 - 1))
     checked("guidance_scale", guidance_scale, float, Limits(lowest=0))
     checked("mixed_precision", mixed_precision, Precision)
+    base.check_inference_steps("num_inference_steps", num_inference_steps)
 
 
 def _absent(base: Base) -> tuple[str, ...]:
@@ -175,11 +168,18 @@ def _read(base: Base, prompt: str, negative_prompt: str) -> list[Prompt]:
     return [read_prompt(text, base.tokens, absent=_absent(base), key=key) for key, text in texts.items()]
 
 
-def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
-    """Log the loaded concepts that no prompt names; where not every one is expected, only if none is named.
+def _requested(base: Base, prompts: Sequence[Prompt], mixed_precision: Precision) -> list[str | Conditioning]:
+    with precision(mixed_precision, base.device):
+        return [base.family.requested(prompt) for prompt in prompts]
 
-    Log besides that lines are one text where several of them name concepts: other programs read them as regions.
-    """
+
+def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
+    _warn_of_unnamed(base, prompts, every=every)
+    _warn_of_lines(base, prompts[0])
+
+
+def _warn_of_unnamed(base: Base, prompts: Sequence[Prompt], *, every: bool) -> None:
+    """Log the loaded concepts that no prompt names; where not every one is expected, only if none is named."""
     named = {name for prompt in prompts for name in prompt.concepts}
     loaded = [name for name in concept_names(base.tokens) if name not in _absent(base)]
     unnamed = [name for name in loaded if name not in named]
@@ -190,27 +190,13 @@ def _warn_of_names(base: Base, prompts: Sequence[Prompt], *, every: bool) -> Non
             "is" if len(unnamed) == 1 else "are",
             ", ".join(f"<{name}>" for name in unnamed),
         )
-    lines = [line for line in prompts[0].written.splitlines() if line.strip()]
+
+
+def _warn_of_lines(base: Base, prompt: Prompt) -> None:
+    """Log that lines are one text where several of them name concepts: other programs read them as regions."""
+    lines = [line for line in prompt.written.splitlines() if line.strip()]
     if sum(any(token in line for token in base.tokens) for line in lines) > 1:
         _LOG.warning("prompt has %d lines, which are read as one text; say in words where things are", len(lines))
-
-
-def _as_family_reads(base: Base, prompt: Prompt) -> str | WeightedText:
-    """A plain prompt as the pipeline takes it, which spells concepts' vectors out itself; any other in chunks."""
-    room = base.family.words.room(prompt.text)
-    if prompt.is_plain and room.length <= room.limit:
-        return prompt.text
-    if base.family.reads_chunks:
-        return prompt.weighted
-    written = " ".join(prompt.written.split())
-    if not prompt.is_plain:
-        raise PromptError(
-            f"{prompt.key} '{written}' has weights or BREAK, which base '{base.identity.name}' does not read; write "
-            r"the words alone, with '\(' for a bracket that is text"
-        )
-    raise PromptError(
-        f"{prompt.key} '{written}' has {room.length} tokens, base '{base.identity.name}' reads at most {room.limit}"
-    )
 
 
 def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_scale: float) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from orthoplex.models.memory_format import channels_last
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
+    from orthoplex.models.prompts.prompt import Fragment, Prompt, escaped, read_prompt
+    from orthoplex.models.prompts.prompt_tokens import concept_names, contract_prompt
     from orthoplex.models.relatives import WeightSample, on_base
     from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
     from orthoplex.models.weights import Foldable
-    from orthoplex.models.words.weighted import Fragment, WeightedText
     from orthoplex.models.words.words import Words, WordSpread
 
 __getattr__ = exports(
@@ -43,21 +44,25 @@ __getattr__ = exports(
         "FAMILIES": "families",
         "Family": "families.family",
         "Foldable": "weights",
-        "Fragment": "words.weighted",
+        "Fragment": "prompts.prompt",
         "Layer": "families.family",
         "PictureRequest": "families.pictures",
         "PictureStep": "families.pictures",
         "Pictures": "families.pictures",
         "Precision": "mixed_precision",
         "SELECTIONS": "layer_names",
+        "Prompt": "prompts.prompt",
         "Schedule": "schedules",
         "Undo": "undo",
         "WeightSample": "relatives",
-        "WeightedText": "words.weighted",
         "WordSpread": "words.words",
         "Words": "words.words",
         "base_report": "report",
         "channels_last": "memory_format",
+        "concept_names": "prompts.prompt_tokens",
+        "contract_prompt": "prompts.prompt_tokens",
+        "escaped": "prompts.prompt",
+        "read_prompt": "prompts.prompt",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
         "chosen_precision": "mixed_precision",
@@ -91,14 +96,18 @@ __all__ = [
     "Pictures",
     "Precision",
     "SELECTIONS",
+    "Prompt",
     "Schedule",
     "Undo",
     "WeightSample",
-    "WeightedText",
     "WordSpread",
     "Words",
     "base_report",
     "channels_last",
+    "concept_names",
+    "contract_prompt",
+    "escaped",
+    "read_prompt",
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "chosen_precision",

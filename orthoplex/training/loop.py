@@ -19,7 +19,7 @@ from torch import Tensor
 from orthoplex.activations.concept_erasure import with_erasure
 from orthoplex.activations.general_prompts import default_foreign_prompts
 from orthoplex.activations.stored_inputs import with_inputs
-from orthoplex.concepts import KINDS, Concept, save_concept
+from orthoplex.concepts import Concept, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.files import check_writable
 from orthoplex.models import Base, chosen_precision, precision
@@ -47,7 +47,13 @@ from orthoplex.training.records import (
     samples_folder,
 )
 from orthoplex.training.run import Run
-from orthoplex.training.sampling import make_pictures, thumbnail_of, with_generated_thumbnail
+from orthoplex.training.sampling import (
+    check_sample_prompts,
+    make_pictures,
+    sample_prompts,
+    thumbnail_of,
+    with_generated_thumbnail,
+)
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
 
@@ -101,6 +107,7 @@ def train(
         BusyError: When the same file is being trained already, or something was folded into the base meanwhile.
         CapacityError: When a layer has no room for the slot.
         DatasetError: When a caption is so long that the base does not see the concept's token in it.
+        PromptError: When a sample prompt cannot be read; likewise ``MissingExtraError``.
         OutputError: When a file cannot be written; names the checkpoint that was written.
         OrthoplexError: When the loss is no longer finite; names the step.
     """
@@ -127,6 +134,7 @@ def train(
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config, lengthened_from=continuation.lengthened_from)
         vectors = run.learning.initial().to(base.device)
+        check_sample_prompts(base, dataset, config, run.tokens(vectors))
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
     state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
     _check_outputs(output, resume=resume, overwrite=overwrite)
@@ -362,12 +370,9 @@ def _samples(base: Base, dataset: ConceptDataset, work: StageWork, output: Path,
     due = config.sample_every > 0 and (step % config.sample_every == 0 or step == config.steps)
     if not due:
         return ()
-    prompts = [
-        prompt.replace("{trigger}", dataset.trigger)
-        for prompt in config.sample_prompts or KINDS[dataset.kind].captions[:1]
-    ]
+    prompts = sample_prompts(dataset, config)
     with work.put_in():
-        images = make_pictures(base, config, prompts, seed=config.seed).images()
+        images = make_pictures(base, config, prompts, seed=config.seed, key="sample_prompts").images()
     folder = samples_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):

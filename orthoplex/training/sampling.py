@@ -1,32 +1,85 @@
 """Pictures that the base makes while a concept is in training."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from orthoplex.concepts import KINDS, Concept, encode_thumbnail
+from orthoplex.concepts import KINDS, Concept, Token, encode_thumbnail
 from orthoplex.files import summary_of
-from orthoplex.models import Base, PictureRequest, Pictures, finished, precision
+from orthoplex.models import (
+    Base,
+    Conditioning,
+    PictureRequest,
+    Pictures,
+    escaped,
+    finished,
+    precision,
+    read_prompt,
+)
 from orthoplex.training.config import TrainingConfig
+from orthoplex.training.dataset import ConceptDataset
 
 _LOG = logging.getLogger(__name__)
 
 
-def make_pictures(base: Base, config: TrainingConfig, prompts: Sequence[str], *, seed: int) -> Pictures:
+def sample_prompts(dataset: ConceptDataset, config: TrainingConfig) -> tuple[str, ...]:
+    """Return the prompts of a training's sample pictures, with the trigger in them as text.
+
+    Args:
+        dataset: For the trigger.
+        config: For the prompts; where it has none, the first template of the concept's kind is taken.
+    """
+    texts, trigger = config.sample_prompts or KINDS[dataset.kind].captions[:1], escaped(dataset.trigger)
+    return tuple(text.replace("{trigger}", trigger) for text in texts)
+
+
+def check_sample_prompts(
+    base: Base, dataset: ConceptDataset, config: TrainingConfig, tokens: Mapping[str, Token]
+) -> None:
+    """Refuse sample prompts that no pictures can be made of; nothing where a training makes none.
+
+    Args:
+        base: The base, without the concept's tokens.
+        dataset: See ``sample_prompts``.
+        config: See ``sample_prompts``.
+        tokens: The concept's tokens as they begin.
+
+    Raises:
+        PromptError: See ``read_prompt`` and ``Family.requested``.
+        MissingExtraError: See ``Family.requested``.
+    """
+    if config.sample_every > 0:
+        with base.with_tokens(tokens):
+            _requested(base, sample_prompts(dataset, config), key="sample_prompts")
+
+
+def _requested(base: Base, prompts: Sequence[str], *, key: str) -> list[str | Conditioning]:
+    return [base.family.requested(read_prompt(prompt, base.tokens, key=key)) for prompt in prompts]
+
+
+def make_pictures(
+    base: Base, config: TrainingConfig, prompts: Sequence[str], *, seed: int, key: str = "prompt"
+) -> Pictures:
     """Return one picture of each prompt, with whatever is attached now.
 
     Args:
         base: The base.
         config: For the number of denoising steps, the guidance and the precision.
-        prompts: At least one.
+        prompts: At least one, as ``read_prompt`` reads them.
         seed: Decides the noise; the library's own random state is not touched.
+        key: What the prompts are called in errors.
+
+    Raises:
+        PromptError: See ``read_prompt`` and ``Family.requested``.
+        MissingExtraError: See ``Family.requested``.
     """
     generator = torch.Generator().manual_seed(seed)
-    request = PictureRequest(prompts, generator, config.num_inference_steps, config.guidance_scale)
     with base.locked(), precision(config.mixed_precision, base.device):
+        requested = _requested(base, prompts, key=key)
+        request = PictureRequest(requested, generator, config.num_inference_steps, config.guidance_scale)
         return finished(base.family.picture(request))
 
 
@@ -52,7 +105,7 @@ def with_generated_thumbnail(base: Base, concept: Concept, config: TrainingConfi
         concept: The finished concept.
         config: Of its training; the picture is made as sample pictures are, in no more steps than the base has.
     """
-    prompt = KINDS[concept.manifest.kind].captions[0].format(trigger=concept.manifest.trigger)
+    prompt = KINDS[concept.manifest.kind].captions[0].format(trigger=escaped(concept.manifest.trigger))
     steps = min(config.num_inference_steps, base.family.allowed_inference_steps.highest)
     try:
         with base.folded(concept):

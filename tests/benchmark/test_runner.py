@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from itertools import pairwise
 
@@ -11,10 +12,11 @@ import pytest
 from safetensors import safe_open
 
 from orthoplex.benchmark import run, runner
+from orthoplex.benchmark.experiment import load_experiment
 from orthoplex.benchmark.parallel import _stop
 from orthoplex.benchmark.study import fill_prompts
-from orthoplex.errors import CapacityError, ConfigurationError, OrthoplexError, PromptError
-from orthoplex.models import Brought, load_base
+from orthoplex.errors import CapacityError, ConfigurationError, MissingExtraError, OrthoplexError, PromptError
+from orthoplex.models import Brought, Family, load_base
 from orthoplex.models.brought import brought_by_vignette
 from tests.benchmark.tiny import experiment_file
 
@@ -61,9 +63,27 @@ def test_too_many_concepts_for_a_layer_are_refused_before_training(pico_folder, 
         ),
         (
             "in a forest",
-            "in a" + " wood" * 99,
+            "in a {red|green} forest",
             PromptError,
-            r"'slots': prompt '<1 token vectors> person in.*allowed: at",
+            r"^variant 'slots': prompt holds '\{red\|green\}', a choice in other programs; write one of its texts",
+        ),
+        (
+            "in a forest",
+            "in a (forest:1.2",
+            PromptError,
+            r"'slots': prompt holds '\(forest:1.2', whose bracket is never",
+        ),
+        (
+            "in a forest",
+            "with <max>",
+            PromptError,
+            "'slots': prompt names '<max>', which is not loaded; known concepts: <",
+        ),
+        (
+            "num_inference_steps = 1",
+            'num_inference_steps = 1\nnegative_prompt = "a AND b"',
+            PromptError,
+            "'slots': negative_prompt holds 'AND', two prompts at once",
         ),
     ],
 )
@@ -75,6 +95,20 @@ def test_pictures_that_cannot_be_made_are_refused_before_training(
     with pytest.raises(error, match=message):
         next(run(path, results=tmp_path / "results", work=tmp_path / "work"))
     assert not (tmp_path / "work").exists()
+
+
+def test_long_and_weighted_prompts_are_allowed_where_they_can_be_read(pico_folder, sources, tmp_path, monkeypatch):
+    path = experiment_file(tmp_path, pico_folder, sources)
+    path.write_text(path.read_text().replace("in a forest", "in a (forest:1.2)" + " wood" * 99))
+    experiment, base = load_experiment(path), load_base(pico_folder)
+    runner.check_pictures(experiment, base)
+    assert base.tokens == ()
+    monkeypatch.setitem(sys.modules, "compel.embeddings_provider", None)
+    with pytest.raises(MissingExtraError, match=r"install the extra: pip install 'orthoplex\[prompts\]'"):
+        runner.check_pictures(experiment, base)
+    monkeypatch.setattr(type(base.family), "condition_weighted", Family.condition_weighted)
+    with pytest.raises(PromptError, match="variant 'slots': prompt .* has weights or BREAK, which base"):
+        runner.check_pictures(experiment, base)
 
 
 MORE = """

@@ -10,7 +10,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.generation import GenerationProgress, generate, picture_recipe
 from orthoplex.generation import generate as generate_function
 from orthoplex.merging import merge
-from orthoplex.models import chosen_precision, load_base, precision
+from orthoplex.models import Family, chosen_precision, load_base, precision
 from tests.pico import MAX_LENGTH, make_concept
 
 
@@ -103,7 +103,7 @@ def test_a_prompt_longer_than_the_text_encoder_reads_is_read_in_chunks(pico):
 
 
 def test_families_without_chunks_refuse_weights_and_long_prompts(pico, monkeypatch):
-    monkeypatch.setattr(type(pico.family), "reads_chunks", False)
+    monkeypatch.setattr(type(pico.family), "condition_weighted", Family.condition_weighted)
     with pytest.raises(PromptError, match="has 31 tokens, base 'pipeline' reads at most 30"):
         generate(pico, "cat " * 31)
     with pytest.raises(PromptError, match="^negative_prompt 'dog"):

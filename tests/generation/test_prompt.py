@@ -11,7 +11,7 @@ import pytest
 from orthoplex.cli.console import parse_strength
 from orthoplex.errors import PromptError
 from orthoplex.generation import Prompt, read_prompt
-from orthoplex.models import Fragment
+from orthoplex.models import Fragment, escaped
 
 TOKENS = ("<anna>", "<anna>_1", "<rex>")
 
@@ -40,11 +40,13 @@ def refusal(prompt: str, **options) -> str:
         ("(word:1.2)", [("word", 1.2)]),
         ("(word : 1.2 )", [("word ", 1.2)]),
         ("(word:.5) (word:0)", [("word", 0.5), (" ", 1), ("word", 0)]),
-        ("(a (b:2) c:3)", [("a ", 3), ("b", 6), (" c", 3)]),
+        ("(a (b:2) c:1.5)", [("a ", 1.5), ("b", 3), (" c", 1.5)]),
+        ("(1990:1.2) (chapter:5)", [("1990", 1.2), (" ", 1), ("chapter", 5)]),
         ("(unbalanced", [("unbalanced", 1.1)]),
         ("[un(balanced", [("un", 0.909091), ("balanced", 1)]),
-        ("un)bal]anced:1.2)", [("un)bal]anced:1.2)", 1)]),
+        ("un)bal]anced)", [("un)bal]anced)", 1)]),
         (r"\(literal\] \\ \a", [(r"(literal] \ a", 1)]),
+        (r"(\(cat\:1.2) \AND \BREAK" + "\\", [("(cat:1.2", 1.1), (" AND BREAK", 1)]),
         ("(unnecessary)(parens)", [("unnecessaryparens", 1.1)]),
         (
             "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
@@ -95,16 +97,88 @@ def test_concepts_at_strength_zero_are_left_out_of_brackets():
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("(word:1.2.3)", "prompt has the weight '1.2.3', which is no number; write it as in (word:1.2)"),
-        ("(a\nb:-1)", "prompt weighs 'a b' by -1; allowed are weights from 0 to 100, and negative_prompt for what"),
-        ("((word:20):20)", "prompt weighs 'word' by 400; allowed are"),
+        (
+            "(a\nb:-1)",
+            "prompt weighs 'a b' by -1; allowed are weights from 0 to 5; pass the words as the negative prompt, or "
+            r"'\(' for a bracket that is text",
+        ),
+        (
+            "((word:3):2)",
+            "prompt weighs 'word' by 6; allowed are weights from 0 to 5; write a smaller one, or "
+            r"'\(' for a bracket that is text",
+        ),
         (f"(word:{'9' * 400})", "prompt weighs 'word' by inf; allowed are"),
         ("(<max>:1.2)", "prompt names '<max>', which is not loaded; known concepts: <anna>, <rex>"),
         ("(<anna>:1.2) <anna>_1", "prompt names '<anna>_1', which is one vector of a concept; write <anna>"),
+        ("<anna> <anna>_12", "prompt names '<anna>_12', which is not loaded; known concepts: <anna>, <rex>"),
     ],
 )
 def test_weights_and_names_that_cannot_be_are_refused(prompt, message):
     assert refusal(prompt).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("(cat:1.2", "(cat:1.2', whose bracket is never closed; write (words:1.2)"),
+        ("a (cat:2\n", "(cat:2', whose bracket is never closed; write (words:2)"),
+        ("a (cat:1.2) (dog:.5", "(dog:.5', whose bracket is never closed; write (words:0.5)"),
+        ("[cat:1.2", "[cat:1.2', whose bracket is never closed; write (words:1.2)"),
+        ("(cat:1.2]", "(cat:1.2', whose bracket is never closed; write (words:1.2)"),
+        ("(<anna> person:1.2", "(<anna> person:1.2', whose bracket is never closed; write (words:1.2)"),
+        ("a cat:1.2)", "a cat:1.2', whose bracket is never opened; write (words:1.2)"),
+        ("（cat:1.2）", "（cat:1.2', whose bracket is never opened; write (words:1.2)"),
+        ("(cat:1,4)", "(cat:1,4', whose weight is no number; write (words:1.4)"),
+        ("(cat:1.2f)", "(cat:1.2f', whose weight is no number; write (words:1.2)"),
+        ("(cat:1.2.3)", "(cat:1.2.3', whose weight is no number; write (words:1.2)"),
+        ("(cat:120%)", "(cat:120%', whose weight is no number; write (words:1.2)"),
+        ("(1990:1,4)", "(1990:1,4', whose weight is no number; write (words:1.4)"),
+        ("(1990:1.2", "(1990:1.2', whose bracket is never closed; write (words:1.2)"),
+        ("(cat:2x)", "(cat:2x', whose weight is no number; write (words:2)"),
+        ("(cat：1.2)", "(cat：1.2', whose weight is no number; write (words:1.2)"),
+        ("(cat:-1,5)", "(cat:-1,5', whose weight is no number; write (words:1.2)"),
+        ("(cat:1.2, dog)", "(cat:1.2', a weight before the end of its bracket; write (words:1.2)"),
+        ("(cat:1.2:1.3)", "(cat:1.2', a weight before the end of its bracket; write (words:1.2)"),
+        ("(cat:1.2, dog:1.3)", "(cat:1.2', a weight before the end of its bracket; write (words:1.2)"),
+        ("(aspect 3:2)", "(aspect 3:2', which may be a weight or text; write (words:2.0) for a weight"),
+        ("(at 3:05)", "(at 3:05', which may be a weight or text; write (words:5.0) for a weight"),
+        ("(John 1:1)", "(John 1:1', which may be a weight or text; write (words:1.0) for a weight"),
+    ],
+)
+def test_slips_in_weights_are_refused_with_both_cures(prompt, problem):
+    assert refusal(prompt, key="negative_prompt") == (
+        f"negative_prompt holds '{problem}, or " + r"'\(' for a bracket that is text"
+    )
+
+
+def test_a_weight_without_its_number_is_refused():
+    assert refusal("(cat:)") == (
+        "prompt has no number behind a colon at the end of a bracket; write (words:1.2), or "
+        r"'\(' for a bracket that is text"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "number"),
+    [("at (12:30)", "12", 30), ("(John 3:16)", "John 3", 16), ("(16:9)", "16", 9), ("(12:30:45)", "12:30", 45)],
+)
+def test_times_ratios_and_verses_in_brackets_weigh_nothing(prompt, words, number):
+    assert refusal(prompt) == (
+        f"prompt weighs '{words}' by {number}; allowed are weights from 0 to 5; write a smaller one, or "
+        r"'\(' for a bracket that is text"
+    )
+    assert read_prompt(prompt.replace("(", r"\(").replace(")", r"\)"), TOKENS).is_plain
+
+
+@pytest.mark.parametrize(
+    "trigger", ["<anna> cat (toy)", "<an-na_1> C++ AND [x|y] {z}", "<anna> BREAK _BREAK \\ a:1.2", "é"]
+)
+def test_escaped_text_is_read_as_it_stands(trigger):
+    assert read_prompt(escaped(trigger), ("<anna>", "<an-na_1>")).chunks == ((Fragment(trigger),),)
+
+
+def test_a_digit_behind_a_concept_stays_no_number_of_a_vector():
+    assert chunks("<anna>1 and <anna> <anna>_1, <rex>22") == [[("<anna> 1 and <anna>, <rex> 22", 1)]]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +248,14 @@ def test_syntax_of_other_programs_is_refused_with_what_to_write(text, form, advi
         "salt and pepper, R&B, AC/DC, BAND, ANDES",
         "18+ club, A+ grade, LGBTQ+ flag, C++ book, 1+1=2",
         "mid- and late century, well-known - sharp -- dark — light",
-        "std::vector, 3:2, 16:9, at 12:30",
+        "std::vector, 3:2, 16:9, at 12:30, 3::2, fe80::1",
+        'SALT AND PEPPER, ROCK AND roll, an AND gate, A YOUNG COUPLE, "AS IS" AND ANY, AND/OR',
+        "name: ______, 8 -------, libstdc++",
+        'he waited-- and left, sunset --golden, "yes"- she said, (red)- blue, dreams —no regrets --wait',
+        "c++ code, g++, notepad++, disney+ logo, lgbtq+ flag",
+        "(John 3:16, Luke), (at 12:30pm), (ratio 3:2, blue), (note: 3 cats), (2nd:3rd), (opens:9am), (happy :)",
+        "[12:30] [John 3:16] [16:9] [sic], f:1.8, score: 9",
+        "fill(x), list.add (y), end.and (then), init._x",
         "poster | 1990, snake_case, _one_, f(x)",
         r"\{a\}, \[a\|b\], \_\_name__, cat\+\+, \(a\)1.2",
         "a brace { alone",
@@ -272,6 +353,21 @@ PIECES = [
         "()",
     ],
     *["BREAK", " BREAK ", "AND", "<anna>", "<rex>", "<max>", "<Rex>", "<rex", "< rex>", "<", ">", "<>", "<lora:rex:1>"],
+    *[
+        "(cat:1.2",
+        ":1,4)",
+        ":1.2f)",
+        ":120%)",
+        "(12:30)",
+        "3:2)",
+        "（",
+        "：1.2）",
+        "(a:1.2, b)",
+        "\\AND",
+        "\\BREAK",
+        "--no",
+        "—ar 3:2",
+    ],
     *["{", "}", "{a|b}", "[a|b]", "[a:b:0.5]", "__a__", "--ar 3:2", "::2", "++", "--", ".and()", "embedding:x", "\0"],
 ]
 
@@ -289,9 +385,9 @@ def test_any_prompt_is_understood_or_refused_in_one_line(seed):
             assert len(str(error).splitlines()) == 1
             continue
         understood += 1
-        written = re.sub(r"(?<![\w-])BREAK(?![\w-])", "", prompt)
+        written = re.sub(r"\\(.?)|(?<![\w-])BREAK(?![\w-])", lambda match: match[1] or "", prompt, flags=re.DOTALL)
         assert [letter for letter in read.text if letter.isalpha()] == [
             letter for letter in written if letter.isalpha()
         ]
-        assert all(0 <= part.weight <= 100 for chunk in read.chunks for part in chunk)
+        assert all(0 <= part.weight <= 5 for chunk in read.chunks for part in chunk)
     assert understood > 10

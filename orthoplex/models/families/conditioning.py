@@ -43,5 +43,23 @@ class Conditioning:
         extras = {name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras}
         return Conditioning(torch.cat([part.features for part in parts]), extras)
 
+    @staticmethod
+    def filled(parts: Sequence[Conditioning], empty: Conditioning) -> list[Conditioning]:
+        """The parts at the length of the longest; behind the features of shorter ones stand those of the empty prompt.
+
+        Extras, which are not of single positions, stay.
+
+        Args:
+            parts: Of one family; their lengths are multiples of that of ``empty``.
+            empty: The empty prompt alone.
+        """
+        length = max(part.features.shape[1] for part in parts)
+        filled = []
+        for part in parts:
+            missing = (length - part.features.shape[1]) // empty.features.shape[1]
+            chunks = empty.features.to(part.features).repeat(len(part), missing, 1)
+            filled.append(Conditioning(torch.cat([part.features, chunks], dim=1), part.extras))
+        return filled
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         return Conditioning(change(self.features), {name: change(rows) for name, rows in self.extras.items()})

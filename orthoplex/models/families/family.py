@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from orthoplex.concepts import BaseIdentity
 from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer_table
-from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.inference_steps import StepRange
 from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
 from orthoplex.models.memory_format import channels_first, channels_last
+from orthoplex.models.prompts.prompt import Prompt
 from orthoplex.models.schedules import Sampler, Schedule
 from orthoplex.models.weight_files import WeightFiles
 from orthoplex.models.words.words import Reader, Words
@@ -54,11 +55,6 @@ class Family(ABC):
     """Those of the text encoders that are CLIP's: files name their weights with ``text_model.`` in front."""
     feature_encoder: ClassVar[str]
     """The text encoder whose positions are those of ``Conditioning.features``."""
-    reads_chunks: ClassVar[bool] = False
-    """True if pictures may have prompts with weights and in chunks (``WeightedText``).
-
-    Their features are the last states of one text encoder, and the denoiser reads them whatever their length.
-    """
     rules: ClassVar[Mapping[str, Sees]]
     """Pattern of layer names to what such a layer sees, for the layer table; the first that fits counts."""
 
@@ -226,6 +222,37 @@ class Family(ABC):
         Args:
             prompts: Texts, or token ids as ``words.ids`` gives them, ``(n, length)``.
         """
+
+    def condition_weighted(self, prompt: Prompt) -> Conditioning:
+        """Return one prompt with weights, ``BREAK`` or any length as the denoiser takes it; some families read none.
+
+        Raises:
+            PromptError: If the family reads plain prompts alone, or a concept has more vectors than a text encoder
+                reads.
+            MissingExtraError: If a package for it is not installed.
+        """
+        base = f"base '{self.identity.name}'"
+        if not prompt.is_plain:
+            raise PromptError(
+                f"{prompt.shown} has weights or BREAK, which {base} does not read; write the words alone, with "
+                r"'\(' for a bracket that is text"
+            )
+        room = self.words.room(prompt.text)
+        raise PromptError(f"{prompt.shown} has {room.length} tokens, {base} reads at most {room.limit}")
+
+    @final
+    @torch.no_grad()
+    def requested(self, prompt: Prompt) -> str | Conditioning:
+        """Return a prompt as a ``PictureRequest`` takes it; a plain one stays text.
+
+        It reads with the concepts, and on the weights, that are in the base now.
+
+        Raises:
+            PromptError: See ``condition_weighted``.
+            MissingExtraError: See ``condition_weighted``.
+        """
+        room = self.words.room(prompt.text)
+        return prompt.text if prompt.is_plain and room.length <= room.limit else self.condition_weighted(prompt)
 
     @property
     @abstractmethod

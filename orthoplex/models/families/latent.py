@@ -24,7 +24,6 @@ from orthoplex.models.inference_steps import (
 )
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule, Sampler
-from orthoplex.models.words.weighted import WeightedText, weighted_features
 
 with quiet():
     from diffusers.utils.torch_utils import randn_tensor
@@ -164,33 +163,20 @@ class LatentFamily(Family):
         if distilled is not None or request.guidance_scale <= 1:
             return prompts if distilled is None else distilled, False
         negative = self._read([request.negative_prompt] * len(request.prompts)).to(dtype).take(each)
-        return Conditioning.cat(self._of_one_length([negative, prompts])), True
+        return self._of_one_length([negative, prompts]), True
 
-    def _read(self, prompts: Sequence[str | WeightedText]) -> Conditioning:
+    def _read(self, prompts: Sequence[str | Conditioning]) -> Conditioning:
         """Return prompts, the shorter ones filled with empty chunks."""
         plain = [prompt for prompt in prompts if isinstance(prompt, str)]
         if len(plain) == len(prompts):
             return self.condition(plain)
-        parts = [
-            self.condition([prompt])
-            if isinstance(prompt, str)
-            else Conditioning(weighted_features(self.readers[0], prompt))
-            for prompt in prompts
-        ]
-        return Conditioning.cat(self._of_one_length(parts))
+        return self._of_one_length([self.condition([each]) if isinstance(each, str) else each for each in prompts])
 
-    def _of_one_length(self, parts: Sequence[Conditioning]) -> list[Conditioning]:
-        """Fill the features of shorter parts with those of the empty prompt."""
-        length = max(part.features.shape[1] for part in parts)
-        if all(part.features.shape[1] == length for part in parts):
-            return list(parts)
-        empty = self.condition([""]).features
-        filled = []
-        for part in parts:
-            missing = (length - part.features.shape[1]) // empty.shape[1]
-            chunks = empty.to(part.features).repeat(len(part), missing, 1)
-            filled.append(Conditioning(torch.cat([part.features, chunks], dim=1), part.extras))
-        return filled
+    def _of_one_length(self, parts: Sequence[Conditioning]) -> Conditioning:
+        """Return all prompts of some parts, the shorter ones filled with the empty prompt."""
+        if len({part.features.shape[1] for part in parts}) > 1:
+            parts = Conditioning.filled(parts, self.condition([""]))
+        return Conditioning.cat(parts)
 
     @final
     def convolutional(self) -> tuple[nn.Module, ...]:

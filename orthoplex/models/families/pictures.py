@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from orthoplex.errors import OrthoplexError
-from orthoplex.models.words.weighted import WeightedText
+from orthoplex.models.families.conditioning import Conditioning
 
 
 @final
@@ -21,7 +21,7 @@ class PictureRequest:
     """A batch of pictures.
 
     Attributes:
-        prompts: At least one. Only families with ``reads_chunks`` take weighted texts.
+        prompts: At least one: plain texts, or what ``Family.condition_weighted`` made of one other prompt.
         generators: Decides the noise: one generator for the batch, or one for each picture; on the CPU.
         num_inference_steps: Denoising steps.
         guidance_scale: Strength of classifier-free guidance; 1 is none.
@@ -30,11 +30,11 @@ class PictureRequest:
         decoded: True for pixels; False for latents alone.
     """
 
-    prompts: Sequence[str | WeightedText]
+    prompts: Sequence[str | Conditioning]
     generators: torch.Generator | Sequence[torch.Generator]
     num_inference_steps: int
     guidance_scale: float
-    negative_prompt: str | WeightedText = ""
+    negative_prompt: str | Conditioning = ""
     pictures_per_prompt: int = 1
     decoded: bool = True
 

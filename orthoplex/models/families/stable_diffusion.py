@@ -22,9 +22,11 @@ from orthoplex.models.families.stable_diffusion_folder import version_of
 from orthoplex.models.layer_names import component_name, cross_attention_modules, select_linear_layers
 from orthoplex.models.networks import load_network
 from orthoplex.models.problems import all_done
+from orthoplex.models.prompts.prompt import Prompt
 from orthoplex.models.quiet import quiet
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles
+from orthoplex.models.words.weighted import chunks_at_once, weighted_features
 from orthoplex.models.words.words import Reader
 
 with quiet():
@@ -67,7 +69,6 @@ class StableDiffusion(LatentFamily):
     weighed = tuple(_NETWORKS)
     text_encoders = clip_encoders = ("text_encoder",)
     feature_encoder = "text_encoder"
-    reads_chunks = True
     rules: ClassVar[Mapping[str, Sees]] = {
         "text_encoder.*": "text",
         "unet.*attn2.to_k": "text",
@@ -150,6 +151,12 @@ class StableDiffusion(LatentFamily):
         ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network = self.pipeline.text_encoder
         return Conditioning(network(ids.to(network.device))[0])
+
+    def condition_weighted(self, prompt: Prompt) -> Conditioning:
+        """Return the last states of all chunks behind one another; see ``Family.condition_weighted``."""
+        (reader,) = self.readers
+        device = self.pipeline._execution_device  # offloaded weights wait elsewhere
+        return Conditioning(weighted_features(reader, prompt, chunks_at_once([reader], prompt), device))
 
     @property
     def text_width(self) -> int:

@@ -1,4 +1,4 @@
-"""Concept tokens in prompts: they are checked, and spelled out as all their vectors."""
+"""Concept tokens in prompts: they are checked, and runs of a concept's vectors become its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from orthoplex.errors import PromptError
-from orthoplex.generation.foreign_syntax import check_foreign_syntax
 
 _TOKEN = re.compile(r"<([^<>\s]*)>(_[1-9][0-9]*)?")
 _ALMOST = re.compile(r"<\s*([\w-]+)\s*>?|(?<![\w<-])([\w-]+)\s*>")
@@ -42,32 +41,24 @@ def check_spelling(prompt: str, tokens: Sequence[str], *, absent: Sequence[str] 
             raise PromptError(f"{key} holds '{' '.join(match[0].split())}', which names no concept; write <{name}>")
 
 
-def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
-    """Replace every ``<name>`` by all tokens of that concept: ``<name> <name>_1 …``.
-
-    A full run that is spelled out already (``<name> <name>_1 …``) is read as ``<name>``; a part of one is refused,
-    because the concept is all of its vectors.
+def check_names(prompt: str, tokens: Sequence[str], key: str) -> None:
+    """Refuse names of concepts that are not loaded, and single vectors of those that are.
 
     Args:
-        prompt: The prompt of the user.
+        prompt: A prompt as ``contract_prompt`` returns it.
         tokens: The concept tokens that the base knows now.
+        key: What the prompt is called in errors.
 
     Raises:
-        PromptError: For a ``<name>`` that is not known, a single vector of a concept, and syntax of other programs such
-            as ``<lora:name:0.8>``; says what to write instead.
+        PromptError: Names what is loaded, or says what to write.
     """
-    check_foreign_syntax(prompt, concept_names(tokens))
-
-    def spelled_out(match: re.Match[str]) -> str:
+    for match in _TOKEN.finditer(prompt):
         name, number = match[1], match[2]
         if number is not None and match[0] in tokens:
-            raise PromptError(f"prompt names '{match[0]}', which is one vector of a concept; write <{name}>")
+            raise PromptError(f"{key} names '{match[0]}', which is one vector of a concept; write <{name}>")
         if f"<{name}>" not in tokens or number is not None:
             names = ", ".join(f"<{other}>" for other in concept_names(tokens)) or "none"
-            raise PromptError(f"prompt names '{match[0]}', which is not loaded; known concepts: {names}")
-        return " ".join(_vectors(name, tokens))
-
-    return _TOKEN.sub(spelled_out, contract_prompt(prompt, tokens))
+            raise PromptError(f"{key} names '{match[0]}', which is not loaded; known concepts: {names}")
 
 
 def without_concepts(prompt: str, names: Sequence[str]) -> str:
@@ -85,12 +76,16 @@ def without_concepts(prompt: str, names: Sequence[str]) -> str:
 def contract_prompt(prompt: str, tokens: Sequence[str]) -> str:
     """Write every full run ``<name> <name>_1 …`` as ``<name>``, which a diffusers pipeline expands itself.
 
+    A digit straight behind it is set apart, so that it does not become one of the last vector's number.
+
     Args:
-        prompt: The prompt of the user, or a result of ``expand_prompt``.
+        prompt: The prompt of the user.
         tokens: The concept tokens that the base knows now.
     """
     for name in concept_names(tokens):
-        prompt = prompt.replace(" ".join(_vectors(name, tokens)), f"<{name}>")
+        run = re.escape(" ".join(_vectors(name, tokens)))
+        prompt = re.sub(rf"{run}(?!_?[0-9])", f"<{name}>", prompt)
+        prompt = re.sub(rf"<{re.escape(name)}>(?=[0-9])", f"<{name}> ", prompt)
     return prompt
 
 

@@ -15,11 +15,12 @@ from typing import final
 
 from orthoplex.errors import PromptError
 
-_TEXT = re.compile(r"\\.|<[^<>\s:]*>", re.DOTALL)
-"""No syntax of other programs: letters behind a backslash, and the tokens of concepts."""
+_TEXT = re.compile(r"\\(?:\w+|.)|<[^<>\s:]*>", re.DOTALL)
+"""No syntax of other programs: what is behind a backslash, and the tokens of concepts."""
 _TOKEN_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _TAG = re.compile(r"<\s*(?P<kind>[a-zA-Z][\w-]*)(?:\[[^\[\]<>]*\])?\s*:(?P<value>[^<>]*)>")
-_SCHEDULE = re.compile(r":\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)%?\s*$")
+_SCHEDULE = re.compile(r"(?::\s*[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+%)|(?<![0-9]):\s*[0-9]+)\s*$")
+"""The end of ``[from:to:0.5]`` and ``[to:10]``; whole numbers behind a digit are times, ratios and verses."""
 _FILES = ("lora", "lyco", "locon", "loha", "lokr", "dora", "lycoris", "embedding", "embed", "ti")
 _WORDS = "say in words where things are"
 _CHOICE = "write one of its texts, one prompt for each choice"
@@ -38,6 +39,20 @@ _OPTIONS = {
     "ar": _SIZE,
     "aspect": _SIZE,
 }
+
+
+_OPTION_NAMES = "|".join(
+    (
+        *_OPTIONS,
+        *("aspect-ratio", "c", "chaos", "cfg", "creative", "cref", "cw", "draft", "exp", "fast", "hd", "height", "iw"),
+        *("niji", "oref", "ow", "p", "profile", "q", "quality", "r", "raw", "relax", "repeat", "s", "sref", "stop"),
+        *("style", "stylize", "sv", "sw", "test", "tile", "turbo", "uplight", "v", "version", "video", "w", "weird"),
+        *("width", "negative", "negative-prompt", "cfg-scale", "sampler", "scheduler", "guidance", "strength"),
+    )
+)
+"""Options of other programs; any other word behind two dashes is text."""
+_NO_PLUS = r"(?<!\w)(?!(?:notepad|clang|lib\w*|\w*objc|gtk|canal|disney|google|paramount|tv|lgbt\w*)\+)"
+"""Words that are written with a plus; a single letter, as in C++, is no weighted word either."""
 
 
 @final
@@ -70,6 +85,11 @@ def _marked_word(quoted: str) -> str:
     return rf"write ({words}:{weight:.2f}), or '{''.join(chr(92) + mark for mark in marks)}' for text"
 
 
+def _option_advice(quoted: str) -> str:
+    advice = _OPTIONS.get(quoted.lstrip("-–—").lower(), "leave it out; options stand beside the prompt")
+    return rf"{advice} ('\{quoted}' is text)"
+
+
 def _number_advice(quoted: str) -> str:
     number = quoted.strip(":")
     if number.startswith("-"):
@@ -78,34 +98,50 @@ def _number_advice(quoted: str) -> str:
 
 
 FORMS = (
-    Form.of(r"(?<![\w-])AND(?![\w-])", "two prompts at once", "write 'and', or make a picture of each prompt"),
-    Form.of(r"(?<![\w-])(?:ADDCOL|ADDROW|ADDCOMM|ADDBASE|COUPLE)(?![\w-])", "a region", _WORDS),
+    Form.of(  # a title in capitals has further ones
+        r"(?<![\w-])(?<![A-Z]{2}\s)(?<![A-Z]{2}\W\s)(?<![A-Z]{2}\W{2}\s)AND(?!\W{0,3}[A-Z]{2}|\s+(?:gate|operator)s?\b|[\w/-])",
+        "two prompts at once",
+        r"write 'and', or make a picture of each prompt ('\AND' is text)",
+    ),
+    Form.of(r"(?<![\w-])(?:ADDCOL|ADDROW|ADDCOMM|ADDBASE|COUPLE(?=\s*(?:MASK)?\())(?![\w-])", "a region", _WORDS),
     Form.of(r"(?<![\w-])(?:MASK|AREA|FEATHER|FILL)\(", "a region", _WORDS),
     Form.of(
         r"(?<![\w./])(?i:embedding):[^\s,:()\[\]<>]+",
         "the name of a file",
         lambda quoted: _file_advice(quoted.partition(":")[2], ()),
     ),
-    Form.of(r"(?<![\w*/.-])__[\w./*-]*[\w*]__(?!\w)", "a wildcard", "write one of its texts"),
+    Form.of(
+        r"(?<![\w*/.-])__(?=[\w./*-]*[^\W_]|\*)[\w./*-]*[\w*]__(?!\w)",
+        "a wildcard",
+        r"write one of its texts, or '\_' for text",
+    ),
     Form.of(r"\{[^{}]*\|[^{}]*\}", "a choice", rf"{_CHOICE} (a brace that is text is '\{{')"),
     Form.of(r"\{[^{}]*\}", "braces", r"write (words:1.05) for a weight, or '\{' for a brace that is text"),
     Form.of(
-        r"(?<!\S)(?:--|[–—](?=(?:ar|no|v|s|style|niji|seed|chaos)\s))[a-zA-Z][\w-]*",
+        rf"(?<!\S)(?:--(?i:{_OPTION_NAMES})(?=\s|$)|[–—](?:ar|aspect|v|s|niji|seed|chaos)(?=\s+[0-9]))",
         "an option",
-        lambda quoted: _OPTIONS.get(quoted.lstrip("-–—").lower(), "leave it out; options stand beside the prompt"),
+        _option_advice,
     ),
-    Form.of(r"(?<=\S)::(?:-?[0-9.]+)?(?=[\s,()\[\]]|$)|(?<![\w.])-?[0-9.]+::(?=\S)", "a weight", _number_advice),
-    Form.of(r"(?<=[\w\")\]\0])\.(?:and|add|blend|swap|attend)\s*\(", "a function", "make a picture of each prompt"),
     Form.of(
-        r"(?:\w{2,}|[a-z0-9_]|[\")]|\0+)\+{2,}(?![\w+])|(?:(?<!\w)[a-z]{2,}|[\")]|\0+)\+(?![\w+(])",
+        r"(?<=[^\s:])(?:(?<![0-9])::(?:-?[0-9.]+)?|::)(?=[\s,()\[\]]|$)|(?<![\w.:])-?[0-9.]+::(?=[^\s0-9:])",
+        "a weight",
+        _number_advice,
+    ),
+    Form.of(
+        r"(?<=[\")\]\0])\.(?:and|add|blend|swap|attend)\(|(?<=\w)\.swap\(",
+        "a function",
+        "make a picture of each prompt",
+    ),
+    Form.of(
+        rf"{_NO_PLUS}\w{{2,}}\+{{2,}}(?![\w+])|{_NO_PLUS}[a-z]{{2,}}\+(?![\w+(])|(?:[\")]|\0+)\++(?![\w+(])",
         "a weight",
         _marked_word,
     ),
-    Form.of(r"(?:\w+|[\")]|\0+)-{2,}(?![\w-])|(?:[\")]|\0+)-(?![\w(-])", "a weight", _marked_word),
+    Form.of(r"(?:\w+|[\")]|\0+)-{2,5}(?=\s*[,)]|\s*$)|(?:[\")]|\0+)-(?=\s*[,)]|\s*$)", "a weight", _marked_word),
     Form.of(
         r"\)(?:[0-9]?\.[0-9]+|[0-9]{1,2})(?![\w.])",
         "a weight behind its bracket",
-        lambda quoted: f"write (words:{quoted[1:]})",
+        lambda quoted: f"write (words:{_weight(quoted[1:])})",
     ),
 )
 

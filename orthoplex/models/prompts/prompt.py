@@ -1,7 +1,7 @@
 r"""The one reader of prompts: concepts, weights and chunks, written as AUTOMATIC1111's program writes them.
 
-``(words)`` weighs 1.1, ``[words]`` 1 / 1.1, ``(words:1.4)`` 1.4, and nested brackets multiply. ``\(`` is a bracket that
-is text. A bracket that is never closed reaches to the end. ``BREAK`` begins a new chunk.
+``(words)`` weighs 1.1, ``[words]`` 1 / 1.1, ``(words:1.4)`` 1.4, and nested brackets multiply. A backslash makes text
+of the word or sign behind it. A bracket that is never closed reaches to the end. ``BREAK`` begins a new chunk.
 """
 
 from __future__ import annotations
@@ -14,24 +14,40 @@ from dataclasses import dataclass
 from typing import final
 
 from orthoplex.errors import PromptError
-from orthoplex.generation.foreign_syntax import check_foreign_syntax
-from orthoplex.generation.prompt_tokens import (
+from orthoplex.models.prompts.foreign_syntax import check_foreign_syntax
+from orthoplex.models.prompts.prompt_tokens import (
+    check_names,
     check_spelling,
     concept_names,
     contract_prompt,
-    expand_prompt,
     named_concepts,
     without_concepts,
 )
-from orthoplex.models import Fragment, WeightedText
+from orthoplex.models.prompts.weight_slips import HIGHEST_WEIGHT, TEXT_BRACKET, check_weights
 
 ROUND, SQUARE = 1.1, 1 / 1.1
-HIGHEST_WEIGHT = 100.0
 _PIECE = re.compile(
-    r"\\(?P<escaped>[()\[\]\\])|(?P<stray>\\)|(?P<open>[(\[])|:\s*(?P<weight>[+-]?[.0-9]+)\s*\)|(?P<close>[)\]])"
-    r"|[^\\()\[\]:]+|:"
+    r"\\(?P<escaped>\w+|.?)|(?P<open>[(\[])|:\s*(?P<weight>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*\)|(?P<close>[)\]])"
+    r"|[^\\()\[\]:]+|:",
+    re.DOTALL,
 )
 _BREAK = re.compile(r"\s*(?<![\w-])BREAK(?![\w-])\s*")
+_TO_ESCAPE = re.compile(r"<[^<>\s]*>|(?P<letter>[^\w\s]|\b[A-Z_])")
+"""Tokens, and letters with which syntax may begin."""
+
+
+@final
+@dataclass(frozen=True)
+class Fragment:
+    """A part of a prompt.
+
+    Attributes:
+        text: Words; ``<name>`` stands for all vectors of a concept.
+        weight: The factor of their features' distance from those of no words, from 0; 1 is as usual.
+    """
+
+    text: str
+    weight: float = 1.0
 
 
 @final
@@ -41,14 +57,14 @@ class Prompt:
 
     Attributes:
         written: The prompt of the user.
-        chunks: Fragments with their weights; ``<name>`` stands for all vectors of a concept.
+        chunks: Fragments with their weights. A chunk may be longer than a text encoder reads: it is divided further.
         concepts: The names of the concepts that it calls, sorted.
         key: What it is called in errors.
     """
 
     written: str
     chunks: tuple[tuple[Fragment, ...], ...]
-    concepts: tuple[str, ...]
+    concepts: tuple[str, ...] = ()
     key: str = "prompt"
 
     @property
@@ -59,12 +75,12 @@ class Prompt:
     @property
     def text(self) -> str:
         """All words, a space between chunks."""
-        return self.weighted.text
+        return " ".join("".join(fragment.text for fragment in chunk) for chunk in self.chunks)
 
     @property
-    def weighted(self) -> WeightedText:
-        """The prompt as a family reads it."""
-        return WeightedText(self.chunks)
+    def shown(self) -> str:
+        """What it is called in errors, and what the user wrote, in one line."""
+        return f"{self.key} '{' '.join(self.written.split())}'"
 
 
 def read_prompt(text: str, tokens: Sequence[str], *, absent: Sequence[str] = (), key: str = "prompt") -> Prompt:
@@ -78,15 +94,24 @@ def read_prompt(text: str, tokens: Sequence[str], *, absent: Sequence[str] = (),
 
     Raises:
         PromptError: If it is no text, names a concept that is not loaded or not in full, has a weight that is not
-            allowed, or holds syntax of another program; says what to write instead.
+            allowed or not written as one, or holds syntax of another program; says what to write instead.
     """
     _check_text(text, key)
     check_foreign_syntax(text, concept_names(tokens), key)
     check_spelling(text, tokens, absent=absent, key=key)
-    present = without_concepts(text, absent)
-    expand_prompt(present, tokens)
-    contracted = contract_prompt(present, tokens)
+    check_weights(text, key)
+    contracted = contract_prompt(without_concepts(text, absent), tokens)
+    check_names(contracted, tokens, key)
     return Prompt(text, _chunks(contracted, key), named_concepts(contracted), key)
+
+
+def escaped(text: str) -> str:
+    """Return text, such as a trigger, as a part of a prompt in which only ``<name>`` has a meaning.
+
+    Args:
+        text: Any text.
+    """
+    return _TO_ESCAPE.sub(lambda match: "\\" + match[0] if match["letter"] else match[0], text)
 
 
 def _check_text(text: str, key: str) -> None:
@@ -112,13 +137,13 @@ def _chunks(text: str, key: str) -> tuple[tuple[Fragment, ...], ...]:
         if piece["open"]:
             opened[piece["open"]].append(len(words))
         elif piece["weight"] and opened["("]:
-            weigh(opened["("].pop(), _number(piece["weight"], key))
+            weigh(opened["("].pop(), float(piece["weight"]))
         elif piece["close"] == ")" and opened["("]:
             weigh(opened["("].pop(), ROUND)
         elif piece["close"] == "]" and opened["["]:
             weigh(opened["["].pop(), SQUARE)
         else:
-            parts = [piece["escaped"] or ""] if piece[0].startswith("\\") else _BREAK.split(piece[0])
+            parts = _BREAK.split(piece[0]) if piece["escaped"] is None else [piece["escaped"]]
             borders += range(len(words) + 1, len(words) + len(parts))
             words += parts
             weights += [1.0] * len(parts)
@@ -130,13 +155,6 @@ def _chunks(text: str, key: str) -> tuple[tuple[Fragment, ...], ...]:
     return tuple(chunk for chunk in chunks if "".join(fragment.text for fragment in chunk).strip()) or ((),)
 
 
-def _number(text: str, key: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise PromptError(f"{key} has the weight '{text}', which is no number; write it as in (word:1.2)") from error
-
-
 def _joined(words: Sequence[str], weights: Sequence[float], key: str) -> tuple[Fragment, ...]:
     """Join neighbours of one weight."""
     rounded = [round(weight, 6) for weight in weights]  # [(word)] is 1.1 / 1.1
@@ -145,9 +163,10 @@ def _joined(words: Sequence[str], weights: Sequence[float], key: str) -> tuple[F
     for weight, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
         text = "".join(part for part, _ in group)
         if not (math.isfinite(weight) and 0 <= weight <= HIGHEST_WEIGHT):
+            cure = "pass the words as the negative prompt" if weight < 0 else "write a smaller one"
             raise PromptError(
                 f"{key} weighs '{' '.join(text.split())}' by {weight:g}; allowed are weights from 0 to "
-                f"{HIGHEST_WEIGHT:g}, and negative_prompt for what shall not be there"
+                f"{HIGHEST_WEIGHT:g}; {cure}, or {TEXT_BRACKET}"
             )
         joined.append(Fragment(text, weight))
     return tuple(joined)

@@ -1,0 +1,1 @@
+"""Prompts as people write them: weights, chunks, concepts, and syntax of other programs."""
