@@ -27,6 +27,7 @@ _FOLDER_OF = (
 _STABLE_DIFFUSION = ("cond_stage_model.", "model.diffusion_model.input_blocks.")
 _XL = ("conditioner.embedders.1.", "model.diffusion_model.label_emb.", "conditioner.embedders.0.transformer.")
 """Beginnings of names in the files of Stable Diffusion 1 and 2 as one file, and of Stable Diffusion XL."""
+_WHOLE_NUMBERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"}
 _OBJECTS = {"config.json", "scheduler_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json"}
 
 
@@ -130,7 +131,17 @@ def _whole_header(component: str, path: Path) -> Header:
         raise BaseModelError(
             f"{component}/{path.name} is damaged: {str(error).removeprefix(f'{path}: ')}; copy or download it again"
         ) from error
+    whole = [name for name, entry in header.entries.items() if entry.dtype in _WHOLE_NUMBERS and _is_weight(name)]
+    if whole:
+        raise BaseModelError(
+            f"{component}/{path.name} holds whole numbers in the place of weights: {first_of(whole)}; allowed are "
+            "plain weights of 16 or 32 bits, not quantised ones"
+        )
     return header
+
+
+def _is_weight(name: str) -> bool:
+    return name.endswith((".weight", ".bias"))
 
 
 def _of_the_hub(name: str) -> str:

@@ -24,6 +24,13 @@ __all__ = ["ModelOutput", "load_network"]
 _SHAPES = re.compile(r"because (\S+) expected shape torch\.Size\(\[(.*?)\]\), but got torch\.Size\(\[(.*?)\]\)\.")
 """How diffusers names a weight of another shape; the advice that follows does not help here."""
 
+_HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale|num_batches_tracked)$|^(text_projection|visual|vision_model)")
+"""Tensors that files of text encoders hold besides, and that change nothing."""
+_QUANTISED = re.compile(
+    r"\.(scale_weight|weight_scale|scale_input|absmax|quant_map|quant_state\.|SCB$|scale$|zero_point)"
+)
+_ADDED = re.compile(r"lora|hada|lokr|motion_modules|ip_adapter", re.IGNORECASE)
+
 
 def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
     """Load one network whole; the libraries fill what a file lacks with random numbers.
@@ -66,7 +73,23 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
             f"{name} lacks {len(missing)} of {len(network.state_dict())} tensors: {first_of(missing)}"
             + (f"; it holds {len(others)} that no {component} has: {first_of(others)}" if others else "")
         )
+    _refuse_unexpected(name, component, [key for key in report["unexpected_keys"] if not _HARMLESS.search(key)])
     if mismatched := sorted((str(key), tuple(theirs), tuple(ours)) for key, theirs, ours in report["mismatched_keys"]):
         shapes = [f"{key} is {theirs}, allowed is {ours}" for key, theirs, ours in mismatched]
         raise BaseModelError(f"{name} holds {len(shapes)} tensors of other shapes: {first_of(shapes)}")
     return network
+
+
+def _refuse_unexpected(name: str, component: str, keys: list[str]) -> None:
+    """Refuse tensors that a network has no place for: the libraries drop them, and the rest means something else."""
+    if not keys:
+        return
+    if any(_QUANTISED.search(key) for key in keys):
+        cure = "the weights are quantised; allowed are plain ones of 16 or 32 bits"
+    elif any(_ADDED.search(key) for key in keys):
+        cure = "an adapter was left in it; allowed is the network alone"
+    else:
+        cure = f"allowed are the weights of {component}/config.json"
+    raise BaseModelError(
+        f"{name} holds {len(keys)} tensors that its {component} has not: {first_of(sorted(keys))}; {cure}"
+    )

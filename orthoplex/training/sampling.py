@@ -103,13 +103,12 @@ def with_generated_thumbnail(base: Base, concept: Concept, config: TrainingConfi
     Args:
         base: Its base, with nothing folded in.
         concept: The finished concept.
-        config: Of its training; the picture is made as sample pictures are, in no more steps than the base has.
+        config: Of its training; the picture is made as sample pictures are.
     """
     prompt = KINDS[concept.manifest.kind].captions[0].format(trigger=escaped(concept.manifest.trigger))
-    steps = min(config.num_inference_steps, base.family.allowed_inference_steps.highest)
     try:
         with base.folded(concept):
-            pictures = make_pictures(base, replace(config, num_inference_steps=steps), [prompt], seed=config.seed)
+            pictures = make_pictures(base, config, [prompt], seed=config.seed)
     except Exception as error:  # noqa: BLE001  (a picture for galleries is worth no training)
         _LOG.warning("concept %s has no thumbnail, which failed: %s", concept.name, summary_of(error))
         return concept

@@ -1,5 +1,6 @@
 """Errors of the libraries that load networks are one line, which says what is wrong and leaves nothing out."""
 
+import json
 import shutil
 
 import pytest
@@ -65,3 +66,37 @@ def test_weights_of_another_shape_are_named_alike(folder, component):
         load_base(folder)
     line = str(caught.value)
     assert " tensors of other shapes: " in line and " is (3" in line and "allowed is (" in line and "Size" not in line
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ({"mid_block.scale_weight": torch.ones(1)}, "the weights are quantised; allowed are plain ones"),
+        ({"mid_block.lora_A.weight": torch.ones(1, 2)}, "an adapter was left in it; allowed is the network alone"),
+        ({"more.weight": torch.ones(2)}, "allowed are the weights of unet/config.json"),
+    ],
+)
+def test_tensors_without_a_place_are_refused(folder, added, expected):
+    path = folder / "unet" / f"{stem('unet')}.safetensors"
+    save_file({**load_file(path), **added}, path)
+    with pytest.raises(BaseModelError, match=f"holds 1 tensors that its unet has not: {next(iter(added))}; {expected}"):
+        load_base(folder)
+
+
+def test_whole_numbers_in_the_place_of_weights_are_refused(folder):
+    path = folder / "unet" / f"{stem('unet')}.safetensors"
+    save_file({name: values.to(torch.int8) for name, values in load_file(path).items()}, path)
+    with pytest.raises(BaseModelError, match="holds whole numbers in the place of weights"):
+        load_base(folder)
+
+
+@pytest.mark.parametrize("variance", ["learned", "learned_range"])
+def test_a_scheduler_of_a_learned_variance_is_refused(folder, variance):
+    path = folder / "scheduler" / "scheduler_config.json"
+    values = json.loads(path.read_text()) | {"_class_name": "DPMSolverMultistepScheduler", "variance_type": variance}
+    path.write_text(json.dumps(values))
+    index = folder / "model_index.json"
+    names = json.loads(index.read_text()) | {"scheduler": ["diffusers", "DPMSolverMultistepScheduler"]}
+    index.write_text(json.dumps(names))
+    with pytest.raises(BaseModelError, match=f"scheduler variance_type is '{variance}'; allowed are fixed ones"):
+        load_base(folder)

@@ -88,6 +88,11 @@ def check_scheduler(scheduler: Any) -> None:  # noqa: ANN401  (diffusers' schedu
     check_schedule(scheduler)
     if scheduler.config.get("use_flow_sigmas"):
         raise BaseModelError("scheduler use_flow_sigmas is True; allowed is False, as the denoiser predicts no flow")
+    variance = scheduler.config.get("variance_type")
+    if isinstance(variance, str) and variance.startswith("learned"):
+        raise BaseModelError(
+            f"scheduler variance_type is {variance!r}; allowed are fixed ones: the denoiser learned none"
+        )
     check_usable(scheduler)
 
 
