@@ -131,7 +131,7 @@ def test_a_feature_extractor_that_is_named_and_not_there_is_not_missed(folder, p
 
 
 def test_tensors_that_the_model_does_not_have_are_not_hashed(folder, pico, streams):
-    change(folder, "unet", lambda tensors: tensors | {"extra.weight": torch.ones(2)})
+    change(folder, "text_encoder", lambda tensors: tensors | {"text_projection.weight": torch.ones(2, 2)})
     assert load_base(folder, dtype=torch.bfloat16).identity.hash == pico.identity.hash
 
 

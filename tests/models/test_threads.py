@@ -176,8 +176,8 @@ def test_a_change_that_is_in_at_the_end_loses_no_step(base, dataset, tmp_path):
     records = train(base, dataset, CONFIG, output=output)
     list(islice(records, CONFIG.steps))
 
-    def fold_after_the_last_step(state, path, identity):
-        save(state, path, identity)
+    def fold_after_the_last_step(state, path, identity, **options):
+        save(state, path, identity, **options)
         if not undo:
             undo.append(base.fold(make_concept(base, "anna")))
 
