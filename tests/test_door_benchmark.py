@@ -17,7 +17,9 @@ def test_a_process_is_measured():
 
 
 def test_a_process_that_fails_is_no_measurement():
-    with pytest.raises(RuntimeError, match="orthoplex inspect nowhere in .* exits with 2: Error: nowhere.safetensors: there is no"):
+    with pytest.raises(
+        RuntimeError, match="inspect nowhere in .* exits with 2: Error: nowhere.safetensors: there is no"
+    ):
         cost_of(HERE, ["inspect", "nowhere"])
 
 
