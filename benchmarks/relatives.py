@@ -3,7 +3,8 @@
 A relative is a copy whose every weight is moved by noise of a share of the spread of its tensor, or one that was
 rounded to bfloat16. Each of the twelve shipped concepts draws pictures of its kind's first caption on each relative,
 and so does the relative with the class word in the concept's place, from the same noise. Writes
-`results/relatives.json`, with the distance that the warning names.
+`results/relatives.json`, with the distance that the warning names, its table in `docs/bases.md`, and a sheet of
+pictures.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from orthoplex import vignette
 from orthoplex.activations.captions import with_article
+from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.concepts import KINDS, Concept, load_concept
 from orthoplex.evaluation import MobileNetEncoder, image_alignment, recognised_rate
 from orthoplex.files import picture_files, read_picture, write_json
@@ -31,7 +34,8 @@ from orthoplex.models import Base, WeightSample, load_base, on_base
 from orthoplex.models.identity import weights_hash
 
 NOISES = (1e-3, 1e-2, 1e-1)
-PAGE = Path("docs/bases.md")
+PAGE, SHEET = Path("docs/bases.md"), Path("docs/images/relatives.jpg")
+SHOWN = ("anna", "clara", "otto", "pip", "piazza", "lab", "umbra", "viola")
 _MARKS = ("<!-- relatives -->", "<!-- /relatives -->")
 
 
@@ -90,8 +94,8 @@ def pictures(base: Base, prompt: str, count: int, concept: Concept | None = None
     return generate(base, prompt, merge=concept, num_images=count, seed=100, mixed_precision="auto")
 
 
-def measure(name: str, base: Base, relative: Base, count: int) -> Row:
-    """Draw every concept on a relative."""
+def measure(name: str, base: Base, relative: Base, count: int, folder: Path) -> Row:
+    """Draw every concept on a relative; the first picture of each is put into a folder."""
     encoder = MobileNetEncoder(layer="bottleneck", picture_size=128)
     samples = vignette.sample_concepts()
     references = {
@@ -106,9 +110,9 @@ def measure(name: str, base: Base, relative: Base, count: int) -> Row:
         adopted = on_base(concept, relative)
         caption = KINDS[sample.kind].captions[0]
         own = references[sample.name]
-        with_concept = encoder.encode(
-            pictures(relative, caption.format(trigger=concept.manifest.trigger), count, adopted)
-        )
+        drawn = pictures(relative, caption.format(trigger=concept.manifest.trigger), count, adopted)
+        drawn[0].save(folder / f"{name} {sample.name}.png")
+        with_concept = encoder.encode(drawn)
         word = with_article(sample.class_word)
         without = encoder.encode(pictures(relative, caption.format(trigger=word), count))
         gallery: dict[str, Tensor] = {one.name: references[one.name] for one in samples if one.kind == sample.kind}
@@ -157,12 +161,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     base = load_base("vignette")
     rows: list[Row] = []
-    for name, relative in relatives(base):
-        row = measure(name, base, relative, options.pictures)
-        first = rows[0] if rows else row
-        gain = (row.alignment - row.base_alignment) / (first.alignment - first.base_alignment)
-        rows.append(replace(row, alignment_kept=round(row.alignment / first.alignment, 4), gain_kept=round(gain, 4)))
-        print(json.dumps(asdict(rows[-1])), flush=True)
+    with TemporaryDirectory() as folder:
+        for name, relative in relatives(base):
+            row = measure(name, base, relative, options.pictures, Path(folder))
+            first = rows[0] if rows else row
+            gain = (row.alignment - row.base_alignment) / (first.alignment - first.base_alignment)
+            kept = round(row.alignment / first.alignment, 4)
+            rows.append(replace(row, alignment_kept=kept, gain_kept=round(gain, 4)))
+            print(json.dumps(asdict(rows[-1])), flush=True)
+        sheet = {
+            row.relative: {concept: Path(folder) / f"{row.relative} {concept}.png" for concept in SHOWN} for row in rows
+        }
+        write_contact_sheet([Block("weights moved by, in units of their spread", sheet)], SHEET)
     write_json(
         options.output,
         {
