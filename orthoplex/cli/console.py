@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from orthoplex.models import Base
 
 ERROR_EXIT = 2
+_LONGEST_NAME = 60
+_SYSTEM_CURES = {
+    errno.ENAMETOOLONG: "; give a shorter name",
+    errno.EACCES: "; allow reading it, and entering its folders",
+    errno.ENOTDIR: "; a part of the path is a file",
+}
+"""Number of an error of the system -> what to do."""
 SECONDS_BETWEEN_LINES = 60.0
 """Of progress in a log, where no bar can be drawn."""
 
@@ -57,7 +65,9 @@ def errors_shown() -> Iterator[None]:
     with warnings_shown():
         try:
             yield
-        except (OrthoplexError, OSError) as error:
+        except OSError as error:
+            _leave(f"Error: {_about_system(error)}", ERROR_EXIT, error)
+        except OrthoplexError as error:
             _leave(f"Error: {one_line(str(error)) or summary_of(error)}", ERROR_EXIT, error)
         except SystemExit as error:
             raise LeftByLibrary from error
@@ -69,6 +79,24 @@ def errors_shown() -> Iterator[None]:
             _leave(f"Error: {one_line(str(error))}", ERROR_EXIT, error)
         except KeyboardInterrupt as error:
             _leave("Interrupted", INTERRUPTED_EXIT, error)
+
+
+def _about_system(error: OSError) -> str:
+    """Return an error of the file system in one line: the file, what happened, and the cure where there is one."""
+    if not isinstance(error.filename, str | bytes) or error.strerror is None:
+        return one_line(str(error)) or summary_of(error)
+    name = one_line(os.fsdecode(error.filename))
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    cure = _SYSTEM_CURES.get(error.errno or 0, "")
+    return f"{name} cannot be used: {error.strerror}{cure}"
+
+
+def argument_folder(text: str) -> Path:
+    """Return the folder of an argument; an empty one, which would be the folder of the command, is refused."""
+    with errors_shown():
+        if not text.strip():
+            raise ConfigurationError(f"folder is {text!r}; allowed is the name of a folder, as in . for this one")
+    return Path(text)
 
 
 def _leave(message: str, code: int, cause: BaseException) -> NoReturn:

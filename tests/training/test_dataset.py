@@ -170,7 +170,9 @@ def test_syntax_of_other_programs(caption, foreign):
 def test_syntax_of_other_programs_is_warned_of(folder, caplog):
     (folder / "00.txt").write_text("TOKEN (smile:1.2)")
     read(folder)
-    assert "captions of 00.png hold (smile:1.2), which is learned as text; take it out, or" in caplog.text
+    assert (
+        "captions of 00.png hold (smile:1.2), which is learned as text; captions have no weights; take" in caplog.text
+    )
 
 
 def test_sizes_that_hurt_are_warned_of(folder, caplog):
