@@ -16,6 +16,9 @@ from orthoplex.options import METHOD_NAMES, Basis
 if TYPE_CHECKING:
     from orthoplex.training import DataFolder, StepRecord, TrainingConfig
 
+FolderArgument = Annotated[
+    Path, typer.Argument(parser=argument_folder, metavar="FOLDER", help="Folder of pictures, with captions or without.")
+]
 KindOption = Annotated[
     str | None,
     typer.Option(
@@ -34,10 +37,7 @@ NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave t
 
 
 def train(
-    folder: Annotated[
-        Path,
-        typer.Argument(parser=argument_folder, metavar="FOLDER", help="Folder of pictures, with captions or without."),
-    ],
+    folder: FolderArgument,
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
     kind: KindOption = None,
@@ -76,7 +76,6 @@ def train(
     with errors_shown():
         from orthoplex import training
         from orthoplex.models import load_base, training_defaults
-        from orthoplex.training.folder_files import counted
 
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
@@ -92,7 +91,7 @@ def train(
             kind=kind,
             trigger_form=settings.trigger_form,
         )
-        note(f"Training {dataset.trigger} ({dataset.kind}) on {counted(len(dataset), 'picture')}")
+        note(f"Training {dataset.trigger} ({dataset.kind}) on {training.counted(len(dataset), 'picture')}")
         records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
         )

@@ -19,6 +19,7 @@ from orthoplex.models.weight_files import WeightFiles, stem
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """Endings of files that hold a whole model, or a change of one."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _CONVERT = (
     "diffusers makes a folder of it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); "
     "give that folder"
@@ -130,6 +131,8 @@ def _check_whole(component: str, path: Path, files: WeightFiles) -> None:
 
 
 def _of_the_hub(name: str) -> str:
+    if _ADDRESS.match(name):
+        return "; an address is not read: download the folder first, and give it"
     if not _HUB_NAME.fullmatch(name):
         return ""
     return f"; Orthoplex downloads nothing: 'hf download {name} --local-dir FOLDER' does; give FOLDER"

@@ -240,15 +240,16 @@ def _about_empty(places: list[str]) -> Iterator[str]:
     if len(places) == 1:
         yield f"caption {places[0]} is empty; its picture is learned as the trigger alone"
     elif places:
-        yield f"{counted(len(places), 'caption')} are empty ({named(places)}); their pictures are learned as the trigger alone"
+        count = counted(len(places), "caption")
+        yield f"{count} are empty ({named(places)}); their pictures are learned as the trigger alone"
 
 
 def _about_useless_tables(results: Iterable[_FileResult], num_templates: int) -> Iterator[str]:
     """Yield the tables that are not read while pictures have no captions, which may be there."""
     for result in results:
         if num_templates and result.is_useless_table and result.unread is not None:
-            subject = counted(num_templates, "picture")
-            yield f"{result.unread.name} is not read: {result.unread.reason}; {subject} without captions: templates are learned"
+            subject = counted(num_templates, "picture") + (" has" if num_templates == 1 else " have")
+            yield f"{result.unread.name} is not read: {result.unread.reason}; {subject} no captions but templates"
 
 
 def _unused(captions: dict[str, list[PictureCaptions]], unread: Iterable[FolderFile]) -> Iterator[str]:

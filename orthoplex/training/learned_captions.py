@@ -97,8 +97,8 @@ def caption_fit(base: Base, captions: Mapping[str, Sequence[str]], token: str, n
                 errors.append(f"caption of {name} does not name {token}; allowed are captions that name it")
             elif words.room(_beginning(before, most) + stand_in).length > room.limit:
                 errors.append(
-                    f"caption of {name} has {room.length}{more} tokens, and {token} stands behind the {room.limit} that the "
-                    "base reads; allowed are captions that name it before"
+                    f"caption of {name} has {room.length}{more} tokens, and {token} stands behind the {room.limit} "
+                    "that the base reads; allowed are captions that name it before"
                 )
             elif room.length > room.limit:
                 cut[name], longest, limit = None, max(longest, (room.length, more)), room.limit
@@ -107,14 +107,14 @@ def caption_fit(base: Base, captions: Mapping[str, Sequence[str]], token: str, n
     return CaptionFit(
         tuple(errors),
         (
-            f"captions of {named(list(cut))} have up to {longest[0]}{longest[1]} tokens, and the base reads {limit}; their ends "
-            "are not seen",
+            f"captions of {named(list(cut))} have up to {longest[0]}{longest[1]} tokens, and the base reads {limit}; "
+            "their ends are not seen",
         ),
     )
 
 
 def _beginning(caption: str, num_letters: int) -> str:
-    """Return the beginning of a caption that is longer, blanks being one each; texts of hours are not worth measuring."""
+    """Return the beginning of a caption that is longer, with single blanks: tokens of a book take minutes to count."""
     return caption if len(caption) <= num_letters else " ".join(caption.split())[:num_letters]
 
 

@@ -90,7 +90,7 @@ WHOLE = (2).to_bytes(8, "little") + b"{}"
         (pickle.dumps({"a": 1}), "holds a pickle"),
         (b"ab", "holds 2 bytes, a safetensors file starts with 8 bytes of length; it is a text file ('ab')"),
         (b"\xff\xfe", "holds 2 bytes, a safetensors file starts with 8 bytes of length"),
-        (bytes(range(255, 100, -1)), "is not a safetensors file: header length"),
+        (bytes(range(255, 100, -1)), "is no safetensors file (it begins with the bytes ff fe fd fc"),
         (WHOLE[:-1], "truncated: the header ends at byte 10, the file at byte 9; the download or the copy did not"),
     ],
 )
