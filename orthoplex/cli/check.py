@@ -13,6 +13,7 @@ from orthoplex.cli.console import ERROR_EXIT, argument_folder, errors_shown
 from orthoplex.cli.streams import note, say, say_json
 from orthoplex.concepts import kind_of, token_names
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import one_line
 
 if TYPE_CHECKING:
     from orthoplex.training import DataFolder
@@ -54,7 +55,7 @@ def check(
             for line in replace(account, errors=()).lines():
                 say(line)
             for error in account.errors:
-                note(f"Error: {error}")
+                note(f"Error: {one_line(error)}")
         if account.errors:
             raise typer.Exit(ERROR_EXIT)
 

@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
             raise ValueError("it holds null characters")
     except (OSError, ValueError) as error:
         kind = recognised_content(content) if content else None
-        if kind is not None and kind.sort != "text":
+        if kind is not None and kind.sort not in ("text", "JSON"):
             raise DatasetError(f"{path} cannot be read: it is {kind.sentence}") from error
         if isinstance(error, OSError):
             raise DatasetError(f"{path} cannot be read: {error.strerror or error}; allow its reading") from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import final
+from urllib.parse import unquote, urlsplit
 
 from orthoplex.errors import DatasetError
 from orthoplex.training.caption_files import CAPTION_SUFFIXES, read_captions, reason_without_caption
@@ -130,6 +131,8 @@ class _PictureNames:
 
     def named(self, name: str, table: FolderFile) -> list[FolderFile]:
         """Return the pictures of a name in a table: a path from it or from the folder, else the longest end of it."""
+        if "://" in name:
+            name = unquote(urlsplit(name).path)
         path = posixpath.normpath(name.strip().replace("\\", "/")).lstrip("/")
         inner = posixpath.normpath((PurePosixPath(table.name).parent / path).as_posix())
         own, others = (_spellings(inner), _spellings(path)), [_spellings(end) for end in _ends(path)]
@@ -194,7 +197,7 @@ def _in_table(names: _PictureNames, file: FolderFile, captioned: set[str]) -> _F
         return _FileResult(errors=(str(error),))
     rows = [(row, names.named(row.file_name, file)) for row in table.rows]
     if table.refusal:
-        return _FileResult.left(file, table.refusal, is_table=True)
+        return _FileResult.left(file, table.refusal, is_table=table.is_meant)
     if not (table.is_certain or any(pictures for _, pictures in rows)):
         if any(names.named(row.file_name, file) for row in table.empty):
             return _FileResult.left(file, _WITHOUT_CAPTIONS, is_table=True)

@@ -17,6 +17,7 @@ from orthoplex.training.caption_files import TEXT_COLUMNS, caption_and_tags, cap
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv")
 NAME_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path", "image_file", "file_path")
+_NAMED = {*NAME_COLUMNS, *TEXT_COLUMNS}
 _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r'\A"?sep=(?P<delimiter>.)"?[ \t]*\r?\n', re.IGNORECASE)
 """The first line that Excel writes and reads."""
@@ -52,6 +53,7 @@ class CaptionTable:
         rows: Its captions; a picture may have several.
         empty: The lines or entries that name no picture, or no caption.
         refusal: The reason why it is no such table; empty if it is one.
+        is_meant: False if a refused file was hardly meant as a table: JSON with other columns is settings.
         is_certain: False if only the names of pictures among its keys show that it is one.
         unit: What its numbers count.
     """
@@ -59,6 +61,7 @@ class CaptionTable:
     rows: tuple[CaptionRow, ...] = ()
     empty: tuple[CaptionRow, ...] = ()
     refusal: str = ""
+    is_meant: bool = True
     is_certain: bool = True
     unit: Literal["line", "entry"] = "line"
 
@@ -125,7 +128,7 @@ def _separated_table(path: Path, text: str, suffix: str) -> CaptionTable:
             row = _unquoted(values) if is_tabbed else values
             if row and not header:
                 header = row
-                if refusal := _refusal([name.strip().lower() for name in header]):
+                if refusal := _refusal([_column(name) for name in header]):
                     return CaptionTable(refusal=refusal)
             elif row:
                 rows.append((line, row))
@@ -182,7 +185,7 @@ def _json_table(value: Any) -> CaptionTable:  # noqa: ANN401  (JSON values)
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         return _table(list(enumerate(value, start=1)), unit="entry")
     if not isinstance(value, dict):
-        return CaptionTable(refusal="it is no table of captions")
+        return CaptionTable(refusal="it is no table of captions", is_meant=False)
     images, annotations = value.get("images"), value.get("annotations")
     if isinstance(images, list) and isinstance(annotations, list):
         return _table(list(enumerate(_joined(images, annotations), start=1)), unit="entry")
@@ -209,12 +212,10 @@ def _table(
     broken: Collection[int] = (),
     unit: Literal["line", "entry"] = "line",
 ) -> CaptionTable:
-    entries = [(number, {key.strip().lower(): value for key, value in entry.items()}) for number, entry in entries]
-    columns = list(
-        dict.fromkeys([*(key.strip().lower() for key in header), *(key for _, row in entries for key in row)])
-    )
+    entries = [(number, {_column(key): value for key, value in entry.items()}) for number, entry in entries]
+    columns = list(dict.fromkeys([*map(_column, header), *(key for _, row in entries for key in row)]))
     if refusal := _refusal(columns):
-        return CaptionTable(refusal=refusal)
+        return CaptionTable(refusal=refusal, is_meant=unit == "line" or any(map(_NAMED.__contains__, columns)))
     if not entries:
         return CaptionTable(refusal="it has a header and no rows")
     names = [column for column in NAME_COLUMNS if column in columns]
@@ -229,6 +230,12 @@ def _table(
         else:
             empty.append(CaptionRow(number, name, ""))
     return CaptionTable(tuple(rows), tuple(empty), unit=unit)
+
+
+def _column(name: str) -> str:
+    """Return the name of a column as it is compared: ``File Name`` is ``file_name``."""
+    lower = name.strip().lower()
+    return joined if (joined := lower.replace(" ", "_")) in _NAMED else lower
 
 
 def _refusal(columns: Sequence[str]) -> str:

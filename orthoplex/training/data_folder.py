@@ -10,6 +10,7 @@ from typing import Any, final
 
 from orthoplex.errors import DatasetError
 from orthoplex.files import PictureSize, no_pictures, picture_size
+from orthoplex.training.caption_files import CAPTION_SUFFIXES
 from orthoplex.training.caption_sources import CaptionSources, PictureCaptions
 from orthoplex.training.folder_files import (
     FolderFile,
@@ -21,6 +22,7 @@ from orthoplex.training.folder_files import (
 )
 
 _WORDS_OF_A_TAG = 2
+_BREAKS = {"\r", "\n"}
 TEMPLATES = "templates"
 """Source of captions of a picture without any."""
 
@@ -132,9 +134,9 @@ class DataFolder:
             source = f"{item.source}: {texts}" if texts else item.source
             yield f"  {_in_one_line(item.file_name)} {item.size.width}×{item.size.height}, {_in_one_line(source)}"
         yield from (f"Not read: {_in_one_line(file.name)}: {_in_one_line(file.reason)}" for file in self.unread)
-        yield from (f"Note: {note}" for note in self.notes)
-        yield from (f"Warning: {warning}" for warning in self.warnings)
-        yield from (f"Error: {error}" for error in self.errors)
+        yield from (f"Note: {_in_one_line(note)}" for note in self.notes)
+        yield from (f"Warning: {_in_one_line(warning)}" for warning in self.warnings)
+        yield from (f"Error: {_in_one_line(error)}" for error in self.errors)
 
     def to_json(self) -> dict[str, Any]:
         """Return the account as JSON values; ``trains`` is true if there is no error."""
@@ -185,7 +187,7 @@ class DataFolder:
 
 def _in_one_line(text: str) -> str:
     """Return a text without breaks of lines; all its other characters stay."""
-    return re.sub(r"\s*[\r\n]+\s*", " ", text)
+    return " ".join(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()) if _BREAKS & {*text} else text
 
 
 def _about_no_pictures(folder: Path, files: Sequence[FolderFile]) -> str:
@@ -252,6 +254,7 @@ def _notes(pictures: Sequence[FolderPicture], captions: Mapping[str, PictureCapt
 
 
 def _is_list_of_tags(item: PictureCaptions) -> bool:
-    """Return True if the captions of a picture are lines, most of them of one or two words."""
+    """Return True if the captions of a picture are lines of a text, most of them of one or two words."""
     short = sum(len(text.split()) <= _WORDS_OF_A_TAG for text in item.texts)
-    return len(item.texts) > 1 and 2 * short > len(item.texts)
+    is_text = item.source in CAPTION_SUFFIXES and item.source != ".json"
+    return is_text and len(item.texts) > 1 and 2 * short > len(item.texts)

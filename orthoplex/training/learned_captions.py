@@ -92,13 +92,13 @@ def caption_fit(base: Base, captions: Mapping[str, Sequence[str]], token: str, n
         for caption in several:
             before, mention, _ = caption.partition(token)
             start = _beginning(caption.replace(token, stand_in), most)
-            room, more = words.room(start), "" if start == caption.replace(token, stand_in) else " or more"
+            room, more = words.room(start), "" if start == caption.replace(token, stand_in) else "more than "
             if not mention:
                 errors.append(f"caption of {name} does not name {token}; allowed are captions that name it")
             elif words.room(_beginning(before, most) + stand_in).length > room.limit:
                 errors.append(
-                    f"caption of {name} has {room.length}{more} tokens, and {token} stands behind the {room.limit} "
-                    "that the base reads; allowed are captions that name it before"
+                    f"caption of {name} has {more}{room.length} tokens, and {token} stands behind the "
+                    f"{room.limit} that the base reads; allowed are captions that name it before"
                 )
             elif room.length > room.limit:
                 cut[name], longest, limit = None, max(longest, (room.length, more)), room.limit
@@ -107,8 +107,8 @@ def caption_fit(base: Base, captions: Mapping[str, Sequence[str]], token: str, n
     return CaptionFit(
         tuple(errors),
         (
-            f"captions of {named(list(cut))} have up to {longest[0]}{longest[1]} tokens, and the base reads {limit}; "
-            "their ends are not seen",
+            f"captions of {named(list(cut))} have {longest[1] or 'up to '}{longest[0]} tokens, and the "
+            f"base reads {limit}; their ends are not seen",
         ),
     )
 
