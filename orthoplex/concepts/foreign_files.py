@@ -13,7 +13,7 @@ CHECKPOINT_KEY = "orthoplex_checkpoint"
 _LORA = re.compile(
     r"[._](lora_down|lora_up|lora_A|lora_B|lora_embedding_[AB]|hada_w[12]_[ab]|lokr_w[12](_[ab])?|dora_scale|lora_mid|"
     r"lora\.down|lora\.up|lora_magnitude_vector|oft_blocks|oft_diag|boft_[A-Za-z]|glora_[A-Za-z]|"
-    r"[ab][12])([._]|$)|\.alpha$|\.diff(_b)?$|^lora_(unet|te\d?|transformer)_"
+    r"[ab][12]|ia3_l)([._]|$)|\.alpha$|\.diff(_b)?$|^lora_(unet|te\d?|transformer)_"
 )
 
 
