@@ -1,6 +1,8 @@
 """Captions as downloaders, taggers and other programs write them, and the reasons not to read some."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -236,3 +238,32 @@ def test_a_folder_of_heif_alone_says_the_cure(tmp_path):
     write(tmp_path, "a.heic", b"\0\0\0\x18ftypheic")
     with pytest.raises(DatasetError, match="; a.heic is not read: HEIF pictures are not read; save it as JPEG or PNG"):
         DataFolder.scan(tmp_path).check()
+
+
+@pytest.mark.parametrize("call", ["iterdir", "is_dir"])
+def test_a_folder_that_may_not_be_entered_says_the_cure(tmp_path, monkeypatch, call):
+    folder_of(tmp_path, "a/0.png")
+    original = getattr(Path, call)
+
+    def refuse(path):
+        if path.is_relative_to(tmp_path / "a"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(DatasetError, match=r"cannot be read: Permission denied; allow reading and entering it"):
+        DataFolder.scan(tmp_path)
+
+
+def test_a_name_that_is_too_long_is_refused_in_words():
+    with pytest.raises(DatasetError, match=r"folder x{60} cannot be read: File name too long|does not exist"):
+        DataFolder.scan("x" * 300)
+
+
+def test_names_of_several_lines_stay_in_their_line(tmp_path):
+    write(folder_of(tmp_path, "0\n1.png"), "0\n1.txt", "red \x1b[31m")
+    write(tmp_path, "b\nc.pdf", "x")
+    assert list(DataFolder.scan(tmp_path).lines())[1:] == [
+        "  0 1.png 4×4, .txt: red \x1b[31m",
+        "Not read: b c.pdf: it is no picture, caption or table of captions",
+    ]
