@@ -102,7 +102,8 @@ def _opened(path: Path, use: Callable[[Image.Image, int, bool], _Result], digest
     except UnidentifiedImageError as error:
         raise DatasetError(f"picture {path} cannot be read: {_guess(content)}") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        reason = one_line(str(error)) or type(error).__name__
+        by_system = error.strerror if isinstance(error, OSError) else None
+        reason = by_system or one_line(str(error)) or type(error).__name__
         raise DatasetError(f"picture {path} cannot be read: {reason}") from error
 
 

@@ -259,3 +259,9 @@ def test_grey_of_few_bits_may_be_transparent(tmp_path, bits, clear):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
     grey = other * 255 // most
     assert np.asarray(read_picture(tmp_path / "a.png")).tolist() == [[[255] * 3, [grey] * 3]]
+
+
+def test_a_picture_that_is_gone_is_told_without_numbers(tmp_path):
+    with pytest.raises(DatasetError) as error:
+        read_picture(tmp_path / "a.png")
+    assert str(error.value) == f"picture {tmp_path / 'a.png'} cannot be read: No such file or directory"
