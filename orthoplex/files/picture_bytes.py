@@ -181,7 +181,7 @@ def _png(data: bytes) -> PictureBytes:
 
 def _clear_grey(data: bytes, chunk: bytes) -> bytes:
     """Return the chunk of the clear grey, scaled to 8 bits as Pillow scales pixels of 2 and 4 bits; others as given."""
-    depth, color = data[24:26]  # of the header, the first chunk
+    depth, color = data[24:26].ljust(2, b"\0")  # of the header, the first chunk
     if color != 0 or depth not in (2, 4) or len(chunk) != 14:
         return chunk
     most = (1 << depth) - 1
