@@ -3,15 +3,17 @@
 import re
 
 _WORDS = r"(?i:trigger[_ -]?(?:word)?|name|token|concept|subject|instance|[vs]\*?)"
-_PLACEHOLDER = rf"(?:\[\s*{_WORDS}\s*\]|\{{{{1,2}}\s*{_WORDS}\s*\}}{{1,2}}"
+_PLACEHOLDER = rf"(?:\[\[\s*{_WORDS}\s*\]\]|\[\s*{_WORDS}\s*\]|\{{{{1,2}}\s*{_WORDS}\s*\}}{{1,2}}"
 _PLACEHOLDER += rf"|<\s*{_WORDS}\s*>|\bTOKEN\b|\b(?i:TOK)\b)"
+_ESCAPED = re.compile(r"\\([()\[\]{}])")
+"""Brackets as taggers write them for web user interfaces: ``miku \\(vocaloid\\)``."""
 _TOKEN = re.compile(r"<[\w*-]+>")
 _FOREIGN = re.compile(
     "|".join(
         (
             r"<[\w-]+:[^<>]*>",  # <lora:anna:0.8>
             _TOKEN.pattern,  # <bob>
-            r"\([^()]*[^()\d]:\s*-?[\d.]+\s*\)",  # (smile:1.2)
+            r"\([^()]*(?:[^()\d]:\s*-?[\d.]+|\d:\s*-?\d*\.\d+)\s*\)",  # (smile:1.2), but not (4:3)
             r"\[[^\[\]]*:[^\[\]]*\]",  # [cat:dog:0.5]
             r"\[[\w*-]+\]",  # [place]
             r"\{[^{}]*\|[^{}]*\}",  # {red|blue}
@@ -28,19 +30,25 @@ def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -
     Args:
         caption: As written; ``TOKEN``, ``TOK`` and words such as trigger, name, concept or V in ``[]``, ``{}`` or
             ``<>``, in any case, stand for the trigger.
-        token: The concept's token; a class word right behind it, or behind what stands for it, goes with it.
+        token: The concept's token, which any case stands for; a class word right behind it, or behind what stands for
+            it, goes with it.
         class_word: Where the trigger goes when nothing else stands for it; an article before it goes too.
         trigger: What is put in.
     """
     word = rf"{re.escape(class_word)}\b"
-    mention = re.compile(rf"(?:{re.escape(token)}|{_PLACEHOLDER})(?:\s+{word})?")
+    mention = re.compile(rf"(?:(?i:{re.escape(token)})|{_PLACEHOLDER})(?:\s*(?i:{word}))?")
     caption = caption.strip()
     if mention.search(caption):
-        return mention.sub(lambda _: trigger, caption)
+        return _unescaped(mention.sub(lambda _: trigger, caption))
+    caption = _unescaped(caption)
     plain = re.compile(rf"\b(?:(?:a|an|the)\s+)?{word}", re.IGNORECASE)
     if plain.search(caption):
         return plain.sub(lambda _: trigger, caption, count=1)
     return f"{trigger}, {caption}" if caption else trigger
+
+
+def _unescaped(caption: str) -> str:
+    return _ESCAPED.sub(lambda match: match[1], caption)
 
 
 def foreign_syntax(caption: str, *, token: str | None) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orthoplex.cli.console import ERROR_EXIT, errors_shown
+from orthoplex.cli.console import ERROR_EXIT, argument_folder, errors_shown
 from orthoplex.cli.streams import note, say, say_json
 from orthoplex.concepts import kind_of, token_names
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import one_line
 
 if TYPE_CHECKING:
     from orthoplex.training import DataFolder
@@ -22,7 +23,14 @@ _PARTS = ("unet", "transformer", "vae", "text_encoder")
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures; or a base: vignette, or a pipeline folder.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            parser=argument_folder,
+            metavar="FOLDER",
+            help="Folder of pictures; or a base: vignette, or a pipeline folder.",
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the concept; captions are shown as they are learned.")
     ] = None,
@@ -47,7 +55,7 @@ def check(
             for line in replace(account, errors=()).lines():
                 say(line)
             for error in account.errors:
-                note(f"Error: {error}")
+                note(f"Error: {one_line(error)}")
         if account.errors:
             raise typer.Exit(ERROR_EXIT)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,6 +29,17 @@ if TYPE_CHECKING:
     from orthoplex.models import Base
 
 ERROR_EXIT = 2
+_LONGEST_NAME = 60
+_SYSTEM_CURES = {
+    errno.ENAMETOOLONG: "; give a shorter name",
+    errno.EACCES: "; allow reading it, and entering its folders",
+    errno.ENOTDIR: "; a part of the path is a file",
+}
+"""Number of an error of the system -> what to do."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+"""Of files that are named as they are, so that the refusal names them too."""
 SECONDS_BETWEEN_LINES = 60.0
 """Of progress in a log, where no bar can be drawn."""
 
@@ -57,7 +70,9 @@ def errors_shown() -> Iterator[None]:
     with warnings_shown():
         try:
             yield
-        except (OrthoplexError, OSError) as error:
+        except OSError as error:
+            _leave(f"Error: {_about_system(error)}", ERROR_EXIT, error)
+        except OrthoplexError as error:
             _leave(f"Error: {one_line(str(error)) or summary_of(error)}", ERROR_EXIT, error)
         except SystemExit as error:
             raise LeftByLibrary from error
@@ -69,6 +84,28 @@ def errors_shown() -> Iterator[None]:
             _leave(f"Error: {one_line(str(error))}", ERROR_EXIT, error)
         except KeyboardInterrupt as error:
             _leave("Interrupted", INTERRUPTED_EXIT, error)
+
+
+def _about_system(error: OSError) -> str:
+    """Return an error of the file system in one line: the file, what happened, and the cure where there is one."""
+    if not isinstance(error.filename, str | bytes) or error.strerror is None:
+        return one_line(str(error)) or summary_of(error)
+    name = one_line(os.fsdecode(error.filename))
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    cure = _SYSTEM_CURES.get(error.errno or 0, "")
+    return f"{name} cannot be used: {error.strerror}{cure}"
+
+
+def argument_folder(text: str) -> Path:
+    """Return the folder of an argument; an empty one, which would be the folder of the command, is refused."""
+    with errors_shown():
+        if _ADDRESS.match(text):
+            raise ConfigurationError(
+                f"folder is {text!r}; an address is not read, download it first and give the folder"
+            )
+        if not text.strip():
+            raise ConfigurationError(f"folder is {text!r}; allowed is the name of a folder, as in . for this one")
+    return Path(text)
 
 
 def _leave(message: str, code: int, cause: BaseException) -> NoReturn:
@@ -153,6 +190,8 @@ def parse_strength(text: str) -> tuple[Path, float]:
     Raises:
         ConfigurationError: When the strength is no finite number, or the file has no name.
     """
+    if _ADDRESS.match(text):
+        raise ConfigurationError(f"concept is {text!r}; an address is not read, download the file first and give it")
     name, separator, number = text.rpartition("@")
     if not separator or "/" in number or os.sep in number or _with_suffix(Path(text)).is_file():
         name, number = text, "1"
@@ -163,12 +202,33 @@ def parse_strength(text: str) -> tuple[Path, float]:
     advice = None if full.exists() else _other_spelling(name)
     if advice is not None:
         raise ConfigurationError(f"concept is {text!r}; a strength stands behind an @, as in {advice}")
+    if (meant := _meant(text, name, full)) is not None:
+        raise ConfigurationError(f"concept is {text!r}; there is no such file, {meant}")
     strength = _number(number)
     if not math.isfinite(strength):
         raise ConfigurationError(
             f"strength of {name} is {number!r}; allowed are finite numbers, as in {_advised(name, number)}"
         )
     return full, strength
+
+
+def _meant(text: str, name: str, full: Path) -> str | None:
+    """Return what was meant by a file that is not there: several files, or one whose name is nearly the same."""
+    try:
+        if full.exists():
+            return None
+        near = [path for path in full.parent.iterdir() if _rough(path.name) == _rough(full.name)]
+    except OSError:
+        return None
+    if near:
+        return f"but {min(near)}"
+    parts = [part.strip() for part in re.split("[,;]", text)]
+    return f"each file stands alone, as in {' '.join(parts)}" if re.search("[,;]", name) and all(parts) else None
+
+
+def _rough(name: str) -> str:
+    """Return the name of a concept file as it is when nobody looks closely: case, accents, blanks and the suffix."""
+    return re.sub(r"(\.safetensors|\s)+$", "", unicodedata.normalize("NFC", name).casefold()).strip()
 
 
 def named_file(text: str) -> Path:
@@ -185,17 +245,14 @@ def named_file(text: str) -> Path:
 
 def _with_suffix(path: Path) -> Path:
     """Return the file that a name stands for."""
-    if not path.name or path.suffix == ".safetensors" or path.is_file():
+    if not path.name or path.suffix in (".safetensors", *_PICKLE_SUFFIXES) or path.is_file():
         return path
     full = path.with_name(path.name + ".safetensors")
     return path if path.is_dir() and not full.exists() else full
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
 
 
 def _advised(name: str, number: str) -> str:
@@ -212,7 +269,7 @@ def _advised(name: str, number: str) -> str:
 
 def _other_spelling(name: str) -> str | None:
     """Return how a concept with a strength of another program's spelling is written here; None for none."""
-    spelled = re.fullmatch(r"(?:<(?:lora|lyco):)?([^<>:]+):([-+0-9.,%]+)(?::[^>]*)?>?", name)
+    spelled = re.fullmatch(r"(?:<(?:lora|lyco):)?([^<>:=*]+)[:=*]([-+0-9.,%]+)(?::[^>]*)?>?", name)
     return _advised(spelled[1], spelled[2]) if spelled else None
 
 

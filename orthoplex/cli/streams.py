@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,13 @@ _NARROWEST = 60
 _NARROWEST_BELIEVED = 20
 """Columns; a shell that says less, as 0 or 1, has no room for a word, and is not believed."""
 _SECONDS_UNTIL_READY = 0.01
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but the tab and the end of a line, separators of lines, and marks that turn the writing around."""
+
+
+def _escape(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def say(text: str) -> None:
@@ -48,7 +56,7 @@ def say_json(values: object) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except (UnicodeError, LookupError):
         text = json.dumps(values, indent=2)
-    say(text)
+    say(_STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def say_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -61,11 +69,13 @@ def say_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
         Column(overflow="fold"), Column(overflow="fold"), title=Text(title), show_header=False, title_justify="left"
     )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(_STEERING.sub(_escape, value)) for value in row))
     Console(width=max(Console().width, _NARROWEST)).print(table, overflow="fold", crop=False)
 
 
 def _write(stream: TextIO, text: str) -> None:
+    """Write a text and the end of its line; characters that would steer a terminal are shown as escapes."""
+    text = _STEERING.sub(_escape, text)
     stream.write(f"{text}\n")
     stream.flush()
 

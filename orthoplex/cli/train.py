@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.console import completing, errors_shown, progress_bar, refuse_existing
+from orthoplex.cli.console import argument_folder, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
 from orthoplex.concepts import KINDS, read_manifest, token_names
@@ -16,6 +16,9 @@ from orthoplex.options import METHOD_NAMES, Basis
 if TYPE_CHECKING:
     from orthoplex.training import DataFolder, StepRecord, TrainingConfig
 
+FolderArgument = Annotated[
+    Path, typer.Argument(parser=argument_folder, metavar="FOLDER", help="Folder of pictures, with captions or without.")
+]
 KindOption = Annotated[
     str | None,
     typer.Option(
@@ -34,7 +37,7 @@ NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave t
 
 
 def train(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures, with captions or without.")],
+    folder: FolderArgument,
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
     kind: KindOption = None,
@@ -88,7 +91,7 @@ def train(
             kind=kind,
             trigger_form=settings.trigger_form,
         )
-        note(f"Training {dataset.trigger} ({dataset.kind}) on {len(dataset)} pictures")
+        note(f"Training {dataset.trigger} ({dataset.kind}) on {training.counted(len(dataset), 'picture')}")
         records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
         )

@@ -13,7 +13,7 @@ CHECKPOINT_KEY = "orthoplex_checkpoint"
 _LORA = re.compile(
     r"[._](lora_down|lora_up|lora_A|lora_B|lora_embedding_[AB]|hada_w[12]_[ab]|lokr_w[12](_[ab])?|dora_scale|lora_mid|"
     r"lora\.down|lora\.up|lora_magnitude_vector|oft_blocks|oft_diag|boft_[A-Za-z]|glora_[A-Za-z]|"
-    r"[ab][12])([._]|$)|\.alpha$|\.diff(_b)?$|^lora_(unet|te\d?|transformer)_"
+    r"[ab][12]|ia3_l)([._]|$)|\.alpha$|\.diff(_b)?$|^lora_(unet|te\d?|transformer)_"
 )
 
 
@@ -47,6 +47,11 @@ _MAKERS = (
     ),
     _Maker(re.compile(r"^(unet|text_encoder|transformer)"), "diffusers", "diffusers (load_lora_weights) reads it"),
 )
+_NOUNS = {
+    r"\.diff(_b)?$": "a file of full differences of weights (LyCORIS)",
+    r"^lora_\w+\.(on_input|weight)$|\.ia3_l(\.|$)": "an IA3 file (LyCORIS)",
+}
+"""What every key of a file is like -> what the file is, if it is no LoRA."""
 _NETWORKS = re.compile(
     r"^(down_blocks|up_blocks|mid_block|time_embedding|conv_in|text_model|encoder|decoder|transformer_blocks|"
     r"single_transformer_blocks|x_embedder|double_blocks|single_blocks|vision_model|visual|quant_conv|"
@@ -87,10 +92,13 @@ def description(header: Header) -> str | None:
 
 
 def _lora(names: list[str], metadata: Mapping[str, str]) -> str:
+    noun = next((noun for pattern, noun in _NOUNS.items() if all(re.search(pattern, name) for name in names)), "LoRA")
     by_kohya = any(key.startswith("ss_") for key in metadata)
     made = next((maker for maker in _MAKERS if any(maker.keys.search(name) for name in names)), None)
     name, readers = (made.name, made.readers) if made else ("another program", "the program that made it reads it")
     name = f"{name} (trained by sd-scripts)" if by_kohya and made and "sd-scripts" not in made.name else name
+    if noun != "LoRA":
+        return f"is {noun}, not a concept of Orthoplex; Orthoplex cannot use it; ComfyUI and lycoris-lora read it"
     return f"is a LoRA of {name}, not a concept of Orthoplex; Orthoplex cannot use foreign LoRA files yet; {readers}"
 
 

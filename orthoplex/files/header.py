@@ -28,7 +28,7 @@ _CURES = {
     **dict.fromkeys(("JSON", "text"), "get the .safetensors file"),
     "page": "download the .safetensors file again",
     "archive": "unpack it and name the .safetensors file in it",
-    "GGUF": "allowed is a safetensors file",
+    **dict.fromkeys(("GGUF", "data"), "allowed is a safetensors file"),
     "pickle": f"allowed is a safetensors file; {RISK}",
 }
 """Sort of a file that stands in the place of a safetensors file -> the cure, where recognition knows none as good."""
@@ -114,15 +114,15 @@ def _read(path: Path) -> tuple[bytes, int]:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
-        length = int.from_bytes(start, "little")
+        length, first = int.from_bytes(start, "little"), file.read(1)
         # a header of 640 bytes starts as a pickle does, and has an allowed length
-        if len(start) < 8 or not 2 <= length <= HEADER_LIMIT_BYTES:
-            raise FileFormatError(f"{path}: {_not_safetensors(path, size, length)}")
+        if len(start) < 8 or not 2 <= length <= HEADER_LIMIT_BYTES or first not in (b"", b"{"):
+            raise FileFormatError(f"{path}: {_not_safetensors(path, size, start + first)}")
         if 8 + length > size:
             raise FileFormatError(
                 f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}; {FETCH_AGAIN}"
             )
-        return file.read(length), size
+        return first + file.read(length - 1), size
 
 
 def _folder(path: Path) -> str:
@@ -143,14 +143,14 @@ def _pickle_by_name(path: Path) -> str:
     return f"'{path.suffix}' is a pickle format and is never opened, allowed: .safetensors{known}{risk}"
 
 
-def _not_safetensors(path: Path, size: int, length: int) -> str:
+def _not_safetensors(path: Path, size: int, start: bytes) -> str:
     """Describe a file that does not start as a safetensors file does."""
     kind = recognised(path)
     if size < 8:
-        start = f"holds {size} bytes, a safetensors file starts with 8 bytes of length"
-        return start + (f"; it is {_with_cure(kind)}" if kind else "")
+        line = f"holds {size} bytes, a safetensors file starts with 8 bytes of length"
+        return line + (f"; it is {_with_cure(kind)}" if kind else "")
     if kind is None:
-        return f"is not a safetensors file: header length {length}, allowed are 2 to {HEADER_LIMIT_BYTES}"
+        return f"is no safetensors file (it begins with the bytes {start[:8].hex(' ')}); get the .safetensors file"
     if kind.sort == "pickle":
         content = pickle_content(path)
         inside = f" ({content})" if content else ""

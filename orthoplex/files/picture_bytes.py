@@ -160,7 +160,8 @@ def _png(data: bytes) -> PictureBytes:
         length, kind = struct.unpack_from(">I4s", data, position)
         start, position = position, position + 12 + length
         if kind in _PNG_CHUNKS:
-            parts.append(data[start:position])
+            chunk = data[start:position]
+            parts.append(_clear_grey(data, chunk) if kind == b"tRNS" else chunk)
         elif kind == b"IEND":
             break
         elif kind == b"acTL":
@@ -176,6 +177,16 @@ def _png(data: bytes) -> PictureBytes:
     if position <= len(data):
         parts.append(_PNG_END)
     return PictureBytes(b"".join(parts), orientation_of(exif, xmp), has_more)
+
+
+def _clear_grey(data: bytes, chunk: bytes) -> bytes:
+    """Return the chunk of the clear grey, scaled to 8 bits as Pillow scales pixels of 2 and 4 bits; others as given."""
+    depth, color = data[24:26].ljust(2, b"\0")  # of the header, the first chunk
+    if color != 0 or depth not in (2, 4) or len(chunk) != 14:
+        return chunk
+    most = (1 << depth) - 1
+    value = b"tRNS" + struct.pack(">H", (chunk[9] & most) * 255 // most)
+    return struct.pack(">I", 2) + value + struct.pack(">I", zlib.crc32(value))
 
 
 def _unpacked(value: bytes) -> bytes:

@@ -10,6 +10,7 @@ from orthoplex.errors import DatasetError
 from orthoplex.files.picture_reading import PICTURE_SUFFIXES
 
 _LABEL = re.compile(r"(?P<stem>.+)-(?:masklabel|condlabel)$", re.IGNORECASE)
+_LONGEST_NAME = 60
 _OWN_MASK = re.compile(r"(?P<stem>.+)[-_.]masks?$", re.IGNORECASE)
 
 
@@ -42,11 +43,15 @@ def check_picture_folder(folder: Path) -> None:
     Raises:
         DatasetError: When it is a file, or is not there.
     """
-    if folder.is_file():
+    try:
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except OSError as error:
+        raise DatasetError(f"folder {str(folder)[:_LONGEST_NAME]} cannot be read: {error.strerror}") from error
+    if is_file:
         if folder.suffix.lower() in PICTURE_SUFFIXES:
             raise DatasetError(f"{folder} is a picture; give its folder {folder.parent}")
         raise DatasetError(f"{folder} is a file; allowed is a folder of pictures")
-    if not folder.is_dir():
+    if not is_folder:
         raise DatasetError(f"folder {folder} does not exist; allowed is a folder of pictures")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,15 +51,19 @@ class PictureSize:
     has_more: bool
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(path: Path, digest: str | None = None) -> Image.Image:
     """Return a picture as RGB: upright, transparent parts white, 16-bit grey scaled; of several frames the first.
 
     Of all that its file carries beside the picture, the orientation alone is read.
 
+    Args:
+        path: The file.
+        digest: SHA-256 (hex) that its bytes must have; None for any.
+
     Raises:
-        DatasetError: When it cannot be read.
+        DatasetError: When it cannot be read, or has another digest.
     """
-    return _opened(path, lambda image, orientation, _: _in_rgb(image, orientation, path))
+    return _opened(path, lambda image, orientation, _: _in_rgb(image, orientation, path), digest)
 
 
 def picture_size(path: Path) -> PictureSize:
@@ -75,11 +80,13 @@ def picture_size(path: Path) -> PictureSize:
     return _opened(path, measured)
 
 
-def _opened(path: Path, use: Callable[[Image.Image, int, bool], _Result]) -> _Result:
+def _opened(path: Path, use: Callable[[Image.Image, int, bool], _Result], digest: str | None = None) -> _Result:
     """Return ``use(image, orientation, has_more)``; whatever it or Pillow raises names the file."""
     content = b""
     try:
         content = path.read_bytes()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise DatasetError(f"picture {path} was replaced after the folder was looked through; begin again")
         plain = picture_bytes(content)
         with without_warnings(), Image.open(io.BytesIO(plain.data), formats=_FORMATS) as image:
             exif, xmp = image.info.get("exif"), image.info.get("xmp")
@@ -87,10 +94,16 @@ def _opened(path: Path, use: Callable[[Image.Image, int, bool], _Result]) -> _Re
             return use(image, orientation, plain.has_more)
     except (DatasetError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DatasetError(
+            f"picture {path} cannot be read: it has more than {limit} pixels; make it smaller"
+        ) from error
     except UnidentifiedImageError as error:
         raise DatasetError(f"picture {path} cannot be read: {_guess(content)}") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        reason = one_line(str(error)) or type(error).__name__
+        by_system = error.strerror if isinstance(error, OSError) else None
+        reason = by_system or one_line(str(error)) or type(error).__name__
         raise DatasetError(f"picture {path} cannot be read: {reason}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import zipfile
@@ -10,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-Sort = Literal["empty", "zeros", "pointer", "page", "JSON", "text", "picture", "film", "GGUF", "pickle", "archive"]
+Sort = Literal[
+    "empty", "zeros", "pointer", "page", "JSON", "text", "picture", "film", "GGUF", "pickle", "archive", "data"
+]
 
 _START_BYTES = 64 * 1024
 _SHOWN = 60
+_WIDE_LETTERS = 8
+"""Bytes of four letters of UTF-16."""
 _LFS = b"version https://git-lfs"
 _PAGE = re.compile(
     rb"<(!--|!doctype\s|\?xml\b|svg\s|html(\s[^<>]*=|>\s*<)|(html|head|body|title|script|meta|error)\b[^<>]*>\s*<)",
@@ -31,11 +36,28 @@ _PICTURES = {
 _FOREIGN_PICTURES = {
     b"8BPS": "PSD",
     b"%!PS": "PostScript",
-    b"%PDF": "PDF",
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
 }
+_DATA = {
+    b"%PDF": "a PDF document",
+    b"\x7fELF": "a program",
+    b"\x93NUMPY": "an array of NumPy (.npy)",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"SQLite format 3\0": "a database (SQLite)",
+    b"PAR1": "a table (Parquet)",
+    b"ARROW1": "a table (Arrow)",
+    b"ID3": "a sound (MP3)",
+    b"OggS": "a sound (Ogg)",
+    b"fLaC": "a sound (FLAC)",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a document of Office",
+    b"wOFF": "a font",
+    b"OTTO": "a font",
+    b"\0asm": "a program (WebAssembly)",
+}
+_ONNX = re.compile(rb"\x08[\x01-\x14](\x12[\x01-\x7f][ -~]{3}|[:B][\x02-\xff])", re.DOTALL)
+"""The version of its form, then who made it, the network, or its operators."""
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx"), "HEIC"),
     **dict.fromkeys((b"heif", b"mif1", b"msf1"), "HEIF"),
@@ -54,6 +76,11 @@ _ARCHIVES = {
     b"\x28\xb5\x2f\xfd": "zstandard",
 }
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_OLD_PICKLE = re.compile(
+    rb"\((?:d|l|i\w[\w.]*\n\w+\n)(?:p\d+\n|q.|[SVIFL(.]|c\w)|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|[\]}]q[\0-\xff][(.]?|\]\(|\}\(",
+    re.DOTALL,
+)
+"""Protocols 0 and 1: a dictionary, a list or an object."""
 _CONTENT_OF_PICKLES = {
     b"string_to_param": "a textual-inversion embedding of another program",
     b"emb_params": "a textual-inversion embedding of another program",
@@ -108,7 +135,27 @@ def recognised_content(content: bytes) -> FileKind | None:
         return FileKind("empty", "an empty file", FETCH_AGAIN)
     if not start.strip(b"\0"):
         return FileKind("zeros", "a file that begins with zeros alone", FETCH_AGAIN)
+    if (wide := _from_utf_16(start)) is not None:
+        return pointer_or_page(wide) or _text(wide)
     return _binary(start) or pointer_or_page(start) or _text(start)
+
+
+def _from_utf_16(start: bytes) -> bytes | None:
+    """Return a text of UTF-16 as UTF-8: one with a mark, or one that begins with four letters of ASCII; else None."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif (
+        len(start) >= _WIDE_LETTERS
+        and not any(start[1:_WIDE_LETTERS:2])
+        and start[:_WIDE_LETTERS:2].strip(b"\0").isascii()
+    ):
+        encoding = "utf-16-le" if start[:_WIDE_LETTERS:2].isalnum() or start.startswith((b"<", b"{")) else ""
+    else:
+        encoding = ""
+    try:
+        return start[: len(start) // 2 * 2].decode(encoding).encode() if encoding else None
+    except UnicodeDecodeError:
+        return None
 
 
 def pointer_or_page(content: bytes) -> FileKind | None:
@@ -173,7 +220,14 @@ def _binary(start: bytes) -> FileKind | None:
         return FileKind("picture", f"a picture ({name})", "" if name == "AVIF" else _AS_JPEG)
     if start.startswith(b"GGUF"):
         return FileKind("GGUF", "a GGUF file, which stable-diffusion.cpp and llama.cpp read")
-    if start.startswith(_PICKLES):
+    if start.startswith(b"MZ") and b"\0" in start[2:64]:
+        return FileKind("data", "a program of Windows")
+    for mark, noun in _DATA.items():
+        if start.startswith(mark):
+            return FileKind("data", noun)
+    if _ONNX.match(start):
+        return FileKind("data", "a network in the form of ONNX")
+    if _is_pickle(start):
         return _pickle(_words_of_pickle(start))
     for mark, name in _ARCHIVES.items():
         if start.startswith(mark):
@@ -182,8 +236,12 @@ def _binary(start: bytes) -> FileKind | None:
 
 
 def _content_of_pickle(start: bytes, path: Path) -> str | None:
-    pickled = _zipped_pickle(path) if start.startswith(b"PK") else start if start.startswith(_PICKLES) else None
+    pickled = _zipped_pickle(path) if start.startswith(b"PK") else start if _is_pickle(start) else None
     return None if pickled is None else _words_of_pickle(pickled)
+
+
+def _is_pickle(start: bytes) -> bool:
+    return start.startswith(_PICKLES) or _OLD_PICKLE.match(start) is not None
 
 
 def _words_of_pickle(pickled: bytes) -> str:

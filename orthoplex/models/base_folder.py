@@ -20,6 +20,7 @@ from orthoplex.models.weight_files import WeightFiles, has_single_file, stem
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """Endings of files that hold a whole model, or a change of one."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _FOLDER_OF = (
     "diffusers makes a folder of it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); "
     "give that folder"
@@ -145,6 +146,8 @@ def _is_weight(name: str) -> bool:
 
 
 def _of_the_hub(name: str) -> str:
+    if _ADDRESS.match(name):
+        return "; an address is not read: download the folder first, and give it"
     if not _HUB_NAME.fullmatch(name):
         return ""
     return f"; Orthoplex downloads nothing: 'hf download {name} --local-dir FOLDER' does; give FOLDER"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from orthoplex.training.data_folder import DataFolder, FolderPicture
     from orthoplex.training.dataset import ConceptDataset, Picture
     from orthoplex.training.folder_check import checked_folder
-    from orthoplex.training.folder_files import holds_pictures
+    from orthoplex.training.folder_files import counted, holds_pictures
     from orthoplex.training.loop import train
     from orthoplex.training.records import StepRecord, log_path, samples_folder
     from orthoplex.training.run import check_layers, starting_tokens
@@ -28,6 +28,7 @@ __getattr__ = exports(
         "checked_folder": "folder_check",
         "checkpoint_path": "checkpoint",
         "checkpoint_step": "checkpoint",
+        "counted": "folder_files",
         "holds_pictures": "folder_files",
         "log_path": "records",
         "samples_folder": "records",
@@ -47,6 +48,7 @@ __all__ = [
     "checked_folder",
     "checkpoint_path",
     "checkpoint_step",
+    "counted",
     "holds_pictures",
     "log_path",
     "samples_folder",

@@ -1,6 +1,7 @@
 """The account of a folder of pictures: every file is read, or stands among those that are not, with the reason."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +9,20 @@ from pathlib import Path
 from typing import Any, final
 
 from orthoplex.errors import DatasetError
-from orthoplex.files import PictureSize, no_pictures, one_line, picture_size
+from orthoplex.files import PictureSize, no_pictures, picture_size
+from orthoplex.training.caption_files import CAPTION_SUFFIXES
 from orthoplex.training.caption_sources import CaptionSources, PictureCaptions
-from orthoplex.training.folder_files import FolderFile, counted, folder_files, named, repeating_folders
+from orthoplex.training.folder_files import (
+    FolderFile,
+    counted,
+    folder_files,
+    named,
+    repeating_folders,
+    unclear_folders,
+)
 
+_WORDS_OF_A_TAG = 2
+_BREAKS = {"\r", "\n"}
 TEMPLATES = "templates"
 """Source of captions of a picture without any."""
 
@@ -77,7 +88,7 @@ class DataFolder:
         measured, errors = _measured(candidates)
         pictures = _once(measured, sources.captions)
         if not candidates:
-            errors.append(no_pictures(folder))
+            errors.append(_about_no_pictures(folder, files))
         unread = [file for file in files if file.role == "unread"] + [*sources.unread, *_copies(pictures, candidates)]
         return DataFolder(
             folder=folder,
@@ -85,7 +96,7 @@ class DataFolder:
             unread=tuple(sorted(unread, key=lambda file: file.name)),
             errors=(*errors, *sources.errors),
             warnings=sources.warnings,
-            notes=_notes(pictures),
+            notes=_notes(pictures, sources.captions),
         )
 
     def check(self) -> None:
@@ -119,13 +130,13 @@ class DataFolder:
         """Yield the account in lines for people, errors last."""
         yield self.summary
         for item in self.pictures:
-            texts = " | ".join(map(one_line, item.captions))
+            texts = " | ".join(map(_in_one_line, item.captions))
             source = f"{item.source}: {texts}" if texts else item.source
-            yield f"  {item.file_name} {item.size.width}×{item.size.height}, {source}"
-        yield from (f"Not read: {file.name}: {file.reason}" for file in self.unread)
-        yield from (f"Note: {note}" for note in self.notes)
-        yield from (f"Warning: {warning}" for warning in self.warnings)
-        yield from (f"Error: {error}" for error in self.errors)
+            yield f"  {_in_one_line(item.file_name)} {item.size.width}×{item.size.height}, {_in_one_line(source)}"
+        yield from (f"Not read: {_in_one_line(file.name)}: {_in_one_line(file.reason)}" for file in self.unread)
+        yield from (f"Note: {_in_one_line(note)}" for note in self.notes)
+        yield from (f"Warning: {_in_one_line(warning)}" for warning in self.warnings)
+        yield from (f"Error: {_in_one_line(error)}" for error in self.errors)
 
     def to_json(self) -> dict[str, Any]:
         """Return the account as JSON values; ``trains`` is true if there is no error."""
@@ -174,6 +185,17 @@ class DataFolder:
         return tuple(texts)
 
 
+def _in_one_line(text: str) -> str:
+    """Return a text without breaks of lines; all its other characters stay."""
+    return " ".join(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()) if _BREAKS & {*text} else text
+
+
+def _about_no_pictures(folder: Path, files: Sequence[FolderFile]) -> str:
+    """Say that a folder holds no pictures, and why the first of its other files is none."""
+    first = next((file for file in files if file.role == "unread" and not file.group), None)
+    return no_pictures(folder) + (f"; {first.name} is not read: {first.reason}" if first else "")
+
+
 def _measured(files: Iterable[FolderFile]) -> tuple[list[tuple[FolderFile, str, PictureSize]], list[str]]:
     """Return each picture's SHA-256 and size, and why some cannot be read."""
     measured, errors = [], []
@@ -213,12 +235,26 @@ def _copies(pictures: Iterable[FolderPicture], files: Iterable[FolderFile]) -> I
             yield replace(by_name[name], role="unread", group="duplicate", reason=reason)
 
 
-def _notes(pictures: Sequence[FolderPicture]) -> tuple[str, ...]:
-    notes = []
+def _notes(pictures: Sequence[FolderPicture], captions: Mapping[str, PictureCaptions]) -> tuple[str, ...]:
+    notes, names = [], [item.file_name for item in pictures]
     if several := [item.file_name for item in pictures if item.size.has_more]:
         notes.append(f"{named(several)}: of several frames or pages the first is read")
+    notes += [f"folder {name!r}: repeats are not used; each picture counts once" for name in repeating_folders(names)]
     notes += [
-        f"folder {name!r}: repeats are not used; each picture counts once"
-        for name in repeating_folders([item.file_name for item in pictures])
+        f"folder {name!r}: its pictures are trained on; take it out if they are {meaning}"
+        for name, meaning in unclear_folders(names).items()
     ]
+    given = {name: captions[name] for name in names if name in captions}
+    if listed := [name for name, item in given.items() if _is_list_of_tags(item)]:
+        notes.append(
+            f"several captions a picture: {named(listed)}; each line is a caption of its own, so tags belong in one "
+            "line, with commas between them"
+        )
     return tuple(notes)
+
+
+def _is_list_of_tags(item: PictureCaptions) -> bool:
+    """Return True if the captions of a picture are lines of a text, most of them of one or two words."""
+    short = sum(len(text.split()) <= _WORDS_OF_A_TAG for text in item.texts)
+    is_text = item.source in CAPTION_SUFFIXES and item.source != ".json"
+    return is_text and len(item.texts) > 1 and 2 * short > len(item.texts)

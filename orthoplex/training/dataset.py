@@ -97,7 +97,7 @@ class ConceptDataset:
         pictures = tuple(
             Picture(
                 file_name=item.file_name,
-                pixels=load_picture(item.path, resolution),
+                pixels=load_picture(item.path, resolution, item.digest),
                 captions=captions_of(item, token=token, class_word=class_word, trigger=trigger, kind=kind),
             )
             for item in account.pictures
@@ -155,13 +155,18 @@ def check_arguments(token: str, class_word: str, kind: str, resolution: int) -> 
         raise DatasetError(f"resolution is {resolution}; allowed are whole numbers from 1")
 
 
-def load_picture(path: Path, resolution: int) -> Tensor:
+def load_picture(path: Path, resolution: int, digest: str | None = None) -> Tensor:
     """Return a picture as ``(3, resolution, resolution)`` uint8, its middle, as ``read_picture`` reads it.
 
+    Args:
+        path: The file.
+        resolution: Width and height of the result, in pixels.
+        digest: SHA-256 (hex) that the file must have; None for any.
+
     Raises:
-        DatasetError: When it cannot be read.
+        DatasetError: When it cannot be read, or has another digest.
     """
-    image = ImageOps.fit(read_picture(path), (resolution, resolution), Image.Resampling.LANCZOS)
+    image = ImageOps.fit(read_picture(path, digest), (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
 
 

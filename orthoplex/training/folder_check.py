@@ -41,7 +41,7 @@ def checked_folder(
     pictures, errors = list[FolderPicture](), list(account.errors)
     for picture in account.pictures:
         try:
-            read_picture(picture.path)
+            read_picture(picture.path, picture.digest)
             pictures.append(picture)
         except DatasetError as error:
             errors.append(str(error))

@@ -2,14 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, final
 
 from orthoplex.errors import DatasetError
 from orthoplex.files import PICTURE_SUFFIXES, check_picture_folder, masks_of, one_line, recognised
-from orthoplex.training.caption_files import CAPTION_SUFFIXES, TABLE_SUFFIXES
+from orthoplex.training.caption_files import CAPTION_SUFFIXES
+from orthoplex.training.caption_tables import TABLE_SUFFIXES
 
 Role = Literal["picture", "caption", "table", "unread"]
 
@@ -19,7 +20,20 @@ MASK = "mask"
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "__pycache__", "$recycle.bin"}
 _CACHE_SUFFIXES = {".npz", ".npy", ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 _MASK_FOLDERS = {"mask", "masks"}
-_REGULARISATION_FOLDERS = {"reg", "regularization", "regularisation"}
+_REGULARISATION_FOLDERS = re.compile(
+    r"(reg|regulari[sz]ation)([ _-]?(images?|imgs?|data|pictures))?|class[ _-](images?|imgs?|data)"
+)
+_CONTROL_FOLDERS = {"_controls", "_control"}
+"""In which ai-toolkit stores what it computes from the pictures."""
+_SAMPLE_FOLDERS = {"sample", "samples", "validation_images"}
+_SAMPLE_NAME = re.compile(r"(.*_)?(e?\d{6}|\d{9}|step_\d+)(_.*)?")
+"""As kohya's tools (``anna_000100_00_…``), ai-toolkit (``…__000000100_0``) and SimpleTuner (``step_100_…``) write."""
+_UNCLEAR_FOLDERS = {
+    **dict.fromkeys(_SAMPLE_FOLDERS, "samples of a training"),
+    "class": "regularisation pictures",
+    **dict.fromkeys(("control", "controls", "conditioning", "conditioning_images"), "control pictures"),
+}
+"""Names that users give too -> what trainers put there; pictures in them are trained on, with a note."""
 _REPEATS = re.compile(r"\d+_.+")
 _AS_JPEG = "save it as JPEG or PNG"
 _FOREIGN = {
@@ -114,6 +128,17 @@ def repeating_folders(names: list[str]) -> list[str]:
     return sorted(parent.as_posix() for parent in parents if _REPEATS.fullmatch(parent.name))
 
 
+def unclear_folders(names: Iterable[str]) -> dict[str, str]:
+    """Return the folders, of pictures of these names, that may hold what is not to be trained on, and what that is."""
+    parents = {PurePosixPath(name).parent for name in names}
+    return {
+        folder.as_posix(): _UNCLEAR_FOLDERS[folder.name.lower()]
+        for parent in sorted(parents)
+        for folder in (parent, *parent.parents)
+        if folder.name.lower() in _UNCLEAR_FOLDERS
+    }
+
+
 def _paths(folder: Path, seen: set[str]) -> Iterator[Path]:
     """Yield each file and each hidden folder; a folder that is linked from several places is entered once."""
     real = os.path.realpath(folder)
@@ -121,11 +146,12 @@ def _paths(folder: Path, seen: set[str]) -> Iterator[Path]:
         return
     seen.add(real)
     try:
-        entries = sorted(folder.iterdir())
+        entries = [(path, path.is_dir()) for path in sorted(folder.iterdir())]
     except OSError as error:
-        raise DatasetError(f"folder {folder} cannot be read: {error}") from error
-    for path in entries:
-        if path.is_dir() and not _is_hidden(path.name):
+        cure = "; allow reading and entering it" if isinstance(error, PermissionError) else ""
+        raise DatasetError(f"folder {folder} cannot be read: {error.strerror}{cure}") from error
+    for path, is_folder in entries:
+        if is_folder and not _is_hidden(path.name):
             yield from _paths(path, seen)
         else:
             yield path
@@ -146,12 +172,16 @@ def _classified(path: Path, name: str, masks: set[Path]) -> FolderFile:
         return unread(HIDDEN, "hidden files and files of the system are not read")
     if suffix in _CACHE_SUFFIXES or any(part.endswith("_cache") for part in folders):
         return unread(CACHE, "caches and weights are not read")
-    if any(part.endswith(".samples") for part in folders):
+    if any(part.endswith(".samples") for part in folders) or (
+        _SAMPLE_FOLDERS.intersection(folders) and _SAMPLE_NAME.fullmatch(path.stem.lower())
+    ):
         group = "sample picture" if suffix in PICTURE_SUFFIXES else "sample file"
         return unread(group, "sample pictures of a training are not used")
     if not path.is_file():
         return unread("", "it is no file that can be read")
-    if _REGULARISATION_FOLDERS.intersection(folders):
+    if _CONTROL_FOLDERS.intersection(folders):
+        return unread("control picture", "control pictures are not used")
+    if any(map(_REGULARISATION_FOLDERS.fullmatch, folders)):
         group = "regularisation picture" if suffix in PICTURE_SUFFIXES else "regularisation file"
         return unread(group, "regularisation pictures are not used")
     if suffix in PICTURE_SUFFIXES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from orthoplex.training.dataset import ConceptDataset
 
 _LOG = logging.getLogger(__name__)
+_ADVICE = {
+    r"<[\w-]+:": "networks are no captions; take them out",
+    r"\(": "captions have no weights; take brackets and numbers out",
+    r"\[\s*(?i:trigger|name|token|concept)\s*:": "captions have no weights; write [trigger] alone",
+    r"\[[^\[\]]*:": "captions have no steps and weights; take brackets and numbers out",
+    r"\{[^{}]*\||__": "captions have no wildcards; write one caption a line",
+    "": "take it out, or write [trigger] for the concept",
+}
+"""How a part of other programs begins -> what to do."""
+_SHOWN = 40
+_LETTERS_OF_A_TOKEN = 64
+"""More than any token has; what stands behind that many for each token that a base reads is not looked at."""
 
 
 @final
@@ -49,14 +62,17 @@ def caption_warnings(captions: Mapping[str, Sequence[str]], token: str | None) -
         captions: File name to captions with the trigger in them.
         token: The concept's token, or None where it is not known.
     """
-    holders: dict[str, list[str]] = {}
+    holders: dict[str, dict[str, None]] = {}
+    parts: dict[str, dict[str, None]] = {}
     for name, texts in captions.items():
         for syntax in dict.fromkeys(part for text in texts for part in foreign_syntax(text, token=token)):
-            holders.setdefault(syntax, []).append(name)
+            advice = next(advice for pattern, advice in _ADVICE.items() if re.match(pattern, syntax))
+            holders.setdefault(advice, {})[name] = None
+            parts.setdefault(advice, {})[syntax if len(syntax) <= _SHOWN else syntax[:_SHOWN] + "…"] = None
     return tuple(
-        f"captions of {named(names)} hold {syntax}, which is learned as text; take it out, or write [trigger] for the "
-        "concept"
-        for syntax, names in holders.items()
+        f"captions of {named(list(names))} hold {named(list(parts[advice]))}, which "
+        f"{'is' if len(parts[advice]) == 1 else 'are'} learned as text; {advice}"
+        for advice, names in holders.items()
     )
 
 
@@ -70,29 +86,36 @@ def caption_fit(base: Base, captions: Mapping[str, Sequence[str]], token: str, n
         num_vectors: The number of the concept's token vectors, each of which takes the place of a token.
     """
     words, stand_in = base.family.words, base.family.words.stand_in(num_vectors)
-    limit, errors, cut, longest = words.room("").limit, list[str](), dict[str, None](), 0
+    limit, errors, cut, longest = words.room("").limit, list[str](), dict[str, None](), (0, "")
+    most = _LETTERS_OF_A_TOKEN * (limit + num_vectors)
     for name, several in captions.items():
         for caption in several:
-            room = words.room(caption.replace(token, stand_in))
             before, mention, _ = caption.partition(token)
+            start = _beginning(caption.replace(token, stand_in), most)
+            room, more = words.room(start), "" if start == caption.replace(token, stand_in) else "more than "
             if not mention:
                 errors.append(f"caption of {name} does not name {token}; allowed are captions that name it")
-            elif words.room(before + stand_in).length > room.limit:
+            elif words.room(_beginning(before, most) + stand_in).length > room.limit:
                 errors.append(
-                    f"caption of {name} has {room.length} tokens, and {token} stands behind the {room.limit} that the "
-                    "base reads; allowed are captions that name it before"
+                    f"caption of {name} has {more}{room.length} tokens, and {token} stands behind the "
+                    f"{room.limit} that the base reads; allowed are captions that name it before"
                 )
             elif room.length > room.limit:
-                cut[name], longest, limit = None, max(longest, room.length), room.limit
+                cut[name], longest, limit = None, max(longest, (room.length, more)), room.limit
     if not cut:
         return CaptionFit(tuple(errors), ())
     return CaptionFit(
         tuple(errors),
         (
-            f"captions of {named(list(cut))} have up to {longest} tokens, and the base reads {limit}; their ends "
-            "are not seen",
+            f"captions of {named(list(cut))} have {longest[1] or 'up to '}{longest[0]} tokens, and the "
+            f"base reads {limit}; their ends are not seen",
         ),
     )
+
+
+def _beginning(caption: str, num_letters: int) -> str:
+    """Return the beginning of a caption that is longer, with single blanks: tokens of a book take minutes to count."""
+    return caption if len(caption) <= num_letters else " ".join(caption.split())[:num_letters]
 
 
 def check_captions(base: Base, dataset: ConceptDataset, tokens: Sequence[str]) -> None:

@@ -24,8 +24,8 @@ def test_a_folder_is_accounted_for(run, folder):
         "  0.png 40×36, .txt: [trigger] smiling | <anna> (at night:1.2)",
         "  1.png 20×60, templates",
         "Not read: notes.pdf: it is no picture, caption or table of captions",
-        "Warning: captions of 0.png hold (at night:1.2), which is learned as text; take it out, or write [trigger] for "
-        "the concept",
+        "Warning: captions of 0.png hold (at night:1.2), which is learned as text; captions have no "
+        "weights; take brackets and numbers out",
     ]
 
 

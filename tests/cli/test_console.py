@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,11 +92,58 @@ def test_concepts_without_a_name_are_named(text):
         ("anna:0,5", "as in anna@0.5"),
         ("<lora:anna:0.8>", "concept is '<lora:anna:0.8>'; .* as in anna@0.8"),
         ("<lora:anna:0.8:0.5>", "as in anna@0.8"),
+        ("anna.safetensors=0.5", "concept is 'anna.safetensors=0.5'; .* as in anna.safetensors@0.5"),
+        (r"anna*0.5", "as in anna@0.5"),
+        ("anna@1_0", "strength of anna is '1_0'; allowed are finite numbers, as in anna@0.8"),
+        ("anna@\u0661", "allowed are finite numbers"),
+        ("anna,bob", "concept is 'anna,bob'; there is no such file, each file stands alone, as in anna bob$"),
+        ("anna@0.5, bob@1", "each file stands alone, as in anna@0.5 bob@1$"),
+        ("https://host/anna.safetensors", "an address is not read, download the file first and give it"),
+        ("file:///home/anna.safetensors@0.5", "an address is not read"),
     ],
 )
 def test_other_spellings_of_a_strength_lead_to_ours(text, message):
     with pytest.raises(ConfigurationError, match=message):
         parse_strength(text)
+
+
+@pytest.mark.parametrize("name", ["ANNA.safetensors", "anna.safetensors ", "Anna", "anna .safetensors@0.5"])
+def test_a_file_of_nearly_the_name_is_named(tmp_path, name):
+    (tmp_path / "anna.safetensors").write_text("")
+    with pytest.raises(ConfigurationError) as error:
+        parse_strength(f"{tmp_path}/{name}")
+    assert str(error.value).endswith(f"; there is no such file, but {tmp_path / 'anna.safetensors'}")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin"])
+def test_pickles_are_named_as_they_are(suffix):
+    assert parse_strength(f"nofile{suffix}@0.5") == (Path(f"nofile{suffix}"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), f"{'x' * 60}… cannot be used: File name too lo"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            "a/b cannot be used: Permission denied; allow read",
+        ),
+        (OSError("no number"), "no number"),
+    ],
+)
+def test_errors_of_the_system_are_told_in_words(capsys, error, line):
+    with pytest.raises(typer.Exit), errors_shown():
+        raise error
+    assert capsys.readouterr().err.startswith(f"Error: {line}")
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+@pytest.mark.parametrize(
+    ("text", "line"), [("", "folder is ''; allowed is"), ("https://h/x", "an address is not read")]
+)
+def test_a_folder_that_is_none_is_named(run, verb, text, line):
+    result = run(verb, text, *(("--name", "a", "--class-word", "b") if verb == "train" else ()))
+    assert result.exit_code == 2 and line in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["me@home", "anna@0.8", "anna:0.8"])

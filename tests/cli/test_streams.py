@@ -173,3 +173,25 @@ def test_streams_of_another_kind_are_left_closed(monkeypatch):
     outlet = open_streams()
     say("x")
     assert outlet.failure is not None and outlet.failure.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("red \x1b[31m \x07\x00", "red \\x1b[31m \\x07\\x00"),
+        ("a\u2028b\u2029c\x85d", "a\\u2028b\\u2029c\\x85d"),
+        ("a\u202eb\r", "a\\u202eb\\x0d"),
+        ("tab\tand\nline é \U0001f469\u200d\U0001f4bb", "tab\tand\nline é \U0001f469\u200d\U0001f4bb"),
+    ],
+)
+def test_characters_that_steer_a_terminal_are_shown_as_escapes(capsys, text, shown):
+    say(text)
+    note(text)
+    output = capsys.readouterr()
+    assert output.out == output.err == f"{shown}\n"
+
+
+def test_json_that_holds_them_is_json(capsys):
+    say_json({"a": "\u2028\x7f\x9b\n"})
+    output = capsys.readouterr().out
+    assert json.loads(output) == {"a": "\u2028\x7f\x9b\n"} and output.isascii()

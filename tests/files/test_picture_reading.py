@@ -193,7 +193,7 @@ def damaged(kind):
     [
         ("truncated PNG", "truncated"),
         ("truncated JPEG", "Truncated"),
-        ("bomb", "exceeds limit"),
+        ("bomb", "it has more than 178956970 pixels; make it smaller"),
         ("empty", "it is an empty file; the download or the copy did not finish; fetch it again"),
         ("HEIC", r"it is a picture \(HEIC\); save it as JPEG or PNG"),
         ("pointer", "it is a git-lfs pointer to a file of 1 bytes, not the file itself; run: git lfs pull"),
@@ -241,5 +241,27 @@ def test_large_pictures_are_read_without_a_warning(tmp_path, monkeypatch):
     assert read(tmp_path, encoded("PNG")).shape == (4, 6, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     (tmp_path / "one.png").write_bytes(encoded("PNG"))
-    with pytest.raises(DatasetError, match=r"one.png cannot be read: .*exceeds limit"):
+    with pytest.raises(DatasetError, match=r"one.png cannot be read: it has more than 20 pixels; make it smaller"):
         read_picture(tmp_path / "one.png")
+
+
+@pytest.mark.parametrize(("bits", "clear"), [(1, 0), (1, 1), (2, 1), (2, 3), (4, 0), (4, 3), (4, 15), (8, 7)])
+def test_grey_of_few_bits_may_be_transparent(tmp_path, bits, clear):
+    def chunk(kind, value):
+        return struct.pack(">I", len(value)) + kind + value + struct.pack(">I", zlib.crc32(kind + value))
+
+    most = (1 << bits) - 1
+    other = 1 if clear != 1 else 0
+    first = (clear << 8 - bits) | (other << 8 - 2 * bits) if bits < 8 else clear
+    row = bytes([0, first, other] if bits == 8 else [0, first])
+    header = struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tRNS", struct.pack(">H", clear)), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    grey = other * 255 // most
+    assert np.asarray(read_picture(tmp_path / "a.png")).tolist() == [[[255] * 3, [grey] * 3]]
+
+
+def test_a_picture_that_is_gone_is_told_without_numbers(tmp_path):
+    with pytest.raises(DatasetError) as error:
+        read_picture(tmp_path / "a.png")
+    assert str(error.value) == f"picture {tmp_path / 'a.png'} cannot be read: No such file or directory"

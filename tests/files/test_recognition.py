@@ -4,6 +4,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -42,6 +43,8 @@ def saved(values, **options):
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 EMBEDDING = {"string_to_param": {"*": torch.ones(2)}, "name": "x"}
+PAGE = "<!DOCTYPE html>\n<html><title>Sign in</title></html>"
+OLD = ({"a": 1}, [1, 2], {"a": [1.5]}, OrderedDict(a=1))
 WHOLE = (2).to_bytes(8, "little") + b"{}"
 
 
@@ -90,7 +93,28 @@ WHOLE = (2).to_bytes(8, "little") + b"{}"
         (pickle.dumps({"a": 1}), "holds a pickle"),
         (b"ab", "holds 2 bytes, a safetensors file starts with 8 bytes of length; it is a text file ('ab')"),
         (b"\xff\xfe", "holds 2 bytes, a safetensors file starts with 8 bytes of length"),
-        (bytes(range(255, 100, -1)), "is not a safetensors file: header length"),
+        (b"%PDF-1.7\n%\xe2\xe3", "is not a safetensors file: it is a PDF document; allowed is a safetensors file"),
+        (b"MZ\x90\0\3\0\0\0\4\0\0\0\xff\xff", "is a program of Windows; allowed is"),
+        (b"\x7fELF\2\1\1\0" * 3, "is a program; allowed is"),
+        (b"\x93NUMPY\1\0v\0{'descr': '<f4'}", "is an array of NumPy (.npy)"),
+        (b"\x89HDF\r\n\x1a\n\0\0", "is an HDF5 file"),
+        (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "is a network in the form of ONNX"),
+        (b"\x08\x04:\xf0\x01\n", "is a network in the form of ONNX"),
+        (b"SQLite format 3\0\x10\0", "is a database (SQLite)"),
+        (PAGE.encode("utf-16"), "is a web page, not the file itself"),
+        (PAGE.encode("utf-16-le"), "is a web page, not the file itself"),
+        ("Zugriff verweigert".encode("utf-16"), "is a text file ('Zugriff verweigert')"),
+        (b"<!-- -->\n<html></html>", "is a web page, not the file itself"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\2\xff" + b"\1" * 99, "is an archive (gzip); unpack it"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\2\xff" + b"\1" * 600_000, "is an archive (gzip); unpack it"),
+        *(
+            (pickle.dumps(value, protocol), "holds a pickle and is never opened")
+            for protocol in (0, 1)
+            for value in OLD
+        ),
+        (b"(a) a woman, smiling at night", "is a text file"),
+        (b"(dark, a woman)", "is a text file"),
+        (bytes(range(255, 100, -1)), "is no safetensors file (it begins with the bytes ff fe fd fc"),
         (WHOLE[:-1], "truncated: the header ends at byte 10, the file at byte 9; the download or the copy did not"),
     ],
 )

@@ -99,6 +99,11 @@ def test_a_name_of_the_hub_is_not_downloaded():
     )
 
 
+@pytest.mark.parametrize("address", ["https://host/me/base", "file:///me/base", "hf://me/base"])
+def test_an_address_is_to_be_downloaded(address):
+    assert refusal(address).endswith("; an address is not read: download the folder first, and give it")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [

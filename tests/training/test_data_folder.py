@@ -173,7 +173,10 @@ def test_names_in_messages_stay_in_their_line(folder):
 def test_a_damaged_table_is_an_error(folder):
     write(folder, {"metadata.csv": 'file_name,text\na.png,"' + "x" * 200_000})
     (error,) = DataFolder.scan(folder).errors
-    assert "metadata.csv line 2 cannot be read: field larger than field limit (131072); allowed are a header" in error
+    assert (
+        "metadata.csv line 2 cannot be read: a value has more than 131072 letters, as where a quote is not closed; "
+        "allowed are a header and"
+    ) in error
 
 
 def test_a_caption_beside_a_picture_beats_a_table(folder):

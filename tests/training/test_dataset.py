@@ -132,6 +132,15 @@ def test_licences_are_no_captions(folder, name):
         ("TOK and tok", "<anna> person and <anna> person"),
         ("a token of friendship", "<anna> person, a token of friendship"),
         ("[smiling] <bob>", "<anna> person, [smiling] <bob>"),
+        ("<Anna> x", "<anna> person x"),
+        ("<ANNA> PERSON", "<anna> person"),
+        ("<anna>person, <anna>-like", "<anna> person, <anna> person-like"),
+        ("[trigger] Person smiles", "<anna> person smiles"),
+        ("[[trigger]] x", "<anna> person x"),
+        ("[[ Name ]]", "<anna> person"),
+        (r"miku \(vocaloid\), \[x\]", "<anna> person, miku (vocaloid), [x]"),
+        (r"TOKEN \(a\)", "<anna> person (a)"),
+        (r"a \(person\)", "a (<anna> person)"),
     ],
 )
 def test_trigger_in_captions(caption, expected):
@@ -158,6 +167,7 @@ def test_class_words_are_no_patterns():
         ("(smile:1.2), ((hair: 0.8)), (a b:-1)", ("(smile:1.2)", "(hair: 0.8)", "(a b:-1)")),
         ("<lora:anna:0.8> <lyco:x:1>", ("<lora:anna:0.8>", "<lyco:x:1>")),
         ("{red|blue} hair, __hair__", ("{red|blue}", "__hair__")),
+        ("(word0:1.2), (v2: .5) (4:3)", ("(word0:1.2)", "(v2: .5)")),
         ("[cat:dog:0.5]", ("[cat:dog:0.5]",)),
         ("[place] {place} <bob> <bob>", ("[place]", "{place}", "<bob>")),
     ],
@@ -170,7 +180,9 @@ def test_syntax_of_other_programs(caption, foreign):
 def test_syntax_of_other_programs_is_warned_of(folder, caplog):
     (folder / "00.txt").write_text("TOKEN (smile:1.2)")
     read(folder)
-    assert "captions of 00.png hold (smile:1.2), which is learned as text; take it out, or" in caplog.text
+    assert (
+        "captions of 00.png hold (smile:1.2), which is learned as text; captions have no weights; take" in caplog.text
+    )
 
 
 def test_sizes_that_hurt_are_warned_of(folder, caplog):

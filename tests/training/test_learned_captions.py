@@ -30,6 +30,17 @@ def test_captions_that_do_not_fit_are_named_with_their_length(base, num_vectors)
     )
 
 
+def test_of_a_caption_without_end_the_beginning_is_measured(base, monkeypatch):
+    measured = []
+    room = type(base.family.words).room
+    monkeypatch.setattr(type(base.family.words), "room", lambda self, text: measured.append(text) or room(self, text))
+    captions = {"a.png": ["<anna> " + "word, " * 100_000], "b.png": ["word, " * 100_000 + "<anna>"]}
+    fit = caption_fit(base, captions, "<anna>", 2)
+    assert max(map(len, measured)) < 10_000
+    assert "captions of a.png have more than " in fit.warnings[0]
+    assert "caption of b.png has more than " in fit.errors[0] and "<anna> stands behind the " in fit.errors[0]
+
+
 def test_a_training_refuses_what_the_check_does(base, dataset, caplog):
     def with_caption(text):
         first, *others = dataset.pictures
