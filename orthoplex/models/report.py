@@ -13,6 +13,7 @@ from orthoplex.models.base_folder import CHECKPOINTS, base_folder, read_index
 from orthoplex.models.families import family_of
 from orthoplex.models.loading import load_base
 from orthoplex.models.problems import problems_of
+from orthoplex.models.prompts.prompt_tokens import concept_names
 from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
 
 _MB = 1_000_000
@@ -67,6 +68,7 @@ class BaseReport:
         scheduler: Its scheduler.
         token_limit: The number of tokens of a prompt, without begin and end.
         resolution: Width and height of its pictures, in pixels.
+        concepts: Names of the concepts that were merged into it.
         training_defaults: Options of a training that have other defaults with this base.
         not_read: Files and folders in its folder that nothing here reads.
         problems: A line for each thing that is wrong, as far as a check can go: the contents of files where all are
@@ -80,6 +82,7 @@ class BaseReport:
     scheduler: SchedulerReport | None
     token_limit: int | None
     resolution: int | None
+    concepts: tuple[str, ...]
     training_defaults: Mapping[str, Any]
     not_read: tuple[str, ...]
     problems: tuple[str, ...]
@@ -87,7 +90,7 @@ class BaseReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         values = asdict(self) | {"training_defaults": dict(self.training_defaults)}
-        for name in ("components", "not_read", "problems"):
+        for name in ("components", "concepts", "not_read", "problems"):
             values[name] = list(values[name])
         return values
 
@@ -105,6 +108,8 @@ class BaseReport:
             yield f"prompts: up to {self.token_limit} tokens"
         if self.resolution is not None:
             yield f"pictures: {self.resolution} x {self.resolution} pixels"
+        if self.concepts:
+            yield f"concepts in it: {', '.join(f'<{name}>' for name in self.concepts)}"
         if self.training_defaults:
             options = ", ".join(f"{name} = {value}" for name, value in self.training_defaults.items())
             yield f"training defaults of its family: {options}"
@@ -124,7 +129,7 @@ def base_report(name_or_path: str | Path) -> BaseReport:
     try:
         index = read_index(name_or_path)
     except BaseModelError as error:
-        return BaseReport(str(name_or_path), None, None, (), None, None, None, {}, (), (str(error),))
+        return BaseReport(str(name_or_path), None, None, (), None, None, None, (), {}, (), (str(error),))
     family = family_of(index["_class_name"])
     components = tuple(_component(folder, name, index.get(name), family.weighed) for name in family.parts())
     base, problems = None, ()
@@ -141,6 +146,7 @@ def base_report(name_or_path: str | Path) -> BaseReport:
         scheduler=None if base is None else _scheduler(base),
         token_limit=None if base is None else base.family.words.room("").limit,
         resolution=None if base is None else base.family.resolution,
+        concepts=() if base is None else concept_names(base.tokens),
         training_defaults={} if base is None else base.training_defaults,
         not_read=tuple(_not_read(folder, {item.name for item in components}, family.weighed)),
         problems=problems,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from orthoplex.models import load_base
 from orthoplex.models.families.stable_diffusion import StableDiffusion
 from orthoplex.models.report import base_report
+from tests.pico import make_concept
 
 
 @pytest.fixture
@@ -145,3 +146,11 @@ def test_the_family_says_which_parts_are_read(folder, monkeypatch):
     assert StableDiffusion.parts()[3:] == ("tokenizer", "tokenizer_2", "scheduler")
     shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
     assert "tokenizer_2/" not in base_report(folder).not_read
+
+
+def test_a_merged_folder_names_its_concepts(pico, tmp_path):
+    with pico.folded(make_concept(pico, "anna", num_vectors=2)):
+        pico.save(tmp_path / "merged")
+    report = base_report(tmp_path / "merged")
+    assert report.concepts == ("anna",) and "concepts in it: <anna>" in report.lines()
+    assert report.to_json()["concepts"] == ["anna"]
