@@ -7,7 +7,6 @@ the exit status is 1 where the README differs.
 
 import argparse
 import json
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from orthoplex.files.markdown import filled
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS, IMAGES = ROOT / "README.md", ROOT / "results" / "demo.json", ROOT / "docs" / "images"
@@ -49,20 +50,6 @@ def times(values: Mapping[str, Any], sizes: list[int]) -> str:
         f"into a file of {sum(sizes) / len(sizes) / 1024:.0f} KiB;\n"
         f"a merge of {len(sizes)} takes {seconds['merging']:.2g} s{beside}, and a picture {seconds['a picture']:.2g} s."
     )
-
-
-def filled(text: str, blocks: Mapping[str, str]) -> str:
-    """Return a page with the blocks between its markers ``<!-- NAME -->`` and ``<!-- /NAME -->``.
-
-    Raises:
-        ValueError: When a block's markers are not there exactly once.
-    """
-    for name, block in blocks.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if len(pattern.findall(text)) != 1:
-            raise ValueError(f"markers of {name}: {len(pattern.findall(text))} pairs; allowed: 1")
-        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
-    return text
 
 
 def up_to_date(text: str) -> str:

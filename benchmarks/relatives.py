@@ -28,7 +28,8 @@ from orthoplex.activations.captions import with_article
 from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.concepts import KINDS, Concept, load_concept
 from orthoplex.evaluation import MobileNetEncoder, image_alignment, recognised_rate
-from orthoplex.files import picture_files, read_picture, write_json
+from orthoplex.files import markdown_table, picture_files, read_picture, write_json
+from orthoplex.files.markdown import filled
 from orthoplex.generation import generate
 from orthoplex.models import Base, WeightSample, load_base, on_base
 from orthoplex.models.identity import weights_hash
@@ -36,7 +37,6 @@ from orthoplex.models.identity import weights_hash
 NOISES = (1e-3, 1e-2, 1e-1)
 PAGE, SHEET = Path("docs/bases.md"), Path("docs/images/relatives.jpg")
 SHOWN = ("anna", "clara", "otto", "pip", "piazza", "lab", "umbra", "viola")
-_MARKS = ("<!-- relatives -->", "<!-- /relatives -->")
 
 
 @dataclass(frozen=True)
@@ -134,21 +134,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "gain_kept": "gain over it kept",
         "recognised": "recognised",
     }
-    lines = [f"| {' | '.join(heads.values())} |", f"|---{'|---:' * (len(heads) - 1)}|"]
-    for row in rows:
-        cells = [
-            "–" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else row[key] for key in heads
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = [
+        ["–" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else row[key] for key in heads]
+        for row in rows
+    ]
+    return markdown_table(list(heads.values()), cells).rstrip()
 
 
 def write_table(results: Path, page: Path) -> None:
     """Put the table between the page's markers."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(_MARKS[0])
-    _, _, after = rest.partition(_MARKS[1])
     rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
-    page.write_text(f"{before}{_MARKS[0]}\n{table(rows)}\n{_MARKS[1]}{after}", encoding="utf-8")
+    page.write_text(filled(page.read_text(encoding="utf-8"), {"relatives": table(rows)}), encoding="utf-8")
 
 
 def main() -> None:

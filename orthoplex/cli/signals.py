@@ -7,10 +7,10 @@ import time
 from types import FrameType
 from typing import final
 
+from orthoplex.files.interrupt import INTERRUPTS
+
 SECONDS_OF_ONE_INTERRUPT = 1.0
 """Signals that follow one another as closely are one: a second press of the keys, or a program that passes them on."""
-NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
-"""The signals that ask a program to end; Windows has no SIGHUP."""
 
 
 @final
@@ -35,12 +35,12 @@ class Interrupts:
 def interrupt_once() -> None:
     """Let requests to end interrupt the work once each; what is ignored, as by ``nohup``, stays ignored."""
     handler = Interrupts()
-    for number in NUMBERS:
+    for number in INTERRUPTS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def ignore_interrupts() -> None:
     """Let nothing interrupt the end of the program any more."""
-    for number in NUMBERS:
+    for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,8 +1,9 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and the blocks of a page that a program writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -13,3 +14,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
+
+
+def filled(text: str, blocks: Mapping[str, str]) -> str:
+    """Return a page with the blocks between its markers ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+
+    Raises:
+        ValueError: When a block's markers are not there exactly once.
+    """
+    for name, block in blocks.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if len(pattern.findall(text)) != 1:
+            raise ValueError(f"markers of {name}: {len(pattern.findall(text))} pairs; allowed: 1")
+        text = pattern.sub(lambda marks, block=block: f"{marks[1]}{block}\n{marks[2]}", text)
+    return text

@@ -86,7 +86,7 @@ class WeightSample:
         Args:
             modules: Component to module, as ``Family.components`` gives them.
         """
-        return _sample(_weights({name: dict(module.named_parameters()) for name, module in modules.items()}))
+        return _sample(_weights_of(modules))
 
     def compare(self, modules: Mapping[str, nn.Module]) -> Comparison | None:
         """Compare with the weights of another base.
@@ -97,7 +97,7 @@ class WeightSample:
         Returns:
             The comparison; None if names or shapes differ.
         """
-        weights = _weights({name: dict(module.named_parameters()) for name, module in modules.items()})
+        weights = _weights_of(modules)
         other = _sample(weights)
         if (other.shapes, len(other.values)) != (self.shapes, len(self.values)):
             return None
@@ -214,6 +214,10 @@ def _stored_sample(concept: Concept, trained_on: BaseIdentity) -> WeightSample |
     return _sample(_weights({component: load_file(path) for component, path in embedded.files.items()}))
 
 
+def _weights_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return _weights({component: dict(module.named_parameters()) for component, module in modules.items()})
+
+
 def _weights(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Component to name to tensor becomes name to weight, in the order of the names."""
     named = {
@@ -239,16 +243,18 @@ def _picked(values: Tensor, places: Tensor) -> Tensor:
 
 def _spread(values: Tensor) -> float:
     """The standard deviation of a tensor's numbers, of evenly spaced ones where there are many; 1 if all are equal."""
-    count = min(_SPREAD_COUNT, values.numel())
-    places = (2 * torch.arange(count) + 1) * values.numel() // (2 * count)
-    return _picked(values, places).std(correction=0).item() or 1.0
+    return _picked(values, _evenly(_SPREAD_COUNT, values.numel())).std(correction=0).item() or 1.0
+
+
+def _evenly(most: int, total: int) -> Tensor:
+    """Places ``⌊(i + ½) n / k⌋`` of n numbers, with k of them at most; int64."""
+    count = min(most, total)
+    return (2 * torch.arange(count) + 1) * total // (2 * count)
 
 
 def _places(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The number of the tensor of each sampled weight, and its place in that tensor, flat; int64 each."""
     sizes = torch.tensor([values.numel() for values in weights.values()])
-    total, ends = int(sizes.sum()), sizes.cumsum(0)
-    count = min(_COUNT, total)
-    places = (2 * torch.arange(count) + 1) * total // (2 * count)
+    ends, places = sizes.cumsum(0), _evenly(_COUNT, int(sizes.sum()))
     tensors = torch.searchsorted(ends, places, right=True)
     return tensors, places - (ends - sizes)[tensors]

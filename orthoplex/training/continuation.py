@@ -60,7 +60,7 @@ class Continuation:
         lengthened = tuple(identity.get("lengthened_from", ()))
         if config.steps > earlier.steps:
             return Continuation(_with_begun_stages(config, earlier, step), (*lengthened, earlier.steps))
-        if config.steps == earlier.steps and is_finished(output):
+        if header.is_finished and output.is_file():
             raise ConfigurationError(
                 f"{output} is finished, at step {step} of {config.steps}; more steps (--steps) lengthen it, "
                 "overwrite (--overwrite) begins anew"

@@ -22,6 +22,7 @@ from orthoplex.activations.stored_inputs import with_inputs
 from orthoplex.concepts import Concept, save_concept
 from orthoplex.errors import BusyError, ConfigurationError, OrthoplexError, OutputError
 from orthoplex.files import check_writable
+from orthoplex.files.interrupt import deferred_interrupt
 from orthoplex.models import Base, chosen_precision, precision
 from orthoplex.training.batches import Batch, TrainingData
 from orthoplex.training.checkpoint import (
@@ -35,7 +36,6 @@ from orthoplex.training.config import TrainingConfig
 from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation, is_finished
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
-from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.learned_captions import check_captions
 from orthoplex.training.records import (
     StepRecord,

@@ -17,13 +17,13 @@ from orthoplex.activations.random_concepts import foreign_material, replaced_vec
 from orthoplex.adapters import Adapter, Dual, LowRank
 from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
+from orthoplex.files.interrupt import deferred_interrupt
 from orthoplex.models import Base
 from orthoplex.subspaces import dual_rows, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import ActivationErasure, Erasure
-from orthoplex.training.interrupt import deferred_interrupt
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
 from orthoplex.training.shared_base import SharedBase

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from orthoplex.cli import app
-from orthoplex.cli.signals import NUMBERS
+from orthoplex.files.interrupt import INTERRUPTS
 
 QUICK = ["steps=2", "batch_size=2", "slots=4", "sample_every=0", "num_inference_steps=1"]
 
@@ -19,7 +19,7 @@ QUICK = ["steps=2", "batch_size=2", "slots=4", "sample_every=0", "num_inference_
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Signals are handled after a test as they were before."""
-    before = {number: signal.getsignal(number) for number in NUMBERS}
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from orthoplex.cli.signals import NUMBERS, Interrupts, ignore_interrupts, interrupt_once
+from orthoplex.cli.signals import Interrupts, ignore_interrupts, interrupt_once
+from orthoplex.files.interrupt import INTERRUPTS
 
 WAITING = """
 import signal, sys, time
@@ -41,7 +42,7 @@ def test_what_is_ignored_stays_ignored():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     assert isinstance(signal.getsignal(signal.SIGINT), Interrupts) or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ignore_interrupts()
-    assert all(signal.getsignal(number) is signal.SIG_IGN for number in NUMBERS)
+    assert all(signal.getsignal(number) is signal.SIG_IGN for number in INTERRUPTS)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")

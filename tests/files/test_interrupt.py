@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from orthoplex.training.interrupt import deferred_interrupt
+from orthoplex.files.interrupt import deferred_interrupt
 
 
 @pytest.fixture

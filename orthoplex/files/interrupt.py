@@ -1,18 +1,19 @@
-"""Ctrl-C never falls into the middle of an update."""
+"""Requests to end: which signals they are, and how they are held back while something must not break in two."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-_NUMBERS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+INTERRUPTS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
 )
+"""The signals that ask a program to end; Windows has no SIGHUP."""
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[None]:
+def deferred_interrupt() -> Generator[None]:
     """Hold SIGINT (Ctrl-C), SIGTERM and SIGHUP back until the block is left, then let the first of them act.
 
     Other threads than the main one get none anyway.
@@ -25,7 +26,7 @@ def deferred_interrupt() -> Iterator[None]:
     def remember(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    handlers = {number: signal.getsignal(number) for number in _NUMBERS}
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTS}
     # None is a handler that is not Python's; what is ignored stays ignored
     ours = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     try:
