@@ -1,0 +1,1 @@
+"""LoRA files of other programs: their names and numbers, both ways."""
