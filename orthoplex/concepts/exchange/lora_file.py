@@ -28,13 +28,14 @@ class LoraFile:
             table does. Then layers are modules as the file names them, and the file is written in its own style alone.
         version: The version of the family with these shapes, such as ``sd1``; None if none has them.
         layers: Layer (component and diffusers path) to ``ΔW`` at strength 1: alpha, rank and all other scalings are in
-            the factors. A convolution's ``ΔW`` is flattened to ``(out, in · height · width)``. Read when it is asked for.
+            the factors. A convolution's ``ΔW`` is flattened to ``(out, in · height · width)``. It may be a mapping that
+            reads a layer each time it is asked for.
         windows: Layer to the height and width of its window, for every changed convolution.
-        differences: Parameter (a layer's name with ``.weight`` or ``.bias``) to a full difference of the parameter's own
-            shape: weights that are no low-rank product, norms and biases.
+        differences: Parameter (a layer's name with ``.weight`` or ``.bias``) to a full difference of the parameter's
+            own shape: weights that are no low-rank product, norms and biases.
         embeddings: Token to text encoder to vectors, ``(k, dim)``.
         metadata: The text pairs of the file's header.
-        left_out: Key of the file to the reason why it was not read; empty unless the reader was asked to leave keys out.
+        left_out: Key of the file to the reason why it was not read; empty unless the reader may leave keys out.
         path: The file; None for changes without one.
     """
 
