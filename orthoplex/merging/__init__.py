@@ -3,15 +3,17 @@
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.change_erasure import closed_form_erasure
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
-from orthoplex.merging.concept_merge import Merge, check_options, merge, merge_layers
+from orthoplex.merging.concept_merge import Merge, check_options, merge
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.foreign_store import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
 from orthoplex.merging.input_grams import InputGrams, missing_inputs, stored_gram
+from orthoplex.merging.layer_merge import Changes, merge_layers
 
 __all__ = [
     "ALGORITHMS",
     "AUTO",
     "Algorithm",
+    "Changes",
     "DefaultAlgorithm",
     "ForeignGram",
     "InputGrams",

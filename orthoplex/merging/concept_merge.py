@@ -3,15 +3,16 @@
 import logging
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orthoplex.adapters import slot_partition
 from orthoplex.concepts import Concept, Recipe, Stack, Token
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, create_algorithm
 from orthoplex.merging.choice import AUTO, active_concepts, default_algorithm
 from orthoplex.merging.input_grams import InputGrams, stored_inputs
+from orthoplex.merging.layer_merge import merge_layers
 from orthoplex.options import checked
 
 _LOG = logging.getLogger(__name__)
@@ -127,28 +128,6 @@ def chosen_default(
     return default.name, default.options
 
 
-def merge_layers(
-    algorithm: Algorithm,
-    concepts: Sequence[tuple[Concept, float]],
-    inputs: InputGrams | None = None,
-    *,
-    only: Callable[[str], bool] | None = None,
-) -> dict[str, Stack]:
-    """Merge the weights of concepts, layer by layer, without their tokens; see ``merge``.
-
-    Args:
-        algorithm: The algorithm.
-        concepts: The concepts with their strengths, in the order in which they are stacked.
-        inputs: Gram matrices of the inputs of these layers, for algorithms that need them.
-        only: Returns True for the names of layers to merge; None merges all.
-    """
-    return {
-        layer: algorithm.merge(_weight_changes(layer, parts, len(concepts), inputs))
-        for layer, parts in _collect_layers(concepts).items()
-        if not only or only(layer)
-    }
-
-
 def check_options(*, algorithm: str, options: Mapping[str, object] | None = None, scale: float = 1.0) -> Algorithm:
     """Return the algorithm, and refuse options that ``merge`` would refuse for any concepts.
 
@@ -159,12 +138,6 @@ def check_options(*, algorithm: str, options: Mapping[str, object] | None = None
     method = create_algorithm(algorithm, options)
     checked("scale", scale, float)
     return method
-
-
-def _weight_changes(layer: str, parts: Sequence[Part], num_concepts: int, inputs: InputGrams | None) -> WeightChanges:
-    if inputs is None:
-        return WeightChanges(layer, tuple(parts), num_concepts)
-    return WeightChanges(layer, tuple(parts), num_concepts, inputs.of_layer(layer), inputs.foreign.get(layer))
 
 
 def _checked_concept(pair: object) -> Concept:
@@ -224,20 +197,6 @@ def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Token]:
             owners[token] = concept
             tokens[token] = item
     return tokens
-
-
-def _collect_layers(ordered: Sequence[tuple[Concept, float]]) -> dict[str, list[Part]]:
-    layers: dict[str, list[Part]] = {}
-    for concept, strength in ordered:
-        for layer, change in concept.layers.items():
-            parts = layers.setdefault(layer, [])
-            if parts and parts[0].change.shape != change.shape:
-                raise ConfigurationError(
-                    f"layer {layer} has shape {change.shape} in concept {concept.name} but {parts[0].change.shape} in "
-                    "an earlier one; one shape is allowed"
-                )
-            parts.append(Part(concept.content_hash, change, float(strength)))
-    return {layer: layers[layer] for layer in sorted(layers)}
 
 
 def _recipe(

@@ -293,7 +293,7 @@ NARROW = LowRank(torch.ones(2, 1), torch.ones(1, 5))
         (
             [(ANNA, 1.0), (concept("bob", {KEY: NARROW}), 1.0)],
             {"algorithm": "sum"},
-            r"layer unet.attn2.to_k has shape \(2, 5\) in concept bob but \(2, 2\)",
+            r"layer unet.attn2.to_k has shape \(2, 5\) in bob but \(2, 2\)",
         ),
     ],
 )
