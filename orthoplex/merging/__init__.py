@@ -1,35 +1,54 @@
 """Many concepts -> one change per weight, without any model at hand."""
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
+from orthoplex.merging.block_weights import PRESETS, BlockWeights
 from orthoplex.merging.change_erasure import closed_form_erasure
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
 from orthoplex.merging.concept_merge import Merge, check_options, merge
 from orthoplex.merging.crosstalk import crosstalk
+from orthoplex.merging.file_layers import LayerLoss
+from orthoplex.merging.file_merge import FileMerge, merge_again, merge_files
+from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe, RecipeFile
 from orthoplex.merging.foreign_store import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
 from orthoplex.merging.input_grams import InputGrams, missing_inputs, stored_gram
 from orthoplex.merging.layer_merge import Changes, merge_layers
+from orthoplex.merging.strengths import Strengths
+from orthoplex.merging.truncation import Truncated, Truncation, truncate
 
 __all__ = [
     "ALGORITHMS",
     "AUTO",
     "Algorithm",
+    "BlockWeights",
     "Changes",
     "DefaultAlgorithm",
+    "FileMerge",
+    "FileRecipe",
     "ForeignGram",
     "InputGrams",
+    "LayerLoss",
     "Merge",
+    "PRESETS",
     "Part",
+    "RECIPE_KEY",
+    "RecipeFile",
+    "Strengths",
+    "Truncated",
+    "Truncation",
     "WeightChanges",
     "check_options",
+    "closed_form_erasure",
     "create_algorithm",
-    "default_algorithm",
     "crosstalk",
+    "default_algorithm",
     "merge",
+    "merge_again",
+    "merge_files",
     "merge_layers",
     "missing_inputs",
     "prompts_key",
-    "closed_form_erasure",
     "store_foreign_gram",
     "stored_foreign_gram",
     "stored_gram",
+    "truncate",
 ]

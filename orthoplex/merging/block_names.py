@@ -23,12 +23,23 @@ _BLOCKS = (
 )
 """Start of an original module's name, and the name of its block in LoRA Block Weight."""
 _KINDS = {
-    "attention": {"attn", "attn1", "attn2", "attention", "self_attn", "cross_attn", "self_attention", "img_attn", "txt_attn"},
+    "attention": {
+        "attn",
+        "attn1",
+        "attn2",
+        "attention",
+        "self_attn",
+        "cross_attn",
+        "self_attention",
+        "img_attn",
+        "txt_attn",
+    },
     "self-attention": {"attn1", "self_attn"},
     "cross-attention": {"attn2", "cross_attn"},
     "feed-forward": {"ff", "ffn", "ff_context", "mlp", "img_mlp", "txt_mlp", "feed_forward", "proj_mlp"},
 }
 """Kind of a denoiser's layer to whole parts of its name, one of which it has."""
+_ENCODERS = ("CLIP", "T5")
 KINDS = (*_KINDS, "convolution", "text-encoder")
 
 
@@ -69,6 +80,12 @@ class BlockMap:
     is_unet: bool
     tags: Mapping[str, str]
 
+    def encoder_block(self, layer: str) -> str | None:
+        """Return ``CLIP`` or ``T5`` for a layer of such a text encoder, as LoRA Block Weight's list of FLUX has them."""
+        tags = [tag for tag, component in self.tags.items() if component == component_of(layer)]
+        named = [name for name in _ENCODERS if any(tag.upper().startswith(name) for tag in tags)]
+        return named[0] if named else None
+
 
 def block_map(family: str | None, version: str | None, layers: Iterable[str], windows: Iterable[str] = ()) -> BlockMap:
     """Return the places of all layers of a version and of a file.
@@ -85,6 +102,7 @@ def block_map(family: str | None, version: str | None, layers: Iterable[str], wi
     originals = {} if table is None or version is None else _original_names(table, version)
     encoders = set() if table is None else {name for name, role in table.components.items() if role == "text encoder"}
     near = _near(known)
+    tags = _tags(table)
     places = {}
     for layer in named:
         is_encoder = component_of(layer) in encoders or (table is None and layer.startswith("text_encoder"))
@@ -93,7 +111,9 @@ def block_map(family: str | None, version: str | None, layers: Iterable[str], wi
         if layer in originals:
             paths.append(tuple(originals[layer].split(".")))
         places[layer] = Place(tuple(paths), block, _kinds(layer, is_encoder, layer in wide or layer in windows))
-    return BlockMap(version or family or "files of no known family", places, blocks, *_lists(places, blocks), _tags(table))
+    return BlockMap(
+        version or family or "files of no known family", places, blocks, *_lists(places, blocks, tags), tags
+    )
 
 
 def near_block(layer: str, near: Mapping[str, str | None]) -> str | None:
@@ -131,7 +151,9 @@ def _table_blocks(family: str, version: str | None) -> tuple[dict[str, str | Non
         else:
             known[layer] = _block(originals.get(layer, "")) or _group(layer)
     blocks = tuple(dict.fromkeys(block for block in known.values() if block))
-    wide = frozenset(layer for layer, shape in table.versions[version].items() if len(shape) == 4 and shape[2:] != (1, 1))
+    wide = frozenset(
+        layer for layer, shape in table.versions[version].items() if len(shape) == 4 and shape[2:] != (1, 1)
+    )
     return known, (BASE, *sorted((block for block in blocks if block != BASE), key=_position)), wide
 
 
@@ -161,7 +183,9 @@ def _position(block: str) -> tuple[int, str, int]:
     return order.index(name) if name in order else len(order), name, int(number or -1)
 
 
-def _lists(places: Mapping[str, Place], blocks: tuple[str, ...]) -> tuple[dict[int, tuple[str, ...]], bool]:
+def _lists(
+    places: Mapping[str, Place], blocks: tuple[str, ...], tags: Iterable[str]
+) -> tuple[dict[int, tuple[str, ...]], bool]:
     """Lists by length; the shorter of a U-Net are the text encoders and the blocks with attention."""
     if "M00" in blocks:
         attending = {place.block for place in places.values() if "attention" in place.kinds}
@@ -169,8 +193,12 @@ def _lists(places: Mapping[str, Place], blocks: tuple[str, ...]) -> tuple[dict[i
         return {len(short): short, len(blocks): blocks}, True
     numbered = tuple(block for block in blocks if block[-1].isdigit())
     lists = {len(numbered): numbered, len(numbered) + 1: (BASE, *numbered)} if numbered else {}
-    if numbered and numbered[0].startswith("D") and "OUT" in blocks:  # CLIP, T5 and the rest: LoRA Block Weight's FLUX
-        lists[len(numbered) + 4] = ("CLIP", "T5", "IN", *numbered, "OUT")
+    if (
+        numbered
+        and {"IN", "OUT"} <= {*blocks}
+        and all(any(tag.upper().startswith(name) for tag in tags) for name in _ENCODERS)
+    ):
+        lists[len(numbered) + 4] = (*_ENCODERS, "IN", *numbered, "OUT")  # LoRA Block Weight's list of FLUX.1
     return lists, False
 
 

@@ -74,8 +74,8 @@ class BlockWeights:
     @property
     def text(self) -> str:
         """The weights as text, which ``read`` reads."""
-        first = [self.preset] if self.preset else [f"{number:g}" for number in self.numbers]
-        return ",".join([*first, *(f"{name}={number:g}" for name, number in self.settings)])
+        first = [self.preset] if self.preset else [number_text(number) for number in self.numbers]
+        return ",".join([*first, *(f"{name}={number_text(number)}" for name, number in self.settings)])
 
     def weights(self, blocks: BlockMap) -> dict[str, float]:
         """Return layer to its factor, for every layer of a map.
@@ -88,8 +88,9 @@ class BlockWeights:
         for layer, place in blocks.places.items():
             if self.preset in _WHOLE:
                 weights[layer] = _WHOLE[self.preset]
-            elif place.block in by_block:
-                weights[layer] = by_block[place.block]
+            else:
+                block = blocks.encoder_block(layer) if "CLIP" in by_block and place.block == BASE else place.block
+                weights[layer] = by_block.get(block, 1.0)
         for name, number in self.settings:
             selects = selection(name, blocks)
             weights |= {layer: number for layer, place in blocks.places.items() if selects(layer, place)}
@@ -124,8 +125,6 @@ class BlockWeights:
         else:
             numbers = list(self.numbers)
         by_block: dict[str | None, float] = dict(zip(named, numbers, strict=False))
-        if "CLIP" in by_block:
-            by_block |= {tag: by_block[tag] for tag in ("CLIP", "T5")}
         return dict.fromkeys(self.without_weight(blocks), 0.0) | by_block
 
 
@@ -146,8 +145,8 @@ def selection(name: str, blocks: BlockMap) -> Callable[[str, Place], bool]:
         groups = dict.fromkeys(place.paths[1][0] for place in blocks.places.values() if len(place.paths[1]) > 1)
         components = dict.fromkeys(place.paths[0][0] for place in blocks.places.values())
         raise ConfigurationError(
-            f"{name!r} names no layer of {blocks.what}; allowed are {', '.join((*KINDS, 'ALL', *blocks.blocks))}, ranges "
-            f"such as A-B, and beginnings of layers' names: {', '.join((*components, *groups))}"
+            f"{name!r} names no layer of {blocks.what}; allowed are {', '.join((*KINDS, 'ALL'))}{_block_names(blocks)}, and "
+            f"beginnings of layers' names, part by part: {', '.join((*components, *groups))}"
         )
     return selects
 
@@ -186,6 +185,17 @@ def _same(given: str, part: str, *, is_first: bool) -> bool:
         return int(first) <= int(part) <= int(last)
     endings = ("", "_blocks", "_block", "_transformer_blocks") if is_first else ("",)
     return part in {given + ending for ending in endings}
+
+
+def _block_names(blocks: BlockMap) -> str:
+    if not blocks.blocks:
+        return ""
+    return f", blocks {blocks.blocks[0]}, {', '.join(blocks.blocks[1:3])} … {blocks.blocks[-1]}, ranges of these with -"
+
+
+def number_text(number: float) -> str:
+    """Return a number in the shortest text that is read as the same number."""
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _number(name: str, text: str) -> float:

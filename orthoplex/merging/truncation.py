@@ -55,13 +55,13 @@ class Truncated:
     Attributes:
         change: The change, float32; the very same object as before if nothing was cut off.
         rank_before: Its rank before.
-        energy: ``‖ΔW‖_F²`` before; None if the rank was already low enough and nothing was computed.
+        energy: ``‖ΔW‖_F²`` before.
         lost: The part of ``energy`` that was cut off: the squared distance to the change before.
     """
 
     change: LowRank
     rank_before: int
-    energy: float | None
+    energy: float
     lost: float
 
 
@@ -86,11 +86,40 @@ def truncate(change: LowRank, truncation: Truncation, *, layer: str = "of a chan
         ConfigurationError: When a factor has numbers that are not finite.
     """
     if truncation.rank is not None and change.rank <= truncation.rank:
-        return Truncated(change, change.rank, None, 0.0)
-    if change.shape[1] < change.shape[0] and change.rank >= change.shape[1]:
-        swapped = _truncate(change.down.double().T, change.up.double().T, truncation, layer)
-        return _result(change, swapped[1].T, swapped[0].T, *swapped[2:])
-    return _result(change, *_truncate(change.up.double(), change.down.double(), truncation, layer))
+        return Truncated(change, change.rank, energy_of(change), 0.0)
+    up, down = change.up.double(), change.down.double()
+    if change.rank >= min(change.shape):
+        return _result(change, *_truncate_matrix(up @ down, truncation, layer))
+    root, inverse = _root(up.T @ up)
+    values, vectors = _directions(root.T @ (down @ down.T) @ root, layer)
+    rank = _rank(values, truncation)
+    left, right = up @ (inverse @ vectors[:, :rank]), (vectors[:, :rank].T @ root.T) @ down
+    return _result(change, *_balanced(left, right, values, rank))
+
+
+def truncate_matrix(matrix: Tensor, truncation: Truncation, *, layer: str = "of a change") -> Truncated:
+    """Return the nearest change of lower rank of a dense matrix; see ``truncate``.
+
+    Args:
+        matrix: ``ΔW (out, in)``, any float type.
+        truncation: What is kept.
+        layer: The layer's name, for the error.
+
+    Raises:
+        ConfigurationError: When there are numbers that are not finite.
+    """
+    up, down, energy, lost = _truncate_matrix(matrix.double(), truncation, layer)
+    return Truncated(LowRank(up.float(), down.float()), min(matrix.shape), energy, lost)
+
+
+def energy_of(change: LowRank) -> float:
+    """Return ``‖up · down‖_F²`` in float64, without the product."""
+    up, down = change.up.double(), change.down.double()
+    return (
+        float((up.T @ up * (down @ down.T)).sum())
+        if change.rank < min(change.shape)
+        else float((up @ down).square().sum())
+    )
 
 
 def _result(change: LowRank, up: Tensor, down: Tensor, energy: float, lost: float) -> Truncated:
@@ -99,23 +128,26 @@ def _result(change: LowRank, up: Tensor, down: Tensor, energy: float, lost: floa
     return Truncated(LowRank(up.float().contiguous(), down.float().contiguous()), change.rank, energy, lost)
 
 
-def _truncate(up: Tensor, down: Tensor, truncation: Truncation, layer: str) -> tuple[Tensor, Tensor, float, float]:
-    """Return the factors, the energy before, and the energy cut off."""
-    if down.shape[0] < up.shape[0]:
-        root, inverse = _root(up.T @ up)
-        core = root.T @ (down @ down.T) @ root
-    else:  # the columns of up need no orthonormal basis: all of (out, out) is solved
-        root, inverse = up.T, None
-        product = up @ down
-        core = product @ product.T
+def _truncate_matrix(matrix: Tensor, truncation: Truncation, layer: str) -> tuple[Tensor, Tensor, float, float]:
+    if matrix.shape[0] > matrix.shape[1]:
+        up, down, energy, lost = _truncate_matrix(matrix.T, truncation, layer)
+        return down.T, up.T, energy, lost
+    values, vectors = _directions(matrix @ matrix.T, layer)
+    rank = _rank(values, truncation)
+    return _balanced(vectors[:, :rank], vectors[:, :rank].T @ matrix, values, rank)
+
+
+def _directions(core: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Squared singular values in descending order, and the eigenvectors."""
     if not bool(torch.isfinite(core).all()):
         raise ConfigurationError(f"layer {layer} has numbers that are not finite; allowed are finite numbers")
     values, vectors = torch.linalg.eigh(core)
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    rank = _rank(values, truncation)
-    first, sizes = vectors[:, :rank], values[:rank].sqrt().sqrt().clamp_min(1e-300)
-    left = first if inverse is None else up @ (inverse @ first)
-    right = (first.T @ root.T) @ down
+    return values.flip(0).clamp_min(0), vectors.flip(1)
+
+
+def _balanced(left: Tensor, right: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
+    """Return both factors with the root of the singular values, the energy before, and the energy cut off."""
+    sizes = values[:rank].sqrt().sqrt().clamp_min(1e-300)
     return left * sizes, right / sizes.unsqueeze(1), float(values.sum()), float(values[rank:].sum())
 
 

@@ -1,0 +1,181 @@
+"""Merging LoRA files of any program: many files become one, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.algorithms import ALGORITHMS
+from orthoplex.merging.block_names import block_map
+from orthoplex.merging.block_weights import number_text, selection
+from orthoplex.merging.concatenation import is_exact
+from orthoplex.merging.concept_merge import check_options
+from orthoplex.merging.file_layers import LayerLoss, LayerWork, MergedLayers
+from orthoplex.merging.file_members import check_files, check_kin, collect_embeddings, common_metadata, common_windows
+from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe
+from orthoplex.merging.strengths import Strengths, changed_modules
+from orthoplex.merging.truncation import Truncation
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FileMerge:
+    """A merged file, and how exact it is.
+
+    Attributes:
+        lora: The file, with its recipe in the metadata. The layers of an exact sum are made each time they are asked
+            for, so that memory holds one at a time.
+        recipe: The recipe.
+        notes: Sentences about what a reader of the result should know: rounding, full weights, blocks without a weight.
+        losses: Layer to its truncation; empty without one.
+    """
+
+    lora: LoraFile
+    recipe: FileRecipe
+    notes: tuple[str, ...]
+    losses: Mapping[str, LayerLoss]
+
+    @property
+    def lost(self) -> float:
+        """The share of the energy of all truncated layers that was cut off; 0 without a truncation."""
+        total = sum(loss.energy for loss in self.losses.values())
+        return sum(loss.lost for loss in self.losses.values()) / total if total else 0.0
+
+
+def merge_files(
+    files: Sequence[tuple[LoraFile, Strengths]],
+    *,
+    algorithm: str = "sum",
+    options: Mapping[str, object] | None = None,
+    scale: float = 1.0,
+    truncation: Truncation | None = None,
+    only: Sequence[str] = (),
+    name: str = "merged",
+) -> FileMerge:
+    """Merge LoRA files of one family: ``ΔW = λ · algorithm(s_1 ΔW_1, …, s_k ΔW_k)`` for every weight.
+
+    ``sum`` and ``mean`` put factors side by side, which is exact: strengths that are powers of two round nothing, and
+    any other rounds the numbers of ``up`` once to float32. Other algorithms work on every layer by itself. A result of
+    full rank, as of TIES and DARE, becomes a full difference, unless a truncation is given. Full weights in the files
+    are matrices like any other for these algorithms. Biases and norms are always added (averaged by ``mean``).
+
+    Args:
+        files: The files with their strengths. A file at strength 0 has no part in the merge.
+        algorithm: A name in ``ALGORITHMS``; those that need layers' inputs are refused.
+        options: The algorithm's options; those that are missing take their defaults.
+        scale: λ, the strength of the whole.
+        truncation: The rank of the result; None keeps all.
+        only: Parts of the model, as block weights name them; only these are merged. Empty for all.
+        name: The name of the result.
+
+    Raises:
+        ConfigurationError: When there is no file, or a file is there twice; the algorithm, an option or a strength is
+            not allowed; the files are of different families; a layer has different shapes; or two files have one token.
+    """
+    method = check_options(algorithm=algorithm, options=options, scale=scale)
+    if method.needs_inputs:
+        without = ", ".join(key for key, kind in ALGORITHMS.items() if not kind.needs_inputs)
+        raise ConfigurationError(
+            f"merging algorithm {algorithm!r} needs the inputs of layers, which LoRA files do not have; give their base "
+            f"with --base, or choose one of {without}"
+        )
+    ordered = check_files(files)
+    check_kin([file for file, _ in ordered])
+    recipe = FileRecipe.of(ordered, algorithm, method.to_json(), float(scale), truncation, only)
+    present = [(file, strengths) for file, strengths in ordered if scale and not strengths.is_zero]
+    work = LayerWork(method, present, float(scale), truncation, _selected(ordered, only))
+    merged = work.merged()
+    first, members = ordered[0][0], [file for file, _ in ordered]
+    windows = common_windows(members)
+    lora = LoraFile(
+        name,
+        first.style,
+        first.family,
+        first.version,
+        merged.layers,
+        {layer: window for layer, window in windows.items() if layer in merged.layers},
+        merged.differences,
+        collect_embeddings([file for file, _ in present]),
+        common_metadata(members) | {RECIPE_KEY: recipe.to_text()},
+        {f"{file.name}: {key}": reason for file, _ in present for key, reason in file.left_out.items()},
+    )
+    return FileMerge(lora, recipe, tuple(_notes(work, merged)), merged.losses)
+
+
+def merge_again(
+    recipe: FileRecipe, folder: Path, read: Callable[[Path], LoraFile], *, name: str = "merged"
+) -> FileMerge:
+    """Make the merge of a recipe again.
+
+    Args:
+        recipe: The recipe, such as ``FileRecipe.of_file`` of a merged file.
+        folder: A folder with the files, which may lie in inner folders.
+        read: Reads a file.
+        name: The name of the result.
+
+    Raises:
+        ConfigurationError: When files are missing, or have other content than the recipe's.
+    """
+    files = [
+        (lora, Strengths.read(item.strengths))
+        for item, lora in zip(recipe.files, recipe.find(folder, read), strict=True)
+    ]
+    return merge_files(
+        files,
+        algorithm=recipe.algorithm,
+        options=recipe.options,
+        scale=recipe.scale,
+        truncation=None if recipe.truncation is None else Truncation(**recipe.truncation),  # type: ignore[arg-type]
+        only=recipe.only,
+        name=name,
+    )
+
+
+def _selected(files: Sequence[tuple[LoraFile, Strengths]], only: Sequence[str]) -> Callable[[str], bool]:
+    """The test of the layers that are merged."""
+    if not only:
+        return lambda layer: True
+    first = files[0][0]
+    layers = {layer for file, _ in files for layer in changed_modules(file)}
+    windows = {layer for file, _ in files for layer, window in file.windows.items() if window != (1, 1)}
+    places = block_map(first.family, first.version, sorted(layers), windows)
+    tests = [selection(name, places) for name in only]
+    chosen = {layer for layer, place in places.places.items() if any(test(layer, place) for test in tests)}
+    return lambda layer: layer in chosen
+
+
+def _notes(work: LayerWork, merged: MergedLayers) -> list[str]:
+    notes = [note for file, strengths in work.files for note in strengths.notes(file)]
+    if work.is_linear:
+        notes.append(_rounding(work))
+    if merged.num_full:
+        notes.append(
+            f"{merged.num_full} layers have full rank after this algorithm and are full differences, as large as the "
+            "weights; a truncation to a rank makes them low-rank"
+        )
+    if merged.num_added:
+        notes.append(f"{merged.num_added} biases and norms are added, each times its strength")
+    if work.truncation is not None and work.is_linear and merged.differences:
+        notes.append(f"{len(merged.differences)} full differences are not truncated")
+    return notes
+
+
+def _rounding(work: LayerWork) -> str:
+    """Say which numbers of a sum are rounded."""
+    rounded = {
+        file.name: next((own for own in strengths.values() if not is_exact(own * work.factor)), None)
+        for (file, _), strengths in zip(work.files, work.strengths, strict=True)
+    }
+    named = [
+        f"{name} ({number_text(strength * work.factor)})" for name, strength in rounded.items() if strength is not None
+    ]
+    if not named:
+        return "no number is rounded: every strength is a power of two"
+    return (
+        f"numbers of the up factors are rounded once to float32, by 6e-8 of themselves at most, because strengths are no "
+        f"powers of two: {', '.join(named)}"
+    )
