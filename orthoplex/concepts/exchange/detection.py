@@ -111,7 +111,9 @@ def _allowed(family: str | None) -> list[tuple[str, str]]:
         return [each for each in versions() if family in (None, each[0])]
     table = layer_table(family)
     if table is None:
-        allowed = ", ".join(sorted({name for name, table in layer_tables().items() for name in (name, *table.versions)}))
+        allowed = ", ".join(
+            sorted({name for name, table in layer_tables().items() for name in (name, *table.versions)})
+        )
         raise ConfigurationError(f"family '{family}' is unknown, allowed: {allowed}")
     return [(table.family, family)]
 

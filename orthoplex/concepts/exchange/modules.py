@@ -155,9 +155,7 @@ def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
     return modules
 
 
-def _names(
-    lora: LoraFile, style: Style
-) -> tuple[list[tuple[str, OriginalModule]], Mapping[str, tuple[int, ...]]]:
+def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule]], Mapping[str, tuple[int, ...]]]:
     """The style's name of every module, and the shape of every layer."""
     own = {layer: _own_shape(lora, layer) for layer in (*lora.layers, *_difference_layers(lora))}
     verbatim = [(layer, OriginalModule((layer,))) for layer in own]

@@ -49,7 +49,9 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
         name: source for name, source in contents.differences.items() if not _is_refused(source.module.keys, refused)
     }
     if not layers and not differences and not embeddings:
-        raise FileFormatError(f"{path}: holds nothing that can be read: {refusal(refused, len(contents.header.entries))}")
+        raise FileFormatError(
+            f"{path}: holds nothing that can be read: {refusal(refused, len(contents.header.entries))}"
+        )
     windows = {layer: window for layer, window in contents.windows.items() if layer in layers}
     return LoraFile(
         name=path.stem if file == path else path.name,
@@ -121,7 +123,9 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
 def _wrong_numbers(contents: LoraContents, reader: ModuleReader) -> dict[str, str]:
     """Keys of modules whose alpha or scale cannot be used."""
     wrong: dict[str, str] = {}
-    modules = {id(source.module): source.module for source in (*contents.layers.values(), *contents.differences.values())}
+    modules = {
+        id(source.module): source.module for source in (*contents.layers.values(), *contents.differences.values())
+    }
     for module in modules.values():
         problem = reader.problem(module)
         if problem is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.contents import LayerSource, LoraContents
-from orthoplex.concepts.exchange.payloads import Difference, payload
+from orthoplex.concepts.exchange.payloads import Difference, load_payload
 from orthoplex.concepts.exchange.payloads.scaling import read_factor
 from orthoplex.concepts.exchange.stored_modules import StoredModule
 from orthoplex.errors import ConfigurationError, FileFormatError
@@ -57,7 +57,7 @@ class ModuleReader:
         if self._last is None or self._last[0] is not module:
             parts = {part: self._tensor(key) for part, key in module.keys.items()}
             try:
-                change = payload(module.payload).change(parts, factor=self._factor(module))
+                change = load_payload(module.payload).change(parts, factor=self._factor(module))
             except ConfigurationError as error:
                 raise FileFormatError(f"{self._contents.path}: '{_key(module)}': {error}") from error
             self._last = (module, change)

@@ -42,4 +42,6 @@ class Comfy(Style):
 
 def _encoders(table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
     for component, path, module in encoder_paths(table, version):
-        yield f"text_encoders.{table.encoder_tags[component]['comfy']}.transformer.{path}", module
+        tag = table.encoder_tags.get(component, {}).get("comfy")
+        if tag is not None:
+            yield f"text_encoders.{tag}.transformer.{path}", module

@@ -43,7 +43,8 @@ class Kohya(Style):
         for path, module in covering(table, version) if is_original else denoiser_paths(table, version):
             yield _DENOISER[0] + _flat(path), module
         for component, path, module in encoder_paths(table, version):
-            yield _encoder_prefixes(table, component)[0] + _flat(path), module
+            for prefix in _encoder_prefixes(table, component)[:1]:
+                yield prefix + _flat(path), module
 
     def fits(self, name: str) -> bool:
         """True for a kohya prefix."""
@@ -56,6 +57,8 @@ def _flat(path: str) -> str:
 
 def _encoder_prefixes(table: LayerTable, component: str) -> tuple[str, ...]:
     """Prefixes of a text encoder; where it is the only one, programs number it or not."""
-    tag = table.encoder_tags[component]["kohya"]
+    tag = table.encoder_tags.get(component, {}).get("kohya")
+    if tag is None:
+        return ()
     tags = (tag,) if len(table.encoder_tags) > 1 else tuple(dict.fromkeys((tag, "te", "te1")))
     return tuple(f"lora_{each}_" for each in tags)
