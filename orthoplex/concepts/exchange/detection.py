@@ -170,9 +170,15 @@ def _misfit(modules: Mapping[str, tuple[int, int] | None], candidates: list[_Can
     for name, shape in modules.items():
         if name in names and shape is not None and shape != rows_of(names[name].module, layers)[:2]:
             others = ", ".join(
-                f"{each.version} {rows_of(read_names(each.family, each.version)[name].module, layer_tables()[each.family].versions[each.version])[:2]}"
+                f"{each.version} {_shape(each, name)}"
                 for each in candidates
                 if name in read_names(each.family, each.version)
             )
             return f"module '{name}' has a change of shape {shape}, versions of {best.family} have: {others}"
     raise AssertionError("a misfit has a module")
+
+
+def _shape(candidate: _Candidate, name: str) -> tuple[int, int]:
+    """The rows and columns of a module in a version."""
+    layers = layer_tables()[candidate.family].versions[candidate.version]
+    return rows_of(read_names(candidate.family, candidate.version)[name].module, layers)[:2]

@@ -21,7 +21,7 @@ _PREFIXES = (*_DENOISER, "lora_te")
 
 @final
 class Kohya(Style):
-    """``lora_unet_down_blocks_0_…_attn2_to_k.lora_down.weight``; names have no dots, so each is looked up in a table."""
+    """``lora_unet_down_blocks_0_…_attn2_to_k.lora_down.weight``; without dots, so each is looked up in a table."""
 
     name = "kohya"
     description = "kohya (sd-scripts, musubi-tuner, OneTrainer, LyCORIS; ComfyUI, Forge and most programs read it)"
