@@ -1,4 +1,4 @@
-"""``orthoplex merge``: concepts and a base become an ordinary pipeline folder."""
+"""``orthoplex merge``: concepts and LoRA files become one LoRA file, or with a base an ordinary pipeline folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,41 +14,131 @@ from orthoplex.cli.console import (
     parse_strength,
     refuse_existing,
 )
+from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to_file
 from orthoplex.cli.streams import say
+from orthoplex.errors import ConfigurationError
 from orthoplex.options import AUTO, WeightType
+
+_LORA_SUFFIX = ".safetensors"
 
 
 def merge(
-    concepts: Annotated[list[str], typer.Argument(help="Concept files, each with @STRENGTH if it is not 1.")],
-    output: Annotated[Path, typer.Option(help="Folder of the merged pipeline.")],
+    output: Annotated[Path, typer.Option(help="A LoRA file (.safetensors), or a folder for a merged pipeline.")],
+    concepts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Concept or LoRA files, each with @STRENGTH, or @STRENGTH:TEXT-ENCODERS, if it is not 1."),
+    ] = None,
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
     algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
-    dtype: Annotated[WeightType | None, typer.Option(help="Type of the weights; by default that of the base.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+    base: Annotated[
+        str | None, typer.Option(help="vignette, or a pipeline folder; vignette where the output is a folder.")
+    ] = None,
+    dtype: Annotated[
+        WeightType | None, typer.Option(help="Type of the weights; by default that of the base, or of the files.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA file: rank of the result; all ranks by default.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="LoRA file: share of each layer's energy to keep, such as 0.99.")
+    ] = None,
+    max_rank: Annotated[int | None, typer.Option(help="LoRA file: the highest rank that --energy may give.")] = None,
+    text_encoder: Annotated[
+        float | None, typer.Option(help="LoRA file: strength of text encoders, of files that name none.")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="LoRA file: block weights, as numbers, a preset, or NAME=WEIGHT,….")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="LoRA file: a part that is merged, such as attention; may be repeated.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="LoRA file: its names: kohya, comfy, diffusers; those of the first file.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="LoRA file: family of the files, where their names do not say it.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="LoRA file: a merged file that is made again from files in its folder.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out keys that cannot be read.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="LoRA file: show the error per layer.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Merge concepts into a base and write an ordinary pipeline folder, with the recipe in it."""
+    """Merge concepts and LoRA files into one LoRA file, without any base, or into a base as a pipeline folder."""
     with errors_shown():
-        refuse_existing(output, overwrite)
-
-        import torch
-
-        from orthoplex.activations import merge_to_folder
-
         options = parse_options(option or [])
-        check_merge_options(algorithm=algorithm, options=options, scale=scale)
-        files = [parse_strength(text) for text in concepts]
-        merged = merge_to_folder(
-            base,
-            files,
-            output,
-            algorithm=algorithm,
-            options=options,
-            scale=scale,
-            overwrite=overwrite,
-            dtype=None if dtype is None else getattr(torch, dtype),
+        of_files = {
+            "--rank": rank, "--energy": energy, "--max-rank": max_rank, "--text-encoder": text_encoder,
+            "--blocks": blocks, "--only": only, "--to": to, "--family": family, "--recipe": recipe, "--verify": verify,
+        }  # fmt: skip
+        if output.suffix == _LORA_SUFFIX and base is None:
+            request = FileMergeRequest(
+                files=concepts or (), algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
+                max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
+                family=family, partial=partial, verify=verify,
+            )  # fmt: skip
+            _into_file(request, output, recipe, overwrite=overwrite)
+            return
+        _refuse_options(of_files, output)
+        _into_folder(concepts or [], output, scale, algorithm, options, base or "vignette", dtype, overwrite=overwrite)
+
+
+def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, overwrite: bool) -> None:
+    if recipe is None:
+        if not request.files:
+            raise ConfigurationError("0 files are given; allowed are concept and LoRA files, or --recipe MERGED-FILE")
+        merge_to_file(request, output, overwrite=overwrite)
+        return
+    if request.files:
+        raise ConfigurationError(
+            f"--recipe {recipe} names the files of the merge itself; allowed beside it is no file, such as {request.files[0]}"
         )
-        noun = "concept" if len(files) == 1 else "concepts"
-        summary = f"{len(files)} {noun} merged by {merged.recipe.algorithm} in {merged.seconds:.2f} s"
-        say(f"{output}: {summary}")
+    refuse_existing(output, overwrite)
+    merge_by_recipe(parse_strength(recipe)[0], output, style=request.style, dtype=request.dtype, verify=request.verify)
+
+
+def _refuse_options(options: dict[str, object], output: Path) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise ConfigurationError(
+            f"{given[0]} is given and the output is {output}; allowed with an output that ends in {_LORA_SUFFIX} and no --base"
+        )
+    if output.suffix == _LORA_SUFFIX:
+        raise ConfigurationError(
+            f"output is {output}; with --base, allowed is the name of a folder; without --base it is a LoRA file"
+        )
+
+
+def _into_folder(
+    concepts: list[str],
+    output: Path,
+    scale: float,
+    algorithm: str,
+    options: dict[str, float],
+    base: str,
+    dtype: WeightType | None,
+    *,
+    overwrite: bool,
+) -> None:
+    if not concepts:
+        raise ConfigurationError("0 files are given; allowed are concept and LoRA files")
+    refuse_existing(output, overwrite)
+
+    import torch
+
+    from orthoplex.activations import merge_to_folder
+
+    check_merge_options(algorithm=algorithm, options=options, scale=scale)
+    files = [parse_strength(text) for text in concepts]
+    merged = merge_to_folder(
+        base,
+        files,
+        output,
+        algorithm=algorithm,
+        options=options,
+        scale=scale,
+        overwrite=overwrite,
+        dtype=None if dtype is None else getattr(torch, dtype),
+    )
+    noun = "concept" if len(files) == 1 else "concepts"
+    say(f"{output}: {len(files)} {noun} merged by {merged.recipe.algorithm} in {merged.seconds:.2f} s")

@@ -1,0 +1,38 @@
+"""LoRA files on the command line: ``FILE``, ``FILE@0.8``, ``FILE@0.8:0.5``, ``FILE@0.8;blocks=MIDD``; folders of PEFT."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orthoplex.cli.console import parse_strength
+from orthoplex.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from orthoplex.merging import Strengths
+
+
+def parse_file(text: str) -> tuple[Path, Strengths]:
+    """Read a file with its strengths; the suffix ``.safetensors`` may be left out.
+
+    Behind the ``@`` stands the strength, a second one of text encoders behind a colon, and all else that
+    ``Strengths.read`` knows behind semicolons.
+
+    Raises:
+        ConfigurationError: When a strength cannot be read, or the file has no name.
+    """
+    from orthoplex.merging import Strengths
+
+    name, separator, tail = text.rpartition("@")
+    if not separator or os.sep in tail or not any(mark in tail for mark in ":;="):
+        path, strength = parse_strength(text)
+        return path, Strengths(whole=strength)
+    whole, *others = (part.strip() for part in tail.split(";"))
+    numbers = whole.split(":")
+    if len(numbers) > 2:
+        raise ConfigurationError(
+            f"strengths of {name} are {whole!r}; allowed are one number, or two as in 0.8:0.5, the second for text encoders"
+        )
+    parts = [numbers[0], *(f"te={number}" for number in numbers[1:]), *others]
+    return parse_strength(name)[0], Strengths.read("; ".join(part for part in parts if part))

@@ -1,0 +1,189 @@
+"""``orthoplex merge`` into one LoRA file, without a base."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orthoplex.cli.console import refuse_existing
+from orthoplex.cli.file_arguments import parse_file
+from orthoplex.cli.streams import note, say, say_table
+from orthoplex.errors import ConfigurationError
+from orthoplex.options import AUTO
+
+if TYPE_CHECKING:
+    import torch
+
+    from orthoplex.concepts.exchange import LoraFile
+    from orthoplex.merging import FileMerge, Strengths
+
+_SHOWN_LAYERS = 5
+
+
+@dataclass(frozen=True)
+class FileMergeRequest:
+    """The options of a merge into a file, as the command line gives them.
+
+    Attributes:
+        files: Files with their strengths.
+        algorithm: A name in ``ALGORITHMS``; ``auto`` is ``sum``.
+        options: Its options.
+        scale: The strength of the whole.
+        rank: The rank of the result, or None.
+        energy: The share of energy that a truncation keeps, or None.
+        max_rank: The highest rank that ``energy`` gives, or None.
+        text_encoders: The strength of text encoders of files that name none, or None.
+        blocks: Block weights of files that name none, or None.
+        only: Parts of the model that are merged; empty for all.
+        style: How the result names its layers, or None for that of the first file.
+        dtype: Name of the type of its numbers, or None for that of the files.
+        family: The family of the files, where their names do not say it, or None.
+        partial: True if keys that cannot be read are left out.
+        verify: True if the written file is compared with the sum in float64.
+    """
+
+    files: Sequence[str]
+    algorithm: str = AUTO
+    options: Mapping[str, float] | None = None
+    scale: float = 1.0
+    rank: int | None = None
+    energy: float | None = None
+    max_rank: int | None = None
+    text_encoders: float | None = None
+    blocks: str | None = None
+    only: Sequence[str] = ()
+    style: str | None = None
+    dtype: str | None = None
+    family: str | None = None
+    partial: bool = False
+    verify: bool = False
+
+
+def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -> None:
+    """Merge LoRA files and write one.
+
+    Raises:
+        ConfigurationError: When an option is not allowed or the output exists; see ``merge_files``.
+        FileFormatError: When a file cannot be read.
+        OutputError: When the output cannot be written.
+    """
+    from orthoplex.concepts.exchange import read_lora
+    from orthoplex.files import check_writable
+    from orthoplex.merging import Truncation, merge_files
+
+    refuse_existing(output, overwrite)
+    check_writable(output)
+    named = [parse_file(text) for text in request.files]
+    strengths = [_completed(own, request) for _, own in named]
+    truncation = None
+    if request.rank is not None or request.energy is not None or request.max_rank is not None:
+        truncation = Truncation(request.rank, request.energy, request.max_rank)
+    files = [read_lora(path, partial=request.partial, family=request.family) for path, _ in named]
+    _refuse_input(output, [path for path, _ in named])
+    began = time.monotonic()
+    merged = merge_files(
+        list(zip(files, strengths, strict=True)),
+        algorithm="sum" if request.algorithm == AUTO else request.algorithm,
+        options=request.options,
+        scale=request.scale,
+        truncation=truncation,
+        only=request.only,
+        name=output.stem,
+    )
+    _write(merged, list(zip(files, strengths, strict=True)), output, request, began)
+
+
+def merge_by_recipe(recipe_file: Path, output: Path, *, style: str | None, dtype: str | None, verify: bool) -> None:
+    """Make the merge of a merged file again, from files in the folder of that file.
+
+    Raises:
+        ConfigurationError: When the file has no recipe, files are missing or have other content.
+    """
+    from orthoplex.concepts.exchange import read_lora
+    from orthoplex.files import check_writable
+    from orthoplex.merging import FileRecipe, Strengths, merge_again
+
+    check_writable(output)
+    recipe = FileRecipe.of_file(read_lora(recipe_file))
+    began = time.monotonic()
+    merged = merge_again(recipe, recipe_file.parent, read_lora, name=output.stem)
+    members = recipe.find(recipe_file.parent, read_lora) if verify or dtype is None else []
+    strengths = [Strengths.read(item.strengths) for item in recipe.files]
+    request = FileMergeRequest((), style=style, dtype=dtype, verify=verify)
+    _write(merged, list(zip(members, strengths, strict=True)) if members else [], output, request, began)
+
+
+def _completed(strengths: Strengths, request: FileMergeRequest) -> Strengths:
+    """A file's strengths, with those of the whole command where it names none of its own."""
+    from orthoplex.merging import BlockWeights
+
+    if strengths.text_encoders is None and request.text_encoders is not None:
+        strengths = replace(strengths, text_encoders=request.text_encoders)
+    if request.blocks is not None and not strengths.blocks.text:
+        strengths = replace(strengths, blocks=BlockWeights.read(request.blocks))
+    return strengths
+
+
+def _refuse_input(output: Path, inputs: Sequence[Path]) -> None:
+    for path in inputs:
+        if output.exists() and path.exists() and output.samefile(path):
+            raise ConfigurationError(f"output {output} is one of the files that are merged; give another name")
+
+
+def _write(
+    merged: FileMerge,
+    members: Sequence[tuple[LoraFile, Strengths]],
+    output: Path,
+    request: FileMergeRequest,
+    began: float,
+) -> None:
+    import torch
+
+    from orthoplex.concepts.exchange import write_lora
+
+    for line in merged.notes:
+        note(line)
+    dtype = common_type([file for file, _ in members]) if request.dtype is None else getattr(torch, request.dtype)
+    written = write_lora(merged.lora, output, style=request.style or merged.lora.style, dtype=dtype)
+    seconds = time.monotonic() - began
+    noun = "file" if len(merged.recipe.files) == 1 else "files"
+    summary = f"{len(merged.recipe.files)} {noun} merged by {merged.recipe.algorithm} in {seconds:.2f} s"
+    if merged.losses:
+        summary += f", {merged.lost:.2%} of the energy cut off"
+    say(f"{output}: {summary}")
+    for beside in written[1:]:
+        say(f"{beside}: embedding")
+    if request.verify:
+        _verify(output, merged, members)
+
+
+def common_type(files: Sequence[LoraFile]) -> torch.dtype | None:
+    """Return the one half-precision type of all files' numbers; float32 where they are of several types, or wider.
+
+    Only the headers are read. None without files.
+    """
+    import torch
+
+    from orthoplex.concepts.exchange import tensor_file
+    from orthoplex.files import DTYPES, read_header
+
+    paths = [file.path for file in files if file.path is not None]
+    types = {entry.dtype for path in paths for entry in read_header(tensor_file(path)).entries.values() if entry.shape}
+    types = {"F16" if name.startswith("F8_") else name for name in types}
+    if len(paths) < len(files) or not types:
+        return None
+    return DTYPES[types.pop()] if len(types) == 1 and types <= DTYPES.keys() else torch.float32
+
+
+def _verify(output: Path, merged: FileMerge, members: Sequence[tuple[LoraFile, Strengths]]) -> None:
+    """Draw the distance of the written file to the merge in float64."""
+    from orthoplex.concepts.exchange import read_lora
+    from orthoplex.merging import verify
+
+    report = verify(read_lora(output), members, merged.recipe)
+    worst = sorted(report.layers.items(), key=lambda item: -item[1].error)[:_SHOWN_LAYERS]
+    rows = [("all layers", report.text), *((layer, item.text) for layer, item in worst)]
+    say_table(f"{output}: distance to the merge in float64", rows)
