@@ -1,4 +1,4 @@
-"""LoRA files on the command line: ``FILE``, ``FILE@0.8``, ``FILE@0.8:0.5``, ``FILE@0.8;blocks=MIDD``; folders of PEFT."""
+"""LoRA files on the command line: ``FILE``, ``FILE@0.8``, ``FILE@0.8:0.5``, ``FILE@0.8;blocks=MIDD``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def parse_file(text: str) -> tuple[Path, Strengths]:
     numbers = whole.split(":")
     if len(numbers) > 2:
         raise ConfigurationError(
-            f"strengths of {name} are {whole!r}; allowed are one number, or two as in 0.8:0.5, the second for text encoders"
+            f"strengths of {name} are {whole!r}; allowed are one number, or two as in 0.8:0.5, the second for text "
+            "encoders"
         )
     parts = [numbers[0], *(f"te={number}" for number in numbers[1:]), *others]
     return parse_strength(name)[0], Strengths.read("; ".join(part for part in parts if part))

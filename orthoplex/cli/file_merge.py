@@ -167,7 +167,7 @@ def common_type(files: Sequence[LoraFile]) -> torch.dtype | None:
     """
     import torch
 
-    from orthoplex.concepts.exchange import tensor_file
+    from orthoplex.concepts.exchange.contents import tensor_file
     from orthoplex.files import DTYPES, read_header
 
     paths = [file.path for file in files if file.path is not None]

@@ -91,7 +91,7 @@ def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, o
         return
     if request.files:
         raise ConfigurationError(
-            f"--recipe {recipe} names the files of the merge itself; allowed beside it is no file, such as {request.files[0]}"
+            f"--recipe {recipe} names the files of its merge; allowed beside it is none, not {request.files[0]}"
         )
     refuse_existing(output, overwrite)
     merge_by_recipe(parse_strength(recipe)[0], output, style=request.style, dtype=request.dtype, verify=request.verify)
@@ -101,7 +101,8 @@ def _refuse_options(options: dict[str, object], output: Path) -> None:
     given = [name for name, value in options.items() if value]
     if given:
         raise ConfigurationError(
-            f"{given[0]} is given and the output is {output}; allowed with an output that ends in {_LORA_SUFFIX} and no --base"
+            f"{given[0]} is given and the output is {output}; allowed with an output that ends in {_LORA_SUFFIX}, "
+            "without --base"
         )
     if output.suffix == _LORA_SUFFIX:
         raise ConfigurationError(
