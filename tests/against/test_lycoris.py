@@ -27,11 +27,18 @@ SETTINGS = {
     "LoConModule": [{}, {"use_tucker": True}, {"rs_lora": True}, {"use_scalar": True}],
     "LohaModule": [{}, {"use_tucker": True}, {"rs_lora": True}, {"use_scalar": True}],
     "LokrModule": [
-        {}, {"factor": 4}, {"decompose_both": True, "lora_dim": 2}, {"full_matrix": True}, {"use_tucker": True},
-        {"lora_dim": 100}, {"unbalanced_factorization": True, "factor": 8}, {"rs_lora": True, "factor": 4}, {"use_scalar": True},
+        {},
+        {"factor": 4},
+        {"decompose_both": True, "lora_dim": 2},
+        {"full_matrix": True},
+        {"use_tucker": True},
+        {"lora_dim": 100},
+        {"unbalanced_factorization": True, "factor": 8},
+        {"rs_lora": True, "factor": 4},
+        {"use_scalar": True},
     ],
     "FullModule": [{}],
-}  # fmt: skip
+}
 
 
 def trained(algorithm: str, layer: nn.Module, settings: dict) -> nn.Module:
@@ -106,8 +113,14 @@ def test_lycoris_merges_with_alpha_over_rank_twice(algorithm):
 
 @pytest.mark.parametrize(
     ("algorithm", "kind"),
-    [("DiagOFTModule", "oft"), ("ButterflyOFTModule", "oft"), ("GLoRAModule", "glora"), ("IA3Module", "ia3"), ("TLoraModule", "tlora")],
-)  # fmt: skip
+    [
+        ("DiagOFTModule", "oft"),
+        ("ButterflyOFTModule", "oft"),
+        ("GLoRAModule", "glora"),
+        ("IA3Module", "ia3"),
+        ("TLoraModule", "tlora"),
+    ],
+)
 def test_kinds_that_no_sum_holds_are_refused(algorithm, kind):
     adapter = trained(algorithm, nn.Linear(48, 64), {})
     parts = [split_key(f"module.{key}") for key in adapter.state_dict()]

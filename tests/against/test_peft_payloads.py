@@ -64,10 +64,13 @@ TARGETS = ["linear", "conv", "point"]
         (peft.LoHaConfig(r=2, alpha=3, use_effective_conv2d=True, target_modules=TARGETS), "hadamard"),
         (peft.LoKrConfig(r=1, alpha=3, target_modules=TARGETS), "kronecker"),
         (peft.LoKrConfig(r=1, alpha=3, decompose_both=True, target_modules=TARGETS), "kronecker"),
-        (peft.LoKrConfig(r=2, alpha=3, use_effective_conv2d=True, decompose_factor=2, target_modules=TARGETS), "kronecker"),
+        (
+            peft.LoKrConfig(r=2, alpha=3, use_effective_conv2d=True, decompose_factor=2, target_modules=TARGETS),
+            "kronecker",
+        ),
         (peft.LoKrConfig(r=8, alpha=3, decompose_factor=4, target_modules=TARGETS), "kronecker"),
     ],
-)  # fmt: skip
+)
 def test_changes_are_those_of_peft(config, kind):
     model = trained(config)
     for module, parts in modules_of(model).items():
