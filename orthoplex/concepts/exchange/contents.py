@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, TENSORS_NAME, FileSettings, settings_of
-from orthoplex.concepts.exchange.detection import Detected, detect
+from orthoplex.concepts.exchange.detection import Detected, detect, style_of
 from orthoplex.concepts.exchange.names import read_names
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
@@ -59,6 +59,7 @@ class LoraContents:
         embedding_keys: Keys of bundled embeddings.
         refused: Key to the reason why it cannot be read.
         alphas: Module to its alpha, for those whose alpha stands in the file.
+        problem: Why family or version are not clear; empty if they are.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class LoraContents:
     embedding_keys: tuple[str, ...]
     refused: Mapping[str, str]
     alphas: Mapping[str, float]
+    problem: str
 
     @property
     def windows(self) -> dict[str, tuple[int, int]]:
@@ -104,7 +106,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
 
     Raises:
         ConfigurationError: If there is no such family.
-        FileFormatError: If the file is missing or damaged, is no LoRA file, or its family or version is not clear.
+        FileFormatError: If the file is missing or damaged, or is no LoRA file.
     """
     path = tensor_file(path)
     header = read_header(path)
@@ -118,10 +120,11 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         for module in stored.modules
         if module.parameter == "weight" and module.payload != "norm difference"
     }
+    problem = ""
     try:
         detected = detect(shapes, header.metadata, family)
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        detected, problem = Detected(style_of(shapes), None, None), str(error)
     sorted_ = _Sorted(refused=dict(stored.refused))
     sorted_.refused.update(dict.fromkeys(stored.others, "is no part of a change of a layer"))
     alphas = _alphas(path, header, stored.modules, sorted_.refused)
@@ -139,6 +142,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         embedding_keys,
         sorted_.refused,
         alphas,
+        problem,
     )
 
 

@@ -38,6 +38,8 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
     if MANIFEST_KEY in read_header(file).metadata:
         return lora_of_concept(load_concept(file), partial=partial)
     contents = lora_contents(path, family)
+    if contents.problem:
+        raise FileFormatError(f"{path}: {contents.problem}")
     reader = ModuleReader(contents)
     embeddings, wrong = read_bundled_embeddings(contents)
     refused = {**contents.refused, **wrong}
