@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
 from orthoplex.concepts.exchange.embedding_files import read_bundled_embeddings
@@ -12,6 +15,7 @@ from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.layer_table import layer_table
+from orthoplex.concepts.manifest import token_names
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
 from orthoplex.errors import FileFormatError
 from orthoplex.files import read_header
@@ -96,26 +100,37 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
     Raises:
         FileFormatError: If tokens have keys and values, or vectors for single layers.
     """
-    version = concept.manifest.base.family
-    table = layer_table(version)
-    left_out: dict[str, str] = {}
-    embeddings = {}
-    for token, item in concept.tokens.items():
-        placement = item.placement
-        if not placement.is_one_vector:
-            left_out[token] = "is a token with keys and values or vectors of single layers, which no embedding holds"
-        else:
-            embeddings[token] = {encoder: vector.reshape(1, -1) for encoder, vector in placement.vectors.items()}
+    manifest = concept.manifest
+    table = layer_table(manifest.base.family)
+    names = token_names(concept.name, len(concept.tokens)) if concept.tokens else ()
+    tokens = {token: concept.tokens[token].placement for token in names}
+    left_out = {
+        token: "is a token with keys and values or vectors of single layers, which no embedding holds"
+        for token, placement in tokens.items()
+        if not placement.is_one_vector
+    }
     if left_out and not partial:
-        raise FileFormatError(f"{concept.label}: {refusal(left_out, len(concept.tokens))}")
+        raise FileFormatError(f"{concept.label}: {refusal(left_out, len(tokens))}")
+    vectors: dict[str, list[Tensor]] = {}
+    for placement in tokens.values() if not left_out else ():
+        for encoder, vector in placement.vectors.items():
+            vectors.setdefault(encoder, []).append(vector.reshape(1, -1))
     return LoraFile(
         name=concept.name,
         style="diffusers",
         family=None if table is None else table.family,
-        version=None if table is None else version,
+        version=None if table is None else manifest.base.family,
         layers=concept.layers,
-        embeddings=embeddings,
-        metadata={},
+        embeddings={f"<{concept.name}>": {encoder: torch.cat(rows) for encoder, rows in vectors.items()}}
+        if vectors
+        else {},
+        metadata={
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.title": manifest.name,
+            "modelspec.trigger_phrase": manifest.trigger,
+            "modelspec.date": manifest.created,
+            "ss_output_name": manifest.name,
+        },
         left_out=left_out,
         path=concept.path,
     )
