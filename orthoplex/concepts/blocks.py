@@ -12,7 +12,7 @@ TOKENS_BLOCK = "tokens"
 INPUTS_BLOCK = "inputs"
 """The inputs of layers: one part of that name, ``(k, in)``."""
 IN_HEADER_LIMIT_BYTES = 1024 * 1024
-"""Text of numbers in a header; further blocks lie in a file beside. Programs that list files read all of each header."""
+"""Text of numbers in a header; further blocks lie in a file beside. Programs that list files read whole headers."""
 
 COMPANION_PATTERN = re.compile(r"[^/\\\0]+\.[0-9a-f]{12}\.orthoplex")
 """Names of files beside: that of the concept file, and the first digits of the hash."""

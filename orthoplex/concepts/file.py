@@ -295,4 +295,5 @@ def _metadata(manifest: Manifest) -> dict[str, str]:
         "modelspec.date": manifest.created,
     }
     rank = str(manifest.rank)
-    return {**own, **({"ss_network_dim": rank, "ss_network_alpha": rank} if manifest.rank else {})}
+    shown = {"ss_output_name": manifest.name, "ss_network_dim": rank, "ss_network_alpha": rank}
+    return {**own, **(shown if manifest.rank else {})}

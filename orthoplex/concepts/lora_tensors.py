@@ -155,7 +155,7 @@ def _type_of(manifest: Manifest, layer: str, part: _Part) -> torch.dtype:
 def _as_type(numbers: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """Return numbers in the type that they had before they were stored in a wider one."""
     exact = numbers.to(dtype, copy=True).contiguous()
-    if not torch.equal(exact.to(numbers.dtype), numbers):
+    if dtype != numbers.dtype and not torch.equal(exact.to(numbers.dtype), numbers):
         raise ConceptFileError(
             f"tensor '{name}' holds numbers that are none of type {str(dtype).removeprefix('torch.')}, which the "
             "manifest gives them: the content was changed"

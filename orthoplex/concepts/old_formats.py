@@ -1,7 +1,7 @@
 """Concept files of orthoplex 0.1: formats 1 to 4, which are read and not written any more.
 
-Their tensors are ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``, in names of diffusers. Tokens, keys, values and
-inputs are texts of the manifest, one by one.
+Their tensors are ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``, in names of diffusers. Tokens, keys, values
+and inputs are texts of the manifest, one by one.
 """
 
 from __future__ import annotations
