@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.embedding import concept_embedding
 from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
-from orthoplex.concepts.exchange.embedding_files import read_bundled_embeddings
+from orthoplex.concepts.exchange.embedding_files import read_embeddings
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.layer_table import layer_table
-from orthoplex.concepts.manifest import token_names
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
-from orthoplex.errors import FileFormatError
+from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header
 
 
@@ -45,8 +42,8 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
     if contents.problem:
         raise FileFormatError(f"{path}: {contents.problem}")
     reader = ModuleReader(contents)
-    embeddings, wrong = read_bundled_embeddings(contents)
-    refused = {**contents.refused, **wrong}
+    refused = contents.refused
+    embeddings = read_embeddings(contents)
     if refused and not partial:
         raise FileFormatError(f"{path}: {refusal(refused, len(contents.header.entries))}")
     layers = {name: source for name, source in contents.layers.items() if not _is_refused(source.module.keys, refused)}
@@ -102,28 +99,22 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
     """
     manifest = concept.manifest
     table = layer_table(manifest.base.family)
-    names = token_names(concept.name, len(concept.tokens)) if concept.tokens else ()
-    tokens = {token: concept.tokens[token].placement for token in names}
-    left_out = {
-        token: "is a token with keys and values or vectors of single layers, which no embedding holds"
-        for token, placement in tokens.items()
-        if not placement.is_one_vector
-    }
-    if left_out and not partial:
-        raise FileFormatError(f"{concept.label}: {refusal(left_out, len(tokens))}")
-    vectors: dict[str, list[Tensor]] = {}
-    for placement in tokens.values() if not left_out else ():
-        for encoder, vector in placement.vectors.items():
-            vectors.setdefault(encoder, []).append(vector.reshape(1, -1))
+    left_out: dict[str, str] = {}
+    embeddings = {}
+    if concept.tokens:
+        try:
+            embeddings[f"<{concept.name}>"] = concept_embedding(concept)
+        except ConfigurationError as error:
+            if not partial:
+                raise FileFormatError(f"{error}; --partial leaves them out") from error
+            left_out = dict.fromkeys(concept.tokens, str(error))
     return LoraFile(
         name=concept.name,
         style="diffusers",
         family=None if table is None else table.family,
         version=None if table is None else manifest.base.family,
         layers=concept.layers,
-        embeddings={f"<{concept.name}>": {encoder: torch.cat(rows) for encoder, rows in vectors.items()}}
-        if vectors
-        else {},
+        embeddings=embeddings,
         metadata={
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.title": manifest.name,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from orthoplex.concepts.exchange.contents import BUNDLED, LoraContents, lora_contents
+from orthoplex.concepts.exchange.contents import LoraContents, lora_contents
 from orthoplex.concepts.exchange.payloads import PAYLOADS
 from orthoplex.concepts.exchange.styles import STYLES
 from orthoplex.concepts.layer_table import component_of
@@ -54,7 +54,7 @@ class LoraSummary:
         triggers: Words for prompts.
         tags: The most frequent tags of its captions.
         training: Key of the header to its text, for those that people ask for.
-        embeddings: Tokens with bundled embeddings.
+        embeddings: Tokens with embeddings.
         problem: Why the file cannot be read at all; empty if it can.
         refused: Key to the reason why it cannot be read.
     """
@@ -135,7 +135,7 @@ def lora_summary(path: Path, family: str | None = None) -> LoraSummary:
         triggers=_triggers(metadata),
         tags=_tags(metadata),
         training={key: metadata[key] for key in _TRAINING if metadata.get(key) not in (None, "", "None")},
-        embeddings=tuple(dict.fromkeys(key.removeprefix(BUNDLED).partition(".")[0] for key in contents.embedding_keys)),
+        embeddings=tuple(dict.fromkeys(place.token for place in contents.embeddings.values())),
         problem=contents.problem,
         refused=contents.refused,
     )
