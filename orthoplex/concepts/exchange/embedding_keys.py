@@ -112,7 +112,7 @@ def embedding_places(
     if all(key in _UNNAMED or key.removesuffix(_OUTPUT) in names for key in shapes):
         return _places(shapes, {key: (token, key) for key in shapes}, encoders)
     widths = {width for keys in (*CLIP_ENCODERS.values(), *encoders.values()) for width in keys.widths}
-    if all(shape and len(shape) <= 2 and shape[-1] in widths and not split_key(key) for key, shape in shapes.items()):
+    if all(len(shape) in (1, 2) and max(shape[-1:]) in widths and not split_key(key) for key, shape in shapes.items()):
         return _places(shapes, {key: (key, _UNNAMED[0]) for key in shapes}, encoders)
     return None
 
@@ -171,7 +171,7 @@ def _places(
 ) -> EmbeddingPlaces:
     places: dict[str, EmbeddingPlace] = {}
     refused: dict[str, str] = {}
-    for key, (token, name) in named.items():
+    for key, (token, name) in sorted(named.items()):
         encoder, reason = _encoder(name, shapes[key], encoders)
         place = EmbeddingPlace(token, encoder)
         if not token:
@@ -189,7 +189,7 @@ def _encoder(name: str, shape: tuple[int, ...], encoders: Mapping[str, EncoderKe
     """Return the text encoder of a key, and the reason why it has none."""
     if not shape or len(shape) > 2 or 0 in shape:
         return "", f"has shape {shape}; allowed are (vectors, width) and (width,)"
-    width = shape[-1]
+    *_, width = shape
     if name in _UNNAMED:
         fits = [encoder for encoder, keys in encoders.items() if width in keys.widths]
         if len(fits) == 1:

@@ -85,7 +85,7 @@ def vectors_of(tensors: Mapping[str, Tensor], places: EmbeddingPlaces, label: st
         FileFormatError: when values cannot be used, or the text encoders of a token have different numbers of vectors.
     """
     tokens: dict[str, dict[str, Tensor]] = {}
-    for key, place in places.places.items():
+    for key, place in sorted(places.places.items(), key=lambda item: (item[1].token, item[1].encoder)):
         try:
             values = rounded(read_values(key, tensors[key]))
         except ConfigurationError as error:
@@ -135,7 +135,8 @@ def _pickled(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict):
         raise FileFormatError(f"{path}: string_to_param is a {type(tensors).__name__}; allowed is a table of tensors")
     if tensors is not table:
-        tensors = {f"string_to_param.{key}": value for key, value in cast(dict[Any, Any], tensors).items()}
+        rows = cast(dict[Any, Any], tensors)
+        tensors = {"string_to_param.*" if key == "*" else key: value for key, value in rows.items()}
         lost = [str(key) for key, value in table.items() if isinstance(value, Tensor)]
         if lost:
             raise FileFormatError(f"{path}: has the tensors {', '.join(lost)} beside string_to_param; allowed are none")
