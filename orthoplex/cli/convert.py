@@ -9,14 +9,14 @@ from orthoplex.cli.console import errors_shown, named_file, refuse_existing
 from orthoplex.cli.streams import say, warn
 from orthoplex.options import WeightType
 
-Target = Literal["kohya", "comfy", "diffusers", "bare"]
+Target = Literal["kohya", "comfy", "diffusers", "bare", "orthoplex"]
 Embeddings = Literal["files", "bundle", "none"]
 
 
 def convert(
     file: Annotated[str, typer.Argument(help="LoRA file of any program, folder of PEFT, or concept file.")],
     output: Annotated[Path, typer.Option(help="File to write.")],
-    to: Annotated[Target, typer.Option(help="Style: kohya and comfy for ComfyUI, kohya for most programs.")] = "kohya",
+    to: Annotated[Target, typer.Option(help="Style; orthoplex writes an older concept file of ours anew.")] = "kohya",
     family: Annotated[str | None, typer.Option(help="Family or version, where it is not clear.")] = None,
     dtype: Annotated[WeightType | None, typer.Option(help="Type; by default the one that loses nothing.")] = None,
     embeddings: Annotated[Embeddings, typer.Option(help="Where embeddings go: beside the file, into it.")] = "files",
@@ -30,10 +30,15 @@ def convert(
 
         import torch
 
+        from orthoplex.concepts import convert_concept
         from orthoplex.concepts.exchange import read_lora, write_lora
         from orthoplex.files import check_writable
 
         check_writable(output)
+        if to == "orthoplex":
+            manifest = convert_concept(named_file(file), output)
+            say(f"{output}: {manifest.trigger}, in today's format")
+            return
         lora = read_lora(named_file(file), partial=partial, family=family)
         for key, reason in lora.left_out.items():
             warn(f"left out: '{key}' {reason}")

@@ -85,13 +85,16 @@ class LoraSummary:
     def lines(self) -> list[tuple[str, str]]:
         """Return names and texts for people."""
         family = "unknown: no layer table has its layers" if self.family is None else f"{self.family} ({self.version})"
-        rows = [
+        changes = [
             ("style", f"{self.style}: {STYLES[self.style].description}"),
             ("family", self.problem or family),
             ("layers", _counted(self.layers, "{count} in {value}")),
             ("payloads", _counted({PAYLOADS[name].description: n for name, n in self.payloads.items()})),
             ("ranks", _counted(self.ranks)),
             ("alphas", _counted(self.alphas)),
+        ]
+        rows = [
+            *(changes if self.layers or self.problem or self.refused else [("kind", "textual-inversion embedding")]),
             ("types", _counted(self.types)),
             ("trained by", self.trainer or "unknown"),
             ("triggers", ", ".join(self.triggers) or "none given"),
