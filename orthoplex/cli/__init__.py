@@ -14,6 +14,7 @@ import typer
 from orthoplex import __version__
 from orthoplex.cli.bench import bench
 from orthoplex.cli.check import check
+from orthoplex.cli.convert import convert
 from orthoplex.cli.demo import demo
 from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
@@ -32,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, merge, generate, inspect, rename, evaluate, demo, bench):
+for verb in (train, check, silence, merge, generate, inspect, convert, rename, evaluate, demo, bench):
     app.command()(verb)
 
 

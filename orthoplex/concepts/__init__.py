@@ -6,15 +6,18 @@ A manifest is read without torch: every name that needs more is imported when it
 from typing import TYPE_CHECKING
 
 from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.blocks import StoredTokens
 from orthoplex.concepts.kinds import KINDS, Kind, kind_of
-from orthoplex.concepts.manifest import Manifest, StoredTokens, check_name, token_names
-from orthoplex.concepts.manifest_json import FORMAT_VERSIONS, format_version, manifest_to_json, read_manifest
+from orthoplex.concepts.manifest import FORMAT_VERSION, Manifest, check_name, token_names
+from orthoplex.concepts.manifest_json import FORMAT_VERSIONS, manifest_to_json, read_manifest
 from orthoplex.concepts.recipe import Ingredient, Recipe
 from orthoplex.concepts.tokens import TOKENS
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.concepts.concept import Concept
+    from orthoplex.concepts.convert import convert_concept
+    from orthoplex.concepts.embedding import concept_embedding
     from orthoplex.concepts.file import load_concept, save_concept
     from orthoplex.concepts.rename import renamed
     from orthoplex.concepts.stack import Stack
@@ -27,6 +30,8 @@ __getattr__ = exports(
         "Concept": "concept",
         "Stack": "stack",
         "Token": "tokens.token",
+        "concept_embedding": "embedding",
+        "convert_concept": "convert",
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
         "load_concept": "file",
@@ -36,6 +41,7 @@ __getattr__ = exports(
 )
 
 __all__ = [
+    "FORMAT_VERSION",
     "FORMAT_VERSIONS",
     "KINDS",
     "BaseIdentity",
@@ -49,9 +55,10 @@ __all__ = [
     "TOKENS",
     "Token",
     "check_name",
+    "concept_embedding",
+    "convert_concept",
     "decode_thumbnail",
     "encode_thumbnail",
-    "format_version",
     "kind_of",
     "load_concept",
     "manifest_to_json",

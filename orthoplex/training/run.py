@@ -15,7 +15,7 @@ from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
-from orthoplex.models.relatives import BASE_SAMPLE_KEY, WeightSample
+from orthoplex.models.relatives import WeightSample
 from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
@@ -97,13 +97,8 @@ class Run:
             "foreign prompts": list(foreign_prompts),
             "learning rate": self.config.weight_learning_rate,
             "config": config,
-            **self._lengthened,
+            **({"lengthened_from": list(self.lengthened_from)} if self.lengthened_from else {}),
         }
-
-    @property
-    def _lengthened(self) -> dict[str, list[int]]:
-        """The lengths that the run had before, for checkpoints and manifests; nothing in most runs."""
-        return {"lengthened_from": list(self.lengthened_from)} if self.lengthened_from else {}
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """Return the trained concept; its manifest leaves out erasure that is solved for later, at the end.
@@ -131,9 +126,9 @@ class Run:
                 "thumbnail": thumbnail,
                 "concept_id": self.concept_id,
                 "num_pictures": len(dataset),
-                **self._lengthened,
-                BASE_SAMPLE_KEY: WeightSample.of(base.family.components()).encode(),
             },
+            base_sample=WeightSample.of(base.family.components()).encode(),
+            lengthened_from=self.lengthened_from,
             dataset_hash=dataset.dataset_hash,
             thumbnail=encode_thumbnail(dataset.image(0)) if thumbnail == "photo" else "",
         )

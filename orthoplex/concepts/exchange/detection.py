@@ -32,7 +32,7 @@ _HINTS = {
 """Version to the words for it in ``modelspec.architecture`` and ``ss_base_model_version``."""
 _HINT_KEYS = ("modelspec.architecture", "ss_base_model_version")
 _ENOUGH = 0.5
-"""Of a file's modules that a table must know, else the file is of a family without a table."""
+"""Of a file's modules: a table must know so many, and a version must have the shapes of so many of these."""
 
 
 @final
@@ -85,7 +85,7 @@ def detect(
         return Detected(style_of(modules), None, None)
     best = [each for each in candidates if each.known == most]
     fitting = [each for each in best if each.fitting == max(other.fitting for other in best)]
-    if fitting[0].fitting < most:
+    if fitting[0].fitting < _ENOUGH * most:
         raise FileFormatError(_misfit(modules, [each for each in best if each.family == fitting[0].family]))
     chosen = _hinted(fitting, metadata) or fitting
     if len({each.family for each in chosen}) > 1:

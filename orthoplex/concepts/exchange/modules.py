@@ -160,7 +160,7 @@ def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule
     own = {layer: _own_shape(lora, layer) for layer in (*lora.layers, *_difference_layers(lora))}
     verbatim = [(layer, OriginalModule((layer,))) for layer in own]
     if lora.family is None:
-        if style.name != lora.style:
+        if own and style.name != lora.style:
             raise ConfigurationError(
                 f"{lora.label}: no table knows its layers, so it is written in its own style '{lora.style}' alone, "
                 f"not in '{style.name}'"

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from orthoplex.concepts.exchange.embedding_files import bundled_embeddings, write_embeddings_beside
+from orthoplex.concepts.exchange.embeddings import write_embedding
+from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.file_metadata import written_metadata
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule, written_modules
@@ -59,6 +61,8 @@ def write_lora(
         raise ConfigurationError(f"style '{style}' bundles no embeddings; allowed are files beside it, or {bundling}")
     if dtype is not None and dtype not in DTYPES.values():
         raise ConfigurationError(f"a LoRA file of {dtype} was asked for, allowed are {', '.join(DTYPES)}")
+    if lora.embeddings and not lora.layers and not lora.differences and embeddings == "files":
+        return _write_embeddings(lora, path)
     modules = written_modules(lora, form)
     stored = dtype or exact_type(modules)
     rank = None if keep_ranks else max((module.rank for module in modules), default=0)
@@ -76,6 +80,14 @@ def write_lora(
         )
     beside = write_embeddings_beside(lora.embeddings, path, lora.version) if embeddings == "files" else []
     return [path, *beside]
+
+
+def _write_embeddings(lora: LoraFile, path: Path) -> list[Path]:
+    """Write a file that holds embeddings alone: a single one under the name that was asked for."""
+    if len(lora.embeddings) > 1:
+        return write_embeddings_beside(lora.embeddings, path, lora.version)
+    write_embedding(lora.embeddings, path, style="comfy", encoders=encoders_of(lora.version))
+    return [path]
 
 
 def exact_type(modules: Iterable[WrittenModule]) -> torch.dtype:
