@@ -14,6 +14,7 @@ from orthoplex.merging.input_grams import InputGrams, missing_inputs, stored_gra
 from orthoplex.merging.layer_merge import Changes, merge_layers
 from orthoplex.merging.strengths import Strengths
 from orthoplex.merging.truncation import Truncated, Truncation, truncate
+from orthoplex.merging.verification import LayerError, verify
 
 __all__ = [
     "ALGORITHMS",
@@ -26,6 +27,7 @@ __all__ = [
     "FileRecipe",
     "ForeignGram",
     "InputGrams",
+    "LayerError",
     "LayerLoss",
     "Merge",
     "PRESETS",
@@ -51,4 +53,5 @@ __all__ = [
     "stored_foreign_gram",
     "stored_gram",
     "truncate",
+    "verify",
 ]

@@ -81,7 +81,7 @@ class BlockMap:
     tags: Mapping[str, str]
 
     def encoder_block(self, layer: str) -> str | None:
-        """Return ``CLIP`` or ``T5`` for a layer of such a text encoder, as LoRA Block Weight's list of FLUX has them."""
+        """Return ``CLIP`` or ``T5`` for a layer of such a text encoder, as LoRA Block Weight calls them for FLUX."""
         tags = [tag for tag, component in self.tags.items() if component == component_of(layer)]
         named = [name for name in _ENCODERS if any(tag.upper().startswith(name) for tag in tags)]
         return named[0] if named else None

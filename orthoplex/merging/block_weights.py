@@ -46,7 +46,7 @@ class BlockWeights:
     def read(text: str) -> BlockWeights:
         """Read block weights as people write them.
 
-        ``1,0,0,0,1,1,1,0,0,0,0,0,0,0,0,0,0`` has a number for every block of a list of the family; ``MIDD`` is a preset;
+        ``1,0,0,0,1,1,1,0,0,0,0,0,0,0,0,0,0`` has a number for every block of a list; ``MIDD`` is a preset;
         ``down.2=0.5, IN04-IN08=0, double 0-18=1, feed-forward=0, text_encoder_2=0`` names blocks, ranges, paths, kinds
         and components. Named parts may follow numbers or a preset. ``ALL=0, cross-attention=1`` merges these alone.
 
@@ -64,7 +64,7 @@ class BlockWeights:
         plain = [item for item in items if "=" not in item]
         if (preset and plain) or plain != items[: len(plain)]:
             raise ConfigurationError(
-                f"block weights are {text!r}: {plain[-1]!r} has no name; allowed are a list of numbers or a preset, and "
+                f"block weights are {text!r}: {plain[-1]!r} has no name; allowed are numbers or a preset, and "
                 "PART=NUMBER after it"
             )
         named = [item.rpartition("=") for item in items[len(plain) :]]
@@ -113,14 +113,15 @@ class BlockWeights:
             return blocks.lists[len(self.numbers)]
         if self.preset in _PRESETS and not blocks.is_unet:
             raise ConfigurationError(
-                f"the preset {self.preset} names blocks of a U-Net; allowed for {blocks.what} are {', '.join(_WHOLE)} and "
+                f"the preset {self.preset} names blocks of a U-Net; allowed for {blocks.what} are {', '.join(_WHOLE)}, "
+                f"and "
                 f"{_allowed(blocks)}"
             )
         return (BASE, *_SIXTEEN) if self.preset in _PRESETS else ()
 
     def _by_block(self, blocks: BlockMap) -> dict[str | None, float]:
         named = self._named(blocks)
-        if self.preset in _PRESETS:
+        if self.preset is not None:
             numbers = [float(block == BASE or block in _PRESETS[self.preset]) for block in named]
         else:
             numbers = list(self.numbers)
@@ -145,7 +146,8 @@ def selection(name: str, blocks: BlockMap) -> Callable[[str, Place], bool]:
         groups = dict.fromkeys(place.paths[1][0] for place in blocks.places.values() if len(place.paths[1]) > 1)
         components = dict.fromkeys(place.paths[0][0] for place in blocks.places.values())
         raise ConfigurationError(
-            f"{name!r} names no layer of {blocks.what}; allowed are {', '.join((*KINDS, 'ALL'))}{_block_names(blocks)}, and "
+            f"{name!r} names no layer of {blocks.what}; known are {', '.join((*KINDS, 'ALL'))}{_block_names(blocks)}, "
+            "and "
             f"beginnings of layers' names, part by part: {', '.join((*components, *groups))}"
         )
     return selects

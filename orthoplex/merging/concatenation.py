@@ -16,15 +16,15 @@ _EXACT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def is_exact(strength: float) -> bool:
-    """True if a product with a strength rounds nothing (but for the smallest numbers): a power of two, or its negative."""
+    """True if a product with a strength rounds nothing but the smallest numbers: a power of two, or minus one."""
     return abs(math.frexp(strength)[0]) == 0.5
 
 
 def concatenated(parts: Sequence[Part], factor: float = 1.0) -> LowRank:
     """Return ``Σ_i factor · s_i ΔW_i``: the ups side by side, each times its strength, the downs one below the other.
 
-    Numbers keep their type where that is exact, and are float32 otherwise; an up times a strength is rounded once. Downs
-    never change. Parts with equal downs share one, if the sum of their ups is exact in float32.
+    Numbers keep their type where that is exact, and are float32 otherwise; an up times a strength is rounded once.
+    Downs never change. Parts with equal downs share one, if the sum of their ups is exact in float32.
 
     Args:
         parts: The changes; at least one, all of one shape.

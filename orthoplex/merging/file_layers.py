@@ -1,4 +1,4 @@
-"""Merging the layers of files: one at a time, as factors where that is smaller and as full differences where it is not."""
+"""Merging the layers of files one at a time: as factors, or as full differences where these are smaller."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ class LayerWork:
         ]
 
     @cached_property
-    def members(self) -> list[tuple[Changes, Strength]]:
+    def members(self) -> Sequence[tuple[Changes, Strength]]:
         """The files as members of ``merge_layers``."""
         return [
-            (Member.of(file, with_full=not self.is_linear), _getter(own))
+            (Member(file, with_full=not self.is_linear), _getter(own))
             for (file, _), own in zip(self.files, self.strengths, strict=True)
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 from torch import Tensor
@@ -28,30 +29,32 @@ _SHARED_METADATA = (
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
     """A file in a merge, with full weights as matrices of full rank if an algorithm wants them so.
 
     Attributes:
-        name: The file's label.
-        content_hash: The file's content hash.
-        layers: Layer to its whole change.
+        file: The file.
+        with_full: True for layers that include full differences of weights.
     """
 
-    name: str
-    content_hash: str
-    layers: Mapping[str, LowRank]
+    file: LoraFile
+    with_full: bool
 
-    @staticmethod
-    def of(file: LoraFile, *, with_full: bool) -> Member:
-        """Return a file as a member.
+    @property
+    def name(self) -> str:
+        """The file's label."""
+        return self.file.label
 
-        Args:
-            file: The file.
-            with_full: True for layers that include full differences of weights.
-        """
-        layers = _WithFull(file) if with_full and full_layers(file) else file.layers
-        return Member(file.label, file.content_hash, layers)
+    @cached_property
+    def content_hash(self) -> str:
+        """The file's content hash."""
+        return self.file.content_hash
+
+    @cached_property
+    def layers(self) -> Mapping[str, LowRank]:
+        """Layer to its whole change."""
+        return _WithFull(self.file) if self.with_full and full_layers(self.file) else self.file.layers
 
 
 def full_layers(file: LoraFile) -> dict[str, str]:
@@ -106,7 +109,7 @@ def check_files(files: Sequence[tuple[LoraFile, Strengths]]) -> list[tuple[LoraF
         other = hashes.setdefault(pair[0].content_hash, pair[0])
         if other is not pair[0] or sum(item[0] is other for item in files) > 1:
             raise ConfigurationError(
-                f"{other.label} and {pair[0].label} have the same content; allowed is one, with the sum of the strengths"
+                f"{other.label} and {pair[0].label} have the same content; one is allowed, with the sum of strengths"
             )
     return sorted(files, key=lambda pair: (pair[0].name, pair[0].content_hash))
 
@@ -121,15 +124,15 @@ def check_kin(files: Sequence[LoraFile]) -> None:
     for file in files[1:]:
         if file.family != first.family or not _same_version(first, file):
             raise ConfigurationError(
-                f"{first.label} is for {_kin(first)} and {file.label} for {_kin(file)}; files of one family and version "
-                "are allowed"
+                f"{first.label} is for {_kin(first)} and {file.label} for {_kin(file)}; files of one family and "
+                "version are allowed"
             )
         if file.family is not None:
             continue
         if file.style != first.style:
             raise ConfigurationError(
-                f"no layer table knows {first.label} of style {first.style!r} and {file.label} of style {file.style!r}; "
-                "allowed are such files of one style"
+                f"no layer table knows {first.label} and {file.label}, of the styles {first.style!r} and {file.style!r}; "
+                "one style is allowed"
             )
         if not {*first.layers, *first.differences} & {*file.layers, *file.differences}:
             raise ConfigurationError(
@@ -139,7 +142,7 @@ def check_kin(files: Sequence[LoraFile]) -> None:
 
 
 def _same_version(first: LoraFile, second: LoraFile) -> bool:
-    """True if two versions are the same or have the same layers; an unknown one is judged by its shapes, in the merge."""
+    """True if two versions have the same layers; an unknown one is judged by its shapes, in the merge."""
     table = layer_tables().get(first.family or "")
     if first.version == second.version or table is None or first.version is None or second.version is None:
         return True
@@ -163,8 +166,8 @@ def collect_embeddings(files: Sequence[LoraFile]) -> dict[str, Mapping[str, Tens
         for token in file.embeddings:
             if token in owners:
                 raise ConfigurationError(
-                    f"token {token} is claimed by {owners[token].label} and {file.label}; one is allowed: give the token "
-                    "of one file another name first"
+                    f"token {token} is claimed by {owners[token].label} and {file.label}; one is allowed: give "
+                    "one of the two another name first"
                 )
             owners[token] = file
     return {token: file.embeddings[token] for token, file in owners.items()}
@@ -181,8 +184,8 @@ def common_windows(files: Sequence[LoraFile]) -> dict[str, tuple[int, int]]:
         for layer, window in file.windows.items():
             if windows.setdefault(layer, window) != window:
                 raise ConfigurationError(
-                    f"layer {layer} has a window of {window} in {file.label} but {windows[layer]} in an earlier file; one "
-                    "window is allowed"
+                    f"layer {layer} has a window of {window} in {file.label} but {windows[layer]} in an earlier file; "
+                    "one window is allowed"
                 )
     return windows
 

@@ -80,8 +80,8 @@ def merge_files(
     if method.needs_inputs:
         without = ", ".join(key for key, kind in ALGORITHMS.items() if not kind.needs_inputs)
         raise ConfigurationError(
-            f"merging algorithm {algorithm!r} needs the inputs of layers, which LoRA files do not have; give their base "
-            f"with --base, or choose one of {without}"
+            f"merging algorithm {algorithm!r} needs the inputs of layers, which LoRA files do not have; give their "
+            f"base with --base, or choose one of {without}"
         )
     ordered = check_files(files)
     check_kin([file for file, _ in ordered])
@@ -176,6 +176,6 @@ def _rounding(work: LayerWork) -> str:
     if not named:
         return "no number is rounded: every strength is a power of two"
     return (
-        f"numbers of the up factors are rounded once to float32, by 6e-8 of themselves at most, because strengths are no "
-        f"powers of two: {', '.join(named)}"
+        "numbers of the up factors are rounded once to float32, by 6e-8 of themselves at most, because strengths are "
+        f"no powers of two: {', '.join(named)}"
     )

@@ -138,8 +138,8 @@ class FileRecipe:
         missing = [item for item in unnamed if item.content_hash not in by_hash]
         if missing:
             raise ConfigurationError(
-                f"{', '.join(item.file or item.name for item in missing)} of the recipe is not in {folder}; allowed is a "
-                f"folder with all {len(self.files)} files"
+                f"{', '.join(item.file or item.name for item in missing)} of the recipe is not in {folder}; allowed is "
+                f"a folder with all {len(self.files)} files"
             )
         return [
             by_hash[item.content_hash]

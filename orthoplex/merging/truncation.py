@@ -68,10 +68,10 @@ class Truncated:
 def truncate(change: LowRank, truncation: Truncation, *, layer: str = "of a change") -> Truncated:
     """Return the nearest change of lower rank (Eckart and Young).
 
-    The left singular vectors of ``ΔW = up · down`` are the eigenvectors of ``ΔW ΔWᵀ``. With ``up = Q Lᵀ``, Q orthonormal
-    columns, ``ΔW ΔWᵀ = Q (Lᵀ D L) Qᵀ`` and ``D = down downᵀ``: an eigenproblem of the size of the rank. L is the Cholesky
-    factor of ``upᵀ up``, or its root by eigenvectors where ``up`` has dependent columns. The result is
-    ``(up L⁻ᵀ P) · (Pᵀ Lᵀ down)`` with the first eigenvectors P; at full rank it is the change whatever the rounding of L.
+    The left singular vectors of ``ΔW = up · down`` are the eigenvectors of ``ΔW ΔWᵀ``. With ``up = Q Lᵀ``, Q of
+    orthonormal columns, ``ΔW ΔWᵀ = Q (Lᵀ D L) Qᵀ`` and ``D = down downᵀ``: an eigenproblem of the rank's size. L is the
+    Cholesky factor of ``upᵀ up``, or its root by eigenvectors where ``up`` has dependent columns. The result is
+    ``(up L⁻ᵀ P) · (Pᵀ Lᵀ down)`` with the first eigenvectors P, which at full rank is the change whatever L rounds.
     Both factors get the root of the singular values, so that neither is small in half precision.
 
     All of it is float64: the Gram matrices square the singular values, and float32 would lose those below 3e-4 of the

@@ -1,6 +1,6 @@
 """TIES and DARE: which entries of the changes are kept, and which of them agree."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -17,6 +17,8 @@ from orthoplex.subspaces import seeded
 def trim(change: Tensor, density: float) -> Tensor:
     """Return the change with all but its ``⌊density · n⌋`` largest entries (at least one) set to zero.
 
+    Of entries of one size, the first are kept.
+
     Reference: Yadav et al., arXiv 2306.01708, section 4, step 1.
 
     Args:
@@ -24,10 +26,12 @@ def trim(change: Tensor, density: float) -> Tensor:
         density: Share that is kept, in (0, 1].
     """
     num_entries = max(1, int(density * change.numel()))
-    largest = change.abs().flatten().topk(num_entries).indices
-    trimmed = torch.zeros_like(change).flatten()
-    trimmed[largest] = change.flatten()[largest]
-    return trimmed.view_as(change)
+    sizes = change.abs().flatten()
+    smallest = sizes.kthvalue(len(sizes) - num_entries + 1).values  # many times quicker than a topk of so many
+    is_large = sizes > smallest
+    ties = (sizes == smallest).nonzero()[: num_entries - int(is_large.sum())]
+    is_large[ties] = True
+    return change * is_large.view_as(change)
 
 
 def elect_and_average(changes: Sequence[Tensor]) -> Tensor:
@@ -38,10 +42,22 @@ def elect_and_average(changes: Sequence[Tensor]) -> Tensor:
     Args:
         changes: Tensors of one shape.
     """
-    stacked = torch.stack(list(changes))
-    elected = torch.where(stacked.sum(0) >= 0, 1.0, -1.0)
-    agreeing = stacked.sign() == elected
-    return (stacked * agreeing).sum(0) / agreeing.sum(0).clamp_min(1)
+    is_positive = _total(changes) >= 0
+    total, count = torch.zeros_like(changes[0]), torch.zeros_like(changes[0])
+    for change in changes:  # one by one: all of them side by side would be several times as large
+        agreeing = torch.where(is_positive, change > 0, change < 0)
+        total += change * agreeing
+        count += agreeing
+    return total.div_(count.clamp_min_(1))
+
+
+def _total(changes: Iterable[Tensor]) -> Tensor:
+    """The sum of matrices, one after the other."""
+    iterator = iter(changes)
+    total = next(iterator).clone()
+    for change in iterator:
+        total += change
+    return total
 
 
 def drop_and_rescale(change: Tensor, drop: float, *, seed: int, names: Sequence[str]) -> Tensor:
@@ -56,7 +72,7 @@ def drop_and_rescale(change: Tensor, drop: float, *, seed: int, names: Sequence[
         names: What the entries belong to.
     """
     mask = torch.rand(change.shape, generator=seeded(seed, *names)) >= drop
-    return change * mask / (1.0 - drop)
+    return (change * mask).div_(1.0 - drop)
 
 
 @final
@@ -99,7 +115,7 @@ class Dare(Algorithm):
 
     def merge(self, changes: WeightChanges) -> Stack:
         """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
-        return Stack.of(None, LowRank.of_matrix(torch.stack(_dropped(changes, self.drop, self.seed)).sum(0)))
+        return Stack.of(None, LowRank.of_matrix(_total(_dropped(changes, self.drop, self.seed))))
 
 
 @final
@@ -117,11 +133,9 @@ class DareTies(Algorithm):
 
     def merge(self, changes: WeightChanges) -> Stack:
         """Merge the changes as matrices; the result has full rank, and its columns have no owner."""
-        return Stack.of(None, LowRank.of_matrix(elect_and_average(_dropped(changes, self.drop, self.seed))))
+        return Stack.of(None, LowRank.of_matrix(elect_and_average([*_dropped(changes, self.drop, self.seed)])))
 
 
-def _dropped(changes: WeightChanges, drop: float, seed: int) -> list[Tensor]:
-    return [
-        drop_and_rescale(delta, drop, seed=seed, names=(changes.layer, part.concept))
-        for delta, part in zip(changes.deltas(), changes.parts, strict=True)
-    ]
+def _dropped(changes: WeightChanges, drop: float, seed: int) -> Iterator[Tensor]:
+    for delta, part in zip(changes.deltas(), changes.parts, strict=True):
+        yield drop_and_rescale(delta, drop, seed=seed, names=(changes.layer, part.concept))

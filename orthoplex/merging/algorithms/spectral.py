@@ -10,6 +10,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
 from orthoplex.merging.algorithms.sparse import elect_and_average, trim
+from orthoplex.merging.truncation import Truncation, truncate
 from orthoplex.options import option
 
 _NEGLIGIBLE = 1e-6
@@ -69,8 +70,7 @@ class Svd(Algorithm):
     def merge(self, changes: WeightChanges) -> Stack:
         """Truncate ``Σ s_i ΔW_i``; a sum of lower rank is returned whole."""
         rank = self.rank or max(part.change.rank for part in changes.parts)
-        u, sigma, vh = thin_svd(changes.stacked().low_rank)
-        return _mixed(u[:, :rank] * sigma[:rank], vh[:rank])
+        return Stack.of(None, truncate(changes.stacked().low_rank, Truncation(rank=rank), layer=changes.layer).change)
 
 
 @final
@@ -135,11 +135,15 @@ class KnotsTies(Algorithm):
         """Return a change of rank at most that of all changes side by side."""
         scaled = changes.scaled()
         left, core = torch.linalg.qr(torch.cat([change.up for change in scaled], 1).double())
-        cores = core.split([change.rank for change in scaled], 1)
-        side_by_side = torch.cat([part @ change.down.double() for part, change in zip(cores, scaled, strict=True)], 1)
-        u, sigma, vh = torch.linalg.svd(side_by_side, full_matrices=False)
+        rights, cores = zip(*(torch.linalg.qr(change.down.double().T) for change in scaled), strict=True)
+        runs = core.split([change.rank for change in scaled], 1)
+        # all changes side by side are this core times orthonormal rows, so that its SVD is theirs
+        small = torch.cat([run @ right.T for run, right in zip(runs, cores, strict=True)], 1)
+        u, sigma, vh = torch.linalg.svd(small, full_matrices=False)
         rank = max(1, int((sigma > _NEGLIGIBLE * sigma[0]).sum()))
+        rows = vh[:rank].split([right.shape[1] for right in rights], 1)
+        coordinates = [part @ right.T for part, right in zip(rows, rights, strict=True)]
         # what is zero but for rounding must be zero: it would get a vote
-        coordinates = vh[:rank].where(vh[:rank].abs() > _ROUNDING, 0.0).split(changes.shape[1], 1)
-        merged = elect_and_average([trim(rows, self.density) for rows in coordinates])
+        coordinates = [part.where(part.abs() > _ROUNDING, 0.0) for part in coordinates]
+        merged = elect_and_average([trim(part, self.density) for part in coordinates])
         return _mixed(left @ u[:, :rank] * sigma[:rank], merged)
