@@ -22,15 +22,17 @@ class FileLoad:
         strength: ``s``.
         norm: ``‖s ΔW‖`` over all layers.
         of_base: The same in units of the norm of the weights that are changed; None where they are not known.
+        overlap: The sum of its input overlaps with all others.
         disturbance: How strongly all others together act along the directions that the file reads, in units of its own
             effect there.
-        level: The level of its disturbance.
+        level: The level of its overlap.
     """
 
     name: str
     strength: float
     norm: float
     of_base: float | None
+    overlap: float
     disturbance: float
     level: Level
 
@@ -77,7 +79,7 @@ class PairConflict:
         first_crosstalk: The second's effect on inputs under the first's own prompts, in units of the first's own; None
             where these inputs are not known.
         second_crosstalk: The same, the other one of the two.
-        level: The verdict.
+        level: The verdict of the two without the others.
         layers: The layers that both change.
     """
 
@@ -93,11 +95,6 @@ class PairConflict:
     second_crosstalk: float | None
     level: Level
     layers: tuple[LayerConflict, ...]
-
-    @property
-    def disturbance(self) -> float:
-        """The larger one of both disturbances."""
-        return max(self.first_disturbed, self.second_disturbed)
 
 
 @final
@@ -126,11 +123,12 @@ class ConflictReport:
     """Conflicts of a set of files.
 
     Attributes:
-        files: The size of each file's change, in the order given.
+        files: The size of each file's change, and how much it meets the others, in the order given.
         pairs: Every pair.
         budget: The sum of all.
         clashes: Tokens, trigger words, bases, shapes and copies that go against each other.
-        level: The verdict of the set: the worst of its files and clashes.
+        overlap: The mean over files of ``FileLoad.overlap``; the number that the verdict looks at.
+        level: The verdict of the set: the level of its overlap, or that of its worst clash.
         cures: What to do about it, the most important first; empty at level ``none``.
         notes: What was not compared, and why.
     """
@@ -138,6 +136,7 @@ class ConflictReport:
     files: tuple[FileLoad, ...]
     pairs: tuple[PairConflict, ...]
     budget: NormBudget
+    overlap: float
     clashes: tuple[Clash, ...] = ()
     level: Level = "none"
     cures: tuple[str, ...] = ()
@@ -145,8 +144,8 @@ class ConflictReport:
 
     @property
     def worst(self) -> PairConflict | None:
-        """The pair whose disturbance is largest; None for a single file."""
-        return max(self.pairs, key=lambda pair: pair.disturbance, default=None)
+        """The pair with the largest input overlap; None without pairs."""
+        return max(self.pairs, key=lambda pair: pair.input_overlap, default=None)
 
     def to_json(self, *, every_layer: bool = False) -> dict[str, Any]:
         """Return the report as JSON values.

@@ -160,9 +160,7 @@ def compare_layers(
     return sums, unlike
 
 
-def _grams(
-    layer: str, files: Sequence[Concept | LoraFile], width: int, inputs: InputGrams
-) -> dict[int, Tensor]:
+def _grams(layer: str, files: Sequence[Concept | LoraFile], width: int, inputs: InputGrams) -> dict[int, Tensor]:
     """The Gram matrices of a layer's inputs under each file's own prompts, where they are known."""
     if not inputs.concepts:
         return {}
