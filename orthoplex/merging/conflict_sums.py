@@ -12,7 +12,6 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
-from orthoplex.concepts.layer_table import layer_table
 from orthoplex.merging.conflict_measures import LayerMeasures, measure_layer
 from orthoplex.merging.conflict_report import LayerConflict
 from orthoplex.merging.input_grams import InputGrams
