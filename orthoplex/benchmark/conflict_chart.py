@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from orthoplex.files import written_atomically
 from orthoplex.merging import ConflictReport
 
 SUFFIXES = (".png", ".svg")
-_BLOCK_PARTS = 3
-"""Parts of a layer's name that name its block: ``unet.up_blocks.1``."""
+_BLOCK = re.compile(r"[^.]+\.[^.]+(\.\d+)?")
+"""Of a layer's name, as ``unet.up_blocks.1`` and ``unet.mid_block``."""
+_MOST_BLOCKS = 24
+"""Blocks up to which each has a row; above, those that differ in their number share one."""
 _MOST_WRITTEN = 12
 """Files up to which numbers are written into the maps."""
 
@@ -87,10 +90,14 @@ def block_overlaps(report: ConflictReport) -> tuple[list[str], Tensor]:
     Returns:
         n blocks, and ``(n, k)``; not a number where a file and the others have no layer in common.
     """
+    names = {layer.layer for pair in report.pairs for layer in pair.layers}
+    block_of = {name: _block(name) for name in names}
+    if len(set(block_of.values())) > _MOST_BLOCKS:
+        block_of = {name: block.rstrip("0123456789").rstrip(".") for name, block in block_of.items()}
     sums: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for pair in report.pairs:
         for layer in pair.layers:
-            block = ".".join(layer.layer.split(".")[:_BLOCK_PARTS])
+            block = block_of[layer.layer]
             for name in (pair.first, pair.second):
                 entry = sums[block, name]
                 entry[0] += layer.share * layer.input_overlap
@@ -102,3 +109,8 @@ def block_overlaps(report: ConflictReport) -> tuple[list[str], Tensor]:
         if share > 0:
             matrix[blocks.index(block), column] = overlap / share
     return blocks, matrix
+
+
+def _block(layer: str) -> str:
+    match = _BLOCK.match(layer)
+    return layer if match is None else match[0]

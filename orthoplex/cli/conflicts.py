@@ -32,14 +32,11 @@ def conflicts(
     """Tell conflicts of files before a merge. Exit code 0 if there are none, 1 mild, 3 strong; 2 is an error."""
     with errors_shown():
         if chart is not None:
-            from orthoplex.benchmark.conflict_chart import check_chart_name, write_conflict_chart
-            from orthoplex.benchmark.plots import check_charts
-
-            check_chart_name(chart)
-            refuse_existing(chart, overwrite)
-            check_charts()
+            _check_chart(chart, overwrite)
         report = _report([(_load(path), strength) for path, strength in map(parse_strength, files)], base)
         if chart is not None:
+            from orthoplex.benchmark.conflict_chart import write_conflict_chart
+
             write_conflict_chart(report, chart)
         if as_json:
             say_json(report.to_json(every_layer=every_layer))
@@ -50,10 +47,25 @@ def conflicts(
         raise typer.Exit(EXIT_CODES[report.level])
 
 
+def _check_chart(chart: Path, overwrite: bool) -> None:
+    """Refuse what no chart could be, before files are read."""
+    from orthoplex.benchmark.conflict_chart import check_chart_name
+    from orthoplex.benchmark.plots import check_charts
+
+    check_chart_name(chart)
+    refuse_existing(chart, overwrite)
+    check_charts()
+
+
 def _load(path: Path) -> "Concept | LoraFile":
     from orthoplex.concepts import load_concept
+    from orthoplex.concepts.exchange import read_lora
+    from orthoplex.concepts.manifest_json import MANIFEST_KEY
+    from orthoplex.files import read_header
 
-    return load_concept(path)
+    if path.is_file() and MANIFEST_KEY in read_header(path).metadata:
+        return load_concept(path)
+    return read_lora(path, partial=True)
 
 
 def _report(files: "list[tuple[Concept | LoraFile, float]]", base: str | None) -> "ConflictReport":

@@ -35,7 +35,7 @@ def _by_algorithm(files: Sequence[Concept | LoraFile], identities: Sequence[File
     concepts = [file for file in files if isinstance(file, Concept) and file.layers]
     if len(concepts) < len(files):
         return []
-    named = " ".join(identity.argument for identity in identities)
+    named = " ".join(identity.argument_with_strength for identity in identities)
     if len({concept.manifest.base.hash for concept in concepts}) > 1:
         return []
     base = shlex.quote(concepts[0].manifest.base.name)

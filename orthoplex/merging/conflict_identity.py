@@ -15,6 +15,7 @@ from torch import Tensor
 
 from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.layer_table import layer_table
 
 Level = Literal["none", "mild", "strong"]
 LEVELS: tuple[Level, ...] = ("none", "mild", "strong")
@@ -59,7 +60,9 @@ class FileIdentity:
     Attributes:
         name: The name of the file in a report; no other file there has it.
         path: The file; None for changes without one.
-        version: The version of the family of its base, such as ``sd1``; None if unknown.
+        strength: Its strength in the merge.
+        family: The layer table of its base, such as ``stable_diffusion``; None if unknown.
+        version: The version of the family, such as ``sd1``; None if unknown.
         base_hash: The hash of the base of a concept; None for other files.
         architectures: What the header says of the base, key to value.
         checkpoint: The base's checkpoint as the header names it; empty if it does not.
@@ -71,6 +74,8 @@ class FileIdentity:
 
     name: str
     path: Path | None = None
+    strength: float = 1.0
+    family: str | None = None
     version: str | None = None
     base_hash: str | None = None
     architectures: Mapping[str, str] = field(default_factory=dict)
@@ -85,21 +90,37 @@ class FileIdentity:
         """The file as an argument of a command."""
         return shlex.quote(str(self.path)) if self.path is not None else self.name
 
+    @property
+    def argument_with_strength(self) -> str:
+        """The file with ``@`` and its strength, if that is not 1."""
+        return self.argument if self.strength == 1 else f"{self.argument}@{self.strength:g}"
 
-def identity_of(file: Concept | LoraFile, name: str) -> FileIdentity:
+
+def identity_of(file: Concept | LoraFile, name: str, strength: float) -> FileIdentity:
     """Return what a file says about itself.
 
     Args:
         file: A concept or another LoRA file.
         name: Its name in the report.
+        strength: Its strength in the merge.
     """
     if isinstance(file, Concept):
         base = file.manifest.base
         tokens = {
             token: {**item.placement.vectors, **item.placement.keys_values} for token, item in file.tokens.items()
         }
+        table = layer_table(base.family)
+        family = None if table is None else table.family
         return FileIdentity(
-            name, file.path, base.family, base.hash, checkpoint=base.name, tokens=tokens, is_concept=True
+            name,
+            file.path,
+            strength,
+            family,
+            base.family,
+            base.hash,
+            checkpoint=base.name,
+            tokens=tokens,
+            is_concept=True,
         )
     header = file.metadata
     names = ("modelspec.architecture", "ss_base_model_version", "ss_v_parameterization", "modelspec.prediction_type")
@@ -109,7 +130,9 @@ def identity_of(file: Concept | LoraFile, name: str) -> FileIdentity:
     return FileIdentity(
         name,
         file.path,
-        file.version or file.family,
+        strength,
+        file.family,
+        file.version,
         architectures=said,
         checkpoint="" if checkpoint == "None" else Path(checkpoint.replace("\\", "/")).name,
         checkpoint_hashes=hashes,
@@ -196,8 +219,11 @@ def _trigger_clashes(first: FileIdentity, second: FileIdentity) -> Iterator[Clas
 
 def _base_clashes(first: FileIdentity, second: FileIdentity) -> Iterator[Clash]:
     pair = first.name, second.name
-    if first.version and second.version and first.version != second.version:
-        message = f"one changes {first.version} and the other {second.version}, which are different models"
+    kinds = [(first.family, second.family), (first.version, second.version)]
+    for ours, theirs in kinds:
+        if ours is None or theirs is None or ours == theirs:
+            continue
+        message = f"one is for {ours} and the other for {theirs}, which are different models"
         yield Clash("base", "strong", *pair, message, "merge files of one model only")
         return
     if first.base_hash and second.base_hash and first.base_hash != second.base_hash:

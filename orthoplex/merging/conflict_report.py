@@ -166,4 +166,4 @@ def _weight(layer: Mapping[str, Any]) -> float:
 
 def worst_level(*levels: Level) -> Level:
     """Return the worst of some levels; ``none`` if there are none."""
-    return max(levels, key=LEVELS.index, default="none")
+    return next((level for level in reversed(LEVELS) if level in levels), "none")

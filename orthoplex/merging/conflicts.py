@@ -51,7 +51,7 @@ def conflicts(
     members = [file for file, _ in active]
     strengths = [float(strength) for _, strength in active]
     names = _names(members)
-    identities = [identity_of(file, name) for file, name in zip(members, names, strict=True)]
+    identities = [identity_of(*parts) for parts in zip(members, names, strengths, strict=True)]
     sums, unlike = compare_layers(members, strengths, _stored(members) if inputs is None else inputs)
     _check_finite(sums, names)
     pairs = _pairs(sums, names)
@@ -220,11 +220,12 @@ def _shapes(unlike: Sequence[str], files: Sequence[Concept | LoraFile], names: S
         Clash(
             "shape",
             "strong",
-            *pair,
+            first,
+            second,
             f"{len(layers)} layers have different shapes, such as {layers[0]}",
             "merge files of one model only",
         )
-        for pair, layers in shapes.items()
+        for (first, second), layers in shapes.items()
     ]
 
 
@@ -232,6 +233,11 @@ def _notes(
     files: Sequence[tuple[Concept | LoraFile, float]], sums: ConflictSums, names: Sequence[str]
 ) -> tuple[str, ...]:
     notes = [f"{file.name} has strength 0 and is not in the merge" for file, strength in files if strength == 0]
+    notes += [
+        f"{file.name}: {len(file.left_out)} keys were not read, such as {next(iter(file.left_out.items()))}"
+        for file, _ in files
+        if isinstance(file, LoraFile) and file.left_out
+    ]
     still = [name for name, energy in zip(names, sums.inner.diagonal().tolist(), strict=True) if energy == 0]
     notes += [f"{name} changes no weight" for name in still]
     apart = sum((a, b) not in sums.layers for a in range(len(names)) for b in range(a + 1, len(names)))
