@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from orthoplex import vignette
-from orthoplex.activations.captions import with_article
+from orthoplex.activations import ErasureOptions, merge_for, with_article, with_erasure
 from orthoplex.benchmark import split_pictures
 from orthoplex.concepts import KINDS, Concept, load_concept
 from orthoplex.evaluation import MobileNetEncoder, image_alignment
@@ -84,6 +84,32 @@ def halves_of(count: int, seed: int) -> tuple[list[int], list[int]]:
     return sorted(calibrating), [number for number in range(count) if number not in calibrating]
 
 
+def _weaker(base: Base, members: Sequence[Member]) -> Merge:
+    return merge([(member.concept(), 0.7 * member.strength) for member in members], algorithm="sum")
+
+
+def _by_ties(base: Base, members: Sequence[Member]) -> Merge:
+    return merge([(member.concept(), member.strength) for member in members], algorithm="ties")
+
+
+def _by_least_squares(base: Base, members: Sequence[Member]) -> Merge:
+    return merge_for(base, [(member.concept(), member.strength) for member in members], algorithm="least-squares")
+
+
+def _silent(base: Base, members: Sequence[Member]) -> Merge:
+    options = ErasureOptions(weight=30.0).with_defaults(base.training_defaults)
+    return merge([(with_erasure(base, m.concept(), options), m.strength) for m in members], algorithm="sum")
+
+
+CURES: dict[str, Callable[[Base, Sequence[Member]], Merge]] = {
+    "strengths times 0.7": _weaker,
+    "ties": _by_ties,
+    "silence": _silent,
+    "least-squares": _by_least_squares,
+}
+"""Name of a cure -> the merge of a set with it."""
+
+
 class Alignments:
     """Alignments with held-out pictures, from a file as far as it has them; new ones are written there at once.
 
@@ -115,6 +141,30 @@ class Alignments:
         for member in members:
             yield member, self._value(f"{number} {member.key}", member, lambda: merge(pairs, algorithm="sum"))
 
+    def cured(self, cure: str, number: int, members: tuple[Member, ...]) -> Iterator[tuple[Member, float]]:
+        """Every member of a set with its alignment after a cure.
+
+        Args:
+            cure: A name in ``CURES``.
+            number: The number of the set.
+            members: Its members.
+        """
+        made: list[Merge] = []
+        for member in members:
+
+            def merged() -> Merge:
+                if not made:
+                    made.append(CURES[cure](self.base, members))
+                return made[0]
+
+            yield member, self._value(f"{number} {member.key} {cure}", member, merged)
+
+    @property
+    def base(self) -> Base:
+        """The embedded base, loaded when it is first asked for."""
+        self._base = self._base or load_base("vignette")
+        return self._base
+
     def _value(self, key: str, member: Member, merged: object) -> float:
         if key not in self.values:
             self.values[key] = self._measured(member, merged() if callable(merged) else None)
@@ -122,11 +172,10 @@ class Alignments:
         return self.values[key]
 
     def _measured(self, member: Member, merged: Merge | None) -> float:
-        base = self._base = self._base or load_base("vignette")
         sample = self._samples[member.name]
         trigger = member.concept().manifest.trigger if merged else with_article(sample.class_word)
         drawn = generate(
-            base,
+            self.base,
             KINDS[sample.kind].captions[0].format(trigger=trigger),
             merge=merged,
             num_images=self.num_images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
@@ -164,6 +164,10 @@ def _weight(layer: Mapping[str, Any]) -> float:
     return layer["share"] * layer["input_overlap"]
 
 
-def worst_level(*levels: Level) -> Level:
+def worst_level(levels: Iterable[Level]) -> Level:
     """Return the worst of some levels; ``none`` if there are none."""
-    return next((level for level in reversed(LEVELS) if level in levels), "none")
+    worst: Level = "none"
+    for level in levels:
+        if LEVELS.index(level) > LEVELS.index(worst):
+            worst = level
+    return worst

@@ -64,7 +64,7 @@ def conflicts(
         _budget(sums, weight_norms),
         overlap,
         tuple(clashing),
-        worst_level(level_of(overlap), *(clash.level for clash in clashing)),
+        worst_level([level_of(overlap), *(clash.level for clash in clashing)]),
         notes=_notes(files, sums, names),
     )
     return replace(report, cures=cures(report, members, identities))
@@ -192,7 +192,7 @@ def _clashes(identities: Sequence[FileIdentity]) -> list[Clash]:
 def _copies(sums: ConflictSums, names: Sequence[str]) -> list[Clash]:
     energies = sums.inner.diagonal().clamp_min(_TINY)
     cosines = sums.inner / (energies[:, None] * energies).sqrt()
-    same = torch.triu(cosines > _COPY, diagonal=1).nonzero().tolist()
+    same: list[list[int]] = torch.triu(cosines > _COPY, diagonal=1).nonzero().tolist()
     return [
         Clash(
             "copy",
@@ -233,11 +233,10 @@ def _notes(
     files: Sequence[tuple[Concept | LoraFile, float]], sums: ConflictSums, names: Sequence[str]
 ) -> tuple[str, ...]:
     notes = [f"{file.name} has strength 0 and is not in the merge" for file, strength in files if strength == 0]
-    notes += [
-        f"{file.name}: {len(file.left_out)} keys were not read, such as {next(iter(file.left_out.items()))}"
-        for file, _ in files
-        if isinstance(file, LoraFile) and file.left_out
-    ]
+    for file, _ in files:
+        if isinstance(file, LoraFile) and file.left_out:
+            key, reason = next(iter(file.left_out.items()))
+            notes.append(f"{file.name}: {len(file.left_out)} keys were not read, such as {key}: {reason}")
     still = [name for name, energy in zip(names, sums.inner.diagonal().tolist(), strict=True) if energy == 0]
     notes += [f"{name} changes no weight" for name in still]
     apart = sum((a, b) not in sums.layers for a in range(len(names)) for b in range(a + 1, len(names)))
