@@ -165,9 +165,9 @@ class Alignments:
         self._base = self._base or load_base("vignette")
         return self._base
 
-    def _value(self, key: str, member: Member, merged: object) -> float:
+    def _value(self, key: str, member: Member, merged: Callable[[], Merge] | None) -> float:
         if key not in self.values:
-            self.values[key] = self._measured(member, merged() if callable(merged) else None)
+            self.values[key] = self._measured(member, None if merged is None else merged())
             write_json(self.path, self.values, indent=1)
         return self.values[key]
 
