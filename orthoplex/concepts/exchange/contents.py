@@ -1,9 +1,9 @@
-"""The contents of a LoRA file as its header tells them: layers, payloads, and keys that cannot be read; without torch."""
+"""The contents of a LoRA file by its header: layers, payloads, and keys that cannot be read; without torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -12,11 +12,14 @@ from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, TENSORS_NA
 from orthoplex.concepts.exchange.detection import Detected, detect
 from orthoplex.concepts.exchange.names import read_names
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
+from orthoplex.concepts.exchange.stored_numbers import read_numbers
 from orthoplex.concepts.foreign_files import description
 from orthoplex.concepts.layer_table import OriginalModule, layer_tables
 from orthoplex.errors import FileFormatError
 from orthoplex.files import Header, read_header
 
+NUMBERS = ("alpha", "scale")
+"""Parts of payloads that are one number."""
 BUNDLED = "bundle_emb."
 """The beginning of the keys of embeddings that are bundled with a LoRA."""
 
@@ -55,6 +58,7 @@ class LoraContents:
         differences: Parameter to the source of its full difference.
         embedding_keys: Keys of bundled embeddings.
         refused: Key to the reason why it cannot be read.
+        alphas: Module to its alpha, for those whose alpha stands in the file.
     """
 
     path: Path
@@ -65,6 +69,7 @@ class LoraContents:
     differences: Mapping[str, LayerSource]
     embedding_keys: tuple[str, ...]
     refused: Mapping[str, str]
+    alphas: Mapping[str, float]
 
     @property
     def windows(self) -> dict[str, tuple[int, int]]:
@@ -119,8 +124,10 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         raise FileFormatError(f"{path}: {error}") from error
     sorted_ = _Sorted(refused=dict(stored.refused))
     sorted_.refused.update(dict.fromkeys(stored.others, "is no part of a change of a layer"))
+    alphas = _alphas(path, header, stored.modules, sorted_.refused)
     for module in stored.modules:
-        _sort(module, detected, sorted_)
+        if not any(key in sorted_.refused for key in module.keys.values()):
+            _sort(module, detected, sorted_)
     settings = settings_of(path, header.metadata)
     return LoraContents(
         path,
@@ -131,13 +138,34 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         sorted_.differences,
         embedding_keys,
         sorted_.refused,
+        alphas,
     )
+
+
+def _alphas(path: Path, header: Header, modules: Iterable[StoredModule], refused: dict[str, str]) -> dict[str, float]:
+    """Module to its alpha; modules whose alpha or scale cannot be used are added to ``refused``."""
+    alphas: dict[str, float] = {}
+    owners = {module.keys[part]: (part, module) for module in modules for part in NUMBERS if part in module.keys}
+    values = read_numbers(path, header, owners)
+    for key, (part, module) in owners.items():
+        entry, value = header.entries[key], values.get(key)
+        if value is None:
+            reason = f"{part} has shape {entry.shape} and type {entry.dtype}; allowed is one number"
+        elif not math.isfinite(value) or value <= 0:
+            reason = f"{part} is {value:g}; allowed are finite numbers above 0"
+        else:
+            if part == "alpha":
+                alphas[module.name] = value
+            continue
+        refused.update(dict.fromkeys(module.keys.values(), reason))
+    return alphas
 
 
 def _no_lora(header: Header) -> str:
     if not header.entries:
         return "holds no tensors, allowed is a LoRA file"
-    return f"is no LoRA file: none of its {len(header.entries)} tensors is a part of one, as in '{next(iter(header.entries))}'"
+    first = next(iter(header.entries))
+    return f"is no LoRA file: none of its {len(header.entries)} tensors is a part of one, as in '{first}'"
 
 
 def _sort(module: StoredModule, detected: Detected, into: _Sorted) -> None:

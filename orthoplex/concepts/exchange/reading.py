@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orthoplex.concepts.concept import Concept
-from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, tensor_file
+from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
 from orthoplex.concepts.exchange.embedding_files import read_bundled_embeddings
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
@@ -39,9 +39,8 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
         return lora_of_concept(load_concept(file), partial=partial)
     contents = lora_contents(path, family)
     reader = ModuleReader(contents)
-    refused = {**contents.refused, **_wrong_numbers(contents, reader)}
     embeddings, wrong = read_bundled_embeddings(contents)
-    refused |= wrong
+    refused = {**contents.refused, **wrong}
     if refused and not partial:
         raise FileFormatError(f"{path}: {refusal(refused, len(contents.header.entries))}")
     layers = {name: source for name, source in contents.layers.items() if not _is_refused(source.module.keys, refused)}
@@ -118,19 +117,6 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
         left_out=left_out,
         path=concept.path,
     )
-
-
-def _wrong_numbers(contents: LoraContents, reader: ModuleReader) -> dict[str, str]:
-    """Keys of modules whose alpha or scale cannot be used."""
-    wrong: dict[str, str] = {}
-    modules = {
-        id(source.module): source.module for source in (*contents.layers.values(), *contents.differences.values())
-    }
-    for module in modules.values():
-        problem = reader.problem(module)
-        if problem is not None:
-            wrong.update(dict.fromkeys(module.keys.values(), problem))
-    return wrong
 
 
 def _is_refused(keys: Mapping[str, str], refused: Mapping[str, str]) -> bool:

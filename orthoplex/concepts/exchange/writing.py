@@ -27,7 +27,7 @@ def write_lora(
     style: str,
     dtype: torch.dtype | None = None,
     keep_ranks: bool = False,
-    embeddings: EmbeddingPlace | None = None,
+    embeddings: EmbeddingPlace = "files",
 ) -> list[Path]:
     """Write a LoRA file, whole or not at all: one type, one rank that is also alpha; equal content gives equal bytes.
 
@@ -40,8 +40,8 @@ def write_lora(
         style: A name in ``STYLES``.
         dtype: float16, bfloat16 or float32; None takes the smallest that holds every number exactly.
         keep_ranks: Let every module keep its own rank, which is then its alpha.
-        embeddings: ``bundle`` writes them into the file, ``files`` beside it (``NAME.TOKEN.safetensors``), ``none``
-            leaves them out; None bundles them where the style can, and writes files where it cannot.
+        embeddings: ``files`` writes them beside the file (``NAME.TOKEN.safetensors``), ``bundle`` into it, which
+            several programs then refuse, ``none`` leaves them out.
 
     Returns:
         The files that were written: the file, and embeddings beside it.
@@ -54,8 +54,7 @@ def write_lora(
     if path.suffix != ".safetensors":
         raise OutputError(f"{path}: a LoRA file is named '*.safetensors', not '*{path.suffix}'")
     form = _form(style)
-    place = embeddings or ("bundle" if form.bundles_embeddings else "files")
-    if place == "bundle" and lora.embeddings and not form.bundles_embeddings:
+    if embeddings == "bundle" and lora.embeddings and not form.bundles_embeddings:
         bundling = ", ".join(name for name, each in STYLES.items() if each.bundles_embeddings)
         raise ConfigurationError(f"style '{style}' bundles no embeddings; allowed are files beside it, or {bundling}")
     if dtype is not None and dtype not in DTYPES.values():
@@ -63,7 +62,7 @@ def write_lora(
     modules = written_modules(lora, form)
     stored = dtype or exact_type(modules)
     rank = None if keep_ranks else max((module.rank for module in modules), default=0)
-    bundle = bundled_embeddings(lora.embeddings, lora.version) if place == "bundle" else {}
+    bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
     plan = _plan(modules, form, stored, rank)
     shapes = {key: torch.empty(shape, device="meta") for key, (shape, _) in plan.items()}
     metadata = written_metadata(lora, form, modules, lambda module: written_rank(module.rank, stored, rank))
@@ -75,7 +74,7 @@ def write_lora(
             temporary,
             lambda key: bundle[key] if key in bundle else _rounded(key, plan[key][1](), stored, lora),
         )
-    beside = write_embeddings_beside(lora.embeddings, path, lora.version) if place == "files" else []
+    beside = write_embeddings_beside(lora.embeddings, path, lora.version) if embeddings == "files" else []
     return [path, *beside]
 
 

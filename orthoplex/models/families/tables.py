@@ -20,6 +20,10 @@ from orthoplex.models.families.family import Family
 from orthoplex.models.families.layouts import LAYOUTS, NAMES
 from orthoplex.models.families.layouts.layout import Layout, Names
 from orthoplex.models.layer_names import component_name
+from orthoplex.models.quiet import quiet
+
+with quiet():
+    from transformers import T5EncoderModel
 
 FOLDER = Path(orthoplex.concepts.__file__).with_name("layers")
 Group = dict[str, Any]
@@ -68,11 +72,16 @@ def table_text(layout: Layout) -> str:
 def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, list[int]]:
     """Every linear layer and convolution by name, and the shape of its weight, in the order of the model."""
     return {
-        component_name(component, path): list(module.weight.shape)
+        _layer_name(component, network, path): list(module.weight.shape)
         for component, network in networks.items()
         for path, module in network.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
+
+
+def _layer_name(component: str, network: nn.Module, path: str) -> str:
+    """The name of a layer; only CLIP's have the inner ``text_model``."""
+    return f"{component}.{path}" if isinstance(network, T5EncoderModel) else component_name(component, path)
 
 
 def grouped(entries: Mapping[str, list[Any]]) -> Group:
