@@ -78,10 +78,9 @@ def halves_of(count: int, seed: int) -> tuple[list[int], list[int]]:
     """The numbers of the sets that calibrate and of those that test; the seed alone decides, block by block."""
     calibrating: set[int] = set()
     for block in range(0, count, BLOCK):
-        numbers = range(block, min(block + BLOCK, count))
-        chosen = random.Random(f"conflicts/halves/{seed + block // BLOCK}").sample(numbers, len(numbers))
-        calibrating.update(chosen[: len(numbers) // 2])
-    return sorted(calibrating), [number for number in range(count) if number not in calibrating]
+        chosen = random.Random(f"conflicts/halves/{seed + block // BLOCK}").sample(range(block, block + BLOCK), BLOCK)
+        calibrating.update(chosen[: BLOCK // 2])
+    return [n for n in range(count) if n in calibrating], [n for n in range(count) if n not in calibrating]
 
 
 def _weaker(base: Base, members: Sequence[Member]) -> Merge:

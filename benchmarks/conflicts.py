@@ -28,7 +28,7 @@ from orthoplex.merging.conflict_verdict import MILD, STRONG
 
 LOST = {"mild": 0.03, "strong": 0.07}
 """Level -> the share of alignment that a set of this level has lost; the limits of the overlap are calibrated to it."""
-NUM_CURED = 3
+NUM_CURED = 2
 """Sets that are cured: the first of the calibrating ones that are plain LoRAs at strength 1 and strong."""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.subspaces import choose_rows, seeded
 
-SAMPLED_ROWS = 64
+SAMPLED_ROWS = 32
 """Output rows of a weight from which signs are compared."""
 WIDEST_RANK = 128
 """Changes of a higher rank are compared by this many leading directions, and by their exact inner products."""

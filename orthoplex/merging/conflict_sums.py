@@ -77,10 +77,10 @@ class ConflictSums:
         self.apart[layer] = float(energies.sum())
         cosines = measures.inner / sizes.clamp_min(_TINY)
         signs = sign_conflict(measures.products, measures.signed)
+        numbers = torch.stack([sizes, cosines, overlap_in, overlap_out, signs], dim=2).tolist()
         for i, a in enumerate(members):
             for j, b in enumerate(members[i + 1 :], start=i + 1):
-                numbers = (float(part[i, j]) for part in (sizes, cosines, overlap_in, overlap_out, signs))
-                self.layers.setdefault((a, b), []).append(LayerConflict(layer, *numbers))
+                self.layers.setdefault((a, b), []).append(LayerConflict(layer, *numbers[i][j]))
 
     def add_effects(self, layer: str, members: Sequence[int], effects: Mapping[int, Sequence[float]]) -> None:
         """Add the effects of changes on inputs under the prompts of some files.

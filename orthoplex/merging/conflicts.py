@@ -34,7 +34,7 @@ def conflicts(
 ) -> ConflictReport:
     """Compare files before a merge: overlap, signs, sizes, tokens, trigger words and bases, with a verdict and cures.
 
-    All numbers come from the factors, one layer in memory at a time; signs from 64 rows of each layer. The verdict is
+    All numbers come from the factors, one layer in memory at a time; signs from 32 rows of each layer. The verdict is
     that of docs/conflicts.md.
 
     Args:

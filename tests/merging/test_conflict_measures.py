@@ -61,7 +61,7 @@ def test_the_signs_of_opposite_changes_all_disagree():
 
 
 def test_signs_are_sampled_from_rows_that_the_layer_decides():
-    changes = random_changes(3, 3, shape=(300, 20))
+    changes = random_changes(3, 3, shape=(300, 200))
     one, again, other = (measure_layer(layer, changes, [1.0, 1.0]) for layer in ("a", "a", "b"))
     assert torch.equal(one.products, again.products) and not torch.equal(one.products, other.products)
     share = float(sign_conflict(one.products, one.signed)[0, 1])

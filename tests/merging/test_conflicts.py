@@ -117,7 +117,7 @@ def test_a_verdict_is_of_the_mean_overlap_and_names_the_worst_pair():
     assert [file.level for file in report.files] == ["strong", "strong", "strong", "none"]
     assert report.overlap == pytest.approx(1.5) and report.level == "strong"
     assert report.worst is not None and {report.worst.first, report.worst.second} <= set("abc")
-    assert "merge fewer at once" in report.cures[-1]
+    assert report.cures == ("merge fewer at once: without a, b the other 2 meet little",)
     assert conflicts([(lora("a", unit(0, 0)), 1.0), (lora("d", unit(0, 1)), 1.0)]).level == "none"
     assert [level_of(x) for x in (0.0, MILD, STRONG)] == ["none", "mild", "strong"]
 
@@ -128,7 +128,11 @@ def test_concepts_get_commands_that_can_be_run():
     assert any(
         "orthoplex merge 'anna x.safetensors' 'rex x.safetensors'@0.5 --algorithm least-squares" in c for c in cures
     )
-    assert any(c.startswith("make anna silent") and "orthoplex silence 'anna x.safetensors'" in c for c in cures)
+    erasing = (
+        "erase each where it is not named: orthoplex silence 'anna x.safetensors' --output anna-silent.safetensors"
+    )
+    assert f"{erasing}, and so for rex" in cures
+    assert conflicts([(first, 1.0), (lora("style", unit(2, 0)), 1.0)]).cures == (erasing,)
 
 
 @pytest.mark.parametrize(
