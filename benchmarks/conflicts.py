@@ -26,7 +26,7 @@ from orthoplex.files import write_json, written_atomically
 from orthoplex.merging import ConflictReport, InputGrams, conflicts
 from orthoplex.merging.conflict_verdict import MILD, STRONG
 
-LOST = {"mild": 0.03, "strong": 0.07}
+LOST = {"mild": 0.02, "strong": 0.05}
 """Level -> the share of alignment that a set of this level has lost; the limits of the overlap are calibrated to it."""
 NUM_CURED = 2
 """Sets that are cured: the first of the calibrating ones that are plain LoRAs at strength 1 and strong."""

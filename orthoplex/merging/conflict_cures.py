@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from statistics import fmean
 
 from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
@@ -30,16 +31,18 @@ def cures(
 
 
 def _by_algorithm(files: Sequence[Concept | LoraFile], identities: Sequence[FileIdentity]) -> list[str]:
-    """Least squares, for concepts of one base: other files have no trigger by which their inputs could be gathered."""
-    bases = {file.manifest.base.hash: file.manifest.base for file in files if isinstance(file, Concept)}
-    if len(bases) != 1 or not all(isinstance(file, Concept) for file in files):
-        return []
+    """Least squares for concepts of one base, whose inputs the base can gather; TIES for all files."""
+    ties = "merge by the algorithm ties instead of a sum"
+    concepts = [file for file in files if isinstance(file, Concept)]
+    bases = {concept.manifest.base.hash: concept.manifest.base for concept in concepts}
+    if len(bases) != 1 or len(concepts) < len(files):
+        return [ties]
     named = " ".join(identity.argument_with_strength for identity in identities)
     base = shlex.quote(next(iter(bases.values())).name)
-    return [
-        f"merge by least squares, with the base at hand: orthoplex merge {named} --algorithm least-squares "
-        f"--base {base} --output merged"
-    ]
+    reads_text = all(concept.changes_keys_values_alone for concept in concepts if concept.layers)
+    algorithm = "" if reads_text else "--algorithm least-squares "
+    by = "which chooses least squares" if reads_text else "which first makes pictures with the base"
+    return [f"orthoplex merge {named} {algorithm}--base {base} --output merged, {by}", ties]
 
 
 def _by_silence(files: Sequence[Concept | LoraFile], identities: Sequence[FileIdentity]) -> list[str]:
@@ -59,15 +62,15 @@ def _by_silence(files: Sequence[Concept | LoraFile], identities: Sequence[FileId
 
 def _by_number(report: ConflictReport) -> list[str]:
     """Fewer files: those with the largest overlap are left out until the rest is below the limit."""
-    overlaps = {frozenset((pair.first, pair.second)): pair.input_overlap for pair in report.pairs}
-    left = [file.name for file in report.files]
-    out: list[str] = []
-    while len(left) > 2 and 2 * sum(value for pair, value in overlaps.items() if pair <= {*left}) / len(left) >= MILD:
-        sums = {
-            name: sum(value for pair, value in overlaps.items() if name in pair and pair <= {*left}) for name in left
-        }
-        out.append(max(sums, key=lambda name: sums[name]))
+    left, out = [file.name for file in report.files], []
+    while len(left) > 2:
+        inside = [pair for pair in report.pairs if {pair.first, pair.second} <= {*left}]
+        sums = {name: sum(p.input_overlap for p in inside if name in (p.first, p.second)) for name in left}
+        if fmean(sums.values()) < MILD:
+            break
+        out.append(max(left, key=lambda name: sums[name]))
         left.remove(out[-1])
-    if not out:
+    meets = any({pair.first, pair.second} == {*left} and pair.input_overlap >= MILD for pair in report.pairs)
+    if not out or meets:
         return []
     return [f"merge fewer at once: without {', '.join(out)} the other {len(left)} meet little"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orthoplex.merging.conflict_identity import Level
 
-MILD, STRONG = 0.43, 0.74
+MILD, STRONG = 0.30, 0.71
 """Overlaps from which a set is said to conflict; ``python -m benchmarks.conflicts`` measures them."""
 
 

@@ -35,7 +35,7 @@ def test_tables_verdict_and_cures(run, files):
         "Pairs",
         "anna + bea",
         "Size of the sum",
-        "To do: merge by least squares",
+        "--algorithm least-squares --base pico",
     ):
         assert text in result.stdout
     assert "Conflict of all 3: strong (overlap 2.00; " in result.stdout
