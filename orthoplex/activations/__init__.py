@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from orthoplex.activations.base_merge import inputs_for, merge_for
     from orthoplex.activations.captions import foreign_syntax, insert_trigger, with_article
     from orthoplex.activations.concept_erasure import with_erasure
+    from orthoplex.activations.conflict_inputs import conflicts_for, weight_norms
     from orthoplex.activations.erasure_options import ErasureOptions
     from orthoplex.activations.features import read_features
     from orthoplex.activations.gathering import gather_inputs
@@ -24,6 +25,7 @@ __getattr__ = exports(
         "FOREIGN_PROMPTS": "general_prompts",
         "MergedFolder": "merged_folder",
         "collected_grams": "grams",
+        "conflicts_for": "conflict_inputs",
         "default_foreign_prompts": "general_prompts",
         "foreign_gram": "stored_inputs",
         "gather_grams": "grams",
@@ -37,6 +39,7 @@ __getattr__ = exports(
         "read_features": "features",
         "with_article": "captions",
         "with_erasure": "concept_erasure",
+        "weight_norms": "conflict_inputs",
         "with_inputs": "stored_inputs",
     },
 )
@@ -46,6 +49,7 @@ __all__ = [
     "FOREIGN_PROMPTS",
     "MergedFolder",
     "collected_grams",
+    "conflicts_for",
     "default_foreign_prompts",
     "foreign_gram",
     "gather_grams",
@@ -57,6 +61,7 @@ __all__ = [
     "merge_to_folder",
     "observed_inputs",
     "read_features",
+    "weight_norms",
     "with_article",
     "with_erasure",
     "with_inputs",

@@ -47,7 +47,7 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
     names = list(dict.fromkeys(name for row in groups.values() for name in row))
     drawn: dict[str, Any] = {}
     places, top = [], 0.0
-    with _figures() as new_figure:
+    with figures() as new_figure:
         count = sum(len(row) + 1 for row in groups.values())
         figure = new_figure(figsize=(8.0, 1.2 + 0.16 * count), layout="constrained")
         axes = figure.add_subplot()
@@ -66,11 +66,11 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], *, title: str, reference:
         axes.axvline(0.0, color="#8a8f98", linewidth=1)
         if reference is not None:
             axes.axvline(reference, color="#8a8f98", linestyle=":", linewidth=1)
-        axes.set_yticks(places, labels=[_plain(group) for group in groups])
+        axes.set_yticks(places, labels=[plain(group) for group in groups])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(top + 1, 1)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         _legend(figure, drawn)
         return _svg(figure)
 
@@ -90,9 +90,9 @@ def curves(
     """
     names = list(dict.fromkeys(name for variants in panels.values() for name in variants))
     lines: dict[str, Line2D] = {}
-    with _figures() as new_figure:
+    with figures() as new_figure:
         figure = new_figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         for axes, (measure, variants) in zip(_row(figure, len(panels)), panels.items(), strict=True):
             for variant, points in variants.items():
                 sizes = sorted(points)
@@ -130,13 +130,13 @@ def heat_maps(panels: Mapping[str, tuple[Sequence[str], Sequence[str], Tensor]],
     """
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    with _figures() as new_figure:
+    with figures() as new_figure:
         figure = new_figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained")
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         for number, (name, (prompted, recognised, matrix)) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(rows, columns, number)
             axes.imshow(matrix.numpy(), vmin=0, vmax=1, cmap="Blues")
-            axes.set_title(_plain(name), fontsize=8)
+            axes.set_title(plain(name), fontsize=8)
             axes.set_xticks(range(len(recognised)), labels=list(recognised), rotation=90, fontsize=6)
             axes.set_yticks(range(len(prompted)), labels=list(prompted), fontsize=6)
             if len(recognised) <= 12:
@@ -157,9 +157,9 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
     rows = list(dict.fromkeys(row for panel in panels.values() for series in panel.values() for row in series))
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     drawn: dict[str, Any] = {}
-    with _figures() as new_figure:
+    with figures() as new_figure:
         figure = new_figure(figsize=(3.2 + 3.0 * len(panels), 1.6 + 0.17 * len(rows)), layout="constrained")
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         for place, (axes, (measure, series)) in enumerate(zip(_row(figure, len(panels)), panels.items(), strict=True)):
             for name, points in series.items():
                 heights, number = [-rows.index(row) for row in points], names.index(name)
@@ -169,7 +169,7 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], *, title: str)
             labels = rows if place == 0 else []
             axes.set_yticks([-number for number in range(len(labels))], labels=labels, fontsize=6)
             axes.set_ylim(-len(rows) + 0.5, 0.5)
-            axes.set_title(_plain(measure), fontsize=8)
+            axes.set_title(plain(measure), fontsize=8)
         _legend(figure, drawn)
         return _svg(figure)
 
@@ -187,9 +187,9 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, acros
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     drawn: dict[str, Any] = {}
-    with _figures() as new_figure:
+    with figures() as new_figure:
         figure = new_figure(figsize=(4.2 * len(panels), 3.4 + 0.09 * len(names)), layout="constrained")
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         for axes, (measure, points) in zip(_row(figure, len(panels)), panels.items(), strict=True):
             for name, (place, interval) in points.items():
                 number = names.index(name)
@@ -200,8 +200,8 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, Interval]]], *, acros
                 )
             axes.axhline(1.0, color="#8a8f98", linestyle=":", linewidth=1)
             axes.set_xlim(left=0)
-            axes.set_xlabel(_plain(across))
-            axes.set_title(_plain(measure))
+            axes.set_xlabel(plain(across))
+            axes.set_title(plain(measure))
         _legend(figure, drawn)
         return _svg(figure)
 
@@ -212,7 +212,7 @@ def check_charts() -> None:
     Raises:
         MissingExtraError: When matplotlib is not installed.
     """
-    with _figures():
+    with figures():
         pass
 
 
@@ -229,7 +229,7 @@ def font_file() -> Path:
 
 
 @contextmanager
-def _figures() -> Iterator[type[Figure]]:
+def figures() -> Iterator[type[Figure]]:
     """Inside, charts are drawn in the style of all; yields the class of figures."""
     try:
         import matplotlib
@@ -242,7 +242,7 @@ def _figures() -> Iterator[type[Figure]]:
 
 def _legend(figure: Figure, drawn: Mapping[str, Any]) -> None:
     """Below the panels, once for all: what was drawn, by its name."""
-    names = [_plain(name) for name in drawn]
+    names = [plain(name) for name in drawn]
     figure.legend(list(drawn.values()), names, loc="outside lower center", ncols=3, frameon=False)
 
 
@@ -251,7 +251,7 @@ def _look(number: int) -> dict[str, Any]:
     return {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text as it is: a dollar sign begins no formula."""
     return text.replace("$", r"\$")
 

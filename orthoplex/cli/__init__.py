@@ -1,7 +1,7 @@
 """The door: one file per verb. Errors go to standard error in one line.
 
 Exit codes: 0, 2 for an error with a cure, 70 for an unforeseen one, 74 for standard output that took not all, 130 for
-an interrupt.
+an interrupt; 1 and 3 for mild and strong conflicts (``conflicts``).
 
 A verb imports what it needs when it is called, so that help, completion and ``inspect`` never load torch.
 """
@@ -14,6 +14,7 @@ import typer
 from orthoplex import __version__
 from orthoplex.cli.bench import bench
 from orthoplex.cli.check import check
+from orthoplex.cli.conflicts import conflicts
 from orthoplex.cli.convert import convert
 from orthoplex.cli.demo import demo
 from orthoplex.cli.evaluate import evaluate
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, merge, generate, inspect, convert, rename, evaluate, demo, bench):
+for verb in (train, check, silence, conflicts, merge, generate, inspect, convert, rename, evaluate, demo, bench):
     app.command()(verb)
 
 

@@ -21,6 +21,7 @@ _LESS_MEMORY = {
     "generate": "lower --num-images, or give fewer concepts",
     "merge": "merge fewer concepts, or by --algorithm sum",
     "silence": "take a concept of a lower rank",
+    "conflicts": "compare fewer files, or leave --base out",
     "evaluate": "lower --picture-size, or give fewer pictures",
     "bench": "lower --processes",
 }

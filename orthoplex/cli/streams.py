@@ -59,15 +59,21 @@ def say_json(values: object) -> None:
     say(_STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
-def say_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Draw a table of two columns on standard output; every value is shown whole, on as many lines as it needs."""
+def say_table(title: str, rows: Sequence[tuple[str, ...]], heads: Sequence[str] = ()) -> None:
+    """Draw a table on standard output; every value is shown whole, on as many lines as it needs.
+
+    Args:
+        title: Above the table.
+        rows: Rows of equally many values.
+        heads: The names of the columns; none for a table without.
+    """
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(
-        Column(overflow="fold"), Column(overflow="fold"), title=Text(title), show_header=False, title_justify="left"
-    )
+    names = heads or [""] * len(rows[0])
+    columns = [Column(Text(name), overflow="fold") for name in names]
+    table = Table(*columns, title=Text(title), show_header=bool(heads), title_justify="left")
     for row in rows:
         table.add_row(*(Text(_STEERING.sub(_escape, value)) for value in row))
     Console(width=max(Console().width, _NARROWEST)).print(table, overflow="fold", crop=False)

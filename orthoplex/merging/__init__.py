@@ -5,6 +5,9 @@ from orthoplex.merging.block_weights import PRESETS, BlockWeights
 from orthoplex.merging.change_erasure import closed_form_erasure
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
 from orthoplex.merging.concept_merge import Merge, check_options, merge
+from orthoplex.merging.conflict_identity import LEVELS, Clash, Level
+from orthoplex.merging.conflict_report import ConflictReport, FileLoad, LayerConflict, NormBudget, PairConflict
+from orthoplex.merging.conflicts import conflicts
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.file_layers import LayerLoss
 from orthoplex.merging.file_merge import FileMerge, merge_again, merge_files
@@ -22,15 +25,23 @@ __all__ = [
     "Algorithm",
     "BlockWeights",
     "Changes",
+    "Clash",
+    "ConflictReport",
     "DefaultAlgorithm",
+    "FileLoad",
     "FileMerge",
     "FileRecipe",
     "ForeignGram",
     "InputGrams",
+    "LEVELS",
+    "LayerConflict",
     "LayerError",
     "LayerLoss",
+    "Level",
     "Merge",
+    "NormBudget",
     "PRESETS",
+    "PairConflict",
     "Part",
     "RECIPE_KEY",
     "RecipeFile",
@@ -40,6 +51,7 @@ __all__ = [
     "WeightChanges",
     "check_options",
     "closed_form_erasure",
+    "conflicts",
     "create_algorithm",
     "crosstalk",
     "default_algorithm",

@@ -1,0 +1,245 @@
+"""Conflicts of a set of LoRA files or concepts, before they are merged and without any model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+
+from orthoplex.concepts import Concept
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.layer_table import layer_table
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.conflict_cures import cures
+from orthoplex.merging.conflict_identity import Clash, FileIdentity, clashes, identity_of
+from orthoplex.merging.conflict_report import ConflictReport, FileLoad, NormBudget, PairConflict, worst_level
+from orthoplex.merging.conflict_sums import ConflictSums, compare_layers, sign_conflict
+from orthoplex.merging.conflict_verdict import level_of
+from orthoplex.merging.input_grams import InputGrams, stored_gram
+from orthoplex.options import checked
+
+_TINY = 1e-30
+_COPY = 0.999
+"""Cosine of two files' changes above which they are taken for one and the same."""
+
+
+def conflicts(
+    files: Sequence[tuple[Concept | LoraFile, float]],
+    *,
+    weight_norms: Mapping[str, float] | None = None,
+    inputs: InputGrams | None = None,
+) -> ConflictReport:
+    """Compare files before a merge: overlap, signs, sizes, tokens, trigger words and bases, with a verdict and cures.
+
+    All numbers come from the factors, one layer in memory at a time; signs from 32 rows of each layer. The verdict is
+    that of docs/conflicts.md.
+
+    Args:
+        files: Concepts or other LoRA files with their strengths ``s_i``; those of strength 0 are left out.
+        weight_norms: Layer to ``‖W‖`` of the base; with it sizes are shares of the base's weights.
+        inputs: Gram matrices of layers' inputs under the files' own prompts, by content hash. None takes those that
+            concepts have stored.
+
+    Raises:
+        ConfigurationError: When there are fewer than two files, an item is no pair, a strength is no finite number, or
+            a change has numbers that are not finite.
+    """
+    active = [pair for pair in _checked(files) if pair[1] != 0]
+    members = [file for file, _ in active]
+    strengths = [float(strength) for _, strength in active]
+    names = _names(members)
+    identities = [identity_of(*parts) for parts in zip(members, names, strengths, strict=True)]
+    sums, unlike = compare_layers(members, strengths, _stored(members) if inputs is None else inputs)
+    _check_finite(sums, names)
+    pairs = _pairs(sums, names)
+    loads = _loads(sums, names, strengths, weight_norms)
+    clashing = [*_clashes(identities), *_copies(sums, names), *_shapes(unlike, members, names)]
+    overlap = fmean(load.overlap for load in loads) if loads else 0.0
+    report = ConflictReport(
+        tuple(loads),
+        tuple(pairs),
+        _budget(sums, weight_norms),
+        overlap,
+        tuple(clashing),
+        worst_level([level_of(overlap), *(clash.level for clash in clashing)]),
+        notes=_notes(files, sums, names),
+    )
+    return replace(report, cures=cures(report, members, identities))
+
+
+def _checked(files: Sequence[tuple[Concept | LoraFile, float]]) -> Sequence[tuple[Concept | LoraFile, float]]:
+    if len(files) < 2:
+        raise ConfigurationError(f"conflicts of {len(files)} files were asked for; allowed are 2 or more")
+    for pair in files:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], Concept | LoraFile):
+            raise ConfigurationError(
+                f"conflicts of {type(pair).__name__} were asked for; allowed are pairs of a concept or LoRA file and a "
+                "strength"
+            )
+        checked(f"{pair[0].label}: strength", pair[1], float)
+    return files
+
+
+def _names(files: Sequence[Concept | LoraFile]) -> list[str]:
+    """A name for each file that no other has: its own, its path, or its number behind it."""
+    short = [file.name for file in files]
+    longer = [file.name if short.count(file.name) == 1 or file.path is None else str(file.path) for file in files]
+    return [
+        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
+    ]
+
+
+def _stored(files: Sequence[Concept | LoraFile]) -> InputGrams:
+    """The Gram matrices that concepts have stored, for the layers of all files that read text features alone."""
+    layers = dict.fromkeys(layer for file in files for layer in file.layers)
+    grams = {}
+    for file in files:
+        if isinstance(file, Concept) and file.inputs is not None:
+            table = layer_table(file.manifest.base.family)
+            reading = [layer for layer in layers if (table.reads_features(layer) if table else layer in file.layers)]
+            grams[file.content_hash] = dict.fromkeys(reading, stored_gram(file.inputs))
+    return InputGrams(grams)
+
+
+def _check_finite(sums: ConflictSums, names: Sequence[str]) -> None:
+    for name, energy in zip(names, sums.inner.diagonal().tolist(), strict=True):
+        if not math.isfinite(energy):
+            raise ConfigurationError(f"the changes of {name} have the energy {energy}; allowed are finite numbers")
+
+
+def _pairs(sums: ConflictSums, names: Sequence[str]) -> list[PairConflict]:
+    energies = sums.inner.diagonal().clamp_min(_TINY)
+    sizes = (energies[:, None] * energies).sqrt()
+    acting = (sums.acting / sums.acting.diagonal().clamp_min(_TINY)[:, None]).sqrt()
+    signs = sign_conflict(sums.products, sums.signed)
+    pairs = []
+    for a in range(len(names)):
+        for b in range(a + 1, len(names)):
+            size = float(sizes[a, b])
+            overlap = float(sums.overlap_in[a, b]) / size
+            layers = [replace(layer, share=layer.share / size) for layer in sums.layers.get((a, b), [])]
+            pairs.append(
+                PairConflict(
+                    names[a],
+                    names[b],
+                    cosine=float(sums.inner[a, b]) / size,
+                    input_overlap=overlap,
+                    output_overlap=float(sums.overlap_out[a, b]) / size,
+                    sign_conflict=float(signs[a, b]) if layers else None,
+                    first_disturbed=float(acting[a, b]),
+                    second_disturbed=float(acting[b, a]),
+                    first_crosstalk=_crosstalk(sums, a, b),
+                    second_crosstalk=_crosstalk(sums, b, a),
+                    level=level_of(overlap),
+                    layers=tuple(layers),
+                )
+            )
+    return pairs
+
+
+def _crosstalk(sums: ConflictSums, of: int, by: int) -> float | None:
+    """The effect of one file on another's inputs, in units of the other's own; None where these are not known."""
+    own = float(sums.effects[of, of])
+    return math.sqrt(max(0.0, float(sums.effects[of, by])) / own) if own > 0 else None
+
+
+def _loads(
+    sums: ConflictSums, names: Sequence[str], strengths: Sequence[float], weight_norms: Mapping[str, float] | None
+) -> list[FileLoad]:
+    energies = sums.inner.diagonal().clamp_min(0.0)
+    sizes = (energies[:, None] * energies).sqrt().clamp_min(_TINY)
+    overlaps = (sums.overlap_in / sizes).fill_diagonal_(0.0).sum(dim=1)
+    acting = sums.acting / sums.acting.diagonal().clamp_min(_TINY)[:, None]
+    disturbances = acting.fill_diagonal_(0.0).sum(dim=1).sqrt()
+    of_base = _base_norm(sums, weight_norms)
+    loads = []
+    for i, (name, strength) in enumerate(zip(names, strengths, strict=True)):
+        norm, overlap = math.sqrt(float(energies[i])), float(overlaps[i])
+        share = None if of_base is None else norm / of_base
+        loads.append(FileLoad(name, strength, norm, share, overlap, float(disturbances[i]), level_of(overlap)))
+    return loads
+
+
+def _base_norm(sums: ConflictSums, weight_norms: Mapping[str, float] | None) -> float | None:
+    """The norm of all weights that are changed, None if one of them is not known."""
+    if not weight_norms or any(layer not in weight_norms for layer in sums.together):
+        return None
+    return math.sqrt(sum(weight_norms[layer] ** 2 for layer in sums.together)) or None
+
+
+def _budget(sums: ConflictSums, weight_norms: Mapping[str, float] | None) -> NormBudget:
+    together = math.sqrt(max(0.0, float(sums.inner.sum())))
+    largest = math.sqrt(max(0.0, float(sums.inner.diagonal().max())))
+    of_base = _base_norm(sums, weight_norms)
+    reference = {layer: norm**2 for layer, norm in (weight_norms or {}).items()} if of_base else sums.apart
+    layer = max(sums.together, key=lambda name: sums.together[name] / max(reference[name], _TINY), default=None)
+    apart = math.sqrt(sum(sums.apart.values()))
+    return NormBudget(together, apart, largest, None if of_base is None else together / of_base, layer)
+
+
+def _clashes(identities: Sequence[FileIdentity]) -> list[Clash]:
+    return [
+        clash
+        for i, first in enumerate(identities)
+        for second in identities[i + 1 :]
+        for clash in clashes(first, second)
+    ]
+
+
+def _copies(sums: ConflictSums, names: Sequence[str]) -> list[Clash]:
+    energies = sums.inner.diagonal().clamp_min(_TINY)
+    cosines = sums.inner / (energies[:, None] * energies).sqrt()
+    same: list[list[int]] = torch.triu(cosines > _COPY, diagonal=1).nonzero().tolist()
+    return [
+        Clash(
+            "copy",
+            "strong",
+            names[a],
+            names[b],
+            "the changes are the same but for their size",
+            f"give only one of {names[a]} and {names[b]}, with the sum of the strengths",
+        )
+        for a, b in same
+    ]
+
+
+def _shapes(unlike: Sequence[str], files: Sequence[Concept | LoraFile], names: Sequence[str]) -> list[Clash]:
+    """One clash for each pair of files that have layers of different shapes."""
+    shapes: dict[tuple[str, str], list[str]] = {}
+    for layer in unlike:
+        owners = [(name, file) for name, file in zip(names, files, strict=True) if layer in file.layers]
+        sizes = [(name, file.layers[layer].shape) for name, file in owners]
+        for i, (first, ours) in enumerate(sizes):
+            for second, theirs in sizes[i + 1 :]:
+                if ours != theirs:
+                    shapes.setdefault((first, second), []).append(f"{layer} is {ours} and {theirs}")
+    return [
+        Clash(
+            "shape",
+            "strong",
+            first,
+            second,
+            f"{len(layers)} layers have different shapes, such as {layers[0]}",
+            "merge files of one model only",
+        )
+        for (first, second), layers in shapes.items()
+    ]
+
+
+def _notes(
+    files: Sequence[tuple[Concept | LoraFile, float]], sums: ConflictSums, names: Sequence[str]
+) -> tuple[str, ...]:
+    notes = [f"{file.name} has strength 0 and is not in the merge" for file, strength in files if strength == 0]
+    for file, _ in files:
+        if isinstance(file, LoraFile) and file.left_out:
+            key, reason = next(iter(file.left_out.items()))
+            notes.append(f"{file.name}: {len(file.left_out)} keys were not read, such as {key}: {reason}")
+    still = [name for name, energy in zip(names, sums.inner.diagonal().tolist(), strict=True) if energy == 0]
+    notes += [f"{name} changes no weight" for name in still]
+    apart = sum((a, b) not in sums.layers for a in range(len(names)) for b in range(a + 1, len(names)))
+    if apart:
+        notes.append(f"{apart} pairs of files change no layer in common")
+    return tuple(notes)
