@@ -14,8 +14,10 @@ from orthoplex.concepts.tokens import TOKENS
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
+    from orthoplex.concepts.any_file import read_concept
     from orthoplex.concepts.concept import Concept
     from orthoplex.concepts.file import load_concept, save_concept
+    from orthoplex.concepts.lora_concept import foreign_concept, trigger_advice
     from orthoplex.concepts.rename import renamed
     from orthoplex.concepts.stack import Stack
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
@@ -29,9 +31,12 @@ __getattr__ = exports(
         "Token": "tokens.token",
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
+        "foreign_concept": "lora_concept",
         "load_concept": "file",
+        "read_concept": "any_file",
         "renamed": "rename",
         "save_concept": "file",
+        "trigger_advice": "lora_concept",
     },
 )
 
@@ -51,12 +56,15 @@ __all__ = [
     "check_name",
     "decode_thumbnail",
     "encode_thumbnail",
+    "foreign_concept",
     "format_version",
     "kind_of",
     "load_concept",
     "manifest_to_json",
+    "read_concept",
     "read_manifest",
     "renamed",
     "save_concept",
     "token_names",
+    "trigger_advice",
 ]

@@ -3,7 +3,7 @@
 from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
 from orthoplex.models.weights.engine import Strengths, WeightEngine
 from orthoplex.models.weights.folded import FoldedWeights, folded_weights
-from orthoplex.models.weights.refusals import check_foldable, linear_layers, matrix_shape, named_modules
+from orthoplex.models.weights.refusals import check_foldable, linear_layers, matrix_shape, matrix_shapes, named_modules
 
 __all__ = [
     "Foldable",
@@ -15,6 +15,7 @@ __all__ = [
     "folded_weights",
     "linear_layers",
     "matrix_shape",
+    "matrix_shapes",
     "named_modules",
     "stacks_of",
 ]

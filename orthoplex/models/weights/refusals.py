@@ -109,6 +109,20 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
 
 
+def matrix_shapes(components: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
+    """Return the name of every weight and bias that has one, to the shape of its changes.
+
+    Args:
+        components: Component to module.
+    """
+    shapes = {}
+    for name, module in named_modules(components).items():
+        for part, values in module._parameters.items():
+            if values is not None and part in ("weight", "bias"):
+                shapes[name if part == "weight" else f"{name}.bias"] = matrix_shape(values.shape)
+    return shapes
+
+
 def _place(name: str, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, str]:
     """The module of a name, and which of its parameters is meant, if the network uses it."""
     for known in _spellings(name):
