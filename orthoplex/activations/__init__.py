@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
+    from orthoplex.activations.adoption import Adoption, adopt
     from orthoplex.activations.base_merge import inputs_for, merge_for
     from orthoplex.activations.captions import foreign_syntax, insert_trigger, with_article
     from orthoplex.activations.concept_erasure import with_erasure
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 __getattr__ = exports(
     __name__,
     {
+        "Adoption": "adoption",
         "ErasureOptions": "erasure_options",
         "FOREIGN_PROMPTS": "general_prompts",
         "MergedFolder": "merged_folder",
+        "adopt": "adoption",
         "collected_grams": "grams",
         "default_foreign_prompts": "general_prompts",
         "foreign_gram": "stored_inputs",
@@ -42,9 +45,11 @@ __getattr__ = exports(
 )
 
 __all__ = [
+    "Adoption",
     "ErasureOptions",
     "FOREIGN_PROMPTS",
     "MergedFolder",
+    "adopt",
     "collected_grams",
     "default_foreign_prompts",
     "foreign_gram",

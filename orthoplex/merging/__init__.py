@@ -1,7 +1,7 @@
 """Many concepts -> one change per weight, without any model at hand."""
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
-from orthoplex.merging.change_erasure import closed_form_erasure
+from orthoplex.merging.change_erasure import closed_form_erasure, erasure_in_rows
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
 from orthoplex.merging.concept_merge import Merge, check_options, merge, merge_layers
 from orthoplex.merging.crosstalk import crosstalk
@@ -21,6 +21,7 @@ __all__ = [
     "check_options",
     "create_algorithm",
     "default_algorithm",
+    "erasure_in_rows",
     "crosstalk",
     "merge",
     "merge_layers",

@@ -11,7 +11,7 @@ from orthoplex.concepts import Concept, Recipe, Stack, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.choice import AUTO, active_concepts, default_algorithm
-from orthoplex.merging.input_grams import InputGrams, stored_inputs
+from orthoplex.merging.input_grams import InputGrams, algorithm_of, stored_inputs
 from orthoplex.options import checked
 
 _LOG = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def merge_layers(
         only: Returns True for the names of layers to merge; None merges all.
     """
     return {
-        layer: algorithm.merge(_weight_changes(layer, parts, len(concepts), inputs))
+        layer: algorithm_of(layer, algorithm, inputs).merge(_weight_changes(layer, parts, len(concepts), inputs))
         for layer, parts in _collect_layers(concepts).items()
         if not only or only(layer)
     }
