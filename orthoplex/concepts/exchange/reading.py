@@ -1,13 +1,137 @@
-"""Reading LoRA files of other programs."""
+"""LoRA files of any program, read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, tensor_file
+from orthoplex.concepts.exchange.embedding_files import read_bundled_embeddings
 from orthoplex.concepts.exchange.lora_file import LoraFile
-from orthoplex.errors import ConceptFileError
+from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
+from orthoplex.concepts.file import load_concept
+from orthoplex.concepts.layer_table import layer_table
+from orthoplex.concepts.manifest_json import MANIFEST_KEY
+from orthoplex.errors import FileFormatError
+from orthoplex.files import read_header
 
 
 def read_lora(path: str | Path, *, partial: bool = False, family: str | None = None) -> LoraFile:
-    """Refuse; the reader comes later."""
-    raise ConceptFileError(f"{path}: cannot be read yet")
+    """Read a LoRA file of any program, or a concept file; every key is used, or named in an error.
+
+    The header and the numbers alpha are read at once, a layer's factors each time they are asked for.
+
+    Args:
+        path: The file, or a folder that PEFT wrote.
+        partial: Leave out keys that cannot be read; ``LoraFile.left_out`` has them with the reasons.
+        family: The layer table's family or version, by name; None finds it by names and shapes.
+
+    Raises:
+        ConfigurationError: If there is no such family.
+        ConceptFileError: If it is a concept file and damaged.
+        FileFormatError: If the file is missing or damaged, is no LoRA file, its family is not clear, or a key cannot be
+            read: names the keys, their count and the reasons.
+    """
+    path = Path(path)
+    file = tensor_file(path)
+    if MANIFEST_KEY in read_header(file).metadata:
+        return lora_of_concept(load_concept(file), partial=partial)
+    contents = lora_contents(path, family)
+    reader = ModuleReader(contents)
+    refused = {**contents.refused, **_wrong_numbers(contents, reader)}
+    embeddings, wrong = read_bundled_embeddings(contents)
+    refused |= wrong
+    if refused and not partial:
+        raise FileFormatError(f"{path}: {refusal(refused, len(contents.header.entries))}")
+    layers = {name: source for name, source in contents.layers.items() if not _is_refused(source.module.keys, refused)}
+    differences = {
+        name: source for name, source in contents.differences.items() if not _is_refused(source.module.keys, refused)
+    }
+    if not layers and not differences and not embeddings:
+        raise FileFormatError(
+            f"{path}: holds nothing that can be read: {refusal(refused, len(contents.header.entries))}"
+        )
+    windows = {layer: window for layer, window in contents.windows.items() if layer in layers}
+    return LoraFile(
+        name=path.stem if file == path else path.name,
+        style=contents.detected.style,
+        family=contents.detected.family,
+        version=contents.detected.version,
+        layers=StoredLayers(reader, layers),
+        windows=windows,
+        differences=StoredDifferences(reader, differences),
+        embeddings=embeddings,
+        metadata=contents.header.metadata,
+        left_out=refused,
+        path=path,
+    )
+
+
+def refusal(refused: Mapping[str, str], total: int) -> str:
+    """Return one line that names keys that cannot be read, by reason.
+
+    Args:
+        refused: Key to the reason.
+        total: How many keys the file has.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in refused.items():
+        by_reason.setdefault(reason, []).append(key)
+    lines = [
+        f"'{keys[0]}'{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}: {reason}"
+        for reason, keys in by_reason.items()
+    ]
+    return f"{len(refused)} of {total} tensors cannot be read: {'; '.join(lines)}; --partial leaves them out"
+
+
+def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
+    """Return a concept of ours as a LoRA file; its tokens become one embedding of as many vectors.
+
+    Args:
+        concept: The concept.
+        partial: Leave tokens out that are more than vectors.
+
+    Raises:
+        FileFormatError: If tokens have keys and values, or vectors for single layers.
+    """
+    version = concept.manifest.base.family
+    table = layer_table(version)
+    left_out: dict[str, str] = {}
+    embeddings = {}
+    for token, item in concept.tokens.items():
+        placement = item.placement
+        if not placement.is_one_vector:
+            left_out[token] = "is a token with keys and values or vectors of single layers, which no embedding holds"
+        else:
+            embeddings[token] = {encoder: vector.reshape(1, -1) for encoder, vector in placement.vectors.items()}
+    if left_out and not partial:
+        raise FileFormatError(f"{concept.label}: {refusal(left_out, len(concept.tokens))}")
+    return LoraFile(
+        name=concept.name,
+        style="diffusers",
+        family=None if table is None else table.family,
+        version=None if table is None else version,
+        layers=concept.layers,
+        embeddings=embeddings,
+        metadata={},
+        left_out=left_out,
+        path=concept.path,
+    )
+
+
+def _wrong_numbers(contents: LoraContents, reader: ModuleReader) -> dict[str, str]:
+    """Keys of modules whose alpha or scale cannot be used."""
+    wrong: dict[str, str] = {}
+    modules = {
+        id(source.module): source.module for source in (*contents.layers.values(), *contents.differences.values())
+    }
+    for module in modules.values():
+        problem = reader.problem(module)
+        if problem is not None:
+            wrong.update(dict.fromkeys(module.keys.values(), problem))
+    return wrong
+
+
+def _is_refused(keys: Mapping[str, str], refused: Mapping[str, str]) -> bool:
+    return any(key in refused for key in keys.values())

@@ -1,23 +1,62 @@
 """The layer tables are those of the networks, and every family has one."""
 
+import json
+
 import pytest
 
-from orthoplex.concepts.layer_table import layer_table
+from orthoplex.concepts.layer_table import LayerTable, layer_table, layer_tables
 from orthoplex.models import FAMILIES, load_base
-from orthoplex.models.families import family_of
-from orthoplex.models.families.tables import FOLDER, table_text
+from orthoplex.models.families.tables import FOLDER, grouped, layouts, main, table_text
 
 
-@pytest.mark.parametrize("pipeline_class", FAMILIES)
-def test_a_table_is_what_the_command_writes(pipeline_class):
-    path = FOLDER / f"{FAMILIES[pipeline_class].module}.json"
-    assert path.read_text("utf-8") == table_text(family_of(pipeline_class)), (
-        "python -m orthoplex.models.families.tables"
-    )
+def check(family: str) -> None:
+    text = (FOLDER / f"{family}.json").read_text("utf-8")
+    assert text == table_text(layouts()[family]), "python -m orthoplex.models.families.tables"
 
 
-def test_every_table_belongs_to_a_family():
-    assert {path.stem for path in FOLDER.glob("*.json")} == {row.module for row in FAMILIES.values()}
+def test_a_table_is_what_the_command_writes():
+    check("stable_diffusion")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(layer_tables()))
+def test_every_table_is_what_the_command_writes(family):
+    check(family)
+
+
+def test_the_command_writes_the_tables_that_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr("orthoplex.models.families.tables.FOLDER", tmp_path)
+    main(["unheard-of"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_table_belongs_to_a_family_and_every_family_has_one():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(layouts()) == set(layer_tables())
+    assert {row.module for row in FAMILIES.values()} <= set(layouts())
+
+
+@pytest.mark.parametrize(
+    ("entries", "groups"),
+    [
+        ({"a.0.b": [1], "a.0.c": [2], "a.1.b": [1], "a.1.c": [2]}, {"a.{0-1}": {"b": [1], "c": [2]}}),
+        ({"a.0.b": [1], "a.1.b": [2], "a.2.b": [2]}, {"a": {"0.b": [1], "{1-2}.b": [2]}}),
+        ({"a.0": [1], "a.2": [1]}, {"a": {"0": [1], "2": [1]}}),
+        ({"a.9.0.c": [1], "a.9.1.c": [1], "a.10.0.c": [1], "a.10.1.c": [1]}, {"a.{9-10}": {"{0-1}.c": [1]}}),
+        ({"a.0.b": ["x.0.y.0"], "a.1.b": ["x.1.y.0"]}, {"a.{0-1}.b": ["x.{}.y.0"]}),
+        ({"a.0": ["x.1"], "a.1": ["x.2"]}, {"a": {"0": ["x.1"], "1": ["x.2"]}}),
+        ({"a.0": ["x.0", "y.0"], "a.1": ["x.1"]}, {"a": {"0": ["x.0", "y.0"], "1": ["x.1"]}}),
+        ({"a.0.c": [1], "a.1.b": [1]}, {"a": {"0.c": [1], "1.b": [1]}}),
+        ({"a.0": [1], "a.1.b": [1]}, {"a": {"0": [1], "1.b": [1]}}),
+    ],
+)
+def test_equal_blocks_are_written_once_and_read_as_they_were(entries, groups):
+    assert json.loads(json.dumps(grouped(entries))) == groups
+    values = {"components": {}, "rules": [], "versions": {"one": groups}}
+    if "x" in str(entries):
+        values = {**values, "versions": {"one": {}}, "original_modules": {"one": groups}}
+    table = LayerTable.from_json("some", values)
+    read = {name: module.layers for name, module in table.original_modules("one").items()} or table.versions["one"]
+    assert list(read.items()) == [(name, tuple(entry)) for name, entry in entries.items()]
 
 
 def test_a_table_has_the_layers_of_its_base():

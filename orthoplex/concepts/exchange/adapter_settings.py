@@ -1,0 +1,132 @@
+"""PEFT's settings of an adapter: the factors that stand outside of its tensors; read without torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from orthoplex.errors import FileFormatError
+from orthoplex.files import parse_json, read_json
+
+METADATA_KEY = "lora_adapter_metadata"
+"""Of the header's text pair in which diffusers keeps the settings of every component."""
+CONFIG_NAME, TENSORS_NAME = "adapter_config.json", "adapter_model.safetensors"
+"""The files of a folder that PEFT writes."""
+_CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual")
+"""Beginnings of ``init_lora_weights`` with which PEFT changes the base as well."""
+
+
+@final
+@dataclass(frozen=True)
+class AdapterSettings:
+    """What PEFT says about the factors of one component.
+
+    Attributes:
+        alpha: The alpha of all modules without another.
+        alphas: Pattern of a module's name to its alpha.
+        use_rslora: True if the factor is ``alpha / sqrt(rank)``.
+    """
+
+    alpha: float | None = None
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    use_rslora: bool = False
+
+    def factor(self, path: str, rank: int) -> float | None:
+        """Return what stands before a module's product; None if the settings have no alpha.
+
+        Args:
+            path: The module's name without its component.
+            rank: Its rank in the file.
+        """
+        alpha = next((value for pattern, value in self.alphas.items() if _fits(pattern, path)), self.alpha)
+        if alpha is None:
+            return None
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+@final
+@dataclass(frozen=True)
+class FileSettings:
+    """The settings of a whole file.
+
+    Attributes:
+        components: Component to its settings; ``""`` for those of a file without components.
+    """
+
+    components: Mapping[str, AdapterSettings] = field(default_factory=dict)
+
+    def factor(self, module: str, rank: int) -> float | None:
+        """Return what stands before a module's product; None if nothing says it.
+
+        Args:
+            module: The module as the file names it.
+            rank: Its rank in the file.
+        """
+        component, _, path = module.partition(".")
+        if component in self.components:
+            return self.components[component].factor(path, rank)
+        return self.components[""].factor(module, rank) if "" in self.components else None
+
+
+def settings_of(path: Path, metadata: Mapping[str, str]) -> FileSettings:
+    """Read the settings in a header, or in the ``adapter_config.json`` beside a file of PEFT.
+
+    Args:
+        path: The file of the tensors.
+        metadata: The text pairs of its header.
+
+    Raises:
+        FileFormatError: If they are no settings, or those of an adapter that changes its base as well.
+    """
+    config = path.with_name(CONFIG_NAME)
+    if path.name == TENSORS_NAME and config.is_file():
+        values = read_json(config)
+        return FileSettings({"": _settings(values, str(config))})
+    if METADATA_KEY not in metadata:
+        return FileSettings()
+    source = f"{path}: header key '{METADATA_KEY}'"
+    try:
+        values = parse_json(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise FileFormatError(f"{source} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{source} is a JSON {type(values).__name__}, allowed is an object")
+    components: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        component, _, name = key.partition(".")
+        components.setdefault(component, {})[name] = value
+    return FileSettings({component: _settings(own, source) for component, own in components.items()})
+
+
+def _settings(values: Any, source: str) -> AdapterSettings:  # noqa: ANN401 - JSON
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{source} is a JSON {type(values).__name__}, allowed is an object")
+    start = values.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGED_BASES):
+        raise FileFormatError(
+            f"{source} has init_lora_weights '{start}', with which PEFT changes the base as well; "
+            "save it with PEFT's path_initial_model_for_weight_conversion, which makes it one of the unchanged base"
+        )
+    if values.get("fan_in_fan_out"):
+        raise FileFormatError(f"{source} has fan_in_fan_out true, allowed is false: weights as (out, in)")
+    alpha = values.get("lora_alpha", values.get("alpha"))
+    patterns = values.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict) or not _are_numbers([*patterns.values(), *([] if alpha is None else [alpha])]):
+        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {patterns!r}, allowed are numbers")
+    return AdapterSettings(alpha, patterns, bool(values.get("use_rslora")))
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _fits(pattern: str, path: str) -> bool:
+    """True if PEFT takes a pattern for a module: it is the end of the name, or a regular expression of that."""
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", path) is not None
+    except re.error:
+        return path == pattern or path.endswith(f".{pattern}")

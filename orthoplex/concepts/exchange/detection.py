@@ -1,0 +1,178 @@
+"""Which family and version a LoRA file belongs to, by the names and shapes in its header."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from orthoplex.concepts.exchange.names import read_names, rows_of, versions
+from orthoplex.concepts.exchange.styles import STYLES
+from orthoplex.concepts.layer_table import layer_table, layer_tables
+from orthoplex.errors import ConfigurationError, FileFormatError
+
+_HINTS = {
+    "sd1": ("stable-diffusion-v1", "sd_v1", "sd1", "sd_1.5"),
+    "sd2": ("stable-diffusion-v2-512", "sd_v2", "sd2"),
+    "sd2-v": ("stable-diffusion-v2-768-v", "sd_v2_v"),
+    "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "sdxl"),
+    "flux1": ("flux-1-dev", "flux-1-schnell", "flux1", "flux"),
+    "chroma": ("chroma",),
+    "flux2": ("flux-2-dev", "flux2"),
+    "flux2-klein-4b": ("flux-2-klein-4b", "flux2_klein_4b", "klein-4b"),
+    "flux2-klein-9b": ("flux-2-klein-9b", "flux2_klein_9b", "klein-9b"),
+    "qwen-image": ("qwen-image", "qwen_image"),
+    "z-image": ("z-image", "zimage", "z_image"),
+    "krea2": ("krea2", "krea-2"),
+    "anima": ("anima",),
+    "ideogram4": ("ideogram4", "ideogram-4"),
+    "vignette": ("vignette",),
+}
+"""Version to the words for it in ``modelspec.architecture`` and ``ss_base_model_version``."""
+_HINT_KEYS = ("modelspec.architecture", "ss_base_model_version")
+_ENOUGH = 0.5
+"""Of a file's modules that a table must know, else the file is of a family without a table."""
+
+
+@final
+@dataclass(frozen=True)
+class Detected:
+    """What a file's names and shapes say.
+
+    Attributes:
+        style: The style that most of its modules are named in.
+        family: The family; None if no table knows the modules.
+        version: The version with these shapes; None if there is none.
+    """
+
+    style: str
+    family: str | None
+    version: str | None
+
+
+@final
+@dataclass(frozen=True)
+class _Candidate:
+    family: str
+    version: str
+    known: int
+    fitting: int
+
+
+def detect(
+    modules: Mapping[str, tuple[int, int] | None], metadata: Mapping[str, str], family: str | None = None
+) -> Detected:
+    """Find the family and the version of a file.
+
+    Args:
+        modules: Module, as the file names it, to the rows and columns of its change; None where they are not known.
+        metadata: The text pairs of the header, which decide between versions of equal names and shapes.
+        family: The family or the version to take, by name; None finds it.
+
+    Raises:
+        ConfigurationError: If there is no such family or version.
+        FileFormatError: If several families fit (names them), or shapes are those of no version (names the layer, its
+            shape and those of the versions).
+    """
+    if not modules:
+        return Detected(next(iter(STYLES)), *_named(family))
+    candidates = [_candidate(modules, *each) for each in _allowed(family)]
+    most = max((each.known for each in candidates), default=0)
+    if most == 0 or (family is None and most < _ENOUGH * len(modules)):
+        if family is not None:
+            raise FileFormatError(f"no module of it is one of {family}, as in '{next(iter(modules))}'")
+        return Detected(style_of(modules), None, None)
+    best = [each for each in candidates if each.known == most]
+    fitting = [each for each in best if each.fitting == max(other.fitting for other in best)]
+    if fitting[0].fitting < most:
+        raise FileFormatError(_misfit(modules, [each for each in best if each.family == fitting[0].family]))
+    chosen = _hinted(fitting, metadata) or fitting
+    if len({each.family for each in chosen}) > 1:
+        names = ", ".join(sorted({each.family for each in chosen}))
+        raise FileFormatError(f"its layers fit several families: {names}; name one with --family")
+    first = chosen[0]
+    return Detected(_style_by_table(modules, first), first.family, _version(first, metadata))
+
+
+def style_of(modules: Iterable[str]) -> str:
+    """Return the style that most names may be of; for modules that no table knows."""
+    counts = Counter(next(name for name, style in STYLES.items() if style.fits(module)) for module in modules)
+    return counts.most_common(1)[0][0]
+
+
+def _named(family: str | None) -> tuple[str | None, str | None]:
+    return (None, None) if family is None else next(iter(_allowed(family)))
+
+
+def _allowed(family: str | None) -> list[tuple[str, str]]:
+    """Every family and version that a name allows."""
+    if family is None or family in layer_tables():
+        return [each for each in versions() if family in (None, each[0])]
+    table = layer_table(family)
+    if table is None:
+        allowed = ", ".join(
+            sorted({name for name, table in layer_tables().items() for name in (name, *table.versions)})
+        )
+        raise ConfigurationError(f"family '{family}' is unknown, allowed: {allowed}")
+    return [(table.family, family)]
+
+
+def _candidate(modules: Mapping[str, tuple[int, int] | None], family: str, version: str) -> _Candidate:
+    names, layers = read_names(family, version), layer_tables()[family].versions[version]
+    known = fitting = 0
+    for name, shape in modules.items():
+        if name in names:
+            known += 1
+            fitting += shape is None or shape == rows_of(names[name].module, layers)[:2]
+    return _Candidate(family, version, known, fitting)
+
+
+def _hinted(candidates: list[_Candidate], metadata: Mapping[str, str]) -> list[_Candidate]:
+    """The candidates that the metadata name; none if they say nothing."""
+    words = hinted_versions(metadata)
+    families = {table.family for version in words if (table := layer_table(version)) is not None}
+    return [each for each in candidates if each.version in words] or [
+        each for each in candidates if each.family in families
+    ]
+
+
+def hinted_versions(metadata: Mapping[str, str]) -> list[str]:
+    """Return the versions that a header's text pairs name, the best first."""
+    texts = [metadata.get(key, "").lower().partition("/")[0] for key in _HINT_KEYS]
+    exact = [version for version, words in _HINTS.items() if any(text in words for text in texts)]
+    near = [
+        version
+        for version, words in _HINTS.items()
+        if any(text.startswith(word) for text in texts for word in words if len(word) > 3)
+    ]
+    return exact or near
+
+
+def _version(candidate: _Candidate, metadata: Mapping[str, str]) -> str:
+    """The version, or an equal one that the metadata name."""
+    layers = layer_tables()[candidate.family].versions
+    for version in hinted_versions(metadata):
+        if version in layers and layers[version] == layers[candidate.version]:
+            return version
+    return candidate.version
+
+
+def _style_by_table(modules: Mapping[str, tuple[int, int] | None], candidate: _Candidate) -> str:
+    names = read_names(candidate.family, candidate.version)
+    return Counter(names[name].style for name in modules if name in names).most_common(1)[0][0]
+
+
+def _misfit(modules: Mapping[str, tuple[int, int] | None], candidates: list[_Candidate]) -> str:
+    """Name the first module whose shape no version has, and the shapes of the versions."""
+    best = max(candidates, key=lambda each: each.fitting)
+    names, layers = read_names(best.family, best.version), layer_tables()[best.family].versions[best.version]
+    for name, shape in modules.items():
+        if name in names and shape is not None and shape != rows_of(names[name].module, layers)[:2]:
+            others = ", ".join(
+                f"{each.version} {rows_of(read_names(each.family, each.version)[name].module, layer_tables()[each.family].versions[each.version])[:2]}"
+                for each in candidates
+                if name in read_names(each.family, each.version)
+            )
+            return f"module '{name}' has a change of shape {shape}, versions of {best.family} have: {others}"
+    raise AssertionError("a misfit has a module")

@@ -1,0 +1,59 @@
+"""The text pairs in the header of a written LoRA file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from orthoplex.concepts.exchange.adapter_settings import METADATA_KEY
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.exchange.modules import WrittenModule
+from orthoplex.concepts.exchange.styles import Style
+
+_OF_THE_OLD_FILE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", METADATA_KEY, "orthoplex")
+"""Pairs that would be wrong in another file."""
+_RANKS = ("ss_network_dim", "ss_network_alpha")
+
+
+def written_metadata(
+    lora: LoraFile, style: Style, modules: Sequence[WrittenModule], rank_of: Callable[[WrittenModule], int]
+) -> dict[str, str]:
+    """Return the file's own pairs, with ranks as they are written; those of its old bytes are left out.
+
+    Args:
+        lora: The changes.
+        style: The style that is written.
+        modules: Its modules.
+        rank_of: Module to the rank that it is written with.
+    """
+    pairs = {key: value for key, value in lora.metadata.items() if key not in _OF_THE_OLD_FILE}
+    ranks = {module.name: rank_of(module) for module in modules if module.rank}
+    if ranks:
+        largest = max(ranks.values())
+        pairs |= {key: str(largest) for key in _RANKS if key in pairs}
+        if style.name == "diffusers":
+            pairs[METADATA_KEY] = json.dumps(peft_settings(ranks), sort_keys=True)
+    return {"format": "pt", **pairs}
+
+
+def peft_settings(ranks: dict[str, int]) -> dict[str, object]:
+    """Return PEFT's settings of every component, as diffusers reads them: alpha is the rank.
+
+    Text encoder paths are given without ``text_model.``, which newer text encoders no longer have; PEFT compares the
+    ends of names.
+
+    Args:
+        ranks: Module, with its component, to its rank.
+    """
+    components: dict[str, dict[str, int]] = {}
+    for name, rank in sorted(ranks.items()):
+        component, _, path = name.partition(".")
+        components.setdefault(component, {})[path.removeprefix("text_model.")] = rank
+    settings: dict[str, object] = {}
+    for component, own in components.items():
+        largest = max(own.values())
+        others = {name: rank for name, rank in own.items() if rank != largest}
+        settings[f"{component}.r"] = settings[f"{component}.lora_alpha"] = largest
+        settings[f"{component}.rank_pattern"] = settings[f"{component}.alpha_pattern"] = others
+        settings[f"{component}.target_modules"] = list(own)
+    return settings

@@ -1,0 +1,214 @@
+"""The modules that a style writes for the changes of a LoRA file; several layers may be fused in one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.exchange.styles import Spelling, Style
+from orthoplex.concepts.layer_table import OriginalModule, layer_tables
+from orthoplex.errors import ConfigurationError
+
+_KINDS = (".weight", ".bias")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class WrittenModule:
+    """One module of a file to write; its numbers are computed when they are asked for.
+
+    Attributes:
+        name: Its name in the style.
+        module: The layers in it.
+        shapes: Layer to the shape of its weight, ``(out, in)`` or ``(out, in, height, width)``.
+        lora: The changes.
+        rank: The rank of its low-rank change; 0 if it has none.
+        full: True if its weight changes by a full difference: then low-rank changes of its other layers are in that.
+        biased: True if its bias changes.
+    """
+
+    name: str
+    module: OriginalModule
+    shapes: Mapping[str, tuple[int, ...]]
+    lora: LoraFile
+    rank: int
+    full: bool
+    biased: bool
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield everything that is to be written but alpha, without rows of zeros."""
+        if self.rank:
+            yield from self._factors()
+        for layer in self.module.layers:
+            for kind in _KINDS:
+                if layer + kind in self.lora.differences:
+                    yield self.lora.differences[layer + kind]
+            if self.full and layer in self.lora.layers:
+                yield self.lora.layers[layer].delta()
+
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of down and up at a rank; those of a convolution have a window."""
+        first = next(iter(self.shapes.values()))
+        rows = sum(shape[0] for shape in self.shapes.values())
+        return (rank, *first[1:]), (rows, rank, *(1 for _ in first[2:]))
+
+    def down(self, rank: int) -> Tensor:
+        """Return down, filled up with rows of zeros."""
+        down, _ = self._factors()
+        padding = down.new_zeros(rank - len(down), down.shape[1])
+        return torch.cat([down, padding]).reshape(self.factor_shapes(rank)[0])
+
+    def up(self, rank: int) -> Tensor:
+        """Return up, filled up with columns of zeros."""
+        _, up = self._factors()
+        padding = up.new_zeros(len(up), rank - up.shape[1])
+        return torch.cat([up, padding], dim=1).reshape(self.factor_shapes(rank)[1])
+
+    def differences(self, spelling: Spelling) -> Iterator[tuple[str, tuple[int, ...], Callable[[], Tensor]]]:
+        """Yield the key's ending, the shape and the value of the weight's and the bias's full difference.
+
+        Raises:
+            ConfigurationError: If the style has no spelling of it.
+        """
+        first = next(iter(self.shapes.values()))
+        rows = sum(shape[0] for shape in self.shapes.values())
+        if self.full:
+            yield self._ending(spelling.difference, "weight"), (rows, *first[1:]), lambda: self._rows(".weight")
+        if self.biased:
+            yield self._ending(spelling.bias, "bias"), (rows,), lambda: self._rows(".bias")
+
+    def _ending(self, ending: str | None, kind: str) -> str:
+        if ending is None:
+            raise ConfigurationError(
+                f"{self.lora.label}: '{self.name}' changes by a full difference of its {kind}, which this style has no "
+                "key for; allowed styles for it are kohya, comfy"
+            )
+        return ending
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Down and up of all layers; layers of one and the same down share it, others have directions of their own."""
+        changes = {layer: self.lora.layers[layer] for layer in self.module.layers if layer in self.lora.layers}
+        downs, place = _different_downs(list(changes.values()))
+        starts = [sum(len(down) for down in downs[:index]) for index in range(len(downs))]
+        rank = sum(len(down) for down in downs)
+        ups = []
+        for layer in self.module.layers:
+            change = changes.get(layer)
+            dtype = torch.float32 if change is None else change.up.dtype
+            up = torch.zeros(self.shapes[layer][0], rank, dtype=dtype)
+            if change is not None:
+                start = starts[place[list(changes).index(layer)]]
+                up[:, start : start + change.rank] = change.up
+            ups.append((change is not None, up))
+        dtype = _common_type([up.dtype for is_changed, up in ups if is_changed] + [down.dtype for down in downs])
+        whole = torch.cat([up.to(dtype) for _, up in ups])
+        return torch.cat([down.to(dtype) for down in downs]), self._swapped(whole)
+
+    def _rows(self, kind: str) -> Tensor:
+        """The full difference of all rows: zeros where a layer has none."""
+        rows = []
+        for layer in self.module.layers:
+            shape = self.shapes[layer] if kind == ".weight" else self.shapes[layer][:1]
+            value = self.lora.differences.get(layer + kind)
+            total = torch.zeros(shape) if value is None else value.reshape(shape)
+            if kind == ".weight" and layer in self.lora.layers:
+                total = total.float() + self.lora.layers[layer].delta().reshape(shape)
+            rows.append(total)
+        dtype = _common_type([row.dtype for row in rows])
+        return self._swapped(torch.cat([row.to(dtype) for row in rows]))
+
+    def _swapped(self, rows: Tensor) -> Tensor:
+        return torch.cat(rows.chunk(2)[::-1]) if self.module.swapped_halves else rows
+
+
+def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
+    """Return the modules that a style writes for all changes of a file.
+
+    Raises:
+        ConfigurationError: If the style has no name for a changed layer or parameter, names it.
+    """
+    names, shapes = _names(lora, style)
+    layers_with = {parameter.rpartition(".")[0]: parameter for parameter in lora.differences}
+    changed = {*lora.layers, *layers_with}
+    modules = []
+    for name, module in names:
+        if changed.isdisjoint(module.layers):
+            continue
+        changed -= set(module.layers)
+        own = {layer: shapes[layer] for layer in module.layers}
+        full = any(f"{layer}.weight" in lora.differences for layer in module.layers)
+        biased = any(f"{layer}.bias" in lora.differences for layer in module.layers)
+        changes = [] if full else [lora.layers[layer] for layer in module.layers if layer in lora.layers]
+        rank = sum(len(down) for down in _different_downs(changes)[0])
+        modules.append(WrittenModule(name, module, own, lora, rank, full, biased))
+    if changed:
+        layer = sorted(changed)[0]
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ConfigurationError(f"{lora.label}: '{layer}'{others} has no name in style '{style.name}'")
+    return modules
+
+
+def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule]], Mapping[str, tuple[int, ...]]]:
+    """The style's name of every module, and the shape of every layer."""
+    own = {layer: _own_shape(lora, layer) for layer in (*lora.layers, *_difference_layers(lora))}
+    verbatim = [(layer, OriginalModule((layer,))) for layer in own]
+    if lora.family is None:
+        if style.name != lora.style:
+            raise ConfigurationError(
+                f"{lora.label}: no table knows its layers, so it is written in its own style '{lora.style}' alone, "
+                f"not in '{style.name}'"
+            )
+        return verbatim, own
+    table = layer_tables()[lora.family]
+    if lora.version is None:
+        if style.name != "diffusers":
+            raise ConfigurationError(
+                f"{lora.label}: its shapes are those of no version of {lora.family}, so it is written in style "
+                f"'diffusers' alone, not in '{style.name}'"
+            )
+        return verbatim, own
+    return list(style.written_names(table, lora.version)), {**table.versions[lora.version], **own}
+
+
+def _difference_layers(lora: LoraFile) -> list[str]:
+    return [parameter.rpartition(".")[0] for parameter in lora.differences]
+
+
+def _own_shape(lora: LoraFile, layer: str) -> tuple[int, ...]:
+    """The shape of a changed weight, its window unfolded; of a bias alone, its length."""
+    weight = lora.differences.get(f"{layer}.weight")
+    if weight is not None:
+        return tuple(weight.shape)
+    if layer not in lora.layers:
+        return tuple(lora.differences[f"{layer}.bias"].shape)
+    rows, columns = lora.layers[layer].shape
+    window = lora.windows.get(layer, ())
+    return (rows, columns // math.prod(window), *window)
+
+
+def _different_downs(changes: Sequence[LowRank]) -> tuple[list[Tensor], list[int]]:
+    """The downs that differ from all before, and for each change the place of its own among them."""
+    downs: list[Tensor] = []
+    place = []
+    for change in changes:
+        index = next((i for i, down in enumerate(downs) if _equal(down, change.down)), len(downs))
+        if index == len(downs):
+            downs.append(change.down)
+        place.append(index)
+    return downs, place
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.dtype == second.dtype and torch.equal(first, second)
+
+
+def _common_type(dtypes: Sequence[torch.dtype]) -> torch.dtype:
+    """The type of all, or float32 where they differ."""
+    return dtypes[0] if len(set(dtypes)) == 1 else torch.float32

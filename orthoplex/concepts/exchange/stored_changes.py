@@ -1,0 +1,180 @@
+"""Changes that are read from a LoRA file each time they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from orthoplex.adapters import LowRank
+from orthoplex.concepts.exchange.contents import LayerSource, LoraContents
+from orthoplex.concepts.exchange.payloads import Difference, load_payload
+from orthoplex.concepts.exchange.payloads.scaling import read_factor
+from orthoplex.concepts.exchange.stored_modules import StoredModule
+from orthoplex.errors import ConfigurationError, FileFormatError
+from orthoplex.files import Header
+
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NUMBERS = ("alpha", "scale")
+"""Parts of payloads that are one number."""
+
+
+@final
+class ModuleReader:
+    """Reads modules of one file; the last one stays in memory, since layers that are fused in it follow each other."""
+
+    def __init__(self, contents: LoraContents) -> None:
+        """Take a file.
+
+        Args:
+            contents: What its header says.
+        """
+        self._contents = contents
+        self._last: tuple[StoredModule, LowRank | Difference] | None = None
+
+    def change(self, module: StoredModule) -> LowRank | Difference:
+        """Return the change of a module.
+
+        Raises:
+            FileFormatError: If the file has changed, or a number is not finite; names file and key.
+        """
+        if self._last is None or self._last[0] is not module:
+            parts = {part: self._tensor(key) for part, key in module.keys.items()}
+            try:
+                change = load_payload(module.payload).change(parts, factor=self._factor(module))
+            except ConfigurationError as error:
+                raise FileFormatError(f"{self._contents.path}: '{_key(module)}': {error}") from error
+            self._last = (module, change)
+        return self._last[1]
+
+    def problem(self, module: StoredModule) -> str | None:
+        """Return what is wrong with the numbers beside a module's factors, such as alpha; None if nothing is."""
+        numbers = {part: self._tensor(key) for part, key in module.keys.items() if part in NUMBERS}
+        try:
+            read_factor(numbers, module.form.rank, self._factor(module))
+        except ConfigurationError as error:
+            return str(error)
+        return None
+
+    def _factor(self, module: StoredModule) -> float | None:
+        if "alpha" in module.keys or module.form.rank is None:
+            return None
+        return self._contents.settings.factor(module.name, module.form.rank)
+
+    def _tensor(self, key: str) -> Tensor:
+        return read_tensor(self._contents.path, self._contents.header, key)
+
+
+def read_tensor(path: Path, header: Header, key: str) -> Tensor:
+    """Read one tensor of a file; nothing else of it stays in memory.
+
+    Args:
+        path: The file.
+        header: Its header.
+        key: The tensor's name.
+
+    Raises:
+        FileFormatError: If the type is none that torch has, or the file cannot be read or has become shorter.
+    """
+    entry = header.entries[key]
+    if entry.dtype not in _TYPES:
+        raise FileFormatError(f"{path}: tensor '{key}' has type {entry.dtype}, allowed are {', '.join(_TYPES)}")
+    if entry.end == entry.start:
+        return torch.empty(entry.shape, dtype=_TYPES[entry.dtype])
+    try:
+        with path.open("rb") as file:
+            file.seek(header.data_start + entry.start)
+            content = bytearray(file.read(entry.end - entry.start))
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error}") from error
+    if len(content) != entry.end - entry.start:
+        raise FileFormatError(f"{path}: has become shorter while it was read: tensor '{key}' is cut off")
+    return torch.frombuffer(content, dtype=_TYPES[entry.dtype]).reshape(entry.shape)
+
+
+@final
+class StoredLayers(Mapping[str, LowRank]):
+    """Layer to its change, read each time it is asked for."""
+
+    def __init__(self, reader: ModuleReader, sources: Mapping[str, LayerSource]) -> None:
+        """Take what a header says.
+
+        Args:
+            reader: Of the file.
+            sources: Layer to its place.
+        """
+        self._reader, self._sources = reader, sources
+
+    def __getitem__(self, layer: str) -> LowRank:
+        source = self._sources[layer]
+        change = self._reader.change(source.module)
+        if not isinstance(change, LowRank):
+            raise AssertionError(f"'{layer}' was announced as low-rank")
+        if not source.is_part and not source.swapped_halves:
+            return change
+        return LowRank(_own_rows(change.up, source), change.down)
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self._sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+@final
+class StoredDifferences(Mapping[str, Tensor]):
+    """Parameter to its full difference, read each time it is asked for."""
+
+    def __init__(self, reader: ModuleReader, sources: Mapping[str, LayerSource]) -> None:
+        """Take what a header says.
+
+        Args:
+            reader: Of the file.
+            sources: Parameter to its place.
+        """
+        self._reader, self._sources = reader, sources
+
+    def __getitem__(self, parameter: str) -> Tensor:
+        source = self._sources[parameter]
+        change = self._reader.change(source.module)
+        if not isinstance(change, Difference):
+            raise AssertionError(f"'{parameter}' was announced as a full difference")
+        return _own_rows(change.values, source).reshape(source.shape)
+
+    def __contains__(self, parameter: object) -> bool:
+        return parameter in self._sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def _own_rows(values: Tensor, source: LayerSource) -> Tensor:
+    """The rows of one layer."""
+    rows = values[source.start : source.start + source.shape[0]]
+    return torch.cat(rows.chunk(2)[::-1]) if source.swapped_halves else rows
+
+
+def _key(module: StoredModule) -> str:
+    return next(key for part, key in module.keys.items() if part not in NUMBERS)

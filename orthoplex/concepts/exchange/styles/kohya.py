@@ -1,0 +1,64 @@
+"""kohya's names: a prefix of the component and the layer's path, with underscores in the place of dots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, final
+
+from orthoplex.concepts.exchange.styles.style import (
+    Spelling,
+    Style,
+    covering,
+    denoiser_paths,
+    encoder_paths,
+)
+from orthoplex.concepts.layer_table import LayerTable, OriginalModule
+
+_DENOISER = ("lora_unet_", "lora_transformer_", "lycoris_")
+"""Prefixes of the denoiser: sd-scripts and musubi, OneTrainer's older files, LyCORIS."""
+_PREFIXES = (*_DENOISER, "lora_te")
+
+
+@final
+class Kohya(Style):
+    """``lora_unet_down_blocks_0_…_attn2_to_k.lora_down.weight``; names have no dots, so each is looked up in a table."""
+
+    name = "kohya"
+    description = "kohya (sd-scripts, musubi-tuner, OneTrainer, LyCORIS; ComfyUI, Forge and most programs read it)"
+    spelling: ClassVar[Spelling] = Spelling(".lora_down.weight", ".lora_up.weight", ".alpha", ".diff", ".diff_b")
+    bundles_embeddings = True
+
+    def read_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
+        """Yield names after every prefix, of diffusers paths and of original names."""
+        for prefix in _DENOISER:
+            for path, module in (*denoiser_paths(table, version), *table.original_modules(version).items()):
+                yield prefix + _flat(path), module
+        for component, path, module in encoder_paths(table, version):
+            for prefix in _encoder_prefixes(table, component):
+                yield prefix + _flat(path), module
+
+    def written_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
+        """Yield the names that kohya's own trainer gives in this family."""
+        is_original = table.kohya_names == "original"
+        for path, module in covering(table, version) if is_original else denoiser_paths(table, version):
+            yield _DENOISER[0] + _flat(path), module
+        for component, path, module in encoder_paths(table, version):
+            for prefix in _encoder_prefixes(table, component)[:1]:
+                yield prefix + _flat(path), module
+
+    def fits(self, name: str) -> bool:
+        """True for a kohya prefix."""
+        return name.startswith(_PREFIXES) and "." not in name
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")
+
+
+def _encoder_prefixes(table: LayerTable, component: str) -> tuple[str, ...]:
+    """Prefixes of a text encoder; where it is the only one, programs number it or not."""
+    tag = table.encoder_tags.get(component, {}).get("kohya")
+    if tag is None:
+        return ()
+    tags = (tag,) if len(table.encoder_tags) > 1 else tuple(dict.fromkeys((tag, "te", "te1")))
+    return tuple(f"lora_{each}_" for each in tags)

@@ -1,0 +1,148 @@
+"""LoRA files written in the style of another program, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from orthoplex.concepts.exchange.embedding_files import bundled_embeddings, write_embeddings_beside
+from orthoplex.concepts.exchange.file_metadata import written_metadata
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.exchange.modules import WrittenModule, written_modules
+from orthoplex.concepts.exchange.styles import STYLES, Style
+from orthoplex.errors import ConfigurationError, OutputError
+from orthoplex.files import DTYPES, write_in_order, written_atomically
+
+EmbeddingPlace = Literal["bundle", "files", "none"]
+
+
+def write_lora(
+    lora: LoraFile,
+    path: str | Path,
+    *,
+    style: str,
+    dtype: torch.dtype | None = None,
+    keep_ranks: bool = False,
+    embeddings: EmbeddingPlace | None = None,
+) -> list[Path]:
+    """Write a LoRA file, whole or not at all: one type, one rank that is also alpha; equal content gives equal bytes.
+
+    Programs that ignore alpha, or take one alpha for all layers, read such a file right. Modules of a lower rank are
+    filled up with zeros. Every change is exact unless ``dtype`` rounds it.
+
+    Args:
+        lora: The changes.
+        path: A name that ends in ``.safetensors``; an existing file is replaced.
+        style: A name in ``STYLES``.
+        dtype: float16, bfloat16 or float32; None takes the smallest that holds every number exactly.
+        keep_ranks: Let every module keep its own rank, which is then its alpha.
+        embeddings: ``bundle`` writes them into the file, ``files`` beside it (``NAME.TOKEN.safetensors``), ``none``
+            leaves them out; None bundles them where the style can, and writes files where it cannot.
+
+    Returns:
+        The files that were written: the file, and embeddings beside it.
+
+    Raises:
+        ConfigurationError: If the style or type is unknown, or the style has no name or spelling for a change.
+        OutputError: If the name ends otherwise, a number is beyond the type's range, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path}: a LoRA file is named '*.safetensors', not '*{path.suffix}'")
+    form = _form(style)
+    place = embeddings or ("bundle" if form.bundles_embeddings else "files")
+    if place == "bundle" and lora.embeddings and not form.bundles_embeddings:
+        bundling = ", ".join(name for name, each in STYLES.items() if each.bundles_embeddings)
+        raise ConfigurationError(f"style '{style}' bundles no embeddings; allowed are files beside it, or {bundling}")
+    if dtype is not None and dtype not in DTYPES.values():
+        raise ConfigurationError(f"a LoRA file of {dtype} was asked for, allowed are {', '.join(DTYPES)}")
+    modules = written_modules(lora, form)
+    stored = dtype or exact_type(modules)
+    rank = None if keep_ranks else max((module.rank for module in modules), default=0)
+    bundle = bundled_embeddings(lora.embeddings, lora.version) if place == "bundle" else {}
+    plan = _plan(modules, form, stored, rank)
+    shapes = {key: torch.empty(shape, device="meta") for key, (shape, _) in plan.items()}
+    metadata = written_metadata(lora, form, modules, lambda module: written_rank(module.rank, stored, rank))
+    with written_atomically(path) as temporary:
+        write_in_order(
+            {**dict.fromkeys(plan, stored), **{key: tensor.dtype for key, tensor in bundle.items()}},
+            shapes | bundle,
+            metadata,
+            temporary,
+            lambda key: bundle[key] if key in bundle else _rounded(key, plan[key][1](), stored, lora),
+        )
+    beside = write_embeddings_beside(lora.embeddings, path, lora.version) if place == "files" else []
+    return [path, *beside]
+
+
+def exact_type(modules: Iterable[WrittenModule]) -> torch.dtype:
+    """Return the smallest type that holds every number of some modules exactly, their own where it does.
+
+    Every module is read once.
+    """
+    allowed: list[torch.dtype] = []
+    for module in modules:
+        for tensor in module.tensors():
+            if not allowed:
+                allowed = list(dict.fromkeys((tensor.dtype, torch.float16, torch.bfloat16, torch.float32)))
+            allowed = [dtype for dtype in allowed if dtype == tensor.dtype or _holds(dtype, tensor)]
+    halves = [dtype for dtype in allowed if dtype.itemsize == 2]
+    return (halves or [torch.float32])[0]
+
+
+def written_rank(own: int, dtype: torch.dtype, common: int | None) -> int:
+    """Return the rank that a module gets: the common one or its own, made larger until the type holds it as alpha.
+
+    Args:
+        own: The module's rank.
+        dtype: The file's type.
+        common: The rank of the whole file; None if modules keep their own.
+    """
+    rank = own if common is None else common
+    while int(torch.tensor(rank, dtype=dtype).item()) != rank:
+        rank += 1
+    return rank
+
+
+def _form(style: str) -> Style:
+    if style not in STYLES:
+        raise ConfigurationError(f"style '{style}' is unknown, allowed: {', '.join(STYLES)}")
+    return STYLES[style]
+
+
+def _holds(dtype: torch.dtype, tensor: Tensor) -> bool:
+    return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) if tensor.dtype != dtype else True
+
+
+def _plan(
+    modules: Iterable[WrittenModule], form: Style, dtype: torch.dtype, common: int | None
+) -> dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]:
+    """Key to its shape and its value, which is computed when it is asked for."""
+    plan: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {}
+    spelling = form.spelling
+    for module in modules:
+        if module.rank:
+            rank = written_rank(module.rank, dtype, common)
+            down, up = module.factor_shapes(rank)
+            plan[module.name + spelling.down] = (down, lambda module=module, rank=rank: module.down(rank))
+            plan[module.name + spelling.up] = (up, lambda module=module, rank=rank: module.up(rank))
+            if spelling.alpha is not None:
+                plan[module.name + spelling.alpha] = ((), lambda rank=rank: torch.tensor(float(rank)))
+        for ending, shape, value in module.differences(spelling):
+            plan[module.name + ending] = (shape, value)
+    return plan
+
+
+def _rounded(key: str, tensor: Tensor, dtype: torch.dtype, lora: LoraFile) -> Tensor:
+    stored = tensor.to(dtype)
+    if not torch.isfinite(stored).all():
+        name = str(dtype).removeprefix("torch.")
+        raise OutputError(
+            f"{lora.label}: tensor '{key}' holds {float(tensor.abs().max()):.3g}, which {name} cannot hold; "
+            "allowed is a wider type (bfloat16, float32)"
+        )
+    return stored
