@@ -12,6 +12,7 @@ import sys
 import typer
 
 from orthoplex import __version__
+from orthoplex.cli.adopt import adopt
 from orthoplex.cli.bench import bench
 from orthoplex.cli.check import check
 from orthoplex.cli.demo import demo
@@ -32,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, merge, generate, inspect, rename, evaluate, demo, bench):
+for verb in (train, check, silence, adopt, merge, generate, inspect, rename, evaluate, demo, bench):
     app.command()(verb)
 
 

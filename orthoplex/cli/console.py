@@ -306,6 +306,16 @@ def _loaded(path: Path, base: Base) -> Concept:
     return concept
 
 
+def note_triggers(concepts: Sequence[tuple[Concept, float]], prompt: str) -> None:
+    """Note the concepts without tokens whose triggers are not in a prompt; a header may tell several triggers."""
+    words = " ".join(prompt.lower().split())
+    for concept, strength in concepts:
+        trigger = concept.manifest.trigger
+        parts = [" ".join(part.lower().split()) for part in re.split("[,;|]", trigger)]
+        if strength and not concept.tokens and any(parts) and not any(part and part in words for part in parts):
+            note(f"{concept.name} is loaded and its trigger is not in the prompt; write {trigger}")
+
+
 def parse_options(texts: Sequence[str]) -> dict[str, float]:
     """Read ``KEY=NUMBER`` arguments.
 

@@ -14,6 +14,7 @@ from orthoplex.cli.console import (
     errors_shown,
     load_concepts,
     load_tagged,
+    note_triggers,
     parse_options,
     progress_bar,
     refuse_existing,
@@ -65,6 +66,7 @@ def generate(
         prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
         model = load_base(base, device=device)
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
+        note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
         settings: dict[str, Any] = {
             "num_inference_steps": steps,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.exchange.detection import hinted_versions
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest import Manifest, check_name, token_names
@@ -21,15 +22,8 @@ FOREIGN_METHOD = "foreign"
 """The method in the manifest of a concept that another program trained."""
 _LOG = logging.getLogger(__name__)
 _UNUSUAL = re.compile(r"[^a-z0-9_-]+")
-_SAID: Mapping[str, tuple[str, ...]] = {
-    r"sd_?v?1|stable-diffusion-v1": ("sd1", "vignette"),
-    r"sd_?v?2|stable-diffusion-v2": ("sd2",),
-    r"sdxl|stable-diffusion-xl": ("sdxl", "stable_diffusion_xl"),
-    r"sd_?3|stable-diffusion-3": ("sd3", "stable_diffusion_3"),
-    r"flux": ("flux",),
-}
-"""Pattern of what headers say about the base -> beginnings of the versions that it may be."""
-_SAYING = ("ss_base_model_version", "modelspec.architecture")
+_ALSO: Mapping[str, str] = {"vignette": "sd1"}
+"""Version -> another that headers of files for it name."""
 
 
 def foreign_concept(
@@ -130,18 +124,11 @@ def _check_family(lora: LoraFile, base: BaseIdentity) -> None:
         raise ConceptFileError(
             f"{lora.label}: is a LoRA for {lora.version}; base {base} takes those for {', '.join(table.versions)}"
         )
-    for key in _SAYING:
-        said = lora.metadata.get(key, "").lower()
-        meant = next((versions for pattern, versions in _SAID.items() if re.match(pattern, said)), None)
-        if meant is not None and not base.family.startswith(meant):
-            _LOG.warning(
-                "%s: its header says it is for %s (%s), and base %s is another; compare pictures",
-                lora.label,
-                said,
-                key,
-                base,
-            )
-            return
+    said = hinted_versions(lora.metadata)
+    if said and not {base.family, _ALSO.get(base.family)}.intersection(said):
+        _LOG.warning(
+            "%s: its header says that it is for %s, and base %s is another; compare pictures", lora.label, said[0], base
+        )
 
 
 def _tokens(lora: LoraFile, name: str, base: BaseIdentity) -> dict[str, Token]:
@@ -149,7 +136,8 @@ def _tokens(lora: LoraFile, name: str, base: BaseIdentity) -> dict[str, Token]:
     table = layer_table(base.family)
     encoders = [part for part, role in table.components.items() if role == "text encoder"] if table else None
     rows: list[Token] = []
-    for token, parts in lora.embeddings.items():
+    for token in sorted(lora.embeddings, key=_by_number):
+        parts = lora.embeddings[token]
         if encoders is not None and parts.keys() != set(encoders):
             raise ConceptFileError(
                 f"{lora.label}: embedding '{token}' is for {', '.join(sorted(parts)) or 'no text encoder'}; base "
@@ -166,6 +154,11 @@ def _tokens(lora: LoraFile, name: str, base: BaseIdentity) -> dict[str, Token]:
             for i in range(next(iter(lengths.values())))
         ]
     return dict(zip(token_names(name, len(rows)), rows, strict=True)) if rows else {}
+
+
+def _by_number(token: str) -> tuple[tuple[str, int], ...]:
+    """The order of ``<a>``, ``<a>_2``, ``<a>_10``: numbers in names count as numbers."""
+    return tuple((words, int(number or 0)) for words, number in re.findall(r"([^0-9]*)([0-9]*)", token))
 
 
 def _trigger(lora: LoraFile, name: str, has_tokens: bool) -> str:
