@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
+    from orthoplex.activations.adoption import Adoption, adopt
     from orthoplex.activations.base_merge import inputs_for, merge_for
     from orthoplex.activations.captions import foreign_syntax, insert_trigger, with_article
     from orthoplex.activations.concept_erasure import with_erasure
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 __getattr__ = exports(
     __name__,
     {
+        "Adoption": "adoption",
         "ErasureOptions": "erasure_options",
         "FOREIGN_PROMPTS": "general_prompts",
         "MergedFolder": "merged_folder",
+        "adopt": "adoption",
         "collected_grams": "grams",
         "conflicts_for": "conflict_inputs",
         "default_foreign_prompts": "general_prompts",
@@ -45,9 +48,11 @@ __getattr__ = exports(
 )
 
 __all__ = [
+    "Adoption",
     "ErasureOptions",
     "FOREIGN_PROMPTS",
     "MergedFolder",
+    "adopt",
     "collected_grams",
     "conflicts_for",
     "default_foreign_prompts",

@@ -85,4 +85,4 @@ def inputs_for(
         common={layer: change.scaled(scale).low_rank for layer, change in merged.items()},
     )
     grams = {key: {**of_text.concepts[key], **rest.concepts[key]} for key in of_text.concepts}
-    return InputGrams(grams, {**of_text.foreign, **rest.foreign})
+    return InputGrams(grams, {**of_text.foreign, **rest.foreign}, of_text.summed | rest.summed)

@@ -5,8 +5,9 @@ It applies to a finished concept, or to the frozen directions of a concept in tr
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from torch import Tensor
 from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.activations.foreign_inputs import draw_foreign_inputs
 from orthoplex.activations.general_prompts import default_foreign_prompts
-from orthoplex.activations.grams import add_text, collected_grams, gather_grams
+from orthoplex.activations.grams import add_text, collected_grams, gather_grams, observable_layers
+from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.activations.prior_pictures import make_prior_pictures
 from orthoplex.activations.random_concepts import foreign_material
 from orthoplex.activations.stored_inputs import with_inputs
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import KINDS, Concept
+from orthoplex.concepts import Concept
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import closed_form_erasure
@@ -54,30 +56,104 @@ def with_erasure(
         BaseModelError: When the concept does not fit the base.
         ConfigurationError: When the weight is 0, or erasure in closed form was done before.
     """
-    _check_erasure(concept, options)
     if not concept.layers:
+        _check_erasure(concept, options)
         return concept
+    erased = erased_layers(base, concept, options, foreign_prompts=foreign_prompts)
+    if erased.unsolved:
+        _LOG.warning(
+            "%s: erasure cannot solve for %d of %d layers, which stay as they are: convolutions with a window, norms "
+            "and biases, such as %s",
+            concept.label,
+            len(erased.unsolved),
+            len(concept.layers),
+            erased.unsolved[0],
+        )
+    return with_inputs(base, after_erasure(concept, erased.layers, options), own=erased.own)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ErasedLayers:
+    """The layers of a concept after erasure, and what they see.
+
+    Attributes:
+        layers: Layer to its change, all of the concept's.
+        own: Layer to the Gram matrix of its inputs under the concept's own prompts, ``(in, in)``.
+        foreign: The same under foreign prompts.
+        unsolved: The layers that stay as they were: their inputs have no Gram matrix.
+    """
+
+    layers: Mapping[str, LowRank]
+    own: Mapping[str, Tensor]
+    foreign: Mapping[str, Tensor]
+    unsolved: tuple[str, ...]
+
+
+Solve = Callable[[str, LowRank, Tensor, Tensor], LowRank]
+"""(layer, its change, G of own inputs, G of foreign inputs) -> the change after erasure."""
+
+
+@torch.no_grad()
+def erased_layers(
+    base: Base,
+    concept: Concept,
+    options: ErasureOptions,
+    *,
+    foreign_prompts: Sequence[str] | None = None,
+    solve: Solve | None = None,
+) -> ErasedLayers:
+    """Solve for every layer of a concept; see ``with_erasure``.
+
+    Args:
+        base: See ``with_erasure``.
+        concept: See ``with_erasure``; it changes a layer.
+        options: See ``with_erasure``.
+        foreign_prompts: See ``with_erasure``.
+        solve: How one layer is solved for; None takes ``closed_form_erasure``.
+
+    Raises:
+        BaseModelError: See ``with_erasure``.
+        ConfigurationError: See ``with_erasure``.
+    """
+    _check_erasure(concept, options)
+    solved = solve or (lambda _, change, own, foreign: closed_form_erasure(change, own, foreign, weight=options.weight))
     manifest = concept.manifest
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
     stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
+    observable = observable_layers(base)
+    unsolved = tuple(layer for layer in concept.layers if layer not in observable)
+    solvable = [layer for layer in concept.layers if layer in observable]
     layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()
         with base.with_tokens(stand_ins) as tokens:
             foreign = foreign_grams(
-                base, options, layers, prompts, name=concept.name, class_word=manifest.class_word, tokens=tokens
+                base, options, solvable, prompts, name=concept.name, class_word=manifest.class_word, tokens=tokens
             )
         for of_text in (True, False):
-            chosen = sorted(layer for layer in layers if base.family.is_text_encoders(layer) == of_text)
+            chosen = sorted(layer for layer in solvable if base.family.is_text_encoders(layer) == of_text)
             if not chosen:
                 continue
             current = replace(concept, layers=dict(layers))
-            own |= gather_grams(base, chosen, KINDS[manifest.kind].own_prompts(manifest.trigger), change=current)
+            own |= gather_grams(base, chosen, own_prompts(base, manifest), change=current)
             for layer in chosen:
                 before = layers[layer]
-                layers[layer] = closed_form_erasure(before, own[layer], foreign[layer], weight=options.weight)
+                layers[layer] = solved(layer, before, own[layer], foreign[layer])
                 energy_shares.append(layers[layer].energy(own[layer]) / max(before.energy(own[layer]), 1e-30))
     _log_little(concept.name, options, energy_shares)
+    return ErasedLayers(layers, own, foreign, unsolved)
+
+
+def after_erasure(concept: Concept, layers: Mapping[str, LowRank], options: ErasureOptions) -> Concept:
+    """Return a concept with the layers that erasure solved for, and a manifest that says so; no slot is its own.
+
+    Args:
+        concept: The concept before.
+        layers: Its layers after erasure.
+        options: Those of the erasure.
+    """
+    manifest = concept.manifest
     training = {
         **manifest.training,
         "erasure": options.weight,
@@ -86,8 +162,9 @@ def with_erasure(
     }
     if manifest.training.get("erasure"):
         training["erasure_while_training"] = manifest.training["erasure"]
-    finished = replace(manifest, slot=None, basis_id=None, training=training)
-    return with_inputs(base, replace(concept, manifest=finished, layers=layers), own=own)
+    return replace(
+        concept, manifest=replace(manifest, slot=None, basis_id=None, training=training), layers=dict(layers)
+    )
 
 
 def _log_little(name: str, options: ErasureOptions, energy_shares: Sequence[float]) -> None:
@@ -105,6 +182,11 @@ def _log_little(name: str, options: ErasureOptions, energy_shares: Sequence[floa
 def _check_erasure(concept: Concept, options: ErasureOptions) -> None:
     if options.weight == 0:
         raise ConfigurationError("erasure is 0, with which nothing becomes silent; allowed are numbers above 0")
+    if concept.layers and not concept.manifest.trigger.strip():
+        raise ConfigurationError(
+            f"concept {concept.label} has no trigger, so that it acts on every prompt; allowed is erasure of a concept "
+            "with one"
+        )
     before = concept.manifest.training
     if before.get("erasure_form") == "closed-form" and before.get("erasure"):
         raise ConfigurationError(

@@ -10,10 +10,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from orthoplex.activations.general_prompts import default_foreign_prompts
-from orthoplex.activations.grams import gather_grams
+from orthoplex.activations.grams import gather_grams, observable_layers
+from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.activations.stored_inputs import NUM_FOREIGN, foreign_gram
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import KINDS, Concept
+from orthoplex.concepts import Concept
 from orthoplex.merging import InputGrams, stored_gram
 from orthoplex.models import Base, Foldable
 
@@ -33,7 +34,8 @@ def gather_inputs(
 ) -> InputGrams:
     """Gather the Gram matrices of all layers that concepts change, under each concept's own prompts and foreign ones.
 
-    A matrix that a concept stores is not gathered again, unless a changed text encoder is folded in.
+    A matrix that a concept stores is not gathered again, unless a changed text encoder is folded in. Convolutions
+    with a window, norms and biases have none: merges sum their changes.
 
     Args:
         base: The base, with nothing folded in.
@@ -48,9 +50,11 @@ def gather_inputs(
         BaseModelError: When a concept does not fit the base.
     """
     foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
-    names = sorted({layer for concept in concepts for layer in concept.layers if not only or only(layer)})
-    if not names:  # tokens alone
-        return InputGrams({concept.content_hash: {} for concept in concepts})
+    changed = {layer for concept in concepts for layer in concept.layers if not only or only(layer)}
+    observable = observable_layers(base)
+    names, summed = sorted(changed & observable.keys()), frozenset(changed - observable.keys())
+    if not names:  # tokens alone, or nothing whose inputs are observed
+        return InputGrams({concept.content_hash: {} for concept in concepts}, summed=summed)
     made: Gather = gather or (lambda change, asked, texts: gather_grams(base, asked, texts, change=change))
     grams = {}
     of_text = set(names) <= base.family.feature_layers().keys()
@@ -59,11 +63,10 @@ def gather_inputs(
             grams[concept.content_hash] = dict.fromkeys(names, stored_gram(concept.inputs))
             continue
         folded = replace(concept, layers={**concept.layers, **common}) if common else concept
-        own = KINDS[concept.manifest.kind].own_prompts(concept.manifest.trigger)
-        grams[concept.content_hash] = made(folded, names, own)
+        grams[concept.content_hash] = made(folded, names, own_prompts(base, concept.manifest))
     if not with_foreign:
-        return InputGrams(grams)
+        return InputGrams(grams, summed=summed)
     if of_text and not common and gather is None and prompts is None:
-        return InputGrams(grams, dict.fromkeys(names, foreign_gram(base).gram))
+        return InputGrams(grams, dict.fromkeys(names, foreign_gram(base).gram), summed)
     alone = replace(concepts[0], layers=common, tokens={}) if common else None
-    return InputGrams(grams, made(alone, names, foreign[:NUM_FOREIGN]))
+    return InputGrams(grams, made(alone, names, foreign[:NUM_FOREIGN]), summed)

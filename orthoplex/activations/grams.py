@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from orthoplex.activations.features import read_features
 from orthoplex.activations.observed import observed_inputs
@@ -14,7 +14,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, finished
-from orthoplex.models.weights import Foldable
+from orthoplex.models.weights import Foldable, named_modules
 
 BATCH_SIZE = 8
 
@@ -101,16 +101,40 @@ def collected_grams(base: Base, layers: Sequence[str]) -> Iterator[Mapping[str, 
     Raises:
         BaseModelError: When a layer is missing.
     """
-    every = base.family.every_layer()
+    every = observable_layers(base)
     for layer in layers:
         if layer not in every:
             raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(every)} linear layers")
     grams = {layer: MeanGram() for layer in layers}
     with (
         base.locked(),
-        observed_inputs({layer: every[layer] for layer in layers}, lambda layer, _, x: grams[layer].add(x)),
+        observed_inputs(
+            {layer: every[layer] for layer in layers}, lambda layer, module, x: grams[layer].add(_rows(module, x))
+        ),
     ):
         yield grams
+
+
+def observable_layers(base: Base) -> dict[str, nn.Module]:
+    """Return the layers whose outputs are a matrix times inputs: linear ones, and convolutions of single pixels.
+
+    Args:
+        base: The base.
+    """
+    return {
+        name: module
+        for name, module in named_modules(base.family.components()).items()
+        if isinstance(module, nn.Linear) or _is_pointwise(module)
+    }
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and (module.kernel_size, module.groups) == ((1, 1), 1)
+
+
+def _rows(module: nn.Module, x: Tensor) -> Tensor:
+    """Inputs of a layer with the features last."""
+    return x.movedim(1, -1) if isinstance(module, nn.Conv2d) else x
 
 
 class MeanGram:

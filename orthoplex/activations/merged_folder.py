@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from orthoplex import activations, models
-from orthoplex.concepts import Concept, Recipe, load_concept
+from orthoplex.concepts import BaseIdentity, Concept, Recipe, read_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
@@ -51,7 +51,7 @@ def merge_to_folder(
 
     Args:
         base: ``"vignette"`` or a pipeline folder.
-        files: Concept files with their strengths.
+        files: Concept files, and LoRA files of other programs, with their strengths.
         output: A new or empty folder.
         algorithm: See ``merge_for``.
         options: See ``merge_for``.
@@ -70,7 +70,7 @@ def merge_to_folder(
     check_pipeline_folder(output, overwrite=overwrite)
     stored = BaseFiles.of(base)
     if stored is not None:
-        concepts = _loaded(files)
+        concepts = _loaded(files, stored.identity)
         fits = all(
             concept.manifest.base.hash == stored.identity.hash and stored.takes(concept) for concept, _ in concepts
         )
@@ -95,7 +95,10 @@ def _with_a_model(
     dtype: torch.dtype | None,
 ) -> MergedFolder:
     model = models.load_base(base)  # which imports what builds networks
-    concepts = [(models.on_base(concept, model), strength) for concept, strength in _loaded(files)]
+    concepts = []
+    for concept, strength in _loaded(files, model.identity):
+        concepts.append((models.on_base(concept, model), strength))
+        models.check_layers(concepts[-1][0], model)
     began = time.monotonic()
     merged: Merge = activations.merge_for(model, concepts, algorithm=algorithm, options=options, scale=scale)
     seconds = time.monotonic() - began
@@ -128,9 +131,9 @@ def _is_stored(concepts: Sequence[tuple[Concept, float]], algorithm: str, option
     return alone and not missing_inputs(members, with_foreign=chosen.needs_foreign)
 
 
-def _loaded(files: Sequence[tuple[Path, float]]) -> list[tuple[Concept, float]]:
-    """Load concepts, and refuse tokens that no folder can hold."""
-    concepts = [(load_concept(path), strength) for path, strength in files]
+def _loaded(files: Sequence[tuple[Path, float]], base: BaseIdentity) -> list[tuple[Concept, float]]:
+    """Load concepts, and LoRA files of other programs as concepts; refuse tokens that no folder can hold."""
+    concepts = [(read_concept(path, base), strength) for path, strength in files]
     members = [concept for concept, _ in active_concepts(concepts)]
     check_pipeline_tokens(
         [token for concept in members for token, item in concept.tokens.items() if not item.placement.is_one_vector]

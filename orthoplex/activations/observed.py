@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-Observer = Callable[[str, nn.Linear, Tensor], None]
+Observed = TypeVar("Observed", bound=nn.Module)
+Observer = Callable[[str, Observed, Tensor], None]
 """Called with a layer's name, the layer, and its inputs ``(..., in)`` of one forward pass."""
 
 
 @contextmanager
-def observed_inputs(linears: Mapping[str, nn.Linear], observe: Observer) -> Iterator[None]:
+def observed_inputs(layers: Mapping[str, Observed], observe: Observer[Observed]) -> Iterator[None]:
     """Inside, ``observe`` is called for every forward pass of every layer named."""
 
-    def watch(layer: str, linear: nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        return linear.register_forward_pre_hook(lambda module, inputs: observe(layer, linear, inputs[0]))
+    def watch(layer: str, module: Observed) -> torch.utils.hooks.RemovableHandle:
+        return module.register_forward_pre_hook(lambda _, inputs: observe(layer, module, inputs[0]))
 
-    handles = [watch(layer, linear) for layer, linear in linears.items()]
+    handles = [watch(layer, module) for layer, module in layers.items()]
     try:
         yield
     finally:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from orthoplex.activations.general_prompts import default_foreign_prompts
 from orthoplex.activations.grams import gather_grams
-from orthoplex.concepts import KINDS, TOKENS, Concept
+from orthoplex.activations.own_prompts import own_prompts
+from orthoplex.concepts import TOKENS, Concept
 from orthoplex.errors import BaseModelError
 from orthoplex.merging import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
 from orthoplex.models import Base
@@ -74,7 +75,7 @@ def with_inputs(base: Base, concept: Concept, *, own: Mapping[str, Tensor] | Non
     layer, manifest = next(iter(concept.layers)), concept.manifest
     if own is None:
         tokens = replace(concept, layers={})  # no key or value changes what these layers see
-        own = gather_grams(base, [layer], KINDS[manifest.kind].own_prompts(manifest.trigger), change=tokens)
+        own = gather_grams(base, [layer], own_prompts(base, manifest), change=tokens)
     return replace(concept, inputs=_rows(own[layer]))
 
 

@@ -12,6 +12,7 @@ import sys
 import typer
 
 from orthoplex import __version__
+from orthoplex.cli.adopt import adopt
 from orthoplex.cli.bench import bench
 from orthoplex.cli.check import check
 from orthoplex.cli.conflicts import conflicts
@@ -34,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, conflicts, merge, generate, inspect, convert, rename, evaluate, demo, bench):
+for verb in (train, check, silence, adopt, conflicts, merge, generate, inspect, convert, rename, evaluate, demo, bench):
     app.command()(verb)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orthoplex.benchmark import BenchmarkEvent
     from orthoplex.concepts import Concept
     from orthoplex.models import Base
+    from orthoplex.models.prompts.lora_tags import LoraTag
 
 ERROR_EXIT = 2
 _LONGEST_NAME = 60
@@ -274,12 +275,45 @@ def _other_spelling(name: str) -> str | None:
 
 
 def load_concepts(texts: Sequence[str], base: Base) -> list[tuple[Concept, float]]:
-    """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, as concepts of the base or a relative."""
-    from orthoplex.concepts import load_concept
-    from orthoplex.models import on_base
+    """Load concepts with their strengths from ``FILE[@STRENGTH]`` arguments, as concepts of the base or a relative.
 
-    named = [parse_strength(text) for text in texts]
-    return [(on_base(load_concept(path), base), strength) for path, strength in named]
+    LoRA files of other programs are concepts, too.
+    """
+    return [(_loaded(path, base), strength) for path, strength in [parse_strength(text) for text in texts]]
+
+
+def load_tagged(tagged: Sequence[tuple[Path, LoraTag]], base: Base) -> list[tuple[Concept, float]]:
+    """Load the files that a prompt's tags name, each with the strengths of its tag."""
+    from orthoplex.concepts.part_strengths import with_part_strengths
+
+    for _, tag in tagged:
+        if tag.is_ambiguous:
+            note(
+                f"<lora:{tag.name}:{tag.strength:g}:{tag.text_strength:g}> is read as SwarmUI does: "
+                f"{tag.text_strength:g} is for the text encoder; AUTOMATIC1111's program reads it the other way round, "
+                f"and te={tag.text_strength:g}:unet={tag.strength:g} says it for both"
+            )
+    encoders = base.family.text_encoders
+    return [with_part_strengths(_loaded(path, base), tag.strength, tag.text_strength, encoders) for path, tag in tagged]
+
+
+def _loaded(path: Path, base: Base) -> Concept:
+    from orthoplex.concepts import read_concept
+    from orthoplex.models import check_layers, on_base
+
+    concept = on_base(read_concept(path, base.identity), base)
+    check_layers(concept, base)
+    return concept
+
+
+def note_triggers(concepts: Sequence[tuple[Concept, float]], prompt: str) -> None:
+    """Note the concepts without tokens whose triggers are not in a prompt; a header may tell several triggers."""
+    words = " ".join(prompt.lower().split())
+    for concept, strength in concepts:
+        trigger = concept.manifest.trigger
+        parts = [" ".join(part.lower().split()) for part in re.split("[,;|]", trigger)]
+        if strength and not concept.tokens and any(parts) and not any(part and part in words for part in parts):
+            note(f"{concept.name} is loaded and its trigger is not in the prompt; write {trigger}")
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, float]:

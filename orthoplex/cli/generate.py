@@ -13,10 +13,13 @@ from orthoplex.cli.console import (
     check_merge_options,
     errors_shown,
     load_concepts,
+    load_tagged,
+    note_triggers,
     parse_options,
     progress_bar,
     refuse_existing,
 )
+from orthoplex.cli.lora_files import lora_tags_json, tagged_files
 from orthoplex.cli.streams import say
 from orthoplex.options import AUTO, Precision
 
@@ -27,10 +30,15 @@ if TYPE_CHECKING:
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight.")],
+    prompt: Annotated[
+        str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight, <lora:NAME:0.8> a file.")
+    ],
     output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
     concept: Annotated[
-        list[str] | None, typer.Option(help="Concept file, with @STRENGTH if it is not 1; may be repeated.")
+        list[str] | None, typer.Option(help="Concept or LoRA file, with @STRENGTH if it is not 1; may be repeated.")
+    ] = None,
+    lora_dir: Annotated[
+        list[Path] | None, typer.Option(help="Folder of the files that <lora:NAME:0.8> names; may be repeated.")
     ] = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
@@ -48,20 +56,17 @@ def generate(
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
         from orthoplex.activations import merge_for
-        from orthoplex.files import check_writable
-        from orthoplex.generation import check_png_name, picture_recipe, save_png
         from orthoplex.generation import generate as generate_pictures
+        from orthoplex.generation import picture_recipe, save_png
         from orthoplex.models import load_base
 
-        paths = picture_paths(output, num_images)
-        for path in paths:
-            check_png_name(path)
-            refuse_existing(path, overwrite)
-            check_writable(path)
+        paths = _new_files(output, num_images, overwrite)
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
+        prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
         model = load_base(base, device=device)
-        loaded = load_concepts(concept or [], model)
+        loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
+        note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
         settings: dict[str, Any] = {
             "num_inference_steps": steps,
@@ -73,7 +78,7 @@ def generate(
 
         def save(number: int, image: "Image") -> None:
             recipe = picture_recipe(prompt, base=model, merge=merged, seed=seed + number, **settings)
-            save_png(image, paths[number], recipe)
+            save_png(image, paths[number], recipe | lora_tags_json(tagged))
             saved.append(paths[number])
 
         try:
@@ -102,3 +107,16 @@ def picture_paths(output: Path, num_images: int) -> list[Path]:
     if num_images == 1:
         return [output]
     return [output.with_name(f"{output.stem}_{number}{output.suffix}") for number in range(num_images)]
+
+
+def _new_files(output: Path, num_images: int, overwrite: bool) -> list[Path]:
+    """The files of the pictures, each of which can be written."""
+    from orthoplex.files import check_writable
+    from orthoplex.generation import check_png_name
+
+    paths = picture_paths(output, num_images)
+    for path in paths:
+        check_png_name(path)
+        refuse_existing(path, overwrite)
+        check_writable(path)
+    return paths

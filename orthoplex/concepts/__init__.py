@@ -15,10 +15,12 @@ from orthoplex.concepts.tokens import TOKENS
 from orthoplex.exports import exports
 
 if TYPE_CHECKING:
+    from orthoplex.concepts.any_file import read_concept
     from orthoplex.concepts.concept import Concept
     from orthoplex.concepts.convert import convert_concept
     from orthoplex.concepts.embedding import concept_embedding
     from orthoplex.concepts.file import load_concept, save_concept
+    from orthoplex.concepts.lora_concept import foreign_concept, trigger_advice
     from orthoplex.concepts.rename import renamed
     from orthoplex.concepts.stack import Stack
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
@@ -34,9 +36,12 @@ __getattr__ = exports(
         "convert_concept": "convert",
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
+        "foreign_concept": "lora_concept",
         "load_concept": "file",
+        "read_concept": "any_file",
         "renamed": "rename",
         "save_concept": "file",
+        "trigger_advice": "lora_concept",
     },
 )
 
@@ -59,11 +64,14 @@ __all__ = [
     "convert_concept",
     "decode_thumbnail",
     "encode_thumbnail",
+    "foreign_concept",
     "kind_of",
     "load_concept",
     "manifest_to_json",
+    "read_concept",
     "read_manifest",
     "renamed",
     "save_concept",
     "token_names",
+    "trigger_advice",
 ]

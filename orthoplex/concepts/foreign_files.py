@@ -83,6 +83,18 @@ def other_kind(header: Header) -> str | None:
     return None
 
 
+def holds_changes(header: Header) -> bool:
+    """Return True if a file without a manifest is one of changes: a LoRA of any form, or an embedding.
+
+    Args:
+        header: Its header.
+    """
+    names = list(header.entries)
+    if CHECKPOINT_KEY in header.metadata or any(_WHOLE.search(name) for name in names):
+        return False
+    return any(_LORA.search(name) for name in names) or _is_embedding(header)
+
+
 def _lora(names: list[str], metadata: Mapping[str, str]) -> str:
     noun = next((noun for pattern, noun in _NOUNS.items() if all(re.search(pattern, name) for name in names)), "LoRA")
     by_kohya = any(key.startswith("ss_") for key in metadata)

@@ -2,7 +2,7 @@
 
 from orthoplex.merging.algorithms import ALGORITHMS, Algorithm, Part, WeightChanges, create_algorithm
 from orthoplex.merging.block_weights import PRESETS, BlockWeights
-from orthoplex.merging.change_erasure import closed_form_erasure
+from orthoplex.merging.change_erasure import closed_form_erasure, erasure_in_rows
 from orthoplex.merging.choice import AUTO, DefaultAlgorithm, default_algorithm
 from orthoplex.merging.concept_merge import Merge, check_options, merge
 from orthoplex.merging.conflict_identity import LEVELS, Clash, Level
@@ -53,6 +53,8 @@ __all__ = [
     "closed_form_erasure",
     "conflicts",
     "create_algorithm",
+    "default_algorithm",
+    "erasure_in_rows",
     "crosstalk",
     "default_algorithm",
     "merge",

@@ -33,6 +33,41 @@ def closed_form_erasure(
     Raises:
         ConfigurationError: When the weight is negative or the shapes do not fit.
     """
+    _check(change, own, foreign, weight)
+    seen = own.double()
+    down = solve_damped(seen + weight * foreign.double(), change.down.double() @ seen, ridge)
+    return LowRank(change.up.float(), down.float().contiguous())
+
+
+def erasure_in_rows(
+    change: LowRank, own: Tensor, foreign: Tensor, *, rows: Tensor, weight: float, ridge: float = 1e-4
+) -> LowRank:
+    """Return the same as ``closed_form_erasure`` among the changes that read certain rows alone, ``ΔW' = U S``.
+
+    ``U = ΔW G Sᵀ (S (G + weight · G₀) Sᵀ + εI)⁻¹``.
+
+    Args:
+        change: ``ΔW``, of shape ``(out, in)``.
+        own: G ``(in, in)``.
+        foreign: G₀ ``(in, in)``.
+        rows: S ``(r, in)``, such as those of a slot.
+        weight: See ``closed_form_erasure``.
+        ridge: See ``closed_form_erasure``.
+
+    Returns:
+        Factors of rank r, float32; ``down`` is S.
+
+    Raises:
+        ConfigurationError: When the weight is negative or the shapes do not fit.
+    """
+    _check(change, own, foreign, weight)
+    directions, seen = rows.double(), own.double()
+    total = directions @ (seen + weight * foreign.double()) @ directions.T
+    up = change.up.double() @ solve_damped(total, change.down.double() @ seen @ directions.T, ridge)
+    return LowRank(up.float().contiguous(), rows.float())
+
+
+def _check(change: LowRank, own: Tensor, foreign: Tensor, weight: float) -> None:
     if not 0 <= weight < math.inf:
         raise ConfigurationError(f"the weight of erasure is {weight}; allowed are finite numbers from 0")
     width = change.shape[1]
@@ -41,6 +76,3 @@ def closed_form_erasure(
             raise ConfigurationError(
                 f"a Gram matrix has shape {tuple(gram.shape)}, the change {change.shape}; allowed is {(width, width)}"
             )
-    seen = own.double()
-    down = solve_damped(seen + weight * foreign.double(), change.down.double() @ seen, ridge)
-    return LowRank(change.up.float(), down.float().contiguous())

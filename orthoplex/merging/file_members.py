@@ -131,8 +131,8 @@ def check_kin(files: Sequence[LoraFile]) -> None:
             continue
         if file.style != first.style:
             raise ConfigurationError(
-                f"no layer table knows {first.label} and {file.label}, of the styles {first.style!r} and {file.style!r}; "
-                "one style is allowed"
+                f"no layer table knows {first.label} and {file.label}, of the styles {first.style!r} and "
+                f"{file.style!r}; one style is allowed"
             )
         if not {*first.layers, *first.differences} & {*file.layers, *file.differences}:
             raise ConfigurationError(

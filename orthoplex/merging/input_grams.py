@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError
+from orthoplex.merging.algorithms.algorithm import Algorithm
+from orthoplex.merging.algorithms.linear import Sum
 from orthoplex.merging.foreign_store import stored_foreign_gram
 
 
@@ -18,10 +20,13 @@ class InputGrams:
     Attributes:
         concepts: Content hash of a concept to layer to ``E[x xᵀ]``, ``(in, in)``, under the concept's own prompts.
         foreign: Layer to the same under prompts without any concept; empty if the algorithm needs none.
+        summed: Layers that have no matrix, such as convolutions with a window, norms and biases: their changes are
+            summed, whatever the algorithm.
     """
 
     concepts: Mapping[str, Mapping[str, Tensor]]
     foreign: Mapping[str, Tensor] = field(default_factory=dict)
+    summed: frozenset[str] = frozenset()
 
     def of_layer(self, layer: str) -> dict[str, Tensor]:
         """Content hash of every concept to its matrix at one layer."""
@@ -29,7 +34,7 @@ class InputGrams:
 
     def only(self, concepts: Iterable[str]) -> "InputGrams":
         """Return the foreign matrices and those of some concepts, named by content hash; unknown hashes are ignored."""
-        return InputGrams({name: self.concepts[name] for name in concepts if name in self.concepts}, self.foreign)
+        return replace(self, concepts={name: self.concepts[name] for name in concepts if name in self.concepts})
 
     @property
     def content_hash(self) -> str:
@@ -41,6 +46,17 @@ class InputGrams:
                     digests[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
                 digest.update(f"{owner} {layer} {tuple(gram.shape)} {digests[id(gram)].hexdigest()}\n".encode())
         return digest.hexdigest()
+
+
+def algorithm_of(layer: str, algorithm: Algorithm, inputs: InputGrams | None) -> Algorithm:
+    """Return the algorithm that merges a layer: the plain sum for layers without a Gram matrix.
+
+    Args:
+        layer: The layer's name.
+        algorithm: The algorithm of the merge.
+        inputs: Those of the merge.
+    """
+    return Sum() if inputs is not None and layer in inputs.summed else algorithm
 
 
 def stored_gram(inputs: Tensor) -> Tensor:

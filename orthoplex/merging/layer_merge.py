@@ -9,7 +9,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import Algorithm, Part, WeightChanges
-from orthoplex.merging.input_grams import InputGrams
+from orthoplex.merging.input_grams import InputGrams, algorithm_of
 
 Strength = float | Callable[[str], float]
 """The strength of all layers, or the strength of each by its name; a layer at strength 0 counts as not changed."""
@@ -56,7 +56,7 @@ def merge_layers(
     for layer in changed_layers(members):
         changes = weight_changes(layer, members, inputs) if not only or only(layer) else None
         if changes is not None:
-            merged[layer] = algorithm.merge(changes)
+            merged[layer] = algorithm_of(layer, algorithm, inputs).merge(changes)
     return merged
 
 

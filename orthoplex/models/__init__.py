@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
     from orthoplex.models.prompts.prompt import Fragment, Prompt, escaped, read_prompt
     from orthoplex.models.prompts.prompt_tokens import concept_names, contract_prompt
-    from orthoplex.models.relatives import WeightSample, on_base
+    from orthoplex.models.relatives import WeightSample, check_layers, on_base
     from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
     from orthoplex.models.undo import Undo
@@ -59,6 +59,7 @@ __getattr__ = exports(
         "Words": "words.words",
         "base_report": "report",
         "channels_last": "memory_format",
+        "check_layers": "relatives",
         "concept_names": "prompts.prompt_tokens",
         "contract_prompt": "prompts.prompt_tokens",
         "escaped": "prompts.prompt",
@@ -104,6 +105,7 @@ __all__ = [
     "Words",
     "base_report",
     "channels_last",
+    "check_layers",
     "concept_names",
     "contract_prompt",
     "escaped",

@@ -29,7 +29,7 @@ from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import find_weights, read_headers, stem, stored_dtype, write_weights
-from orthoplex.models.weights import Foldable, check_base, folded_weights
+from orthoplex.models.weights import Foldable, check_base, folded_weights, matrix_shape
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
@@ -115,7 +115,7 @@ class BaseFiles:
         for layer, part in change.layers.items():
             component, name = _place(layer)
             entry = self.headers[component].entries.get(name) if component in self.headers else None
-            if entry is None or entry.shape != part.shape:
+            if entry is None or ".embeddings." in name or matrix_shape(entry.shape) != part.shape:
                 return False
         width = self.headers[self.form.text_encoder].entries[self.form.embedding].shape[1]
         dense = sorted(self.numbers.values()) == list(range(len(self.numbers)))
@@ -183,14 +183,17 @@ class BaseFiles:
     def _folded(self, change: Foldable) -> dict[str, Tensor]:
         """The changed weights, float32, by layer."""
         layers: dict[str, nn.Module] = {}
+        shapes: dict[str, torch.Size] = {}
         for component, path in self.files.items():
             with safe_open(path, "pt") as file:
                 for layer in (layer for layer in change.layers if _place(layer)[0] == component):
-                    shell = nn.Linear(1, 1, bias=False, device="meta")
-                    shell.weight = nn.Parameter(file.get_tensor(_place(layer)[1]).float(), requires_grad=False)
+                    shell, values = nn.Linear(1, 1, bias=False, device="meta"), file.get_tensor(_place(layer)[1])
+                    shapes[layer] = values.shape
+                    matrix = values.float().reshape(matrix_shape(values.shape))
+                    shell.weight = nn.Parameter(matrix, requires_grad=False)
                     layers[layer] = shell
         folded_weights(layers, change)
-        return {layer: shell.get_parameter("weight").data for layer, shell in layers.items()}
+        return {layer: shell.get_parameter("weight").data.view(shapes[layer]) for layer, shell in layers.items()}
 
     def _add_tokens(self, folder: Path, ids: Mapping[str, int], rows: int) -> None:
         """Let tokenizer and configuration of a folder know new tokens."""
@@ -220,9 +223,9 @@ def _digest(changed: Mapping[str, tuple[Path, Header]], *, embedded: bool) -> st
 
 
 def _place(layer: str) -> tuple[str, str]:
-    """A layer's component, and what its weight is called in the component's file."""
+    """A layer's component, and what its weight is called in the component's file; a bias is a layer of its own."""
     component, _, path = layer.partition(".")
-    return component, f"{path}.weight"
+    return component, path if path.endswith(".bias") else f"{path}.weight"
 
 
 def _configs(form: FolderForm) -> dict[str, tuple[str, ...]]:

@@ -29,6 +29,7 @@ from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.identity import is_hashed
 from orthoplex.models.layer_names import component_name
 from orthoplex.models.versions import EMBEDDED
+from orthoplex.models.weights import matrix_shapes
 
 UNRELATED = 0.3
 """The cosine below which two bases are not of one origin; 1024 unrelated weights have one of 0 ± 0.03."""
@@ -145,15 +146,7 @@ def on_base(concept: Concept, base: Base) -> Concept:
     trained_on = _trained_on(concept)
     if trained_on.hash == base.identity.hash:
         return _as_of(concept, base, keeps_inputs=False)
-    linears = base.family.every_layer()
-    for layer, change in concept.layers.items():
-        shape = tuple(linears[layer].weight.shape) if layer in linears else None
-        if shape != change.shape:
-            reason = f"layer {layer} of {tuple(change.shape)}, here {shape or 'there is none'}"
-            raise BaseModelError(
-                f"concept {concept.label} was trained on base {trained_on} and does not fit base {base.identity}: it "
-                f"changes {reason}; allowed are its own base and fine-tunes of it"
-            )
+    check_layers(concept, base)
     sample = _stored_sample(concept, trained_on)
     with base.locked():
         comparison = None if sample is None else sample.compare(base.family.components())
@@ -174,6 +167,31 @@ def on_base(concept: Concept, base: Base) -> Concept:
     )
     reads_alike = comparison is not None and not comparison.moved.intersection(base.family.text_encoders)
     return _as_of(concept, base, keeps_inputs=reads_alike)
+
+
+def check_layers(concept: Concept, base: Base) -> None:
+    """Refuse a concept that changes a layer that a base lacks, or has in another shape.
+
+    Args:
+        concept: The concept.
+        base: The base.
+
+    Raises:
+        BaseModelError: Names the concept, the first such layer, how many there are, and the base.
+    """
+    shapes = matrix_shapes(base.family.components())
+    wrong = [layer for layer, change in concept.layers.items() if shapes.get(layer) != change.shape]
+    if not wrong:
+        return
+    layer, others = wrong[0], f" (and {len(wrong) - 1} more of {len(concept.layers)})" if len(wrong) > 1 else ""
+    trained_on = _trained_on(concept)
+    is_foreign = trained_on.hash == base.identity.hash
+    made = "" if is_foreign else f" was trained on base {trained_on} and"
+    allowed = "files for this family" if is_foreign else "its own base and fine-tunes of it"
+    raise BaseModelError(
+        f"concept {concept.label}{made} does not fit base {base.identity}: it changes layer {layer} of "
+        f"{concept.layers[layer].shape}, here {shapes.get(layer) or 'there is none'}{others}; allowed are {allowed}"
+    )
 
 
 def _trained_on(concept: Concept) -> BaseIdentity:

@@ -63,7 +63,14 @@ def test_existing_picture_is_refused_unless_overwritten(generate, tmp_path):
     ("prompt", "options", "message"),
     [
         ("<bob> at night", [], "'<bob>', which is not loaded"),
-        ("<lora:rex:0.8:0.5>", [], "other layers; pass --concept rex@0.8 and write <rex>"),
+        (
+            "<lora:rex:0.8:0.5>",
+            [],
+            "names file 'rex', and there is none of that name in the current folder; no LoRA file",
+        ),
+        ("<lora:rex:0.8:high>", [], "whose 'high' is not read; allowed are <lora:NAME>"),
+        ("a dog", ["--negative-prompt", "<lora:rex:1>"], "only the prompt of 'orthoplex generate' reads it; pass"),
+        ("<lora:rex>", ["--lora-dir", "nowhere"], "--lora-dir is nowhere; allowed are folders that are there"),
         ("a dog", ["--negative-prompt", "{a|b}"], "Error: negative_prompt holds '{a|b}', a choice in other programs;"),
         ("a dog", ["--num-images", 0], "num_images is 0"),
         ("a dog", ["--steps", 1001], "num_inference_steps is 1001; allowed are 1 to 1000"),

@@ -284,21 +284,16 @@ def test_ordinary_prose_is_text(prompt):
         ("<lora:My Rex:1>", "pass --concept 'My Rex@1' and write the trigger that 'orthoplex inspect FILE' shows"),
         ("embedding:rex", "pass --concept rex and write <rex>"),
         ("(embedding:rex:1.2)", "pass --concept rex and write <rex>"),
-        (
-            "<lora:rex:0.8:0.5>",
-            "a concept has one strength for the text encoder and all other layers; "
-            "pass --concept rex@0.8 and write <rex>",
-        ),
-        (
-            "<lora:rex:te=0.8:unet=0.5>",
-            "a concept has one strength for the text encoder and all other layers; "
-            "pass --concept rex@0.8 and write <rex>",
-        ),
+        ("<lora:rex:0.8:0.5>", "pass --concept rex@0.8 and write <rex>"),
+        ("<lora:rex:te=0.8:unet=0.5>", "pass --concept rex@0.8 and write <rex>"),
+        ("<embed:rex>", "pass --concept rex and write <rex>"),
     ],
 )
 def test_the_advice_for_files_works_when_it_is_typed(tag, advice):
     message = refusal(f"a photo, {tag}")
-    assert message.endswith(f" in other programs; {advice}")
+    is_embedding = "embed" in tag
+    reader = "" if is_embedding else "only the prompt of 'orthoplex generate' reads it; "
+    assert message.endswith(f" in other programs; {reader}{advice}")
     _, _, typed = message.partition("--concept ")
     file, strength = parse_strength(shlex.split(typed)[0])
     assert file.suffix == ".safetensors" and isinstance(strength, float)

@@ -19,7 +19,11 @@ from orthoplex.training.sampling import make_pictures
             "({trigger}:1.4) [cat|dog]",
             "sample_prompts holds '[cat|dog]', an alternation in other programs; write one of",
         ),
-        ("<lora:x:1>", "sample_prompts holds '<lora:x:1>', a tag in other programs; pass --concept x@1 and write <x>"),
+        (
+            "<lora:x:1>",
+            "sample_prompts holds '<lora:x:1>', a tag in other programs; only the prompt of 'orthoplex generate' reads "
+            "it; pass --concept x@1 and write <x>",
+        ),
         (
             "({trigger}:1.4",
             "sample_prompts holds '(<anna> person:1.4', whose bracket is never closed; write (words:1.4)",

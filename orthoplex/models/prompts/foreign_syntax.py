@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import final
 
 from orthoplex.errors import PromptError
+from orthoplex.models.prompts.lora_tags import FILE_KINDS
 
 _TEXT = re.compile(r"\\(?:\w+|.)|<[^<>\s:]*>", re.DOTALL)
 """No syntax of other programs: what is behind a backslash, and the tokens of concepts."""
@@ -21,7 +22,8 @@ _TOKEN_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _TAG = re.compile(r"<\s*(?P<kind>[a-zA-Z][\w-]*)(?:\[[^\[\]<>]*\])?\s*:(?P<value>[^<>]*)>")
 _SCHEDULE = re.compile(r"(?::\s*[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+%)|(?<![0-9]):\s*[0-9]+)\s*$")
 """The end of ``[from:to:0.5]`` and ``[to:10]``; whole numbers behind a digit are times, ratios and verses."""
-_FILES = ("lora", "lyco", "locon", "loha", "lokr", "dora", "lycoris", "embedding", "embed", "ti")
+_EMBEDDINGS = ("embedding", "embed", "ti")
+_READ_BY_GENERATE = "only the prompt of 'orthoplex generate' reads it"
 _WORDS = "say in words where things are"
 _CHOICE = "write one of its texts, one prompt for each choice"
 _TAGS: Mapping[str, str] = {
@@ -187,10 +189,11 @@ def _square_brackets(prompt: str) -> Iterator[tuple[tuple[int, int], str, Callab
 def _tag_advice(quoted: str, names: Sequence[str]) -> str:
     match = _TAG.fullmatch(quoted)
     kind, value = (match["kind"], match["value"]) if match else ("", "")
-    if kind.lower() in _FILES:
+    if kind.lower() in (*FILE_KINDS, *_EMBEDDINGS):
         name, *further = (part.strip() for part in value.split(":"))
         numbers = [part.rpartition("=")[2] for part in further]
-        return _file_advice(name, [number for number in numbers if _is_finite(number)])
+        advice = _file_advice(name, [number for number in numbers if _is_finite(number)])
+        return f"{_READ_BY_GENERATE}; {advice}" if kind.lower() in FILE_KINDS else advice
     if kind.lower() in names:
         return f"write (<{kind.lower()}>:{_weight(value.strip())}) for a weight, or <{kind.lower()}>"
     return _TAGS.get(kind.lower(), "leave it out")
@@ -198,16 +201,15 @@ def _tag_advice(quoted: str, names: Sequence[str]) -> str:
 
 def _file_advice(name: str, strengths: Sequence[str]) -> str:
     """Advice for a concept's file that stands in a prompt; it works when it is typed."""
-    one = "a concept has one strength for the text encoder and all other layers; " if len(strengths) > 1 else ""
     name = " ".join(name.split())
     if not name:
-        return f"{one}pass --concept FILE and write <NAME>"
+        return "pass --concept FILE and write <NAME>"
     file = f"./{name}" if name.startswith("-") else name
     if strengths or "@" in name:
         file += f"@{strengths[0] if strengths else 1}"
     token = PurePosixPath(name.replace("\\", "/")).name.removesuffix(".safetensors").lower()
     call = f"<{token}>" if _TOKEN_NAME.fullmatch(token) else "the trigger that 'orthoplex inspect FILE' shows"
-    return f"{one}pass --concept {shlex.quote(file)} and write {call}"
+    return f"pass --concept {shlex.quote(file)} and write {call}"
 
 
 def _weight(number: str) -> str:

@@ -3,7 +3,7 @@
 from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
 from orthoplex.models.weights.engine import Strengths, WeightEngine
 from orthoplex.models.weights.folded import FoldedWeights, folded_weights
-from orthoplex.models.weights.refusals import check_foldable, linear_layers, named_modules
+from orthoplex.models.weights.refusals import check_foldable, linear_layers, matrix_shape, matrix_shapes, named_modules
 
 __all__ = [
     "Foldable",
@@ -14,6 +14,8 @@ __all__ = [
     "check_foldable",
     "folded_weights",
     "linear_layers",
+    "matrix_shape",
+    "matrix_shapes",
     "named_modules",
     "stacks_of",
 ]

@@ -20,7 +20,7 @@ from orthoplex.concepts import Ingredient, Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.models.weights.changes import Foldable, stacks_of
 from orthoplex.models.weights.engine import WeightEngine
-from orthoplex.models.weights.refusals import check_foldable
+from orthoplex.models.weights.refusals import check_foldable, matrix_shape
 
 _LARGEST_STACK_BYTES = 2**29
 """Of weights of one shape that one product takes, as float32; more layers take several products."""
@@ -28,7 +28,7 @@ _LARGEST_STACK_BYTES = 2**29
 
 @final
 class FoldedWeights(WeightEngine):
-    """Changes that are added to the weights of linear layers; stores the originals."""
+    """Changes that are added to weights and biases; stores the originals."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class FoldedWeights(WeightEngine):
 
     def apply(self, changes: Mapping[str, Stack]) -> None:
         """Fold changes in; see ``WeightEngine.apply``."""
-        layers = check_foldable({name: change.shape for name, change in changes.items()}, self._modules)
+        parameters = check_foldable({name: change.shape for name, change in changes.items()}, self._modules)
         try:
-            self._fold(layers, changes)
+            self._fold(parameters, changes)
         except BaseException:
             before = {name: self._changes[name] for name in changes if name in self._changes}
             self._put_back(changes)
-            self._fold({name: layers[name] for name in before}, before)
+            self._fold({name: parameters[name] for name in before}, before)
             raise
         self._changes.update(changes)
 
@@ -75,19 +75,20 @@ class FoldedWeights(WeightEngine):
         for name in names:
             if name in self._originals:
                 weight, original = self._originals.pop(name)
-                weight.data = original.to(weight.device, weight.dtype)  # the very tensor where nothing changed
+                # the very tensor where nothing changed
+                weight.data = _laid_out(original.to(weight.device, weight.dtype), weight)
 
-    def _fold(self, layers: Mapping[str, nn.Linear], changes: Mapping[str, Stack]) -> None:
+    def _fold(self, parameters: Mapping[str, nn.Parameter], changes: Mapping[str, Stack]) -> None:
         """Fold all changes, those of one shape and rank by one product, or by several where they need much memory."""
         groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
         for name, change in changes.items():
-            weight = layers[name].weight
+            weight = parameters[name]
             groups[(weight.shape, weight.dtype, weight.device, change.rank)].append(name)
         for group in groups.values():
-            count = max(1, _LARGEST_STACK_BYTES // (4 * layers[group[0]].weight.numel()))
+            count = max(1, _LARGEST_STACK_BYTES // (4 * parameters[group[0]].numel()))
             for start in range(0, len(group), count):
                 names = group[start : start + count]
-                self._fold_group(names, [layers[name].weight for name in names], [changes[name] for name in names])
+                self._fold_group(names, [parameters[name] for name in names], [changes[name] for name in names])
 
     @torch.no_grad()
     def _fold_group(self, names: list[str], weights: list[Tensor], changes: list[Stack]) -> None:
@@ -106,13 +107,14 @@ class FoldedWeights(WeightEngine):
         _check_finite(names, folded)
         for name, weight, new in zip(names, weights, folded, strict=True):
             self._originals.setdefault(name, (weight, weight.data))
-            weight.data = new
+            weight.data = _laid_out(new.view(weight.shape), weight)
 
     def _original(self, name: str, weight: Tensor) -> Tensor:
-        """A layer's weight without any change, on the device and in the type that the layer has now."""
-        if name not in self._originals:
-            return weight.detach()
-        return self._originals[name][1].to(weight.device, weight.dtype)
+        """A weight without any change as a matrix, on the device and in the type that the layer has now."""
+        values = (
+            self._originals[name][1].to(weight.device, weight.dtype) if name in self._originals else weight.detach()
+        )
+        return values.reshape(matrix_shape(weight.shape))
 
 
 def folded_weights(
@@ -137,6 +139,12 @@ def folded_weights(
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}; strengths are {change.recipe.strengths}") from error
     return engine
+
+
+def _laid_out(values: Tensor, like: Tensor) -> Tensor:
+    """Return values as a convolution's weight lies in memory now; the very tensor of any other weight."""
+    is_usual = like.ndim != 4 or like.is_contiguous()
+    return values if is_usual else values.to(memory_format=torch.channels_last)
 
 
 def _check_finite(names: list[str], folded: Tensor) -> None:

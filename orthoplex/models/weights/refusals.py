@@ -1,10 +1,12 @@
-"""Layers whose weights cannot be changed in place, and why: each is refused by name before anything is changed.
+"""Weights that cannot be changed in place, and why: each is refused by name before anything is changed.
 
-The types of modules and weights are asked, not the libraries that made them.
+A layer's name is that of its weight; its bias is ``<layer>.bias``. The types of modules and weights are asked, not the
+libraries that made them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,6 +23,13 @@ _FUSED = {
 }
 """Fused projections of diffusers' attention to those that they replace, which stay in the module unused."""
 _GROUP_OFFLOADING = "group_offloading"
+_COMPUTING = {
+    nn.Linear: "a linear layer",
+    nn.Conv1d: "a convolution",
+    nn.Conv2d: "a convolution",
+    nn.Conv3d: "a convolution",
+}
+"""Layers whose plain weights can be changed -> what they compute like; norms can, too."""
 
 
 def named_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -44,7 +53,7 @@ def linear_layers(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, n
     """
     layers = {name: _linear(name, modules) for name in shapes}
     for name, shape in shapes.items():
-        _check_shape(name, shape, layers[name])
+        _check_shape(name, shape, layers[name].weight)
     return layers
 
 
@@ -68,43 +77,92 @@ def check_projections(name: str, attention: nn.Module, projections: Sequence[str
             )
 
 
-def check_foldable(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, nn.Module]) -> dict[str, nn.Linear]:
-    """Return linear layers by name whose weights are plain numbers that can be replaced.
+def check_foldable(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """Return parameters by name, each of plain numbers that can be replaced.
+
+    They are weights of linear layers, convolutions and norms, and, by the name ``<layer>.bias``, biases.
 
     Args:
-        shapes: Layer name to the shape ``(out, in)`` of its change.
+        shapes: Name to the shape ``(out, in)`` of its change; see ``matrix_shape``.
         modules: See ``named_modules``.
 
     Raises:
         BaseModelError: See ``linear_layers``; or if a weight is quantised, computed, offloaded, stored as float8, or
             shared with another layer. Names the layer, what it is, and the cure.
     """
-    layers = {name: _linear(name, modules) for name in shapes}
-    for name, layer in layers.items():
-        _check_weight(name, layer)
-        _check_shape(name, shapes[name], layer)
+    places = {name: _place(name, modules) for name in shapes}
+    parameters = {}
+    for name, (module, part) in places.items():
+        parameters[name] = _checked_parameter(name, module, part)
+        _check_shape(name, shapes[name], parameters[name])
     _check_offloading(shapes, modules)
-    _check_shared(layers, modules)
-    return layers
+    _check_shared(parameters, modules)
+    return parameters
 
 
-def _linear(name: str, modules: Mapping[str, nn.Module]) -> nn.Linear:
-    """The linear layer of a name, if it is one and the network uses it."""
-    module = modules.get(name)
-    if module is None:
-        compiled = next((outer for outer in _outer_names(name) if _has_child(modules.get(outer), "_orig_mod")), None)
-        if compiled is not None:
-            raise _refusal(
-                name,
-                f"'{compiled}' is compiled by torch.compile, which hides its layers",
-                f"compile in place instead, by {compiled}.compile()",
-            )
-        count = sum(isinstance(module, nn.Linear) for module in modules.values())
-        raise BaseModelError(f"layer '{name}' is not in the base, which has {count} linear layers")
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Return the shape that changes of a parameter have: ``(out, in · height · width)``, or ``(n, 1)`` for n numbers.
+
+    Args:
+        shape: The shape of the parameter.
+    """
+    return shape[0], math.prod(shape[1:])
+
+
+def matrix_shapes(components: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
+    """Return the name of every weight and bias that has one, to the shape of its changes.
+
+    Args:
+        components: Component to module.
+    """
+    shapes = {}
+    for name, module in named_modules(components).items():
+        for part, values in module._parameters.items():
+            if values is not None and part in ("weight", "bias"):
+                shapes[name if part == "weight" else f"{name}.bias"] = matrix_shape(values.shape)
+    return shapes
+
+
+def _place(name: str, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, str]:
+    """The module of a name, and which of its parameters is meant, if the network uses it."""
+    for known in _spellings(name):
+        if known in modules:
+            return _used(known, modules), "weight"
+        outer, _, part = known.rpartition(".")
+        if part == "bias" and outer in modules:
+            module = _used(outer, modules)
+            if "bias" in module._parameters and module._parameters["bias"] is None:
+                raise BaseModelError(f"layer '{name}' is not in the base: '{outer}' has no bias")
+            return module, part
+    raise _missing(name, modules)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name, and for a text encoder's the same with ``text_model.``, which some programs leave out, or without."""
+    yield name
+    component, _, path = name.partition(".")
+    if component.startswith("text_encoder"):
+        inner = path.removeprefix("text_model.")
+        yield f"{component}.{inner}" if inner != path else f"{component}.text_model.{path}"
+
+
+def _missing(name: str, modules: Mapping[str, nn.Module]) -> BaseModelError:
+    compiled = next((outer for outer in _outer_names(name) if _has_child(modules.get(outer), "_orig_mod")), None)
+    if compiled is not None:
+        return _refusal(
+            name,
+            f"'{compiled}' is compiled by torch.compile, which hides its layers",
+            f"compile in place instead, by {compiled}.compile()",
+        )
+    count = sum(isinstance(module, nn.Linear) for module in modules.values())
+    return BaseModelError(f"layer '{name}' is not in the base, which has {count} linear layers")
+
+
+def _used(name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """The module of a name, if nothing wraps it or computes in its place."""
+    module = modules[name]
     if _has_child(module, "base_layer"):
         raise _refusal(name, f"it is wrapped by {_type_name(module)}", "unload the LoRA that wraps it first")
-    if not isinstance(module, nn.Linear):
-        raise _refusal(name, f"it is a {_type_name(module)}", "allowed are linear layers")
     outer, _, part = name.rpartition(".")
     fused = _fused_projection(modules.get(outer), part)
     if fused is not None:
@@ -116,34 +174,58 @@ def _linear(name: str, modules: Mapping[str, nn.Module]) -> nn.Linear:
     return module
 
 
-def _check_weight(name: str, layer: nn.Linear) -> None:
-    """Refuse a weight that is not a plain parameter of plain numbers in memory."""
+def _linear(name: str, modules: Mapping[str, nn.Module]) -> nn.Linear:
+    """The linear layer of a name, if it is one and the network uses it."""
+    if name not in modules:
+        raise _missing(name, modules)
+    module = _used(name, modules)
+    if not isinstance(module, nn.Linear):
+        raise _refusal(name, f"it is a {_type_name(module)}", "allowed are linear layers")
+    return module
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """True for a module with nothing but a weight, and perhaps a bias, of one dimension, as norms have."""
+    own = module._parameters
+    return (
+        own.keys() <= {"weight", "bias"} and all(item is None or item.ndim == 1 for item in own.values()) and own != {}
+    )
+
+
+def _checked_parameter(name: str, module: nn.Module, part: str) -> nn.Parameter:
+    """Refuse what is not a plain parameter of plain numbers in memory."""
     unquantised = "load the model without quantisation"
-    if type(layer).forward is not nn.Linear.forward:
-        raise _refusal(name, f"it is a {_type_name(layer)}, which computes unlike a linear layer", unquantised)
-    weight = layer._parameters.get("weight")
-    if weight is None:
-        raise _refusal(name, "its weight is computed from other parameters", "remove the parametrisation first")
-    if type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
-        raise _refusal(name, f"its weight is a {_type_name(weight)}, not a plain tensor", unquantised)
-    if weight.is_meta:
+    kind = next((kind for kind in _COMPUTING if isinstance(module, kind)), None)
+    if kind is None and not _is_norm(module):
+        raise _refusal(name, f"it is a {_type_name(module)}", "allowed are linear layers, convolutions and norms")
+    if kind is not None and type(module).forward is not kind.forward:
+        raise _refusal(name, f"it is a {_type_name(module)}, which computes unlike {_COMPUTING[kind]}", unquantised)
+    values = module._parameters.get(part)
+    if values is None:
+        raise _refusal(name, f"its {part} is computed from other parameters", "remove the parametrisation first")
+    if type(values) is not nn.Parameter or type(values.data) is not Tensor:
+        raise _refusal(name, f"its {part} is a {_type_name(values)}, not a plain tensor", unquantised)
+    if values.is_meta:
         raise _refusal(
-            name, "its weight is offloaded (on the meta device)", "load the model without sequential offloading"
+            name, f"its {part} is offloaded (on the meta device)", "load the model without sequential offloading"
         )
-    if not weight.dtype.is_floating_point:
-        raise _refusal(name, f"its weight is stored as {weight.dtype}", unquantised)
-    if weight.dtype.itemsize < torch.float16.itemsize:
+    if not values.dtype.is_floating_point:
+        raise _refusal(name, f"its {part} is stored as {values.dtype}", unquantised)
+    if values.dtype.itemsize < torch.float16.itemsize:
         raise _refusal(
             name,
-            f"its weight is stored as {weight.dtype}, which rounds a small change away",
+            f"its {part} is stored as {values.dtype}, which rounds a small change away",
             "load the model as float16, bfloat16 or float32, without layer-wise casting",
         )
+    return values
 
 
-def _check_shape(name: str, shape: tuple[int, int], layer: nn.Linear) -> None:
-    weight_shape = tuple(layer.weight.shape)
-    if shape != weight_shape:
-        raise BaseModelError(f"layer '{name}': the change has shape {shape}, the base's weight has {weight_shape}")
+def _check_shape(name: str, shape: tuple[int, int], values: Tensor) -> None:
+    if shape != matrix_shape(values.shape):
+        part = "bias" if name.endswith(".bias") else "weight"
+        raise BaseModelError(
+            f"layer '{name}': the change has shape {shape}, the base's {part} has {tuple(values.shape)}"
+        )
 
 
 def _check_offloading(names: Mapping[str, object], modules: Mapping[str, nn.Module]) -> None:
@@ -158,17 +240,21 @@ def _check_offloading(names: Mapping[str, object], modules: Mapping[str, nn.Modu
             )
 
 
-def _check_shared(layers: Mapping[str, nn.Linear], modules: Mapping[str, nn.Module]) -> None:
+def _check_shared(parameters: Mapping[str, nn.Parameter], modules: Mapping[str, nn.Module]) -> None:
     """Refuse a weight that two modules share: a change of one would be a change of the other."""
-    users: dict[int, dict[int, str]] = defaultdict(dict)
+    users: dict[int, dict[tuple[int, str], str]] = defaultdict(dict)
     for name, module in modules.items():
-        weight = module._parameters.get("weight")
-        if weight is not None:
-            users[id(weight)].setdefault(id(module), name)
-    for name, layer in layers.items():
-        others = [other for key, other in users[id(layer.weight)].items() if key != id(layer)]
-        aliases = [other for other in layers if other != name and layers[other] is layer]
-        if others or aliases:
+        for part, values in module._parameters.items():
+            if values is not None:
+                users[id(values)].setdefault((id(module), part), name)
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, values in parameters.items():
+        names[id(values)].append(name)
+    for name, values in parameters.items():
+        shared = list(users[id(values)].values())
+        others = [other for other in (*shared[1:], *shared[:1]) if other not in (name, name.removesuffix(".bias"))]
+        aliases = [other for other in names[id(values)] if other != name]
+        if len(shared) > 1 or aliases:
             raise _refusal(
                 name, f"it shares its weight with '{(others + aliases)[0]}'", "give each a weight of its own"
             )

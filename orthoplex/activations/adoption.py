@@ -1,0 +1,152 @@
+"""Adoption: a LoRA of another program becomes a concept that is silent where it is not named, on request in a slot.
+
+Nothing is trained and no picture is needed: every layer's change is solved for from what the layer sees under the
+concept's own prompts and under foreign ones (erasure in closed form).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from orthoplex.activations.concept_erasure import ErasedLayers, after_erasure, erased_layers
+from orthoplex.activations.erasure_options import ErasureOptions
+from orthoplex.activations.grams import observable_layers
+from orthoplex.activations.stored_inputs import with_inputs
+from orthoplex.adapters import AdapterConfig, LowRank
+from orthoplex.concepts import Concept
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging import erasure_in_rows
+from orthoplex.models import Base
+from orthoplex.subspaces import BASIS_ID, choose_rows, shared_basis_rows
+
+Unsolved = Literal["keep", "leave-out"]
+"""What becomes of changes that erasure cannot solve for: convolutions with a window, norms and biases."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Adoption:
+    """An adopted concept, and what is left of the file's changes.
+
+    Attributes:
+        concept: The concept, ready to be saved.
+        energy_kept: Solved layer to the share of ``E‖ΔW x‖²`` under the concept's own prompts that is left.
+        energy_elsewhere: The same under foreign prompts.
+        unsolved: The layers that erasure cannot solve for.
+        are_kept: True if these are in the concept, as they were.
+    """
+
+    concept: Concept
+    energy_kept: Mapping[str, float]
+    energy_elsewhere: Mapping[str, float]
+    unsolved: tuple[str, ...]
+    are_kept: bool
+
+    @property
+    def mean_kept(self) -> float:
+        """The mean of ``energy_kept`` over layers; 1 for a concept of tokens alone."""
+        return statistics.fmean(self.energy_kept.values()) if self.energy_kept else 1.0
+
+    @property
+    def mean_elsewhere(self) -> float:
+        """The mean of ``energy_elsewhere`` over layers; 0 for a concept of tokens alone."""
+        return statistics.fmean(self.energy_elsewhere.values()) if self.energy_elsewhere else 0.0
+
+
+@torch.no_grad()
+def adopt(
+    base: Base,
+    concept: Concept,
+    options: ErasureOptions,
+    *,
+    slot: int | None = None,
+    unsolved: Unsolved = "keep",
+    foreign_prompts: Sequence[str] | None = None,
+) -> Adoption:
+    """Return a concept of another program's LoRA that is silent where it is not named.
+
+    With a slot, each layer's change reads the slot's rows ``S`` of the shared basis alone: ``ΔW' = U S`` with the U
+    that leaves most of what ``ΔW`` adds under own prompts and least under foreign ones. Concepts in different slots do
+    not meet.
+
+    Args:
+        base: The base, with nothing folded in.
+        concept: As ``foreign_concept`` gives it, with a trigger and a class word.
+        options: Weight, foreign prompts, and, where a layer sees pictures, prior pictures.
+        slot: The slot; None gives it none.
+        unsolved: ``"keep"`` or ``"leave-out"``.
+        foreign_prompts: See ``with_erasure``.
+
+    Raises:
+        BaseModelError: When the concept does not fit the base.
+        CapacityError: When the slot lies beyond a layer's capacity.
+        ConfigurationError: When the concept has no trigger or no class word, nothing is left of it, or erasure in
+            closed form was done before.
+    """
+    _check(concept)
+    observable = observable_layers(base)
+    others = tuple(layer for layer in concept.layers if layer not in observable)
+    if unsolved == "leave-out":
+        concept = replace(
+            concept, layers={layer: concept.layers[layer] for layer in concept.layers if layer in observable}
+        )
+    if not concept.layers and not concept.tokens:
+        raise ConfigurationError(
+            f"concept {concept.label} changes only layers that erasure cannot solve for, and all are left out; allowed "
+            "is keeping them (unsolved='keep')"
+        )
+    if not concept.layers:
+        return Adoption(concept, {}, {}, others, False)
+    config = AdapterConfig(slot=slot)
+
+    def in_slot(layer: str, change: LowRank, own: Tensor, foreign: Tensor) -> LowRank:
+        width = change.shape[1]
+        rows = choose_rows(
+            "slot", width=width, rank=config.rank_of(width), concept_id=concept.name, layer=layer, slot=slot
+        )
+        return erasure_in_rows(change, own, foreign, rows=shared_basis_rows(width, rows), weight=options.weight)
+
+    erased = erased_layers(
+        base, concept, options, foreign_prompts=foreign_prompts, solve=None if slot is None else in_slot
+    )
+    finished = after_erasure(concept, erased.layers, options)
+    if slot is not None:
+        recorded = {"method": "orthogonal", "basis": "slot", "rank": "proportional", "slots": config.slots}
+        manifest = replace(finished.manifest, slot=slot, basis_id=BASIS_ID, adapter=recorded)
+        finished = replace(finished, manifest=manifest)
+    return Adoption(
+        with_inputs(base, finished, own=erased.own),
+        _shares(concept, erased, erased.own),
+        _shares(concept, erased, erased.foreign),
+        others,
+        unsolved == "keep",
+    )
+
+
+def _shares(before: Concept, erased: ErasedLayers, grams: Mapping[str, Tensor]) -> dict[str, float]:
+    return {
+        layer: erased.layers[layer].energy(gram) / max(before.layers[layer].energy(gram), 1e-30)
+        for layer, gram in sorted(grams.items())
+    }
+
+
+def _check(concept: Concept) -> None:
+    manifest = concept.manifest
+    for what, value in (("trigger", manifest.trigger), ("class word", manifest.class_word)):
+        if not value.strip():
+            raise ConfigurationError(
+                f"concept {concept.label} has no {what}; adoption needs one, to tell the concept's own prompts from "
+                "others"
+            )
+    for token in concept.tokens:
+        if token == f"<{concept.name}>" and token not in manifest.trigger:
+            raise ConfigurationError(
+                f"concept {concept.label} has the trigger {manifest.trigger!r}, which lacks its token {token}; allowed "
+                f"is a trigger with it, as in '{token} {manifest.class_word}'"
+            )

@@ -1,0 +1,104 @@
+"""``orthoplex adopt``: a LoRA of another program becomes a concept file, silent where it is not named."""
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orthoplex.cli.console import errors_shown, named_file, refuse_existing
+from orthoplex.cli.streams import say
+from orthoplex.concepts import kind_of
+from orthoplex.errors import ConfigurationError
+from orthoplex.files import markdown_table
+
+if TYPE_CHECKING:
+    from orthoplex.activations import Adoption
+    from orthoplex.concepts import Concept
+    from orthoplex.models import Base
+
+
+def adopt(
+    lora: Annotated[str, typer.Argument(help="LoRA file of any program, or a folder as PEFT writes one.")],
+    class_word: Annotated[str, typer.Option(help="Ordinary word for what it shows, such as person.")],
+    output: Annotated[Path, typer.Option(help="Concept file to write.")],
+    trigger: Annotated[
+        str | None, typer.Option(help="Words that call it, such as 'sks person'; by default those of the file.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="person, subject, scene, style or other; by default as the class word says.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the concept; by default that of the file.")] = None,
+    slot: Annotated[int | None, typer.Option(help="Slot whose directions it gets; by default none.", min=0)] = None,
+    weight: Annotated[float, typer.Option(help="Weight of erasure against the concept's own prompts.")] = 30.0,
+    unsolved: Annotated[
+        Literal["keep", "leave-out"], typer.Option(help="What erasure cannot solve for: convolutions, norms, biases.")
+    ] = "keep",
+    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+) -> None:
+    """Make a concept of a LoRA file: silent where it is not named, and ready to be merged; nothing is trained."""
+    with errors_shown():
+        if output.suffix != ".safetensors":
+            raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
+        refuse_existing(output, overwrite)
+        file = named_file(lora)
+        if not 0 < weight < math.inf:
+            raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
+
+        from orthoplex.activations import ErasureOptions
+        from orthoplex.activations import adopt as adopt_concept
+        from orthoplex.concepts import save_concept
+        from orthoplex.files import check_writable
+        from orthoplex.models import load_base
+
+        check_writable(output)
+        model = load_base(base, device=device)
+        concept = _foreign(file, model, name, kind or kind_of(class_word), class_word, trigger)
+        options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
+        began = time.monotonic()
+        adoption = adopt_concept(model, concept, options, slot=slot, unsolved=unsolved)
+        save_concept(adoption.concept, output)
+        _show(adoption, output, time.monotonic() - began)
+
+
+def _foreign(file: Path, base: "Base", name: str | None, kind: str, class_word: str, trigger: str | None) -> "Concept":
+    """The file as a concept of the base, with a trigger."""
+    from orthoplex.concepts import foreign_concept, trigger_advice
+    from orthoplex.concepts.any_file import is_foreign
+    from orthoplex.concepts.exchange.reading import read_lora
+    from orthoplex.models import check_layers
+
+    if file.is_file() and not is_foreign(file):
+        from orthoplex.concepts import load_concept
+
+        load_concept(file)
+        raise ConfigurationError(f"{file} is a concept of Orthoplex already; orthoplex silence makes it silent")
+    read = read_lora(file)
+    concept = foreign_concept(read, base.identity, name=name, kind=kind, class_word=class_word, trigger=trigger)
+    check_layers(concept, base)
+    if not concept.manifest.trigger.strip():
+        advice = trigger_advice(read.metadata)
+        raise ConfigurationError(
+            f"{file}: its header tells no trigger; pass --trigger, as in --trigger 'sks {class_word}'"
+            + (f" ({advice})" if advice else "")
+        )
+    return concept
+
+
+def _show(adoption: "Adoption", output: Path, seconds: float) -> None:
+    """Print what is left of every layer's effect, and of all."""
+    kept, elsewhere = adoption.energy_kept, adoption.energy_elsewhere
+    if kept:
+        rows = [[layer, f"{100 * kept[layer]:.1f} %", f"{100 * elsewhere[layer]:.2f} %"] for layer in kept]
+        say(markdown_table(["layer", "energy kept on own prompts", "energy left on foreign prompts"], rows))
+    manifest = adoption.concept.manifest
+    said = f"{output}: {manifest.name}, called by '{manifest.trigger}', in {seconds:.1f} s; "
+    said += f"energy kept {100 * adoption.mean_kept:.1f} % on own prompts, {100 * adoption.mean_elsewhere:.2f} % on "
+    said += f"foreign ones, mean of {len(kept)} layers"
+    if adoption.unsolved:
+        fate = "kept as they were" if adoption.are_kept else "left out"
+        said += f"; {len(adoption.unsolved)} layers that erasure cannot solve for are {fate}"
+    say(said)

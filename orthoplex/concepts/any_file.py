@@ -1,0 +1,44 @@
+"""A concept from any file: ours, or a LoRA of another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.exchange.reading import read_lora
+from orthoplex.concepts.file import load_concept
+from orthoplex.concepts.foreign_files import holds_changes
+from orthoplex.concepts.lora_concept import foreign_concept
+from orthoplex.concepts.manifest_json import MANIFEST_KEY
+from orthoplex.errors import FileFormatError
+from orthoplex.files import read_header
+
+
+def read_concept(path: str | Path, base: BaseIdentity) -> Concept:
+    """Read a concept file, or a LoRA file of another program as a concept of a base.
+
+    Args:
+        path: The file, or a folder as PEFT writes one.
+        base: The base that a LoRA of another program shall work on; a concept file names its own.
+
+    Raises:
+        ConceptFileError: See ``load_concept``, ``read_lora`` and ``foreign_concept``.
+    """
+    path = Path(path)
+    return foreign_concept(read_lora(path), base) if is_foreign(path) else load_concept(path)
+
+
+def is_foreign(path: Path) -> bool:
+    """Return True for a LoRA of another program: a file without our manifest, or a folder as PEFT writes one.
+
+    Args:
+        path: The file; what cannot be read is not foreign, and ``load_concept`` says why.
+    """
+    if path.is_dir():
+        return (path / "adapter_config.json").is_file()
+    try:
+        header = read_header(path)
+    except FileFormatError:
+        return False
+    return MANIFEST_KEY not in header.metadata and holds_changes(header)
