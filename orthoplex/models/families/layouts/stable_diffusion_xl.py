@@ -10,7 +10,7 @@ from orthoplex.models.families.layouts.unet_names import unet_originals
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 
 def _published() -> Published:
