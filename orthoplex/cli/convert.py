@@ -51,6 +51,7 @@ def convert(
             embeddings=embeddings,
         )
         family_name = "an unknown family" if lora.family is None else f"{lora.version or lora.family}"
-        say(f"{output}: {len(lora.layers)} layers of {family_name}, {lora.style} to {to}")
-        for beside in written[1:]:
+        if written[0] == output and lora.layers:
+            say(f"{output}: {len(lora.layers)} layers of {family_name}, {lora.style} to {to}")
+        for beside in written[1:] if lora.layers else written:
             say(f"{beside}: embedding")

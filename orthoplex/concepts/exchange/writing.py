@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -90,19 +90,10 @@ def _write_embeddings(lora: LoraFile, path: Path) -> list[Path]:
     return [path]
 
 
-def exact_type(modules: Iterable[WrittenModule]) -> torch.dtype:
-    """Return the smallest type that holds every number of some modules exactly, their own where it does.
-
-    Every module is read once.
-    """
-    allowed: list[torch.dtype] = []
-    for module in modules:
-        for tensor in module.tensors():
-            if not allowed:
-                allowed = list(dict.fromkeys((tensor.dtype, torch.float16, torch.bfloat16, torch.float32)))
-            allowed = [dtype for dtype in allowed if dtype == tensor.dtype or _holds(dtype, tensor)]
-    halves = [dtype for dtype in allowed if dtype.itemsize == 2]
-    return (halves or [torch.float32])[0]
+def exact_type(modules: Sequence[WrittenModule]) -> torch.dtype:
+    """Return the smallest type that holds every number of some modules exactly, their own where it does."""
+    first = modules[0].types if modules else (torch.float32,)
+    return next(dtype for dtype in first if all(dtype in module.types for module in modules))
 
 
 def written_rank(own: int, dtype: torch.dtype, common: int | None) -> int:
@@ -123,10 +114,6 @@ def _form(style: str) -> Style:
     if style not in STYLES:
         raise ConfigurationError(f"style '{style}' is unknown, allowed: {', '.join(STYLES)}")
     return STYLES[style]
-
-
-def _holds(dtype: torch.dtype, tensor: Tensor) -> bool:
-    return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) if tensor.dtype != dtype else True
 
 
 def _plan(
