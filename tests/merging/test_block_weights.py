@@ -118,7 +118,9 @@ def test_refused(text, message):
 
 def test_presets_of_a_u_net_are_refused_elsewhere():
     blocks = block_map(None, None, ["transformer.layers.0.attention.to_q"])
-    with pytest.raises(ConfigurationError, match="the preset MIDD names blocks of a U-Net; allowed for files of no known"):
+    with pytest.raises(
+        ConfigurationError, match="the preset MIDD names blocks of a U-Net; allowed for files of no known"
+    ):
         weights("MIDD", blocks)
     with pytest.raises(ConfigurationError, match="allowed for files of no known family are named parts only"):
         weights("1,0", blocks)

@@ -28,7 +28,15 @@ def test_written_out():
 
 @pytest.mark.parametrize(
     "change",
-    [drawn(40, 12, 30), drawn(30, 12, 40), drawn(20, 35, 30), drawn(30, 35, 20), drawn(30, 25, 20), TWICE, NEARLY_TWICE],
+    [
+        drawn(40, 12, 30),
+        drawn(30, 12, 40),
+        drawn(20, 35, 30),
+        drawn(30, 35, 20),
+        drawn(30, 25, 20),
+        TWICE,
+        NEARLY_TWICE,
+    ],
 )
 def test_nothing_is_nearer(change):
     exact = change.up.double() @ change.down.double()
@@ -43,7 +51,9 @@ def test_nothing_is_nearer(change):
     torch.testing.assert_close(dense.change.delta(), cut.change.delta(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("energy", "max_rank", "rank"), [(0.6, None, 1), (0.65, None, 2), (0.93, None, 3), (1.0, None, 3), (1.0, 2, 2)])
+@pytest.mark.parametrize(
+    ("energy", "max_rank", "rank"), [(0.6, None, 1), (0.65, None, 2), (0.93, None, 3), (1.0, None, 3), (1.0, 2, 2)]
+)
 def test_the_lowest_rank_that_keeps_a_share(energy, max_rank, rank):
     """Squared singular values 9, 4 and 1 of 14: shares 0.643, 0.929 and 1."""
     assert truncate(DIAGONAL, Truncation(energy=energy, max_rank=max_rank)).change.rank == rank
