@@ -68,10 +68,8 @@ def main() -> None:
     }
     rows = [{"shape": list(shape), "layers": counts[shape], **values} for shape, values in shapes.items()]
     settings = {name: value for name, value in vars(given).items() if name != "output"}
-    write_json(
-        {"settings": settings, "machine": machine(), "threads": torch.get_num_threads(), "weighted": totals, "shapes": rows},
-        given.output,
-    )
+    result = {"settings": settings, "machine": machine(), "weighted": totals, "shapes": rows}
+    write_json(given.output, result | {"threads": torch.get_num_threads()})
     print(f"{totals['dense_seconds'] / totals['ours_seconds']:.1f} times as fast as a dense SVD")
 
 
