@@ -123,7 +123,7 @@ class LayerWork:
     def members(self) -> Sequence[tuple[Changes, Strength]]:
         """The files as members of ``merge_layers``."""
         return [
-            (Member(file, with_full=not self.is_linear), _getter(own))
+            (Member.of(file, with_full=not self.is_linear), _getter(own))
             for (file, _), own in zip(self.files, self.strengths, strict=True)
         ]
 

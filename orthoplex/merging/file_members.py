@@ -35,11 +35,16 @@ class Member:
 
     Attributes:
         file: The file.
-        with_full: True for layers that include full differences of weights.
+        layers: Layer to its whole change.
     """
 
     file: LoraFile
-    with_full: bool
+    layers: Mapping[str, LowRank]
+
+    @staticmethod
+    def of(file: LoraFile, *, with_full: bool) -> Member:
+        """Return a file as a member; ``with_full`` adds the full differences of weights to the layers."""
+        return Member(file, _WithFull(file) if with_full and full_layers(file) else file.layers)
 
     @property
     def name(self) -> str:
@@ -50,11 +55,6 @@ class Member:
     def content_hash(self) -> str:
         """The file's content hash."""
         return self.file.content_hash
-
-    @cached_property
-    def layers(self) -> Mapping[str, LowRank]:
-        """Layer to its whole change."""
-        return _WithFull(self.file) if self.with_full and full_layers(self.file) else self.file.layers
 
 
 def full_layers(file: LoraFile) -> dict[str, str]:
@@ -131,8 +131,8 @@ def check_kin(files: Sequence[LoraFile]) -> None:
             continue
         if file.style != first.style:
             raise ConfigurationError(
-                f"no layer table knows {first.label} and {file.label}, of the styles {first.style!r} and "
-                f"{file.style!r}; one style is allowed"
+                f"no layer table knows {first.label} and {file.label}, of styles {first.style!r} and {file.style!r}; "
+                "one style is allowed"
             )
         if not {*first.layers, *first.differences} & {*file.layers, *file.differences}:
             raise ConfigurationError(

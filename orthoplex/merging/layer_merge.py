@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 from orthoplex.adapters import LowRank
@@ -23,7 +24,7 @@ class Changes(Protocol):
         """Its name in errors."""
         ...
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """Identifies its content."""
         ...

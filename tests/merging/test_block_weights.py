@@ -1,0 +1,131 @@
+"""Block weights as people write them: which layers a text names."""
+
+import pytest
+
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging.block_names import block_map
+from orthoplex.merging.block_weights import PRESETS, BlockWeights
+
+NORM = "unet.down_blocks.1.attentions.0.norm"
+SD1 = block_map("stable_diffusion", "sd1", [NORM])
+SEVENTEEN = "BASE IN01 IN02 IN04 IN05 IN07 IN08 M00 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT09 OUT10 OUT11".split()
+QUERY = "attentions.0.transformer_blocks.0.attn2.to_q"
+PUBLISHED = {
+    "INS": "1,1,1,1,0,0,0,0,0,0,0,0,0,0,0,0,0",
+    "IND": "1,0,0,0,1,1,1,0,0,0,0,0,0,0,0,0,0",
+    "INALL": "1,1,1,1,1,1,1,0,0,0,0,0,0,0,0,0,0",
+    "MIDD": "1,0,0,0,1,1,1,1,1,1,1,1,0,0,0,0,0",
+    "OUTD": "1,0,0,0,0,0,0,0,1,1,1,1,0,0,0,0,0",
+    "OUTS": "1,0,0,0,0,0,0,0,0,0,0,0,1,1,1,1,1",
+    "OUTALL": "1,0,0,0,0,0,0,0,1,1,1,1,1,1,1,1,1",
+}
+
+
+def weights(text: str, blocks=SD1) -> dict[str, float]:
+    return BlockWeights.read(text).weights(blocks)
+
+
+def test_the_lists_of_stable_diffusion():
+    assert sorted(SD1.lists) == [17, 26]
+    assert list(SD1.lists[17]) == SEVENTEEN
+    numbers = [f"{number:02}" for number in range(12)]
+    assert list(SD1.lists[26]) == ["BASE", *(f"IN{n}" for n in numbers), "M00", *(f"OUT{n}" for n in numbers)]
+
+
+def test_a_number_reaches_the_layers_of_its_block():
+    given = weights(",".join(str(number) for number in range(17)))
+    places = {
+        f"unet.down_blocks.0.{QUERY}": 1,
+        f"unet.down_blocks.1.{QUERY}": 3,
+        NORM: 3,
+        f"unet.mid_block.{QUERY}": 7,
+        f"unet.up_blocks.1.{QUERY}": 8,
+        f"unet.up_blocks.3.{QUERY.replace('attentions.0', 'attentions.2')}": 16,
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1": 0,
+        "unet.down_blocks.0.downsamplers.0.conv": 0,
+        "unet.time_embedding.linear_1": 1,
+    }
+    assert {layer: given[layer] for layer in places} == places
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_presets_are_the_published_numbers(preset):
+    assert weights(preset) == weights(PUBLISHED[preset]) == weights(f"lbw={preset.lower()}")
+
+
+def test_presets_of_the_whole():
+    assert {name: set(weights(name).values()) for name in PRESETS[:3]} == {"NONE": {0}, "ALL": {1}, "ALL0.5": {0.5}}
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("down.1", "unet.down_blocks.1.resnets.0.conv1", f"unet.down_blocks.0.{QUERY}"),
+        ("unet.down_blocks.1", f"unet.down_blocks.1.{QUERY}", f"unet.up_blocks.1.{QUERY}"),
+        ("up 1-2", f"unet.up_blocks.2.{QUERY}", f"unet.up_blocks.3.{QUERY}"),
+        ("mid", f"unet.mid_block.{QUERY}", f"unet.up_blocks.3.{QUERY}"),
+        ("IN04", f"unet.down_blocks.1.{QUERY}", f"unet.down_blocks.2.{QUERY}"),
+        ("in04-m00", f"unet.mid_block.{QUERY}", f"unet.down_blocks.0.{QUERY}"),
+        ("input_blocks.4", f"unet.down_blocks.1.{QUERY}", f"unet.down_blocks.2.{QUERY}"),
+        ("cross-attention", f"unet.mid_block.{QUERY}", f"unet.mid_block.{QUERY.replace('attn2', 'attn1')}"),
+        ("self-attention", f"unet.mid_block.{QUERY.replace('attn2', 'attn1')}", f"unet.mid_block.{QUERY}"),
+        ("attention", f"unet.mid_block.{QUERY}", "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"),
+        ("feed-forward", "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2", f"unet.mid_block.{QUERY}"),
+        ("convolution", "unet.mid_block.resnets.0.conv1", "unet.mid_block.attentions.0.proj_in"),
+        ("te", "text_encoder.text_model.encoder.layers.0.mlp.fc1", f"unet.mid_block.{QUERY}"),
+        ("BASE", "text_encoder.text_model.encoder.layers.0.mlp.fc1", f"unet.mid_block.{QUERY}"),
+    ],
+)
+def test_names_of_parts(name, inside, outside):
+    given = weights(f"ALL=0, {name}=0.5")
+    assert (given[inside], given[outside]) == (0.5, 0.0)
+
+
+def test_a_number_is_a_whole_part_of_a_name():
+    layers = [f"transformer.transformer_blocks.{number}.attn.to_q" for number in (1, 10, 19)]
+    given = weights("transformer_blocks.1=0", block_map(None, None, layers))
+    assert list(given.values()) == [0, 1, 1]
+
+
+def test_the_last_setting_counts():
+    given = weights("MIDD, feed-forward=0, mid.attentions=2")
+    assert given["unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"] == 2
+    assert given["unet.down_blocks.1.attentions.1.transformer_blocks.0.ff.net.2"] == 0
+
+
+@pytest.mark.parametrize("text", ["MIDD", "1,0.1,0.3", "ALL,down.2=0.1,IN04-IN08=-1", "double 0-18=0.3333333333333333"])
+def test_text_is_read_again(text):
+    read = BlockWeights.read(text)
+    assert read.text == text and BlockWeights.read(read.text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,2", r"2 block weights are given; allowed for sd1 are 17 \(BASE, IN01, … OUT11\) or 26 \("),
+        ("R,0", "the weight of block is 'R'; allowed are finite numbers"),
+        ("down.2=nan", "the weight of down.2 is 'nan'"),
+        ("1,,0", "block weights are '1,,0'; allowed are numbers, one of NONE, ALL"),
+        ("MIDD,1", "'1' has no name; allowed are numbers or a preset"),
+        ("down.2=0,1", "'1' has no name"),
+        ("transformer_blocks.1=0", "'transformer_blocks.1' names no layer of sd1; known are attention"),
+    ],
+)
+def test_refused(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        weights(text)
+
+
+def test_presets_of_a_u_net_are_refused_elsewhere():
+    blocks = block_map(None, None, ["transformer.layers.0.attention.to_q"])
+    with pytest.raises(
+        ConfigurationError, match="the preset MIDD names blocks of a U-Net; allowed for files of no known"
+    ):
+        weights("MIDD", blocks)
+    with pytest.raises(ConfigurationError, match="allowed for files of no known family are named parts only"):
+        weights("1,0", blocks)
+
+
+def test_blocks_without_a_number():
+    assert BlockWeights.read("MIDD").without_weight(SD1) == tuple(b for b in SD1.blocks if b not in SEVENTEEN)
+    assert BlockWeights.read("ALL").without_weight(SD1) == BlockWeights.read("mid=0").without_weight(SD1) == ()

@@ -1,0 +1,223 @@
+"""Merging LoRA files of any program: exact sums, full weights, recipes, verification; and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from orthoplex.adapters import LowRank
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.errors import ConfigurationError
+from orthoplex.merging import ALGORITHMS, FileRecipe, Strengths, Truncation, merge_again, merge_files, verify
+
+KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+CONV = "unet.down_blocks.0.downsamplers.0.conv"
+TEXT = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+OUT = "unet.conv_out"
+
+
+def lora(name: str, seed: int = 0, *, dtype=torch.float16, token: str | None = None, full: bool = False, **fields):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {KEY: (10, 8), CONV: (6, 18), TEXT: (9, 7)}
+    layers = {
+        layer: LowRank(
+            torch.randn(out, 2, generator=generator).to(dtype), torch.randn(2, width, generator=generator).to(dtype)
+        )
+        for layer, (out, width) in shapes.items()
+    }
+    differences = (
+        {f"{OUT}.weight": torch.randn(4, 3, 3, 3, generator=generator), f"{OUT}.bias": torch.ones(4)} if full else {}
+    )
+    embeddings = {token: {"text_encoder": torch.ones(1, 7)}} if token else {}
+    file = LoraFile(name, "kohya", "stable_diffusion", "sd1", layers, {CONV: (3, 3)}, differences, embeddings)
+    return replace(file, **fields)
+
+
+A, B = lora("a", 1, token="<a>", full=True), lora("b", 2, token="<b>", full=True)
+ONE = Strengths()
+
+
+def sums(layer: str, *pairs) -> torch.Tensor:
+    return sum(s * (file.layers[layer].up.double() @ file.layers[layer].down.double()) for file, s in pairs)
+
+
+def test_powers_of_two_lose_nothing_and_keep_the_type():
+    merged = merge_files([(B, Strengths(-0.5)), (A, Strengths(2.0))])
+    for layer in (KEY, CONV, TEXT):
+        change = merged.lora.layers[layer]
+        assert change.up.dtype == change.down.dtype == torch.float16 and change.rank == 4
+        exact = change.up.double() @ change.down.double()
+        torch.testing.assert_close(exact, sums(layer, (A, 2.0), (B, -0.5)), rtol=1e-14, atol=1e-14)
+        assert torch.equal(change.up[:, :2], A.layers[layer].up * 2)
+    assert merged.notes == ("no number is rounded: every strength is a power of two",)
+    assert merged.lora.windows == {CONV: (3, 3)} and [*merged.lora.embeddings] == ["<a>", "<b>"]
+    torch.testing.assert_close(
+        merged.lora.differences[f"{OUT}.weight"],
+        2 * A.differences[f"{OUT}.weight"] - B.differences[f"{OUT}.weight"] / 2,
+    )
+
+
+def test_other_strengths_are_float32_and_said():
+    merged = merge_files([(A, Strengths(0.8)), (B, ONE)])
+    assert merged.lora.layers[KEY].up.dtype == torch.float32
+    assert "rounded once to float32, by 6e-8 of themselves at most" in merged.notes[0] and "a (0.8)" in merged.notes[0]
+    assert all(
+        item.error < 1e-7 and item.error <= 1.01 * item.floor + 1e-12
+        for item in verify(merged.lora, [(A, Strengths(0.8)), (B, ONE)])
+    )
+
+
+def test_strengths_of_text_encoders_and_blocks():
+    strengths = Strengths.read("0.5; te=0; blocks=mid=2")
+    assert strengths.text == "0.5; te=0; blocks=mid=2"
+    merged = merge_files([(A, strengths)]).lora
+    assert torch.equal(merged.layers[KEY].up, A.layers[KEY].up)
+    assert torch.equal(merged.layers[CONV].up, A.layers[CONV].up / 2)
+    assert TEXT not in merged.layers
+
+
+def test_blocks_that_a_preset_leaves_out_are_said():
+    notes = merge_files([(A, Strengths.read("MIDD"))]).notes
+    assert notes[0] == (
+        "a: blocks IN03 get 0, because the block weights leave them out; a list of 26 numbers has them all"
+    )
+
+
+def test_only_a_part_is_merged():
+    merged = merge_files([(A, ONE), (B, ONE)], only=["cross-attention", "text-encoder"])
+    assert sorted(merged.lora.layers) == [TEXT, KEY] and not merged.lora.differences
+    assert merged.recipe.only == ("cross-attention", "text-encoder")
+
+
+def test_a_shared_down_is_shared():
+    down = A.layers[KEY].down
+    other = replace(A, name="other", embeddings={}, layers={KEY: LowRank(A.layers[KEY].up * 2, down)})
+    change = merge_files([(A, ONE), (other, ONE)]).lora.layers[KEY]
+    assert change.rank == 2 and torch.equal(change.up, A.layers[KEY].up.float() * 3)
+
+
+def test_mean_divides_by_all_files():
+    merged = merge_files([(A, ONE), (B, ONE)], algorithm="mean").lora
+    torch.testing.assert_close(merged.layers[KEY].delta().double(), sums(KEY, (A, 0.5), (B, 0.5)), rtol=1e-6, atol=1e-6)
+    assert merged.differences[f"{OUT}.bias"].tolist() == [1, 1, 1, 1]
+
+
+def test_truncation_reports_what_is_lost():
+    merged = merge_files([(A, ONE), (B, ONE)], truncation=Truncation(rank=3))
+    exact = {layer: sums(layer, (A, 1), (B, 1)) for layer in (KEY, CONV, TEXT)}
+    lost = {layer: torch.linalg.svdvals(matrix)[3:].square().sum().item() for layer, matrix in exact.items()}
+    assert {layer: loss.lost for layer, loss in merged.losses.items()} == pytest.approx(lost)
+    assert merged.lost == pytest.approx(sum(lost.values()) / sum(m.square().sum().item() for m in exact.values()))
+    assert "2 full differences are not truncated" in merged.notes
+
+
+@pytest.mark.parametrize("algorithm", [name for name, kind in ALGORITHMS.items() if not kind.needs_inputs])
+def test_every_algorithm_merges_full_weights_too(algorithm):
+    merged = merge_files([(A, ONE), (B, ONE)], algorithm=algorithm)
+    weight = merged.lora.differences.get(f"{OUT}.weight")
+    assert OUT in merged.lora.layers or (weight is not None and weight.shape == (4, 3, 3, 3))
+    assert {KEY, CONV, TEXT} <= {*merged.lora.layers} | {
+        name.removesuffix(".weight") for name in merged.lora.differences
+    }
+    assert merged.lora.differences[f"{OUT}.bias"].tolist() == [1 if algorithm == "mean" else 2] * 4
+
+
+def test_full_ranks_become_differences_of_the_weights_shape():
+    merged = merge_files([(A, ONE), (B, ONE)], algorithm="ties")
+    assert merged.lora.differences[f"{CONV}.weight"].shape == (6, 2, 3, 3) and not merged.lora.layers
+    assert "4 layers have full rank after this algorithm and are full differences" in merged.notes[0]
+    cut = merge_files([(A, ONE), (B, ONE)], algorithm="ties", truncation=Truncation(rank=2)).lora
+    assert cut.layers[CONV].rank == 2 and cut.windows == {CONV: (3, 3)}
+
+
+def test_the_recipe_makes_the_merge_again(tmp_path):
+    files = {"a.safetensors": A, "renamed.safetensors": B}
+    for name in files:
+        (tmp_path / name).touch()
+    given = [(replace(A, path=tmp_path / "a.safetensors"), Strengths(0.3)), (B, Strengths.read("0.7; te=0.1; mid=2"))]
+    merged = merge_files(given, truncation=Truncation(energy=0.9))
+    recipe = FileRecipe.of_file(merged.lora)
+    assert recipe == merged.recipe
+    again = merge_again(recipe, tmp_path, lambda path: files[path.name])
+    assert again.lora.content_hash == merged.lora.content_hash
+    with pytest.raises(ConfigurationError, match="x has the content hash .*; the recipe.s a has"):
+        merge_again(recipe, tmp_path, lambda path: lora("x", 7) if path.name == "a.safetensors" else B)
+    (tmp_path / "renamed.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match="b of the recipe is not in .*; allowed is a folder with all 2 files"):
+        merge_again(recipe, tmp_path, lambda path: files[path.name])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "a recipe is no JSON"),
+        ("[]", "a recipe is list"),
+        ('{"format": 2}', "has format 2; allowed is 1"),
+        ('{"format": 1}', "a recipe cannot be read"),
+    ],
+)
+def test_recipes_that_are_none(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        FileRecipe.from_text(text)
+    with pytest.raises(ConfigurationError, match="a has no recipe"):
+        FileRecipe.of_file(A)
+
+
+XL = replace(B, family="stable_diffusion_xl", version="sdxl")
+UNKNOWN = replace(A, family=None, version=None)
+REFUSED = {
+    "no file": ([], {}, "a merge of 0 files"),
+    "twice": ([(A, ONE), (replace(A, name="c"), ONE)], {}, "a and c have the same content"),
+    "no pair": ([A], {}, "a merge of LoraFile was asked for"),
+    "a number": ([(A, 0.5)], {}, "a has strengths of type float; allowed are Strengths"),
+    "families": (
+        [(A, ONE), (XL, ONE)],
+        {},
+        r"a is for sd1 \(stable_diffusion\) and b for sdxl \(stable_diffusion_xl\)",
+    ),
+    "versions": ([(A, ONE), (replace(B, version="sd2"), ONE)], {}, r"a is for sd1 .* and b for sd2"),
+    "styles": ([(UNKNOWN, ONE), (replace(B, family=None, style="comfy"), ONE)], {}, "of styles 'kohya' and 'comfy'"),
+    "no layer": (
+        [(UNKNOWN, ONE), (LoraFile("c", "kohya", None, None, {"x": B.layers[KEY]}), ONE)],
+        {},
+        "have no layer in common",
+    ),
+    "tokens": ([(A, ONE), (lora("c", 5, token="<a>"), ONE)], {}, "token <a> is claimed by a and c"),
+    "windows": ([(A, ONE), (replace(B, windows={CONV: (1, 9)}), ONE)], {}, r"has a window of \(1, 9\) in b"),
+    "inputs": ([(A, ONE)], {"algorithm": "ssr"}, "'ssr' needs the inputs of layers.*--base, or choose one of sum"),
+    "only": ([(A, ONE)], {"only": ["nothing"]}, "'nothing' names no layer of sd1"),
+    "bias": (
+        [(A, ONE), (replace(B, differences={f"{OUT}.bias": torch.ones(5)}), ONE)],
+        {},
+        r"has shapes \(4,\) and \(5,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    files, options, message = REFUSED[case]
+    with pytest.raises(ConfigurationError, match=message):
+        merged = merge_files(files, **options)
+        [*merged.lora.layers.values(), *merged.lora.differences.values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mid=1; down=2", "block weights 2 times"),
+        ("inf", "strength is inf"),
+        ("te=x", "strength of text encoders is None"),
+    ],
+)
+def test_strengths_that_cannot_be_read(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Strengths.read(text)
+
+
+def test_verification_refuses_other_layers():
+    merged = merge_files([(A, ONE)]).lora
+    with pytest.raises(ConfigurationError, match="the merged file has, and its files have not, 1 layers"):
+        [*verify(merged, [(replace(A, layers={KEY: A.layers[KEY], CONV: A.layers[CONV]}), ONE)])]
+    with pytest.raises(ConfigurationError, match="the merged file lacks 1 layers"):
+        [*verify(replace(merged, layers={KEY: A.layers[KEY], CONV: A.layers[CONV]}), [(A, ONE)])]
