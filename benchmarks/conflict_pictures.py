@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from orthoplex import vignette
-from orthoplex.activations import ErasureOptions, merge_for, with_article, with_erasure
+from orthoplex.activations import with_article
 from orthoplex.benchmark import split_pictures
 from orthoplex.concepts import KINDS, Concept, load_concept
 from orthoplex.evaluation import MobileNetEncoder, image_alignment
@@ -83,28 +83,17 @@ def halves_of(count: int, seed: int) -> tuple[list[int], list[int]]:
     return [n for n in range(count) if n in calibrating], [n for n in range(count) if n not in calibrating]
 
 
-def _weaker(base: Base, members: Sequence[Member]) -> Merge:
+def _weaker(members: Sequence[Member]) -> Merge:
     return merge([(member.concept(), 0.7 * member.strength) for member in members], algorithm="sum")
 
 
-def _by_ties(base: Base, members: Sequence[Member]) -> Merge:
+def _by_ties(members: Sequence[Member]) -> Merge:
     return merge([(member.concept(), member.strength) for member in members], algorithm="ties")
 
 
-def _by_least_squares(base: Base, members: Sequence[Member]) -> Merge:
-    return merge_for(base, [(member.concept(), member.strength) for member in members], algorithm="least-squares")
-
-
-def _silent(base: Base, members: Sequence[Member]) -> Merge:
-    options = ErasureOptions(weight=30.0).with_defaults(base.training_defaults)
-    return merge([(with_erasure(base, m.concept(), options), m.strength) for m in members], algorithm="sum")
-
-
-CURES: dict[str, Callable[[Base, Sequence[Member]], Merge]] = {
+CURES: dict[str, Callable[[Sequence[Member]], Merge]] = {
     "strengths times 0.7": _weaker,
     "ties": _by_ties,
-    "silence": _silent,
-    "least-squares": _by_least_squares,
 }
 """Name of a cure -> the merge of a set with it."""
 
@@ -153,7 +142,7 @@ class Alignments:
 
             def merged() -> Merge:
                 if not made:
-                    made.append(CURES[cure](self.base, members))
+                    made.append(CURES[cure](members))
                 return made[0]
 
             yield member, self._value(f"{number} {member.key} {cure}", member, merged)

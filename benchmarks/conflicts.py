@@ -24,11 +24,11 @@ from orthoplex.benchmark.plots import figures
 from orthoplex.evaluation import Interval, bootstrap
 from orthoplex.files import write_json, written_atomically
 from orthoplex.merging import ConflictReport, InputGrams, conflicts
-from orthoplex.merging.conflict_verdict import MILD, STRONG
+from orthoplex.merging.conflict_verdict import LIMITS
 
-LOST = {"mild": 0.02, "strong": 0.05}
-"""Level -> the share of alignment that a set of this level has lost; the limits of the overlap are calibrated to it."""
-NUM_CURED = 2
+LOST = {"mild": 0.02, "strong": 0.1}
+"""Level -> the share of alignment that a set of this level has lost; the limits are calibrated to it."""
+NUM_CURED = 1
 """Sets that are cured: the first of the calibrating ones that are plain LoRAs at strength 1 and strong."""
 
 
@@ -42,7 +42,7 @@ def _pairs(report: ConflictReport, values: Sequence[float | None]) -> float:
 
 
 QUANTITIES: dict[str, Callable[[ConflictReport], float]] = {
-    "overlap of inputs": lambda report: report.overlap,
+    "overlap of inputs": lambda report: _by_file(report, lambda i: report.files[i].overlap),
     "overlap of inputs, mean of pairs": lambda report: fmean(pair.input_overlap for pair in report.pairs),
     "overlap of outputs": lambda report: _pairs(report, [pair.output_overlap for pair in report.pairs]),
     "cosine": lambda report: _pairs(report, [abs(pair.cosine) for pair in report.pairs]),
@@ -52,9 +52,7 @@ QUANTITIES: dict[str, Callable[[ConflictReport], float]] = {
         pair.sign_conflict for pair in report.pairs if pair.sign_conflict is not None
     ),
     "disturbance": lambda report: _by_file(report, lambda i: report.files[i].disturbance),
-    "crosstalk, with the base": lambda report: _pairs(
-        report, [((pair.first_crosstalk or 0) + (pair.second_crosstalk or 0)) / 2 for pair in report.pairs]
-    ),
+    "crosstalk": lambda report: _by_file(report, lambda i: report.files[i].crosstalk or 0.0),
     "size of the sum": lambda report: report.budget.together,
     "size of the sum over the largest": lambda report: report.budget.together / report.budget.largest,
     "number of files": lambda report: len(report.files),
@@ -151,28 +149,29 @@ def measured(alignments: Alignments, reports: Reports, count: int, seed: int) ->
                 report.level,
             )
         )
-        print(number, results[-1].retention, report.level, round(report.overlap, 2), flush=True)
+        print(number, results[-1].retention, report.level, round(report.score, 2), flush=True)
     return results
 
 
-def limit(results: Sequence[SetResult], lost: float) -> float:
-    """The overlap that best tells sets that lost more than a share from others: largest balanced accuracy.
+def limit(results: Sequence[SetResult], name: str, lost: float) -> float:
+    """The value that best tells sets that lost more than a share from others: largest balanced accuracy.
 
     Args:
         results: Sets of the calibrating half.
+        name: In ``QUANTITIES``.
         lost: The share of alignment.
     """
-    overlaps = sorted({result.quantities["overlap of inputs"] for result in results})
-    middles = [(low + high) / 2 for low, high in zip(overlaps, overlaps[1:], strict=False)]
-    return round(max(middles, key=lambda middle: balanced_accuracy(results, middle, lost)), 2)
+    values = sorted({result.quantities[name] for result in results})
+    middles = [(low + high) / 2 for low, high in zip(values, values[1:], strict=False)]
+    return round(max(middles, key=lambda middle: balanced_accuracy(results, name, middle, lost)), 2)
 
 
-def balanced_accuracy(results: Sequence[SetResult], overlap: float, lost: float) -> float:
+def balanced_accuracy(results: Sequence[SetResult], name: str, value: float, lost: float) -> float:
     """Mean of the shares of sets rightly above and rightly below a limit."""
     sides = []
     for is_lost in (True, False):
         side = [r for r in results if (r.retention < 1 - lost) == is_lost]
-        right = [r for r in side if (r.quantities["overlap of inputs"] >= overlap) == is_lost]
+        right = [r for r in side if (r.quantities[name] >= value) == is_lost]
         sides.append(len(right) / max(1, len(side)))
     return fmean(sides)
 
@@ -223,7 +222,7 @@ def cured(
 
 
 def write_chart(results: Sequence[SetResult], path: Path) -> None:
-    """Draw overlap against retention, one point for a set, and the limits of the verdict.
+    """Draw crosstalk against retention, one point for a set, and the limits of the verdict.
 
     Args:
         results: Sets that no limit was fitted to.
@@ -234,14 +233,14 @@ def write_chart(results: Sequence[SetResult], path: Path) -> None:
         axes = figure.add_subplot()
         for pool, colour in (("lora", "C1"), ("orthogonal", "C0"), ("lora and orthogonal", "C2")):
             rows = [row for row in results if row.pool == pool]
-            across = [row.quantities["overlap of inputs"] for row in rows]
+            across = [row.quantities["crosstalk"] for row in rows]
             axes.scatter(across, [row.retention for row in rows], s=22, color=colour, label=pool)
             for row, x in zip(rows, across, strict=True):
                 axes.annotate(str(len(row.members)), (x, row.retention), (4, 3), textcoords="offset points", fontsize=6)
-        for level, place in (("mild", MILD), ("strong", STRONG)):
+        for level, place in zip(LOST, LIMITS["crosstalk"], strict=True):
             axes.axvline(place, color="#8a8f98", linestyle=":", linewidth=1)
             axes.annotate(level, (place, 1.0), (3, -9), xycoords=("data", "axes fraction"), textcoords="offset points")
-        axes.set_xlabel("input overlap of a file with all others, mean")
+        axes.set_xlabel("crosstalk of all others on a file, mean")
         axes.set_ylabel("alignment in the set / alone, mean")
         axes.set_title("Sets that no limit was fitted to; the number counts their files", fontsize=9)
         axes.legend(frameon=False)
@@ -251,7 +250,7 @@ def write_chart(results: Sequence[SetResult], path: Path) -> None:
 def main() -> None:
     """Measure, calibrate, test, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", type=int, default=80)
+    parser.add_argument("--sets", type=int, default=72)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=4, help="pictures of each concept")
     parser.add_argument("--steps", type=int, default=12, help="denoising steps")
@@ -263,8 +262,7 @@ def main() -> None:
     alignments = Alignments(options.work, num_images=options.pictures, steps=options.steps)
     results = measured(alignments, Reports(alignments), options.sets, options.seed)
     halves = {half: [result for result in results if result.half == half] for half in ("calibration", "test")}
-    limits = {level: limit(halves["calibration"], lost) for level, lost in LOST.items()}
-    used = {"mild": MILD, "strong": STRONG}
+    limits = {name: [limit(halves["calibration"], name, lost) for lost in LOST.values()] for name in LIMITS}
     write_json(
         options.output,
         {
@@ -273,16 +271,22 @@ def main() -> None:
             "steps": options.steps,
             "lost": LOST,
             "calibrated limits": limits,
-            "limits": used,
+            "limits": LIMITS,
             "balanced accuracy": {
-                half: {level: round(balanced_accuracy(rows, used[level], LOST[level]), 3) for level in LOST}
-                for half, rows in halves.items()
+                half: {
+                    name: [
+                        round(balanced_accuracy(rows, name, value, lost), 3)
+                        for value, lost in zip(LIMITS[name], LOST.values(), strict=True)
+                    ]
+                    for name in LIMITS
+                }
+                for half, rows in {**halves, "all": results}.items()
             },
             "rank correlation with the loss": {
                 half: {
                     name: {k: round(v, 3) for k, v in asdict(foretelling(rows, name)).items()} for name in QUANTITIES
                 }
-                for half, rows in halves.items()
+                for half, rows in {**halves, "all": results}.items()
             },
             "retention by verdict, test": {
                 level: {"sets": len(rows), "retention": round(fmean(r.retention for r in rows), 4) if rows else None}

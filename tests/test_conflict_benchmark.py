@@ -7,13 +7,13 @@ import pytest
 
 from benchmarks.conflict_pictures import POOLS, SIZES, STRENGTHS, halves_of, random_sets
 from benchmarks.conflicts import LOST, SetResult, balanced_accuracy, foretelling, limit
-from orthoplex.merging.conflict_verdict import MILD, STRONG, level_of
+from orthoplex.merging.conflict_verdict import LIMITS, level_of
 
 RESULTS = Path(__file__).parent.parent / "results" / "conflicts.json"
 
 
 def result(number, overlap, retention):
-    quantities = {"overlap of inputs": overlap}
+    quantities = {"crosstalk": overlap}
     return SetResult(number, ("anna/lora@1", "rex/orthogonal@0.7"), "test", retention, 0.0, 0.0, quantities, "none")
 
 
@@ -34,14 +34,15 @@ def test_more_sets_leave_the_halves_of_the_first_as_they_are():
 
 def test_a_limit_divides_sets_that_lose_from_others():
     results = [result(i, overlap, kept) for i, (overlap, kept) in enumerate([(0.1, 1.0), (0.2, 0.99), (0.6, 0.9)])]
-    assert limit(results, 0.05) == 0.4 and balanced_accuracy(results, 0.4, 0.05) == 1.0
-    assert balanced_accuracy(results, 0.15, 0.05) == pytest.approx(0.75)
-    assert foretelling(results, "overlap of inputs").value == pytest.approx(1.0)
+    assert limit(results, "crosstalk", 0.05) == 0.4 and balanced_accuracy(results, "crosstalk", 0.4, 0.05) == 1.0
+    assert balanced_accuracy(results, "crosstalk", 0.15, 0.05) == pytest.approx(0.75)
+    assert foretelling(results, "crosstalk").value == pytest.approx(1.0)
     assert results[0].pool == "lora and orthogonal"
 
 
 def test_the_verdict_uses_the_calibrated_limits():
     values = json.loads(RESULTS.read_text("utf-8"))
-    assert values["calibrated limits"] == {"mild": MILD, "strong": STRONG} and values["lost"] == LOST
+    assert {name: tuple(limits) for name, limits in values["calibrated limits"].items()} == LIMITS
+    assert values["lost"] == LOST
     for row in values["sets"]:
-        assert row["level"] == level_of(row["quantities"]["overlap of inputs"])
+        assert row["level"] == level_of(row["quantities"]["crosstalk"], "crosstalk")

@@ -51,7 +51,7 @@ def write_conflict_chart(report: ConflictReport, path: Path) -> None:
     side, height = 1.6 + 0.42 * len(names), 1.2 + 0.32 * max(len(names), len(blocks))
     with figures() as new_figure:
         figure = new_figure(figsize=(2 * side + 2.4, height + 1.0), layout="constrained")
-        figure.suptitle(f"Conflict: {report.level} (overlap {report.overlap:.2f})")
+        figure.suptitle(f"Conflict: {report.level} ({report.quantity} {report.score:.2f})")
         panels = (
             ("input overlap of two files", names, pair_overlaps(report)),
             ("with all others, by block", blocks, where),

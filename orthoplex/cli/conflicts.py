@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXIT_CODES: "dict[Level, int]" = {"none": 0, "mild": 1, "strong": 3}
 """Verdict -> exit code; 2 is an error."""
 _MOST_PAIRS = 15
-"""Pairs in the table, those with the largest overlap."""
+"""Pairs in the table, the worst ones."""
 
 
 def conflicts(
@@ -84,7 +84,15 @@ def _report(files: "list[tuple[Concept | LoraFile, float]]", base: str | None) -
 def _show(report: "ConflictReport") -> None:
     """Print the tables of files and pairs, then the verdict, the clashes and the cures."""
     has_base = report.budget.of_base is not None
-    heads = ["file", "strength", "size", *(["of base"] if has_base else []), "overlap with all others", "verdict"]
+    heads = [
+        "file",
+        "strength",
+        "size",
+        *(["of base"] if has_base else []),
+        "overlap with others",
+        f"{report.quantity} by others",
+        "verdict",
+    ]
     rows = [
         (
             load.name,
@@ -92,6 +100,7 @@ def _show(report: "ConflictReport") -> None:
             f"{load.norm:.3g}",
             *([f"{load.of_base:.1%}"] if load.of_base is not None else []),
             f"{load.overlap:.2f}",
+            _number(load.crosstalk if report.quantity == "crosstalk" else load.disturbance),
             load.level,
         )
         for load in report.files
@@ -102,17 +111,8 @@ def _show(report: "ConflictReport") -> None:
 
 
 def _show_pairs(report: "ConflictReport") -> None:
-    shown = sorted(report.pairs, key=lambda pair: pair.input_overlap, reverse=True)[:_MOST_PAIRS]
-    has_crosstalk = any(pair.first_crosstalk is not None or pair.second_crosstalk is not None for pair in shown)
-    heads = [
-        "pair",
-        "inputs",
-        "outputs",
-        "cosine",
-        "signs against",
-        *(["crosstalk"] if has_crosstalk else []),
-        "verdict",
-    ]
+    shown = sorted(report.pairs, key=lambda pair: pair.score(report.quantity), reverse=True)[:_MOST_PAIRS]
+    heads = ["pair", "inputs", "outputs", "cosine", "signs against", report.quantity, "verdict"]
     rows = [
         (
             f"{pair.first} + {pair.second}",
@@ -120,13 +120,13 @@ def _show_pairs(report: "ConflictReport") -> None:
             f"{pair.output_overlap:.2f}",
             f"{pair.cosine:+.2f}",
             "–" if pair.sign_conflict is None else f"{pair.sign_conflict:.0%}",
-            *([f"{_number(pair.first_crosstalk)}, {_number(pair.second_crosstalk)}"] if has_crosstalk else []),
+            f"{pair.score(report.quantity):.2f}",
             pair.level,
         )
         for pair in shown
     ]
     left_out = len(report.pairs) - len(shown)
-    say_table("Pairs" + (f", without the {left_out} of least overlap" if left_out else ""), rows, heads)
+    say_table("Pairs" + (f", without the {left_out} of the least" if left_out else ""), rows, heads)
 
 
 def _number(value: float | None) -> str:
@@ -144,7 +144,7 @@ def _show_words(report: "ConflictReport") -> None:
         say(f"Note: {text}")
     for clash in report.clashes:
         say(f"{clash.level.capitalize()} clash of {clash.first} and {clash.second}: {clash.message}")
-    most = f"; {worst.first} and {worst.second} overlap most" if worst is not None and worst.input_overlap else ""
-    say(f"Conflict of all {len(report.files)}: {report.level} (overlap {report.overlap:.2f}{most})")
+    most = f"; most of it between {worst.first} and {worst.second}" if worst is not None and report.score else ""
+    say(f"Conflict of all {len(report.files)}: {report.level} ({report.quantity} {report.score:.2f}{most})")
     for text in report.cures:
         say(f"To do: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from statistics import fmean
@@ -10,7 +11,7 @@ from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.merging.conflict_identity import LEVELS, FileIdentity
 from orthoplex.merging.conflict_report import ConflictReport
-from orthoplex.merging.conflict_verdict import MILD
+from orthoplex.merging.conflict_verdict import level_of
 
 
 def cures(
@@ -25,7 +26,7 @@ def cures(
     """
     ordered = sorted(report.clashes, key=lambda clash: LEVELS.index(clash.level), reverse=True)
     texts = [f"{clash.first} and {clash.second}: {clash.cure}" for clash in ordered]
-    if report.overlap >= MILD:
+    if level_of(report.score, report.quantity) != "none":
         texts += [*_by_algorithm(files, identities), *_by_silence(files, identities), *_by_number(report)]
     return tuple(dict.fromkeys(texts))
 
@@ -61,16 +62,30 @@ def _by_silence(files: Sequence[Concept | LoraFile], identities: Sequence[FileId
 
 
 def _by_number(report: ConflictReport) -> list[str]:
-    """Fewer files: those with the largest overlap are left out until the rest is below the limit."""
+    """Fewer files: the one with the largest part is left out until the score of the rest is below the limit."""
     left, out = [file.name for file in report.files], []
-    while len(left) > 2:
-        inside = [pair for pair in report.pairs if {pair.first, pair.second} <= {*left}]
-        sums = {name: sum(p.input_overlap for p in inside if name in (p.first, p.second)) for name in left}
-        if fmean(sums.values()) < MILD:
-            break
-        out.append(max(left, key=lambda name: sums[name]))
+    while len(left) > 2 and _is_conflict(report, left):
+        parts = {
+            name: sum(pair.score(report.quantity) for pair in report.pairs if name in (pair.first, pair.second))
+            for name in left
+        }
+        out.append(max(left, key=lambda name: parts[name]))
         left.remove(out[-1])
-    meets = any({pair.first, pair.second} == {*left} and pair.input_overlap >= MILD for pair in report.pairs)
-    if not out or meets:
+    if not out or _is_conflict(report, left):
         return []
-    return [f"merge fewer at once: without {', '.join(out)} the other {len(left)} meet little"]
+    return [f"merge fewer at once: without {', '.join(out)} the other {len(left)} hardly conflict"]
+
+
+def _is_conflict(report: ConflictReport, names: Sequence[str]) -> bool:
+    """True if some of the files alone would conflict by their numbers."""
+    sums = dict.fromkeys(names, 0.0)
+    for pair in report.pairs:
+        if pair.first in sums and pair.second in sums:
+            if report.quantity == "crosstalk":
+                sums[pair.first] += pair.first_crosstalk or 0.0
+                sums[pair.second] += pair.second_crosstalk or 0.0
+            else:
+                sums[pair.first] += pair.first_disturbed**2
+                sums[pair.second] += pair.second_disturbed**2
+    values = sums.values() if report.quantity == "crosstalk" else [math.sqrt(value) for value in sums.values()]
+    return level_of(fmean(values), report.quantity) != "none"

@@ -44,7 +44,7 @@ def measure_layer(layer: str, changes: Sequence[LowRank], strengths: Sequence[fl
     """Compare the changes ``s_i ΔW_i`` of one weight; no change is made a whole matrix but those of high rank.
 
     ``⟨ΔW_a, ΔW_b⟩`` is the sum of ``(up_aᵀ up_b) ∘ (down_a down_bᵀ)``, and ``‖ΔW_a ΔW_bᵀ‖²`` the trace of
-    ``U_a D_ab U_b D_ba`` with ``U_a = up_aᵀ up_a`` and ``D_ab = down_a down_bᵀ``; ``‖ΔW_aᵀ ΔW_b‖²`` swaps the two.
+    ``U_a D U_b Dᵀ`` with ``U_a = up_aᵀ up_a`` and ``D = down_a down_bᵀ``; ``‖ΔW_aᵀ ΔW_b‖²`` swaps the two.
 
     Args:
         layer: The layer's name, which decides the rows that are sampled.
@@ -86,7 +86,7 @@ def _grams(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _crossed(own: Tensor, between: Tensor) -> Tensor:
-    """``tr(own_aa between_ab own_bb between_ba)`` for all pairs, never below 0."""
+    """``tr(O_a B O_b Bᵀ)`` for all pairs, with ``O_a`` of ``own`` and ``B`` of ``between``; never below 0."""
     diagonal = torch.stack([own[i, i] for i in range(len(own))])
     mixed = diagonal[:, None] @ between
     return (mixed * mixed.transpose(0, 1).transpose(2, 3)).sum(dim=(2, 3)).clamp_min(0.0)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 from orthoplex.merging.conflict_identity import LEVELS, Clash, Level
+from orthoplex.merging.conflict_verdict import Quantity
 
 _LISTED_LAYERS = 10
 """Layers of a pair in JSON, those with the largest share of the pair's energy times overlap."""
@@ -25,7 +26,9 @@ class FileLoad:
         overlap: The sum of its input overlaps with all others.
         disturbance: How strongly all others together act along the directions that the file reads, in units of its own
             effect there.
-        level: The level of its overlap.
+        crosstalk: The sum of the others' effects on inputs under its own prompts, in units of its own; None where these
+            inputs are not known.
+        level: The level of its crosstalk or, where that is not known for all files, of its disturbance.
     """
 
     name: str
@@ -34,6 +37,7 @@ class FileLoad:
     of_base: float | None
     overlap: float
     disturbance: float
+    crosstalk: float | None
     level: Level
 
 
@@ -96,6 +100,16 @@ class PairConflict:
     level: Level
     layers: tuple[LayerConflict, ...]
 
+    def score(self, quantity: Quantity) -> float:
+        """The mean of the two files' crosstalk or disturbance by one another.
+
+        Args:
+            quantity: Which of the two; crosstalk that is not known counts as 0.
+        """
+        if quantity == "crosstalk":
+            return ((self.first_crosstalk or 0.0) + (self.second_crosstalk or 0.0)) / 2
+        return (self.first_disturbed + self.second_disturbed) / 2
+
 
 @final
 @dataclass(frozen=True)
@@ -127,8 +141,10 @@ class ConflictReport:
         pairs: Every pair.
         budget: The sum of all.
         clashes: Tokens, trigger words, bases, shapes and copies that go against each other.
-        overlap: The mean over files of ``FileLoad.overlap``; the number that the verdict looks at.
-        level: The verdict of the set: the level of its overlap, or that of its worst clash.
+        quantity: The number that the verdict looks at: ``crosstalk`` where it is known for all files, else
+            ``disturbance``.
+        score: Its mean over files.
+        level: The verdict of the set: the level of its score, or that of its worst clash.
         cures: What to do about it, the most important first; empty at level ``none``.
         notes: What was not compared, and why.
     """
@@ -136,7 +152,8 @@ class ConflictReport:
     files: tuple[FileLoad, ...]
     pairs: tuple[PairConflict, ...]
     budget: NormBudget
-    overlap: float
+    quantity: Quantity
+    score: float
     clashes: tuple[Clash, ...] = ()
     level: Level = "none"
     cures: tuple[str, ...] = ()
@@ -144,8 +161,8 @@ class ConflictReport:
 
     @property
     def worst(self) -> PairConflict | None:
-        """The pair with the largest input overlap; None without pairs."""
-        return max(self.pairs, key=lambda pair: pair.input_overlap, default=None)
+        """The pair with the largest score; None without pairs."""
+        return max(self.pairs, key=lambda pair: pair.score(self.quantity), default=None)
 
     def to_json(self, *, every_layer: bool = False) -> dict[str, Any]:
         """Return the report as JSON values.

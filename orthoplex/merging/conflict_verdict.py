@@ -1,21 +1,23 @@
-"""The verdict: how much input overlap a set of files may have, by measured pictures."""
+"""The verdict: how much the other files of a set may act on what a file reads, by measured pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from orthoplex.merging.conflict_identity import Level
 
-MILD, STRONG = 0.30, 0.71
-"""Overlaps from which a set is said to conflict; ``python -m benchmarks.conflicts`` measures them."""
+Quantity = Literal["crosstalk", "disturbance"]
+LIMITS: Mapping[Quantity, tuple[float, float]] = {"crosstalk": (1.32, 1.49), "disturbance": (0.51, 0.56)}
+"""Quantity -> from where a conflict is mild, and strong; ``python -m benchmarks.conflicts`` measures it."""
 
 
-def level_of(overlap: float) -> Level:
-    """Return the level of an overlap.
-
-    The overlap is the sum of a file's input overlaps with all others of a set; for a whole set, the mean of these sums.
-    Of all quantities that need no base it foretells best how much of each concept a plain sum keeps
-    (``results/conflicts.json``).
+def level_of(value: float, quantity: Quantity) -> Level:
+    """Return the level of a file's, a pair's or a set's crosstalk or disturbance.
 
     Args:
-        overlap: From 0; at most the number of the other files.
+        value: From 0; of a set and a pair, the mean over files.
+        quantity: Its name.
     """
-    return "strong" if overlap >= STRONG else "mild" if overlap >= MILD else "none"
+    mild, strong = LIMITS[quantity]
+    return "strong" if value >= strong else "mild" if value >= mild else "none"

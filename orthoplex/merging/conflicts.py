@@ -17,7 +17,7 @@ from orthoplex.merging.conflict_cures import cures
 from orthoplex.merging.conflict_identity import Clash, FileIdentity, clashes, identity_of
 from orthoplex.merging.conflict_report import ConflictReport, FileLoad, NormBudget, PairConflict, worst_level
 from orthoplex.merging.conflict_sums import ConflictSums, compare_layers, sign_conflict
-from orthoplex.merging.conflict_verdict import level_of
+from orthoplex.merging.conflict_verdict import Quantity, level_of
 from orthoplex.merging.input_grams import InputGrams, stored_gram
 from orthoplex.options import checked
 
@@ -54,17 +54,19 @@ def conflicts(
     identities = [identity_of(*parts) for parts in zip(members, names, strengths, strict=True)]
     sums, unlike = compare_layers(members, strengths, _stored(members) if inputs is None else inputs)
     _check_finite(sums, names)
-    pairs = _pairs(sums, names)
-    loads = _loads(sums, names, strengths, weight_norms)
+    quantity: Quantity = "crosstalk" if bool((sums.effects.diagonal() > 0).all()) else "disturbance"
+    pairs = _pairs(sums, names, quantity)
+    loads = _loads(sums, names, strengths, weight_norms, quantity)
     clashing = [*_clashes(identities), *_copies(sums, names), *_shapes(unlike, members, names)]
-    overlap = fmean(load.overlap for load in loads) if loads else 0.0
+    score = fmean(_value(load, quantity) for load in loads) if loads else 0.0
     report = ConflictReport(
         tuple(loads),
         tuple(pairs),
         _budget(sums, weight_norms),
-        overlap,
+        quantity,
+        score,
         tuple(clashing),
-        worst_level([level_of(overlap), *(clash.level for clash in clashing)]),
+        worst_level([level_of(score, quantity), *(clash.level for clash in clashing)]),
         notes=_notes(files, sums, names),
     )
     return replace(report, cures=cures(report, members, identities))
@@ -110,7 +112,7 @@ def _check_finite(sums: ConflictSums, names: Sequence[str]) -> None:
             raise ConfigurationError(f"the changes of {name} have the energy {energy}; allowed are finite numbers")
 
 
-def _pairs(sums: ConflictSums, names: Sequence[str]) -> list[PairConflict]:
+def _pairs(sums: ConflictSums, names: Sequence[str], quantity: Quantity) -> list[PairConflict]:
     energies = sums.inner.diagonal().clamp_min(_TINY)
     sizes = (energies[:, None] * energies).sqrt()
     acting = (sums.acting / sums.acting.diagonal().clamp_min(_TINY)[:, None]).sqrt()
@@ -119,24 +121,22 @@ def _pairs(sums: ConflictSums, names: Sequence[str]) -> list[PairConflict]:
     for a in range(len(names)):
         for b in range(a + 1, len(names)):
             size = float(sizes[a, b])
-            overlap = float(sums.overlap_in[a, b]) / size
             layers = [replace(layer, share=layer.share / size) for layer in sums.layers.get((a, b), [])]
-            pairs.append(
-                PairConflict(
-                    names[a],
-                    names[b],
-                    cosine=float(sums.inner[a, b]) / size,
-                    input_overlap=overlap,
-                    output_overlap=float(sums.overlap_out[a, b]) / size,
-                    sign_conflict=float(signs[a, b]) if layers else None,
-                    first_disturbed=float(acting[a, b]),
-                    second_disturbed=float(acting[b, a]),
-                    first_crosstalk=_crosstalk(sums, a, b),
-                    second_crosstalk=_crosstalk(sums, b, a),
-                    level=level_of(overlap),
-                    layers=tuple(layers),
-                )
+            pair = PairConflict(
+                names[a],
+                names[b],
+                cosine=float(sums.inner[a, b]) / size,
+                input_overlap=float(sums.overlap_in[a, b]) / size,
+                output_overlap=float(sums.overlap_out[a, b]) / size,
+                sign_conflict=float(signs[a, b]) if layers else None,
+                first_disturbed=float(acting[a, b]),
+                second_disturbed=float(acting[b, a]),
+                first_crosstalk=_crosstalk(sums, a, b),
+                second_crosstalk=_crosstalk(sums, b, a),
+                level="none",
+                layers=tuple(layers),
             )
+            pairs.append(replace(pair, level=level_of(pair.score(quantity), quantity)))
     return pairs
 
 
@@ -146,8 +146,16 @@ def _crosstalk(sums: ConflictSums, of: int, by: int) -> float | None:
     return math.sqrt(max(0.0, float(sums.effects[of, by])) / own) if own > 0 else None
 
 
+def _value(load: FileLoad, quantity: Quantity) -> float:
+    return (load.crosstalk or 0.0) if quantity == "crosstalk" else load.disturbance
+
+
 def _loads(
-    sums: ConflictSums, names: Sequence[str], strengths: Sequence[float], weight_norms: Mapping[str, float] | None
+    sums: ConflictSums,
+    names: Sequence[str],
+    strengths: Sequence[float],
+    weight_norms: Mapping[str, float] | None,
+    quantity: Quantity,
 ) -> list[FileLoad]:
     energies = sums.inner.diagonal().clamp_min(0.0)
     sizes = (energies[:, None] * energies).sqrt().clamp_min(_TINY)
@@ -159,7 +167,10 @@ def _loads(
     for i, (name, strength) in enumerate(zip(names, strengths, strict=True)):
         norm, overlap = math.sqrt(float(energies[i])), float(overlaps[i])
         share = None if of_base is None else norm / of_base
-        loads.append(FileLoad(name, strength, norm, share, overlap, float(disturbances[i]), level_of(overlap)))
+        parts = [_crosstalk(sums, i, other) for other in range(len(names)) if other != i]
+        crosstalk = None if None in parts else sum(part for part in parts if part is not None)
+        load = FileLoad(name, strength, norm, share, overlap, float(disturbances[i]), crosstalk, "none")
+        loads.append(replace(load, level=level_of(_value(load, quantity), quantity)))
     return loads
 
 

@@ -31,19 +31,19 @@ def test_tables_verdict_and_cures(run, files):
     assert result.exit_code == 3, result.stderr
     for text in (
         "Files",
-        "overlap with all others",
+        "overlap with others",
         "Pairs",
         "anna + bea",
         "Size of the sum",
         "--algorithm least-squares --base pico",
     ):
         assert text in result.stdout
-    assert "Conflict of all 3: strong (overlap 2.00; " in result.stdout
+    assert "Conflict of all 3: strong (disturbance 1.41; " in result.stdout
 
 
 def test_files_that_do_not_meet_exit_with_0(run, files):
     result = run("conflicts", files / "anna", f"{files / 'dora'}@0.5")
-    assert result.exit_code == 0 and "Conflict of all 2: none (overlap 0.00)" in result.stdout
+    assert result.exit_code == 0 and "Conflict of all 2: none (disturbance 0.00)" in result.stdout
     assert "To do" not in result.stdout
 
 

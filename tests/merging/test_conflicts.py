@@ -14,7 +14,7 @@ from orthoplex.concepts.exchange import LoraFile
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import InputGrams, conflicts
 from orthoplex.merging.conflict_identity import trigger_words
-from orthoplex.merging.conflict_verdict import MILD, STRONG, level_of
+from orthoplex.merging.conflict_verdict import LIMITS, level_of
 from tests.pico import PICO_IDENTITY, make_manifest, tokens_of
 
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -110,19 +110,38 @@ def test_full_differences_norms_and_biases_are_compared():
     assert cosines == pytest.approx({"unet.norm.weight": 0.0, "unet.x.bias": 1.0})
 
 
-def test_a_verdict_is_of_the_mean_overlap_and_names_the_worst_pair():
-    members = [(lora(name, unit(i % 3, 0, 1.0 + i)), 1.0) for i, name in enumerate("abc")]
+def test_a_verdict_is_of_the_mean_disturbance_and_names_the_worst_pair():
+    members = [(lora(name, unit(i % 3, 0)), 1.0) for i, name in enumerate("abc")]
     report = conflicts([*members, (lora("d", unit(0, 1)), 1.0)])
     assert [file.overlap for file in report.files] == pytest.approx([2.0, 2.0, 2.0, 0.0])
+    assert [file.disturbance for file in report.files] == pytest.approx([2**0.5] * 3 + [0.0])
     assert [file.level for file in report.files] == ["strong", "strong", "strong", "none"]
-    assert report.overlap == pytest.approx(1.5) and report.level == "strong"
-    assert report.worst is not None and {report.worst.first, report.worst.second} <= set("abc")
+    assert report.quantity == "disturbance" and report.score == pytest.approx(2**0.5 * 3 / 4)
+    assert report.level == "strong" and report.worst is not None
+    assert {report.worst.first, report.worst.second} <= set("abc") and report.worst.level == "strong"
     assert report.cures == (
         "merge by the algorithm ties instead of a sum",
-        "merge fewer at once: without a, b the other 2 meet little",
+        "merge fewer at once: without a, b the other 2 hardly conflict",
     )
     assert conflicts([(lora("a", unit(0, 0)), 1.0), (lora("d", unit(0, 1)), 1.0)]).level == "none"
-    assert [level_of(x) for x in (0.0, MILD, STRONG)] == ["none", "mild", "strong"]
+    assert len(conflicts(members).cures) == 1  # any two of them conflict
+
+
+@pytest.mark.parametrize("quantity", LIMITS)
+def test_levels_begin_at_their_limits(quantity):
+    mild, strong = LIMITS[quantity]
+    assert [level_of(x, quantity) for x in (0.0, mild, strong)] == ["none", "mild", "strong"]
+
+
+def test_crosstalk_decides_where_it_is_known_of_all():
+    rows = torch.eye(4)[:1].half()
+    parts = [concept(name, unit(i, 0), inputs=rows * (i + 1)) for i, name in enumerate(("anna", "bea", "cleo"))]
+    report = conflicts([(part, 1.0) for part in parts])
+    assert report.quantity == "crosstalk" and report.score == pytest.approx(2.0)
+    assert [file.crosstalk for file in report.files] == pytest.approx([2.0] * 3) and report.level == "strong"
+    assert report.cures[-1].startswith("merge fewer at once: without anna the other 2")
+    report = conflicts([*((part, 1.0) for part in parts), (concept("rex", unit(0, 1)), 1.0)])
+    assert report.quantity == "disturbance" and report.files[3].crosstalk is None
 
 
 def test_concepts_get_commands_that_can_be_run():
