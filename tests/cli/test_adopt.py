@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from orthoplex.cli import adopt as adopt_verb
 from orthoplex.concepts import any_file, load_concept
 from orthoplex.concepts.exchange import reading
 from orthoplex.concepts.exchange.lora_file import LoraFile
@@ -68,7 +67,7 @@ def test_a_file_is_merged_and_pictured_as_it_is(run, lora, concepts, pico_folder
     assert (tag["name"], tag["strength"], tag["text_strength"]) == ("my style", 0.5, 0.25)
     assert "lora_tags" not in given and given["merge"] != tags["merge"]  # the text encoder's strength is another
     result = run("merge", concepts["anna"], f"{lora}@0.5", "--base", pico_folder, "--output", tmp_path / "merged")
-    assert result.exit_code == 0 and load_base(tmp_path / "merged").tokens == ("<anna>",), result.stderr
+    assert result.exit_code == 0 and "<anna>" in load_base(tmp_path / "merged").tokens, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_a_file_is_merged_and_pictured_as_it_is(run, lora, concepts, pico_folder
         (["--weight", "0"], "--weight is 0.0; allowed are finite numbers above 0"),
         (["--kind", "people"], "kind 'people' is not one of"),
         (["--name", "My Style"], "concept name 'My Style' is not allowed"),
-        (["--slot", "99"], "slot 99"),
+        (["--slot", "99"], "slot is 99; at width 24"),
         (["--unsolved", "drop"], "drop"),
     ],
 )
@@ -89,12 +88,15 @@ def test_what_is_not_allowed_is_said(run, lora, pico_folder, tmp_path, monkeypat
     assert result.exit_code == 2 and message in result.stderr and not Path("out.safetensors").exists()
 
 
-def test_a_file_without_a_trigger_gets_advice(lora, pico_folder, monkeypatch):
+def test_a_file_without_a_trigger_gets_advice(run, lora, pico_folder, tmp_path, monkeypatch):
     read = replace(reading.read_lora(lora), metadata={"ss_tag_frequency": '{"a": {"sks": 3}}'})
     monkeypatch.setattr(reading, "read_lora", lambda _: read)
-    message = "its header tells no trigger; pass --trigger, as in --trigger 'sks style' .*tagged 'sks' most"
-    with pytest.raises(Exception, match=message):
-        adopt_verb._foreign(lora, load_base(pico_folder), None, "style", "style", None)
+    options = ["--class-word", "style", "--base", pico_folder, "--output", tmp_path / "out.safetensors"]
+    result = run("adopt", lora, *options)
+    advice = (
+        "its header tells no trigger; pass --trigger, as in --trigger 'sks style' (the training pictures are tagged"
+    )
+    assert result.exit_code == 2 and f"{advice} 'sks' most)" in result.stderr
 
 
 def test_a_concept_of_ours_is_referred_to_silence(run, concepts, pico_folder, tmp_path):
