@@ -14,7 +14,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from orthoplex.activations.concept_erasure import ErasedLayers, after_erasure, erased_layers
+from orthoplex.activations.concept_erasure import ErasedLayers, Solve, after_erasure, erased_layers
 from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.activations.grams import observable_layers
 from orthoplex.activations.stored_inputs import with_inputs
@@ -103,21 +103,11 @@ def adopt(
         )
     if not concept.layers:
         return Adoption(concept, {}, {}, others, False)
-    config = AdapterConfig(slot=slot)
-
-    def in_slot(layer: str, change: LowRank, own: Tensor, foreign: Tensor) -> LowRank:
-        width = change.shape[1]
-        rows = choose_rows(
-            "slot", width=width, rank=config.rank_of(width), concept_id=concept.name, layer=layer, slot=slot
-        )
-        return erasure_in_rows(change, own, foreign, rows=shared_basis_rows(width, rows), weight=options.weight)
-
-    erased = erased_layers(
-        base, concept, options, foreign_prompts=foreign_prompts, solve=None if slot is None else in_slot
-    )
+    solve = None if slot is None else _in_slot(slot, concept.name, options.weight)
+    erased = erased_layers(base, concept, options, foreign_prompts=foreign_prompts, solve=solve)
     finished = after_erasure(concept, erased.layers, options)
     if slot is not None:
-        recorded = {"method": "orthogonal", "basis": "slot", "rank": "proportional", "slots": config.slots}
+        recorded = {"method": "orthogonal", "basis": "slot", "rank": "proportional", "slots": AdapterConfig().slots}
         manifest = replace(finished.manifest, slot=slot, basis_id=BASIS_ID, adapter=recorded)
         finished = replace(finished, manifest=manifest)
     return Adoption(
@@ -127,6 +117,18 @@ def adopt(
         others,
         unsolved == "keep",
     )
+
+
+def _in_slot(slot: int, name: str, weight: float) -> Solve:
+    """Return how a layer is solved for among the changes that read a slot's rows alone."""
+    config = AdapterConfig(slot=slot)
+
+    def solve(layer: str, change: LowRank, own: Tensor, foreign: Tensor) -> LowRank:
+        width = change.shape[1]
+        chosen = choose_rows("slot", width=width, rank=config.rank_of(width), concept_id=name, layer=layer, slot=slot)
+        return erasure_in_rows(change, own, foreign, rows=shared_basis_rows(width, chosen), weight=weight)
+
+    return solve
 
 
 def _shares(before: Concept, erased: ErasedLayers, grams: Mapping[str, Tensor]) -> dict[str, float]:

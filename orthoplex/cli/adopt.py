@@ -90,14 +90,14 @@ def _foreign(file: Path, base: "Base", name: str | None, kind: str, class_word: 
 
 def _show(adoption: "Adoption", output: Path, seconds: float) -> None:
     """Print what is left of every layer's effect, and of all."""
-    kept, elsewhere = adoption.energy_kept, adoption.energy_elsewhere
-    if kept:
-        rows = [[layer, f"{100 * kept[layer]:.1f} %", f"{100 * elsewhere[layer]:.2f} %"] for layer in kept]
+    own, elsewhere = adoption.energy_kept, adoption.energy_elsewhere
+    if own:
+        rows = [[layer, f"{100 * own[layer]:.1f} %", f"{100 * elsewhere[layer]:.2f} %"] for layer in own]
         say(markdown_table(["layer", "energy kept on own prompts", "energy left on foreign prompts"], rows))
     manifest = adoption.concept.manifest
     said = f"{output}: {manifest.name}, called by '{manifest.trigger}', in {seconds:.1f} s; "
     said += f"energy kept {100 * adoption.mean_kept:.1f} % on own prompts, {100 * adoption.mean_elsewhere:.2f} % on "
-    said += f"foreign ones, mean of {len(kept)} layers"
+    said += f"foreign ones, mean of {len(own)} layers"
     if adoption.unsolved:
         fate = "kept as they were" if adoption.are_kept else "left out"
         said += f"; {len(adoption.unsolved)} layers that erasure cannot solve for are {fate}"

@@ -5,7 +5,7 @@ import torch
 
 from orthoplex.adapters import LowRank
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import InputGrams, closed_form_erasure, merge
+from orthoplex.merging import InputGrams, closed_form_erasure, erasure_in_rows, merge
 from tests.pico import make_concept
 
 
@@ -70,3 +70,17 @@ def test_what_does_not_fit_is_refused(width, weight, message):
     generator = torch.Generator().manual_seed(3)
     with pytest.raises(ConfigurationError, match=message):
         closed_form_erasure(change(generator), gram(generator, width), gram(generator, width), weight=weight)
+
+
+def test_certain_rows_alone_have_the_best_change_among_those_that_read_them():
+    generator = torch.Generator().manual_seed(3)
+    before, own, foreign = change(generator), gram(generator), gram(generator)
+    rows = torch.linalg.qr(torch.randn(6, 3, generator=generator))[0].T
+    after = erasure_in_rows(before, own, foreign, rows=rows, weight=3.0, ridge=0.0)
+    assert torch.equal(after.down, rows) and after.rank == 3
+    residue = (after.delta().double() - before.delta().double()) @ own + 3.0 * after.delta().double() @ foreign
+    assert (residue @ rows.T.double()).abs().max() < 1e-4 * before.delta().abs().max()
+    everything = erasure_in_rows(before, own, foreign, rows=torch.eye(6), weight=3.0)
+    torch.testing.assert_close(everything.delta(), closed_form_erasure(before, own, foreign, weight=3.0).delta())
+    with pytest.raises(ConfigurationError, match="the weight of erasure is -1"):
+        erasure_in_rows(before, own, foreign, rows=rows, weight=-1)

@@ -1,0 +1,107 @@
+"""``orthoplex adopt``, and LoRA files of other programs in ``generate`` and ``merge``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from orthoplex.concepts import any_file, load_concept
+from orthoplex.concepts.exchange import reading
+from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.generation import read_recipe
+from orthoplex.models import load_base
+from tests.pico import make_concept
+
+
+@pytest.fixture
+def lora(pico_folder, tmp_path, monkeypatch) -> Path:
+    """A file of another program, for layers of shapes that no published base has; its reading is replaced."""
+    path = tmp_path / "loras" / "My Style.safetensors"
+    path.parent.mkdir()
+    save_file({"lora_unet_a.lora_down.weight": torch.ones(1, 1)}, path)
+    concept = make_concept(load_base(pico_folder), selection="cross-attention-kv", text_encoder=True, scale=1.0)
+    words = {"modelspec.trigger_phrase": "sks style; ohwx"}
+    read = LoraFile("My Style", "kohya", "stable_diffusion", None, concept.layers, metadata=words, path=path)
+    for module in (any_file, reading):
+        monkeypatch.setattr(module, "read_lora", lambda asked: read if Path(asked) == path else pytest.fail(asked))
+    return path
+
+
+def test_a_lora_becomes_a_concept_file(run, lora, pico_folder, tmp_path):
+    output = tmp_path / "style.safetensors"
+    options = ["--class-word", "style", "--trigger", "sks style", "--name", "ink", "--weight", 5, "--slot", 1]
+    result = run("adopt", lora, *options, "--base", pico_folder, "--output", output)
+    assert result.exit_code == 0, result.stderr
+    manifest = load_concept(output).manifest
+    assert (manifest.name, manifest.kind, manifest.trigger, manifest.class_word) == (
+        "ink",
+        "style",
+        "sks style",
+        "style",
+    )
+    assert (manifest.slot, manifest.training["erasure"], manifest.training["file"]) == (1, 5.0, "My Style")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "| layer | energy kept on own prompts | energy left on foreign prompts |"
+    assert len(lines) == 2 + len(manifest.layers) + 2
+    assert lines[-1].startswith(f"{output}: ink, called by 'sks style', in ") and "mean of 16 layers" in lines[-1]
+
+
+def test_a_file_is_merged_and_pictured_as_it_is(run, lora, concepts, pico_folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    draw = ["--base", pico_folder, "--steps", 1, "--concept", concepts["anna"]]
+    result = run("generate", "<anna>", *draw, "--concept", f"{lora}@0.5", "--output", "given.png")
+    assert result.exit_code == 0, result.stderr
+    assert "my-style is loaded and its trigger is not in the prompt; write sks style; ohwx" in result.stderr
+    tagged = "<anna>, OHWX <lora:my style:0.5:0.25>"
+    result = run("generate", tagged, *draw, "--lora-dir", lora.parent, "--output", "tagged.png")
+    assert result.exit_code == 0, result.stderr
+    assert "<lora:my style:0.5:0.25> is read as SwarmUI does: 0.25 is for the text encoder" in result.stderr
+    assert "trigger is not in the prompt" not in result.stderr
+    given, tags = read_recipe(Path("given.png")), read_recipe(Path("tagged.png"))
+    assert tags["prompt"] == "<anna>, OHWX" and [item["strength"] for item in tags["merge"]["concepts"]] == [1.0, 0.5]
+    [tag] = tags["lora_tags"]
+    assert (tag["name"], tag["strength"], tag["text_strength"]) == ("my style", 0.5, 0.25)
+    assert "lora_tags" not in given and given["merge"] != tags["merge"]  # the text encoder's strength is another
+    result = run("merge", concepts["anna"], f"{lora}@0.5", "--base", pico_folder, "--output", tmp_path / "merged")
+    assert result.exit_code == 0 and "<anna>" in load_base(tmp_path / "merged").tokens, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "out.txt"], "end in .safetensors"),
+        (["--weight", "0"], "--weight is 0.0; allowed are finite numbers above 0"),
+        (["--kind", "people"], "kind 'people' is not one of"),
+        (["--name", "My Style"], "concept name 'My Style' is not allowed"),
+        (["--slot", "99"], "slot is 99; at width 24"),
+        (["--unsolved", "drop"], "drop"),
+    ],
+)
+def test_what_is_not_allowed_is_said(run, lora, pico_folder, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    given = ["--class-word", "style", "--base", pico_folder, "--output", "out.safetensors", *options]
+    result = run("adopt", lora, *given)
+    assert result.exit_code == 2 and message in result.stderr and not Path("out.safetensors").exists()
+
+
+def test_a_file_without_a_trigger_gets_advice(run, lora, pico_folder, tmp_path, monkeypatch):
+    read = replace(reading.read_lora(lora), metadata={"ss_tag_frequency": '{"a": {"sks": 3}}'})
+    monkeypatch.setattr(reading, "read_lora", lambda _: read)
+    options = ["--class-word", "style", "--base", pico_folder, "--output", tmp_path / "out.safetensors"]
+    result = run("adopt", lora, *options)
+    advice = (
+        "its header tells no trigger; pass --trigger, as in --trigger 'sks style' (the training pictures are tagged"
+    )
+    assert result.exit_code == 2 and f"{advice} 'sks' most)" in result.stderr
+
+
+def test_a_concept_of_ours_is_referred_to_silence(run, concepts, pico_folder, tmp_path):
+    options = ["--class-word", "person", "--base", pico_folder, "--output", tmp_path / "out.safetensors"]
+    result = run("adopt", concepts["anna"], *options)
+    assert result.exit_code == 2 and "is a concept of Orthoplex already; orthoplex silence makes it" in result.stderr
+    missing = run("adopt", tmp_path / "nowhere", *options)
+    assert missing.exit_code == 2 and "nowhere.safetensors" in missing.stderr
