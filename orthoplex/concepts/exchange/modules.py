@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -169,12 +169,14 @@ def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule
             )
         return verbatim, own
     if lora.version is None:
-        if style.name != "diffusers":
+        styles = ["diffusers", *(["kohya"] if table.kohya_names == "diffusers" else [])]
+        if style.name not in styles:
             raise ConfigurationError(
                 f"{lora.label}: its shapes are those of no version of {lora.family}, so it is written in style "
-                f"'diffusers' alone, not in '{style.name}'"
+                f"{' or '.join(styles)} alone, not in '{style.name}'"
             )
-        return verbatim, own
+        alone = replace(table, versions={"": own}, originals={})
+        return list(style.written_names(alone, "")), own
     return list(style.written_names(table, lora.version)), {**known, **own}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
         name=concept.name,
         style="diffusers",
         family=None if table is None else table.family,
-        version=None if table is None else manifest.base.family,
+        version=manifest.base.family if table is not None and _is_of(concept, table.versions) else None,
         layers=concept.layers,
         embeddings=embeddings,
         metadata={
@@ -124,6 +125,15 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
         },
         left_out=left_out,
         path=concept.path,
+    )
+
+
+def _is_of(concept: Concept, versions: Mapping[str, Mapping[str, tuple[int, ...]]]) -> bool:
+    """True if every layer of a concept has the shape that its base's version has."""
+    shapes = versions[concept.manifest.base.family]
+    return all(
+        layer in shapes and change.shape == (shapes[layer][0], math.prod(shapes[layer][1:]))
+        for layer, change in concept.layers.items()
     )
 
 

@@ -2,19 +2,24 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import orthoplex.vignette
 from orthoplex.concepts import load_concept
 from orthoplex.concepts.exchange import lora_of_concept, read_lora, write_lora
 from orthoplex.concepts.exchange.adapter_settings import settings_of
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
+from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.errors import FileFormatError
 from orthoplex.files import read_header, write_tensors
-from tests.concepts.exchange.corpus import K, SIZES, V, kohya, of, same
+from tests.concepts.exchange.corpus import SIZES, K, V, kohya, of, same
 
+ANNA = Path(orthoplex.vignette.__file__).parent / "concepts" / "lora" / "anna.safetensors"
 DOWN, UP = f"{kohya(K)}.lora_down.weight", f"{kohya(K)}.lora_up.weight"
 
 
@@ -114,9 +119,9 @@ def test_nothing_that_can_be_read_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("style", ["kohya", "comfy", "diffusers"])
-def test_concepts_become_lora_files(concepts, tmp_path, style):
-    concept = load_concept(concepts["anna"])
-    lora = read_lora(concepts["anna"])
+def test_concepts_become_lora_files(tmp_path, style):
+    concept = load_concept(ANNA)
+    lora = read_lora(ANNA)
     assert lora.layers.keys() == concept.layers.keys() and [*lora.embeddings] == ["<anna>"]
     assert lora.metadata["modelspec.trigger_phrase"] == concept.manifest.trigger
     write_lora(lora, tmp_path / "a.safetensors", style=style, embeddings="none")
@@ -125,9 +130,15 @@ def test_concepts_become_lora_files(concepts, tmp_path, style):
         assert torch.equal(again.layers[layer].delta(), change.delta())
 
 
-def test_tokens_that_no_embedding_holds_are_named(concepts):
-    concept = load_concept(concepts["anna"])
-    assert lora_of_concept(concept, partial=True).left_out == {}
+def test_tokens_that_no_embedding_holds_are_named():
+    concept = load_concept(ANNA)
+    layers = ("unet.a", "unet.b")
+    tokens = {name: LayerVectors.of(torch.ones(2, 192), layers) for name in concept.tokens}
+    concept = replace(concept, tokens=tokens)
+    with pytest.raises(FileFormatError, match="which no embedding file holds.*--partial leaves them out"):
+        lora_of_concept(concept)
+    lora = lora_of_concept(concept, partial=True)
+    assert lora.left_out.keys() == concept.tokens.keys() and not lora.embeddings
 
 
 @pytest.mark.parametrize(

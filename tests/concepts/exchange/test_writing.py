@@ -185,6 +185,12 @@ def test_a_file_of_no_table_keeps_its_names(tmp_path):
     assert torch.equal(again.layers["lora_unet_tower_0"].delta(), lora.layers["lora_unet_tower_0"].delta())
 
 
+def test_a_base_of_no_version_has_kohya_names_too(lora, tmp_path):
+    write_lora(replace(lora, version=None, windows=lora.windows), tmp_path / "a.safetensors", style="kohya")
+    write_lora(lora, tmp_path / "b.safetensors", style="kohya")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
 def test_metadata_stays_but_for_hashes_and_ranks(lora, tmp_path):
     pairs = {
         "ss_network_dim": "128",
@@ -229,7 +235,7 @@ def test_embeddings_lie_beside_or_inside_or_nowhere(lora, tmp_path, place, count
             ConfigurationError,
             "in its own style 'diffusers' alone, not in 'kohya'",
         ),
-        ({"version": None}, {"style": "kohya"}, ConfigurationError, "no version of stable_diffusion"),
+        ({"version": None}, {"style": "comfy"}, ConfigurationError, "style diffusers or kohya alone, not in 'comfy'"),
         ({}, {"style": "bare"}, ConfigurationError, f"'{TEXT}' has no name in style 'bare'"),
         (
             {"differences": {"unet.conv_norm_out.weight": torch.ones(3)}},
