@@ -1,19 +1,24 @@
-"""Names of layers as the files of kohya's programs have them, which most programs read."""
+"""Names of layers in our own files: those of kohya's programs, which most programs read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 
+from orthoplex.concepts.exchange.styles import STYLES
 from orthoplex.concepts.layer_table import component_of, components_of, layer_table
 from orthoplex.errors import ConfigurationError
 
 _TEXT_ENCODER = "text_encoder"
+_STYLE = "kohya"
 
 
 def flat_names(layers: Iterable[str], version: str) -> dict[str, str]:
     """Return layers with their flat names, such as ``lora_unet_mid_block_attentions_0_proj_in``.
 
-    Text encoders are ``lora_te_`` where a base has one, and ``lora_te1_``, ``lora_te2_``, … where it has several.
+    They are those of the style ``kohya``. Layers that it does not name one by one, and all layers of unknown versions,
+    have the component and the path: text encoders are ``lora_te_`` where a base has one, and ``lora_te1_``,
+    ``lora_te2_``, … where it has several.
 
     Args:
         layers: Component and path of each.
@@ -27,7 +32,8 @@ def flat_names(layers: Iterable[str], version: str) -> dict[str, str]:
     given = {component_of(name) for name in names}
     components = given if layer_table(version) is None else {*components_of(version)}
     has_several = any(name.startswith(_TEXT_ENCODER) and name != _TEXT_ENCODER for name in components)
-    flat = {name: _prefix(name, has_several) + name.partition(".")[2].replace(".", "_") for name in names}
+    known = _known_names(version)
+    flat = {name: known.get(name) or _generic(name, has_several) for name in names}
     owners: dict[str, str] = {}
     for name, short in flat.items():
         if short in owners:
@@ -38,10 +44,24 @@ def flat_names(layers: Iterable[str], version: str) -> dict[str, str]:
     return flat
 
 
-def _prefix(layer: str, has_several: bool) -> str:
-    """The beginning of a flat name: the component."""
-    component = component_of(layer)
+@cache
+def _known_names(version: str) -> Mapping[str, str]:
+    """The names of a version's layers in the style, of modules that are one layer each; the first name counts."""
+    table = layer_table(version)
+    if table is None:
+        return {}
+    named: dict[str, str] = {}
+    for name, module in STYLES[_STYLE].written_names(table, version):
+        if len(module.layers) == 1 and not module.swapped_halves:
+            named.setdefault(module.layers[0], name)
+    return named
+
+
+def _generic(layer: str, has_several: bool) -> str:
+    """The component and the path."""
+    component, _, path = layer.partition(".")
+    flat = path.replace(".", "_")
     if not component.startswith(_TEXT_ENCODER):
-        return f"lora_{component}_"
+        return f"lora_{component}_{flat}"
     number = component.removeprefix(_TEXT_ENCODER).removeprefix("_") or "1"
-    return f"lora_te{number}_" if has_several else "lora_te_"
+    return f"lora_te{number}_{flat}" if has_several else f"lora_te_{flat}"
