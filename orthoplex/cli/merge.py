@@ -80,7 +80,16 @@ def merge(
             _into_file(request, output, recipe, overwrite=overwrite)
             return
         _refuse_options(of_files, output)
-        _into_folder(concepts or [], output, scale, algorithm, options, base or "vignette", dtype, overwrite=overwrite)
+        _into_folder(
+            concepts or [],
+            output,
+            scale,
+            algorithm,
+            options,
+            "vignette" if base is None else base,
+            dtype,
+            overwrite=overwrite,
+        )
 
 
 def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, overwrite: bool) -> None:
