@@ -239,7 +239,9 @@ def write_chart(results: Sequence[SetResult], path: Path) -> None:
                 axes.annotate(str(len(row.members)), (x, row.retention), (4, 3), textcoords="offset points", fontsize=6)
         for level, place in zip(LOST, LIMITS["crosstalk"], strict=True):
             axes.axvline(place, color="#8a8f98", linestyle=":", linewidth=1)
-            axes.annotate(level, (place, 1.0), (3, -9), xycoords=("data", "axes fraction"), textcoords="offset points")
+            side = {"mild": ("right", -3), "strong": ("left", 3)}[level]
+            where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": side[0]}
+            axes.annotate(level, (place, 0.0), (side[1], 4), **where)
         axes.set_xlabel("crosstalk of all others on a file, mean")
         axes.set_ylabel("alignment in the set / alone, mean")
         axes.set_title("Sets that no limit was fitted to; the number counts their files", fontsize=9)

@@ -112,7 +112,7 @@ def _show(report: "ConflictReport") -> None:
 
 def _show_pairs(report: "ConflictReport") -> None:
     shown = sorted(report.pairs, key=lambda pair: pair.score(report.quantity), reverse=True)[:_MOST_PAIRS]
-    heads = ["pair", "inputs", "outputs", "cosine", "signs against", report.quantity, "verdict"]
+    heads = ["pair", "inputs", "outputs", "cosine", "signs", report.quantity, "verdict"]
     rows = [
         (
             f"{pair.first} + {pair.second}",

@@ -34,8 +34,8 @@ def conflicts(
 ) -> ConflictReport:
     """Compare files before a merge: overlap, signs, sizes, tokens, trigger words and bases, with a verdict and cures.
 
-    All numbers come from the factors, one layer in memory at a time; signs from 32 rows of each layer. The verdict is
-    that of docs/conflicts.md.
+    All numbers come from the factors, one layer in memory at a time; signs from 32 rows of each layer. The limits of
+    the verdict are measured (``results/conflicts.json``).
 
     Args:
         files: Concepts or other LoRA files with their strengths ``s_i``; those of strength 0 are left out.
