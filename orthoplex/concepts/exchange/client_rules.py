@@ -65,7 +65,7 @@ class Client:
             yield f"does not read {len(foreign)} of {len(keys.modules)} layers, such as {foreign[0]}"
         unread = {
             part: module
-            for module in reversed(keys.modules)
+            for module in reversed(list(keys.modules))
             for part in keys.modules[module]
             if part not in self.parts and module not in foreign
         }

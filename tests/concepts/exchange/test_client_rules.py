@@ -165,7 +165,7 @@ def test_adapter_metadata_beside_alphas_is_refused_by_diffusers() -> None:
 
 def test_alphas_are_compared_where_they_are_known() -> None:
     ranks = low_rank(SD1[0]) | low_rank(f"lora_unet_{FLAT}_attn1_to_q", rank=8)
-    equal = dict.fromkeys((SD1[0], f"lora_unet_{FLAT}_attn1_to_q"), 8.0)
+    equal: dict[str, float] = {SD1[0]: 8.0, f"lora_unet_{FLAT}_attn1_to_q": 8.0}
     assert CLIENTS["diffusers"].takes(header(ranks), "stable_diffusion", equal) == []
     assert CLIENTS["OpenVINO GenAI"].takes(header(ranks), "stable_diffusion", equal) == [
         f"ignores alpha: 8 with rank 4 in layer {SD1[0]}"
