@@ -11,7 +11,8 @@ from orthoplex.models.families.layouts.layout import Layout, Names, Published, S
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import AnimaTextConditioner, CosmosTransformer3DModel
+    from diffusers.models.condition_embedders.condition_embedder_anima import AnimaTextConditioner
+    from diffusers.models.transformers.transformer_cosmos import CosmosTransformer3DModel
 
 
 def _published() -> Published:

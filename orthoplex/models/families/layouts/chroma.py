@@ -12,7 +12,7 @@ from orthoplex.models.families.layouts.text_encoders import t5_xxl
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import ChromaTransformer2DModel
+    from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
 
 
 def _published() -> Published:

@@ -10,7 +10,7 @@ from orthoplex.models.families.layouts.text_encoders import clip_l, t5_xxl
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import FluxTransformer2DModel
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
 
 def _published() -> Published:

@@ -9,7 +9,7 @@ from orthoplex.models.families.layouts.layout import Layout, Names, Published, S
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import Flux2Transformer2DModel
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 
 
 def _published() -> Published:

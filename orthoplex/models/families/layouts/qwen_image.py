@@ -8,7 +8,7 @@ from orthoplex.models.families.layouts.layout import Layout, Names, Published, s
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import QwenImageTransformer2DModel
+    from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
 
 def _published() -> Published:

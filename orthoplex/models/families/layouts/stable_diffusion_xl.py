@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from orthoplex.models.families.layouts.layout import Layout, Names, Published
@@ -10,24 +12,27 @@ from orthoplex.models.families.layouts.unet_names import unet_originals
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+
+_UNET = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""Of stabilityai/stable-diffusion-xl-base-1.0; what is not named is the class's default."""
 
 
 def _published() -> Published:
-    """Return the networks of stabilityai/stable-diffusion-xl-base-1.0."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(320, 640, 1280),
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )
+        unet: Any = UNet2DConditionModel.from_config(_UNET)
         return {"sdxl": {"unet": unet, "text_encoder": clip_l(), "text_encoder_2": clip_g()}}
 
 

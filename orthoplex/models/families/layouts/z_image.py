@@ -8,7 +8,7 @@ from orthoplex.models.families.layouts.layout import Layout, Names, Published, S
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import ZImageTransformer2DModel
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
 
 def _published() -> Published:
