@@ -112,7 +112,7 @@ LINEAR = {"target_modules": ["linear"]}
         (peft.FourierFTConfig(n_frequency=8, **LINEAR), "settings"),
         (peft.WaveFTConfig(n_frequency=8, **LINEAR), "settings"),
         (peft.VBLoRAConfig(r=4, num_vectors=8, vector_length=8, **LINEAR), "settings"),
-        (peft.ShiraConfig(r=2, **LINEAR), "settings"),
+        (peft.ShiraConfig(r=2, **LINEAR), "shira"),
         (peft.C3AConfig(block_size=8, **LINEAR), "settings"),
         (peft.MissConfig(r=4, **LINEAR), "settings"),
         (peft.GraloraConfig(r=4, gralora_k=2, **LINEAR), "settings"),

@@ -189,7 +189,7 @@ def _encoder(name: str, shape: tuple[int, ...], encoders: Mapping[str, EncoderKe
     """Return the text encoder of a key, and the reason why it has none."""
     if not shape or len(shape) > 2 or 0 in shape:
         return "", f"has shape {shape}; allowed are (vectors, width) and (width,)"
-    *_, width = shape
+    width = max(shape[-1:])
     if name in _UNNAMED:
         fits = [encoder for encoder, keys in encoders.items() if width in keys.widths]
         if len(fits) == 1:

@@ -48,8 +48,14 @@ REFUSED: dict[str, PayloadRow] = {
         "a change that PEFT works out from settings (VeRA, RandLoRA, FourierFT, MiSS and their kind)",
         "its factors are drawn from a seed, shared by layers, or arranged by settings outside of its tensors",
         "load it in PEFT with its base, and write it again with peft.save_as_lora",
-        *("vera_", "randlora_", "fourierft_", "waveft_", "vblora_", "tinylora_", "unilora_", "shira_", "miss_"),
+        *("vera_", "randlora_", "fourierft_", "waveft_", "vblora_", "tinylora_", "unilora_", "miss_"),
         *("gralora_", "delora_", "c3a_", "psoft_"),
+    ),
+    "shira": _refused(
+        "SHiRA",
+        "its numbers are scattered over the weight, and their factor is a setting outside of its tensors",
+        _BAKE,
+        "shira_",
     ),
     "adalora": _refused(
         "AdaLoRA",
