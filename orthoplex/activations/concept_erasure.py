@@ -59,7 +59,8 @@ def with_erasure(
         return concept
     manifest = concept.manifest
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
-    stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
+    words = base.family.words
+    stand_ins = {token: Vector(words.split(torch.zeros(words.width))) for token in concept.tokens}
     layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()

@@ -139,7 +139,7 @@ def _manifest(values: dict[str, Any], source: str) -> Manifest:
     """Read the fields of a manifest of today's version."""
     _check_needs(values.pop("needs", None), source)
     kind = values.get("token_kind")
-    if kind not in TOKENS:
+    if not isinstance(kind, str) or kind not in TOKENS:
         raise ConceptFileError(
             f"{source}: manifest field 'token_kind' is {kind!r}, allowed are {', '.join(map(repr, TOKENS))}"
         )

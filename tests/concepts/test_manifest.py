@@ -163,6 +163,7 @@ def test_a_missing_field_is_named(key):
         ("tokens", ["<anna>"], "'numbers.tokens' is missing, allowed is a block for tokens"),
         ("needs", "x", "'needs' is 'x', allowed is a list of texts"),
         ("token_kind", "x", "'token_kind' is 'x', allowed are 'vector', 'layer-vectors', 'keys-values'"),
+        ("token_kind", ["vector"], "'token_kind' is ['vector'], allowed are 'vector'"),
         ("token_kind", "layer-vectors", "'token_layers' is missing"),
         ("lengthened_from", [0], "'lengthened_from' is [0], allowed is a list of positive integers"),
         ("trained_on", {}, "'trained_on.family' is missing"),

@@ -282,8 +282,10 @@ def test_tokens_of_single_layers_need_a_base_with_such_layers(base, dataset, con
     Run.of(base, dataset, replace(config, token_vectors="shared"))
 
 
-def test_a_base_with_text_encoders_that_no_file_has_room_for_is_refused(base, dataset, config, monkeypatch):
-    monkeypatch.setattr(Words, "widths", {"text_encoder": DIM - 4, "text_encoder_2": 4})
-    message = "has text encoders text_encoder, text_encoder_2; a concept file has room for tokens of text_encoder alone"
-    with pytest.raises(ConfigurationError, match=message):
-        Run.of(base, dataset, config)
+def test_tokens_of_several_text_encoders_learn_side_by_side(base, dataset, config, monkeypatch):
+    widths = {"text_encoder": DIM - 4, "text_encoder_2": 4}
+    monkeypatch.setattr(Words, "widths", widths)
+    run = Run.of(base, dataset, config)
+    for token in run.tokens(run.learning.initial()).values():
+        vectors = token.placement.vectors
+        assert {encoder: vector.shape[-1] for encoder, vector in vectors.items()} == widths
