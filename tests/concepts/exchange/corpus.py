@@ -129,7 +129,7 @@ def _refused() -> dict[str, Odd]:
 
 
 def _names() -> dict[str, Odd]:
-    peft, sgm = {"peft": True}, "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    peft = {"peft": True}
     old = {
         f"{K.replace('.to_k', '.processor.to_k')}_lora.down.weight": torch.ones(2, 192),
         f"{K.replace('.to_k', '.processor.to_k')}_lora.up.weight": torch.ones(128, 2),
@@ -141,7 +141,6 @@ def _names() -> dict[str, Odd]:
         for key, tensor in of(K, name=same, **peft).items()
     }
     two = named | of(K, name=same, **peft)
-    xl = low_rank(sgm, 640, 2048, alpha=2)
     return {
         "kohya": Odd(of(K, V, OUT, CONV, TEXT, alpha=2)),
         "kohya, text encoder numbered": Odd(of(TEXT, name=lambda layer: kohya(layer).replace("lora_te_", "lora_te1_"))),
@@ -181,6 +180,12 @@ def _names() -> dict[str, Odd]:
             of(TEXT, name=lambda layer: "text_encoders.clip_l.transformer." + layer.partition(".")[2], **peft),
             style="comfy",
         ),
+    }
+
+
+def _versions() -> dict[str, Odd]:
+    xl = low_rank("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", 640, 2048, alpha=2)
+    return {
         "SDXL in original names": Odd(xl, family="stable_diffusion_xl", version="sdxl"),
         "SDXL in diffusers' names": Odd(
             low_rank("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k", 640, 2048),
@@ -192,7 +197,7 @@ def _names() -> dict[str, Odd]:
             family="stable_diffusion_xl",
             version="sdxl",
         ),
-        "styles mixed": Odd(of(K, V, alpha=2) | of(TEXT, name=same, **peft)),
+        "styles mixed": Odd(of(K, V, alpha=2) | of(TEXT, name=same, peft=True)),
         "SD 2 by its width": Odd(
             low_rank(kohya(K.replace("down_blocks.1", "down_blocks.0")), 320, 1024), version="sd2"
         ),
@@ -333,5 +338,5 @@ def _others() -> dict[str, Odd]:
     }
 
 
-CORPUS: dict[str, Odd] = _alphas() | _types() | _refused() | _names() | _flux() | _payloads() | _others()
+CORPUS: dict[str, Odd] = _alphas() | _types() | _refused() | _names() | _versions() | _flux() | _payloads() | _others()
 """Name to file."""

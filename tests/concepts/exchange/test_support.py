@@ -1,4 +1,4 @@
-"""Every style of every version, written and read back; ``python -m tests.concepts.exchange.test_support`` prints the table."""
+"""Every style of every version, written and read back; ``support_table`` is the table of it."""
 
 import math
 
