@@ -29,8 +29,9 @@ _HINTS = {
     "ideogram4": ("ideogram4", "ideogram-4"),
     "vignette": ("vignette",),
 }
-"""Version to the words for it in ``modelspec.architecture`` and ``ss_base_model_version``."""
-_HINT_KEYS = ("modelspec.architecture", "ss_base_model_version")
+"""Version to the words for it in ``modelspec.architecture`` and ``ss_base_model_version``; the first is written."""
+ARCHITECTURE_KEY = "modelspec.architecture"
+_HINT_KEYS = (ARCHITECTURE_KEY, "ss_base_model_version")
 _ENOUGH = 0.5
 """Of a file's modules: a table must know so many, and a version must have the shapes of so many of these."""
 
@@ -149,6 +150,12 @@ def hinted_versions(metadata: Mapping[str, str]) -> list[str]:
         if any(text.startswith(word) for text in texts for word in words if len(word) > 3)
     ]
     return exact or near
+
+
+def architecture_of(version: str) -> str | None:
+    """Return the text for ``modelspec.architecture`` of a LoRA of a version; None if there is no usual one."""
+    words = _HINTS.get(version)
+    return f"{words[0]}/lora" if words else None
 
 
 def _version(candidate: _Candidate, metadata: Mapping[str, str]) -> str:

@@ -12,7 +12,8 @@ from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.writing import written_rank
 from orthoplex.concepts.layer_table import OriginalModule, layer_tables
 from orthoplex.errors import ConfigurationError, OutputError
-from orthoplex.files import read_header
+from orthoplex.files import read_header, write_tensors
+from tests.concepts.exchange.corpus import CORPUS
 
 K = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 KOHYA = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -188,7 +189,14 @@ def test_a_file_of_no_table_keeps_its_names(tmp_path):
 def test_a_base_of_no_version_has_kohya_names_too(lora, tmp_path):
     write_lora(replace(lora, version=None, windows=lora.windows), tmp_path / "a.safetensors", style="kohya")
     write_lora(lora, tmp_path / "b.safetensors", style="kohya")
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert read_header(tmp_path / "a.safetensors").entries == read_header(tmp_path / "b.safetensors").entries
+
+
+def test_the_family_is_clear_in_our_own_files(tmp_path):
+    write_tensors(CORPUS["FLUX.1 or Chroma"].tensors, tmp_path / "a.safetensors")
+    lora = read_lora(tmp_path / "a.safetensors", family="flux")
+    write_lora(lora, tmp_path / "b.safetensors", style="kohya")
+    assert read_lora(tmp_path / "b.safetensors").family == "flux"
 
 
 def test_metadata_stays_but_for_hashes_and_ranks(lora, tmp_path):
@@ -202,6 +210,7 @@ def test_metadata_stays_but_for_hashes_and_ranks(lora, tmp_path):
     write_lora(replace(lora, metadata=pairs), tmp_path / "a.safetensors", style="kohya")
     assert read_header(tmp_path / "a.safetensors").metadata == {
         "format": "pt",
+        "modelspec.architecture": "vignette/lora",
         "ss_network_dim": "3",
         "ss_network_alpha": "3",
         "ss_steps": "9",
