@@ -120,7 +120,8 @@ def erased_layers(
     solved = solve or (lambda _, change, own, foreign: closed_form_erasure(change, own, foreign, weight=options.weight))
     manifest = concept.manifest
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
-    stand_ins = {token: Vector.of(torch.zeros(base.family.words.width)) for token in concept.tokens}
+    words = base.family.words
+    stand_ins = {token: Vector(words.split(torch.zeros(words.width))) for token in concept.tokens}
     solvable, unsolved = split_layers(base, concept.layers)
     layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():

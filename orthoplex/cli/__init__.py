@@ -15,6 +15,7 @@ from orthoplex import __version__
 from orthoplex.cli.adopt import adopt
 from orthoplex.cli.bench import bench
 from orthoplex.cli.check import check
+from orthoplex.cli.convert import convert
 from orthoplex.cli.demo import demo
 from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, adopt, merge, generate, inspect, rename, evaluate, demo, bench):
+for verb in (train, check, silence, adopt, merge, generate, inspect, convert, rename, evaluate, demo, bench):
     app.command()(verb)
 
 

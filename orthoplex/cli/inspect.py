@@ -1,33 +1,50 @@
-"""``orthoplex inspect``: the manifest of a concept file, without reading a tensor."""
+"""``orthoplex inspect``: what a concept file or a LoRA file of another program says about itself, without torch."""
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from orthoplex.cli.console import errors_shown, named_file
 from orthoplex.cli.streams import say_json, say_table
-from orthoplex.concepts import TOKENS, Manifest, format_version, manifest_to_json, read_manifest
+from orthoplex.concepts import TOKENS, Manifest, manifest_to_json, read_manifest
+from orthoplex.concepts.blocks import Companion
+from orthoplex.concepts.exchange import lora_summary
+from orthoplex.concepts.exchange.contents import tensor_file
+from orthoplex.concepts.manifest_json import MANIFEST_KEY
+from orthoplex.errors import FileFormatError
 from orthoplex.files import read_header
-
-_LONG = ("base_sample",)
-"""Training values that are numbers for programs; ``--json`` prints them."""
 
 
 def inspect(
-    file: Annotated[str, typer.Argument(help="Concept file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
+    file: Annotated[str, typer.Argument(help="Concept file, LoRA file of another program, or folder of PEFT.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    family: Annotated[str | None, typer.Option(help="Family or version of a LoRA file, where it is not clear.")] = None,
 ) -> None:
-    """Print what a concept file says about itself; only its header is read. Exit code 2 if it is cut off."""
+    """Print what a file says about itself; its header alone is read. Exit code 2 if it is cut off or not readable."""
     with errors_shown():
         path = named_file(file)
+        if _is_foreign(path):
+            summary = lora_summary(path, family)
+            say_json(summary.to_json()) if as_json else say_table(str(path), summary.lines())
+            return
         manifest = read_manifest(path)
         if as_json:
             say_json(json.loads(manifest_to_json(manifest)))
         else:
             say_table(str(path), _rows(manifest))
         read_header(path).check_whole(path)
+
+
+def _is_foreign(path: Path) -> bool:
+    """True if a file is whole enough to have a header, and has no manifest of ours."""
+    try:
+        metadata = read_header(tensor_file(path)).metadata
+    except FileFormatError:
+        return False
+    return MANIFEST_KEY not in metadata
 
 
 def _rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -49,12 +66,15 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("ranks", ", ".join(map(str, ranks)) or "none"),
         ("tokens", _tokens(manifest)),
         ("inputs", _inputs(manifest)),
-        ("training", _options({key: value for key, value in manifest.training.items() if key not in _LONG})),
+        ("training", _options(manifest.training)),
+        ("lengthened", ", ".join(f"from {steps} steps" for steps in manifest.lengthened_from) or "never"),
+        ("trained on", "its base" if manifest.trained_on is None else str(manifest.trained_on)),
+        ("file beside", "none" if manifest.companion is None else _beside(manifest.companion)),
         ("data set", manifest.dataset_hash[:12] or "unknown"),
         ("content", manifest.content_hash[:12] or "unknown"),
         ("thumbnail", f"holds {manifest.picture}"),
         ("created", manifest.created),
-        ("written by", f"orthoplex {manifest.package_version}, format {format_version(manifest)}"),
+        ("written by", f"orthoplex {manifest.package_version}, format {manifest.format_version}"),
     ]
 
 
@@ -63,13 +83,16 @@ def _tokens(manifest: Manifest) -> str:
     kind = TOKENS[manifest.tokens.kind]
     if not kind.description:
         return names
-    layers = manifest.tokens.fields[next(iter(kind.fields))]
-    count = len(next(iter(layers.values())) if isinstance(layers, dict) else layers)  # by token, those of every token
+    count = len(manifest.numbers[kind.blocks[0]].shapes) if kind.blocks else len(manifest.tokens.fields["token_layers"])
     return f"{names}, {kind.description.format(count=count)}"
 
 
 def _inputs(manifest: Manifest) -> str:
-    return "what its layers see is kept" if manifest.inputs else "none kept"
+    return "what its layers see is kept" if manifest.has_inputs else "none kept"
+
+
+def _beside(companion: Companion) -> str:
+    return f"{companion.file}, with {' and '.join(companion.blocks)}"
 
 
 def _options(values: Any) -> str:  # noqa: ANN401  (JSON values)

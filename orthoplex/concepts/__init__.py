@@ -6,9 +6,10 @@ A manifest is read without torch: every name that needs more is imported when it
 from typing import TYPE_CHECKING
 
 from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.blocks import StoredTokens
 from orthoplex.concepts.kinds import KINDS, Kind, kind_of
-from orthoplex.concepts.manifest import Manifest, StoredTokens, check_name, token_names
-from orthoplex.concepts.manifest_json import FORMAT_VERSIONS, format_version, manifest_to_json, read_manifest
+from orthoplex.concepts.manifest import FORMAT_VERSION, Manifest, check_name, token_names
+from orthoplex.concepts.manifest_json import FORMAT_VERSIONS, manifest_to_json, read_manifest
 from orthoplex.concepts.recipe import Ingredient, Recipe
 from orthoplex.concepts.tokens import TOKENS
 from orthoplex.exports import exports
@@ -16,6 +17,8 @@ from orthoplex.exports import exports
 if TYPE_CHECKING:
     from orthoplex.concepts.any_file import read_concept
     from orthoplex.concepts.concept import Concept
+    from orthoplex.concepts.convert import convert_concept
+    from orthoplex.concepts.embedding import concept_embedding
     from orthoplex.concepts.file import load_concept, save_concept
     from orthoplex.concepts.lora_concept import foreign_concept, trigger_advice
     from orthoplex.concepts.rename import renamed
@@ -29,6 +32,8 @@ __getattr__ = exports(
         "Concept": "concept",
         "Stack": "stack",
         "Token": "tokens.token",
+        "concept_embedding": "embedding",
+        "convert_concept": "convert",
         "decode_thumbnail": "thumbnail",
         "encode_thumbnail": "thumbnail",
         "foreign_concept": "lora_concept",
@@ -41,6 +46,7 @@ __getattr__ = exports(
 )
 
 __all__ = [
+    "FORMAT_VERSION",
     "FORMAT_VERSIONS",
     "KINDS",
     "BaseIdentity",
@@ -54,10 +60,11 @@ __all__ = [
     "TOKENS",
     "Token",
     "check_name",
+    "concept_embedding",
+    "convert_concept",
     "decode_thumbnail",
     "encode_thumbnail",
     "foreign_concept",
-    "format_version",
     "kind_of",
     "load_concept",
     "manifest_to_json",

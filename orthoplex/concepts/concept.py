@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +81,7 @@ class Concept:
         return [layer for layer in self.layers if table is None or not table.reads_features(layer)]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors as the file names them: ``<layer>.lora_A.weight`` is down, ``<layer>.lora_B.weight`` is up."""
+        """The factors as the content hash names them: ``<layer>.lora_A.weight`` is down, ``….lora_B.weight`` is up."""
         named: dict[str, Tensor] = {}
         for layer, factors in self.layers.items():
             named[f"{layer}.lora_A.weight"] = factors.down
@@ -89,10 +89,17 @@ class Concept:
         return named
 
 
+def named_factors(layers: Mapping[str, LowRank]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name (for messages) and value of the factors of some layers."""
+    for layer, change in layers.items():
+        yield f"up of layer '{layer}'", change.up
+        yield f"down of layer '{layer}'", change.down
+
+
 def _hash_tokens(digest: hashlib._Hash, placements: Mapping[str, Placement]) -> None:
     """Add the effect of tokens: vectors, the layers of these, and additions to keys and values."""
     for token, placement in placements.items():
-        for encoder, vectors in placement.vectors.items():
+        for encoder, vectors in sorted(placement.vectors.items()):
             name = token if len(placement.vectors) == 1 else f"{token} {encoder}"
             digest.update(f"{name} {tuple(vectors.shape)}\n".encode())
             digest.update(tensor_bytes(vectors.to(torch.float32)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from orthoplex.files import Header
 
@@ -17,36 +16,14 @@ _LORA = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """A family of programs and the LoRA keys that they write.
-
-    Attributes:
-        keys: A pattern of a key of theirs.
-        name: The programs.
-        readers: Programs that read such files.
-    """
-
-    keys: re.Pattern[str]
-    name: str
-    readers: str
-
-
-_MAKERS = (
-    _Maker(re.compile(r"hada_w|lokr_w|oft_|glora"), "LyCORIS", "ComfyUI and lycoris-lora read it"),
-    _Maker(
-        re.compile(r"^lora_(unet|te\d?|transformer)_"),
-        "kohya's sd-scripts",
-        "ComfyUI, stable-diffusion.cpp and diffusers (load_lora_weights) read it",
-    ),
-    _Maker(re.compile(r"^base_model\.model\."), "PEFT", "PEFT (PeftModel.from_pretrained) reads it"),
-    _Maker(
-        re.compile(r"^(diffusion_model|lora_transformer)[._]"),
-        "ai-toolkit or ComfyUI",
-        "ComfyUI and diffusers (load_lora_weights) read it",
-    ),
-    _Maker(re.compile(r"^(unet|text_encoder|transformer)"), "diffusers", "diffusers (load_lora_weights) reads it"),
-)
+_MAKERS = {
+    r"hada_w|lokr_w|oft_|glora": "LyCORIS",
+    r"^lora_(unet|te\d?|transformer)_": "kohya's sd-scripts",
+    r"^base_model\.model\.": "PEFT",
+    r"^(diffusion_model|lora_transformer)[._]": "ai-toolkit or ComfyUI",
+    r"^(unet|text_encoder|transformer)": "diffusers",
+}
+"""A pattern of a LoRA's key -> the programs that write it."""
 _NOUNS = {
     r"\.diff(_b)?$": "a file of full differences of weights (LyCORIS)",
     r"^lora_\w+\.(on_input|weight)$|\.ia3_l(\.|$)": "an IA3 file (LyCORIS)",
@@ -66,6 +43,26 @@ def description(header: Header) -> str | None:
     Args:
         header: Its header.
     """
+    other = other_kind(header)
+    if other is not None:
+        return other
+    names = list(header.entries)
+    if any(_LORA.search(name) for name in names):
+        return _lora(names, header.metadata)
+    if _is_embedding(header):
+        return (
+            "is a textual-inversion embedding of another program, not a concept file; "
+            "orthoplex inspect and orthoplex convert read it"
+        )
+    return None
+
+
+def other_kind(header: Header) -> str | None:
+    """Return in words what a file is that is neither a concept file nor a LoRA file; None if it may be one.
+
+    Args:
+        header: Its header.
+    """
     names = list(header.entries)
     if CHECKPOINT_KEY in header.metadata:
         return (
@@ -78,12 +75,7 @@ def description(header: Header) -> str | None:
             "makes of it (from_single_file, then save_pretrained)"
         )
     if any(_LORA.search(name) for name in names):
-        return _lora(names, header.metadata)
-    if _is_embedding(header):
-        return (
-            "is a textual-inversion embedding of another program, not a concept file; Orthoplex cannot use it yet; "
-            "diffusers (load_textual_inversion) and ComfyUI read it"
-        )
+        return None
     if any(name.startswith(("control_model.", "controlnet_")) for name in names):
         return "is a ControlNet, not a concept file; Orthoplex cannot use it"
     if any(_NETWORKS.search(name) for name in names):
@@ -106,12 +98,12 @@ def holds_changes(header: Header) -> bool:
 def _lora(names: list[str], metadata: Mapping[str, str]) -> str:
     noun = next((noun for pattern, noun in _NOUNS.items() if all(re.search(pattern, name) for name in names)), "LoRA")
     by_kohya = any(key.startswith("ss_") for key in metadata)
-    made = next((maker for maker in _MAKERS if any(maker.keys.search(name) for name in names)), None)
-    name, readers = (made.name, made.readers) if made else ("another program", "the program that made it reads it")
-    name = f"{name} (trained by sd-scripts)" if by_kohya and made and "sd-scripts" not in made.name else name
-    if noun != "LoRA":
-        return f"is {noun}, not a concept of Orthoplex; Orthoplex cannot use it; ComfyUI and lycoris-lora read it"
-    return f"is a LoRA of {name}, not a concept of Orthoplex; Orthoplex cannot use foreign LoRA files yet; {readers}"
+    maker = next((maker for keys, maker in _MAKERS.items() if any(re.search(keys, name) for name in names)), "")
+    known = f"{maker} (trained by sd-scripts)" if by_kohya and maker and "sd-scripts" not in maker else maker
+    if noun.startswith("an IA3"):
+        return f"is {noun}, not a concept of Orthoplex; it is no sum, so Orthoplex cannot use it; lycoris-lora reads it"
+    what = noun if noun != "LoRA" else f"a LoRA of {known or 'another program'}"
+    return f"is {what}, not a concept of Orthoplex; orthoplex inspect and orthoplex convert read it"
 
 
 def _is_embedding(header: Header) -> bool:

@@ -8,31 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.blocks import INPUTS_BLOCK, Block, Companion, StoredTokens
 from orthoplex.concepts.kinds import KINDS
 from orthoplex.concepts.tokens import TOKENS
 from orthoplex.errors import ConfigurationError
 
 NAME_PATTERN = re.compile(r"[a-z0-9_-]{1,64}")
 THUMBNAIL_LIMIT_BYTES = 6 * 1024
-
-
-@dataclass(frozen=True)
-class StoredTokens:
-    """Tokens as a file holds them, read without torch.
-
-    Attributes:
-        kind: A name in ``TOKENS``.
-        fields: The manifest's fields that hold them, as plain JSON values: ``tokens``, token to base64 of its numbers
-            (float32, little endian), and those of the kind.
-    """
-
-    kind: str = "vector"
-    fields: Mapping[str, Any] = field(default_factory=lambda: {"tokens": {}})
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The tokens, ``<name>``, ``<name>_1``, …, as the file orders them."""
-        return tuple(self.fields["tokens"])
+FORMAT_VERSION = 5
+"""The layout that concept files are written in; older ones are read."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +34,21 @@ class Manifest:
         basis_id: Identity of the shared basis its directions come from, or None.
         slot: The slot it owns, or None.
         training: The training configuration as plain JSON values.
+        base_sample: A sample of the base's weights as text, or the empty string.
+        trained_on: The base of the training, where the concept is used on another one; else None.
+        lengthened_from: The numbers of steps that the training had before it was lengthened, each time.
         dataset_hash: SHA-256 (hex) over pictures and captions, or the empty string.
         package_version: Version of orthoplex that wrote it.
         created: ISO 8601 date and time.
         thumbnail: A small JPEG or PNG in base64 (at most 6 KiB encoded), or the empty string.
-        layers: Layer name to ``(out_features, rank, in_features)``; filled in when the concept is saved.
-        tokens: The tokens; filled in when the concept is saved.
-        content_hash: SHA-256 (hex) over all tensors and tokens; filled in when the concept is saved.
-        inputs: ``(k, in)`` in base64 (float16, little endian), whose Gram matrix is that of every layer's inputs under
-            prompts of the concept; empty if it is not stored; filled in when the concept is saved.
+        layers: Layer name to ``(out_features, rank, in_features)``; filled in when the concept is saved, as all below.
+        types: Data types of the factors: those of most layers as ``up`` and ``down``, others as ``<layer> up`` and
+            ``<layer> down``.
+        tokens: The tokens.
+        numbers: Block to numbers besides the changes of weights: of tokens, and the inputs of layers.
+        companion: The file that holds blocks which are too large for a header; None without one.
+        content_hash: SHA-256 (hex) over all factors, tokens and inputs.
+        format_version: The layout of the file that it was read from.
     """
 
     name: str
@@ -71,14 +61,20 @@ class Manifest:
     basis_id: str | None = None
     slot: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    base_sample: str = ""
+    trained_on: BaseIdentity | None = None
+    lengthened_from: tuple[int, ...] = ()
     dataset_hash: str = ""
     package_version: str = ""
     created: str = ""
     thumbnail: str = ""
     layers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
     tokens: StoredTokens = field(default_factory=StoredTokens)
+    numbers: Mapping[str, Block] = field(default_factory=dict)
+    companion: Companion | None = None
     content_hash: str = ""
-    inputs: str = ""
+    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         """Refuse a name, kind, slot, thumbnail, or inputs beside tokens, that no file may carry."""
@@ -92,7 +88,7 @@ class Manifest:
                 f"concept '{self.name}': thumbnail takes {len(self.thumbnail)} bytes, "
                 f"at most {THUMBNAIL_LIMIT_BYTES} are allowed"
             )
-        if self.inputs and not TOKENS[self.tokens.kind].has_common_inputs:
+        if self.has_inputs and not TOKENS[self.tokens.kind].has_common_inputs:
             fields = " and ".join(TOKENS[self.tokens.kind].fields)
             raise ConfigurationError(f"concept '{self.name}': has {fields} and inputs, allowed is one of them")
 
@@ -109,16 +105,14 @@ class Manifest:
         """The largest rank of any layer, 0 when the concept changes no weight."""
         return max((rank for _, rank, _ in self.layers.values()), default=0)
 
-    def with_content(
-        self,
-        *,
-        layers: Mapping[str, tuple[int, int, int]],
-        tokens: StoredTokens,
-        content_hash: str,
-        inputs: str = "",
-    ) -> Manifest:
-        """Return the same manifest with the shape table, tokens, inputs and hash of the content that is written."""
-        return replace(self, layers=dict(layers), tokens=tokens, content_hash=content_hash, inputs=inputs)
+    @property
+    def has_inputs(self) -> bool:
+        """True if the file holds the inputs of the concept's layers."""
+        return INPUTS_BLOCK in self.numbers
+
+    def without_inputs(self) -> Manifest:
+        """Return the same manifest without the inputs of layers."""
+        return replace(self, numbers={name: block for name, block in self.numbers.items() if name != INPUTS_BLOCK})
 
 
 def check_name(name: str) -> None:

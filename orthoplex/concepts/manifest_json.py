@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
+from orthoplex import __version__
 from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.blocks import COMPANION_PATTERN, INPUTS_BLOCK, TOKENS_BLOCK, Block, Companion, StoredTokens
 from orthoplex.concepts.foreign_files import description
-from orthoplex.concepts.manifest import Manifest, StoredTokens
+from orthoplex.concepts.manifest import FORMAT_VERSION, Manifest
+from orthoplex.concepts.old_formats import OLD_VERSIONS, old_manifest
 from orthoplex.concepts.tokens import TOKENS
 from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
 from orthoplex.files import FLOAT_NAMES, Header, parse_json, read_header, recognised
@@ -18,23 +22,12 @@ from orthoplex.options.json_types import misfit, wrong_keys
 
 MANIFEST_KEY = "orthoplex"
 """Of the header's text pair that holds the manifest."""
-_WITH_INPUTS = 4
-"""The version whose files keep ``inputs``; beside them stand ``keys_values``, which may be empty there."""
-_FIELDS_OF_VERSION: Mapping[int, Mapping[str, Any]] = {
-    row.format_version: {**row.fields, **({"inputs": str} if row.format_version > _WITH_INPUTS else {})}
-    for row in TOKENS.values()
-} | {_WITH_INPUTS: {**TOKENS["keys-values"].fields, "inputs": str}}
-"""Version to its fields beyond those of version 1, with their JSON types; the lowest that holds all is written.
-
-Versions above ``_WITH_INPUTS`` are of one kind of token each, and have ``inputs``, which may be empty there.
-"""
-FORMAT_VERSIONS = tuple(sorted(_FIELDS_OF_VERSION))
-
-
-def format_version(manifest: Manifest) -> int:
-    """Return the lowest version of the file's layout that holds a manifest."""
-    own = TOKENS[manifest.tokens.kind].format_version
-    return max(own, _WITH_INPUTS) if manifest.inputs else own
+FORMAT_VERSIONS = (*OLD_VERSIONS, FORMAT_VERSION)
+"""Layouts of files that are read."""
+_COMPANION = "companion"
+FEATURES = (*(kind for kind in TOKENS if kind != "vector"), _COMPANION)
+"""Names that a manifest may say it needs: without them a reader would take it for something else."""
+_LOG = logging.getLogger(__name__)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -93,27 +86,36 @@ def manifest_of(header: Header, path: Path) -> Manifest:
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Write a manifest as JSON with sorted keys; fields that its version does not have are left out."""
-    version = format_version(manifest)
+    """Write a manifest as JSON with sorted keys."""
     values = {item.name: getattr(manifest, item.name) for item in fields(manifest)}
-    values["base"] = asdict(manifest.base)
-    values["layers"] = {name: list(shape) for name, shape in manifest.layers.items()}
-    empty = {key: {} for key in _FIELDS_OF_VERSION[version]}
-    values = {**empty, **values, **manifest.tokens.fields, "format_version": version}
-    if version < _WITH_INPUTS:
-        del values["inputs"]
+    for key in ("base", "trained_on", "companion"):
+        values[key] = None if values[key] is None else asdict(values[key])
+    values["numbers"] = {name: asdict(block) for name, block in manifest.numbers.items()}
+    tokens = manifest.tokens
+    values |= {"tokens": tokens.names, "token_kind": tokens.kind, **tokens.fields}
+    values |= {"needs": _needs(manifest), "format_version": FORMAT_VERSION}
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _needs(manifest: Manifest) -> list[str]:
+    """Return the features without which a file is not what it says."""
+    needs = [] if manifest.tokens.kind == "vector" else [manifest.tokens.kind]
+    beside = manifest.companion
+    return needs if beside is None or beside.rest else [*needs, _COMPANION]
 
 
 def manifest_from_json(text: str, *, source: str) -> Manifest:
     """Read a manifest back, refusing everything that no version writes.
+
+    Fields that this version does not know, and that the manifest does not say it needs, are logged and left out.
 
     Args:
         text: The JSON.
         source: Where it came from, for the error messages.
 
     Raises:
-        ConceptFileError: For an unknown format version, or a missing, unknown or malformed field; names file and field.
+        ConceptFileError: For an unknown format version, an unknown feature that it needs, or a missing or malformed
+            field; names file and field.
     """
     try:
         values = parse_json(text)
@@ -127,37 +129,85 @@ def manifest_from_json(text: str, *, source: str) -> Manifest:
             f"{source}: format_version {version!r} is unknown, this version of orthoplex reads "
             f"{', '.join(map(str, FORMAT_VERSIONS))}"
         )
-    _check(values, version, source)
-    kind = next(name for name, row in TOKENS.items() if _is_kind(row.fields, values, version))
-    of_tokens = {"tokens", *TOKENS[kind].fields, *_FIELDS_OF_VERSION[version]} - {"inputs"}
-    stored = {key: values.pop(key) for key in of_tokens}
-    values["tokens"] = StoredTokens(kind, {key: stored[key] for key in ("tokens", *TOKENS[kind].fields)})
-    values["layers"] = {name: tuple(shape) for name, shape in values["layers"].items()}
-    values["base"] = BaseIdentity(**values["base"])
     try:
-        return Manifest(**values)
+        return old_manifest(values, version, source) if version in OLD_VERSIONS else _manifest(values, source)
     except ConfigurationError as error:
         raise ConceptFileError(f"{source}: {error}") from error
 
 
-def _check(values: Mapping[str, Any], version: int, source: str) -> None:
-    """Refuse a missing, unknown or malformed field of a version."""
-    hints = get_type_hints(Manifest) | {"tokens": dict[str, str]}
-    del hints["inputs"]
-    types = hints | dict(_FIELDS_OF_VERSION[version])
-    wrong = wrong_keys(values, list(types))
+def _manifest(values: dict[str, Any], source: str) -> Manifest:
+    """Read the fields of a manifest of today's version."""
+    _check_needs(values.pop("needs", None), source)
+    kind = values.get("token_kind")
+    if not isinstance(kind, str) or kind not in TOKENS:
+        raise ConceptFileError(
+            f"{source}: manifest field 'token_kind' is {kind!r}, allowed are {', '.join(map(repr, TOKENS))}"
+        )
+    hints = get_type_hints(Manifest) | {"tokens": tuple[str, ...], "token_kind": str, **TOKENS[kind].fields}
+    del hints["format_version"]
+    _leave_out(values, hints, f"{source}: manifest fields", "")
+    wrong = wrong_keys(values, list(hints))
     for key, value in values.items():
-        wrong = wrong or misfit(value, types[key], key)
+        wrong = wrong or misfit(value, hints[key], key)
     if wrong is not None:
         raise ConceptFileError(f"{source}: manifest field '{wrong.path}' {wrong.problem}")
-    for key in _FIELDS_OF_VERSION[version]:
-        may_be_empty = key != "inputs" if version == _WITH_INPUTS else key == "inputs"
-        if not values[key] and not may_be_empty:
-            allowed = "base64 of at least one row" if key == "inputs" else "at least one token"
-            raise ConceptFileError(f"{source}: manifest field '{key}' is {values[key]!r}, allowed is {allowed}")
+    own = {key: values.pop(key) for key in TOKENS[kind].fields}
+    names = tuple(values["tokens"])
+    values["tokens"] = StoredTokens(values.pop("token_kind"), names, own)
+    blocks = {INPUTS_BLOCK, *((TOKENS_BLOCK, *TOKENS[kind].blocks) if names else ())}
+    _leave_out(values["numbers"], blocks, f"{source}: manifest field 'numbers':", "blocks ")
+    values["numbers"] = {name: Block(**_shaped(block, "shapes")) for name, block in values["numbers"].items()}
+    values |= _shaped(values, "layers")
+    values["lengthened_from"] = tuple(values["lengthened_from"])
+    values["base"] = BaseIdentity(**values["base"])
+    values["trained_on"] = values["trained_on"] and BaseIdentity(**values["trained_on"])
+    if beside := values["companion"]:
+        values["companion"] = Companion(**{**beside, "blocks": tuple(beside["blocks"])})
+    manifest = Manifest(**values)
+    _check_blocks(manifest, blocks - {INPUTS_BLOCK}, source)
+    return manifest
 
 
-def _is_kind(own: Mapping[str, Any], values: Mapping[str, Any], version: int) -> bool:
-    """True if the fields of a kind are those of a version that hold something."""
-    filled = {key for key in _FIELDS_OF_VERSION[version] if key != "inputs" and values[key]}
-    return own.keys() == filled
+def _check_needs(needs: object, source: str) -> None:
+    """Refuse features that this version does not have."""
+    wrong = misfit(needs, tuple[str, ...], "needs")
+    if wrong is not None:
+        raise ConceptFileError(f"{source}: manifest field '{wrong.path}' {wrong.problem}")
+    for feature in cast("list[str]", needs):
+        if feature not in FEATURES:
+            raise ConceptFileError(
+                f"{source}: needs the feature '{feature}', which orthoplex {__version__} does not have (it has "
+                f"{', '.join(FEATURES)}); a newer version reads the file"
+            )
+
+
+def _leave_out(values: dict[str, Any], known: Collection[str], place: str, noun: str) -> None:
+    """Log entries that this version does not know, and take them out."""
+    unknown = sorted(values.keys() - set(known))
+    if unknown:
+        _LOG.warning("%s %s%s are unknown to this version and are left out", place, noun, ", ".join(unknown))
+    for key in unknown:
+        del values[key]
+
+
+def _shaped(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return values with the lists of one entry, name to shape, as tuples."""
+    return {**values, key: {name: tuple(shape) for name, shape in values[key].items()}}
+
+
+def _check_blocks(manifest: Manifest, needed: Collection[str], source: str) -> None:
+    """Refuse a block that is missing, of no part, or in no file, and a companion that is no name of a file beside."""
+    beside = manifest.companion
+    held = set(beside.blocks) if beside else set[str]()
+    for name in sorted(set(needed) - manifest.numbers.keys()):
+        raise ConceptFileError(f"{source}: manifest field 'numbers.{name}' is missing, allowed is a block for tokens")
+    for name, block in manifest.numbers.items():
+        if not block.shapes:
+            raise ConceptFileError(f"{source}: manifest field 'numbers.{name}.shapes' is empty, allowed: one or more")
+        if bool(block.data) == (name in held):
+            where = "in the header and in the file beside" if block.data else "neither in the header nor beside"
+            raise ConceptFileError(f"{source}: manifest field 'numbers.{name}': its numbers are {where}, allowed: one")
+    if beside and not COMPANION_PATTERN.fullmatch(beside.file):
+        raise ConceptFileError(
+            f"{source}: manifest field 'companion.file' is {beside.file!r}, allowed is 'NAME.<12 digits>.orthoplex'"
+        )

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -31,10 +31,6 @@ from orthoplex.models.layer_names import component_name
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weights import matrix_shapes
 
-BASE_SAMPLE_KEY = "base_sample"
-"""Where a manifest's training values hold the sample of the base."""
-TRAINED_ON_KEY = "trained_on"
-"""Where they hold the base of the training, in a concept that is used on another one."""
 UNRELATED = 0.3
 """The cosine below which two bases are not of one origin; 1024 unrelated weights have one of 0 ± 0.03."""
 _LOG = logging.getLogger(__name__)
@@ -119,9 +115,9 @@ class WeightSample:
         return f"{self.shapes}:{base64.b64encode(numbers).decode('ascii')}"
 
     @staticmethod
-    def decode(text: object) -> WeightSample | None:
+    def decode(text: str) -> WeightSample | None:
         """Read it back; None for anything else."""
-        match = _TEXT.fullmatch(text) if isinstance(text, str) else None
+        match = _TEXT.fullmatch(text)
         if match is None:
             return None
         try:
@@ -200,11 +196,7 @@ def check_layers(concept: Concept, base: Base) -> None:
 
 def _trained_on(concept: Concept) -> BaseIdentity:
     """The base of the training, also of a concept that was saved as one of a relative."""
-    stored = concept.manifest.training.get(TRAINED_ON_KEY)
-    fields = ("family", "hash", "name")
-    if isinstance(stored, Mapping) and all(isinstance(stored.get(name), str) for name in fields):
-        return BaseIdentity(**{name: stored[name] for name in fields})
-    return concept.manifest.base
+    return concept.manifest.trained_on or concept.manifest.base
 
 
 def _as_of(concept: Concept, base: Base, *, keeps_inputs: bool) -> Concept:
@@ -213,17 +205,15 @@ def _as_of(concept: Concept, base: Base, *, keeps_inputs: bool) -> Concept:
     Inputs of its layers that another text encoder gave are left out: merges gather those of this base.
     """
     if not keeps_inputs and concept.inputs is not None:
-        concept = replace(concept, inputs=None, manifest=replace(concept.manifest, inputs=""))
+        concept = replace(concept, inputs=None, manifest=concept.manifest.without_inputs())
     trained_on = _trained_on(concept)
-    training = {key: value for key, value in concept.manifest.training.items() if key != TRAINED_ON_KEY}
-    if trained_on.hash != base.identity.hash:
-        training[TRAINED_ON_KEY] = asdict(trained_on)
-    return replace(concept, manifest=replace(concept.manifest, base=base.identity, training=training))
+    noted = None if trained_on.hash == base.identity.hash else trained_on
+    return replace(concept, manifest=replace(concept.manifest, base=base.identity, trained_on=noted))
 
 
 def _stored_sample(concept: Concept, trained_on: BaseIdentity) -> WeightSample | None:
     """The sample of the base that a concept was trained on: its file's, or that of the embedded base."""
-    stored = WeightSample.decode(concept.manifest.training.get(BASE_SAMPLE_KEY))
+    stored = WeightSample.decode(concept.manifest.base_sample)
     if stored is not None:
         return stored
     embedded = BaseFiles.of(EMBEDDED)

@@ -27,7 +27,8 @@ def misfit(value: object, annotation: Any, path: str) -> Misfit | None:  # noqa:
     Args:
         value: The JSON value.
         annotation: A plain type, an optional one, ``Mapping[str, …]`` or ``dict[str, …]``, ``list[str]``,
-            ``tuple[int, int, int]`` for three positive sizes, or a dataclass for an object with just its fields.
+            ``tuple[int, int, int]`` for three positive sizes, ``tuple[int, ...]`` for any number of them,
+            ``tuple[str, ...]`` for any number of texts, or a dataclass for an object with just its fields.
         path: The name of the value in errors.
     """
     origin, parts = get_origin(annotation), get_args(annotation)
@@ -42,6 +43,11 @@ def misfit(value: object, annotation: Any, path: str) -> Misfit | None:  # noqa:
         if items and all(item and misfit(item, parts[0], path) is None for item in items):
             return None
         return Misfit(path, f"is {value!r}, allowed is a list of at least one text")
+    if origin is tuple and Ellipsis in parts:
+        items = cast("list[object]", value) if isinstance(value, list) else [None]
+        if all(type(item) is parts[0] and (parts[0] is not int or cast(int, item) > 0) for item in items):
+            return None
+        return Misfit(path, f"is {value!r}, allowed is a list of {'texts' if parts[0] is str else 'positive integers'}")
     if origin is tuple:
         items = cast("list[object]", value) if isinstance(value, list) else []
         if len(items) == len(parts) and all(type(item) is int and item > 0 for item in items):

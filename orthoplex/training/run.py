@@ -11,11 +11,10 @@ from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_
 from orthoplex.concepts import Concept, Manifest, Token, encode_thumbnail, token_names
 from orthoplex.concepts.tokens import TOKENS, learning_class, learnings
 from orthoplex.concepts.tokens.learning import TokenGround, TokenLearning
-from orthoplex.concepts.tokens.token import TEXT_ENCODER
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
-from orthoplex.models.relatives import BASE_SAMPLE_KEY, WeightSample
+from orthoplex.models.relatives import WeightSample
 from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
@@ -97,13 +96,8 @@ class Run:
             "foreign prompts": list(foreign_prompts),
             "learning rate": self.config.weight_learning_rate,
             "config": config,
-            **self._lengthened,
+            **({"lengthened_from": list(self.lengthened_from)} if self.lengthened_from else {}),
         }
-
-    @property
-    def _lengthened(self) -> dict[str, list[int]]:
-        """The lengths that the run had before, for checkpoints and manifests; nothing in most runs."""
-        return {"lengthened_from": list(self.lengthened_from)} if self.lengthened_from else {}
 
     def concept(self, base: Base, dataset: ConceptDataset, state: TrainingState) -> Concept:
         """Return the trained concept; its manifest leaves out erasure that is solved for later, at the end.
@@ -131,9 +125,9 @@ class Run:
                 "thumbnail": thumbnail,
                 "concept_id": self.concept_id,
                 "num_pictures": len(dataset),
-                **self._lengthened,
-                BASE_SAMPLE_KEY: WeightSample.of(base.family.components()).encode(),
             },
+            base_sample=WeightSample.of(base.family.components()).encode(),
+            lengthened_from=self.lengthened_from,
             dataset_hash=dataset.dataset_hash,
             thumbnail=encode_thumbnail(dataset.image(0)) if thumbnail == "photo" else "",
         )
@@ -142,17 +136,11 @@ class Run:
 
 
 def _check_tokens(base: Base, config: TrainingConfig) -> None:
-    """Refuse tokens that the base has no layers for, and vectors that no concept file holds.
+    """Refuse tokens that the base has no layers for.
 
     Raises:
         ConfigurationError: Names the base, what it has, and what was allowed.
     """
-    encoders = list(base.family.words.widths)
-    if encoders != [TEXT_ENCODER]:
-        raise ConfigurationError(
-            f"base '{base.identity.name}' has text encoders {', '.join(encoders)}; a concept file has room for tokens "
-            f"of {TEXT_ENCODER} alone"
-        )
     per_layer = {option for row in TOKENS.values() if row.description for option in row.learnings}
     if config.token_vectors in per_layer and not base.key_widths:
         allowed = ", ".join(repr(option) for option in learnings() if option not in per_layer)
@@ -203,7 +191,7 @@ def starting_tokens(base: Base, concept: Concept) -> dict[str, Token]:
     word, count = concept.manifest.class_word, len(concept.tokens)
     vectors = _starting_vectors(base, config, training["concept_id"], word, count)
     names = token_names(concept.name, count)  # the file has them in the order of their letters
-    return {token: Vector.of(vector) for token, vector in zip(names, vectors, strict=True)}
+    return {token: Vector(base.family.words.split(vector)) for token, vector in zip(names, vectors, strict=True)}
 
 
 def _untrained_adapters(

@@ -19,7 +19,7 @@ from orthoplex.merging import AUTO
 from orthoplex.models import Precision
 from orthoplex.options import names
 
-VERBS = ("check", "train", "silence", "merge", "generate", "inspect", "rename", "evaluate", "demo", "bench")
+VERBS = ("check", "train", "silence", "merge", "generate", "inspect", "convert", "rename", "evaluate", "demo", "bench")
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "safetensors", "PIL", "matplotlib", "peft", "accelerate")
 SHIPPED = str(vignette.concept_file("anna", method="orthogonal"))
 RUNNER = """

@@ -22,12 +22,12 @@ def test_version(run):
 def test_help_names_every_verb(run):
     result = run("--help")
     assert result.exit_code == 0
-    for verb in ("check", "train", "silence", "merge", "generate", "inspect", "rename", "demo", "bench"):
+    for verb in ("check", "train", "silence", "merge", "generate", "inspect", "convert", "rename", "demo", "bench"):
         assert verb in result.stdout
 
 
 @pytest.mark.parametrize(
-    "verb", ["check", "train", "silence", "merge", "generate", "inspect", "rename", "demo", "bench"]
+    "verb", ["check", "train", "silence", "merge", "generate", "inspect", "convert", "rename", "demo", "bench"]
 )
 def test_every_verb_has_help(run, verb):
     assert run(verb, "--help").exit_code == 0

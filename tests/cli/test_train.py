@@ -237,7 +237,7 @@ def test_a_finished_run_is_lengthened(train, tmp_path):
     nothing = train("--output", output, "--resume")
     assert nothing.exit_code == 2 and "is finished, at step 2 of 2; more steps (--steps) lengthen it" in nothing.stderr
     assert train("--output", output, "--resume", "--set", "steps=3", "--no-checkpoint").exit_code == 0
-    assert read_manifest(output).training["lengthened_from"] == [2] and not checkpoint_path(output).exists()
+    assert read_manifest(output).lengthened_from == (2,) and not checkpoint_path(output).exists()
 
 
 def test_a_loss_that_is_not_finite_is_one_line(train, tmp_path, monkeypatch):

@@ -21,6 +21,8 @@ from tests.pico import PICO_IDENTITY, make_manifest, tokens_of, vectors_of
 
 K = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 Q = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+FLAT_K = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+FLAT_Q = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
 
 
 @pytest.fixture
@@ -115,25 +117,33 @@ def test_content_hash_sees_every_value_name_and_token(concept):
 
 def test_the_safetensors_library_and_other_programs_can_read_it(concept, path):
     with safetensors.safe_open(path, "pt") as file:
-        assert sorted(file.keys()) == sorted(f"{layer}.lora_{x}.weight" for layer in (K, Q) for x in "AB")
-        assert torch.equal(file.get_tensor(f"{K}.lora_A.weight"), concept.layers[K].down)
-        assert torch.equal(file.get_tensor(f"{K}.lora_B.weight"), concept.layers[K].up)
+        ends = ("alpha", "lora_down.weight", "lora_up.weight")
+        assert sorted(file.keys()) == [f"{layer}.{end}" for layer in (FLAT_Q, FLAT_K) for end in ends]
+        assert torch.equal(file.get_tensor(f"{FLAT_K}.lora_down.weight"), concept.layers[K].down)
+        assert torch.equal(file.get_tensor(f"{FLAT_K}.lora_up.weight"), concept.layers[K].up)
         metadata = file.metadata()
     assert metadata["modelspec.title"] == "anna"
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert metadata["modelspec.trigger_phrase"] == "<anna> person"
-    assert metadata["format"] == "pt"
+    assert (metadata["ss_output_name"], metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("anna", "2", "2")
+    assert metadata["format"] == "pt" and "lora_adapter_metadata" not in metadata
     assert (int.from_bytes(path.read_bytes()[:8], "little")) % 8 == 0
 
 
-def test_peft_settings_say_that_alpha_is_the_rank(concept, tmp_path):
-    wide = LowRank(torch.ones(4, 3), torch.ones(3, 3))
-    save_concept(replace(concept, layers={**concept.layers, "unet.other.to_v": wide}), tmp_path / "a.safetensors")
-    settings = json.loads(read_header(tmp_path / "a.safetensors").metadata["lora_adapter_metadata"])
-    assert settings["unet.r"] == settings["unet.lora_alpha"] == 3
-    assert settings["unet.rank_pattern"] == settings["unet.alpha_pattern"] == {K.removeprefix("unet."): 2}
-    assert settings["unet.target_modules"] == [K.removeprefix("unet."), "other.to_v"]
-    assert settings["text_encoder.target_modules"] == ["encoder.layers.0.self_attn.q_proj"]
+@pytest.mark.parametrize(
+    ("version", "architecture"),
+    [
+        ("sd1", "stable-diffusion-v1/lora"),
+        ("sd2", "stable-diffusion-v2-512/lora"),
+        ("sd2-v", "stable-diffusion-v2-768-v/lora"),
+        ("vignette", "vignette/lora"),
+        ("something", "something/lora"),
+    ],
+)
+def test_the_architecture_is_that_of_the_base(concept, path, version, architecture):
+    base = replace(concept.manifest.base, family=version)
+    save_concept(replace(concept, manifest=replace(concept.manifest, base=base)), path)
+    assert read_header(path).metadata["modelspec.architecture"] == architecture
 
 
 def test_reading_the_manifest_touches_the_header_only(concept, tmp_path, monkeypatch):
@@ -235,45 +245,45 @@ def test_another_base_is_refused_with_both_names(path):
 
 
 def test_an_unknown_format_version_is_refused(path):
-    rewrite_manifest(path, lambda manifest: manifest.update(format_version=5))
-    refused(path, "format_version 5 is unknown", "reads 1, 2, 3, 4")
+    rewrite_manifest(path, lambda manifest: manifest.update(format_version=6))
+    refused(path, "format_version 6 is unknown", "reads 1, 2, 3, 4, 5")
 
 
 def test_a_missing_tensor_is_named(path):
-    rewrite(path, lambda header: header.pop(f"{K}.lora_B.weight"))
-    refused(path, f"tensor '{K}.lora_B.weight' of shape (4, 2) is missing")
+    rewrite(path, lambda header: header.pop(f"{FLAT_K}.lora_up.weight"))
+    refused(path, f"tensor '{FLAT_K}.lora_up.weight' of shape (4, 2) is missing")
 
 
 def test_a_renamed_tensor_is_named_with_its_new_name(path):
-    rewrite(path, lambda header: header.update({"unet.who.lora_B.weight": header.pop(f"{K}.lora_B.weight")}))
-    refused(path, f"tensor '{K}.lora_B.weight'", "is missing", "unknown tensor 'unet.who.lora_B.weight'")
+    rewrite(path, lambda header: header.update({"unet.who.lora_B.weight": header.pop(f"{FLAT_K}.lora_up.weight")}))
+    refused(path, f"tensor '{FLAT_K}.lora_up.weight'", "is missing", "unknown tensor 'unet.who.lora_B.weight'")
 
 
 def test_an_unknown_tensor_is_named(path):
-    rewrite(path, lambda header: header.update({"unet.who.alpha": {**header[f"{K}.lora_A.weight"]}}))
-    refused(path, "tensor 'unet.who.alpha' is unknown", "the manifest lists 4 tensors")
+    rewrite(path, lambda header: header.update({"unet.who.alpha": {**header[f"{FLAT_K}.lora_down.weight"]}}))
+    refused(path, "tensor 'unet.who.alpha' is unknown", "the manifest lists 6 tensors")
 
 
 def test_a_wrong_shape_is_named(path):
-    rewrite(path, lambda header: header[f"{K}.lora_A.weight"].update(shape=[3, 2]))
-    refused(path, f"tensor '{K}.lora_A.weight' has shape (3, 2), allowed is (2, 3)")
+    rewrite(path, lambda header: header[f"{FLAT_K}.lora_down.weight"].update(shape=[3, 2]))
+    refused(path, f"tensor '{FLAT_K}.lora_down.weight' has shape (3, 2), allowed is (2, 3)")
 
 
 def test_an_unexpected_data_type_is_named(path):
-    rewrite(path, lambda header: header[f"{K}.lora_A.weight"].update(dtype="I32"))
-    refused(path, f"tensor '{K}.lora_A.weight' has data type 'I32', allowed are F16, BF16, F32")
+    rewrite(path, lambda header: header[f"{FLAT_K}.lora_down.weight"].update(dtype="I32"))
+    refused(path, f"tensor '{FLAT_K}.lora_down.weight' has data type 'I32', allowed are F16, BF16, F32")
 
 
 @pytest.mark.parametrize("entry", [{}, {"dtype": "F32", "shape": [2], "data_offsets": [0]}, "x", None])
 def test_a_malformed_header_entry_is_named(path, entry):
-    rewrite(path, lambda header: header.update({f"{K}.lora_A.weight": entry}))
-    refused(path, f"entry of tensor '{K}.lora_A.weight' is malformed")
+    rewrite(path, lambda header: header.update({f"{FLAT_K}.lora_down.weight": entry}))
+    refused(path, f"entry of tensor '{FLAT_K}.lora_down.weight' is malformed")
 
 
 @pytest.mark.parametrize("dtype", [[], {}, None])
 def test_a_data_type_that_is_no_text_is_named(path, dtype):
-    rewrite(path, lambda header: header[f"{K}.lora_A.weight"].update(dtype=dtype))
-    refused(path, f"{K}.lora_A.weight", f"data type '{dtype}', allowed are names of data types")
+    rewrite(path, lambda header: header[f"{FLAT_K}.lora_down.weight"].update(dtype=dtype))
+    refused(path, f"{FLAT_K}.lora_down.weight", f"data type '{dtype}', allowed are names of data types")
 
 
 @pytest.mark.parametrize("text", [b'{"a":' + b"[" * 200000, b'{"\\ud800": 1}'])
@@ -283,7 +293,7 @@ def test_a_header_that_no_one_can_read_or_show_is_refused(path, text):
 
 
 def test_offsets_that_do_not_fit_the_shape_are_refused(path):
-    rewrite(path, lambda header: header[f"{K}.lora_A.weight"].update(data_offsets=[0, 4]))
+    rewrite(path, lambda header: header[f"{FLAT_K}.lora_down.weight"].update(data_offsets=[0, 4]))
     refused(path, "is not a whole safetensors file")
 
 
@@ -295,16 +305,14 @@ def test_metadata_that_is_not_text_is_refused(path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_not_finite_are_refused_on_saving(concept, tmp_path, value):
     concept.layers[K].up[1, 1] = value
-    with pytest.raises(
-        ConceptFileError, match=r"anna.safetensors: tensor '.*attn2.to_k.lora_B.weight' holds 1 numbers"
-    ):
+    with pytest.raises(ConceptFileError, match=r"anna.safetensors: up of layer '.*attn2.to_k' holds 1 numbers"):
         save_concept(concept, tmp_path / "anna.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_too_large_for_float16_are_refused_on_saving(concept, tmp_path):
     concept.layers[K].down[0] = 1e6
-    with pytest.raises(ConceptFileError, match="lora_A.weight' holds 3 numbers that are not finite"):
+    with pytest.raises(ConceptFileError, match="down of layer '.*to_k' holds 3 numbers that are not finite"):
         save_concept(concept, tmp_path / "anna.safetensors", dtype=torch.float16)
 
 
@@ -315,7 +323,7 @@ def test_numbers_that_are_not_finite_are_refused_on_loading(concept, path, monke
     save_concept(replace(concept, tokens={}), path)
     save_concept(replace(concept, layers={}), path.with_name("tokens.safetensors"))
     monkeypatch.undo()
-    refused(path, f"tensor '{K}.lora_B.weight' holds 1 numbers that are not finite, allowed: none")
+    refused(path, f"up of layer '{K}' holds 1 numbers that are not finite, allowed: none")
     refused(path.with_name("tokens.safetensors"), "token '<anna>' holds 1 numbers that are not finite")
 
 
@@ -327,10 +335,18 @@ def test_a_changed_byte_is_noticed(path):
 
 
 def test_a_changed_token_is_noticed_and_a_broken_one_named(path):
-    rewrite_manifest(path, lambda manifest: manifest["tokens"].update({"<anna>": "AAAAAA=="}))
+    def block(**changes):
+        rewrite_manifest(path, lambda manifest: manifest["numbers"]["tokens"].update(changes))
+
+    rows = read_manifest(path).numbers["tokens"].data
+    block(data="AAAA" + rows[4:])
     refused(path, "'content_hash'", "the content was changed")
-    rewrite_manifest(path, lambda manifest: manifest["tokens"].update({"<anna>": "%"}))
-    refused(path, "manifest field 'tokens.<anna>'", "not base64")
+    block(data="%")
+    refused(path, "block 'tokens' is not base64")
+    block(data=rows, shapes={"text_encoder": [3, 4]})
+    refused(path, "block 'tokens' has shape (3, 4) for 'text_encoder', allowed is a row for each of 2 tokens")
+    block(shapes={"text_encoder": [2, 2, 3]})
+    refused(path, "token '<anna>' has shape (2, 3), allowed is (dim,)")
 
 
 def test_tokens_that_are_not_named_after_the_concept_are_refused(concept, path):
@@ -338,7 +354,7 @@ def test_tokens_that_are_not_named_after_the_concept_are_refused(concept, path):
         ConceptFileError, match="tokens of concept 'rex' are <anna>, <anna>_1, allowed are <rex>, <rex>_1"
     ):
         save_concept(replace(concept, manifest=make_manifest("rex")), path)
-    rewrite_manifest(path, lambda manifest: manifest["tokens"].update({"<max>": manifest["tokens"].pop("<anna>")}))
+    rewrite_manifest(path, lambda manifest: manifest.update(tokens=["<anna>_1", "<max>"]))
     refused(path, "tokens of concept 'anna' are <anna>_1, <max>, allowed are <anna>, <anna>_1")
 
 
@@ -349,10 +365,10 @@ def test_a_name_without_the_suffix_is_refused(concept, tmp_path):
 
 def test_layers_of_no_component_and_odd_data_types_are_refused_on_saving(concept, tmp_path):
     factors = concept.layers[K]
-    with pytest.raises(ConceptFileError, match="layer of 'vae.x.lora_A.weight' must start with one of unet, text_enc"):
+    with pytest.raises(ConceptFileError, match="layer 'vae.x' must start with one of unet, text_enc"):
         save_concept(replace(concept, layers={"vae.x": factors}), tmp_path / "a.safetensors")
     double = LowRank(factors.up.double(), factors.down.double())
-    with pytest.raises(ConceptFileError, match="is torch.float64, allowed are F16, BF16, F32"):
+    with pytest.raises(ConceptFileError, match="up of layer '.*to_k' is torch.float64, allowed are F16, BF16, F32"):
         save_concept(replace(concept, layers={K: double}), tmp_path / "a.safetensors")
 
 

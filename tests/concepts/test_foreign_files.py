@@ -11,7 +11,7 @@ W = torch.ones(4, 4)
 ALPHA = torch.tensor(4)
 UNET = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 KOHYA = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
-YET = "not a concept of Orthoplex; Orthoplex cannot use foreign LoRA files yet; "
+YET = "not a concept of Orthoplex; orthoplex inspect and orthoplex convert read it"
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ YET = "not a concept of Orthoplex; Orthoplex cannot use foreign LoRA files yet; 
         (
             {f"{KOHYA}.lora_down.weight": W, f"{KOHYA}.alpha": ALPHA},
             {},
-            f"is a LoRA of kohya's sd-scripts, {YET}ComfyUI",
+            f"is a LoRA of kohya's sd-scripts, {YET}",
         ),
         ({f"{KOHYA}.alpha": ALPHA}, {}, "is a LoRA of kohya's sd-scripts"),
         ({"lora_te1_text_model_a.lora_up.weight": W}, {"ss_steps": "1"}, "is a LoRA of kohya's sd-scripts"),
-        ({f"{UNET}.lora_A.weight": W}, None, f"is a LoRA of diffusers, {YET}diffusers (load_lora_weights) reads it"),
+        ({f"{UNET}.lora_A.weight": W}, None, f"is a LoRA of diffusers, {YET}"),
         ({f"{UNET}.lora.down.weight": W}, None, "is a LoRA of diffusers"),
         ({"transformer.blocks.0.lora_A.default.weight": W}, None, "is a LoRA of diffusers"),
         ({"base_model.model.a.lora_A.weight": W, "base_model.model.a.alpha": ALPHA}, None, "is a LoRA of PEFT"),

@@ -1,22 +1,22 @@
-"""Files that keep what their layers see: format version 4."""
+"""Files that hold the inputs of their layers."""
 
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, StoredTokens, format_version, load_concept, read_manifest, save_concept
+from orthoplex.concepts import Concept, StoredTokens, load_concept, read_manifest, save_concept
+from orthoplex.concepts.blocks import Block
+from orthoplex.concepts.manifest_json import manifest_to_json
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from tests.concepts.test_layerwise_tokens import LAYERS, K, refused_when_changed, vectors
 from tests.pico import make_manifest, tokens_of
-
-ROW = "AAAAAAAA"  # three zeros
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_saved_and_loaded_exactly(concept, path):
     assert torch.equal(again.inputs, concept.inputs)
     assert again.content_hash == concept.content_hash == again.manifest.content_hash
     manifest = read_manifest(path)
-    assert format_version(manifest) == 4
-    assert base64.b64decode(manifest.inputs) == concept.inputs.numpy().astype("<f2").tobytes()
+    assert manifest.has_inputs and not manifest.without_inputs().has_inputs
+    assert base64.b64decode(manifest.numbers["inputs"].data) == concept.inputs.numpy().astype("<f2").tobytes()
     save_concept(again, path.with_name("again.safetensors"))
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
 
@@ -46,15 +46,10 @@ def test_saved_and_loaded_exactly(concept, path):
 def test_they_may_stand_beside_keys_and_values(concept, tmp_path):
     added = {"<anna>": {"unet.mid_block.attn2": vectors(2, 4)}}
     both = replace(concept, tokens=tokens_of({"<anna>": vectors(5)}, keys_values=added))
-    assert format_version(save_concept(both, tmp_path / "anna.safetensors")) == 4
+    assert save_concept(both, tmp_path / "anna.safetensors").numbers.keys() == {"tokens", "keys_values", "inputs"}
     again = load_concept(tmp_path / "anna.safetensors")
     assert torch.equal(again.inputs, concept.inputs) and again.content_hash == both.content_hash
     assert torch.equal(again.tokens["<anna>"].placement.keys_values["unet.mid_block.attn2"], vectors(2, 4))
-
-
-def test_every_tensor_is_still_a_lora_key(path):
-    with safe_open(path, "pt") as file:
-        assert all(".lora_" in name for name in file.keys())  # noqa: SIM118  (not a mapping)
 
 
 def test_the_hash_covers_them(concept):
@@ -63,24 +58,26 @@ def test_the_hash_covers_them(concept):
     assert len({replace(concept, inputs=some).content_hash for some in kept}) == 5
 
 
+def block(data: str = "AAAAAAAA", **shapes: list[int]) -> dict[str, object]:
+    """The fields of inputs that are three zeros, or others."""
+    return {"type": "F16", "shapes": shapes or {"inputs": [1, 3]}, "data": data}
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("inputs", "message"),
     [
-        ({"format_version": 3}, "manifest field 'inputs' is unknown"),
-        ({"format_version": 2}, "manifest field 'token_layers' is missing"),
-        ({"inputs": ...}, "manifest field 'inputs' is missing"),
-        ({"keys_values": ...}, "manifest field 'keys_values' is missing"),
-        ({"inputs": ""}, "manifest field 'inputs' is '', allowed is base64 of at least one row"),
-        ({"inputs": 3}, "manifest field 'inputs' is 3, allowed is a value of type str"),
-        ({"inputs": "?"}, "manifest field 'inputs': it is not base64"),
-        ({"inputs": "AAAA"}, "'inputs': it holds 3 bytes, allowed is a positive multiple of 2"),
-        ({"inputs": "AAAAAA=="}, "'inputs': it holds 2 numbers, allowed is a multiple of 3, the layers' width"),
-        ({"inputs": ROW}, "manifest field 'content_hash' is"),
-        ({"inputs": "AHwAAAAA"}, "inputs holds 1 numbers that are not finite"),
+        (block("?"), "block 'inputs' is not base64"),
+        (block("AAAA"), "block 'inputs' holds 3 bytes, its shapes take 6"),
+        (block(inputs=[3, 1]), r"inputs have shape \(3, 1\), allowed is \(k, 3\)"),
+        (block(inputs=[3]), r"inputs have shape \(3,\), allowed is \(k, 3\)"),
+        (block(a=[1, 1], b=[1, 2]), "block 'inputs' has parts a, b, allowed is inputs alone"),
+        (block(), "manifest field 'content_hash' is"),
+        (block("AHwAAAAA"), "inputs holds 1 numbers that are not finite"),
     ],
 )
-def test_damage_is_named(path, changes, message):
-    refused_when_changed(path, changes, message)
+def test_damage_is_named(path, inputs, message):
+    numbers = json.loads(manifest_to_json(read_manifest(path)))["numbers"]
+    refused_when_changed(path, {"numbers": {**numbers, "inputs": inputs}}, message)
 
 
 @pytest.mark.parametrize(
@@ -111,5 +108,6 @@ def test_what_cannot_be_saved_is_named(concept, tmp_path, changed, message):
 
 
 def test_no_manifest_has_inputs_and_token_layers():
+    numbers = {"inputs": Block("F16", {"inputs": (1, 3)})}
     with pytest.raises(ConfigurationError, match="concept 'anna': has token_layers and inputs, allowed is one of them"):
-        replace(make_manifest(), tokens=StoredTokens("layer-vectors"), inputs=ROW)
+        replace(make_manifest(), tokens=StoredTokens("layer-vectors"), numbers=numbers)

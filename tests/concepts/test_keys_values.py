@@ -1,16 +1,17 @@
-"""Files whose tokens have keys and values of their own: format version 3."""
+"""Files whose tokens have keys and values of their own."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, Token, format_version, load_concept, read_manifest, save_concept
+from orthoplex.concepts import Concept, Token, load_concept, read_manifest, save_concept
+from orthoplex.concepts.manifest_json import manifest_to_json
 from orthoplex.errors import ConceptFileError
 from tests.concepts.test_layerwise_tokens import K, refused_when_changed, vectors
 from tests.pico import make_manifest, plain_tokens, tokens_of, vectors_of
@@ -50,14 +51,10 @@ def test_saved_and_loaded_exactly(concept, path):
         assert all(torch.equal(found.keys_values[layer], values) for layer, values in expected.keys_values.items())
         assert torch.equal(vectors_of(again.tokens)[token], vectors_of(concept.tokens)[token])
     assert again.content_hash == concept.content_hash == again.manifest.content_hash
-    assert format_version(read_manifest(path)) == 3
+    manifest = read_manifest(path)
+    assert manifest.tokens.kind == "keys-values" and manifest.numbers["keys_values"].shapes.keys() == WIDTHS.keys()
     save_concept(again, path.with_name("again.safetensors"))
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
-
-
-def test_every_tensor_is_still_a_lora_key(path):
-    with safe_open(path, "pt") as file:
-        assert all(".lora_" in name for name in file.keys())  # noqa: SIM118  (not a mapping)
 
 
 def test_the_hash_covers_them(concept):
@@ -72,45 +69,34 @@ def test_the_hash_covers_them(concept):
     assert len({replace(concept, tokens=tokens).content_hash for tokens in every}) == 5
 
 
-TEXT = "AAAAAAAAAAA="  # two zeros
+def block(*shape: int, data: str = "AAAA") -> dict[str, object]:
+    """The fields of keys and values of one layer."""
+    return {"type": "F32", "shapes": {"a": shape}, "data": data}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 1}, "manifest field 'keys_values' is unknown"),
-        ({"format_version": 2}, "manifest field 'token_layers' is missing"),
-        ({"token_layers": ["a"]}, "manifest field 'token_layers' is unknown"),
-        ({"keys_values": ...}, "manifest field 'keys_values' is missing"),
-        ({"keys_values": {}}, "manifest field 'keys_values' is {}, allowed is at least one token"),
-        ({"keys_values": ["a"]}, r"'keys_values' is \['a'\], allowed is a value of type dict"),
-        ({"keys_values": {"<anna>": "AAAA"}}, "'keys_values.<anna>' is 'AAAA', allowed is a value of type dict"),
-        ({"keys_values": {"<anna>": {"a": 1}}}, "'keys_values.<anna>.a' is 1, allowed is a value of type str"),
+        ({"token_kind": "vector"}, "manifest field 'content_hash' is"),
+        ({"numbers": ...}, "manifest field 'numbers' is missing"),
+        ({"keys_values": None}, "manifest field 'numbers.keys_values' is missing, allowed is a block for tokens"),
+        ({"keys_values": block(2, 2, 1)}, "block 'keys_values' holds 3 bytes, its shapes take 16"),
         (
-            {"keys_values": {"<anna>": {"a": "?"}, "<anna>_1": {"a": "?"}}},
-            "manifest field 'keys_values.<anna>.a': it is not base64",
+            {"keys_values": block(3, 1, data="A" * 16)},
+            r"'keys_values' has shape \(3, 1\) for 'a', allowed is a row for",
         ),
         (
-            {"keys_values": dict.fromkeys(("<anna>", "<anna>_1"), {"a": "AAAAAAAAAAAAAAAA"})},
-            "'keys_values.<anna>.a': it holds 3 numbers, allowed is a multiple of 2, a key and a value",
+            {"keys_values": block(2, 1, data="A" * 11 + "=")},
+            r"layer 'a' have shape \(1,\), allowed is \(2, out\), a key",
         ),
-        (
-            {"keys_values": {"<anna>": {"a": TEXT}}},
-            "keys_values are those of tokens <anna>, allowed are <anna>, <anna>_1",
-        ),
-        ({"keys_values": {"<anna>": {}, "<anna>_1": {}}}, "keys_values of token '<anna>' name 0 layers, allowed is at"),
-        (
-            {"keys_values": {"<anna>": {"a": TEXT, "b": TEXT}, "<anna>_1": {"a": TEXT}}},
-            r"keys_values of token '<anna>_1' in layer 'b' have shape none, allowed is that of .*<anna>', \(2, 1\)",
-        ),
-        (
-            {"keys_values": {"<anna>": {"a": TEXT}, "<anna>_1": {"a": TEXT, "b": TEXT}}},
-            r"keys_values of token '<anna>_1' in layer 'b' have shape \(2, 1\), allowed is that of .*<anna>', none",
-        ),
-        ({"keys_values": {"<anna>": {"a": TEXT}, "<anna>_1": {"a": TEXT}}}, "manifest field 'content_hash' is"),
+        ({"keys_values": block(2, 2, 1, data="A" * 22 + "==")}, "manifest field 'content_hash' is"),
     ],
 )
 def test_damage_is_named(path, changes, message):
+    numbers = json.loads(manifest_to_json(read_manifest(path)))["numbers"]
+    if "keys_values" in changes:
+        numbers |= changes
+        changes = {"numbers": {name: block for name, block in numbers.items() if block}}
     refused_when_changed(path, changes, message)
 
 

@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 
 import pytest
 
-from orthoplex.concepts.layer_table import LayerTable, OriginalModule, layer_table, layer_tables
+from orthoplex.concepts.layer_table import LayerTable, OriginalModule, component_of, layer_table, layer_tables
 
 TABLE = LayerTable.from_json(
     "some",
@@ -83,3 +84,112 @@ def test_it_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]
+
+
+VERSIONS = [(table, version) for table in layer_tables().values() for version in table.versions]
+
+
+@pytest.mark.parametrize(("table", "version"), VERSIONS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_layer_of_a_denoiser_is_in_one_original_module(table, version):
+    shapes = table.versions[version]
+    layers = [layer for module in table.original_modules(version).values() for layer in module.layers]
+    encoders = tuple(f"{encoder}." for encoder in table.encoder_tags)
+    assert sorted(layers) == sorted(layer for layer in shapes if not layer.startswith(encoders))
+    for module in table.original_modules(version).values():
+        assert len({shapes[layer][1:] for layer in module.layers}) == 1, "fused layers have one input"
+        assert not module.swapped_halves or (len(module.layers) == 1 and shapes[module.layers[0]][0] % 2 == 0)
+
+
+@pytest.mark.parametrize(("table", "version"), VERSIONS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_layer_belongs_to_a_component_and_a_rule(table, version):
+    for layer in table.versions[version]:
+        assert component_of(layer) in table.components
+        assert any(fnmatchcase(layer, pattern) for pattern, _ in table.rules), layer
+    assert all(table.components[encoder] == "text encoder" for encoder in table.encoder_tags)
+
+
+@pytest.mark.parametrize(
+    ("version", "layer", "shape", "sees"),
+    [
+        ("sd1", "unet.mid_block.attentions.0.proj_in", (1280, 1280, 1, 1), "picture"),
+        ("sd2", "unet.mid_block.attentions.0.proj_in", (1280, 1280), "picture"),
+        ("sdxl", "unet.up_blocks.0.attentions.2.transformer_blocks.9.attn2.to_k", (1280, 2048), "text"),
+        ("sdxl", "unet.add_embedding.linear_1", (1280, 2816), "time"),
+        ("sdxl", "text_encoder_2.text_model.encoder.layers.31.mlp.fc1", (5120, 1280), "text"),
+        ("sdxl", "text_encoder.text_model.encoder.layers.11.mlp.fc1", (3072, 768), "text"),
+        ("flux1", "transformer.single_transformer_blocks.37.proj_out", (3072, 15360), "both"),
+        ("flux1", "transformer.transformer_blocks.18.attn.to_out.0", (3072, 3072), "picture"),
+        ("flux1", "transformer.transformer_blocks.0.attn.to_add_out", (3072, 3072), "both"),
+        ("flux1", "transformer.transformer_blocks.0.attn.add_k_proj", (3072, 3072), "both"),
+        ("flux1", "transformer.transformer_blocks.0.norm1_context.linear", (18432, 3072), "time"),
+        ("flux1", "transformer.time_text_embed.guidance_embedder.linear_1", (3072, 256), "time"),
+        ("flux1", "transformer.context_embedder", (3072, 4096), "text"),
+        ("flux1", "text_encoder_2.encoder.block.23.layer.1.DenseReluDense.wo", (4096, 10240), "text"),
+        ("chroma", "transformer.distilled_guidance_layer.layers.4.linear_2", (5120, 5120), "time"),
+        ("chroma", "text_encoder.encoder.block.0.layer.0.SelfAttention.q", (4096, 4096), "text"),
+        ("flux2", "transformer.single_transformer_blocks.47.attn.to_qkv_mlp_proj", (55296, 6144), "both"),
+        ("flux2-klein-4b", "transformer.context_embedder", (3072, 7680), "text"),
+        ("flux2-klein-9b", "transformer.single_transformer_blocks.23.attn.to_out", (4096, 16384), "both"),
+        ("flux2-klein-9b", "transformer.single_stream_modulation.linear", (12288, 4096), "time"),
+        ("qwen-image", "transformer.transformer_blocks.59.txt_mlp.net.2", (3072, 12288), "both"),
+        ("qwen-image", "transformer.transformer_blocks.59.img_mod.1", (18432, 3072), "time"),
+        ("z-image", "transformer.layers.29.feed_forward.w2", (3840, 10240), "both"),
+        ("z-image", "transformer.noise_refiner.1.attention.to_q", (3840, 3840), "picture"),
+        ("z-image", "transformer.noise_refiner.1.adaLN_modulation.0", (15360, 256), "time"),
+        ("krea2", "transformer.transformer_blocks.27.attn.to_k", (1536, 6144), "both"),
+        ("krea2", "transformer.text_fusion.projector", (1, 12), "both"),
+        ("anima", "transformer.transformer_blocks.27.attn2.to_v", (2048, 1024), "text"),
+        ("anima", "transformer.transformer_blocks.27.norm3.linear_2", (6144, 256), "time"),
+        ("anima", "text_conditioner.blocks.5.mlp.0", (4096, 1024), "text"),
+        ("ideogram4", "transformer.layers.33.attention.to_out.0", (4608, 4608), "both"),
+        ("ideogram4", "transformer.llm_cond_proj", (4608, 53248), "text"),
+    ],
+)
+def test_layers_of_published_versions(version, layer, shape, sees):
+    table = layer_table(version)
+    assert table.versions[version][layer] == shape and table.sees(layer) == sees
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "layers"),
+    [
+        ("sd1", "input_blocks.11.0.in_layers.2", ["unet.down_blocks.3.resnets.1.conv1"]),
+        ("sd1", "output_blocks.2.1.conv", ["unet.up_blocks.0.upsamplers.0.conv"]),
+        ("sd1", "output_blocks.8.2.conv", ["unet.up_blocks.2.upsamplers.0.conv"]),
+        (
+            "sdxl",
+            "input_blocks.4.1.transformer_blocks.0.attn2.to_k",
+            ["unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"],
+        ),
+        ("sdxl", "middle_block.2.emb_layers.1", ["unet.mid_block.resnets.1.time_emb_proj"]),
+        ("sdxl", "label_emb.0.2", ["unet.add_embedding.linear_2"]),
+        (
+            "flux1",
+            "single_blocks.3.linear1",
+            [
+                "transformer.single_transformer_blocks.3.attn.to_q",
+                "transformer.single_transformer_blocks.3.attn.to_k",
+                "transformer.single_transformer_blocks.3.attn.to_v",
+                "transformer.single_transformer_blocks.3.proj_mlp",
+            ],
+        ),
+        ("flux2", "single_blocks.3.linear1", ["transformer.single_transformer_blocks.3.attn.to_qkv_mlp_proj"]),
+        ("z-image", "layers.3.attention.out", ["transformer.layers.3.attention.to_out.0"]),
+        ("krea2", "txtfusion.refiner_blocks.1.attn.wo", ["transformer.text_fusion.refiner_blocks.1.attn.to_out.0"]),
+        ("anima", "llm_adapter.blocks.0.self_attn.o_proj", ["text_conditioner.blocks.0.self_attn.o_proj"]),
+        ("ideogram4", "layers.3.attention.o", ["transformer.layers.3.attention.to_out.0"]),
+    ],
+)
+def test_original_modules_of_published_versions(version, name, layers):
+    assert list(layer_table(version).original_modules(version)[name].layers) == layers
+
+
+def test_halves_are_exchanged_in_the_last_modulation_of_flux():
+    swapped = {
+        (version, name)
+        for table, version in VERSIONS
+        for name, module in table.original_modules(version).items()
+        if module.swapped_halves
+    }
+    flux = ("flux1", "flux2", "flux2-klein-4b", "flux2-klein-9b")
+    assert swapped == {(version, "final_layer.adaLN_modulation.1") for version in flux}

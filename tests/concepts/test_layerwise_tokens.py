@@ -1,4 +1,4 @@
-"""Files whose tokens have a vector for each cross-attention layer: format version 2, and version 1 as it was."""
+"""Files whose tokens have a vector for each cross-attention layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, format_version, load_concept, read_manifest, save_concept
+from orthoplex.concepts import Concept, StoredTokens, load_concept, read_manifest, save_concept
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConceptFileError
@@ -66,10 +66,9 @@ def test_saved_and_loaded_exactly(concept, path):
     assert all(item.placement.layers == LAYERS for item in again.tokens.values())
     assert again.content_hash == concept.content_hash == again.manifest.content_hash
     manifest = read_manifest(path)
-    fields = manifest.tokens.fields
-    assert (format_version(manifest), manifest.tokens.kind) == (2, "layer-vectors")
-    assert fields["token_layers"] == list(LAYERS) and manifest.tokens.names == ("<anna>", "<anna>_1")
-    assert base64.b64decode(fields["tokens"]["<anna>_1"]) == rows["<anna>_1"].numpy().astype("<f4").tobytes()
+    assert manifest.tokens == StoredTokens("layer-vectors", ("<anna>", "<anna>_1"), {"token_layers": list(LAYERS)})
+    both = torch.stack(list(rows.values())).numpy().astype("<f4").tobytes()
+    assert base64.b64decode(manifest.numbers["tokens"].data) == both
     save_concept(again, path.with_name("again.safetensors"))
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
 
@@ -87,20 +86,13 @@ def test_tokens_alone_are_a_whole_concept(concept, tmp_path):
         assert torch.equal(vectors_of(again.tokens)["<anna>"], vectors_of(alone.tokens)["<anna>"])
 
 
-def test_files_without_them_are_as_version_1_wrote_them(concept, tmp_path):
-    path = tmp_path / "anna.safetensors"
-    tokens = tokens_of({"<anna>": torch.tensor([1.0, -2.0])})
-    save_concept(replace(concept, tokens=tokens, manifest=replace(concept.manifest, package_version="1")), path)
-    text = path.read_bytes()
-    assert b"token_layers" not in text and format_version(read_manifest(path)) == 1
-    assert hashlib.sha256(text).hexdigest() == "7aa1e6e238f4872923620cd60d2a7a6cf61bfc93888d2c7259b96147a0c0de14"
-
-
-def test_files_with_them_are_as_version_2_wrote_them(concept, tmp_path):
+def test_files_are_as_format_5_wrote_them(concept, tmp_path):
     path, tokens = tmp_path / "anna.safetensors", tokens_of({"<anna>": torch.arange(6.0).view(3, 2)}, LAYERS)
     save_concept(replace(concept, tokens=tokens, manifest=replace(concept.manifest, package_version="1")), path)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found == "5cbdaf688b1f8b8311a4e94c73af9f5f82477e50f5dcb4f4c9c91e5bb33de801"
+    assert (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        == "2b3b043b5158c4a171a45b4b0d44598784a2e36031bd5554b0d1b9783a4821b0"
+    )
 
 
 def test_the_hash_covers_layers_and_shape(concept):
@@ -119,20 +111,15 @@ def test_the_hash_covers_layers_and_shape(concept):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 1}, "manifest field 'token_layers' is unknown"),
         ({"token_layers": ...}, "manifest field 'token_layers' is missing"),
         ({"token_layers": []}, r"'token_layers' is \[\], allowed is a list of at least one text"),
         ({"token_layers": "mid_block"}, "'token_layers' is 'mid_block', allowed is a list"),
         ({"token_layers": ["a", 1]}, r"'token_layers' is \['a', 1\], allowed is a list"),
-        ({"token_layers": ["a", "b", "a"]}, "token_layers names a layer twice, allowed is once"),
-        (
-            {"token_layers": ["a", "b", "c", "d"]},
-            r"'tokens.<anna>': token embedding holds 18 numbers, allowed is a mult",
-        ),
-        ({"token_layers": ["a", "b"]}, "manifest field 'content_hash' is"),
+        ({"token_layers": ["a", "b", "a"]}, "token '<anna>' names a layer twice, allowed is once"),
+        ({"token_layers": ["a", "b"]}, r"token '<anna>' has shape \(3, 6\), allowed is \(2, dim\), a row for each"),
         ({"token_layers": ["a", "b", "c"]}, "manifest field 'content_hash' is"),
-        ({"tokens": {}}, "token_layers names 3 layers and there is no token, allowed: none"),
-        ({"tokens": {"<anna>": "AAAA"}}, "'tokens.<anna>': token embedding holds 3 bytes"),
+        ({"token_kind": "vector"}, r"token '<anna>' has shape \(3, 6\), allowed is \(dim,\)"),
+        ({"tokens": []}, "manifest field 'content_hash' is"),
     ],
 )
 def test_damage_is_named(path, changes, message):

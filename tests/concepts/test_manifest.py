@@ -13,11 +13,16 @@ import torch
 from PIL import Image
 
 from orthoplex.concepts import KINDS, StoredTokens, check_name, decode_thumbnail, encode_thumbnail, token_names
-from orthoplex.concepts.coding import decode_token, encode_token
+from orthoplex.concepts.base_identity import BaseIdentity
+from orthoplex.concepts.blocks import Block, Companion
+from orthoplex.concepts.coding import decode_block, encode_block
 from orthoplex.concepts.manifest import THUMBNAIL_LIMIT_BYTES
 from orthoplex.concepts.manifest_json import manifest_from_json, manifest_to_json
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from tests.pico import make_manifest
+
+INPUTS = {"type": "F16", "shapes": {"inputs": [1, 1]}, "data": ""}
+BESIDE = {"file": "a.0123456789ab.orthoplex", "hash": "0", "blocks": [], "rest": ""}
 
 
 def altered(**changes) -> str:
@@ -63,33 +68,70 @@ def test_rank_is_the_largest():
     assert make_manifest().rank == 0
 
 
-def test_token_text_is_little_endian_float32():
-    assert base64.b64decode(encode_token(torch.tensor([1.0, -2.5]))) == struct.pack("<2f", 1.0, -2.5)
-    vector = torch.randn(24)
-    assert torch.equal(decode_token(encode_token(vector)), vector)
+def test_blocks_are_little_endian_numbers_part_after_part():
+    block = encode_block({"b": torch.tensor([[3.0]]), "a": torch.tensor([1.0, -2.5])})
+    assert block.type == "F32" and block.shapes == {"a": (2,), "b": (1, 1)}
+    assert base64.b64decode(block.data) == struct.pack("<3f", 1.0, -2.5, 3.0)
+    assert base64.b64decode(encode_block({"a": torch.ones(1).half()}).data) == struct.pack("<e", 1.0)
+    parts = {"x": torch.randn(2, 3), "y": torch.randn(4)}
+    assert all(torch.equal(tensor, parts[part]) for part, tensor in decode_block(encode_block(parts), "z").items())
 
 
-@pytest.mark.parametrize(("text", "message"), [("?", "not base64"), ("AAAA", "holds 3 bytes"), ("", "holds 0 bytes")])
-def test_broken_token_text_is_refused(text, message):
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (Block("F32", {"a": (1,)}, "?"), "block 'x' is not base64"),
+        (Block("F32", {"a": (1,)}, "AAAA"), "block 'x' holds 3 bytes, its shapes take 4"),
+        (Block("F16", {"a": (2,), "b": (3, 1)}, "AAAA"), "block 'x' holds 3 bytes, its shapes take 10"),
+        (Block("I64", {"a": (1,)}, "AAAA"), "block 'x' has data type 'I64', allowed are F16, F32"),
+    ],
+)
+def test_broken_blocks_are_refused(block, message):
     with pytest.raises(ConceptFileError, match=message):
-        decode_token(text)
+        decode_block(block, "x")
 
 
 def test_json_comes_back_equal():
     manifest = replace(
         make_manifest(),
         layers={"unet.a": (4, 2, 3)},
-        tokens=StoredTokens("vector", {"tokens": {"<anna>": encode_token(torch.ones(2))}}),
+        types={"up": "F16", "down": "F32"},
+        tokens=StoredTokens("layer-vectors", ("<anna>",), {"token_layers": ["b", "a"]}),
+        numbers={"tokens": Block("F32", {"text_encoder": (1, 2, 3)})},
+        companion=Companion("a.0123456789ab.orthoplex", "0123456789ab", ("tokens",)),
         slot=3,
         basis_id="dct2-sha256-v1",
         training={"steps": 5, "note": "ünïcode", "nested": {"a": [1, 2.5, None]}},
+        base_sample="x",
+        trained_on=BaseIdentity("sd1", "1" * 64, "first"),
+        lengthened_from=(3, 5),
     )
     again = manifest_from_json(manifest_to_json(manifest), source="here")
     assert again == manifest
     assert again.layers["unet.a"] == (4, 2, 3)
+    assert json.loads(manifest_to_json(manifest))["needs"] == ["layer-vectors", "companion"]
+    assert json.loads(manifest_to_json(make_manifest()))["needs"] == []
 
 
-@pytest.mark.parametrize("version", [0, 5, "1", None, 1.0, True])
+def test_fields_of_later_versions_are_left_out_with_a_line(caplog):
+    later = {"x": {"type": "F64", "shapes": {"a": [1]}, "data": "AAAA"}}
+    again = manifest_from_json(altered(colour="red", scent=None, numbers=later), source="here")
+    assert again == manifest_from_json(altered(), source="here")
+    assert caplog.messages == [
+        "here: manifest fields colour, scent are unknown to this version and are left out",
+        "here: manifest field 'numbers': blocks x are unknown to this version and are left out",
+    ]
+
+
+def test_a_feature_of_later_versions_is_refused_by_name():
+    message = (
+        r"here: needs the feature 'regions', which orthoplex .* does not have \(it has layer-vectors, keys-values, "
+    )
+    with pytest.raises(ConceptFileError, match=message):
+        manifest_from_json(altered(needs=["regions"]), source="here")
+
+
+@pytest.mark.parametrize("version", [0, 6, "1", None, 1.0, True, 5.0])
 def test_an_unknown_format_version_is_refused(version):
     with pytest.raises(ConceptFileError, match=rf"here: format_version {version!r} is unknown.*reads 1"):
         manifest_from_json(altered(format_version=version), source="here")
@@ -106,11 +148,6 @@ def test_a_missing_field_is_named(key):
         manifest_from_json(altered(**{key: ...}), source="here")
 
 
-def test_an_unknown_field_is_named():
-    with pytest.raises(ConceptFileError, match="here: manifest field 'colour' is unknown, allowed are adapter, base"):
-        manifest_from_json(altered(colour="red"), source="here")
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -121,7 +158,27 @@ def test_an_unknown_field_is_named():
         ("base", {"family": "sd1", "hash": "0"}, "'base.name' is missing"),
         ("base", {"family": "sd1", "hash": "0", "name": "x", "size": 1}, "'base.size' is unknown"),
         ("base", {"family": "sd1", "hash": 0, "name": "x"}, "'base.hash' is 0"),
-        ("tokens", {"<anna>": 1.5}, "'tokens.<anna>' is 1.5"),
+        ("tokens", {"<anna>": 1.5}, "'tokens' is {'<anna>': 1.5}, allowed is a list of texts"),
+        ("tokens", ["<anna>", 3], "'tokens' is ['<anna>', 3], allowed is a list of texts"),
+        ("tokens", ["<anna>"], "'numbers.tokens' is missing, allowed is a block for tokens"),
+        ("needs", "x", "'needs' is 'x', allowed is a list of texts"),
+        ("token_kind", "x", "'token_kind' is 'x', allowed are 'vector', 'layer-vectors', 'keys-values'"),
+        ("token_kind", ["vector"], "'token_kind' is ['vector'], allowed are 'vector'"),
+        ("token_kind", "layer-vectors", "'token_layers' is missing"),
+        ("lengthened_from", [0], "'lengthened_from' is [0], allowed is a list of positive integers"),
+        ("trained_on", {}, "'trained_on.family' is missing"),
+        ("types", {"up": 3}, "'types.up' is 3"),
+        (
+            "numbers",
+            {"inputs": {"type": "F16", "shapes": {"inputs": [2, 0]}, "data": ""}},
+            "inputs' is [2, 0], allowed",
+        ),
+        ("numbers", {"inputs": {"type": "F16", "shapes": {}, "data": ""}}, "numbers.inputs.shapes' is empty"),
+        ("numbers", {"inputs": INPUTS}, "'numbers.inputs': its numbers are neither in the header nor beside, allowed"),
+        ("numbers", {"inputs": {"type": "F16", "data": ""}}, "'numbers.inputs.shapes' is missing"),
+        ("companion", {**BESIDE, "file": "../a.0123456789ab.orthoplex"}, "'companion.file' is '../a.0123456789ab"),
+        ("companion", {**BESIDE, "file": "a.safetensors"}, "allowed is 'NAME.<12 digits>.orthoplex'"),
+        ("companion", {**BESIDE, "blocks": "tokens"}, "'companion.blocks' is 'tokens', allowed is a list of texts"),
         ("layers", {"unet.a": [1, 2]}, "'layers.unet.a' is [1, 2], allowed are 3 positive integers"),
         ("layers", {"unet.a": [1, 0, 2]}, "'layers.unet.a' is [1, 0, 2]"),
         ("layers", {"unet.a": "big"}, "'layers.unet.a' is 'big'"),

@@ -28,7 +28,7 @@ def test_name_trigger_tokens_and_hash_follow_and_the_rest_stays(concept, tmp_pat
         f"<bob-2>_{i}" if i else "<bob-2>": i + 1.0 for i in range(12)
     }
     assert all(torch.equal(again.layers[name].up, part.up) for name, part in concept.layers.items())
-    same = {"name": "x", "trigger": "", "tokens": manifest.tokens, "content_hash": ""}
+    same = {"name": "x", "trigger": "", "tokens": manifest.tokens, "numbers": {}, "content_hash": ""}
     assert replace(after, **same) == replace(manifest, **same) and after.content_hash != manifest.content_hash
     metadata = read_header(tmp_path / "bob.safetensors").metadata
     assert metadata["modelspec.title"] == "bob-2" and "<bob-2>" in metadata["modelspec.trigger_phrase"]

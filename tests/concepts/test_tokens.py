@@ -12,7 +12,6 @@ from orthoplex.concepts.tokens import learning_class, token_class
 from orthoplex.concepts.tokens.checks import check_tokens
 from orthoplex.concepts.tokens.keys_values import KeysValues, LearnedValues
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
-from orthoplex.concepts.tokens.stored import only_encoder
 from orthoplex.concepts.tokens.token import Token, named_tensors
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConceptFileError
@@ -46,11 +45,8 @@ def test_every_number_has_a_name():
 
 
 def test_tokens_of_no_text_encoder_are_refused():
-    with pytest.raises(
-        ConceptFileError, match="token '<a>' has vectors of no text encoder, allowed is text_encoder al"
-    ):
-        only_encoder("<a>", {})
-    assert only_encoder("<a>", VECTOR.vectors) is VECTOR.vectors["text_encoder"]
+    with pytest.raises(ConceptFileError, match="token '<a>' has vectors of no text encoder, allowed is at least one"):
+        check_tokens({"<a>": Vector({})})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,6 +66,14 @@ def test_tokens_of_several_kinds_are_refused_on_saving(kind, tmp_path):
         (
             replace(LAYERED, layers=("b", "a")),
             "'<b>' has vectors for layers b, a, allowed are those of token '<a>', a, b",
+        ),
+        (
+            Vector.of(torch.ones(4)),
+            r"token '<b>' has vectors \(4,\) of text_encoder, allowed are those of token '<a>', \(3,\) of text_encoder",
+        ),
+        (
+            Vector({"text_encoder_2": torch.ones(3)}),
+            r"'<b>' has vectors \(3,\) of text_encoder_2, allowed are those of token '<a>', \(3,\) of text_encoder",
         ),
         (LayerVectors.of(torch.ones(0, 3), ()), r"token '<b>' has shape \(0, 3\), allowed is \(dim,\)"),
         (replace(KEYED, keys_values={"a": torch.ones(4)}), r"'a' have shape \(4,\), allowed is \(2, out\), a key and"),

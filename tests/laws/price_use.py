@@ -70,8 +70,8 @@ def token(base, folder):
     header = concept.manifest
     return {
         "kind": item.kind,
-        "version": json.loads(orthoplex.concepts.manifest_to_json(header))["format_version"],
-        "has_inputs": bool(header.inputs),
+        "needs": json.loads(orthoplex.concepts.manifest_to_json(header))["needs"],
+        "has_inputs": header.has_inputs,
         "length": vector.norm().item(),
         "length_before": start.norm().item(),
         "turned": 1 - torch.cosine_similarity(vector, start, dim=0).item(),

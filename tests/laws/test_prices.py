@@ -120,7 +120,7 @@ def test_an_algorithm_merges_with_its_option_and_is_listed(rehearsal):
 
 def test_a_kind_of_token_is_trained_saved_merged_and_pictured(rehearsal):
     told = rehearsal[1]["token"]
-    assert told["kind"] == "scaled" and told["version"] == 5 and told["has_inputs"]
+    assert told["kind"] == "scaled" and told["needs"] == ["scaled"] and told["has_inputs"]
     assert told["turned"] == pytest.approx(0, abs=1e-5)
     assert abs(told["length"] / told["length_before"] - 1) == pytest.approx(0.5, rel=1e-2)  # Adam's first step
     assert told["size"] == [32, 32] and told["moved"] > 0

@@ -12,7 +12,6 @@ from orthoplex.concepts import load_concept, save_concept
 from orthoplex.errors import BaseModelError
 from orthoplex.models import WeightSample, load_base, on_base
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.relatives import BASE_SAMPLE_KEY
 from tests.pico import make_concept
 
 
@@ -31,7 +30,7 @@ def moved(base, noise, *, seed=1):
 def sampled(base):
     """A concept whose file would hold a sample of its base."""
     concept, sample = make_concept(base), WeightSample.of(base.family.components()).encode()
-    return replace(concept, manifest=replace(concept.manifest, training={BASE_SAMPLE_KEY: sample}))
+    return replace(concept, manifest=replace(concept.manifest, base_sample=sample))
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1e-2, 1e-1])
@@ -68,7 +67,7 @@ def test_a_concept_works_on_a_relative_and_the_distance_is_logged(pico, caplog):
     assert "concept anna was trained on base 'pipeline'" in caplog.text and "is used on 'relative'" in caplog.text
     assert "weights differ by 0.01 of their spread" in caplog.text
     assert adopted.manifest.base == relative.identity
-    assert adopted.manifest.training["trained_on"]["hash"] == pico.identity.hash
+    assert adopted.manifest.trained_on == pico.identity
     assert adopted.content_hash == concept.content_hash
     before = {name: layer.linear.weight.clone() for name, layer in relative.family.layers("attention").items()}
     with relative.folded(merge_for(relative, [(adopted, 1.0)])):
@@ -79,12 +78,12 @@ def test_a_concept_works_on_a_relative_and_the_distance_is_logged(pico, caplog):
 
 
 @pytest.mark.parametrize(
-    "training",
-    [{}, {BASE_SAMPLE_KEY: "?"}, {BASE_SAMPLE_KEY: f"{'0' * 16}:AAA"}, {BASE_SAMPLE_KEY: f"{'0' * 16}:AH4AfgB+AH4="}],
+    "sample",
+    ["", "?", f"{'0' * 16}:AAA", f"{'0' * 16}:AH4AfgB+AH4="],
 )
-def test_an_unknown_distance_is_said(pico, caplog, training):
+def test_an_unknown_distance_is_said(pico, caplog, sample):
     concept = make_concept(pico)
-    concept = replace(concept, manifest=replace(concept.manifest, training=training))
+    concept = replace(concept, manifest=replace(concept.manifest, base_sample=sample))
     on_base(concept, moved(pico, 0.01))
     assert "its file does not tell how far the two are: compare pictures" in caplog.text
 
@@ -123,7 +122,7 @@ def test_inputs_of_another_text_encoder_are_gathered_anew(pico):
     assert on_base(concept, denoiser).content_hash == concept.content_hash
     both = moved(pico, 0.3)
     adopted = on_base(concept, both)
-    assert adopted.inputs is None and adopted.manifest.inputs == ""
+    assert adopted.inputs is None and not adopted.manifest.has_inputs
     ours = merge_for(both, [(adopted, 1.0)], algorithm="least-squares")
     theirs = merge_for(both, [(with_inputs(both, adopted), 1.0)], algorithm="least-squares")
     for layer, stack in ours.layers.items():
@@ -134,7 +133,7 @@ def test_back_on_its_own_base_a_concept_is_as_it_was(pico, caplog):
     concept = sampled(pico)
     further = on_base(on_base(concept, moved(pico, 0.01)), moved(pico, 0.1, seed=2))
     assert "trained on base 'pipeline'" in caplog.messages[1] and "differ by 0.09" in caplog.messages[1]
-    assert further.manifest.training["trained_on"]["hash"] == pico.identity.hash
+    assert further.manifest.trained_on == pico.identity
     assert on_base(further, pico).manifest == concept.manifest and len(caplog.messages) == 2
 
 

@@ -40,8 +40,8 @@ def test_without_a_schedule_a_lengthened_run_is_the_longer_one(base, dataset, co
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert read_manifest(output).tokens == read_manifest(tmp_path / "whole.safetensors").tokens
     assert [json.loads(line)["step"] for line in log_path(output).read_text().splitlines()] == [0, 1, 2, 3, 4, 5]
-    assert read_manifest(output).training["lengthened_from"] == [3]
-    assert "lengthened_from" not in read_manifest(tmp_path / "whole.safetensors").training
+    assert read_manifest(output).lengthened_from == (3,)
+    assert read_manifest(tmp_path / "whole.safetensors").lengthened_from == ()
 
 
 def test_a_lengthened_run_may_be_interrupted_and_lengthened_again(base, dataset, config, output, tmp_path):
@@ -55,7 +55,7 @@ def test_a_lengthened_run_may_be_interrupted_and_lengthened_again(base, dataset,
     assert_same_concept(output, tmp_path / "whole.safetensors")
     last_of(train(base, dataset, replace(longer, steps=15), output=output, resume=True))
     manifest = read_manifest(output)
-    assert manifest.training["lengthened_from"] == [10, 14]
+    assert manifest.lengthened_from == (10, 14)
     assert (manifest.training["steps"], manifest.training["erasure_steps"]) == (15, 8)
 
 

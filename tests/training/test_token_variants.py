@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from orthoplex.activations import gather_inputs
 from orthoplex.activations.random_concepts import replaced_vectors, word_spread
-from orthoplex.concepts import format_version, load_concept, read_manifest
+from orthoplex.concepts import load_concept, read_manifest
 from orthoplex.errors import ConfigurationError
 from orthoplex.generation import generate
 from orthoplex.merging import ALGORITHMS, merge
@@ -91,9 +91,9 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
     assert set(concept.layers) == set(expected)
     assert all(factors.up.any() for factors in concept.layers.values())
     placements = [item.placement for item in concept.tokens.values()]
-    version = format_version(concept.manifest)
+    kind = concept.manifest.tokens.kind
     if variant.token_moves == "keys and values":
-        assert version == 3 and not any(placement.layers for placement in placements)
+        assert kind == "keys-values" and not any(placement.layers for placement in placements)
         for layers in (placement.keys_values for placement in placements):
             assert {layer: tuple(values.shape) for layer, values in layers.items()} == {
                 layer: (2, width) for layer, width in base.key_widths.items()
@@ -103,9 +103,9 @@ def test_what_learns_and_what_stays(base, dataset, variant, tmp_path):
         return
     assert not any(placement.keys_values for placement in placements)
     if variant.token_vectors != "layer-wise":
-        assert version == 1 and all(placement.is_one_vector for placement in placements)
+        assert kind == "vector" and all(placement.is_one_vector for placement in placements)
         return
-    assert version == 2 and {placement.layers for placement in placements} == {base.cross_attention_layers}
+    assert kind == "layer-vectors" and {placement.layers for placement in placements} == {base.cross_attention_layers}
     assert (start == start[:, :1]).all()
     assert all(not torch.equal(learned[:, 0], learned[:, i]) for i in range(1, LAYERS))
 
@@ -282,8 +282,10 @@ def test_tokens_of_single_layers_need_a_base_with_such_layers(base, dataset, con
     Run.of(base, dataset, replace(config, token_vectors="shared"))
 
 
-def test_a_base_with_text_encoders_that_no_file_has_room_for_is_refused(base, dataset, config, monkeypatch):
-    monkeypatch.setattr(Words, "widths", {"text_encoder": DIM - 4, "text_encoder_2": 4})
-    message = "has text encoders text_encoder, text_encoder_2; a concept file has room for tokens of text_encoder alone"
-    with pytest.raises(ConfigurationError, match=message):
-        Run.of(base, dataset, config)
+def test_tokens_of_several_text_encoders_learn_side_by_side(base, dataset, config, monkeypatch):
+    widths = {"text_encoder": DIM - 4, "text_encoder_2": 4}
+    monkeypatch.setattr(Words, "widths", widths)
+    run = Run.of(base, dataset, config)
+    for token in run.tokens(run.learning.initial()).values():
+        vectors = token.placement.vectors
+        assert {encoder: vector.shape[-1] for encoder, vector in vectors.items()} == widths

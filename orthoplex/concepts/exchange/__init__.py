@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from orthoplex.concepts.exchange.lora_file import LoraFile
     from orthoplex.concepts.exchange.reading import lora_of_concept, read_lora
     from orthoplex.concepts.exchange.styles import STYLES
+    from orthoplex.concepts.exchange.summary import LoraSummary, lora_summary
     from orthoplex.concepts.exchange.writing import write_lora
 
 __getattr__ = exports(
     __name__,
     {
         "LoraFile": "lora_file",
+        "LoraSummary": "summary",
         "STYLES": "styles",
         "lora_of_concept": "reading",
+        "lora_summary": "summary",
         "read_lora": "reading",
         "write_lora": "writing",
     },
 )
 
-__all__ = ["STYLES", "LoraFile", "lora_of_concept", "read_lora", "write_lora"]
+__all__ = ["STYLES", "LoraFile", "LoraSummary", "lora_of_concept", "lora_summary", "read_lora", "write_lora"]

@@ -1,24 +1,27 @@
-"""The contents of a LoRA file as its header tells them: layers, payloads, and keys that cannot be read; without torch."""
+"""The contents of a LoRA file by its header: layers, payloads, and keys that cannot be read; without torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, TENSORS_NAME, FileSettings, settings_of
-from orthoplex.concepts.exchange.detection import Detected, detect
+from orthoplex.concepts.exchange.detection import Detected, detect, style_of
+from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
+from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
-from orthoplex.concepts.foreign_files import description
+from orthoplex.concepts.exchange.stored_numbers import read_numbers
+from orthoplex.concepts.foreign_files import other_kind
 from orthoplex.concepts.layer_table import OriginalModule, layer_tables
 from orthoplex.errors import FileFormatError
 from orthoplex.files import Header, read_header
 
-BUNDLED = "bundle_emb."
-"""The beginning of the keys of embeddings that are bundled with a LoRA."""
+NUMBERS = ("alpha", "scale")
+"""Parts of payloads that are one number."""
 
 
 @final
@@ -53,8 +56,10 @@ class LoraContents:
         settings: Factors outside of the tensors.
         layers: Layer to the source of its low-rank change.
         differences: Parameter to the source of its full difference.
-        embedding_keys: Keys of bundled embeddings.
+        embeddings: Key to its token and text encoder.
         refused: Key to the reason why it cannot be read.
+        alphas: Module to its alpha, for those whose alpha stands in the file.
+        problem: Why family or version are not clear; empty if they are.
     """
 
     path: Path
@@ -63,8 +68,10 @@ class LoraContents:
     settings: FileSettings
     layers: Mapping[str, LayerSource]
     differences: Mapping[str, LayerSource]
-    embedding_keys: tuple[str, ...]
+    embeddings: Mapping[str, EmbeddingPlace]
     refused: Mapping[str, str]
+    alphas: Mapping[str, float]
+    problem: str
 
     @property
     def windows(self) -> dict[str, tuple[int, int]]:
@@ -99,28 +106,41 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
 
     Raises:
         ConfigurationError: If there is no such family.
-        FileFormatError: If the file is missing or damaged, is no LoRA file, or its family or version is not clear.
+        FileFormatError: If the file is missing or damaged, or is no LoRA file.
     """
     path = tensor_file(path)
     header = read_header(path)
     header.check_whole(path)
-    embedding_keys = tuple(key for key in header.entries if key.startswith(BUNDLED))
-    stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLED)])
-    if not stored.modules and not stored.refused and not embedding_keys:
-        raise FileFormatError(f"{path}: {description(header) or _no_lora(header)}")
+    sizes = {key: entry.shape for key, entry in header.entries.items()}
+    alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
+    if alone is not None:
+        return LoraContents(
+            path, header, Detected("bare", None, None), FileSettings(), {}, {}, alone.places, alone.refused, {}, ""
+        )
+    stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
+    bundled = [key for key in header.entries if key.startswith(BUNDLE)]
+    if not stored.modules and not bundled:
+        other = other_kind(header)
+        if other or not stored.refused:
+            raise FileFormatError(f"{path}: {other or _no_lora(header)}")
     shapes = {
         module.name: (module.form.shape[0], math.prod(module.form.shape[1:]))
         for module in stored.modules
         if module.parameter == "weight" and module.payload != "norm difference"
     }
+    problem = ""
     try:
         detected = detect(shapes, header.metadata, family)
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        detected, problem = Detected(style_of(shapes), None, None), str(error)
     sorted_ = _Sorted(refused=dict(stored.refused))
     sorted_.refused.update(dict.fromkeys(stored.others, "is no part of a change of a layer"))
+    alphas = _alphas(path, header, stored.modules, sorted_.refused)
     for module in stored.modules:
-        _sort(module, detected, sorted_)
+        if not any(key in sorted_.refused for key in module.keys.values()):
+            _sort(module, detected, sorted_)
+    bundle = bundled_places(sizes, encoders_of(detected.version))
+    sorted_.refused.update(bundle.refused)
     settings = settings_of(path, header.metadata)
     return LoraContents(
         path,
@@ -129,15 +149,44 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         settings,
         sorted_.layers,
         sorted_.differences,
-        embedding_keys,
+        bundle.places,
         sorted_.refused,
+        alphas,
+        problem,
     )
+
+
+def _alphas(path: Path, header: Header, modules: Iterable[StoredModule], refused: dict[str, str]) -> dict[str, float]:
+    """Module to its alpha; modules whose alpha or scale cannot be used are added to ``refused``."""
+    alphas: dict[str, float] = {}
+    owners = {module.keys[part]: (part, module) for module in modules for part in NUMBERS if part in module.keys}
+    values = read_numbers(path, header, owners)
+    for key, (part, module) in owners.items():
+        entry, value = header.entries[key], values.get(key)
+        if value is None:
+            reason = f"{part} has shape {entry.shape} and type {entry.dtype}; allowed is one number"
+        elif not math.isfinite(value) or value <= 0:
+            reason = f"{part} is {value:g}; allowed are finite numbers above 0"
+        else:
+            if part == "alpha":
+                alphas[module.name] = value
+            continue
+        refused.update(dict.fromkeys(module.keys.values(), reason))
+    return alphas
+
+
+def _version_named(family: str | None) -> str | None:
+    """The version that a name of a family or a version stands for."""
+    if family is None or family not in layer_tables():
+        return family
+    return next(iter(layer_tables()[family].versions))
 
 
 def _no_lora(header: Header) -> str:
     if not header.entries:
         return "holds no tensors, allowed is a LoRA file"
-    return f"is no LoRA file: none of its {len(header.entries)} tensors is a part of one, as in '{next(iter(header.entries))}'"
+    first = next(iter(header.entries))
+    return f"is no LoRA file: none of its {len(header.entries)} tensors is a part of one, as in '{first}'"
 
 
 def _sort(module: StoredModule, detected: Detected, into: _Sorted) -> None:

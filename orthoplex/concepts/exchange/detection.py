@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from orthoplex.concepts.exchange.names import read_names, rows_of, versions
+from orthoplex.concepts.exchange.names import likely_versions, read_names, rows_of, versions
 from orthoplex.concepts.exchange.styles import STYLES
 from orthoplex.concepts.layer_table import layer_table, layer_tables
 from orthoplex.errors import ConfigurationError, FileFormatError
@@ -29,10 +29,11 @@ _HINTS = {
     "ideogram4": ("ideogram4", "ideogram-4"),
     "vignette": ("vignette",),
 }
-"""Version to the words for it in ``modelspec.architecture`` and ``ss_base_model_version``."""
-_HINT_KEYS = ("modelspec.architecture", "ss_base_model_version")
+"""Version to the words for it in ``modelspec.architecture`` and ``ss_base_model_version``; the first is written."""
+ARCHITECTURE_KEY = "modelspec.architecture"
+_HINT_KEYS = (ARCHITECTURE_KEY, "ss_base_model_version")
 _ENOUGH = 0.5
-"""Of a file's modules that a table must know, else the file is of a family without a table."""
+"""Of a file's modules: a table must know so many, and a version must have the shapes of so many of these."""
 
 
 @final
@@ -77,7 +78,7 @@ def detect(
     """
     if not modules:
         return Detected(next(iter(STYLES)), *_named(family))
-    candidates = [_candidate(modules, *each) for each in _allowed(family)]
+    candidates = [_candidate(modules, *each) for each in _allowed(family, [*modules])]
     most = max((each.known for each in candidates), default=0)
     if most == 0 or (family is None and most < _ENOUGH * len(modules)):
         if family is not None:
@@ -85,7 +86,7 @@ def detect(
         return Detected(style_of(modules), None, None)
     best = [each for each in candidates if each.known == most]
     fitting = [each for each in best if each.fitting == max(other.fitting for other in best)]
-    if fitting[0].fitting < most:
+    if fitting[0].fitting < _ENOUGH * most:
         raise FileFormatError(_misfit(modules, [each for each in best if each.family == fitting[0].family]))
     chosen = _hinted(fitting, metadata) or fitting
     if len({each.family for each in chosen}) > 1:
@@ -105,10 +106,12 @@ def _named(family: str | None) -> tuple[str | None, str | None]:
     return (None, None) if family is None else next(iter(_allowed(family)))
 
 
-def _allowed(family: str | None) -> list[tuple[str, str]]:
-    """Every family and version that a name allows."""
-    if family is None or family in layer_tables():
-        return [each for each in versions() if family in (None, each[0])]
+def _allowed(family: str | None, modules: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Every family and version that a name allows; without a name, those that may have the modules."""
+    if family is None:
+        return list(likely_versions(modules))
+    if family in layer_tables():
+        return [each for each in versions() if family == each[0]]
     table = layer_table(family)
     if table is None:
         allowed = ", ".join(
@@ -149,6 +152,12 @@ def hinted_versions(metadata: Mapping[str, str]) -> list[str]:
     return exact or near
 
 
+def architecture_of(version: str) -> str | None:
+    """Return the text for ``modelspec.architecture`` of a LoRA of a version; None if there is no usual one."""
+    words = _HINTS.get(version)
+    return f"{words[0]}/lora" if words else None
+
+
 def _version(candidate: _Candidate, metadata: Mapping[str, str]) -> str:
     """The version, or an equal one that the metadata name."""
     layers = layer_tables()[candidate.family].versions
@@ -170,9 +179,15 @@ def _misfit(modules: Mapping[str, tuple[int, int] | None], candidates: list[_Can
     for name, shape in modules.items():
         if name in names and shape is not None and shape != rows_of(names[name].module, layers)[:2]:
             others = ", ".join(
-                f"{each.version} {rows_of(read_names(each.family, each.version)[name].module, layer_tables()[each.family].versions[each.version])[:2]}"
+                f"{each.version} {_shape(each, name)}"
                 for each in candidates
                 if name in read_names(each.family, each.version)
             )
             return f"module '{name}' has a change of shape {shape}, versions of {best.family} have: {others}"
     raise AssertionError("a misfit has a module")
+
+
+def _shape(candidate: _Candidate, name: str) -> tuple[int, int]:
+    """The rows and columns of a module in a version."""
+    layers = layer_tables()[candidate.family].versions[candidate.version]
+    return rows_of(read_names(candidate.family, candidate.version)[name].module, layers)[:2]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from orthoplex.concepts.exchange.adapter_settings import METADATA_KEY
+from orthoplex.concepts.exchange.detection import ARCHITECTURE_KEY, architecture_of, hinted_versions
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.styles import Style
@@ -27,6 +28,9 @@ def written_metadata(
         rank_of: Module to the rank that it is written with.
     """
     pairs = {key: value for key, value in lora.metadata.items() if key not in _OF_THE_OLD_FILE}
+    architecture = None if lora.version is None else architecture_of(lora.version)
+    if architecture is not None and lora.version not in hinted_versions(pairs):
+        pairs[ARCHITECTURE_KEY] = architecture  # so that the file's family is clear where its layers are another's too
     ranks = {module.name: rank_of(module) for module in modules if module.rank}
     if ranks:
         largest = max(ranks.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -30,6 +30,7 @@ class WrittenModule:
         shapes: Layer to the shape of its weight, ``(out, in)`` or ``(out, in, height, width)``.
         lora: The changes.
         rank: The rank of its low-rank change; 0 if it has none.
+        types: Types that hold all of its numbers exactly, its own first.
         full: True if its weight changes by a full difference: then low-rank changes of its other layers are in that.
         biased: True if its bias changes.
     """
@@ -39,19 +40,9 @@ class WrittenModule:
     shapes: Mapping[str, tuple[int, ...]]
     lora: LoraFile
     rank: int
+    types: tuple[torch.dtype, ...]
     full: bool
     biased: bool
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Yield everything that is to be written but alpha, without rows of zeros."""
-        if self.rank:
-            yield from self._factors()
-        for layer in self.module.layers:
-            for kind in _KINDS:
-                if layer + kind in self.lora.differences:
-                    yield self.lora.differences[layer + kind]
-            if self.full and layer in self.lora.layers:
-                yield self.lora.layers[layer].delta()
 
     def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of down and up at a rank; those of a convolution have a window."""
@@ -135,19 +126,27 @@ def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
         ConfigurationError: If the style has no name for a changed layer or parameter, names it.
     """
     names, shapes = _names(lora, style)
-    layers_with = {parameter.rpartition(".")[0]: parameter for parameter in lora.differences}
-    changed = {*lora.layers, *layers_with}
+    differences = set(lora.differences)
+    changed = {*lora.layers, *_difference_layers(lora)}
     modules = []
     for name, module in names:
         if changed.isdisjoint(module.layers):
             continue
         changed -= set(module.layers)
         own = {layer: shapes[layer] for layer in module.layers}
-        full = any(f"{layer}.weight" in lora.differences for layer in module.layers)
-        biased = any(f"{layer}.bias" in lora.differences for layer in module.layers)
-        changes = [] if full else [lora.layers[layer] for layer in module.layers if layer in lora.layers]
-        rank = sum(len(down) for down in _different_downs(changes)[0])
-        modules.append(WrittenModule(name, module, own, lora, rank, full, biased))
+        full = any(f"{layer}.weight" in differences for layer in module.layers)
+        biased = any(f"{layer}.bias" in differences for layer in module.layers)
+        changes = [lora.layers[layer] for layer in module.layers if layer in lora.layers]
+        rank = 0 if full else sum(len(down) for down in _different_downs(changes)[0])
+        tensors = (
+            [change.delta() for change in changes]
+            if full
+            else [part for each in changes for part in (each.up, each.down)]
+        )
+        tensors += [
+            lora.differences[layer + kind] for layer in module.layers for kind in _KINDS if layer + kind in differences
+        ]
+        modules.append(WrittenModule(name, module, own, lora, rank, _exact_types(tensors), full, biased))
     if changed:
         layer = sorted(changed)[0]
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -157,24 +156,28 @@ def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
 
 def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule]], Mapping[str, tuple[int, ...]]]:
     """The style's name of every module, and the shape of every layer."""
-    own = {layer: _own_shape(lora, layer) for layer in (*lora.layers, *_difference_layers(lora))}
+    table = None if lora.family is None else layer_tables()[lora.family]
+    known = {} if table is None or lora.version is None else table.versions[lora.version]
+    layers = dict.fromkeys((*lora.layers, *_difference_layers(lora)))
+    own = {layer: _own_shape(lora, layer) for layer in layers if layer not in known}
     verbatim = [(layer, OriginalModule((layer,))) for layer in own]
-    if lora.family is None:
-        if style.name != lora.style:
+    if table is None:
+        if own and style.name != lora.style:
             raise ConfigurationError(
                 f"{lora.label}: no table knows its layers, so it is written in its own style '{lora.style}' alone, "
                 f"not in '{style.name}'"
             )
         return verbatim, own
-    table = layer_tables()[lora.family]
     if lora.version is None:
-        if style.name != "diffusers":
+        styles = ["diffusers", *(["kohya"] if table.kohya_names == "diffusers" else [])]
+        if style.name not in styles:
             raise ConfigurationError(
                 f"{lora.label}: its shapes are those of no version of {lora.family}, so it is written in style "
-                f"'diffusers' alone, not in '{style.name}'"
+                f"{' or '.join(styles)} alone, not in '{style.name}'"
             )
-        return verbatim, own
-    return list(style.written_names(table, lora.version)), {**table.versions[lora.version], **own}
+        alone = replace(table, versions={"": own}, originals={})
+        return list(style.written_names(alone, "")), own
+    return list(style.written_names(table, lora.version)), {**known, **own}
 
 
 def _difference_layers(lora: LoraFile) -> list[str]:
@@ -203,6 +206,17 @@ def _different_downs(changes: Sequence[LowRank]) -> tuple[list[Tensor], list[int
             downs.append(change.down)
         place.append(index)
     return downs, place
+
+
+def _exact_types(tensors: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
+    """Types that hold every number exactly; the first tensor's own before others."""
+    own = [tensors[0].dtype] if tensors else []
+    types = dict.fromkeys(dtype for dtype in (*own, torch.float16, torch.bfloat16) if dtype.itemsize == 2)
+    return (*(dtype for dtype in types if all(_holds(dtype, tensor) for tensor in tensors)), torch.float32)
+
+
+def _holds(dtype: torch.dtype, tensor: Tensor) -> bool:
+    return tensor.dtype == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

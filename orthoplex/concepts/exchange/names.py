@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import final
 
 from orthoplex.concepts.exchange.styles import STYLES
 from orthoplex.concepts.layer_table import OriginalModule, layer_tables
+
+_SAMPLE = 16
+"""Modules of a file that are looked for in every family."""
 
 
 @final
@@ -41,6 +44,21 @@ def read_names(family: str, version: str) -> Mapping[str, NamedModule]:
     return names
 
 
+def likely_versions(modules: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield every family and version that may have modules of these names; equal versions are given once.
+
+    A few names are looked for, whatever stands before them; so most families' names are never worked out.
+
+    Args:
+        modules: Modules as a file names them.
+    """
+    sample = [_flat(name) for name in modules[:: max(1, len(modules) // _SAMPLE)]]
+    for family, version in versions():
+        paths = _flat_paths(family, version)
+        if any(_ends_in(name, paths) for name in sample):
+            yield family, version
+
+
 def versions() -> Iterator[tuple[str, str]]:
     """Yield every family with each of its versions that has layers of its own; equal versions are given once."""
     for family, table in layer_tables().items():
@@ -49,6 +67,22 @@ def versions() -> Iterator[tuple[str, str]]:
             if not any(layers == other for other in given):
                 given.append(layers)
                 yield family, version
+
+
+@cache
+def _flat_paths(family: str, version: str) -> frozenset[str]:
+    """The paths of all modules, with underscores in the place of dots."""
+    table = layer_tables()[family]
+    paths = (layer.partition(".")[2] for layer in table.versions[version])
+    return frozenset(_flat(path.removeprefix("text_model.")) for path in (*paths, *table.original_modules(version)))
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _ends_in(name: str, paths: frozenset[str]) -> bool:
+    return any(name[place:] in paths for place in (0, *(i + 1 for i, sign in enumerate(name) if sign == "_")))
 
 
 def rows_of(module: OriginalModule, version_layers: Mapping[str, tuple[int, ...]]) -> tuple[int, int, tuple[int, ...]]:

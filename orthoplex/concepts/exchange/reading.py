@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from orthoplex.concepts.concept import Concept
-from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, tensor_file
-from orthoplex.concepts.exchange.embedding_files import read_bundled_embeddings
+from orthoplex.concepts.embedding import concept_embedding
+from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
+from orthoplex.concepts.exchange.embedding_files import read_embeddings
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
-from orthoplex.errors import FileFormatError
+from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header
 
 
@@ -38,10 +40,11 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
     if MANIFEST_KEY in read_header(file).metadata:
         return lora_of_concept(load_concept(file), partial=partial)
     contents = lora_contents(path, family)
+    if contents.problem:
+        raise FileFormatError(f"{path}: {contents.problem}")
     reader = ModuleReader(contents)
-    refused = {**contents.refused, **_wrong_numbers(contents, reader)}
-    embeddings, wrong = read_bundled_embeddings(contents)
-    refused |= wrong
+    refused = contents.refused
+    embeddings = read_embeddings(contents)
     if refused and not partial:
         raise FileFormatError(f"{path}: {refusal(refused, len(contents.header.entries))}")
     layers = {name: source for name, source in contents.layers.items() if not _is_refused(source.module.keys, refused)}
@@ -95,42 +98,43 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
     Raises:
         FileFormatError: If tokens have keys and values, or vectors for single layers.
     """
-    version = concept.manifest.base.family
-    table = layer_table(version)
+    manifest = concept.manifest
+    table = layer_table(manifest.base.family)
     left_out: dict[str, str] = {}
     embeddings = {}
-    for token, item in concept.tokens.items():
-        placement = item.placement
-        if not placement.is_one_vector:
-            left_out[token] = "is a token with keys and values or vectors of single layers, which no embedding holds"
-        else:
-            embeddings[token] = {encoder: vector.reshape(1, -1) for encoder, vector in placement.vectors.items()}
-    if left_out and not partial:
-        raise FileFormatError(f"{concept.label}: {refusal(left_out, len(concept.tokens))}")
+    if concept.tokens:
+        try:
+            embeddings[f"<{concept.name}>"] = concept_embedding(concept)
+        except ConfigurationError as error:
+            if not partial:
+                raise FileFormatError(f"{error}; --partial leaves them out") from error
+            left_out = dict.fromkeys(concept.tokens, str(error))
     return LoraFile(
         name=concept.name,
         style="diffusers",
         family=None if table is None else table.family,
-        version=None if table is None else version,
+        version=manifest.base.family if table is not None and _is_of(concept, table.versions) else None,
         layers=concept.layers,
         embeddings=embeddings,
-        metadata={},
+        metadata={
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.title": manifest.name,
+            "modelspec.trigger_phrase": manifest.trigger,
+            "modelspec.date": manifest.created,
+            "ss_output_name": manifest.name,
+        },
         left_out=left_out,
         path=concept.path,
     )
 
 
-def _wrong_numbers(contents: LoraContents, reader: ModuleReader) -> dict[str, str]:
-    """Keys of modules whose alpha or scale cannot be used."""
-    wrong: dict[str, str] = {}
-    modules = {
-        id(source.module): source.module for source in (*contents.layers.values(), *contents.differences.values())
-    }
-    for module in modules.values():
-        problem = reader.problem(module)
-        if problem is not None:
-            wrong.update(dict.fromkeys(module.keys.values(), problem))
-    return wrong
+def _is_of(concept: Concept, versions: Mapping[str, Mapping[str, tuple[int, ...]]]) -> bool:
+    """True if every layer of a concept has the shape that its base's version has."""
+    shapes = versions[concept.manifest.base.family]
+    return all(
+        layer in shapes and change.shape == (shapes[layer][0], math.prod(shapes[layer][1:]))
+        for layer, change in concept.layers.items()
+    )
 
 
 def _is_refused(keys: Mapping[str, str], refused: Mapping[str, str]) -> bool:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts.exchange.contents import LayerSource, LoraContents
+from orthoplex.concepts.exchange.contents import NUMBERS, LayerSource, LoraContents
 from orthoplex.concepts.exchange.payloads import Difference, load_payload
-from orthoplex.concepts.exchange.payloads.scaling import read_factor
 from orthoplex.concepts.exchange.stored_modules import StoredModule
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import Header
@@ -31,8 +30,6 @@ _TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-NUMBERS = ("alpha", "scale")
-"""Parts of payloads that are one number."""
 
 
 @final
@@ -62,15 +59,6 @@ class ModuleReader:
                 raise FileFormatError(f"{self._contents.path}: '{_key(module)}': {error}") from error
             self._last = (module, change)
         return self._last[1]
-
-    def problem(self, module: StoredModule) -> str | None:
-        """Return what is wrong with the numbers beside a module's factors, such as alpha; None if nothing is."""
-        numbers = {part: self._tensor(key) for part, key in module.keys.items() if part in NUMBERS}
-        try:
-            read_factor(numbers, module.form.rank, self._factor(module))
-        except ConfigurationError as error:
-            return str(error)
-        return None
 
     def _factor(self, module: StoredModule) -> float | None:
         if "alpha" in module.keys or module.form.rank is None:

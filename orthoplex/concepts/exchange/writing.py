@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from orthoplex.concepts.exchange.embedding_files import bundled_embeddings, write_embeddings_beside
+from orthoplex.concepts.exchange.embeddings import write_embedding
+from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.file_metadata import written_metadata
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule, written_modules
@@ -27,7 +29,7 @@ def write_lora(
     style: str,
     dtype: torch.dtype | None = None,
     keep_ranks: bool = False,
-    embeddings: EmbeddingPlace | None = None,
+    embeddings: EmbeddingPlace = "files",
 ) -> list[Path]:
     """Write a LoRA file, whole or not at all: one type, one rank that is also alpha; equal content gives equal bytes.
 
@@ -40,8 +42,8 @@ def write_lora(
         style: A name in ``STYLES``.
         dtype: float16, bfloat16 or float32; None takes the smallest that holds every number exactly.
         keep_ranks: Let every module keep its own rank, which is then its alpha.
-        embeddings: ``bundle`` writes them into the file, ``files`` beside it (``NAME.TOKEN.safetensors``), ``none``
-            leaves them out; None bundles them where the style can, and writes files where it cannot.
+        embeddings: ``files`` writes them beside the file (``NAME.TOKEN.safetensors``), ``bundle`` into it, which
+            several programs then refuse, ``none`` leaves them out.
 
     Returns:
         The files that were written: the file, and embeddings beside it.
@@ -54,16 +56,17 @@ def write_lora(
     if path.suffix != ".safetensors":
         raise OutputError(f"{path}: a LoRA file is named '*.safetensors', not '*{path.suffix}'")
     form = _form(style)
-    place = embeddings or ("bundle" if form.bundles_embeddings else "files")
-    if place == "bundle" and lora.embeddings and not form.bundles_embeddings:
+    if embeddings == "bundle" and lora.embeddings and not form.bundles_embeddings:
         bundling = ", ".join(name for name, each in STYLES.items() if each.bundles_embeddings)
         raise ConfigurationError(f"style '{style}' bundles no embeddings; allowed are files beside it, or {bundling}")
     if dtype is not None and dtype not in DTYPES.values():
         raise ConfigurationError(f"a LoRA file of {dtype} was asked for, allowed are {', '.join(DTYPES)}")
+    if lora.embeddings and not lora.layers and not lora.differences and embeddings == "files":
+        return _write_embeddings(lora, path)
     modules = written_modules(lora, form)
     stored = dtype or exact_type(modules)
     rank = None if keep_ranks else max((module.rank for module in modules), default=0)
-    bundle = bundled_embeddings(lora.embeddings, lora.version) if place == "bundle" else {}
+    bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
     plan = _plan(modules, form, stored, rank)
     shapes = {key: torch.empty(shape, device="meta") for key, (shape, _) in plan.items()}
     metadata = written_metadata(lora, form, modules, lambda module: written_rank(module.rank, stored, rank))
@@ -75,23 +78,22 @@ def write_lora(
             temporary,
             lambda key: bundle[key] if key in bundle else _rounded(key, plan[key][1](), stored, lora),
         )
-    beside = write_embeddings_beside(lora.embeddings, path, lora.version) if place == "files" else []
+    beside = write_embeddings_beside(lora.embeddings, path, lora.version) if embeddings == "files" else []
     return [path, *beside]
 
 
-def exact_type(modules: Iterable[WrittenModule]) -> torch.dtype:
-    """Return the smallest type that holds every number of some modules exactly, their own where it does.
+def _write_embeddings(lora: LoraFile, path: Path) -> list[Path]:
+    """Write a file that holds embeddings alone: a single one under the name that was asked for."""
+    if len(lora.embeddings) > 1:
+        return write_embeddings_beside(lora.embeddings, path, lora.version)
+    write_embedding(lora.embeddings, path, style="comfy", encoders=encoders_of(lora.version))
+    return [path]
 
-    Every module is read once.
-    """
-    allowed: list[torch.dtype] = []
-    for module in modules:
-        for tensor in module.tensors():
-            if not allowed:
-                allowed = list(dict.fromkeys((tensor.dtype, torch.float16, torch.bfloat16, torch.float32)))
-            allowed = [dtype for dtype in allowed if dtype == tensor.dtype or _holds(dtype, tensor)]
-    halves = [dtype for dtype in allowed if dtype.itemsize == 2]
-    return (halves or [torch.float32])[0]
+
+def exact_type(modules: Sequence[WrittenModule]) -> torch.dtype:
+    """Return the smallest type that holds every number of some modules exactly, their own where it does."""
+    first = modules[0].types if modules else (torch.float32,)
+    return next(dtype for dtype in first if all(dtype in module.types for module in modules))
 
 
 def written_rank(own: int, dtype: torch.dtype, common: int | None) -> int:
@@ -112,10 +114,6 @@ def _form(style: str) -> Style:
     if style not in STYLES:
         raise ConfigurationError(f"style '{style}' is unknown, allowed: {', '.join(STYLES)}")
     return STYLES[style]
-
-
-def _holds(dtype: torch.dtype, tensor: Tensor) -> bool:
-    return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) if tensor.dtype != dtype else True
 
 
 def _plan(

@@ -38,8 +38,8 @@ class TokenKind:
     Attributes:
         module: The file in this folder.
         token: The class of ``Token`` in it.
-        format_version: The lowest version of the concept file that holds it.
-        fields: The manifest's fields besides ``tokens`` that hold it, with their JSON types.
+        fields: The manifest's fields that hold it besides its numbers, with their JSON types.
+        blocks: The blocks of numbers that hold it besides ``tokens``.
         has_common_inputs: True if all layers see the same of a prompt with such tokens.
         learnings: Value of the training option ``token_vectors`` to how such tokens learn.
         description: Its content for each cross-attention layer, in words; ``{count}`` is the number of layers.
@@ -47,8 +47,8 @@ class TokenKind:
 
     module: str
     token: str
-    format_version: int
     fields: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
     has_common_inputs: bool = True
     learnings: Mapping[str, Learning] = field(default_factory=dict)
     description: str = ""
@@ -58,13 +58,11 @@ TOKENS: dict[str, TokenKind] = {
     "vector": TokenKind(
         "vector",
         "Vector",
-        format_version=1,
         learnings={"shared": Learning("LearnedVectors"), "frozen": Learning("LearnedVectors", moves="nothing")},
     ),
     "layer-vectors": TokenKind(
         "layer_vectors",
         "LayerVectors",
-        format_version=2,
         fields={"token_layers": list[str]},
         has_common_inputs=False,
         learnings={"layer-wise": Learning("LearnedLayerVectors")},
@@ -73,8 +71,7 @@ TOKENS: dict[str, TokenKind] = {
     "keys-values": TokenKind(
         "keys_values",
         "KeysValues",
-        format_version=3,
-        fields={"keys_values": dict[str, dict[str, str]]},
+        blocks=("keys_values",),
         learnings={
             "keys-and-values": Learning("LearnedKeysValues", moves="keys and values"),
             "values": Learning("LearnedValues", moves="keys and values", starts=("class word",)),

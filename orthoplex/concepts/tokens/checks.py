@@ -31,6 +31,8 @@ def _check_vectors(token: str, placement: Placement) -> None:
     layers = placement.layers
     if len(set(layers)) < len(layers):
         raise ConceptFileError(f"token '{token}' names a layer twice, allowed is once")
+    if not placement.vectors:
+        raise ConceptFileError(f"token '{token}' has vectors of no text encoder, allowed is at least one")
     for vectors in placement.vectors.values():
         shape = tuple(vectors.shape)
         if len(shape) != (2 if layers else 1) or (layers and shape[0] != len(layers)):
@@ -48,11 +50,19 @@ def _check_keys_values(token: str, placement: Placement) -> None:
 
 
 def _check_alike(token: str, placement: Placement, first: str, model: Placement) -> None:
-    """Refuse a token whose layers, or keys and values, differ from those of the concept's first token."""
+    """Refuse a token whose layers or shapes differ from those of the concept's first token."""
     if placement.layers != model.layers:
         raise ConceptFileError(
             f"token '{token}' has vectors for layers {', '.join(placement.layers) or 'none'}, allowed are those of "
             f"token '{first}', {', '.join(model.layers) or 'none'}"
+        )
+    of_vectors = [
+        ", ".join(f"{tuple(vectors.shape)} of {encoder}" for encoder, vectors in sorted(side.vectors.items()))
+        for side in (placement, model)
+    ]
+    if of_vectors[0] != of_vectors[1]:
+        raise ConceptFileError(
+            f"token '{token}' has vectors {of_vectors[0]}, allowed are those of token '{first}', {of_vectors[1]}"
         )
     own, shapes = (
         {layer: tuple(values.shape) for layer, values in side.keys_values.items()} for side in (placement, model)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.coding import decode_token, encode_token
+from orthoplex.concepts.blocks import TOKENS_BLOCK
 from orthoplex.concepts.tokens.learning import TokenLearning
-from orthoplex.concepts.tokens.stored import decoding, only_encoder
+from orthoplex.concepts.tokens.stored import TokenNumbers, stacked, unstacked
 from orthoplex.concepts.tokens.token import TEXT_ENCODER, Placement, Token
 from orthoplex.errors import ConceptFileError
 
@@ -52,41 +52,19 @@ class KeysValues(Token):
         return Placement(self.vectors, keys_values=self.keys_values)
 
     @classmethod
-    def encode(cls, tokens: Mapping[str, KeysValues]) -> dict[str, Any]:
-        """Write ``tokens``: token to base64 of its vector; ``keys_values``: token to layer to base64 of both."""
+    def encode(cls, tokens: Mapping[str, KeysValues]) -> TokenNumbers:
+        """Write the blocks ``tokens``, text encoder to ``(k, dim)``, and ``keys_values``, layer to ``(k, 2, out)``."""
         for token, item in tokens.items():
-            _check_layers(token, item.keys_values)
-        return {
-            "tokens": {token: encode_token(only_encoder(token, item.vectors)) for token, item in tokens.items()},
-            "keys_values": {
-                token: {layer: encode_token(values) for layer, values in item.keys_values.items()}
-                for token, item in tokens.items()
-            },
-        }
+            if not item.keys_values:
+                raise ConceptFileError(f"keys_values of token '{token}' name 0 layers, allowed is at least 1")
+        vectors, added = ([getattr(item, name) for item in tokens.values()] for name in ("vectors", "keys_values"))
+        return TokenNumbers(tuple(tokens), {TOKENS_BLOCK: stacked(vectors), "keys_values": stacked(added)})
 
     @classmethod
-    def decode(cls, fields: Mapping[str, Any]) -> dict[str, KeysValues]:
+    def decode(cls, numbers: TokenNumbers) -> dict[str, KeysValues]:
         """Read what ``encode`` wrote."""
-        added = fields["keys_values"]
-        if added.keys() != fields["tokens"].keys():
-            given, allowed = ", ".join(sorted(added)), ", ".join(sorted(fields["tokens"])) or "none"
-            raise ConceptFileError(f"keys_values are those of tokens {given}, allowed are {allowed}")
-        tokens = {}
-        for token, text in fields["tokens"].items():
-            with decoding(f"tokens.{token}"):
-                vector = decode_token(text)
-            layers = {}
-            _check_layers(token, added[token])
-            for layer, values in added[token].items():
-                with decoding(f"keys_values.{token}.{layer}"):
-                    layers[layer] = decode_token(values, 2, what="it", rows="a key and a value")
-            tokens[token] = KeysValues.of(vector, layers)
-        return tokens
-
-
-def _check_layers(token: str, layers: Mapping[str, object]) -> None:
-    if not layers:
-        raise ConceptFileError(f"keys_values of token '{token}' name 0 layers, allowed is at least 1")
+        vectors, added = (unstacked(numbers.blocks[name], len(numbers.names)) for name in (TOKENS_BLOCK, "keys_values"))
+        return {token: KeysValues(*parts) for token, *parts in zip(numbers.names, vectors, added, strict=True)}
 
 
 class _Learning(TokenLearning):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.coding import decode_token, encode_token
+from orthoplex.concepts.blocks import TOKENS_BLOCK
 from orthoplex.concepts.tokens.learning import TokenLearning
-from orthoplex.concepts.tokens.stored import decoding, only_encoder
+from orthoplex.concepts.tokens.stored import TokenNumbers, stacked, unstacked
 from orthoplex.concepts.tokens.token import TEXT_ENCODER, Placement, Token
-from orthoplex.errors import ConceptFileError
 
 
 @final
@@ -47,26 +46,20 @@ class LayerVectors(Token):
         return Placement(self.vectors, self.layers)
 
     @classmethod
-    def encode(cls, tokens: Mapping[str, LayerVectors]) -> dict[str, Any]:
-        """Write ``tokens``: token to base64 of its rows; ``token_layers``: the layers of the first, as of all."""
-        return {
-            "tokens": {token: encode_token(only_encoder(token, item.vectors)) for token, item in tokens.items()},
-            "token_layers": list(next(iter(tokens.values())).layers),
-        }
+    def encode(cls, tokens: Mapping[str, LayerVectors]) -> TokenNumbers:
+        """Write the block ``tokens``, text encoder to ``(k, L, dim)``, and ``token_layers``, the layers of all."""
+        layers = list(next(iter(tokens.values())).layers)
+        block = stacked(item.vectors for item in tokens.values())
+        return TokenNumbers(tuple(tokens), {TOKENS_BLOCK: block}, {"token_layers": layers})
 
     @classmethod
-    def decode(cls, fields: Mapping[str, Any]) -> dict[str, LayerVectors]:
+    def decode(cls, numbers: TokenNumbers) -> dict[str, LayerVectors]:
         """Read what ``encode`` wrote."""
-        layers = tuple(fields["token_layers"])
-        if len(set(layers)) < len(layers):
-            raise ConceptFileError("token_layers names a layer twice, allowed is once")
-        if layers and not fields["tokens"]:
-            raise ConceptFileError(f"token_layers names {len(layers)} layers and there is no token, allowed: none")
-        tokens = {}
-        for token, text in fields["tokens"].items():
-            with decoding(f"tokens.{token}"):
-                tokens[token] = LayerVectors.of(decode_token(text, len(layers)), layers)
-        return tokens
+        layers, rows = (
+            tuple(numbers.fields["token_layers"]),
+            unstacked(numbers.blocks[TOKENS_BLOCK], len(numbers.names)),
+        )
+        return {token: LayerVectors(row, layers) for token, row in zip(numbers.names, rows, strict=True)}
 
 
 @final

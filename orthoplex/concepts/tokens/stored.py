@@ -1,34 +1,38 @@
-"""Tokens as the manifest's fields hold them."""
+"""Tokens as numbers that a concept file holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
 
+import torch
 from torch import Tensor
 
-from orthoplex.concepts.tokens.token import TEXT_ENCODER
-from orthoplex.errors import ConceptFileError
 
+@final
+@dataclass(frozen=True, eq=False)
+class TokenNumbers:
+    """All tokens of a concept, row by row.
 
-@contextmanager
-def decoding(field: str) -> Iterator[None]:
-    """Inside, errors name the manifest's field."""
-    try:
-        yield
-    except ConceptFileError as error:
-        raise ConceptFileError(f"manifest field '{field}': {error}") from error
-
-
-def only_encoder(token: str, vectors: Mapping[str, Tensor]) -> Tensor:
-    """Return the vectors of the one text encoder that today's concept file has room for.
-
-    Raises:
-        ConceptFileError: If there are vectors of another, or of several.
+    Attributes:
+        names: The k tokens.
+        blocks: Block to part to ``(k, …)``, a row for each token: ``tokens`` has the vectors by text encoder; others
+            are those that the kind's row in ``TOKENS`` names.
+        fields: The manifest's fields that the kind's row in ``TOKENS`` names, as plain JSON values.
     """
-    if vectors.keys() != {TEXT_ENCODER}:
-        raise ConceptFileError(
-            f"token '{token}' has vectors of {', '.join(sorted(vectors)) or 'no text encoder'}, allowed is "
-            f"{TEXT_ENCODER} alone"
-        )
-    return vectors[TEXT_ENCODER]
+
+    names: tuple[str, ...]
+    blocks: Mapping[str, Mapping[str, Tensor]]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stacked(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the parts of k tokens, each token's with the same names and shapes, as part to ``(k, …)``, float32."""
+    rows = list(parts)
+    return {name: torch.stack([row[name].detach().to("cpu", torch.float32) for row in rows]) for name in rows[0]}
+
+
+def unstacked(block: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """Return the parts of each of ``count`` tokens; what ``stacked`` put together."""
+    return [{name: rows[i] for name, rows in block.items()} for i in range(count)]

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from orthoplex.concepts.tokens.stored import TokenNumbers
+
 TEXT_ENCODER = "text_encoder"
-"""The name of a base's first text encoder, and the only one that a concept file of today has vectors for."""
+"""The name of a base's first text encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +53,20 @@ class Token(ABC):
 
     @classmethod
     @abstractmethod
-    def encode(cls, tokens: Mapping[str, Any]) -> dict[str, Any]:
-        """Write tokens of this kind as the manifest's fields: ``tokens``, and those that its row in ``TOKENS`` names.
+    def encode(cls, tokens: Mapping[str, Any]) -> TokenNumbers:
+        """Write tokens of this kind as numbers, with the blocks and fields that its row in ``TOKENS`` names.
 
         Args:
-            tokens: Name to token.
+            tokens: Name to token; all have the same layers and shapes.
         """
 
     @classmethod
     @abstractmethod
-    def decode(cls, fields: Mapping[str, Any]) -> Mapping[str, Token]:
+    def decode(cls, numbers: TokenNumbers) -> Mapping[str, Token]:
         """Read what ``encode`` wrote.
 
         Raises:
-            ConceptFileError: If the fields do not belong together; names the field.
+            ConceptFileError: If the numbers do not belong together.
         """
 
 

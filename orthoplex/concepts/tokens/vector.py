@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.coding import decode_token, encode_token
+from orthoplex.concepts.blocks import TOKENS_BLOCK
 from orthoplex.concepts.tokens.learning import TokenLearning
-from orthoplex.concepts.tokens.stored import decoding, only_encoder
+from orthoplex.concepts.tokens.stored import TokenNumbers, stacked, unstacked
 from orthoplex.concepts.tokens.token import TEXT_ENCODER, Placement, Token
 
 
@@ -43,18 +43,15 @@ class Vector(Token):
         return Placement(self.vectors)
 
     @classmethod
-    def encode(cls, tokens: Mapping[str, Vector]) -> dict[str, Any]:
-        """Write ``tokens``: token to base64 of its vector."""
-        return {"tokens": {token: encode_token(only_encoder(token, item.vectors)) for token, item in tokens.items()}}
+    def encode(cls, tokens: Mapping[str, Vector]) -> TokenNumbers:
+        """Write the block ``tokens``: text encoder to ``(k, dim)``."""
+        return TokenNumbers(tuple(tokens), {TOKENS_BLOCK: stacked(item.vectors for item in tokens.values())})
 
     @classmethod
-    def decode(cls, fields: Mapping[str, Any]) -> dict[str, Vector]:
+    def decode(cls, numbers: TokenNumbers) -> dict[str, Vector]:
         """Read what ``encode`` wrote."""
-        tokens = {}
-        for token, text in fields["tokens"].items():
-            with decoding(f"tokens.{token}"):
-                tokens[token] = Vector.of(decode_token(text))
-        return tokens
+        rows = unstacked(numbers.blocks[TOKENS_BLOCK], len(numbers.names))
+        return {token: Vector(row) for token, row in zip(numbers.names, rows, strict=True)}
 
 
 @final

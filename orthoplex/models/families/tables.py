@@ -20,6 +20,10 @@ from orthoplex.models.families.family import Family
 from orthoplex.models.families.layouts import LAYOUTS, NAMES
 from orthoplex.models.families.layouts.layout import Layout, Names
 from orthoplex.models.layer_names import component_name
+from orthoplex.models.quiet import quiet
+
+with quiet():
+    from transformers import T5EncoderModel
 
 FOLDER = Path(orthoplex.concepts.__file__).with_name("layers")
 Group = dict[str, Any]
@@ -40,7 +44,7 @@ def _layout_of(name: str, family: type[Family]) -> Layout:
 
 
 def table_text(layout: Layout) -> str:
-    """Return the file of a family's table, a layer a line; equal blocks are written once."""
+    """Return the file of a family's table; equal blocks, and equal names of two versions, are written once."""
     versions: dict[str, Any] = {}
     modules: dict[str, Any] = {}
     swapped: dict[str, None] = {}
@@ -51,7 +55,8 @@ def table_text(layout: Layout) -> str:
         shapes = _shapes(networks)
         originals = layout.names.originals(shapes)
         versions[version] = grouped(shapes)
-        modules[version] = grouped({name: list(module.layers) for name, module in originals.items()})
+        tree = grouped({name: list(module.layers) for name, module in originals.items()})
+        modules[version] = next((other for other, known in modules.items() if known == tree), tree)
         swapped |= dict.fromkeys(name for name, module in originals.items() if module.swapped_halves)
     values = {
         "components": dict(layout.components),
@@ -68,11 +73,16 @@ def table_text(layout: Layout) -> str:
 def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, list[int]]:
     """Every linear layer and convolution by name, and the shape of its weight, in the order of the model."""
     return {
-        component_name(component, path): list(module.weight.shape)
+        _layer_name(component, network, path): list(module.weight.shape)
         for component, network in networks.items()
         for path, module in network.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
+
+
+def _layer_name(component: str, network: nn.Module, path: str) -> str:
+    """The name of a layer; only CLIP's have the inner ``text_model``."""
+    return f"{component}.{path}" if isinstance(network, T5EncoderModel) else component_name(component, path)
 
 
 def grouped(entries: Mapping[str, list[Any]]) -> Group:
@@ -151,9 +161,10 @@ def _names(value: object) -> list[Any]:
 
 
 def _lines(value: object, indent: str = "") -> str:
-    """JSON with nested tables a line for each entry, and everything else on its line."""
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value)
+    """JSON with a line for each entry of tables that are longer than a line, and everything else on its line."""
+    line = json.dumps(value)
+    if not isinstance(value, dict) or len(indent) + len(line) < 100:
+        return line
     inner = indent + " "
     rows = [f"{inner}{json.dumps(key)}: {_lines(entry, inner)}" for key, entry in value.items()]
     return "{\n" + ",\n".join(rows) + f"\n{indent}}}"

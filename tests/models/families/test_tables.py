@@ -15,7 +15,7 @@ def check(family: str) -> None:
 
 
 def test_a_table_is_what_the_command_writes():
-    check("stable_diffusion")
+    check("flux2")
 
 
 @pytest.mark.slow

@@ -147,9 +147,10 @@ PAYLOADS: dict[str, PayloadRow] = {
 """Name to kind."""
 
 _ENDINGS = {ending: part for row in PAYLOADS.values() for part, spelled in row.parts.items() for ending in spelled}
+_REFUSED_PARTS = {part: name for name, row in REFUSED.items() for part in row.parts}
+_BEGINNINGS = tuple(part for part in _REFUSED_PARTS if part.endswith("_"))
 _LAST = frozenset({"weight", "bias", "on_input", "rescale", "lambda_layer"})
 """Refused names that say nothing inside a key: a layer may be called so."""
-_REFUSED_NAMES = frozenset(part for row in REFUSED.values() for part in row.parts if "." not in part) - _LAST
 _MOST_NAMES = max(ending.count(".") for ending in _ENDINGS)
 
 
@@ -160,7 +161,7 @@ class KeyParts:
 
     Attributes:
         module: The module as the file names it.
-        part: What of the module's payload the tensor is.
+        part: What of the module's payload the tensor is; for a kind that is refused, the rest of the key.
         adapter: The name that PEFT gave the adapter; empty where the key has none.
     """
 
@@ -176,8 +177,8 @@ def split_key(key: str) -> KeyParts | None:
     """
     names = key.split(".")
     for i in range(1, len(names)):
-        if names[i] in _REFUSED_NAMES:
-            return KeyParts(".".join(names[:i]), names[i])
+        if names[i] not in _LAST and _refused_kind(names[i]):
+            return KeyParts(".".join(names[:i]), ".".join(names[i:]))
     for first in range(max(1, len(names) - _MOST_NAMES), len(names)):
         module, ending = ".".join(names[:first]), names[first:]
         if module.endswith("_lora") and (part := _ENDINGS.get("_lora." + ".".join(ending))):
@@ -203,8 +204,9 @@ def payloads_of(parts: Collection[str]) -> list[str]:
             parameter.
     """
     has = frozenset(parts)
+    refused = {_refused_kind(part) for part in has} - {""}
     for name in REFUSED:
-        if has & PAYLOADS[name].identifying:
+        if name in refused:
             return [name]
     names = [name for name, row in PAYLOADS.items() if not row.refusal and _is_meant(name, has)]
     for name in names:
@@ -253,6 +255,13 @@ def load_payload(name: str) -> Payload:
     if row.refusal:
         raise ConfigurationError(f"is {row.description}: {row.refusal}")
     return getattr(import_module(f"{__name__}.{row.module}"), row.payload)()
+
+
+def _refused_kind(part: str) -> str:
+    """Return the kind that is refused of which this is a part, whatever follows it; empty if it is of none."""
+    if part.startswith(_BEGINNINGS):
+        return next(_REFUSED_PARTS[beginning] for beginning in _BEGINNINGS if part.startswith(beginning))
+    return _REFUSED_PARTS.get(part) or _REFUSED_PARTS.get(part.split(".")[0], "")
 
 
 def _is_meant(name: str, has: frozenset[str]) -> bool:

@@ -96,8 +96,14 @@ def kronecker_form(shapes: Shapes) -> Form:
 
 
 def difference_form(shapes: Shapes) -> Form:
-    """Return the form of a full difference: its own shape."""
-    ((_, shape),) = shapes.items()
+    """Return the form of a full difference: its own shape.
+
+    Raises:
+        ConfigurationError: when there are no numbers.
+    """
+    ((part, shape),) = shapes.items()
+    if not shape or 0 in shape:
+        raise ConfigurationError(f"{part} has shape {shape}; allowed is at least one size, none of them 0")
     return Form(shape, None, None)
 
 

@@ -19,7 +19,7 @@ def side_factors(a: Tensor, b: Tensor, core: Tensor | None) -> tuple[Tensor, Ten
     a, b = a.double().flatten(1), b.double().flatten(1)
     if core is None:
         return a, b
-    return a.T, torch.einsum("ij...,jn->in...", core.double(), b).flatten(1)
+    return a.T.contiguous(), torch.einsum("ij...,jn->in...", core.double(), b).flatten(1)
 
 
 def whole(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:

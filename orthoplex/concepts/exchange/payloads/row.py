@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, final
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,7 +37,8 @@ class PayloadRow:
     Attributes:
         description: The kind in words, with its article.
         parts: Part to the endings of its keys. ``{adapter}`` stands for any name without a dot.
-        required: Sets of parts; a payload has all parts of one of them, and no other required part.
+        required: Sets of parts; a payload has all parts of one of them, and none of the others'. Other parts may be
+            missing.
         form: The shapes of the parts to the form of the change; None for a kind that is refused.
         module: The file of its class, in this folder.
         payload: The final class of ``Payload`` in that file.
@@ -53,14 +54,8 @@ class PayloadRow:
     payload: str = ""
     parameter: Literal["weight", "bias"] = "weight"
     refusal: str = ""
-    optional: frozenset[str] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Work out the parts that may be missing."""
-        required = {part for parts in self.required for part in parts}
-        object.__setattr__(self, "optional", frozenset(self.parts) - required)
 
     @property
     def identifying(self) -> frozenset[str]:
-        """The parts that no payload of another kind has."""
-        return frozenset(self.parts) - self.optional if not self.refusal else frozenset(self.parts)
+        """The parts that a payload of this kind has and others have not."""
+        return frozenset(part for parts in self.required for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar, final
 
@@ -19,13 +20,12 @@ class Bare(Style):
 
     def read_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
         """Yield paths of the denoiser; those of text encoders where one encoder alone has them."""
-        yield from denoiser_paths(table, version)
-        yield from table.original_modules(version).items()
-        paths: dict[str, OriginalModule | None] = {}
-        for _, path, module in encoder_paths(table, version):
-            paths[path] = None if path in paths else module
-        for path, module in paths.items():
-            if module is not None:
+        own = dict(denoiser_paths(table, version)) | dict(table.original_modules(version))
+        yield from own.items()
+        encoders = [(path, module) for _, path, module in encoder_paths(table, version) if path not in own]
+        counts = Counter(path for path, _ in encoders)
+        for path, module in encoders:
+            if counts[path] == 1:
                 yield path, module
                 yield path.removeprefix("text_model."), module
 

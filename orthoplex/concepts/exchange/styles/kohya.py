@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar, final
 
@@ -16,12 +17,13 @@ from orthoplex.concepts.layer_table import LayerTable, OriginalModule
 
 _DENOISER = ("lora_unet_", "lora_transformer_", "lycoris_")
 """Prefixes of the denoiser: sd-scripts and musubi, OneTrainer's older files, LyCORIS."""
+_ENCODERS = ("te", "te1", "te2", "te3")
 _PREFIXES = (*_DENOISER, "lora_te")
 
 
 @final
 class Kohya(Style):
-    """``lora_unet_down_blocks_0_…_attn2_to_k.lora_down.weight``; names have no dots, so each is looked up in a table."""
+    """``lora_unet_down_blocks_0_…_attn2_to_k.lora_down.weight``; without dots, so each is looked up in a table."""
 
     name = "kohya"
     description = "kohya (sd-scripts, musubi-tuner, OneTrainer, LyCORIS; ComfyUI, Forge and most programs read it)"
@@ -33,8 +35,10 @@ class Kohya(Style):
         for prefix in _DENOISER:
             for path, module in (*denoiser_paths(table, version), *table.original_modules(version).items()):
                 yield prefix + _flat(path), module
-        for component, path, module in encoder_paths(table, version):
-            for prefix in _encoder_prefixes(table, component):
+        encoders = list(encoder_paths(table, version))
+        counts = Counter(path for _, path, _ in encoders)
+        for component, path, module in encoders:
+            for prefix in _encoder_prefixes(table, component, shared=counts[path] > 1):
                 yield prefix + _flat(path), module
 
     def written_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
@@ -43,7 +47,7 @@ class Kohya(Style):
         for path, module in covering(table, version) if is_original else denoiser_paths(table, version):
             yield _DENOISER[0] + _flat(path), module
         for component, path, module in encoder_paths(table, version):
-            for prefix in _encoder_prefixes(table, component)[:1]:
+            for prefix in _encoder_prefixes(table, component, shared=True):
                 yield prefix + _flat(path), module
 
     def fits(self, name: str) -> bool:
@@ -55,10 +59,9 @@ def _flat(path: str) -> str:
     return path.replace(".", "_")
 
 
-def _encoder_prefixes(table: LayerTable, component: str) -> tuple[str, ...]:
-    """Prefixes of a text encoder; where it is the only one, programs number it or not."""
+def _encoder_prefixes(table: LayerTable, component: str, *, shared: bool) -> tuple[str, ...]:
+    """Prefixes of a text encoder, its own first; where no other encoder has the layer, programs number them freely."""
     tag = table.encoder_tags.get(component, {}).get("kohya")
     if tag is None:
         return ()
-    tags = (tag,) if len(table.encoder_tags) > 1 else tuple(dict.fromkeys((tag, "te", "te1")))
-    return tuple(f"lora_{each}_" for each in tags)
+    return tuple(f"lora_{each}_" for each in ((tag,) if shared else dict.fromkeys((tag, *_ENCODERS))))

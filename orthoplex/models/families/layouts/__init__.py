@@ -1,16 +1,35 @@
 """What the layer tables say of families besides what their classes know; only the command that writes tables reads it.
 
-A new family of tables is a file here with a ``LAYOUT``, and a line in ``LAYOUTS``.
+A new table of a family whose pipelines are not loaded is a file here with a ``LAYOUT``, and a line in ``LAYOUTS``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orthoplex.models.families.layouts import stable_diffusion
+from orthoplex.models.families.layouts.anima import LAYOUT as ANIMA
+from orthoplex.models.families.layouts.chroma import LAYOUT as CHROMA
+from orthoplex.models.families.layouts.flux import LAYOUT as FLUX
+from orthoplex.models.families.layouts.flux2 import LAYOUT as FLUX2
+from orthoplex.models.families.layouts.ideogram4 import LAYOUT as IDEOGRAM4
+from orthoplex.models.families.layouts.krea2 import LAYOUT as KREA2
 from orthoplex.models.families.layouts.layout import Layout, Names
+from orthoplex.models.families.layouts.qwen_image import LAYOUT as QWEN_IMAGE
+from orthoplex.models.families.layouts.stable_diffusion import NAMES as STABLE_DIFFUSION
+from orthoplex.models.families.layouts.stable_diffusion_xl import LAYOUT as STABLE_DIFFUSION_XL
+from orthoplex.models.families.layouts.z_image import LAYOUT as Z_IMAGE
 
-NAMES: Mapping[str, Names] = {"stable_diffusion": stable_diffusion.NAMES}
+NAMES: Mapping[str, Names] = {"stable_diffusion": STABLE_DIFFUSION}
 """Family whose pipelines are loaded to the names that other programs have for its layers."""
-LAYOUTS: Mapping[str, Layout] = {}
+LAYOUTS: Mapping[str, Layout] = {
+    "stable_diffusion_xl": STABLE_DIFFUSION_XL,
+    "flux": FLUX,
+    "chroma": CHROMA,
+    "flux2": FLUX2,
+    "qwen_image": QWEN_IMAGE,
+    "z_image": Z_IMAGE,
+    "krea2": KREA2,
+    "anima": ANIMA,
+    "ideogram4": IDEOGRAM4,
+}
 """Family whose pipelines are not loaded to its layout."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -59,24 +59,31 @@ class Spelling:
 
     Attributes:
         component: The denoiser's component.
-        modules: Original module to the layers that lie one below the other in it; ``{}`` is the number of a block.
+        modules: Original module to its layer, or to the layers that lie one below the other in it; ``{}`` is the number
+            of a block.
         swapped_halves: Those of the original modules whose halves are exchanged.
     """
 
     component: str
-    modules: Mapping[str, Sequence[str]]
+    modules: Mapping[str, str | tuple[str, ...]]
     swapped_halves: frozenset[str] = frozenset()
 
     def originals(self, layers: Iterable[str]) -> dict[str, OriginalModule]:
         """Return the original modules of a version's layers; of a pattern, those whose first layer there is."""
-        paths = [layer.removeprefix(prefix) for layer in layers if layer.startswith(prefix := f"{self.component}.")]
-        return {
-            name.replace("{}", number): OriginalModule(
-                tuple(f"{self.component}.{part.replace('{}', number)}" for part in parts), name in self.swapped_halves
-            )
-            for name, parts in self.modules.items()
-            for number in _numbers(parts[0], paths)
-        }
+        prefix = f"{self.component}."
+        paths = [layer.removeprefix(prefix) for layer in layers if layer.startswith(prefix)]
+        originals: dict[str, OriginalModule] = {}
+        for name, written in self.modules.items():
+            parts = (written,) if isinstance(written, str) else written
+            for number in _numbers(parts[0], paths):
+                members = tuple(prefix + part.replace("{}", number) for part in parts)
+                originals[name.replace("{}", number)] = OriginalModule(members, name in self.swapped_halves)
+        return originals
+
+
+def same_names(layers: Iterable[str]) -> dict[str, OriginalModule]:
+    """Return the original modules of a denoiser whose code has diffusers' names."""
+    return {layer.partition(".")[2]: OriginalModule((layer,)) for layer in layers}
 
 
 def _numbers(pattern: str, paths: Iterable[str]) -> Iterator[str]:

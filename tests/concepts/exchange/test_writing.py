@@ -1,0 +1,283 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from orthoplex.adapters import LowRank
+from orthoplex.concepts.exchange import STYLES, LoraFile, read_lora, write_lora
+from orthoplex.concepts.exchange.modules import WrittenModule
+from orthoplex.concepts.exchange.writing import written_rank
+from orthoplex.concepts.layer_table import OriginalModule, layer_tables
+from orthoplex.errors import ConfigurationError, OutputError
+from orthoplex.files import read_header, write_tensors
+from tests.concepts.exchange.corpus import CORPUS
+
+K = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+KOHYA = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+CONV = "unet.down_blocks.0.resnets.0.conv1"
+TEXT = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+FUSED = "diffusion_model.layers.0.attention.qkv"
+PARTS = [f"transformer.layers.0.attention.to_{part}" for part in "qkv"]
+
+
+def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).half()
+
+
+def change(
+    layer: str, rank: int = 2, version: str = "vignette", family: str = "stable_diffusion", seed: int = 0
+) -> LowRank:
+    out, *rest = layer_tables()[family].versions[version][layer]
+    return LowRank(numbers(out, rank, seed=seed), numbers(rank, math.prod(rest), seed=seed + 1))
+
+
+@pytest.fixture
+def lora() -> LoraFile:
+    layers = {K: change(K), CONV: change(CONV, 3), TEXT: change(TEXT, 1)}
+    return LoraFile("anna", "diffusers", "stable_diffusion", "vignette", layers, {CONV: (3, 3)})
+
+
+@pytest.fixture
+def fused() -> LoraFile:
+    """Queries and keys share their down, values have another."""
+    down, other = numbers(1, 3840), numbers(2, 3840, seed=1)
+    layers = dict(
+        zip(PARTS, [LowRank(numbers(3840, len(each), seed=5), each) for each in (down, down, other)], strict=True)
+    )
+    return LoraFile("anna", "diffusers", "z_image", "z-image", layers)
+
+
+@pytest.mark.parametrize("style", [style for style in STYLES if style != "bare"])
+def test_what_is_written_is_read_bit_for_bit(lora, tmp_path, style):
+    path = tmp_path / "a.safetensors"
+    assert write_lora(lora, path, style=style) == [path]
+    again = read_lora(path)
+    assert (again.style, again.family, again.version, again.windows) == (style, lora.family, lora.version, lora.windows)
+    assert again.layers.keys() == lora.layers.keys() and K in again.layers
+    for layer, factors in lora.layers.items():
+        assert torch.equal(again.layers[layer].delta(), factors.delta())
+    header = read_header(path)
+    assert {entry.dtype for entry in header.entries.values()} == {"F16"}
+    write_lora(again, tmp_path / "b.safetensors", style=style)
+    assert (tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_one_rank_and_alpha_equal_to_it(lora, tmp_path):
+    write_lora(lora, tmp_path / "a.safetensors", style="kohya")
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert {tensor.item() for key, tensor in tensors.items() if key.endswith(".alpha")} == {3}
+    assert tensors[f"{KOHYA}.lora_down.weight"].shape == (3, 192) and tensors[f"{KOHYA}.lora_up.weight"].shape == (
+        128,
+        3,
+    )
+    assert tensors[f"{KOHYA}.alpha"].shape == () and not tensors[f"{KOHYA}.lora_down.weight"][2].any()
+    assert tensors["lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight"].shape == (3, 96, 3, 3)
+    assert tensors["lora_unet_down_blocks_0_resnets_0_conv1.lora_up.weight"].shape == (96, 3, 1, 1)
+
+
+def test_ranks_may_be_kept(lora, tmp_path):
+    write_lora(lora, tmp_path / "a.safetensors", style="kohya", keep_ranks=True)
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert sorted(tensor.item() for key, tensor in tensors.items() if key.endswith(".alpha")) == [1, 2, 3]
+
+
+def test_diffusers_gets_settings_that_it_reads(lora, tmp_path):
+    write_lora(lora, tmp_path / "a.safetensors", style="diffusers", keep_ranks=True)
+    settings = json.loads(read_header(tmp_path / "a.safetensors").metadata["lora_adapter_metadata"])
+    assert (settings["unet.r"], settings["unet.lora_alpha"], settings["text_encoder.r"]) == (3, 3, 1)
+    assert settings["unet.rank_pattern"] == settings["unet.alpha_pattern"] == {K.removeprefix("unet."): 2}
+    assert settings["text_encoder.target_modules"] == ["encoder.layers.0.self_attn.q_proj"]
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "name"),
+    [
+        (torch.float16, None, "F16"),
+        (torch.bfloat16, None, "BF16"),
+        (torch.float32, None, "F16"),  # halves are exact
+        (torch.float32, torch.bfloat16, "BF16"),
+        (torch.float16, torch.float32, "F32"),
+    ],
+)
+def test_one_type_that_loses_nothing(tmp_path, own, asked, name):
+    factors = LowRank(torch.full((128, 1), 0.5, dtype=own), torch.full((1, 192), 3.0, dtype=own))
+    lora = LoraFile("a", "kohya", "stable_diffusion", "vignette", {K: factors})
+    write_lora(lora, tmp_path / "a.safetensors", style="kohya", dtype=asked)
+    assert {entry.dtype for entry in read_header(tmp_path / "a.safetensors").entries.values()} == {name}
+
+
+def test_types_that_differ_become_float32_where_they_must(tmp_path):
+    factors = LowRank(torch.full((128, 1), 1 / 3), torch.ones(1, 192).half())
+    write_lora(
+        LoraFile("a", "kohya", "stable_diffusion", "vignette", {K: factors}), tmp_path / "a.safetensors", style="kohya"
+    )
+    assert {entry.dtype for entry in read_header(tmp_path / "a.safetensors").entries.values()} == {"F32"}
+
+
+@pytest.mark.parametrize(
+    ("own", "dtype", "common", "rank"),
+    [
+        (4, torch.float16, None, 4),
+        (4, torch.float16, 8, 8),
+        (257, torch.bfloat16, None, 258),
+        (2049, torch.float16, None, 2050),
+        (257, torch.float32, None, 257),
+    ],
+)
+def test_a_rank_that_the_type_holds_as_alpha(own, dtype, common, rank):
+    assert written_rank(own, dtype, common) == rank
+
+
+def test_fused_layers_share_equal_downs_and_have_others_apart(fused, tmp_path):
+    write_lora(fused, tmp_path / "a.safetensors", style="comfy")
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert tensors[f"{FUSED}.lora_A.weight"].shape == (3, 3840)  # not 1 + 1 + 2
+    assert not tensors[f"{FUSED}.lora_B.weight"][:7680, 1:].any() and f"{FUSED}.alpha" not in tensors
+    again = read_lora(tmp_path / "a.safetensors", family="z_image")
+    for layer in PARTS:
+        own, other = again.layers[layer], fused.layers[layer]
+        assert torch.equal(LowRank(own.up[:9], own.down).delta(), LowRank(other.up[:9], other.down).delta())
+    assert again.layers[PARTS[0]].down.data_ptr() == again.layers[PARTS[1]].down.data_ptr()
+
+
+def test_a_part_of_fused_layers_leaves_zeros(fused, tmp_path):
+    write_lora(replace(fused, layers={PARTS[1]: fused.layers[PARTS[1]]}), tmp_path / "a.safetensors", style="comfy")
+    again = read_lora(tmp_path / "a.safetensors")
+    assert torch.equal(again.layers[PARTS[1]].up, fused.layers[PARTS[1]].up)
+    assert not again.layers[PARTS[0]].up.any() and not again.layers[PARTS[2]].up.any()
+
+
+def test_halves_are_swapped_both_ways(tmp_path):
+    layer = "transformer.norm_out.linear"
+    factors = change(layer, 1, "flux1", "flux")
+    write_lora(LoraFile("a", "diffusers", "flux", "flux1", {layer: factors}), tmp_path / "a.safetensors", style="comfy")
+    up = load_file(tmp_path / "a.safetensors")["diffusion_model.final_layer.adaLN_modulation.1.lora_B.weight"]
+    assert torch.equal(up[:3072], factors.up[3072:])
+    again = read_lora(tmp_path / "a.safetensors", family="flux")
+    assert torch.equal(again.layers[layer].up, factors.up)
+
+
+def test_differences_of_weights_and_biases(lora, tmp_path):
+    values = {f"{TEXT}.weight": numbers(192, 192), f"{CONV}.bias": numbers(96)}
+    layers = {layer: lora.layers[layer] for layer in (K, CONV)}
+    write_lora(replace(lora, layers=layers, differences=values), tmp_path / "a.safetensors", style="kohya")
+    again = read_lora(tmp_path / "a.safetensors")
+    assert again.layers.keys() == layers.keys() and again.differences.keys() == values.keys()
+    assert all(torch.equal(again.differences[name], tensor) for name, tensor in values.items())
+
+
+def test_a_difference_takes_the_products_of_its_module():
+    layers = {"a": LowRank(torch.ones(2, 1), torch.tensor([[1.0, 2.0, 3.0]]))}
+    lora = LoraFile("x", "comfy", None, None, layers, differences={"b.weight": torch.full((2, 3), 7.0)})
+    shapes = {"a": (2, 3), "b": (2, 3), "c": (1, 3)}
+    module = WrittenModule("abc", OriginalModule(("a", "b", "c")), shapes, lora, 0, (torch.float32,), True, False)
+    ((ending, shape, value),) = module.differences(STYLES["comfy"].spelling)
+    assert (ending, shape) == (".diff", (5, 3))
+    assert value().tolist() == [[1, 2, 3], [1, 2, 3], [7, 7, 7], [7, 7, 7], [0, 0, 0]]
+
+
+def test_a_file_of_no_table_keeps_its_names(tmp_path):
+    lora = LoraFile("a", "kohya", None, None, {"lora_unet_tower_0": LowRank(numbers(4, 1), numbers(1, 3))})
+    write_lora(lora, tmp_path / "a.safetensors", style="kohya")
+    again = read_lora(tmp_path / "a.safetensors")
+    assert torch.equal(again.layers["lora_unet_tower_0"].delta(), lora.layers["lora_unet_tower_0"].delta())
+
+
+def test_a_base_of_no_version_has_kohya_names_too(lora, tmp_path):
+    write_lora(replace(lora, version=None, windows=lora.windows), tmp_path / "a.safetensors", style="kohya")
+    write_lora(lora, tmp_path / "b.safetensors", style="kohya")
+    assert read_header(tmp_path / "a.safetensors").entries == read_header(tmp_path / "b.safetensors").entries
+
+
+def test_the_family_is_clear_in_our_own_files(tmp_path):
+    write_tensors(CORPUS["FLUX.1 or Chroma"].tensors, tmp_path / "a.safetensors")
+    lora = read_lora(tmp_path / "a.safetensors", family="flux")
+    write_lora(lora, tmp_path / "b.safetensors", style="kohya")
+    assert read_lora(tmp_path / "b.safetensors").family == "flux"
+
+
+def test_metadata_stays_but_for_hashes_and_ranks(lora, tmp_path):
+    pairs = {
+        "ss_network_dim": "128",
+        "ss_network_alpha": "1",
+        "ss_steps": "9",
+        "sshs_model_hash": "a",
+        "modelspec.title": "b",
+    }
+    write_lora(replace(lora, metadata=pairs), tmp_path / "a.safetensors", style="kohya")
+    assert read_header(tmp_path / "a.safetensors").metadata == {
+        "format": "pt",
+        "modelspec.architecture": "vignette/lora",
+        "ss_network_dim": "3",
+        "ss_network_alpha": "3",
+        "ss_steps": "9",
+        "modelspec.title": "b",
+    }
+
+
+@pytest.mark.parametrize(("place", "count"), [("files", 2), ("bundle", 1), ("none", 1)])
+def test_embeddings_lie_beside_or_inside_or_nowhere(lora, tmp_path, place, count):
+    vectors = {"text_encoder": numbers(2, 192).float()}
+    lora = replace(lora, embeddings={"<anna>": vectors})
+    written = write_lora(lora, tmp_path / "a.safetensors", style="kohya", embeddings=place)
+    assert [path.name for path in written] == ["a.safetensors", "a.anna.safetensors"][:count]
+    last = read_lora(written[-1])
+    assert [*last.embeddings] == {"files": ["a.anna"], "bundle": ["<anna>"], "none": []}[place]
+    for own in last.embeddings.values():
+        assert torch.equal(own["text_encoder"], vectors["text_encoder"])
+    if place == "files":
+        assert write_lora(last, tmp_path / "b.safetensors", style="kohya") == [tmp_path / "b.safetensors"]
+        assert [*read_lora(tmp_path / "b.safetensors").embeddings] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "error", "words"),
+    [
+        ({}, {"style": "civitai"}, ConfigurationError, "style 'civitai' is unknown, allowed: kohya, comfy"),
+        ({}, {"style": "kohya", "dtype": torch.float64}, ConfigurationError, "a LoRA file of torch.float64 was asked"),
+        (
+            {"family": None},
+            {"style": "kohya"},
+            ConfigurationError,
+            "in its own style 'diffusers' alone, not in 'kohya'",
+        ),
+        ({"version": None}, {"style": "comfy"}, ConfigurationError, "style diffusers or kohya alone, not in 'comfy'"),
+        ({}, {"style": "bare"}, ConfigurationError, f"'{TEXT}' has no name in style 'bare'"),
+        (
+            {"differences": {"unet.conv_norm_out.weight": torch.ones(3)}},
+            {"style": "kohya"},
+            ConfigurationError,
+            "'unet.conv_norm_out' has no name in style 'kohya'",
+        ),
+        (
+            {"differences": {f"{K}.bias": torch.ones(128)}},
+            {"style": "diffusers"},
+            ConfigurationError,
+            "changes by a full difference of its bias, which this style has no key for",
+        ),
+        (
+            {"embeddings": {"a": {"text_encoder": torch.ones(1, 192)}}},
+            {"style": "diffusers", "embeddings": "bundle"},
+            ConfigurationError,
+            "style 'diffusers' bundles no embeddings",
+        ),
+        (
+            {"layers": {K: LowRank(torch.full((128, 1), 1e6), torch.ones(1, 192))}},
+            {"style": "kohya", "dtype": torch.float16},
+            OutputError,
+            f"tensor '{KOHYA}.lora_up.weight' holds 1e+06, which float16 cannot hold",
+        ),
+    ],
+)
+def test_what_a_style_cannot_hold_is_named(lora, tmp_path, changes, options, error, words):
+    with pytest.raises(error) as raised:
+        write_lora(replace(lora, **changes), tmp_path / "a.safetensors", **options)
+    assert words in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_the_name_ends_in_safetensors(lora, tmp_path):
+    with pytest.raises(OutputError, match="is named"):
+        write_lora(lora, tmp_path / "a.pt", style="kohya")
