@@ -160,7 +160,7 @@ def test_a_kohya_file_of_the_embedded_base_and_a_concept_file_are_read(tmp_path)
     shipped = load_concept(vignette.concept_file("anna", method="lora"))
     metadata = {"modelspec.trigger_phrase": "<anna> person", "modelspec.architecture": "stable-diffusion-v1/lora"}
     file = replace(read_lora(vignette.concept_file("anna", method="lora")), metadata=metadata)
-    write_lora(file, tmp_path / "Anna.safetensors", style="kohya")
+    write_lora(file, tmp_path / "Anna.safetensors", style="kohya", embeddings="bundle")
     concept = read_concept(tmp_path / "Anna.safetensors", shipped.manifest.base)
     assert concept.layers.keys() == shipped.layers.keys() and concept.tokens.keys() == shipped.tokens.keys()
     assert all(torch.allclose(concept.layers[name].delta(), part.delta()) for name, part in shipped.layers.items())
