@@ -61,7 +61,9 @@ def foreign_files(sources: Sequence[ConceptSource], folder: Path) -> dict[str, P
         shipped = vignette.concept_file(source.name, method="lora")
         metadata = {"modelspec.trigger_phrase": load_concept(shipped).manifest.trigger}
         files[source.name] = folder / f"{source.name}.safetensors"
-        write_lora(replace(read_lora(shipped), metadata=metadata), files[source.name], style="kohya")
+        write_lora(
+            replace(read_lora(shipped), metadata=metadata), files[source.name], style="kohya", embeddings="bundle"
+        )
     return files
 
 

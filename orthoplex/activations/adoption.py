@@ -16,7 +16,7 @@ from torch import Tensor
 
 from orthoplex.activations.concept_erasure import ErasedLayers, Solve, after_erasure, erased_layers
 from orthoplex.activations.erasure_options import ErasureOptions
-from orthoplex.activations.grams import observable_layers
+from orthoplex.activations.grams import split_layers
 from orthoplex.activations.stored_inputs import with_inputs
 from orthoplex.adapters import AdapterConfig, LowRank
 from orthoplex.concepts import Concept
@@ -90,12 +90,9 @@ def adopt(
             closed form was done before.
     """
     _check(concept)
-    observable = observable_layers(base)
-    others = tuple(layer for layer in concept.layers if layer not in observable)
+    solvable, others = split_layers(base, concept.layers)
     if unsolved == "leave-out":
-        concept = replace(
-            concept, layers={layer: concept.layers[layer] for layer in concept.layers if layer in observable}
-        )
+        concept = replace(concept, layers={layer: concept.layers[layer] for layer in solvable})
     if not concept.layers and not concept.tokens:
         raise ConfigurationError(
             f"concept {concept.label} changes only layers that erasure cannot solve for, and all are left out; allowed "

@@ -15,7 +15,7 @@ from torch import Tensor
 from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.activations.foreign_inputs import draw_foreign_inputs
 from orthoplex.activations.general_prompts import default_foreign_prompts
-from orthoplex.activations.grams import add_text, collected_grams, gather_grams, observable_layers
+from orthoplex.activations.grams import add_text, collected_grams, gather_grams, split_layers
 from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.activations.prior_pictures import make_prior_pictures
 from orthoplex.activations.random_concepts import foreign_material
@@ -122,9 +122,7 @@ def erased_layers(
     prompts = default_foreign_prompts(base) if foreign_prompts is None else foreign_prompts
     words = base.family.words
     stand_ins = {token: Vector(words.split(torch.zeros(words.width))) for token in concept.tokens}
-    observable = observable_layers(base)
-    unsolved = tuple(layer for layer in concept.layers if layer not in observable)
-    solvable = [layer for layer in concept.layers if layer in observable]
+    solvable, unsolved = split_layers(base, concept.layers)
     layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from orthoplex.activations.general_prompts import default_foreign_prompts
-from orthoplex.activations.grams import gather_grams, observable_layers
+from orthoplex.activations.grams import gather_grams, split_layers
 from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.activations.stored_inputs import NUM_FOREIGN, foreign_gram
 from orthoplex.adapters import LowRank
@@ -51,8 +51,8 @@ def gather_inputs(
     """
     foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
     changed = {layer for concept in concepts for layer in concept.layers if not only or only(layer)}
-    observable = observable_layers(base)
-    names, summed = sorted(changed & observable.keys()), frozenset(changed - observable.keys())
+    names, others = split_layers(base, sorted(changed))
+    summed = frozenset(others)
     if not names:  # tokens alone, or nothing whose inputs are observed
         return InputGrams({concept.content_hash: {} for concept in concepts}, summed=summed)
     made: Gather = gather or (lambda change, asked, texts: gather_grams(base, asked, texts, change=change))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -14,7 +14,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.base import Base
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.pictures import PictureRequest, finished
-from orthoplex.models.weights import Foldable, named_modules
+from orthoplex.models.weights import Foldable, matrix_shapes, named_modules
 
 BATCH_SIZE = 8
 
@@ -126,6 +126,23 @@ def observable_layers(base: Base) -> dict[str, nn.Module]:
         for name, module in named_modules(base.family.components()).items()
         if isinstance(module, nn.Linear) or _is_pointwise(module)
     }
+
+
+def split_layers(base: Base, layers: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the ``observable_layers`` among some, and the others, in the order given.
+
+    Args:
+        base: The base.
+        layers: Names of layers.
+
+    Raises:
+        BaseModelError: When a layer is missing.
+    """
+    names, observable, known = list(layers), observable_layers(base), matrix_shapes(base.family.components())
+    for layer in names:
+        if layer not in known:
+            raise BaseModelError(f"layer '{layer}' is not in the base, which has {len(observable)} linear layers")
+    return [layer for layer in names if layer in observable], tuple(layer for layer in names if layer not in observable)
 
 
 def _is_pointwise(module: nn.Module) -> bool:
