@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts.exchange import read_lora
 from orthoplex.concepts.exchange.payloads import PAYLOADS, load_payload, payloads_of, split_key
 
 
@@ -141,3 +142,26 @@ def test_kinds_that_no_sum_holds_are_refused(config, kind):
     assert modules
     names = {name for parts in modules.values() for name in payloads_of(parts)}
     assert kind in names and names <= {kind, "low-rank"}
+
+
+@pytest.mark.parametrize(
+    ("config", "wholes"),
+    [
+        (peft.LoKrConfig(r=8, alpha=3, target_modules=["linear"]), 2),
+        (peft.LoKrConfig(r=8, alpha=16, rank_pattern={"linear": 6}, target_modules=["linear"]), 2),
+        (peft.LoKrConfig(r=8, alpha=16, alpha_pattern={"linear": 2}, target_modules=["linear"]), 2),
+        (peft.LoKrConfig(r=1, alpha=3, target_modules=["linear"]), 1),
+        (peft.LoHaConfig(r=2, alpha=3, target_modules=["linear"]), 0),
+    ],
+)
+def test_folders_of_peft_are_read_with_its_factor(config, wholes, tmp_path):
+    model = trained(config)
+    parts = modules_of(model)["base_model.model.linear"]
+    assert len(parts.keys() & {"lokr_w1", "lokr_w2"}) == wholes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path)
+    lora = read_lora(tmp_path)
+    change = {**{f"{layer}.weight": each.delta() for layer, each in lora.layers.items()}, **lora.differences}
+    delta = model.get_submodule("base_model.model.linear").get_delta_weight("default")
+    torch.testing.assert_close(change["linear.weight"], delta.detach(), rtol=1e-5, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -29,21 +29,27 @@ class AdapterSettings:
         alpha: The alpha of all modules without another.
         alphas: Pattern of a module's name to its alpha.
         use_rslora: True if the factor is ``alpha / sqrt(rank)``.
+        rank: The rank of all modules without another.
+        ranks: Pattern of a module's name to its rank.
     """
 
     alpha: float | None = None
     alphas: Mapping[str, float] = field(default_factory=dict)
     use_rslora: bool = False
+    rank: float | None = None
+    ranks: Mapping[str, float] = field(default_factory=dict)
 
-    def factor(self, path: str, rank: int) -> float | None:
-        """Return what stands before a module's product; None if the settings have no alpha.
+    def factor(self, path: str, rank: float | None) -> float | None:
+        """Return what stands before a module's product; None if the settings have no alpha, or nothing tells its rank.
 
         Args:
             path: The module's name without its component.
-            rank: Its rank in the file.
+            rank: Its rank in the file; None if no tensor of the file has it, as where both sides of LoKr are whole.
+                Then the rank of the settings divides alpha, as in PEFT.
         """
-        alpha = next((value for pattern, value in self.alphas.items() if _fits(pattern, path)), self.alpha)
-        if alpha is None:
+        alpha = _of_pattern(self.alphas, path, self.alpha)
+        rank = _of_pattern(self.ranks, path, self.rank) if rank is None else rank
+        if alpha is None or not rank:
             return None
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
@@ -59,12 +65,12 @@ class FileSettings:
 
     components: Mapping[str, AdapterSettings] = field(default_factory=dict)
 
-    def factor(self, module: str, rank: int) -> float | None:
+    def factor(self, module: str, rank: float | None) -> float | None:
         """Return what stands before a module's product; None if nothing says it.
 
         Args:
             module: The module as the file names it.
-            rank: Its rank in the file.
+            rank: Its rank in the file; None if no tensor of the file has it.
         """
         component, _, path = module.partition(".")
         if component in self.components:
@@ -114,14 +120,24 @@ def _settings(values: Any, source: str) -> AdapterSettings:  # noqa: ANN401 - JS
     if values.get("fan_in_fan_out"):
         raise FileFormatError(f"{source} has fan_in_fan_out true, allowed is false: weights as (out, in)")
     alpha = values.get("lora_alpha", values.get("alpha"))
-    patterns = values.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict) or not _are_numbers([*patterns.values(), *([] if alpha is None else [alpha])]):
-        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {patterns!r}, allowed are numbers")
-    return AdapterSettings(alpha, patterns, bool(values.get("use_rslora")))
+    alphas = values.get("alpha_pattern") or {}
+    if not _are_numbers(alpha, alphas):
+        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {alphas!r}, allowed are numbers")
+    rank, ranks = values.get("r"), values.get("rank_pattern") or {}
+    if not _are_numbers(rank, ranks):
+        raise FileFormatError(f"{source} has r {rank!r} and rank_pattern {ranks!r}, allowed are numbers")
+    return AdapterSettings(alpha, alphas, bool(values.get("use_rslora")), rank, ranks)
 
 
-def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+def _are_numbers(value: Any, patterns: Any) -> bool:  # noqa: ANN401 - JSON
+    """True for a number or nothing, beside patterns of modules' names with a number each."""
+    values = [*patterns.values(), *([] if value is None else [value])] if isinstance(patterns, dict) else [None]
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+
+
+def _of_pattern(patterns: Mapping[str, float], path: str, otherwise: float | None) -> float | None:
+    """The number of the first pattern that PEFT takes for a module, else the one of all modules."""
+    return next((value for pattern, value in patterns.items() if _fits(pattern, path)), otherwise)
 
 
 def _fits(pattern: str, path: str) -> bool:

@@ -65,6 +65,7 @@ def test_settings_of_peft_scale(tmp_path, settings, scale, where):
         ('{"fan_in_fan_out": true}', "has fan_in_fan_out true"),
         ('{"init_lora_weights": "PiSSA_niter_4"}', "changes the base as well"),
         ('{"alpha_pattern": [1]}', "allowed are numbers"),
+        ('{"r": 4, "rank_pattern": {"a": "b"}}', "has r 4 and rank_pattern"),
         ("[]", "is a JSON list"),
     ],
 )

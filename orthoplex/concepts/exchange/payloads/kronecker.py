@@ -20,8 +20,8 @@ from orthoplex.concepts.exchange.payloads.scaling import rounded
 class KroneckerProduct(Payload):
     """``ΔW = f · W₁ ⊗ W₂ = f · (A₁ ⊗ A₂)(B₁ ⊗ B₂)`` with ``Wᵢ = Aᵢ Bᵢ``; a whole side is itself and an identity.
 
-    Its rank is the product of both sides' ranks. ``f`` is 1 where both sides are whole, as LyCORIS has it: no rank is
-    there that could divide alpha.
+    Its rank is the product of both sides' ranks. Where both sides are whole, no rank is there that could divide
+    alpha: ``f`` is 1, as LyCORIS has it, or what PEFT's settings say.
     """
 
     form = staticmethod(kronecker_form)
