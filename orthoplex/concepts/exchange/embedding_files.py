@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +13,9 @@ from orthoplex.concepts.exchange.embedding_keys import EmbeddingPlaces, place_ke
 from orthoplex.concepts.exchange.embeddings import Embeddings, vectors_of, write_embedding
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.stored_changes import read_tensor
+
+_LONGEST = 64
+"""Characters of a token in a file's name."""
 
 
 def read_embeddings(contents: LoraContents) -> Embeddings:
@@ -41,9 +46,31 @@ def write_embeddings_beside(embeddings: Embeddings, path: Path, version: str | N
         OutputError: If a file cannot be written.
     """
     files = []
-    for token, vectors in embeddings.items():
-        name = "".join(sign for sign in token if sign.isalnum() or sign in "-_.")
+    for token, name in file_names(embeddings).items():
         file = path.with_name(f"{path.stem}.{name}.safetensors")
-        write_embedding({token: vectors}, file, style="comfy", encoders=encoders_of(version))
+        write_embedding({token: embeddings[token]}, file, style="comfy", encoders=encoders_of(version))
         files.append(file)
     return files
+
+
+def file_names(tokens: Iterable[str]) -> dict[str, str]:
+    """Return token to a part of a file's name that every system takes and prompts can hold; no two are equal.
+
+    Letters, digits, ``-``, ``_`` and ``.`` inside stay; ``<anna>`` is ``anna``. Names that differ only in capital
+    letters, or in what was left out, are numbered.
+
+    Args:
+        tokens: The tokens.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for token in tokens:
+        signs = (sign for sign in unicodedata.normalize("NFC", token) if sign.isalnum() or sign in "-_.")
+        first = name = "".join(signs).strip(".")[:_LONGEST] or "token"
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{first}-{number}"
+        taken.add(name.casefold())
+        names[token] = name
+    return names

@@ -7,13 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts.exchange import STYLES, LoraFile, read_lora, write_lora
+from orthoplex.concepts import load_concept
+from orthoplex.concepts.exchange import STYLES, LoraFile, lora_of_concept, read_lora, write_lora
+from orthoplex.concepts.exchange.embedding_files import file_names
 from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.writing import written_rank
 from orthoplex.concepts.layer_table import OriginalModule, layer_tables
 from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.files import read_header, write_tensors
 from tests.concepts.exchange.corpus import CORPUS
+from tests.concepts.exchange.test_reading import ANNA
 
 K = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 KOHYA = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -231,6 +234,26 @@ def test_embeddings_lie_beside_or_inside_or_nowhere(lora, tmp_path, place, count
     if place == "files":
         assert write_lora(last, tmp_path / "b.safetensors", style="kohya") == [tmp_path / "b.safetensors"]
         assert [*read_lora(tmp_path / "b.safetensors").embeddings] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "names"),
+    [
+        (["<anna>", "<anna>_1"], ["anna", "anna_1"]),
+        (["anna", "<anna>", "Anna", "anna?"], ["anna", "anna-2", "Anna-3", "anna-4"]),
+        (["a/b\\c:d*e", 'a"b|c d', "..", "", "\u2605"], ["abcde", "abcd", "token", "token-2", "token-3"]),
+        (["Ju\u0308ne.v2.", "x" * 300], ["J\u00fcne.v2", "x" * 64]),
+    ],
+)
+def test_embeddings_have_names_of_files(tokens, names):
+    assert file_names(tokens) == dict(zip(tokens, names, strict=True))
+
+
+@pytest.mark.parametrize("style", [style for style in STYLES if style != "bare"])
+def test_a_concept_of_two_vectors_has_one_embedding_beside(tmp_path, style):
+    written = write_lora(lora_of_concept(load_concept(ANNA)), tmp_path / "a.safetensors", style=style)
+    assert [path.name for path in written] == ["a.safetensors", "a.anna.safetensors"]
+    assert [vectors["text_encoder"].shape for vectors in read_lora(written[1]).embeddings.values()] == [(2, 192)]
 
 
 @pytest.mark.parametrize(
