@@ -52,6 +52,7 @@ class LayerTable:
         components: Component to its role.
         rules: Pattern of layer names, as shells write them, and what such a layer sees; the first that fits counts.
         versions: Version to its layers' shapes: ``(out, in)``, and two numbers more for a convolution's window.
+        weights: Version to the shapes of all that a file may change: its layers, and its norms, ``(n,)``.
         encoder_tags: Text encoder to its name in other programs' files: ``kohya`` such as ``te1``, ``comfy`` such as
             ``clip_l``; without those that have none.
         kohya_names: Whose names of layers the files of kohya's programs usually have in this family.
@@ -63,6 +64,7 @@ class LayerTable:
     components: Mapping[str, Role]
     rules: Sequence[tuple[str, Sees]]
     versions: Mapping[str, Mapping[str, tuple[int, ...]]]
+    weights: Mapping[str, Mapping[str, tuple[int, ...]]]
     encoder_tags: Mapping[str, Mapping[str, str]]
     kohya_names: NameKind
     originals: Mapping[str, Mapping[str, OriginalModule]]
@@ -75,6 +77,7 @@ class LayerTable:
             family,
             values["components"],
             [(pattern, sees) for pattern, sees in values["rules"]],
+            _Versions(values["versions"], lambda tree: {k: v for k, v in _shapes(tree).items() if len(v) > 1}),
             _Versions(values["versions"], _shapes),
             values.get("encoder_tags", {}),
             values.get("kohya_names", "diffusers"),
@@ -88,7 +91,8 @@ class LayerTable:
             version: One of ``versions``.
 
         Returns:
-            Such as ``double_blocks.0.img_attn.qkv`` to its module; empty for a family of no known original names.
+            Such as ``double_blocks.0.img_attn.qkv`` to its module, norms too; empty for a family of no known original
+            names. A norm whose parameter is ``scale`` there has that at the end of its name.
         """
         return self.originals.get(version, {})
 

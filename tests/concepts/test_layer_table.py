@@ -44,6 +44,12 @@ def test_a_version_may_equal_another():
     assert TABLE.versions["two"] == TABLE.versions["one"] == {"net.a.keys": (2, 3), "net.b": (2, 3, 1, 1)}
 
 
+def test_norms_are_weights_and_no_layers():
+    values = {"components": {}, "rules": [], "versions": {"one": {"net": {"a": [2, 3], "norm": [3]}}}}
+    table = LayerTable.from_json("some", values)
+    assert table.versions["one"] == {"net.a": (2, 3)} and table.weights["one"] == {"net.a": (2, 3), "net.norm": (3,)}
+
+
 def test_original_modules_are_those_of_every_block():
     fused = {f"blocks.{i}.qkv": OriginalModule((f"net.{i}.q", f"net.{i}.k")) for i in (3, 4)}
     single = {f"blocks.{i}.out": OriginalModule((f"net.{i}.o.0",)) for i in (3, 4)}
@@ -91,7 +97,7 @@ VERSIONS = [(table, version) for table in layer_tables().values() for version in
 
 @pytest.mark.parametrize(("table", "version"), VERSIONS, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_layer_of_a_denoiser_is_in_one_original_module(table, version):
-    shapes = table.versions[version]
+    shapes = table.versions[version] if version == "ideogram4" else table.weights[version]  # its norms have no names
     layers = [layer for module in table.original_modules(version).values() for layer in module.layers]
     encoders = tuple(f"{encoder}." for encoder in table.encoder_tags)
     assert sorted(layers) == sorted(layer for layer in shapes if not layer.startswith(encoders))
@@ -102,7 +108,7 @@ def test_every_layer_of_a_denoiser_is_in_one_original_module(table, version):
 
 @pytest.mark.parametrize(("table", "version"), VERSIONS, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_layer_belongs_to_a_component_and_a_rule(table, version):
-    for layer in table.versions[version]:
+    for layer in table.weights[version]:
         assert component_of(layer) in table.components
         assert any(fnmatchcase(layer, pattern) for pattern, _ in table.rules), layer
     assert all(table.components[encoder] == "text encoder" for encoder in table.encoder_tags)
@@ -162,6 +168,9 @@ def test_layers_of_published_versions(version, layer, shape, sees):
             ["unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"],
         ),
         ("sdxl", "middle_block.2.emb_layers.1", ["unet.mid_block.resnets.1.time_emb_proj"]),
+        ("sdxl", "output_blocks.8.0.out_layers.0", ["unet.up_blocks.2.resnets.2.norm2"]),
+        ("sd1", "out.0", ["unet.conv_norm_out"]),
+        ("flux1", "single_blocks.1.norm.key_norm.scale", ["transformer.single_transformer_blocks.1.attn.norm_k"]),
         ("sdxl", "label_emb.0.2", ["unet.add_embedding.linear_2"]),
         (
             "flux1",

@@ -126,7 +126,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     shapes = {
         module.name: (module.form.shape[0], math.prod(module.form.shape[1:]))
         for module in stored.modules
-        if module.parameter == "weight" and module.payload != "norm difference"
+        if module.parameter == "weight"
     }
     problem = ""
     try:
@@ -222,7 +222,7 @@ def _parameters(module: StoredModule, detected: Detected) -> Iterator[tuple[str,
             yield f"{module.name}.{module.parameter}", LayerSource(module, 0, module.form.shape)
             return
         raise FileFormatError(f"is of a module that {detected.version} does not have")
-    yield from _rows(module, named.module, table.versions[detected.version], detected.version)
+    yield from _rows(module, named.module, table.weights[detected.version], detected.version)
 
 
 def _rows(
@@ -234,6 +234,8 @@ def _rows(
     own = module.form.shape
     if own[0] != whole[0] or math.prod(own) != math.prod(whole):
         raise FileFormatError(f"changes a weight of shape {own}, {version} has {whole}")
+    if len(whole) == 1 and module.form.exact_rank is not None:
+        raise FileFormatError(f"is a low-rank change of a norm of shape {whole}; allowed is a full difference")
     start = 0
     for layer, shape in zip(original.layers, shapes, strict=True):
         yield (

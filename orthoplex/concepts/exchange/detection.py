@@ -122,7 +122,7 @@ def _allowed(family: str | None, modules: Sequence[str] = ()) -> list[tuple[str,
 
 
 def _candidate(modules: Mapping[str, tuple[int, int] | None], family: str, version: str) -> _Candidate:
-    names, layers = read_names(family, version), layer_tables()[family].versions[version]
+    names, layers = read_names(family, version), layer_tables()[family].weights[version]
     known = fitting = 0
     for name, shape in modules.items():
         if name in names:
@@ -175,7 +175,7 @@ def _style_by_table(modules: Mapping[str, tuple[int, int] | None], candidate: _C
 def _misfit(modules: Mapping[str, tuple[int, int] | None], candidates: list[_Candidate]) -> str:
     """Name the first module whose shape no version has, and the shapes of the versions."""
     best = max(candidates, key=lambda each: each.fitting)
-    names, layers = read_names(best.family, best.version), layer_tables()[best.family].versions[best.version]
+    names, layers = read_names(best.family, best.version), layer_tables()[best.family].weights[best.version]
     for name, shape in modules.items():
         if name in names and shape is not None and shape != rows_of(names[name].module, layers)[:2]:
             others = ", ".join(
@@ -189,5 +189,5 @@ def _misfit(modules: Mapping[str, tuple[int, int] | None], candidates: list[_Can
 
 def _shape(candidate: _Candidate, name: str) -> tuple[int, int]:
     """The rows and columns of a module in a version."""
-    layers = layer_tables()[candidate.family].versions[candidate.version]
+    layers = layer_tables()[candidate.family].weights[candidate.version]
     return rows_of(read_names(candidate.family, candidate.version)[name].module, layers)[:2]

@@ -157,7 +157,7 @@ def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
 def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule]], Mapping[str, tuple[int, ...]]]:
     """The style's name of every module, and the shape of every layer."""
     table = None if lora.family is None else layer_tables()[lora.family]
-    known = {} if table is None or lora.version is None else table.versions[lora.version]
+    known = {} if table is None or lora.version is None else table.weights[lora.version]
     layers = dict.fromkeys((*lora.layers, *_difference_layers(lora)))
     own = {layer: _own_shape(lora, layer) for layer in layers if layer not in known}
     verbatim = [(layer, OriginalModule((layer,))) for layer in own]
@@ -175,7 +175,7 @@ def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule
                 f"{lora.label}: its shapes are those of no version of {lora.family}, so it is written in style "
                 f"{' or '.join(styles)} alone, not in '{style.name}'"
             )
-        alone = replace(table, versions={"": own}, originals={})
+        alone = replace(table, weights={"": own}, originals={})
         return list(style.written_names(alone, "")), own
     return list(style.written_names(table, lora.version)), {**known, **own}
 

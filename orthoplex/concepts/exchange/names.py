@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -73,7 +74,7 @@ def versions() -> Iterator[tuple[str, str]]:
 def _flat_paths(family: str, version: str) -> frozenset[str]:
     """The paths of all modules, with underscores in the place of dots."""
     table = layer_tables()[family]
-    paths = (layer.partition(".")[2] for layer in table.versions[version])
+    paths = (layer.partition(".")[2] for layer in table.weights[version])
     return frozenset(_flat(path.removeprefix("text_model.")) for path in (*paths, *table.original_modules(version)))
 
 
@@ -93,8 +94,4 @@ def rows_of(module: OriginalModule, version_layers: Mapping[str, tuple[int, ...]
         version_layers: Layer to the shape of its weight.
     """
     shapes = [version_layers[layer] for layer in module.layers]
-    window = shapes[0][2:]
-    inputs = shapes[0][1]
-    for size in window:
-        inputs *= size
-    return sum(shape[0] for shape in shapes), inputs, window
+    return sum(shape[0] for shape in shapes), math.prod(shapes[0][1:]), shapes[0][2:]

@@ -263,8 +263,13 @@ def _payloads() -> dict[str, Odd]:
         "a full difference": Odd({f"{name}.diff": torch.ones(128, 192)} | of(V)),
         "a bias": Odd(of(K, V) | {f"{kohya(OUT)}.diff_b": torch.ones(128)}),
         "PEFT's bias": Odd(of(K, name=same, peft=True) | {f"{K}.lora_B.bias": torch.ones(128)}, style="diffusers"),
-        "a norm that kohya's names do not tell": Odd(
-            of(K) | {"lora_unet_down_blocks_1_attentions_0_norm.w_norm": torch.ones(128)}, "does not have", 1
+        "a norm in kohya's names": Odd(of(K) | {"lora_unet_down_blocks_1_attentions_0_norm.w_norm": torch.ones(128)}),
+        "a norm of another size": Odd(
+            of(K) | {"lora_unet_down_blocks_1_attentions_0_norm.w_norm": torch.ones(64)}, "changes a weight of shape", 1
+        ),
+        "a norm that is none": Odd(of(K) | {"lora_unet_down_blocks_1_norm.w_norm": torch.ones(128)}, "not have", 1),
+        "a norm as a low-rank product": Odd(
+            of(K) | low_rank("lora_unet_down_blocks_1_attentions_0_norm", 128, 1), "low-rank change of a norm", 1
         ),
         "a norm in our names": Odd(
             of(K, name=same, peft=True) | {"unet.down_blocks.1.attentions.0.norm.w_norm": torch.ones(128)},

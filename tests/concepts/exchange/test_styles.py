@@ -22,7 +22,7 @@ def test_a_name_means_one_module_and_every_layer_is_written_once(style, family, 
     assert set(layers.values()) == {1} and len({name for name, _ in written}) == len(written)
     assert all(meaning[name] == module.layers for name, module in written)
     if style == "diffusers":
-        assert layers.keys() == table.versions[version].keys()
+        assert layers.keys() == table.weights[version].keys()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ CELLS = [(family, version, style) for family, version in versions() for style in
 def some_layers(family: str, version: str, style: str) -> list[str]:
     """The first layer of every component, and two further ones, as far as the style names them."""
     table = layer_tables()[family]
-    named = [layer for _, module in STYLES[style].written_names(table, version) for layer in module.layers]
+    written = (layer for _, module in STYLES[style].written_names(table, version) for layer in module.layers)
+    named = [layer for layer in written if layer in table.versions[version]]
     by_component = {layer.partition(".")[0]: layer for layer in reversed(named)}
     return list(dict.fromkeys((*by_component.values(), named[len(named) // 2], named[-1])))
 

@@ -11,8 +11,9 @@ from orthoplex.concepts import load_concept
 from orthoplex.concepts.exchange import STYLES, LoraFile, lora_of_concept, read_lora, write_lora
 from orthoplex.concepts.exchange.embedding_files import file_names
 from orthoplex.concepts.exchange.modules import WrittenModule
+from orthoplex.concepts.exchange.names import versions
 from orthoplex.concepts.exchange.writing import written_rank
-from orthoplex.concepts.layer_table import OriginalModule, layer_tables
+from orthoplex.concepts.layer_table import OriginalModule, layer_table, layer_tables
 from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.files import read_header, write_tensors
 from tests.concepts.exchange.corpus import CORPUS
@@ -172,6 +173,46 @@ def test_differences_of_weights_and_biases(lora, tmp_path):
     assert all(torch.equal(again.differences[name], tensor) for name, tensor in values.items())
 
 
+@pytest.mark.parametrize(("family", "version"), [*versions()])
+@pytest.mark.parametrize("style", ["kohya", "comfy"])
+def test_norms_are_written_and_read(tmp_path, family, version, style):
+    shapes = layer_tables()[family].weights[version]
+    norms = [layer for layer, shape in shapes.items() if len(shape) == 1 and not layer.startswith("text_conditioner")]
+    chosen = dict.fromkeys((norms[0], norms[len(norms) // 2], norms[-1]))
+    values = {f"{norm}.{kind}": numbers(*shapes[norm]) for norm in chosen for kind in ("weight", "bias")}
+    lora = LoraFile("a", style, family, version, {}, differences=values)
+    write_lora(lora, tmp_path / "a.safetensors", style=style)
+    assert {key.rpartition(".")[2] for key in read_header(tmp_path / "a.safetensors").entries} == {"diff", "diff_b"}
+    again = read_lora(tmp_path / "a.safetensors", family=version)
+    assert again.differences.keys() == values.keys() and not again.layers
+    assert all(torch.equal(again.differences[name], value) for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("version", "module", "layer"),
+    [
+        ("sd1", "lycoris_conv_norm_out", "unet.conv_norm_out"),
+        ("sdxl", "lora_unet_out_0", "unet.conv_norm_out"),
+        ("sdxl", "diffusion_model.middle_block.0.in_layers.0", "unet.mid_block.resnets.0.norm1"),
+        ("sdxl", "lora_te2_text_model_final_layer_norm", "text_encoder_2.text_model.final_layer_norm"),
+        ("flux1", "lycoris_transformer_blocks_0_attn_norm_q", "transformer.transformer_blocks.0.attn.norm_q"),
+        (
+            "flux1",
+            "diffusion_model.double_blocks.0.txt_attn.norm.key_norm.scale",
+            "transformer.transformer_blocks.0.attn.norm_added_k",
+        ),
+        ("z-image", "diffusion_model.layers.29.attention.q_norm", "transformer.layers.29.attention.norm_q"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".w_norm", ".diff"])
+def test_norms_of_other_programs_are_read(tmp_path, version, module, layer, ending):
+    value = numbers(*layer_table(version).weights[version][layer])
+    write_tensors({module + ending: value}, tmp_path / "a.safetensors")
+    lora = read_lora(tmp_path / "a.safetensors", family=version)
+    assert lora.left_out == {} and [*lora.differences] == [f"{layer}.weight"]
+    assert torch.equal(lora.differences[f"{layer}.weight"], value)
+
+
 def test_a_difference_takes_the_products_of_its_module():
     layers = {"a": LowRank(torch.ones(2, 1), torch.tensor([[1.0, 2.0, 3.0]]))}
     lora = LoraFile("x", "comfy", None, None, layers, differences={"b.weight": torch.full((2, 3), 7.0)})
@@ -270,10 +311,10 @@ def test_a_concept_of_two_vectors_has_one_embedding_beside(tmp_path, style):
         ({"version": None}, {"style": "comfy"}, ConfigurationError, "style diffusers or kohya alone, not in 'comfy'"),
         ({}, {"style": "bare"}, ConfigurationError, f"'{TEXT}' has no name in style 'bare'"),
         (
-            {"differences": {"unet.conv_norm_out.weight": torch.ones(3)}},
+            {"differences": {"unet.conv_norm.weight": torch.ones(3)}},
             {"style": "kohya"},
             ConfigurationError,
-            "'unet.conv_norm_out' has no name in style 'kohya'",
+            "'unet.conv_norm' has no name in style 'kohya'",
         ),
         (
             {"differences": {f"{K}.bias": torch.ones(128)}},

@@ -23,7 +23,7 @@ class Diffusers(Style):
 
     def read_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
         """Yield our names, and those of text encoders without ``text_model``."""
-        for layer in table.versions[version]:
+        for layer in table.weights[version]:
             module = OriginalModule((layer,))
             yield layer, module
             if _SHORTENED in layer:
@@ -31,7 +31,7 @@ class Diffusers(Style):
 
     def written_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
         """Yield our names."""
-        for layer in table.versions[version]:
+        for layer in table.weights[version]:
             yield layer, OriginalModule((layer,))
 
     def fits(self, name: str) -> bool:

@@ -71,7 +71,7 @@ def denoiser_of(table: LayerTable) -> str:
 def denoiser_paths(table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
     """Yield the diffusers path of every layer of the denoiser, without its component."""
     denoiser = denoiser_of(table)
-    for layer in table.versions[version]:
+    for layer in table.weights[version]:
         if component_of(layer) == denoiser:
             yield layer.partition(".")[2], OriginalModule((layer,))
 
@@ -79,7 +79,7 @@ def denoiser_paths(table: LayerTable, version: str) -> Iterator[tuple[str, Origi
 def encoder_paths(table: LayerTable, version: str) -> Iterator[tuple[str, str, OriginalModule]]:
     """Yield the component, the path without it and the layer, for every layer of the text encoders."""
     denoiser = denoiser_of(table)
-    for layer in table.versions[version]:
+    for layer in table.weights[version]:
         component, _, path = layer.partition(".")
         if component != denoiser:
             yield component, path, OriginalModule((layer,))

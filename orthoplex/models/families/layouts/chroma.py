@@ -29,6 +29,7 @@ _SPELLING = Spelling(
         "distilled_guidance_layer.in_proj": "distilled_guidance_layer.in_proj",
         "distilled_guidance_layer.layers.{}.in_layer": "distilled_guidance_layer.layers.{}.linear_1",
         "distilled_guidance_layer.layers.{}.out_layer": "distilled_guidance_layer.layers.{}.linear_2",
+        "distilled_guidance_layer.norms.{}.scale": "distilled_guidance_layer.norms.{}",
         "distilled_guidance_layer.out_proj": "distilled_guidance_layer.out_proj",
     },
 )

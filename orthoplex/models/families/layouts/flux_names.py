@@ -19,9 +19,15 @@ ATTENTION: Mapping[str, str | tuple[str, ...]] = {
         "transformer_blocks.{}.attn.add_v_proj",
     ),
     "double_blocks.{}.txt_attn.proj": "transformer_blocks.{}.attn.to_add_out",
+    "double_blocks.{}.img_attn.norm.query_norm.scale": "transformer_blocks.{}.attn.norm_q",
+    "double_blocks.{}.img_attn.norm.key_norm.scale": "transformer_blocks.{}.attn.norm_k",
+    "double_blocks.{}.txt_attn.norm.query_norm.scale": "transformer_blocks.{}.attn.norm_added_q",
+    "double_blocks.{}.txt_attn.norm.key_norm.scale": "transformer_blocks.{}.attn.norm_added_k",
+    "single_blocks.{}.norm.query_norm.scale": "single_transformer_blocks.{}.attn.norm_q",
+    "single_blocks.{}.norm.key_norm.scale": "single_transformer_blocks.{}.attn.norm_k",
     "final_layer.linear": "proj_out",
 }
-"""The inputs, the attention of the double blocks, and the output."""
+"""The inputs, the attention of the double blocks, the norms of all blocks, and the output."""
 STREAMS: Mapping[str, str | tuple[str, ...]] = {
     **ATTENTION,
     "double_blocks.{}.img_mlp.0": "transformer_blocks.{}.ff.net.0.proj",

@@ -28,6 +28,10 @@ _PARTS = {
     "attn.wv": "attn.to_v",
     "attn.gate": "attn.to_gate",
     "attn.wo": "attn.to_out.0",
+    "attn.qknorm.qnorm.scale": "attn.norm_q",
+    "attn.qknorm.knorm.scale": "attn.norm_k",
+    "prenorm.scale": "norm1",
+    "postnorm.scale": "norm2",
     "mlp.gate": "ff.gate",
     "mlp.up": "ff.up",
     "mlp.down": "ff.down",
@@ -39,6 +43,7 @@ _SPELLING = Spelling(
         "tmlp.0": "time_embed.linear_1",
         "tmlp.2": "time_embed.linear_2",
         "tproj.1": "time_mod_proj",
+        "txtmlp.0.scale": "txt_in.norm",
         "txtmlp.1": "txt_in.linear_1",
         "txtmlp.3": "txt_in.linear_2",
         "txtfusion.projector": "text_fusion.projector",
@@ -47,6 +52,7 @@ _SPELLING = Spelling(
             for original, stack in _STACKS.items()
             for part, ours in _PARTS.items()
         },
+        "last.norm.scale": "final_layer.norm",
         "last.linear": "final_layer.linear",
     },
 )

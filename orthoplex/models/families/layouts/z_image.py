@@ -18,7 +18,10 @@ def _published() -> Published:
 
 
 _STACKS = ("noise_refiner", "context_refiner", "layers")
-_SAME = ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3", "adaLN_modulation.0")
+_SAME = (
+    *("feed_forward.w1", "feed_forward.w2", "feed_forward.w3", "adaLN_modulation.0"),
+    *("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2"),
+)
 _ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v")
 _SPELLING = Spelling(
     "transformer",
@@ -26,9 +29,15 @@ _SPELLING = Spelling(
         "x_embedder": "all_x_embedder.2-1",
         "t_embedder.mlp.0": "t_embedder.mlp.0",
         "t_embedder.mlp.2": "t_embedder.mlp.2",
+        "cap_embedder.0": "cap_embedder.0",
         "cap_embedder.1": "cap_embedder.1",
         **{f"{stack}.{{}}.attention.qkv": tuple(f"{stack}.{{}}.{part}" for part in _ATTENTION) for stack in _STACKS},
         **{f"{stack}.{{}}.attention.out": f"{stack}.{{}}.attention.to_out.0" for stack in _STACKS},
+        **{
+            f"{stack}.{{}}.attention.{part}_norm": f"{stack}.{{}}.attention.norm_{part}"
+            for stack in _STACKS
+            for part in "qk"
+        },
         **{f"{stack}.{{}}.{part}": f"{stack}.{{}}.{part}" for stack in _STACKS for part in _SAME},
         "final_layer.linear": "all_final_layer.2-1.linear",
         "final_layer.adaLN_modulation.1": "all_final_layer.2-1.adaLN_modulation.1",
