@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, TENSORS_NAME, FileSettings, settings_of
-from orthoplex.concepts.exchange.detection import Detected, detect, style_of
+from orthoplex.concepts.exchange.detection import Detected, detect, style_of, unknown_module
 from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
@@ -115,7 +115,16 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
     if alone is not None:
         return LoraContents(
-            path, header, Detected("bare", None, None), FileSettings(), {}, {}, alone.places, alone.refused, {}, ""
+            path,
+            header,
+            Detected("bare", None, None, None),
+            FileSettings(),
+            {},
+            {},
+            alone.places,
+            alone.refused,
+            {},
+            "",
         )
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
     bundled = [key for key in header.entries if key.startswith(BUNDLE)]
@@ -132,7 +141,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     try:
         detected = detect(shapes, header.metadata, family)
     except FileFormatError as error:
-        detected, problem = Detected(style_of(shapes), None, None), str(error)
+        detected, problem = Detected(style_of(shapes), None, None, None), str(error)
     sorted_ = _Sorted(refused=dict(stored.refused))
     sorted_.refused.update(dict.fromkeys(stored.others, "is no part of a change of a layer"))
     alphas = _alphas(path, header, stored.modules, sorted_.refused)
@@ -211,18 +220,52 @@ def _parameters(module: StoredModule, detected: Detected) -> Iterator[tuple[str,
     Raises:
         FileFormatError: If no table knows the module, or its shape is another.
     """
-    if detected.family is None or detected.version is None:
+    if detected.family is None or detected.named_as is None:
         yield f"{module.name}.{module.parameter}", LayerSource(module, 0, module.form.shape)
         return
     table = layer_tables()[detected.family]
-    named = read_names(detected.family, detected.version).get(module.name)
+    named = read_names(detected.family, detected.named_as).get(module.name)
     if named is None:
         component = module.name.partition(".")[0]
         if component in table.components and module.form.exact_rank is None:
             yield f"{module.name}.{module.parameter}", LayerSource(module, 0, module.form.shape)
             return
-        raise FileFormatError(f"is of a module that {detected.version} does not have")
-    yield from _rows(module, named.module, table.weights[detected.version], detected.version)
+        raise FileFormatError(unknown_module(module.name, detected.family, detected.named_as))
+    shapes = table.weights[detected.named_as]
+    if detected.version is None:
+        shapes = _own_shapes(module, named.module, shapes)
+    yield from _rows(module, named.module, shapes, detected.named_as)
+
+
+def _own_shapes(
+    module: StoredModule, original: OriginalModule, layers: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's layers by the file's own, for a base of sizes that no version has.
+
+    Raises:
+        FileFormatError: If the rows of the layers cannot be told, or it has another number of sizes.
+    """
+    rows, *inputs = module.form.shape
+    first, parts = layers[original.layers[0]], len(original.layers)
+    if rows % parts or len({layers[layer][0] for layer in original.layers}) > 1:
+        raise FileFormatError(
+            f"has {rows} rows of {parts} layers, and no version has its sizes; allowed are parts of one size"
+        )
+    if module.parameter == "weight" and (len(inputs) + 1, *inputs[1:]) != (len(first), *first[2:]):
+        inputs = _unfolded(inputs, first, module.form.shape)
+    return dict.fromkeys(original.layers, (rows // parts, *inputs))
+
+
+def _unfolded(inputs: list[int], published: tuple[int, ...], shape: tuple[int, ...]) -> list[int]:
+    """The inputs of a weight that is written with more or fewer windows of one number, or flattened."""
+    columns, window = math.prod(inputs), published[2:]
+    if len(published) == 1:
+        if columns != 1:
+            raise FileFormatError(f"changes a weight of shape {shape}, a norm has one size")
+        return []
+    if columns % math.prod(window):
+        raise FileFormatError(f"changes a weight of shape {shape}, its window is {window}")
+    return [columns // math.prod(window), *window]
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ ARCHITECTURE_KEY = "modelspec.architecture"
 _HINT_KEYS = (ARCHITECTURE_KEY, "ss_base_model_version")
 _ENOUGH = 0.5
 """Of a file's modules: a table must know so many, and a version must have the shapes of so many of these."""
+_MOST_BLOCKS = 100
+"""Blocks of one kind that are looked for."""
 
 
 @final
@@ -45,11 +48,13 @@ class Detected:
         style: The style that most of its modules are named in.
         family: The family; None if no table knows the modules.
         version: The version with these shapes; None if there is none.
+        named_as: The version with these names; where no version has the shapes, names alone tell the layers.
     """
 
     style: str
     family: str | None
     version: str | None
+    named_as: str | None
 
 
 @final
@@ -73,27 +78,77 @@ def detect(
 
     Raises:
         ConfigurationError: If there is no such family or version.
-        FileFormatError: If several families fit (names them), or shapes are those of no version (names the layer, its
-            shape and those of the versions).
+        FileFormatError: If several families fit (names them), or shapes are those of no version, and names do not tell
+            the family either (names the layer, its shape and those of the versions).
     """
     if not modules:
-        return Detected(next(iter(STYLES)), *_named(family))
+        named, version = _named(family)
+        return Detected(next(iter(STYLES)), named, version, version)
     candidates = [_candidate(modules, *each) for each in _allowed(family, [*modules])]
     most = max((each.known for each in candidates), default=0)
     if most == 0 or (family is None and most < _ENOUGH * len(modules)):
         if family is not None:
             raise FileFormatError(f"no module of it is one of {family}, as in '{next(iter(modules))}'")
-        return Detected(style_of(modules), None, None)
+        return Detected(style_of(modules), None, None, None)
     best = [each for each in candidates if each.known == most]
     fitting = [each for each in best if each.fitting == max(other.fitting for other in best)]
     if fitting[0].fitting < _ENOUGH * most:
-        raise FileFormatError(_misfit(modules, [each for each in best if each.family == fitting[0].family]))
+        return _of_other_sizes(modules, best, family)
     chosen = _hinted(fitting, metadata) or fitting
     if len({each.family for each in chosen}) > 1:
         names = ", ".join(sorted({each.family for each in chosen}))
         raise FileFormatError(f"its layers fit several families: {names}; name one with --family")
     first = chosen[0]
-    return Detected(_style_by_table(modules, first), first.family, _version(first, metadata))
+    version = _version(first, metadata)
+    return Detected(_style_by_table(modules, first), first.family, version, version)
+
+
+def _of_other_sizes(
+    modules: Mapping[str, tuple[int, int] | None], best: Sequence[_Candidate], asked: str | None
+) -> Detected:
+    """What names alone say of a file whose shapes are those of no version, such as of a narrower base.
+
+    Raises:
+        FileFormatError: If a version was asked for, another one has the shapes, a module is unknown, or the names are
+            those of several families, or of other layers in another version.
+    """
+    families = list(dict.fromkeys(each.family for each in best))
+    fitting = max(best, key=lambda each: each.fitting)
+    misfit = _misfit(modules, [each for each in best if each.family == fitting.family])
+    if asked not in (None, *layer_tables()):
+        raise FileFormatError(misfit)
+    others = [_candidate(modules, *each) for each in likely_versions([*modules])] if asked else []
+    other = max(others, key=lambda each: each.fitting, default=None)
+    if other is not None and other.fitting >= _ENOUGH * len(modules):
+        raise FileFormatError(f"{misfit}; they are those of {other.version} ({other.family})")
+    if len(families) > 1 and asked is None:
+        raise FileFormatError(f"{misfit}; its names are those of {', '.join(families)}: name one with --family")
+    unknown = [name for name in modules if name not in read_names(best[0].family, best[0].version)]
+    if unknown:
+        raise FileFormatError(f"{misfit}; '{unknown[0]}' {unknown_module(unknown[0], best[0].family, best[0].version)}")
+    for name in modules:
+        means = {read_names(each.family, each.version)[name].module.layers for each in best}
+        if len(means) > 1:
+            versions_of = ", ".join(each.version for each in best)
+            raise FileFormatError(f"{misfit}; '{name}' is another layer in each of {versions_of}")
+    return Detected(_style_by_table(modules, best[0]), best[0].family, None, best[0].version)
+
+
+def unknown_module(name: str, family: str, version: str) -> str:
+    """Say why a module is not read: the version does not have it, or not so many blocks.
+
+    Args:
+        name: The module as the file names it.
+        family: The family of the version.
+        version: The version whose names count.
+    """
+    names = read_names(family, version)
+    for number in re.finditer(r"(?<=[._])\d+(?=[._])", name):
+        before, after = name[: number.start()], name[number.end() :]
+        known = [i for i in range(_MOST_BLOCKS) if f"{before}{i}{after}" in names]
+        if known and int(number[0]) > known[-1]:
+            return f"is of block {before}{number[0]}, {version} has {before}{known[0]} to {known[-1]}"
+    return f"is of a module that {version} does not have"
 
 
 def style_of(modules: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.styles import Spelling, Style
-from orthoplex.concepts.layer_table import OriginalModule, layer_tables
+from orthoplex.concepts.layer_table import LayerTable, OriginalModule, layer_tables
 from orthoplex.errors import ConfigurationError
 
 _KINDS = (".weight", ".bias")
@@ -168,16 +168,60 @@ def _names(lora: LoraFile, style: Style) -> tuple[list[tuple[str, OriginalModule
                 f"not in '{style.name}'"
             )
         return verbatim, own
-    if lora.version is None:
-        styles = ["diffusers", *(["kohya"] if table.kohya_names == "diffusers" else [])]
-        if style.name not in styles:
-            raise ConfigurationError(
-                f"{lora.label}: its shapes are those of no version of {lora.family}, so it is written in style "
-                f"{' or '.join(styles)} alone, not in '{style.name}'"
-            )
-        alone = replace(table, weights={"": own}, originals={})
-        return list(style.written_names(alone, "")), own
-    return list(style.written_names(table, lora.version)), {**known, **own}
+    if lora.version is not None:
+        return list(style.written_names(table, lora.version)), {**known, **own}
+    alike = _names_of_all_versions(table, style, own.keys())
+    if alike:
+        return alike, own | _sizes_beside(lora, table, alike, own)
+    styles = ["diffusers", *(["kohya"] if table.kohya_names == "diffusers" else [])]
+    if style.name not in styles:
+        raise ConfigurationError(
+            f"{lora.label}: its shapes are those of no version of {lora.family}, so it is written in style "
+            f"{' or '.join(styles)} alone, not in '{style.name}'"
+        )
+    alone = replace(table, weights={"": own}, originals={})
+    return list(style.written_names(alone, "")), own
+
+
+def _names_of_all_versions(
+    table: LayerTable, style: Style, layers: Set[str]
+) -> list[tuple[str, OriginalModule]] | None:
+    """The style's modules of layers of unknown sizes; None if no version has them, or versions name them differently.
+
+    Original blocks of U-Nets are numbered through, so that their names depend on how many there are.
+    """
+    named = [
+        [(name, module) for name, module in style.written_names(table, version) if not layers.isdisjoint(module.layers)]
+        for version, shapes in table.weights.items()
+        if shapes.keys() >= layers
+    ]
+    return named[0] if named and all(names == named[0] for names in named) else None
+
+
+def _sizes_beside(
+    lora: LoraFile,
+    table: LayerTable,
+    modules: Iterable[tuple[str, OriginalModule]],
+    own: Mapping[str, tuple[int, ...]],
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of unchanged layers that are fused with changed ones, in a file of unknown sizes.
+
+    Raises:
+        ConfigurationError: If no changed layer of the module has the same size in the family's versions.
+    """
+    beside: dict[str, tuple[int, ...]] = {}
+    for name, module in modules:
+        published = next(shapes for shapes in table.weights.values() if shapes.keys() >= set(module.layers))
+        for layer in module.layers:
+            alike = [other for other in module.layers if other in own and published[other] == published[layer]]
+            if layer not in own and not alike:
+                raise ConfigurationError(
+                    f"{lora.label}: '{name}' holds '{layer}' too, whose size is not known: its shapes are those of no "
+                    f"version of {table.family}; allowed is style diffusers, which has a module for each"
+                )
+            if layer not in own:
+                beside[layer] = own[alike[0]]
+    return beside
 
 
 def _difference_layers(lora: LoraFile) -> list[str]:

@@ -84,7 +84,8 @@ class LoraSummary:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and texts for people."""
-        family = "unknown: no layer table has its layers" if self.family is None else f"{self.family} ({self.version})"
+        version = self.version or "sizes of its own, which no published version has"
+        family = "unknown: no layer table has its layers" if self.family is None else f"{self.family} ({version})"
         changes = [
             ("style", f"{self.style}: {STYLES[self.style].description}"),
             ("family", self.problem or family),

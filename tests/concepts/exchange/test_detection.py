@@ -23,7 +23,26 @@ QKV = "lora_unet_double_blocks_0_img_attn_qkv"
     ],
 )
 def test_names_and_shapes_tell_the_version(modules, metadata, family, answer):
-    assert detect(modules, metadata, family) == Detected(*answer)
+    assert detect(modules, metadata, family) == Detected(*answer, answer[-1])
+
+
+UP = "diffusion_model.input_blocks.5.1.transformer_blocks.0.attn2.to_k"
+MIDDLE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+DEEP = "lora_unet_mid_block_attentions_0_transformer_blocks_9_attn2_to_k"
+
+
+@pytest.mark.parametrize(
+    ("modules", "family", "answer"),
+    [
+        ({K: (320, 700)}, None, ("kohya", "stable_diffusion", None, "sd1")),
+        ({K: (320, 700), MIDDLE: (512, 700)}, None, ("kohya", "stable_diffusion", None, "sd1")),
+        ({MIDDLE: (512, 700), DEEP: (512, 700)}, None, ("kohya", "stable_diffusion_xl", None, "sdxl")),
+        ({MIDDLE: (512, 700)}, "stable_diffusion_xl", ("kohya", "stable_diffusion_xl", None, "sdxl")),
+        ({QKV: (300, 100), QKV.replace("0", "18"): (300, 100)}, "flux", ("kohya", "flux", None, "flux1")),
+    ],
+)
+def test_names_tell_a_file_of_sizes_that_no_version_has(modules, family, answer):
+    assert detect(modules, {}, family) == Detected(*answer)
 
 
 @pytest.mark.parametrize(
@@ -32,11 +51,27 @@ def test_names_and_shapes_tell_the_version(modules, metadata, family, answer):
         ({QKV: (9216, 3072)}, None, FileFormatError, "fit several families: chroma, flux"),
         (
             {K: (320, 700)},
+            "sd1",
+            FileFormatError,
+            f"module '{K}' has a change of shape (320, 700), versions of stable_",
+        ),
+        ({MIDDLE: (320, 700)}, None, FileFormatError, "sd1 (1280, 768), sd2 (1280, 1024)"),
+        ({MIDDLE: (320, 700)}, None, FileFormatError, "are those of stable_diffusion, stable_diffusion_xl: name one"),
+        ({MIDDLE: (1280, 2048)}, "stable_diffusion", FileFormatError, "; they are those of sdxl (stable_diffusion_xl)"),
+        ({UP: (320, 700)}, "stable_diffusion", FileFormatError, f"'{UP}' is another layer in each of sd1, sd2, vignet"),
+        (
+            {K: (64, 64), K.replace("blocks_0_attn2", "blocks_3_attn2"): (64, 64)},
             None,
             FileFormatError,
-            f"module '{K}' has a change of shape (320, 700), versions of stable_di",
+            "is of block lora_unet_down_blocks_0_attentions_0_transformer_blocks_3, sd1 has lora_unet_down_blocks_0_att"
+            "entions_0_transformer_blocks_0 to 0",
         ),
-        ({K: (320, 700)}, None, FileFormatError, "sd1 (320, 768), sd2 (320, 1024)"),
+        (
+            {K: (64, 64), "lora_unet_tower_1": (64, 64)},
+            None,
+            FileFormatError,
+            "'lora_unet_tower_1' is of a module that sd1 does not have",
+        ),
         ({K: (320, 768)}, "anima", FileFormatError, "no module of it is one of anima"),
         ({K: (320, 768)}, "sd9", ConfigurationError, "family 'sd9' is unknown, allowed: "),
         ({}, "sd9", ConfigurationError, "family 'sd9' is unknown, allowed: "),
