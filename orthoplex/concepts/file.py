@@ -32,6 +32,7 @@ from orthoplex.concepts.lora_tensors import (
 from orthoplex.concepts.manifest import FORMAT_VERSION, Manifest, token_names
 from orthoplex.concepts.manifest_json import MANIFEST_KEY, concept_header, manifest_of, manifest_to_json, read_manifest
 from orthoplex.concepts.old_formats import is_old, old_table
+from orthoplex.concepts.parameter_shapes import parameter_shapes, plain_vectors
 from orthoplex.concepts.tokens import TOKENS, token_class
 from orthoplex.concepts.tokens.checks import check_tokens
 from orthoplex.concepts.tokens.stored import TokenNumbers
@@ -89,6 +90,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
         concept.manifest,
         layers={name: (item.shape[0], item.rank, item.shape[1]) for name, item in stored.layers.items()},
         types=type_names(stored.layers),
+        shapes=parameter_shapes(stored.layers, stored.manifest.base.family),
         tokens=_described(stored.tokens, tokens),
         numbers=numbers,
         companion=companion,
@@ -165,6 +167,8 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _as_stored(concept: Concept, dtype: torch.dtype | None) -> Concept:
+    plain = plain_vectors(concept.layers, concept.manifest.base.family)
+    concept = replace(concept, layers=plain)
     if dtype is None:
         return concept
     layers = {name: LowRank(up=item.up.to(dtype), down=item.down.to(dtype)) for name, item in concept.layers.items()}

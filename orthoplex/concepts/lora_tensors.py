@@ -16,6 +16,7 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.flat_names import flat_names
 from orthoplex.concepts.manifest import Manifest
+from orthoplex.concepts.parameter_shapes import BIAS, parameter_shapes
 from orthoplex.errors import ConceptFileError
 from orthoplex.files import DTYPES, Header
 
@@ -28,6 +29,8 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def lora_tensors(layers: Mapping[str, LowRank], version: str) -> dict[str, Tensor]:
     """Return the tensors of a file: ``<flat name>.lora_down.weight``, ``.lora_up.weight`` and ``.alpha``.
 
+    Those of a convolution have its window, as kohya writes them. A norm is ``.diff``, a bias ``.diff_b``.
+
     Args:
         layers: Layer to its change; float16, bfloat16 or float32.
         version: Version of the base's family.
@@ -38,12 +41,18 @@ def lora_tensors(layers: Mapping[str, LowRank], version: str) -> dict[str, Tenso
     rank = max((change.rank for change in layers.values()), default=0)
     dtype = _common_type((getattr(change, part).dtype for change in layers.values() for part in _PARTS), rank)
     tensors: dict[str, Tensor] = {}
-    for layer, flat in flat_names(layers, version).items():
+    parameters = parameter_shapes(layers, version)
+    for layer, flat in _module_names(layers, version).items():
         change = layers[layer]
+        shape = parameters.get(layer, change.shape)
+        if len(shape) == 1:
+            tensors[flat + _vector_ending(layer)] = change.up.detach()[:, 0].to(dtype).contiguous()
+            continue
         up = torch.zeros(change.shape[0], rank, dtype=dtype)
         down = torch.zeros(rank, change.shape[1], dtype=dtype)
         up[:, : change.rank], down[: change.rank] = change.up.detach(), change.down.detach()
-        tensors |= _named(flat, up, down, torch.tensor(rank, dtype=dtype))
+        up_shape, down_shape = _factor_shapes(shape, rank)
+        tensors |= _named(flat, up.reshape(up_shape), down.reshape(down_shape), torch.tensor(rank, dtype=dtype))
     return tensors
 
 
@@ -69,9 +78,13 @@ def tensor_table(manifest: Manifest) -> dict[str, tuple[str, tuple[int, ...]]]:
     types = (_type_of(manifest, layer, part) for layer in manifest.layers for part in _PARTS)
     dtype = _NAMES[_common_type(types, rank)]
     table: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for layer, flat in flat_names(manifest.layers, manifest.base.family).items():
+    for layer, flat in _module_names(manifest.layers, manifest.base.family).items():
         out_features, _, in_features = manifest.layers[layer]
-        shapes = _named(flat, (out_features, rank), (rank, in_features), ())
+        shape = manifest.shapes.get(layer, (out_features, in_features))
+        if len(shape) == 1:
+            table[flat + _vector_ending(layer)] = (dtype, shape)
+            continue
+        shapes = _named(flat, *_factor_shapes(shape, rank), ())
         table |= {name: (dtype, shape) for name, shape in shapes.items()}
     return table
 
@@ -107,10 +120,16 @@ def factors_of(tensors: Mapping[str, Tensor], manifest: Manifest) -> dict[str, L
         ConceptFileError: If an alpha is not the rank, a number stands where the manifest says that there is none, or
             numbers are not of their type; names the tensor. Other programs would change weights otherwise than we.
     """
-    flat = flat_names(manifest.layers, manifest.base.family)
+    flat = _module_names(manifest.layers, manifest.base.family)
     layers: dict[str, LowRank] = {}
     for layer, (_, rank, _) in manifest.layers.items():
+        if len(manifest.shapes.get(layer, ())) == 1:
+            key = flat[layer] + _vector_ending(layer)
+            column = _as_type(tensors[key][:, None], _type_of(manifest, layer, "up"), key)
+            layers[layer] = LowRank(up=column, down=torch.ones(1, 1, dtype=_type_of(manifest, layer, "down")))
+            continue
         up, down, alpha = (tensors[name] for name in _named(flat[layer], "", "", ""))
+        up, down = up.flatten(1), down.flatten(1)
         if alpha.item() != manifest.rank:
             raise ConceptFileError(f"tensor '{flat[layer]}.alpha' is {alpha.item():g}, allowed is {manifest.rank}")
         if up[:, rank:].any() or down[rank:].any():
@@ -130,6 +149,23 @@ def old_factors(tensors: Mapping[str, Tensor], manifest: Manifest) -> dict[str, 
         layer: LowRank(up=tensors[f"{layer}.lora_B.weight"], down=tensors[f"{layer}.lora_A.weight"])
         for layer in manifest.layers
     }
+
+
+def _module_names(layers: Iterable[str], version: str) -> dict[str, str]:
+    """Return layer to the flat name of its module; that of a bias is its layer's."""
+    modules = {layer: layer.removesuffix(BIAS) for layer in sorted(layers)}
+    flat = flat_names(modules.values(), version)
+    return {layer: flat[module] for layer, module in modules.items()}
+
+
+def _vector_ending(layer: str) -> str:
+    """Return what stands behind the name of a module whose norm or bias changes, as kohya's programs have it."""
+    return ".diff_b" if layer.endswith(BIAS) else ".diff"
+
+
+def _factor_shapes(shape: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of up and down; a convolution's down has its window, and up one of a single number."""
+    return (shape[0], rank, *(1 for _ in shape[2:])), (rank, *shape[1:])
 
 
 def _named(flat: str, up: _T, down: _T, alpha: _T) -> dict[str, _T]:

@@ -44,6 +44,8 @@ class Manifest:
         layers: Layer name to ``(out_features, rank, in_features)``; filled in when the concept is saved, as all below.
         types: Data types of the factors: those of most layers as ``up`` and ``down``, others as ``<layer> up`` and
             ``<layer> down``.
+        shapes: Layer to the shape of its parameter where that is no matrix: ``(out, in, height, width)`` of a
+            convolution, ``(n,)`` of a norm or a bias.
         tokens: The tokens.
         numbers: Block to numbers besides the changes of weights: of tokens, and the inputs of layers.
         companion: The file that holds blocks which are too large for a header; None without one.
@@ -70,6 +72,7 @@ class Manifest:
     thumbnail: str = ""
     layers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tokens: StoredTokens = field(default_factory=StoredTokens)
     numbers: Mapping[str, Block] = field(default_factory=dict)
     companion: Companion | None = None

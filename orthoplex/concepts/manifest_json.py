@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -25,7 +26,8 @@ MANIFEST_KEY = "orthoplex"
 FORMAT_VERSIONS = (*OLD_VERSIONS, FORMAT_VERSION)
 """Layouts of files that are read."""
 _COMPANION = "companion"
-FEATURES = (*(kind for kind in TOKENS if kind != "vector"), _COMPANION)
+_SHAPES = "parameter-shapes"
+FEATURES = (*(kind for kind in TOKENS if kind != "vector"), _COMPANION, _SHAPES)
 """Names that a manifest may say it needs: without them a reader would take it for something else."""
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +96,8 @@ def manifest_to_json(manifest: Manifest) -> str:
     tokens = manifest.tokens
     values |= {"tokens": tokens.names, "token_kind": tokens.kind, **tokens.fields}
     values |= {"needs": _needs(manifest), "format_version": FORMAT_VERSION}
+    if not manifest.shapes:
+        del values["shapes"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -101,7 +105,8 @@ def _needs(manifest: Manifest) -> list[str]:
     """Return the features without which a file is not what it says."""
     needs = [] if manifest.tokens.kind == "vector" else [manifest.tokens.kind]
     beside = manifest.companion
-    return needs if beside is None or beside.rest else [*needs, _COMPANION]
+    needs += [] if beside is None or beside.rest else [_COMPANION]
+    return [*needs, _SHAPES] if manifest.shapes else needs
 
 
 def manifest_from_json(text: str, *, source: str) -> Manifest:
@@ -146,6 +151,7 @@ def _manifest(values: dict[str, Any], source: str) -> Manifest:
     hints = get_type_hints(Manifest) | {"tokens": tuple[str, ...], "token_kind": str, **TOKENS[kind].fields}
     del hints["format_version"]
     _leave_out(values, hints, f"{source}: manifest fields", "")
+    values.setdefault("shapes", {})
     wrong = wrong_keys(values, list(hints))
     for key, value in values.items():
         wrong = wrong or misfit(value, hints[key], key)
@@ -158,6 +164,8 @@ def _manifest(values: dict[str, Any], source: str) -> Manifest:
     _leave_out(values["numbers"], blocks, f"{source}: manifest field 'numbers':", "blocks ")
     values["numbers"] = {name: Block(**_shaped(block, "shapes")) for name, block in values["numbers"].items()}
     values |= _shaped(values, "layers")
+    values |= _shaped(values, "shapes")
+    _check_shapes(values["shapes"], values["layers"])
     values["lengthened_from"] = tuple(values["lengthened_from"])
     values["base"] = BaseIdentity(**values["base"])
     values["trained_on"] = values["trained_on"] and BaseIdentity(**values["trained_on"])
@@ -193,6 +201,19 @@ def _leave_out(values: dict[str, Any], known: Collection[str], place: str, noun:
 def _shaped(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return values with the lists of one entry, name to shape, as tuples."""
     return {**values, key: {name: tuple(shape) for name, shape in values[key].items()}}
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], layers: Mapping[str, tuple[int, int, int]]) -> None:
+    """Refuse shapes of parameters that are not those of the layers, ``(out, rank, in)``; names the layer."""
+    for layer, shape in shapes.items():
+        rows, rank, columns = layers.get(layer, (0, 0, 0))
+        is_window = len(shape) == 4 and shape[0] == rows and math.prod(shape[1:]) == columns
+        is_vector = shape == (rows,) and (rank, columns) == (1, 1)
+        if not is_window and not is_vector:
+            raise ConceptFileError(
+                f"manifest field 'shapes.{layer}' is {list(shape)} beside [out, rank, in] {[rows, rank, columns]}, "
+                "allowed are [out, in, height, width] and [n], of the same numbers"
+            )
 
 
 def _check_blocks(manifest: Manifest, needed: Collection[str], source: str) -> None:

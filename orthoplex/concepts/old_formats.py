@@ -31,7 +31,17 @@ _FIELDS_OF_VERSION: Mapping[int, Mapping[str, Any]] = {
 """Version to its fields beyond those of version 1, with their JSON types."""
 OLD_VERSIONS = tuple(_FIELDS_OF_VERSION)
 _LATER = (
-    *("base_sample", "trained_on", "lengthened_from", "types", "tokens", "numbers", "companion", "format_version"),
+    *(
+        "base_sample",
+        "trained_on",
+        "lengthened_from",
+        "types",
+        "shapes",
+        "tokens",
+        "numbers",
+        "companion",
+        "format_version",
+    ),
 )
 """Fields of a manifest that these versions do not have, or otherwise."""
 _ENCODER = "text_encoder"

@@ -15,6 +15,7 @@ from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDiffe
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
+from orthoplex.concepts.parameter_shapes import BIAS, parameter_shapes
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header
 
@@ -100,6 +101,9 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
     """
     manifest = concept.manifest
     table = layer_table(manifest.base.family)
+    shapes = parameter_shapes(concept.layers, manifest.base.family)
+    vectors = {layer for layer, shape in shapes.items() if len(shape) == 1}
+    layers = {layer: change for layer, change in concept.layers.items() if layer not in vectors}
     left_out: dict[str, str] = {}
     embeddings = {}
     if concept.tokens:
@@ -113,8 +117,13 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
         name=concept.name,
         style="diffusers",
         family=None if table is None else table.family,
-        version=manifest.base.family if table is not None and _is_of(concept, table.versions) else None,
-        layers=concept.layers,
+        version=manifest.base.family if table is not None and _is_of(concept, table.weights) else None,
+        layers=layers,
+        windows={layer: (shape[2], shape[3]) for layer, shape in shapes.items() if len(shape) == 4},
+        differences={
+            layer if layer.endswith(BIAS) else f"{layer}.weight": concept.layers[layer].delta()[:, 0]
+            for layer in sorted(vectors)
+        },
         embeddings=embeddings,
         metadata={
             "modelspec.sai_model_spec": "1.0.0",
@@ -131,9 +140,12 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
 def _is_of(concept: Concept, versions: Mapping[str, Mapping[str, tuple[int, ...]]]) -> bool:
     """True if every layer of a concept has the shape that its base's version has."""
     shapes = versions[concept.manifest.base.family]
+    own = {layer: change.shape for layer, change in concept.layers.items()}
     return all(
-        layer in shapes and change.shape == (shapes[layer][0], math.prod(shapes[layer][1:]))
-        for layer, change in concept.layers.items()
+        shape == (shapes[layer][0], math.prod(shapes[layer][1:]))
+        if layer in shapes
+        else layer.removesuffix(BIAS) in shapes and shape == (shapes[layer.removesuffix(BIAS)][0], 1)
+        for layer, shape in own.items()
     )
 
 
