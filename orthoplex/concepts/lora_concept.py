@@ -124,7 +124,7 @@ def _check_family(lora: LoraFile, base: BaseIdentity) -> None:
         raise ConceptFileError(
             f"{lora.label}: is a LoRA for {lora.version}; base {base} takes those for {', '.join(table.versions)}"
         )
-    if lora.version is None and None not in (table, lora.family) and table.family != lora.family:
+    if lora.version is None and table is not None and lora.family is not None and table.family != lora.family:
         raise ConceptFileError(f"{lora.label}: is a LoRA for {lora.family}; base {base} is of family {table.family}")
     said = hinted_versions(lora.metadata)
     if said and not {base.family, _ALSO.get(base.family)}.intersection(said):

@@ -58,7 +58,7 @@ def call(folder: Path, *arguments: str, **environment: str):
         (["inspect", SHIPPED, "--json"], 0, '"trigger": "<anna> person"'),
         (["inspect", "nowhere.safetensors"], 2, "there is no such file"),
         (["inspect", str(Path(__file__))], 2, "is not a safetensors file"),
-        (["inspect", str(vignette.head_file("scene"))], 2, "is not a concept file"),
+        (["inspect", str(vignette.head_file("scene"))], 2, "is no LoRA file"),
         (["inspect"], 2, "Missing argument"),
         (["teach"], 2, "No such command"),
         (["train", "--steps", "many"], 2, "--steps"),

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_left_to_a_model_which_says_why(ours, tmp_path):
     strange.layers[f"{layer}.inner"] = strange.layers.pop(layer)
     assert not files.takes(strange)
     save_concept(strange, tmp_path / "anna.safetensors")
-    with pytest.raises(BaseModelError, match="is not in the base"):
+    with pytest.raises(BaseModelError, match="here there is none"):
         merge_to_folder(ours, [(tmp_path / "anna.safetensors", 1.0)], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 

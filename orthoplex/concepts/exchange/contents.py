@@ -114,18 +114,8 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     sizes = {key: entry.shape for key, entry in header.entries.items()}
     alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
     if alone is not None:
-        return LoraContents(
-            path,
-            header,
-            Detected("bare", None, None, None),
-            FileSettings(),
-            {},
-            {},
-            alone.places,
-            alone.refused,
-            {},
-            "",
-        )
+        unknown = Detected("bare", None, None)
+        return LoraContents(path, header, unknown, FileSettings(), {}, {}, alone.places, alone.refused, {}, "")
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
     bundled = [key for key in header.entries if key.startswith(BUNDLE)]
     if not stored.modules and not bundled:
@@ -141,7 +131,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     try:
         detected = detect(shapes, header.metadata, family)
     except FileFormatError as error:
-        detected, problem = Detected(style_of(shapes), None, None, None), str(error)
+        detected, problem = Detected(style_of(shapes), None, None), str(error)
     sorted_ = _Sorted(refused=dict(stored.refused))
     sorted_.refused.update(dict.fromkeys(stored.others, "is no part of a change of a layer"))
     alphas = _alphas(path, header, stored.modules, sorted_.refused)

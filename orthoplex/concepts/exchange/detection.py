@@ -54,7 +54,7 @@ class Detected:
     style: str
     family: str | None
     version: str | None
-    named_as: str | None
+    named_as: str | None = None
 
 
 @final
@@ -89,7 +89,7 @@ def detect(
     if most == 0 or (family is None and most < _ENOUGH * len(modules)):
         if family is not None:
             raise FileFormatError(f"no module of it is one of {family}, as in '{next(iter(modules))}'")
-        return Detected(style_of(modules), None, None, None)
+        return Detected(style_of(modules), None, None)
     best = [each for each in candidates if each.known == most]
     fitting = [each for each in best if each.fitting == max(other.fitting for other in best)]
     if fitting[0].fitting < _ENOUGH * most:

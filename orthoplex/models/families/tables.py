@@ -73,17 +73,12 @@ def table_text(layout: Layout) -> str:
 def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, list[int]]:
     """Every linear layer, convolution and norm by name, and the shape of its weight, in the order of the model."""
     return {
-        _layer_name(component, network, path): list(module.weight.shape)
+        _layer_name(component, network, path): list(weight.shape)
         for component, network in networks.items()
         for path, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) or _is_norm(module)
+        if (weight := module._parameters.get("weight")) is not None
+        and (isinstance(module, nn.Linear | nn.Conv2d) or weight.ndim == 1)  # norms of every library
     }
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """True for a module whose weight is a vector: norms of every library."""
-    weight = module._parameters.get("weight")
-    return weight is not None and weight.ndim == 1
 
 
 def _layer_name(component: str, network: nn.Module, path: str) -> str:

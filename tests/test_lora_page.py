@@ -1,0 +1,14 @@
+"""The tables of `docs/lora-files.md` are those of the results."""
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_page_shows_the_results():
+    spec = importlib.util.spec_from_file_location("lora_page", ROOT / ".ci" / "lora_page.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = (ROOT / "docs" / "lora-files.md").read_text(encoding="utf-8")
+    assert script.up_to_date(text) == text, "python .ci/lora_page.py brings docs/lora-files.md up to date"
