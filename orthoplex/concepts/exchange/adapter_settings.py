@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ METADATA_KEY = "lora_adapter_metadata"
 """Of the header's text pair in which diffusers keeps the settings of every component."""
 CONFIG_NAME, TENSORS_NAME = "adapter_config.json", "adapter_model.safetensors"
 """The files of a folder that PEFT writes."""
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_REPETITION = re.compile(r"[*+{]")
+_MOST_REPETITIONS = 3
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual")
 """Beginnings of ``init_lora_weights`` with which PEFT changes the base as well."""
 
@@ -84,7 +88,10 @@ def settings_of(path: Path, metadata: Mapping[str, str]) -> FileSettings:
     """
     config = path.with_name(CONFIG_NAME)
     if path.name == TENSORS_NAME and config.is_file():
-        values = read_json(config)
+        try:
+            values = read_json(config)
+        except (OSError, ValueError) as error:
+            raise FileFormatError(f"{config}: cannot be read: {error}") from error
         return FileSettings({"": _settings(values, str(config))})
     if METADATA_KEY not in metadata:
         return FileSettings()
@@ -116,12 +123,26 @@ def _settings(values: Any, source: str) -> AdapterSettings:  # noqa: ANN401 - JS
     alpha = values.get("lora_alpha", values.get("alpha"))
     patterns = values.get("alpha_pattern") or {}
     if not isinstance(patterns, dict) or not _are_numbers([*patterns.values(), *([] if alpha is None else [alpha])]):
-        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {patterns!r}, allowed are numbers")
+        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {patterns!r}, allowed are numbers above 0")
+    endless = next((pattern for pattern in patterns if _may_be_endless(pattern)), None)
+    if endless is not None:
+        raise FileFormatError(
+            f"{source} has alpha_pattern {endless!r}, allowed are names and patterns without repeated groups"
+        )
     return AdapterSettings(alpha, patterns, bool(values.get("use_rslora")))
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    """True if all are numbers above 0 that a float holds."""
+    return all(
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+        for value in values
+    )
+
+
+def _may_be_endless(pattern: str) -> bool:
+    """True if comparing a pattern may take longer than anybody waits: a repeated group, or many repetitions."""
+    return _REPEATED_GROUP.search(pattern) is not None or len(_REPETITION.findall(pattern)) > _MOST_REPETITIONS
 
 
 def _fits(pattern: str, path: str) -> bool:

@@ -53,24 +53,24 @@ class LoraContents:
         path: The file of the tensors.
         header: Its header.
         detected: Style, family and version.
-        settings: Factors outside of the tensors.
         layers: Layer to the source of its low-rank change.
         differences: Parameter to the source of its full difference.
         embeddings: Key to its token and text encoder.
         refused: Key to the reason why it cannot be read.
         alphas: Module to its alpha, for those whose alpha stands in the file.
+        factors: Module to what stands before its product, for those whose factor stands outside of the tensors.
         problem: Why family or version are not clear; empty if they are.
     """
 
     path: Path
     header: Header
     detected: Detected
-    settings: FileSettings
     layers: Mapping[str, LayerSource]
     differences: Mapping[str, LayerSource]
     embeddings: Mapping[str, EmbeddingPlace]
     refused: Mapping[str, str]
     alphas: Mapping[str, float]
+    factors: Mapping[str, float]
     problem: str
 
     @property
@@ -115,7 +115,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
     if alone is not None:
         return LoraContents(
-            path, header, Detected("bare", None, None), FileSettings(), {}, {}, alone.places, alone.refused, {}, ""
+            path, header, Detected("bare", None, None), {}, {}, alone.places, alone.refused, {}, {}, ""
         )
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
     bundled = [key for key in header.entries if key.startswith(BUNDLE)]
@@ -141,17 +141,17 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
             _sort(module, detected, sorted_)
     bundle = bundled_places(sizes, encoders_of(detected.version))
     sorted_.refused.update(bundle.refused)
-    settings = settings_of(path, header.metadata)
+    factors = _factors(settings_of(path, header.metadata), sorted_, alphas)
     return LoraContents(
         path,
         header,
         detected,
-        settings,
         sorted_.layers,
         sorted_.differences,
         bundle.places,
         sorted_.refused,
         alphas,
+        factors,
         problem,
     )
 
@@ -173,6 +173,28 @@ def _alphas(path: Path, header: Header, modules: Iterable[StoredModule], refused
             continue
         refused.update(dict.fromkeys(module.keys.values(), reason))
     return alphas
+
+
+def _factors(settings: FileSettings, into: _Sorted, alphas: Mapping[str, float]) -> dict[str, float]:
+    """Module to its factor in the settings, which name it as the file does, or as we do; refuses those in doubt."""
+    factors: dict[str, float] = {}
+    names: dict[str, list[str]] = {}
+    for parameter, module in into.owners.items():
+        names.setdefault(module.name, []).append(parameter.rpartition(".")[0])
+    for module in {id(module): module for module in into.owners.values()}.values():
+        rank = module.form.rank
+        if rank is None:
+            continue
+        own = {settings.factor(name, rank) for name in (module.name, *names[module.name])} - {None}
+        beside = alphas[module.name] / rank if module.name in alphas else None
+        values = [value for value in (*own, beside) if value is not None]
+        if any(not math.isclose(value, values[0], rel_tol=1e-3) for value in values):
+            given = ", ".join(f"{value:g}" for value in sorted(values))
+            reason = f"has several factors in its alpha and the header's settings: {given}; allowed is one"
+            into.refused.update(dict.fromkeys(module.keys.values(), reason))
+        elif own:
+            factors[module.name] = values[0]
+    return factors
 
 
 def _version_named(family: str | None) -> str | None:

@@ -61,9 +61,9 @@ class ModuleReader:
         return self._last[1]
 
     def _factor(self, module: StoredModule) -> float | None:
-        if "alpha" in module.keys or module.form.rank is None:
+        if module.form.rank is None or "alpha" in module.keys:
             return None
-        return self._contents.settings.factor(module.name, module.form.rank)
+        return self._contents.factors.get(module.name)
 
     def _tensor(self, key: str) -> Tensor:
         return read_tensor(self._contents.path, self._contents.header, key)

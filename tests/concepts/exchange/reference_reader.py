@@ -28,10 +28,12 @@ ENDINGS = {
     "scale": r"\.scale",
     "diff": r"\.diff|\.w_norm",
     "diff_b": r"\.diff_b|\.b_norm",
-    **{f"w{i}{side}": rf"\.hada_w{i}_{side}" for i in (1, 2) for side in "ab"},
-    **{f"k{name}": rf"\.lokr_w{name}" for name in ("1", "1_a", "1_b", "2", "2_a", "2_b")},
+    **{f"w{i}{side}": rf"\.hada_w{i}_{side}(?:\.[^.]+)?" for i in (1, 2) for side in "ab"},
+    **{f"k{name}": rf"\.lokr_w{name}(?:\.[^.]+)?" for name in ("1", "1_a", "1_b", "2", "2_a", "2_b")},
 }
 KEY = re.compile("(.+?)(?:" + "|".join(f"(?P<{part}>{ending})" for part, ending in ENDINGS.items()) + ")")
+WORDS = {"", "lora_down", "lora_up", "lora_A", "lora_B", "lora_mid", "weight", "bias", "alpha", "scale"}
+WORDS |= {"diff", "w_norm", "diff_b", "b_norm"}
 HADAMARD = ("w1a", "w1b", "w2a", "w2b")
 
 
@@ -48,6 +50,7 @@ def reference(path: Path, version: str | None) -> dict[str, Tensor]:
     """
     tensors, metadata = _file(path)
     modules: dict[str, dict[str, Tensor]] = {}
+    adapters: dict[str, list[str]] = {}
     changes: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         if key.startswith("bundle_emb."):
@@ -60,6 +63,10 @@ def reference(path: Path, version: str | None) -> dict[str, Tensor]:
         if parts.lastgroup in own:
             raise DoesNotKnowError(f"a second {key}")
         own[parts.lastgroup] = tensor
+        adapter = [word for word in parts[parts.lastgroup].split(".") if word not in WORDS and not word[4:6] == "_w"]
+        if parts.lastgroup not in ("alpha", "scale", "mid", "diff", "diff_b"):
+            if adapters.setdefault(parts[1], adapter) != adapter:
+                raise DoesNotKnowError("two adapters")
     settings = _settings(metadata)
     for module, parts in modules.items():
         layers, is_swapped = ([module], False) if version is None else _names(version).get(module, ([], False))
@@ -92,7 +99,7 @@ def _file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _settings(metadata: Mapping[str, str]) -> dict[str, object]:
     try:
         values = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DoesNotKnowError("settings") from error
     if not isinstance(values, dict):
         raise DoesNotKnowError("settings")
