@@ -240,7 +240,7 @@ def _parameters(module: StoredModule, detected: Detected) -> Iterator[tuple[str,
     named = read_names(detected.family, detected.version).get(module.name)
     if named is None:
         component = module.name.partition(".")[0]
-        if component in table.components and module.form.exact_rank is None:
+        if component in table.components and module.payload.endswith("difference"):
             yield f"{module.name}.{module.parameter}", LayerSource(module, 0, module.form.shape)
             return
         raise FileFormatError(f"is of a module that {detected.version} does not have")
@@ -254,7 +254,8 @@ def _rows(
     shapes = [layers[layer][:1] if is_bias else layers[layer] for layer in original.layers]
     whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     own = module.form.shape
-    if own[0] != whole[0] or math.prod(own) != math.prod(whole):
+    flattened = whole if is_bias else (whole[0], math.prod(whole[1:]))
+    if _without_ones(own) not in (_without_ones(whole), flattened):
         raise FileFormatError(f"changes a weight of shape {own}, {version} has {whole}")
     start = 0
     for layer, shape in zip(original.layers, shapes, strict=True):
@@ -263,3 +264,8 @@ def _rows(
             LayerSource(module, start, shape, len(shapes) > 1, original.swapped_halves),
         )
         start += shape[0]
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the window of one point, which layers have or not."""
+    return shape[:2] if math.prod(shape[2:]) == 1 else shape

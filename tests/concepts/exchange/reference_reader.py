@@ -190,17 +190,18 @@ def _low_rank(values: Mapping[str, Tensor]) -> Tensor:
         mid, down = values["mid"], down.flatten(1)
         if mid.ndim < 2 or up.shape[1] != mid.shape[0] or mid.shape[1] != down.shape[0]:
             raise DoesNotKnowError("shapes")
-        return torch.einsum("om,mn...,ni->oi...", up, mid, down).flatten(1)
+        return torch.einsum("om,mn...,ni->oi...", up, mid, down)
     if up.shape[1] != down.shape[0]:
         raise DoesNotKnowError("shapes")
-    return up @ down.flatten(1)
+    return (up @ down.flatten(1)).reshape(len(up), *down.shape[1:])
 
 
 def _times(values: Mapping[str, Tensor], first: str, second: str) -> Tensor:
     a, b = values[first], values[second]
     if min(a.ndim, b.ndim) < 2 or math.prod(a.shape[2:]) != 1 or a.shape[1] != b.shape[0] or 0 in (*a.shape, *b.shape):
         raise DoesNotKnowError("shapes")
-    return a.flatten(1) @ b.flatten(1)
+    width = b.shape[1:] if math.prod(b.shape[2:]) != 1 else b.shape[1:2]
+    return (a.flatten(1) @ b.flatten(1)).reshape(len(a), *width)
 
 
 def _same(values: Tensor, other: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ def _kronecker(values: Mapping[str, Tensor], has: set[str]) -> tuple[int | None,
     for i in "12":
         if f"k{i}" in has:
             side = values[f"k{i}"]
-            if side.ndim < 2 or (i == "1" and side.ndim > 2):
+            if side.ndim < 2 or (i == "1" and math.prod(side.shape[2:]) != 1):
                 raise DoesNotKnowError("shapes")
             seen.add(f"k{i}")
         else:
@@ -223,10 +224,11 @@ def _kronecker(values: Mapping[str, Tensor], has: set[str]) -> tuple[int | None,
             side = _times(values, f"k{i}_a", f"k{i}_b")
             ranks.add(values[f"k{i}_b"].shape[0])
             seen |= {f"k{i}_a", f"k{i}_b"}
-        sides.append(side.flatten(1))
+        sides.append(side if i == "2" else side.flatten(1))
     if seen != has or len(ranks) > 1 or 0 in (*sides[0].shape, *sides[1].shape):
         raise DoesNotKnowError("parts")
-    return (ranks.pop() if ranks else None), torch.kron(*sides)
+    product = torch.einsum("oi,pj...->opij...", *sides).flatten(0, 1).flatten(1, 2)
+    return (ranks.pop() if ranks else None), product
 
 
 def _factor(
@@ -274,17 +276,19 @@ def _split(
     shapes = {} if table is None else table.versions[version or ""]
     if not change.ndim or 0 in change.shape:
         raise DoesNotKnowError("shapes")
-    flat = change if change.ndim == 1 else change.flatten(1)
+    flat = change if parameter == "bias" or change.ndim == 1 else change.flatten(1)
     if not {*layers} <= shapes.keys():
         yield f"{layers[0]}.{parameter}", flat
         return
     rows = sum(shapes[layer][0] for layer in layers)
-    inputs = math.prod(shapes[layers[0]][1:])
-    if (rows, inputs) != tuple(flat.shape) if parameter == "weight" else (rows,) != tuple(flat.shape):
+    own, window = tuple(change.shape), shapes[layers[0]][1:]
+    weights = [(rows, *window), (rows, math.prod(window)), (rows, window[0]) if math.prod(window[1:]) == 1 else ()]
+    own = own[:2] if math.prod(own[2:]) == 1 and len(own) > 2 else own
+    if own not in (weights if parameter == "weight" else [(rows,)]):
         raise DoesNotKnowError("shapes of the version")
     start = 0
     for layer in layers:
-        own = flat[start : start + shapes[layer][0]]
+        part = flat[start : start + shapes[layer][0]]
         start += shapes[layer][0]
-        half = len(own) // 2
-        yield f"{layer}.{parameter}", torch.cat([own[half:], own[:half]]) if is_swapped else own
+        half = len(part) // 2
+        yield f"{layer}.{parameter}", torch.cat([part[half:], part[:half]]) if is_swapped else part

@@ -162,6 +162,7 @@ def campaign(folder: Path, seed: int, count: int) -> Counter[str]:
         try:
             result = outcome(path, draft.version, family)
             counts[result.partition(":")[0]] += 1
+            assert result == "read" or mutation != "change_nothing", result
             if result == "read":
                 check_uses(path, plain, chance, family)
         except Exception as error:
