@@ -62,13 +62,14 @@ class Header:
     file_bytes: int
 
     def check_whole(self, path: Path) -> None:
-        """Refuse a file whose tensors take other bytes than the header announces.
+        """Refuse a file whose tensors take other bytes than the header announces, or share some.
 
         Args:
             path: The file, for the error messages.
 
         Raises:
-            FileFormatError: If a tensor's bytes do not fit its shape, or the file ends too early or too late.
+            FileFormatError: If a tensor's bytes do not fit its shape, tensors overlap or leave a gap, or the file ends
+                too early or too late.
         """
         for name, entry in self.entries.items():
             size = _ITEM_BYTES.get(entry.dtype)
@@ -78,7 +79,14 @@ class Header:
                     f"{math.prod(entry.shape) * size} bytes of {entry.dtype}, the header gives it "
                     f"{entry.end - entry.start}"
                 )
-        end = max((entry.end for entry in self.entries.values()), default=0)
+        end = 0
+        for name, entry in sorted(self.entries.items(), key=lambda item: (item[1].start, item[1].end)):
+            if entry.start != end:
+                raise FileFormatError(
+                    f"{path}: is not a whole safetensors file: tensor '{name}' starts at byte {entry.start} of the "
+                    f"tensors, allowed is {end}, where the tensor before it ends"
+                )
+            end = entry.end
         held = self.file_bytes - self.data_start
         if held != end:
             damage = "truncated" if held < end else "has bytes after its end"
@@ -189,6 +197,8 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - 
     sizes = cast(list[Any], shape) if isinstance(shape, list) else None
     if sizes is None or not all(type(number) is int and number >= 0 for number in (*sizes, start, end)):
         raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
+    if not name.isprintable():
+        raise FileFormatError(f"{path}: tensor {ascii(name)} has characters that cannot be shown, allowed are others")
     if not isinstance(dtype, str):
         raise FileFormatError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are names of data types")
     return TensorEntry(dtype, tuple(sizes), start, end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ METADATA_KEY = "lora_adapter_metadata"
 """Of the header's text pair in which diffusers keeps the settings of every component."""
 CONFIG_NAME, TENSORS_NAME = "adapter_config.json", "adapter_model.safetensors"
 """The files of a folder that PEFT writes."""
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_REPETITION = re.compile(r"[*+{]")
+_MOST_REPETITIONS = 3
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual")
 """Beginnings of ``init_lora_weights`` with which PEFT changes the base as well."""
 
@@ -90,7 +94,10 @@ def settings_of(path: Path, metadata: Mapping[str, str]) -> FileSettings:
     """
     config = path.with_name(CONFIG_NAME)
     if path.name == TENSORS_NAME and config.is_file():
-        values = read_json(config)
+        try:
+            values = read_json(config)
+        except (OSError, ValueError) as error:
+            raise FileFormatError(f"{config}: cannot be read: {error}") from error
         return FileSettings({"": _settings(values, str(config))})
     if METADATA_KEY not in metadata:
         return FileSettings()
@@ -122,17 +129,33 @@ def _settings(values: Any, source: str) -> AdapterSettings:  # noqa: ANN401 - JS
     alpha = values.get("lora_alpha", values.get("alpha"))
     alphas = values.get("alpha_pattern") or {}
     if not _are_numbers(alpha, alphas):
-        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {alphas!r}, allowed are numbers")
+        raise FileFormatError(
+            f"{source} has lora_alpha {alpha!r} and alpha_pattern {alphas!r}, allowed are numbers above 0"
+        )
     rank, ranks = values.get("r"), values.get("rank_pattern") or {}
     if not _are_numbers(rank, ranks):
-        raise FileFormatError(f"{source} has r {rank!r} and rank_pattern {ranks!r}, allowed are numbers")
+        raise FileFormatError(f"{source} has r {rank!r} and rank_pattern {ranks!r}, allowed are numbers above 0")
+    for key, patterns in (("alpha_pattern", alphas), ("rank_pattern", ranks)):
+        endless = next((pattern for pattern in patterns if _may_be_endless(pattern)), None)
+        if endless is not None:
+            raise FileFormatError(
+                f"{source} has {key} {endless!r}, allowed are names and patterns without repeated groups"
+            )
     return AdapterSettings(alpha, alphas, bool(values.get("use_rslora")), rank, ranks)
 
 
 def _are_numbers(value: Any, patterns: Any) -> bool:  # noqa: ANN401 - JSON
-    """True for a number or nothing, beside patterns of modules' names with a number each."""
+    """True for a number or nothing, beside patterns of names with a number each: above 0, and such as a float holds."""
     values = [*patterns.values(), *([] if value is None else [value])] if isinstance(patterns, dict) else [None]
-    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+    return all(
+        isinstance(each, int | float) and not isinstance(each, bool) and 0 < each <= sys.float_info.max
+        for each in values
+    )
+
+
+def _may_be_endless(pattern: str) -> bool:
+    """True if comparing a pattern may take longer than anybody waits: a repeated group, or many repetitions."""
+    return _REPEATED_GROUP.search(pattern) is not None or len(_REPETITION.findall(pattern)) > _MOST_REPETITIONS
 
 
 def _of_pattern(patterns: Mapping[str, float], path: str, otherwise: float | None) -> float | None:

@@ -13,6 +13,7 @@ from orthoplex.concepts.exchange.detection import Detected, detect, style_of, un
 from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
+from orthoplex.concepts.exchange.payloads import PAYLOADS
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
 from orthoplex.concepts.foreign_files import other_kind
@@ -53,24 +54,24 @@ class LoraContents:
         path: The file of the tensors.
         header: Its header.
         detected: Style, family and version.
-        settings: Factors outside of the tensors.
         layers: Layer to the source of its low-rank change.
         differences: Parameter to the source of its full difference.
         embeddings: Key to its token and text encoder.
         refused: Key to the reason why it cannot be read.
         alphas: Module to its alpha, for those whose alpha stands in the file.
+        factors: Module to what stands before its product, for those whose factor stands outside of the tensors.
         problem: Why family or version are not clear; empty if they are.
     """
 
     path: Path
     header: Header
     detected: Detected
-    settings: FileSettings
     layers: Mapping[str, LayerSource]
     differences: Mapping[str, LayerSource]
     embeddings: Mapping[str, EmbeddingPlace]
     refused: Mapping[str, str]
     alphas: Mapping[str, float]
+    factors: Mapping[str, float]
     problem: str
 
     @property
@@ -115,7 +116,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
     if alone is not None:
         unknown = Detected("bare", None, None)
-        return LoraContents(path, header, unknown, FileSettings(), {}, {}, alone.places, alone.refused, {}, "")
+        return LoraContents(path, header, unknown, {}, {}, alone.places, alone.refused, {}, {}, "")
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
     bundled = [key for key in header.entries if key.startswith(BUNDLE)]
     if not stored.modules and not bundled:
@@ -140,17 +141,17 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
             _sort(module, detected, sorted_)
     bundle = bundled_places(sizes, encoders_of(detected.version))
     sorted_.refused.update(bundle.refused)
-    settings = settings_of(path, header.metadata)
+    factors = _factors(settings_of(path, header.metadata), sorted_, alphas)
     return LoraContents(
         path,
         header,
         detected,
-        settings,
         sorted_.layers,
         sorted_.differences,
         bundle.places,
         sorted_.refused,
         alphas,
+        factors,
         problem,
     )
 
@@ -172,6 +173,28 @@ def _alphas(path: Path, header: Header, modules: Iterable[StoredModule], refused
             continue
         refused.update(dict.fromkeys(module.keys.values(), reason))
     return alphas
+
+
+def _factors(settings: FileSettings, into: _Sorted, alphas: Mapping[str, float]) -> dict[str, float]:
+    """Module to its factor in the settings, which name it as the file does, or as we do; refuses those in doubt."""
+    factors: dict[str, float] = {}
+    names: dict[str, list[str]] = {}
+    for parameter, module in into.owners.items():
+        names.setdefault(module.name, []).append(parameter.rpartition(".")[0])
+    for module in {id(module): module for module in into.owners.values()}.values():
+        rank = module.form.rank
+        if "alpha" not in PAYLOADS[module.payload].parts:
+            continue
+        own = {settings.factor(name, rank) for name in (module.name, *names[module.name])} - {None}
+        beside = alphas[module.name] / rank if rank and module.name in alphas else None
+        values = [value for value in (*own, beside) if value is not None]
+        if any(not math.isclose(value, values[0], rel_tol=1e-3) for value in values):
+            given = ", ".join(f"{value:g}" for value in sorted(values))
+            reason = f"has several factors in its alpha and the header's settings: {given}; allowed is one"
+            into.refused.update(dict.fromkeys(module.keys.values(), reason))
+        elif own:
+            factors[module.name] = values[0]
+    return factors
 
 
 def _version_named(family: str | None) -> str | None:
@@ -217,7 +240,7 @@ def _parameters(module: StoredModule, detected: Detected) -> Iterator[tuple[str,
     named = read_names(detected.family, detected.named_as).get(module.name)
     if named is None:
         component = module.name.partition(".")[0]
-        if component in table.components and module.form.exact_rank is None:
+        if component in table.components and module.payload.endswith("difference"):
             yield f"{module.name}.{module.parameter}", LayerSource(module, 0, module.form.shape)
             return
         raise FileFormatError(unknown_module(module.name, detected.family, detected.named_as))
@@ -250,9 +273,7 @@ def _unfolded(inputs: list[int], published: tuple[int, ...], shape: tuple[int, .
     """The inputs of a weight that is written with more or fewer windows of one number, or flattened."""
     columns, window = math.prod(inputs), published[2:]
     if len(published) == 1:
-        if columns != 1:
-            raise FileFormatError(f"changes a weight of shape {shape}, a norm has one size")
-        return []
+        raise FileFormatError(f"changes a weight of shape {shape}, a norm has one size")
     if columns % math.prod(window):
         raise FileFormatError(f"changes a weight of shape {shape}, its window is {window}")
     return [columns // math.prod(window), *window]
@@ -265,10 +286,11 @@ def _rows(
     shapes = [layers[layer][:1] if is_bias else layers[layer] for layer in original.layers]
     whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     own = module.form.shape
-    if own[0] != whole[0] or math.prod(own) != math.prod(whole):
-        raise FileFormatError(f"changes a weight of shape {own}, {version} has {whole}")
-    if len(whole) == 1 and module.form.exact_rank is not None:
+    if not is_bias and len(whole) == 1 and module.form.exact_rank is not None:
         raise FileFormatError(f"is a low-rank change of a norm of shape {whole}; allowed is a full difference")
+    flattened = (whole[0], math.prod(whole[1:])) if len(whole) > 1 else whole
+    if _without_ones(own) not in (_without_ones(whole), flattened):
+        raise FileFormatError(f"changes a weight of shape {own}, {version} has {whole}")
     start = 0
     for layer, shape in zip(original.layers, shapes, strict=True):
         yield (
@@ -276,3 +298,8 @@ def _rows(
             LayerSource(module, start, shape, len(shapes) > 1, original.swapped_halves),
         )
         start += shape[0]
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the window of one point, which layers have or not."""
+    return shape[:2] if math.prod(shape[2:]) == 1 else shape

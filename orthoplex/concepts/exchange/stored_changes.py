@@ -63,7 +63,7 @@ class ModuleReader:
     def _factor(self, module: StoredModule) -> float | None:
         if "alpha" in module.keys or "alpha" not in PAYLOADS[module.payload].parts:
             return None
-        return self._contents.settings.factor(module.name, module.form.rank)
+        return self._contents.factors.get(module.name)
 
     def _tensor(self, key: str) -> Tensor:
         return read_tensor(self._contents.path, self._contents.header, key)

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import final
 
 from orthoplex.concepts.exchange.payloads import PAYLOADS, Form, form_of, payloads_of, split_key
+from orthoplex.concepts.exchange.payloads.row import ADAPTER
 from orthoplex.concepts.exchange.respelling import respelled
 from orthoplex.errors import ConfigurationError
 from orthoplex.files import Header
+
+_OF_ADAPTERS = frozenset(
+    part
+    for row in PAYLOADS.values()
+    for part, endings in row.parts.items()
+    if any(ADAPTER in ending for ending in endings)
+)
+"""Parts whose keys may name an adapter."""
 
 
 @final
@@ -59,6 +68,8 @@ def stored_modules(header: Header, keys: Iterable[str]) -> StoredModules:
         keys: The keys.
     """
     parts: dict[str, dict[str, str]] = {}  # module -> part -> key
+    adapters: dict[str, dict[str, str]] = {}  # module -> adapter -> its first key
+    doubled: dict[str, tuple[list[str], str]] = {}  # module -> further keys of its parts, and the reason
     refused: dict[str, str] = {}
     others: list[str] = []
     for key in keys:
@@ -66,16 +77,34 @@ def stored_modules(header: Header, keys: Iterable[str]) -> StoredModules:
         if pieces is None:
             others.append(key)
         elif pieces.part in parts.setdefault(pieces.module, {}):
-            refused[key] = f"is the same part of the same module as '{parts[pieces.module][pieces.part]}'"
+            reason = f"'{key}' is the same part of the same module as '{parts[pieces.module][pieces.part]}'"
+            doubled.setdefault(pieces.module, ([], reason))[0].append(key)
         else:
             parts[pieces.module][pieces.part] = key
+        if pieces is not None and (pieces.adapter or pieces.part in _OF_ADAPTERS):
+            adapters.setdefault(pieces.module, {}).setdefault(pieces.adapter, key)
     modules: list[StoredModule] = []
     for name, own in parts.items():
+        if name in doubled:
+            refused.update(dict.fromkeys([*own.values(), *doubled[name][0]], doubled[name][1]))
+            continue
         try:
+            _check_adapters(adapters.get(name, {}))
             modules += _payloads(name, own, header)
         except ConfigurationError as error:
             refused.update(dict.fromkeys(own.values(), str(error)))
     return StoredModules(tuple(modules), refused, tuple(others))
+
+
+def _check_adapters(firsts: Mapping[str, str]) -> None:
+    """Refuse parts of several adapters.
+
+    Raises:
+        ConfigurationError: If there are several, names a key of each of two.
+    """
+    if len(firsts) > 1:
+        first, second, *_ = firsts.values()
+        raise ConfigurationError(f"'{first}' and '{second}' are of two adapters; allowed is one adapter in a file")
 
 
 def _payloads(name: str, keys: Mapping[str, str], header: Header) -> list[StoredModule]:

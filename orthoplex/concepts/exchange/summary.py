@@ -148,7 +148,7 @@ def lora_summary(path: Path, family: str | None = None) -> LoraSummary:
 def _alpha(contents: LoraContents, module: str, rank: int | None) -> str:
     alpha = contents.alphas.get(module)
     if alpha is None:
-        factor = contents.settings.factor(module, rank)
+        factor = contents.factors.get(module)
         return "none in the file (the rank)" if factor is None else f"factor {factor:g} in the metadata"
     return "the rank" if alpha == rank else f"{alpha:g}"
 

@@ -328,7 +328,7 @@ def _others() -> dict[str, Odd]:
         ),
         "settings without a number": Odd(
             of(K, name=same, peft=True),
-            "allowed are numbers",
+            "allowed are numbers above 0",
             style="diffusers",
             metadata={"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "four"})},
         ),

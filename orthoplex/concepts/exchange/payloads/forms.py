@@ -78,11 +78,13 @@ def kronecker_form(shapes: Shapes) -> Form:
     Raises:
         ConfigurationError: when the factors of a side cannot be multiplied, or the ranks of both sides differ.
     """
+    if {"lokr_w2", "lokr_t2"} <= shapes.keys():
+        raise ConfigurationError("LoKr has lokr_t2 beside a whole lokr_w2; allowed is one of both")
     ranks, exact, sides = set(), 1, []
     for i in (1, 2):
         tucker = "lokr_t2" if i == 2 and "lokr_t2" in shapes else None
         if f"lokr_w{i}" in shapes:
-            side = _factor(shapes, f"lokr_w{i}")
+            side = _matrix(shapes, "lokr_w1") if i == 1 else _factor(shapes, "lokr_w2")
         else:
             *side, rank = _side(shapes, f"lokr_w{i}_a", f"lokr_w{i}_b", tucker)
             ranks.add(rank)
