@@ -32,7 +32,8 @@ def convert(
 
         from orthoplex.concepts import convert_concept
         from orthoplex.concepts.exchange import read_lora, write_lora
-        from orthoplex.files import check_writable
+        from orthoplex.concepts.exchange.client_rules import readers, readers_in_words
+        from orthoplex.files import check_writable, read_header
 
         check_writable(output)
         if to == "orthoplex":
@@ -53,5 +54,8 @@ def convert(
         family_name = "an unknown family" if lora.family is None else f"{lora.version or lora.family}"
         if written[0] == output and lora.layers:
             say(f"{output}: {len(lora.layers)} layers of {family_name}, {lora.style} to {to}")
+            answers = {} if lora.family is None else readers(read_header(output), lora.family)
+            if answers:
+                say(f"read whole by: {readers_in_words(answers)}")
         for beside in written[1:] if lora.layers else written:
             say(f"{beside}: embedding")

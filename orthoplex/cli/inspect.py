@@ -12,7 +12,9 @@ from orthoplex.cli.streams import say_json, say_table
 from orthoplex.concepts import TOKENS, Manifest, manifest_to_json, read_manifest
 from orthoplex.concepts.blocks import Companion
 from orthoplex.concepts.exchange import lora_summary
+from orthoplex.concepts.exchange.client_rules import readers, readers_in_words
 from orthoplex.concepts.exchange.contents import tensor_file
+from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
 from orthoplex.errors import FileFormatError
 from orthoplex.files import read_header
@@ -34,7 +36,7 @@ def inspect(
         if as_json:
             say_json(json.loads(manifest_to_json(manifest)))
         else:
-            say_table(str(path), _rows(manifest))
+            say_table(str(path), _rows(manifest) + _readers(path, manifest))
         read_header(path).check_whole(path)
 
 
@@ -76,6 +78,15 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("created", manifest.created),
         ("written by", f"orthoplex {manifest.package_version}, format {manifest.format_version}"),
     ]
+
+
+def _readers(path: Path, manifest: Manifest) -> list[tuple[str, str]]:
+    """Which programs read the layers of a concept file whole; nothing where nothing is known."""
+    table = layer_table(manifest.base.family)
+    if table is None or not manifest.layers:
+        return []
+    answers = readers(read_header(path), table.family)
+    return [("read whole by", readers_in_words(answers))] if answers else []
 
 
 def _tokens(manifest: Manifest) -> str:

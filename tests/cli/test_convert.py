@@ -56,3 +56,12 @@ def test_inspect_shows_a_folder_of_peft(run, tmp_path):
     (folder / "adapter_config.json").write_text('{"lora_alpha": 4, "r": 2}')
     result = run("inspect", folder)
     assert result.exit_code == 0 and "factor 2 in the metadata" in result.stdout
+
+
+def test_convert_names_the_programs_that_would_leave_layers_out(run, tmp_path):
+    path, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_tensors(of(K, alpha=2), path)
+    result = run("convert", path, "--to", "diffusers", "--output", output)
+    assert "read whole by: diffusers" in result.stdout and "ComfyUI (reads none of its layers" in result.stdout
+    shown = json.loads(run("inspect", output, "--json").stdout)["readers"]
+    assert shown["diffusers"] == [] and shown["ComfyUI"] == [f"reads none of its layers, such as {K}"]

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 
@@ -60,3 +61,10 @@ def test_a_file_that_is_cut_off_is_shown_and_named(run, concepts, tmp_path):
     path.write_bytes(concepts["anna"].read_bytes()[:-10])
     result = run("inspect", tmp_path / "anna")
     assert result.exit_code == 2 and "anna" in result.stdout and "truncated: holds" in result.stderr
+
+
+def test_a_concept_names_the_programs_that_read_it(run):
+    """The trained concepts of the package: kohya names, one rank, one type."""
+    path = files("orthoplex") / "vignette" / "concepts" / "lora" / "anna.safetensors"
+    shown = " ".join(run("inspect", path).stdout.replace("│", " ").split())
+    assert "read whole by ComfyUI, Forge, sd-scripts, diffusers, InvokeAI, OpenVINO GenAI" in shown

@@ -11,11 +11,30 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import final
 
+from orthoplex.concepts.exchange import client_names as names
 from orthoplex.concepts.exchange.lora_keys import LoraKeys
 from orthoplex.files import Header
 
 Rule = Callable[[LoraKeys], Iterator[str]]
 """What is wrong with a file for a program, in words that follow its name; nothing where nothing is."""
+
+
+@final
+@dataclass(frozen=True)
+class FamilyRules:
+    """What a program reads of the LoRA files of one family.
+
+    Attributes:
+        modules: The names of modules that it knows, with the endings of their factors.
+        parts: Parts of a change that it reads, as ``LoraKeys`` names them.
+        rules: What else it asks of a file.
+        is_strict: True if one module that it does not know is enough to refuse the whole file.
+    """
+
+    modules: re.Pattern[str]
+    parts: frozenset[str]
+    rules: tuple[Rule, ...] = ()
+    is_strict: bool = False
 
 
 @final
@@ -26,16 +45,12 @@ class Client:
     Attributes:
         name: As people know it.
         version: What was measured, or the date of the code that was read.
-        modules: Family, by the name of its layer table, to the names of modules that the program knows there.
-        parts: Parts of a change that it reads, as ``LoraKeys`` names them.
-        rules: What else it asks of a file.
+        families: Family, by the name of its layer table, to what the program reads of its files.
     """
 
     name: str
     version: str
-    modules: Mapping[str, re.Pattern[str]]
-    parts: frozenset[str]
-    rules: tuple[Rule, ...] = ()
+    families: Mapping[str, FamilyRules]
 
     def takes(
         self, header: Header, family: str, alphas: Mapping[str, float] = MappingProxyType({})
@@ -50,27 +65,11 @@ class Client:
         Returns:
             None for a family that nothing is known about.
         """
-        known = self.modules.get(family)
+        known = self.families.get(family)
         if known is None:
             return None
         keys = LoraKeys.of(header, alphas)
-        return [*self._unread(keys, known), *(line for rule in self.rules for line in rule(keys))]
-
-    def _unread(self, keys: LoraKeys, known: re.Pattern[str]) -> Iterator[str]:
-        foreign = [module for module in keys.modules if not any(map(known.fullmatch, _spelled(keys, module)))]
-        if len(foreign) == len(keys.modules):
-            yield "reads none of its layers" + (f", such as {foreign[0]}" if foreign else "")
-            return
-        if foreign:
-            yield f"does not read {len(foreign)} of {len(keys.modules)} layers, such as {foreign[0]}"
-        unread = {
-            part: module
-            for module in reversed(list(keys.modules))
-            for part in keys.modules[module]
-            if part not in self.parts and module not in foreign
-        }
-        for part, module in sorted(unread.items()):
-            yield f"does not read {_PART_NAMES[part]}, as in layer {module}"
+        return [*_unread(keys, known), *(line for rule in known.rules for line in rule(keys))]
 
 
 _PART_NAMES = {
@@ -83,6 +82,25 @@ _PART_NAMES = {
     "down": "low-rank factors",
     "up": "low-rank factors",
 }
+
+
+def _unread(keys: LoraKeys, known: FamilyRules) -> Iterator[str]:
+    foreign = {module: None for module in keys.modules if not any(map(known.modules.fullmatch, _spelled(keys, module)))}
+    first = next(iter(foreign), None)
+    if len(foreign) == len(keys.modules):
+        yield "reads none of its layers" + (f", such as {first}" if foreign else "")
+        return
+    if foreign:
+        verb = "refuses the file for" if known.is_strict else "does not read"
+        yield f"{verb} {len(foreign)} of {len(keys.modules)} layers, such as {first}"
+    unread = {
+        part: module
+        for module in reversed(list(keys.modules))
+        for part in keys.modules[module]
+        if part not in known.parts and module not in foreign
+    }
+    for part, module in sorted(unread.items()):
+        yield f"does not read {_PART_NAMES[part]}, as in layer {module}"
 
 
 def _spelled(keys: LoraKeys, module: str) -> Iterator[str]:
@@ -150,6 +168,17 @@ def _no_adapter_metadata(keys: LoraKeys) -> Iterator[str]:
         yield "refuses header key lora_adapter_metadata beside alpha"
 
 
+def _no_alpha_beside(prefixes: tuple[str, ...]) -> Rule:
+    """An alpha beside these names is no LoRA to the program, which refuses the whole file."""
+
+    def rule(keys: LoraKeys) -> Iterator[str]:
+        modules = [module for module, parts in keys.modules.items() if "alpha" in parts and module.startswith(prefixes)]
+        if modules:
+            yield f"refuses the file for alpha beside such names: {_example(modules)}"
+
+    return rule
+
+
 def _ignores_alpha(keys: LoraKeys) -> Iterator[str]:
     others = [module for module in keys.alphas if keys.alphas[module] != keys.rank(module)]
     if others:
@@ -163,101 +192,67 @@ def _one_pixel_windows(keys: LoraKeys) -> Iterator[str]:
 
 
 _FACTORS = frozenset({"down", "up", "alpha"})
-_LYCORIS = _FACTORS | {"mid", "magnitude", "LoHa", "LoKr", "difference"}
-
-_KOHYA = r"\.lora_(down|up)\.weight"
-_PEFT = r"\.lora_[AB]\.weight"
-_OLD = r"\.lora\.(down|up)\.weight"
-_ANY = rf"({_KOHYA}|{_PEFT}|{_OLD}|\.lora_[AB](\.default\.weight)?)"
-_UNET = r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)\b[\w.]*"
-_UNET_FLAT = r"(down_blocks_|mid_block_|up_blocks_|conv_in|conv_out|time_embedding_|add_embedding_)\w*"
-_CODE_UNET = r"(input_blocks|middle_block|output_blocks|out|time_embed|label_emb)\.[\w.]+"
-_CODE_UNET_FLAT = r"(input_blocks|middle_block|output_blocks|out|time_embed|label_emb)_\w+"
-_CLIP = r"text_model\.encoder\.layers\.\d+\.[\w.]+"
-_CLIP_FLAT = r"text_model_encoder_layers_\d+_\w+"
-_ATTENTION = r"\.to_(q|k|v|out)\b"
+_LYCORIS = _FACTORS | {"mid", "LoHa", "LoKr", "difference"}
+_TRANSFORMER = ("transformer.", "text_conditioner.")
+_CODE = ("diffusion_model.", "base_model.model.")
 
 
-def _names(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+def _same(modules: names.Names, parts: frozenset[str], *rules: Rule, is_strict: bool = False) -> dict[str, FamilyRules]:
+    """The same parts and rules in every family."""
+    return {family: FamilyRules(pattern, parts, rules, is_strict) for family, pattern in modules.items()}
 
 
-_COMFY_UNET = (
-    rf"(lora_unet|lycoris)_({_UNET_FLAT}|{_CODE_UNET_FLAT}){_ANY}",
-    rf"diffusion_model\.{_CODE_UNET}{_ANY}",
-    rf"(?!.*(?<!\.processor){_ATTENTION})(unet\.)?{_UNET}({_ANY}|_lora\.(down|up)\.weight)",
-)
-"""Of the attention, diffusers' names are known with ``processor.`` in them alone."""
-_FORGE = {
-    "stable_diffusion": _names(*_COMFY_UNET, rf"lora_te1?_{_CLIP_FLAT}{_ANY}", rf"text_encoder\.{_CLIP}{_ANY}"),
-    "stable_diffusion_xl": _names(
-        *_COMFY_UNET, rf"lora_te[12]?_{_CLIP_FLAT}{_ANY}", rf"text_encoder(_2)?\.{_CLIP}{_ANY}"
-    ),
-}
-_COMFY = {
-    family: _names(names.pattern, rf"text_encoders\.clip_[lg]\.transformer\.{_CLIP}{_ANY}")
-    for family, names in _FORGE.items()
-}
+def _diffusers() -> Iterator[tuple[str, FamilyRules]]:
+    """Every family has a converter of its own; only the older two read DoRA."""
+    parts = {
+        "stable_diffusion": _FACTORS | {"magnitude"},
+        "stable_diffusion_xl": _FACTORS | {"magnitude"},
+        "flux2": _FACTORS | {"LoKr"},
+        "z_image": _FACTORS | {"LoKr"},
+    }
+    rules: dict[str, tuple[Rule, ...]] = {
+        "stable_diffusion": (_one_alpha_a_component,),
+        "stable_diffusion_xl": (_one_alpha_a_component,),
+        "flux2": (_no_alpha_beside((*_TRANSFORMER, *_CODE)),),
+        "krea2": (_no_alpha_beside((*_TRANSFORMER, *_CODE)),),
+        "anima": (_no_alpha_beside((*_TRANSFORMER, *_CODE)),),
+        "ideogram4": (_no_alpha_beside(_TRANSFORMER),),
+    }
+    for family, pattern in names.DIFFUSERS.items():
+        own = (_refuses_other_tensors(), _no_adapter_metadata, *rules.get(family, ()))
+        is_strict = family in ("chroma", "krea2", "ideogram4")
+        yield family, FamilyRules(pattern, parts.get(family, _FACTORS), own, is_strict)
+
 
 CLIENTS: dict[str, Client] = {
     client.name: client
     for client in (
-        Client("ComfyUI", "0.3.64", _COMFY, _LYCORIS, (_leaves_out_other_tensors(),)),
-        Client("Forge", "2025-06-26", _FORGE, _LYCORIS, (_leaves_out_other_tensors(limit=12),)),
+        Client("ComfyUI", "0.3.64", _same(names.COMFY, _LYCORIS | {"magnitude"}, _leaves_out_other_tensors())),
         Client(
-            "sd-scripts",
-            "2026-02-16",
-            {
-                "stable_diffusion": _names(rf"lora_unet_{_UNET_FLAT}{_KOHYA}", rf"lora_te_{_CLIP_FLAT}{_KOHYA}"),
-                "stable_diffusion_xl": _names(
-                    rf"lora_unet_{_CODE_UNET_FLAT}{_KOHYA}", rf"lora_te[12]_{_CLIP_FLAT}{_KOHYA}"
-                ),
-            },
-            _FACTORS,
-            (_refuses_other_tensors(), _scalar_alpha),
+            "Forge", "2025-06-26", _same(names.FORGE, _LYCORIS | {"magnitude"}, _leaves_out_other_tensors(limit=12))
         ),
-        Client(
-            "diffusers",
-            "0.42.1",
-            {
-                "stable_diffusion": _names(
-                    rf"lora_unet_{_UNET_FLAT}{_KOHYA}",
-                    rf"lora_te_{_CLIP_FLAT}{_KOHYA}",
-                    rf"unet\.{_UNET}({_PEFT}|{_OLD})",
-                    rf"text_encoder\.{_CLIP}({_PEFT}|{_OLD})",
-                ),
-                "stable_diffusion_xl": _names(
-                    rf"lora_unet_({_UNET_FLAT}|{_CODE_UNET_FLAT}){_KOHYA}",
-                    rf"lora_te[12]_{_CLIP_FLAT}{_KOHYA}",
-                    rf"unet\.{_UNET}({_PEFT}|{_OLD})",
-                    rf"text_encoder(_2)?\.{_CLIP}({_PEFT}|{_OLD})",
-                ),
-            },
-            _FACTORS | {"magnitude"},
-            (_refuses_other_tensors(), _no_adapter_metadata, _one_alpha_a_component),
-        ),
+        Client("sd-scripts", "2026-02-16", _same(names.SD_SCRIPTS, _FACTORS, _refuses_other_tensors(), _scalar_alpha)),
+        Client("diffusers", "0.42.1", dict(_diffusers())),
         Client(
             "InvokeAI",
             "2026-08-19",
-            {
-                "stable_diffusion": _names(rf"lora_unet_{_UNET_FLAT}{_KOHYA}", rf"lora_te_{_CLIP_FLAT}{_KOHYA}"),
-                "stable_diffusion_xl": _names(
-                    rf"lora_unet_({_UNET_FLAT}|{_CODE_UNET_FLAT}){_KOHYA}", rf"lora_te[12]_{_CLIP_FLAT}{_KOHYA}"
-                ),
-            },
-            _LYCORIS,
-            (_refuses_other_tensors(allowed="bundle_emb"), _one_type_a_layer),
+            _same(
+                names.INVOKEAI,
+                _LYCORIS | {"magnitude"},
+                _refuses_other_tensors(allowed="bundle_emb"),
+                _one_type_a_layer,
+                is_strict=True,
+            ),
         ),
         Client(
             "OpenVINO GenAI",
             "2026.4.1",
-            {
-                "stable_diffusion": _names(
-                    rf"lora_unet_{_UNET_FLAT}({_KOHYA}|{_PEFT})", rf"lora_te_{_CLIP_FLAT}({_KOHYA}|{_PEFT})"
-                ),
-            },
-            _FACTORS,
-            (_one_type_a_layer, _ignores_alpha, _one_pixel_windows),
+            _same(names.OPENVINO, _FACTORS, _one_type_a_layer, _ignores_alpha, _one_pixel_windows),
+        ),
+        Client(
+            "stable-diffusion.cpp",
+            "cyllama 0.2.18",
+            _same(names.STABLE_DIFFUSION_CPP, _LYCORIS, _leaves_out_other_tensors()),
         ),
     )
 }
@@ -276,3 +271,15 @@ def readers(
     """
     answers = {name: client.takes(header, family, alphas) for name, client in CLIENTS.items()}
     return {name: lines for name, lines in answers.items() if lines is not None}
+
+
+def readers_in_words(answers: Mapping[str, Sequence[str]]) -> str:
+    """Return one line for people: who reads a file whole, and who does not, with the reasons; empty without programs.
+
+    Args:
+        answers: Of ``readers``.
+    """
+    whole = [name for name, lines in answers.items() if not lines]
+    others = [f"{name} ({'; '.join(lines)})" for name, lines in answers.items() if lines]
+    parts = [", ".join(whole) or "none that is known", *([f"not by {', '.join(others)}"] if others else [])]
+    return "; ".join(parts) if answers else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from orthoplex.concepts.exchange.client_rules import readers, readers_in_words
 from orthoplex.concepts.exchange.contents import LoraContents, lora_contents
 from orthoplex.concepts.exchange.payloads import PAYLOADS
 from orthoplex.concepts.exchange.styles import STYLES
@@ -57,6 +58,7 @@ class LoraSummary:
         embeddings: Tokens with embeddings.
         problem: Why the file cannot be read at all; empty if it can.
         refused: Key to the reason why it cannot be read.
+        readers: Program to what it would not read of the file, or read wrongly; empty where nothing is known.
     """
 
     path: str
@@ -77,6 +79,7 @@ class LoraSummary:
     embeddings: tuple[str, ...]
     problem: str
     refused: Mapping[str, str]
+    readers: Mapping[str, Sequence[str]]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -102,6 +105,7 @@ class LoraSummary:
             ("tags", ", ".join(self.tags)),
             ("embeddings", ", ".join(self.embeddings) or "none"),
             *((key, value) for key, value in self.training.items()),
+            ("read whole by", readers_in_words(self.readers)),
             ("not readable", _reasons(self.refused) or "nothing: every key is read"),
         ]
         return [(name, text) for name, text in rows if text]
@@ -142,7 +146,16 @@ def lora_summary(path: Path, family: str | None = None) -> LoraSummary:
         embeddings=tuple(dict.fromkeys(place.token for place in contents.embeddings.values())),
         problem=contents.problem,
         refused=contents.refused,
+        readers=_readers(contents),
     )
+
+
+def _readers(contents: LoraContents) -> Mapping[str, Sequence[str]]:
+    """Which programs read the file; none where its family is unknown, or it holds embeddings alone."""
+    family = contents.detected.family
+    if family is None or not (contents.layers or contents.differences):
+        return {}
+    return readers(contents.header, family, contents.alphas)
 
 
 def _alpha(contents: LoraContents, module: str, rank: int | None) -> str:

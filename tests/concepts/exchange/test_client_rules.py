@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from orthoplex.concepts.exchange.client_rules import CLIENTS, readers
+from orthoplex.concepts.exchange.client_rules import CLIENTS, readers, readers_in_words
 from orthoplex.concepts.exchange.lora_keys import LoraKeys
 from orthoplex.files import Header, TensorEntry
 
@@ -58,25 +58,37 @@ SDXL = f"lora_unet_{CODE.replace('.', '_')}_attn2_to_k", f"lora_te1_{CLIP_FLAT}"
     [
         (low_rank(*SD1), "stable_diffusion", ALL),
         (low_rank(*SD1, alpha=False), "stable_diffusion", ALL),
-        (low_rank(*SDXL), "stable_diffusion_xl", ALL - {"OpenVINO GenAI"}),
+        (low_rank(*SDXL), "stable_diffusion_xl", ALL - {"OpenVINO GenAI", "stable-diffusion.cpp"}),
         (
             low_rank(f"lora_unet_{FLAT}_attn2_to_k"),
             "stable_diffusion_xl",
-            ALL - {"OpenVINO GenAI", "sd-scripts"},
+            ALL - {"OpenVINO GenAI", "sd-scripts", "stable-diffusion.cpp"},
         ),
-        (low_rank(SDXL[0]), "stable_diffusion", {"ComfyUI", "Forge"}),
+        (low_rank(SDXL[0]), "stable_diffusion", {"ComfyUI", "Forge", "stable-diffusion.cpp"}),
         (peft(f"unet.{BLOCK}.attn2.to_k", f"text_encoder.{CLIP}"), "stable_diffusion", {"diffusers"}),
         (peft(f"text_encoder.{CLIP}"), "stable_diffusion", {"ComfyUI", "Forge", "diffusers"}),
         (peft(f"text_encoder_2.{CLIP}"), "stable_diffusion_xl", {"ComfyUI", "Forge", "diffusers"}),
-        (peft(f"unet.{BLOCK}.ff.net.2"), "stable_diffusion", {"ComfyUI", "Forge", "diffusers"}),
-        (peft(f"unet.{BLOCK}.attn2.processor.to_k"), "stable_diffusion", {"ComfyUI", "Forge", "diffusers"}),
-        (peft(f"diffusion_model.{CODE}.attn2.to_k"), "stable_diffusion", {"ComfyUI", "Forge"}),
+        (
+            peft(f"unet.{BLOCK}.ff.net.2"),
+            "stable_diffusion",
+            {"ComfyUI", "Forge", "diffusers", "stable-diffusion.cpp"},
+        ),
+        (
+            peft(f"unet.{BLOCK}.attn2.processor.to_k"),
+            "stable_diffusion",
+            {"ComfyUI", "Forge", "diffusers", "stable-diffusion.cpp"},
+        ),
+        (
+            peft(f"diffusion_model.{CODE}.attn2.to_k"),
+            "stable_diffusion",
+            {"ComfyUI", "Forge", "stable-diffusion.cpp"},
+        ),
         (peft(f"diffusion_model.{BLOCK}.attn2.to_k"), "stable_diffusion", set()),
         (peft(f"text_encoders.clip_l.transformer.{CLIP}"), "stable_diffusion", {"ComfyUI"}),
         (
             low_rank(SD1[0]) | {f"lora_unet_{FLAT}_attn1_to_k.diff": (8, 8)},
             "stable_diffusion",
-            {"ComfyUI", "Forge", "InvokeAI"},
+            {"ComfyUI", "Forge", "InvokeAI", "stable-diffusion.cpp"},
         ),
         ({}, "stable_diffusion", set()),
         ({"emb_params": (2, 8)}, "stable_diffusion", set()),
@@ -87,7 +99,86 @@ def test_these_programs_read_these_names(shapes: Shapes, family: str, clients: s
 
 
 def test_nothing_is_said_of_a_family_that_nothing_is_known_about() -> None:
-    assert readers(header(low_rank(*SD1)), "anima") == {}
+    assert readers(header(low_rank(*SD1)), "no_such_family") == {}
+
+
+@pytest.mark.parametrize(
+    ("family", "shapes", "answers"),
+    [
+        ("flux", low_rank("lora_unet_double_blocks_0_img_attn_qkv"), {"ComfyUI": True, "diffusers": True}),
+        ("flux", low_rank("lora_unet_img_in"), {"ComfyUI": True, "diffusers": False}),
+        ("flux", peft("diffusion_model.double_blocks.0.img_attn.qkv"), {"ComfyUI": True, "diffusers": False}),
+        ("flux", low_rank("diffusion_model.double_blocks.0.img_attn.qkv"), {"ComfyUI": True, "diffusers": True}),
+        ("flux", peft("transformer.transformer_blocks.0.attn.to_q"), {"ComfyUI": True, "diffusers": True}),
+        ("flux", peft("transformer.double_blocks.0.img_attn.qkv"), {"ComfyUI": False, "diffusers": False}),
+        ("flux", low_rank(f"lora_te1_{CLIP_FLAT}"), {"ComfyUI": True, "diffusers": True}),
+        ("chroma", peft("transformer.distilled_guidance_layer.in_proj"), {"ComfyUI": False, "diffusers": True}),
+        ("chroma", low_rank("lora_unet_distilled_guidance_layer_in_proj"), {"ComfyUI": True, "diffusers": False}),
+        ("flux2", low_rank("lora_unet_single_blocks_3_linear1"), {"diffusers": True}),
+        ("flux2", low_rank("lora_unet_single_stream_modulation_lin"), {"diffusers": False}),
+        ("flux2", peft("diffusion_model.double_blocks.0.txt_attn.qkv"), {"diffusers": True}),
+        ("flux2", peft("diffusion_model.final_layer.adaLN_modulation.1"), {"diffusers": False}),
+        ("flux2", peft("double_blocks.0.txt_attn.qkv"), {"diffusers": False}),
+        ("qwen_image", low_rank("lora_unet_transformer_blocks_0_attn_to_q"), {"ComfyUI": True, "diffusers": True}),
+        ("qwen_image", peft("transformer_blocks.0.attn.to_q"), {"ComfyUI": True, "diffusers": False}),
+        ("z_image", low_rank("lora_unet_layers_0_attention_qkv"), {"diffusers": True}),
+        ("z_image", peft("diffusion_model.layers.0.attention.qkv"), {"diffusers": False}),
+        ("z_image", peft("diffusion_model.layers.0.attention.to_q"), {"diffusers": True}),
+        ("z_image", low_rank("lora_unet_x_embedder"), {"diffusers": False}),
+        ("krea2", peft("diffusion_model.blocks.0.attn.wq"), {"diffusers": True}),
+        ("krea2", low_rank("lora_unet_blocks_0_attn_wq"), {"diffusers": False}),
+        ("anima", peft("diffusion_model.blocks.0.self_attn.q_proj"), {"diffusers": True}),
+        ("anima", low_rank("lora_unet_blocks_0_self_attn_q_proj"), {"diffusers": False}),
+        ("ideogram4", peft("diffusion_model.layers.0.attention.qkv"), {"diffusers": True}),
+        ("ideogram4", peft("diffusion_model.adaln_proj"), {"diffusers": False}),
+        ("ideogram4", peft("transformer.adaln_proj"), {"diffusers": True}),
+        ("ideogram4", low_rank("lora_unet_layers_0_attention_qkv"), {"diffusers": False}),
+    ],
+)
+def test_other_families(family: str, shapes: Shapes, answers: Mapping[str, bool]) -> None:
+    assert {name: not lines for name, lines in readers(header(shapes), family).items()} == answers
+
+
+@pytest.mark.parametrize(
+    ("family", "shapes", "line"),
+    [
+        (
+            "krea2",
+            peft("diffusion_model.blocks.0.attn.wq") | {"diffusion_model.blocks.0.attn.wq.alpha": ()},
+            "refuses the file for alpha beside such names: layer diffusion_model.blocks.0.attn.wq",
+        ),
+        (
+            "ideogram4",
+            peft("diffusion_model.layers.0.attention.o", "diffusion_model.input_proj"),
+            "refuses the file for 1 of 2 layers, such as diffusion_model.input_proj",
+        ),
+        (
+            "flux",
+            low_rank("lora_unet_single_blocks_0_linear2", "lora_unet_img_in"),
+            "does not read 1 of 2 layers, such as lora_unet_img_in",
+        ),
+        (
+            "z_image",
+            low_rank("lora_unet_layers_0_attention_qkv") | {"lora_unet_layers_0_attention_qkv.dora_scale": (8,)},
+            "does not read the magnitudes of DoRA, as in layer lora_unet_layers_0_attention_qkv",
+        ),
+    ],
+)
+def test_diffusers_says_what_it_does_not_read_of_other_families(family: str, shapes: Shapes, line: str) -> None:
+    assert CLIENTS["diffusers"].takes(header(shapes), family) == [line]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"A": [], "B": []}, "A, B"),
+        ({"A": [], "B": ["reads none", "is old"]}, "A; not by B (reads none; is old)"),
+        ({"B": ["is old"]}, "none that is known; not by B (is old)"),
+        ({}, ""),
+    ],
+)
+def test_readers_in_words(answers: Mapping[str, list[str]], words: str) -> None:
+    assert readers_in_words(answers) == words
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ def test_a_file_in_words(tmp_path):
     tensors = of(K, alpha=1) | of(V, alpha=4, rank=4)
     pairs = {"ss_output_name": "anna", "ss_tag_frequency": TAGS, "modelspec.trigger_phrase": "anna person"}
     write_tensors(tensors | {"bundle_emb.anna.emb_params": torch.ones(1, 192)}, path, pairs)
-    assert rows(path) | {"style": ""} == {
+    shown = rows(path)
+    assert shown.pop("read whole by").startswith(
+        "InvokeAI; not by ComfyUI (leaves out tensor bundle_emb.anna.emb_params"
+    )
+    assert shown | {"style": ""} == {
         "style": "",
         "family": "stable_diffusion (vignette)",
         "layers": "2 in unet",
