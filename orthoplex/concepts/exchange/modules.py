@@ -119,8 +119,13 @@ class WrittenModule:
         return torch.cat(rows.chunk(2)[::-1]) if self.module.swapped_halves else rows
 
 
-def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
+def written_modules(lora: LoraFile, style: Style, dtype: torch.dtype | None = None) -> list[WrittenModule]:
     """Return the modules that a style writes for all changes of a file.
+
+    Args:
+        lora: The changes.
+        style: The style.
+        dtype: The type that the file shall have: then ``types`` says of this one alone if it is exact.
 
     Raises:
         ConfigurationError: If the style has no name for a changed layer or parameter, names it.
@@ -146,7 +151,7 @@ def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
         tensors += [
             lora.differences[layer + kind] for layer in module.layers for kind in _KINDS if layer + kind in differences
         ]
-        modules.append(WrittenModule(name, module, own, lora, rank, _exact_types(tensors), full, biased))
+        modules.append(WrittenModule(name, module, own, lora, rank, _exact_types(tensors, dtype), full, biased))
     if changed:
         layer = sorted(changed)[0]
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -208,8 +213,10 @@ def _different_downs(changes: Sequence[LowRank]) -> tuple[list[Tensor], list[int
     return downs, place
 
 
-def _exact_types(tensors: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
-    """Types that hold every number exactly; the first tensor's own before others."""
+def _exact_types(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> tuple[torch.dtype, ...]:
+    """Types that hold every number exactly; the first tensor's own before others. Of a given one, that alone."""
+    if dtype is not None:
+        return (dtype,) if all(_holds(dtype, tensor) for tensor in tensors) else ()
     own = [tensors[0].dtype] if tensors else []
     types = dict.fromkeys(dtype for dtype in (*own, torch.float16, torch.bfloat16) if dtype.itemsize == 2)
     return (*(dtype for dtype in types if all(_holds(dtype, tensor) for tensor in tensors)), torch.float32)
