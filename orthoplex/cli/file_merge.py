@@ -74,6 +74,7 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
     from orthoplex.files import check_writable
     from orthoplex.merging import Truncation, merge_files
 
+    _check_verify(request)
     refuse_existing(output, overwrite)
     check_writable(output)
     named = [parse_file(text) for text in request.files]
@@ -116,6 +117,13 @@ def merge_by_recipe(recipe_file: Path, output: Path, *, style: str | None, dtype
     _write(merged, list(zip(members, strengths, strict=True)) if members else [], output, request, began)
 
 
+def _check_verify(request: FileMergeRequest) -> None:
+    if request.verify and request.algorithm not in (AUTO, "sum", "mean"):
+        raise ConfigurationError(
+            f"--verify is given and the algorithm is {request.algorithm!r}; allowed for a verification are sum and mean"
+        )
+
+
 def _completed(strengths: Strengths, request: FileMergeRequest) -> Strengths:
     """A file's strengths, with those of the whole command where it names none of its own."""
     from orthoplex.merging import BlockWeights
@@ -144,9 +152,11 @@ def _write(
 
     from orthoplex.concepts.exchange import write_lora
 
+    dtype = common_type([file for file, _ in members]) if request.dtype is None else getattr(torch, request.dtype)
+    if dtype in (None, torch.float32) and merged.rounding is not None:
+        note(merged.rounding)
     for line in merged.notes:
         note(line)
-    dtype = common_type([file for file, _ in members]) if request.dtype is None else getattr(torch, request.dtype)
     written = write_lora(merged.lora, output, style=request.style or merged.lora.style, dtype=dtype)
     seconds = time.monotonic() - began
     noun = "file" if len(merged.recipe.files) == 1 else "files"
@@ -179,11 +189,21 @@ def common_type(files: Sequence[LoraFile]) -> torch.dtype | None:
 
 
 def _verify(output: Path, merged: FileMerge, members: Sequence[tuple[LoraFile, Strengths]]) -> None:
-    """Draw the distance of the written file to the merge in float64."""
+    """Draw the distance of the written file to the sum in float64, of the layers that are furthest from it."""
     from orthoplex.concepts.exchange import read_lora
     from orthoplex.merging import verify
 
-    report = verify(read_lora(output), members, merged.recipe)
-    worst = sorted(report.layers.items(), key=lambda item: -item[1].error)[:_SHOWN_LAYERS]
-    rows = [("all layers", report.text), *((layer, item.text) for layer, item in worst)]
-    say_table(f"{output}: distance to the merge in float64", rows)
+    recipe = merged.recipe
+    errors = verify(
+        read_lora(output, family=merged.lora.family),
+        members,
+        algorithm=recipe.algorithm,
+        scale=recipe.scale,
+        truncated=recipe.truncation is not None,
+        only=recipe.only,
+    )
+    worst = sorted(errors, key=lambda item: -item.error)
+    rows = [(item.name, f"{item.error:.2e}", f"{item.floor:.2e}") for item in worst[:_SHOWN_LAYERS]]
+    floor = "nearest of its ranks and type" if recipe.truncation is not None else "floor of its type"
+    title = f"{output}: distance to the sum in float64, the furthest {len(rows)} of {len(worst)} layers"
+    say_table(title, rows, ("layer", "distance", floor))

@@ -53,14 +53,16 @@ class WrittenModule:
     def down(self, rank: int) -> Tensor:
         """Return down, filled up with rows of zeros."""
         down, _ = self._factors()
-        padding = down.new_zeros(rank - len(down), down.shape[1])
-        return torch.cat([down, padding]).reshape(self.factor_shapes(rank)[0])
+        if len(down) < rank:
+            down = torch.cat([down, down.new_zeros(rank - len(down), down.shape[1])])
+        return down.reshape(self.factor_shapes(rank)[0])
 
     def up(self, rank: int) -> Tensor:
         """Return up, filled up with columns of zeros."""
         _, up = self._factors()
-        padding = up.new_zeros(len(up), rank - up.shape[1])
-        return torch.cat([up, padding], dim=1).reshape(self.factor_shapes(rank)[1])
+        if up.shape[1] < rank:
+            up = torch.cat([up, up.new_zeros(len(up), rank - up.shape[1])], dim=1)
+        return up.reshape(self.factor_shapes(rank)[1])
 
     def differences(self, spelling: Spelling) -> Iterator[tuple[str, tuple[int, ...], Callable[[], Tensor]]]:
         """Yield the key's ending, the shape and the value of the weight's and the bias's full difference.
@@ -86,6 +88,10 @@ class WrittenModule:
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Down and up of all layers; layers of one and the same down share it, others have directions of their own."""
         changes = {layer: self.lora.layers[layer] for layer in self.module.layers if layer in self.lora.layers}
+        if len(self.module.layers) == len(changes) == 1:
+            (change,) = changes.values()
+            dtype = _common_type([change.up.dtype, change.down.dtype])
+            return change.down.to(dtype), self._swapped(change.up.to(dtype))
         downs, place = _different_downs(list(changes.values()))
         starts = [sum(len(down) for down in downs[:index]) for index in range(len(downs))]
         rank = sum(len(down) for down in downs)
