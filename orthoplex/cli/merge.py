@@ -8,13 +8,14 @@ import typer
 from orthoplex.cli.console import (
     AlgorithmName,
     AlgorithmOption,
+    argument_folder,
     check_merge_options,
     errors_shown,
     parse_options,
     parse_strength,
     refuse_existing,
 )
-from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to_file
+from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to_file, merge_with_base
 from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import AUTO, WeightType
@@ -60,6 +61,9 @@ def merge(
     recipe: Annotated[
         str | None, typer.Option(help="LoRA file: a merged file that is made again from files in its folder.")
     ] = None,
+    recipe_folder: Annotated[
+        str | None, typer.Option(help="LoRA file: another folder with the files of --recipe.")
+    ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out keys that cannot be read.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="LoRA file: show the error per layer.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
@@ -67,19 +71,24 @@ def merge(
     """Merge concepts and LoRA files into one LoRA file, without any base, or into a base as a pipeline folder."""
     with errors_shown():
         options = parse_options(option or [])
-        of_files = {
-            "--rank": rank, "--energy": energy, "--max-rank": max_rank, "--text-encoder": text_encoder,
-            "--blocks": blocks, "--only": only, "--to": to, "--family": family, "--recipe": recipe, "--verify": verify,
+        without_base = {
+            "--text-encoder": text_encoder, "--blocks": blocks, "--only": only, "--family": family,
+            "--partial": partial, "--recipe": recipe, "--recipe-folder": recipe_folder, "--verify": verify,
         }  # fmt: skip
+        request = FileMergeRequest(
+            files=concepts or (), algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
+            max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
+            family=family, partial=partial, verify=verify,
+        )  # fmt: skip
         if output.suffix == _LORA_SUFFIX and base is None:
-            request = FileMergeRequest(
-                files=concepts or (), algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
-                max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
-                family=family, partial=partial, verify=verify,
-            )  # fmt: skip
-            _into_file(request, output, recipe, overwrite=overwrite)
+            _into_file(request, output, recipe, recipe_folder, overwrite=overwrite)
             return
-        _refuse_options(of_files, output)
+        if output.suffix == _LORA_SUFFIX and base is not None:
+            _refuse_options(without_base, f"--base is {base}", "without --base")
+            _with_base(request, base, output, overwrite=overwrite)
+            return
+        of_files = {"--rank": rank, "--energy": energy, "--max-rank": max_rank, "--to": to, **without_base}
+        _refuse_options(of_files, f"the output is {output}", f"with an output that ends in {_LORA_SUFFIX}")
         _into_folder(
             concepts or [],
             output,
@@ -92,8 +101,12 @@ def merge(
         )
 
 
-def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, overwrite: bool) -> None:
+def _into_file(
+    request: FileMergeRequest, output: Path, recipe: str | None, recipe_folder: str | None, *, overwrite: bool
+) -> None:
     if recipe is None:
+        if recipe_folder is not None:
+            raise ConfigurationError(f"--recipe-folder is {recipe_folder}, without a recipe; allowed is with --recipe")
         if not request.files:
             raise ConfigurationError("0 files are given; allowed are concept and LoRA files, or --recipe MERGED-FILE")
         merge_to_file(request, output, overwrite=overwrite)
@@ -103,20 +116,21 @@ def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, o
             f"--recipe {recipe} names the files of its merge; allowed beside it is none, not {request.files[0]}"
         )
     refuse_existing(output, overwrite)
-    merge_by_recipe(parse_strength(recipe)[0], output, style=request.style, dtype=request.dtype, verify=request.verify)
+    folder = None if recipe_folder is None else argument_folder(recipe_folder)
+    merge_by_recipe(parse_strength(recipe)[0], folder, request, output)
 
 
-def _refuse_options(options: dict[str, object], output: Path) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise ConfigurationError(
-            f"{given[0]} is given and the output is {output}; allowed with an output that ends in {_LORA_SUFFIX}, "
-            "without --base"
-        )
-    if output.suffix == _LORA_SUFFIX:
-        raise ConfigurationError(
-            f"output is {output}; with --base, allowed is the name of a folder; without --base it is a LoRA file"
-        )
+def _with_base(request: FileMergeRequest, base: str, output: Path, *, overwrite: bool) -> None:
+    if not request.files:
+        raise ConfigurationError("0 files are given; allowed are concept and LoRA files")
+    check_merge_options(algorithm=request.algorithm, options=dict(request.options or {}), scale=request.scale)
+    merge_with_base(request, base, [parse_strength(text) for text in request.files], output, overwrite=overwrite)
+
+
+def _refuse_options(options: dict[str, object], given: str, allowed: str) -> None:
+    named = [name for name, value in options.items() if value not in (None, False, [], ())]
+    if named:
+        raise ConfigurationError(f"{named[0]} is given and {given}; allowed is {named[0]} {allowed}")
 
 
 def _into_folder(

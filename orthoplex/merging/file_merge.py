@@ -14,7 +14,14 @@ from orthoplex.merging.block_weights import number_text
 from orthoplex.merging.concatenation import is_exact
 from orthoplex.merging.concept_merge import check_options
 from orthoplex.merging.file_layers import LayerLoss, LayerWork, MergedLayers
-from orthoplex.merging.file_members import check_files, check_kin, collect_embeddings, common_metadata, common_windows, selected_layers
+from orthoplex.merging.file_members import (
+    check_files,
+    check_kin,
+    collect_embeddings,
+    common_metadata,
+    common_windows,
+    selected_layers,
+)
 from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe
 from orthoplex.merging.strengths import Strengths
 from orthoplex.merging.truncation import Truncation

@@ -120,9 +120,7 @@ def _matrix(parameter: str, layer: str | None, file: LoraFile) -> Tensor:
     return total
 
 
-def _layer_error(
-    layer: str, merged: LowRank, parts: Sequence[tuple[float, LowRank]], *, truncated: bool
-) -> LayerError:
+def _layer_error(layer: str, merged: LowRank, parts: Sequence[tuple[float, LowRank]], *, truncated: bool) -> LayerError:
     if any(change.shape != merged.shape for _, change in parts):
         raise ConfigurationError(
             f"layer {layer} has shape {merged.shape} in the merged file and {parts[0][1].shape} in its files; one "
