@@ -17,6 +17,7 @@ from orthoplex.concepts.exchange.reading import lora_of_concept
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.merging import AUTO, RECIPE_KEY, Merge, Truncation, truncate
 from orthoplex.models import Base
+from orthoplex.models.weights import named_modules
 
 
 def merge_to_lora(
@@ -69,9 +70,9 @@ def _lora_file(merged: Merge, base: Base, truncation: Truncation | None, name: s
     layers: dict[str, LowRank] = {}
     windows: dict[str, tuple[int, int]] = {}
     differences: dict[str, Tensor] = {}
-    components = base.family.components()
+    modules = named_modules(base.family.components())
     for layer, stack in sorted(merged.layers.items()):
-        parameter, shape = _parameter(layer, components)
+        parameter, shape = _parameter(layer, modules)
         change = stack.low_rank
         if len(shape) == 1:
             differences[parameter] = change.delta().reshape(shape)
@@ -82,7 +83,7 @@ def _lora_file(merged: Merge, base: Base, truncation: Truncation | None, name: s
     version = merged.recipe.base.family
     table = layer_table(version)
     is_known = table is not None and all(
-        table.versions[version].get(layer) == _parameter(layer, components)[1] for layer in layers
+        table.versions[version].get(layer) == _parameter(layer, modules)[1] for layer in layers
     )
     text = json.dumps(merged.recipe.to_json(), sort_keys=True, ensure_ascii=False)
     return LoraFile(
@@ -97,8 +98,8 @@ def _lora_file(merged: Merge, base: Base, truncation: Truncation | None, name: s
     )
 
 
-def _parameter(layer: str, components: Mapping[str, nn.Module]) -> tuple[str, tuple[int, ...]]:
+def _parameter(layer: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple[int, ...]]:
     """The name and shape of the parameter that a layer of a concept changes."""
-    component, _, path = layer.partition(".")
-    parameter = path if path.endswith(".bias") else f"{path}.weight"
-    return f"{component}.{parameter}", tuple(components[component].get_parameter(parameter).shape)
+    parameter = layer if layer.endswith(".bias") else f"{layer}.weight"
+    module, _, part = parameter.rpartition(".")
+    return parameter, tuple(modules[module].get_parameter(part).shape)
