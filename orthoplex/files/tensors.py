@@ -6,6 +6,7 @@ The header is written by hand, so that equal contents are equal files.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def write_in_order(
 
 def is_finite(tensor: Tensor) -> bool:
     """True if every number is finite; the smallest and largest say so many times as fast as a look at each."""
-    return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+    return tensor.numel() == 0 or all(math.isfinite(value.item()) for value in torch.aminmax(tensor))
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

@@ -240,7 +240,9 @@ def test_verification_of_a_truncation_has_the_floor_of_its_rank():
 
 def test_verification_finds_a_wrong_number():
     merged = merge_files([(A, ONE), (B, ONE)]).lora
-    wrong = replace(merged, layers={**merged.layers, KEY: LowRank(merged.layers[KEY].up * 1.01, merged.layers[KEY].down)})
+    wrong = replace(
+        merged, layers={**merged.layers, KEY: LowRank(merged.layers[KEY].up * 1.01, merged.layers[KEY].down)}
+    )
     errors = {item.name: item.error for item in verify(wrong, [(A, ONE), (B, ONE)])}
     assert errors[KEY] == pytest.approx(0.01, rel=0.1) and errors[TEXT] < 1e-15
 
@@ -249,7 +251,9 @@ def test_verification_counts_full_weights_that_stand_for_factors():
     """As programs write a fused layer of which one part has a full difference."""
     merged = merge_files([(A, ONE), (B, ONE)]).lora
     layers = {layer: change for layer, change in merged.layers.items() if layer != KEY}
-    full = replace(merged, layers=layers, differences={**merged.differences, f"{KEY}.weight": sums(KEY, (A, 1), (B, 1))})
+    full = replace(
+        merged, layers=layers, differences={**merged.differences, f"{KEY}.weight": sums(KEY, (A, 1), (B, 1))}
+    )
     assert all(item.error < 1e-7 for item in verify(full, [(A, ONE), (B, ONE)]))
 
 

@@ -45,6 +45,7 @@ class ModuleReader:
         """
         self._contents = contents
         self._last: tuple[StoredModule, LowRank | Difference] | None = None
+        self._numbers: dict[str, float] = {}
 
     def change(self, module: StoredModule) -> LowRank | Difference:
         """Return the change of a module.
@@ -67,7 +68,13 @@ class ModuleReader:
         return self._contents.settings.factor(module.name, module.form.rank)
 
     def _tensor(self, key: str) -> Tensor:
-        return read_tensor(self._contents.path, self._contents.header, key)
+        """Read a tensor; single numbers, such as alpha, stay in memory."""
+        if key in self._numbers:
+            return torch.tensor(self._numbers[key], dtype=torch.float64)
+        tensor = read_tensor(self._contents.path, self._contents.header, key)
+        if tensor.ndim == 0:
+            self._numbers[key] = tensor.double().item()
+        return tensor
 
 
 def read_tensor(path: Path, header: Header, key: str) -> Tensor:
