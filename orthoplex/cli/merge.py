@@ -23,6 +23,29 @@ from orthoplex.options import AUTO, WeightType
 _LORA_SUFFIX = ".safetensors"
 
 
+Rank = Annotated[int | None, typer.Option(help="LoRA file: rank of the result; all ranks by default.")]
+Energy = Annotated[float | None, typer.Option(help="LoRA file: share of each layer's energy to keep, such as 0.99.")]
+MaxRank = Annotated[int | None, typer.Option(help="LoRA file: the highest rank that --energy may give.")]
+TextEncoder = Annotated[
+    float | None, typer.Option(help="LoRA file: strength of text encoders, of files that name none.")
+]
+Blocks = Annotated[str | None, typer.Option(help="LoRA file: block weights, as numbers, a preset, or NAME=WEIGHT,….")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="LoRA file: a part that is merged, such as attention; may be repeated.")
+]
+Style = Annotated[
+    str | None, typer.Option("--to", help="LoRA file: its names: kohya, comfy, diffusers; those of the first file.")
+]
+Family = Annotated[str | None, typer.Option(help="LoRA file: family of the files, where their names do not say it.")]
+RecipeFile = Annotated[
+    str | None, typer.Option(help="LoRA file: a merged file that is made again from files in its folder.")
+]
+RecipeFolder = Annotated[str | None, typer.Option(help="LoRA file: another folder with the files of --recipe.")]
+Dtype = Annotated[
+    WeightType | None, typer.Option(help="Type of the weights; by default that of the base, or of the files.")
+]
+
+
 def merge(
     output: Annotated[Path, typer.Option(help="A LoRA file (.safetensors), or a folder for a merged pipeline.")],
     concepts: Annotated[
@@ -35,35 +58,17 @@ def merge(
     base: Annotated[
         str | None, typer.Option(help="vignette, or a pipeline folder; vignette where the output is a folder.")
     ] = None,
-    dtype: Annotated[
-        WeightType | None, typer.Option(help="Type of the weights; by default that of the base, or of the files.")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="LoRA file: rank of the result; all ranks by default.")] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="LoRA file: share of each layer's energy to keep, such as 0.99.")
-    ] = None,
-    max_rank: Annotated[int | None, typer.Option(help="LoRA file: the highest rank that --energy may give.")] = None,
-    text_encoder: Annotated[
-        float | None, typer.Option(help="LoRA file: strength of text encoders, of files that name none.")
-    ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(help="LoRA file: block weights, as numbers, a preset, or NAME=WEIGHT,….")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="LoRA file: a part that is merged, such as attention; may be repeated.")
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", help="LoRA file: its names: kohya, comfy, diffusers; those of the first file.")
-    ] = None,
-    family: Annotated[
-        str | None, typer.Option(help="LoRA file: family of the files, where their names do not say it.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="LoRA file: a merged file that is made again from files in its folder.")
-    ] = None,
-    recipe_folder: Annotated[
-        str | None, typer.Option(help="LoRA file: another folder with the files of --recipe.")
-    ] = None,
+    dtype: Dtype = None,
+    rank: Rank = None,
+    energy: Energy = None,
+    max_rank: MaxRank = None,
+    text_encoder: TextEncoder = None,
+    blocks: Blocks = None,
+    only: Only = None,
+    to: Style = None,
+    family: Family = None,
+    recipe: RecipeFile = None,
+    recipe_folder: RecipeFolder = None,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out keys that cannot be read.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="LoRA file: show the error per layer.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,

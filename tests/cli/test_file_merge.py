@@ -14,7 +14,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange import LoraFile, read_lora, write_lora
 from orthoplex.files import read_header
 from orthoplex.merging import RECIPE_KEY
-from tests.concepts.exchange.corpus import CONV, K, SIZES, TEXT, V
+from tests.concepts.exchange.corpus import CONV, SIZES, TEXT, K, V
 
 
 def written(folder: Path, name: str, seed: int, dtype: torch.dtype = torch.float16, *, bias: bool = False) -> Path:
