@@ -1,51 +1,65 @@
-"""Truncation of many LoRA files from factors, beside a dense SVD as PEFT makes it; every distinct shape of a family.
+"""Merging files of SDXL's size: truncation beside PEFT and a dense SVD, exact sums beside a copy of their bytes.
 
     python -m benchmarks.file_merge --output results/file-merge.json
 
-Each distinct shape of the denoiser's linear layers is measured once, and counts as often as the family has it.
+Each distinct shape of the denoiser's attention and feed-forward layers is measured once, and counts as often as the
+model has it. Every job is a process of its own (``benchmarks.file_merge_jobs``), so that its peak memory is its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections import Counter
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from orthoplex.adapters import LowRank
+from benchmarks.file_merge_jobs import linear_shapes
 from orthoplex.benchmark.machine import machine
-from orthoplex.concepts.layer_table import layer_table
 from orthoplex.files import write_json
-from orthoplex.merging import Truncation, truncate
+
+ALGORITHMS = ("ties", "dare-ties", "tsv", "iso-c", "knots-ties")
+TRUNCATIONS = ("ours", "peft", "dense")
 
 
-def measure(shape: tuple[int, int], num_files: int, rank: int, target: int) -> dict[str, float]:
-    """Return seconds and relative errors of both for one shape."""
-    out, width = shape
-    generator = torch.Generator().manual_seed(out + width)
-    ups = torch.randn(out, num_files * rank, generator=generator).half()
-    downs = torch.randn(num_files * rank, width, generator=generator).half()
-    change = LowRank(ups, downs)
-    begin = time.perf_counter()
-    ours = truncate(change, Truncation(rank=target)).change
-    middle = time.perf_counter()
-    delta = change.delta()
-    left, sizes, right = torch.linalg.svd(delta, full_matrices=False)
-    dense = (left[:, :target] * sizes[:target]) @ right[:target]
-    end = time.perf_counter()
-    norm = delta.norm()
-    return {
-        "ours_seconds": middle - begin,
-        "dense_seconds": end - middle,
-        "ours_error": float((ours.delta() - delta).norm() / norm),
-        "dense_error": float((dense - delta).norm() / norm),
-    }
+def run_job(*arguments: object) -> dict[str, Any]:
+    """Run one job in a process of its own and return its result."""
+    command = [sys.executable, "-m", "benchmarks.file_merge_jobs", *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def truncations(files: int, rank: int, target: int, layers_version: str) -> dict[str, Any]:
+    """Measure every shape in each of three computations; weigh seconds by the count of layers."""
+    shapes = linear_shapes(layers_version)
+    rows = []
+    for (out, width), count in sorted(shapes.items()):
+        row: dict[str, Any] = {"shape": [out, width], "layers": count}
+        for name in TRUNCATIONS:
+            row[name] = run_job("truncate", name, out, width, files, rank, target)
+        rows.append(row)
+        print(f"{out} x {width}: " + ", ".join(f"{name} {row[name]['seconds']:.3f} s" for name in TRUNCATIONS))
+    totals = {name: sum(row["layers"] * row[name]["seconds"] for row in rows) for name in TRUNCATIONS}
+    times = {name: totals[name] / totals["ours"] for name in TRUNCATIONS[1:]}
+    return {"shapes": rows, "seconds_of_all_layers": totals, "times_as_fast": times}
+
+
+def concatenation(files: int, rank: int, layers_version: str, folder: Path) -> dict[str, Any]:
+    """Merge files exactly, beside reading all of their bytes and writing as many as the merged file has."""
+    print(f"writing {files} files")
+    run_job("make", folder, files, rank, layers_version)
+    merge = [run_job("concatenate", folder, files) for _ in range(2)]
+    copy = [run_job("copy", folder, files) for _ in range(2)]
+    best = min(merge, key=lambda result: result["seconds"])
+    fastest = min(copy, key=lambda result: result["seconds"])
+    return {"merge": best, "copy": fastest, "times_a_copy": best["seconds"] / fastest["seconds"]}
 
 
 def main() -> None:
-    """Measure every shape and write the result."""
+    """Measure everything and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--version", default="sdxl")
@@ -53,24 +67,25 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=20)
     parser.add_argument("--target", type=int, default=64)
     given = parser.parse_args()
-    table = layer_table(given.version)
-    if table is None:
-        parser.error(f"no table knows {given.version}")
-    counts = Counter(
-        (shape[0], shape[1])
-        for layer, shape in table.versions[given.version].items()
-        if len(shape) == 2 and "transformer_blocks" in layer
-    )
-    shapes = {shape: measure(shape, given.files, given.rank, given.target) for shape in counts}
-    totals = {
-        name: sum(shapes[shape][name] * count for shape, count in counts.items())
-        for name in ("ours_seconds", "dense_seconds")
-    }
-    rows = [{"shape": list(shape), "layers": counts[shape], **values} for shape, values in shapes.items()]
     settings = {name: value for name, value in vars(given).items() if name != "output"}
-    result = {"settings": settings, "machine": machine(), "weighted": totals, "shapes": rows}
-    write_json(given.output, result | {"threads": torch.get_num_threads()})
-    print(f"{totals['dense_seconds'] / totals['ours_seconds']:.1f} times as fast as a dense SVD")
+    result: dict[str, Any] = {
+        "command": "python -m benchmarks.file_merge --output results/file-merge.json",
+        "settings": settings | {"type": "float16", "factors": "independent normal numbers"},
+        "machine": machine() | {"threads": 1, "peft": version("peft")},
+    }
+    print(shlex.join(sys.argv))
+    with tempfile.TemporaryDirectory() as folder:
+        result["concatenation"] = concatenation(given.files, given.rank, given.version, Path(folder))
+    print(f"exact sum: {result['concatenation']['times_a_copy']:.2f} times a copy of the bytes")
+    result["truncation"] = truncations(given.files, given.rank, given.target, given.version)
+    for name, times in result["truncation"]["times_as_fast"].items():
+        print(f"truncation: {times:.1f} times as fast as {name}")
+    largest = max(linear_shapes(given.version), key=lambda shape: shape[0] * shape[1])
+    result["algorithms"] = {
+        "shape": list(largest),
+        **{name: run_job("algorithm", name, *largest, given.files, given.rank) for name in ALGORITHMS},
+    }
+    write_json(given.output, result)
 
 
 if __name__ == "__main__":

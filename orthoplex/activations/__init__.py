@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orthoplex.activations.gathering import gather_inputs
     from orthoplex.activations.general_prompts import FOREIGN_PROMPTS, default_foreign_prompts
     from orthoplex.activations.grams import collected_grams, gather_grams
+    from orthoplex.activations.merged_file import merge_to_lora
     from orthoplex.activations.merged_folder import MergedFolder, merge_to_folder
     from orthoplex.activations.observed import observed_inputs
     from orthoplex.activations.stored_inputs import foreign_gram, with_inputs
@@ -38,6 +39,7 @@ __getattr__ = exports(
         "insert_trigger": "captions",
         "merge_for": "base_merge",
         "merge_to_folder": "merged_folder",
+        "merge_to_lora": "merged_file",
         "observed_inputs": "observed",
         "read_features": "features",
         "with_article": "captions",
@@ -64,6 +66,7 @@ __all__ = [
     "insert_trigger",
     "merge_for",
     "merge_to_folder",
+    "merge_to_lora",
     "observed_inputs",
     "read_features",
     "weight_norms",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from orthoplex.concepts.exchange import LoraFile
-    from orthoplex.merging import FileMerge, Strengths
+    from orthoplex.merging import FileMerge, Strengths, Truncation
 
 _SHOWN_LAYERS = 5
 
@@ -72,15 +72,14 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
     """
     from orthoplex.concepts.exchange import read_lora
     from orthoplex.files import check_writable
-    from orthoplex.merging import Truncation, merge_files
+    from orthoplex.merging import merge_files
 
+    _check_verify(request)
     refuse_existing(output, overwrite)
     check_writable(output)
     named = [parse_file(text) for text in request.files]
     strengths = [_completed(own, request) for _, own in named]
-    truncation = None
-    if request.rank is not None or request.energy is not None or request.max_rank is not None:
-        truncation = Truncation(request.rank, request.energy, request.max_rank)
+    truncation = _truncation(request)
     files = [read_lora(path, partial=request.partial, family=request.family) for path, _ in named]
     _refuse_input(output, [path for path, _ in named])
     began = time.monotonic()
@@ -96,8 +95,39 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
     _write(merged, list(zip(files, strengths, strict=True)), output, request, began)
 
 
-def merge_by_recipe(recipe_file: Path, output: Path, *, style: str | None, dtype: str | None, verify: bool) -> None:
-    """Make the merge of a merged file again, from files in the folder of that file.
+def merge_with_base(
+    request: FileMergeRequest, base: str, files: Sequence[tuple[Path, float]], output: Path, *, overwrite: bool
+) -> None:
+    """Merge concept and LoRA files with a base at hand, and write one LoRA file.
+
+    Raises:
+        ConfigurationError: When an option is not allowed or the output exists.
+        BaseModelError: When the base cannot be loaded, or a file does not fit it.
+    """
+    import torch
+
+    from orthoplex.activations import merge_to_lora
+    from orthoplex.concepts.exchange import write_lora
+    from orthoplex.files import check_writable
+
+    refuse_existing(output, overwrite)
+    check_writable(output)
+    _refuse_input(output, [path for path, _ in files])
+    began = time.monotonic()
+    lora, recipe = merge_to_lora(
+        base, files, algorithm=request.algorithm, options=request.options, scale=request.scale,
+        truncation=_truncation(request), name=output.stem,
+    )  # fmt: skip
+    dtype = common_type([path for path, _ in files]) if request.dtype is None else getattr(torch, request.dtype)
+    written = write_lora(lora, output, style=request.style or lora.style, dtype=dtype)
+    noun = "file" if len(files) == 1 else "files"
+    say(f"{output}: {len(files)} {noun} merged by {recipe.algorithm} in {time.monotonic() - began:.2f} s")
+    for beside in written[1:]:
+        say(f"{beside}: embedding")
+
+
+def merge_by_recipe(recipe_file: Path, folder: Path | None, request: FileMergeRequest, output: Path) -> None:
+    """Make the merge of a merged file again, from files in a folder; None for the folder of that file.
 
     Raises:
         ConfigurationError: When the file has no recipe, files are missing or have other content.
@@ -109,11 +139,26 @@ def merge_by_recipe(recipe_file: Path, output: Path, *, style: str | None, dtype
     check_writable(output)
     recipe = FileRecipe.of_file(read_lora(recipe_file))
     began = time.monotonic()
-    merged = merge_again(recipe, recipe_file.parent, read_lora, name=output.stem)
-    members = recipe.find(recipe_file.parent, read_lora) if verify or dtype is None else []
+    place = recipe_file.parent if folder is None else folder
+    merged = merge_again(recipe, place, read_lora, name=output.stem)
+    members = recipe.find(place, read_lora) if request.verify or request.dtype is None else []
     strengths = [Strengths.read(item.strengths) for item in recipe.files]
-    request = FileMergeRequest((), style=style, dtype=dtype, verify=verify)
     _write(merged, list(zip(members, strengths, strict=True)) if members else [], output, request, began)
+
+
+def _check_verify(request: FileMergeRequest) -> None:
+    if request.verify and request.algorithm not in (AUTO, "sum", "mean"):
+        raise ConfigurationError(
+            f"--verify is given and the algorithm is {request.algorithm!r}; allowed for a verification are sum and mean"
+        )
+
+
+def _truncation(request: FileMergeRequest) -> Truncation | None:
+    from orthoplex.merging import Truncation
+
+    if request.rank is None and request.energy is None and request.max_rank is None:
+        return None
+    return Truncation(request.rank, request.energy, request.max_rank)
 
 
 def _completed(strengths: Strengths, request: FileMergeRequest) -> Strengths:
@@ -144,9 +189,12 @@ def _write(
 
     from orthoplex.concepts.exchange import write_lora
 
+    paths = [file.path for file, _ in members if file.path is not None]
+    dtype = common_type(paths) if request.dtype is None else getattr(torch, request.dtype)
+    if dtype in (None, torch.float32) and merged.rounding is not None:
+        note(merged.rounding)
     for line in merged.notes:
         note(line)
-    dtype = common_type([file for file, _ in members]) if request.dtype is None else getattr(torch, request.dtype)
     written = write_lora(merged.lora, output, style=request.style or merged.lora.style, dtype=dtype)
     seconds = time.monotonic() - began
     noun = "file" if len(merged.recipe.files) == 1 else "files"
@@ -160,7 +208,7 @@ def _write(
         _verify(output, merged, members)
 
 
-def common_type(files: Sequence[LoraFile]) -> torch.dtype | None:
+def common_type(paths: Sequence[Path]) -> torch.dtype | None:
     """Return the one half-precision type of all files' numbers; float32 where they are of several types, or wider.
 
     Only the headers are read. None without files.
@@ -170,20 +218,29 @@ def common_type(files: Sequence[LoraFile]) -> torch.dtype | None:
     from orthoplex.concepts.exchange.contents import tensor_file
     from orthoplex.files import DTYPES, read_header
 
-    paths = [file.path for file in files if file.path is not None]
     types = {entry.dtype for path in paths for entry in read_header(tensor_file(path)).entries.values() if entry.shape}
     types = {"F16" if name.startswith("F8_") else name for name in types}
-    if len(paths) < len(files) or not types:
+    if not types:
         return None
     return DTYPES[types.pop()] if len(types) == 1 and types <= DTYPES.keys() else torch.float32
 
 
 def _verify(output: Path, merged: FileMerge, members: Sequence[tuple[LoraFile, Strengths]]) -> None:
-    """Draw the distance of the written file to the merge in float64."""
+    """Draw the distance of the written file to the sum in float64, of the layers that are furthest from it."""
     from orthoplex.concepts.exchange import read_lora
     from orthoplex.merging import verify
 
-    report = verify(read_lora(output), members, merged.recipe)
-    worst = sorted(report.layers.items(), key=lambda item: -item[1].error)[:_SHOWN_LAYERS]
-    rows = [("all layers", report.text), *((layer, item.text) for layer, item in worst)]
-    say_table(f"{output}: distance to the merge in float64", rows)
+    recipe = merged.recipe
+    errors = verify(
+        read_lora(output, family=merged.lora.family),
+        members,
+        algorithm=recipe.algorithm,
+        scale=recipe.scale,
+        truncated=recipe.truncation is not None,
+        only=recipe.only,
+    )
+    worst = sorted(errors, key=lambda item: -item.error)
+    rows = [(item.name, f"{item.error:.2e}", f"{item.floor:.2e}") for item in worst[:_SHOWN_LAYERS]]
+    floor = "nearest of its ranks and type" if recipe.truncation is not None else "floor of its type"
+    title = f"{output}: distance to the sum in float64, the furthest {len(rows)} of {len(worst)} layers"
+    say_table(title, rows, ("layer", "distance", floor))

@@ -8,18 +8,42 @@ import typer
 from orthoplex.cli.console import (
     AlgorithmName,
     AlgorithmOption,
+    argument_folder,
     check_merge_options,
     errors_shown,
     parse_options,
     parse_strength,
     refuse_existing,
 )
-from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to_file
+from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to_file, merge_with_base
 from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import AUTO, WeightType
 
 _LORA_SUFFIX = ".safetensors"
+
+
+Rank = Annotated[int | None, typer.Option(help="LoRA file: rank of the result; all ranks by default.")]
+Energy = Annotated[float | None, typer.Option(help="LoRA file: share of each layer's energy to keep, such as 0.99.")]
+MaxRank = Annotated[int | None, typer.Option(help="LoRA file: the highest rank that --energy may give.")]
+TextEncoder = Annotated[
+    float | None, typer.Option(help="LoRA file: strength of text encoders, of files that name none.")
+]
+Blocks = Annotated[str | None, typer.Option(help="LoRA file: block weights, as numbers, a preset, or NAME=WEIGHT,….")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="LoRA file: a part that is merged, such as attention; may be repeated.")
+]
+Style = Annotated[
+    str | None, typer.Option("--to", help="LoRA file: its names: kohya, comfy, diffusers; those of the first file.")
+]
+Family = Annotated[str | None, typer.Option(help="LoRA file: family of the files, where their names do not say it.")]
+RecipeFile = Annotated[
+    str | None, typer.Option(help="LoRA file: a merged file that is made again from files in its folder.")
+]
+RecipeFolder = Annotated[str | None, typer.Option(help="LoRA file: another folder with the files of --recipe.")]
+Dtype = Annotated[
+    WeightType | None, typer.Option(help="Type of the weights; by default that of the base, or of the files.")
+]
 
 
 def merge(
@@ -34,32 +58,17 @@ def merge(
     base: Annotated[
         str | None, typer.Option(help="vignette, or a pipeline folder; vignette where the output is a folder.")
     ] = None,
-    dtype: Annotated[
-        WeightType | None, typer.Option(help="Type of the weights; by default that of the base, or of the files.")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="LoRA file: rank of the result; all ranks by default.")] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="LoRA file: share of each layer's energy to keep, such as 0.99.")
-    ] = None,
-    max_rank: Annotated[int | None, typer.Option(help="LoRA file: the highest rank that --energy may give.")] = None,
-    text_encoder: Annotated[
-        float | None, typer.Option(help="LoRA file: strength of text encoders, of files that name none.")
-    ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(help="LoRA file: block weights, as numbers, a preset, or NAME=WEIGHT,….")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="LoRA file: a part that is merged, such as attention; may be repeated.")
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", help="LoRA file: its names: kohya, comfy, diffusers; those of the first file.")
-    ] = None,
-    family: Annotated[
-        str | None, typer.Option(help="LoRA file: family of the files, where their names do not say it.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="LoRA file: a merged file that is made again from files in its folder.")
-    ] = None,
+    dtype: Dtype = None,
+    rank: Rank = None,
+    energy: Energy = None,
+    max_rank: MaxRank = None,
+    text_encoder: TextEncoder = None,
+    blocks: Blocks = None,
+    only: Only = None,
+    to: Style = None,
+    family: Family = None,
+    recipe: RecipeFile = None,
+    recipe_folder: RecipeFolder = None,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out keys that cannot be read.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="LoRA file: show the error per layer.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
@@ -67,19 +76,24 @@ def merge(
     """Merge concepts and LoRA files into one LoRA file, without any base, or into a base as a pipeline folder."""
     with errors_shown():
         options = parse_options(option or [])
-        of_files = {
-            "--rank": rank, "--energy": energy, "--max-rank": max_rank, "--text-encoder": text_encoder,
-            "--blocks": blocks, "--only": only, "--to": to, "--family": family, "--recipe": recipe, "--verify": verify,
+        without_base = {
+            "--text-encoder": text_encoder, "--blocks": blocks, "--only": only, "--family": family,
+            "--partial": partial, "--recipe": recipe, "--recipe-folder": recipe_folder, "--verify": verify,
         }  # fmt: skip
+        request = FileMergeRequest(
+            files=concepts or (), algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
+            max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
+            family=family, partial=partial, verify=verify,
+        )  # fmt: skip
         if output.suffix == _LORA_SUFFIX and base is None:
-            request = FileMergeRequest(
-                files=concepts or (), algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
-                max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
-                family=family, partial=partial, verify=verify,
-            )  # fmt: skip
-            _into_file(request, output, recipe, overwrite=overwrite)
+            _into_file(request, output, recipe, recipe_folder, overwrite=overwrite)
             return
-        _refuse_options(of_files, output)
+        if output.suffix == _LORA_SUFFIX and base is not None:
+            _refuse_options(without_base, f"--base is {base}", "without --base")
+            _with_base(request, base, output, overwrite=overwrite)
+            return
+        of_files = {"--rank": rank, "--energy": energy, "--max-rank": max_rank, "--to": to, **without_base}
+        _refuse_options(of_files, f"the output is {output}", f"with an output that ends in {_LORA_SUFFIX}")
         _into_folder(
             concepts or [],
             output,
@@ -92,8 +106,12 @@ def merge(
         )
 
 
-def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, overwrite: bool) -> None:
+def _into_file(
+    request: FileMergeRequest, output: Path, recipe: str | None, recipe_folder: str | None, *, overwrite: bool
+) -> None:
     if recipe is None:
+        if recipe_folder is not None:
+            raise ConfigurationError(f"--recipe-folder is {recipe_folder}, without a recipe; allowed is with --recipe")
         if not request.files:
             raise ConfigurationError("0 files are given; allowed are concept and LoRA files, or --recipe MERGED-FILE")
         merge_to_file(request, output, overwrite=overwrite)
@@ -103,20 +121,21 @@ def _into_file(request: FileMergeRequest, output: Path, recipe: str | None, *, o
             f"--recipe {recipe} names the files of its merge; allowed beside it is none, not {request.files[0]}"
         )
     refuse_existing(output, overwrite)
-    merge_by_recipe(parse_strength(recipe)[0], output, style=request.style, dtype=request.dtype, verify=request.verify)
+    folder = None if recipe_folder is None else argument_folder(recipe_folder)
+    merge_by_recipe(parse_strength(recipe)[0], folder, request, output)
 
 
-def _refuse_options(options: dict[str, object], output: Path) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise ConfigurationError(
-            f"{given[0]} is given and the output is {output}; allowed with an output that ends in {_LORA_SUFFIX}, "
-            "without --base"
-        )
-    if output.suffix == _LORA_SUFFIX:
-        raise ConfigurationError(
-            f"output is {output}; with --base, allowed is the name of a folder; without --base it is a LoRA file"
-        )
+def _with_base(request: FileMergeRequest, base: str, output: Path, *, overwrite: bool) -> None:
+    if not request.files:
+        raise ConfigurationError("0 files are given; allowed are concept and LoRA files")
+    check_merge_options(algorithm=request.algorithm, options=dict(request.options or {}), scale=request.scale)
+    merge_with_base(request, base, [parse_strength(text) for text in request.files], output, overwrite=overwrite)
+
+
+def _refuse_options(options: dict[str, object], given: str, allowed: str) -> None:
+    named = [name for name, value in options.items() if value not in (None, False, [], ())]
+    if named:
+        raise ConfigurationError(f"{named[0]} is given and {given}; allowed is {named[0]} {allowed}")
 
 
 def _into_folder(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_size, read_picture
     from orthoplex.files.recognition import FileKind, is_pointer, pointer_or_page, recognised, recognised_content
     from orthoplex.files.reports import reported, write_report
-    from orthoplex.files.tensors import DTYPES, tensor_bytes, write_in_order, write_tensors
+    from orthoplex.files.tensors import DTYPES, is_finite, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.warning_filters import without_warnings
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -39,6 +39,7 @@ __getattr__ = exports(
         "check_writable": "atomic",
         "folder_made_once": "whole_folder",
         "folder_written_whole": "whole_folder",
+        "is_finite": "tensors",
         "is_pointer": "recognition",
         "lacks_memory": "error_text",
         "markdown_table": "markdown",
@@ -82,6 +83,7 @@ __all__ = [
     "check_writable",
     "folder_made_once",
     "folder_written_whole",
+    "is_finite",
     "is_pointer",
     "lacks_memory",
     "markdown_table",

@@ -6,6 +6,7 @@ The header is written by hand, so that equal contents are equal files.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,11 @@ def write_in_order(
         file.write(text)
         for name in ordered:
             file.write(tensor_bytes(stored(name)))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """True if every number is finite; the smallest and largest say so many times as fast as a look at each."""
+    return tensor.numel() == 0 or all(math.isfinite(value.item()) for value in torch.aminmax(tensor))
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import final
 
 from orthoplex.concepts.layer_table import LayerTable, component_of, layer_tables
@@ -39,6 +39,13 @@ _KINDS = {
     "feed-forward": {"ff", "ffn", "ff_context", "mlp", "img_mlp", "txt_mlp", "feed_forward", "proj_mlp"},
 }
 """Kind of a denoiser's layer to whole parts of its name, one of which it has."""
+_FUSED = (
+    re.compile(r"\w+\.single_transformer_blocks\.\d+\.(attn\.)?(proj_out|to_out|to_qkv_mlp_proj)$"),
+    ("attention", "feed-forward"),
+)
+"""Layers of FLUX's single blocks that compute a part of both, and are of both kinds: each name means them."""
+_EMBEDDERS = {"t_embedder", "time_embed", "t_embedding"}
+"""Parts of a name that say that ``mlp`` is no block's feed-forward network."""
 _ENCODERS = ("CLIP", "T5")
 KINDS = (*_KINDS, "convolution", "text-encoder")
 
@@ -151,10 +158,11 @@ def _table_blocks(family: str, version: str | None) -> tuple[dict[str, str | Non
         else:
             known[layer] = _block(originals.get(layer, "")) or _group(layer)
     blocks = tuple(dict.fromkeys(block for block in known.values() if block))
+    groups = list(dict.fromkeys(_name_and_number(block)[0] for block in blocks))
     wide = frozenset(
         layer for layer, shape in table.versions[version].items() if len(shape) == 4 and shape[2:] != (1, 1)
     )
-    return known, (BASE, *sorted((block for block in blocks if block != BASE), key=_position)), wide
+    return known, (BASE, *sorted((block for block in blocks if block != BASE), key=partial(_position, groups))), wide
 
 
 def _original_names(table: LayerTable, version: str) -> dict[str, str]:
@@ -175,12 +183,16 @@ def _group(layer: str) -> str | None:
     return f"{parts[1]}.{parts[2]}" if len(parts) > 3 and parts[2].isdigit() else None
 
 
-def _position(block: str) -> tuple[int, str, int]:
-    """Sort key of blocks: in the order in which a picture passes them."""
-    order = ("IN", "M", "D", "S", "OUT")
+def _position(groups: Sequence[str], block: str) -> tuple[int, int, int]:
+    """Sort key of blocks: in the order in which a picture passes them; groups without a short name as in the table."""
+    order = ("IN", "M", "D", "S", "", "OUT")
+    name, number = _name_and_number(block)
+    return order.index(name if name in order else ""), groups.index(name), number
+
+
+def _name_and_number(block: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.+?)\.?(\d*)", block)
-    name, number = (match[1], match[2]) if match else (block, "")
-    return order.index(name) if name in order else len(order), name, int(number or -1)
+    return (match[1], int(match[2] or -1)) if match else (block, -1)
 
 
 def _lists(
@@ -206,7 +218,9 @@ def _kinds(layer: str, is_encoder: bool, is_window: bool) -> frozenset[str]:
     if is_encoder:
         return frozenset({"text-encoder"})
     parts = set(layer.split("."))
-    kinds = {kind for kind, names in _KINDS.items() if parts & names}
+    kinds = set() if parts & _EMBEDDERS else {kind for kind, names in _KINDS.items() if parts & names}
+    if _FUSED[0].match(layer):
+        kinds |= set(_FUSED[1])
     return frozenset(kinds | ({"convolution"} if is_window else set()))
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.merging.algorithms import Part
 
+_BEGINNING = 16
+"""Nearly all downs that differ do so in their first numbers; the others are compared whole."""
 _EXACT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -31,12 +33,16 @@ def concatenated(parts: Sequence[Part], factor: float = 1.0) -> LowRank:
         factor: A further factor of all strengths.
     """
     factors: list[tuple[Tensor, Tensor]] = []
+    beginnings: list[tuple[float, ...]] = []
     for part in parts:
         up, down = _scaled(_plain(part.change.up), part.strength * factor), _plain(part.change.down)
-        place = next((at for at, (_, other) in enumerate(factors) if _equal(other, down)), None)
+        beginning = tuple(down.flatten()[:_BEGINNING].tolist())
+        alike = (at for at, other in enumerate(beginnings) if other == beginning)
+        place = next((at for at in alike if _equal(factors[at][1], down)), None)
         joined = None if place is None else _exact_sum(factors[place][0], up)
         if place is None or joined is None:
             factors.append((up, down))
+            beginnings.append(beginning)
         else:
             factors[place] = (joined, factors[place][1])
     return LowRank(_side_by_side([up for up, _ in factors], 1), _side_by_side([down for _, down in factors], 0))
@@ -57,9 +63,7 @@ def _scaled(up: Tensor, strength: float) -> Tensor:
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
-    """True if two matrices are the same; nearly all that differ do so in their first row."""
-    same = first.shape == second.shape and first.dtype == second.dtype
-    return same and torch.equal(first[:1], second[:1]) and torch.equal(first, second)
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
 
 
 def _exact_sum(first: Tensor, second: Tensor) -> Tensor | None:

@@ -26,16 +26,23 @@ Value = TypeVar("Value")
 
 @final
 class Lazy(Mapping[str, Value]):
-    """Values that are made each time they are asked for, so that no more than one is in memory."""
+    """Values that are made when they are asked for; the last one alone stays in memory."""
 
     def __init__(self, names: Sequence[str], make: Callable[[str], Value]) -> None:
         """Take the names, and the function that makes the value of one."""
         self._names, self._make = dict.fromkeys(names), make
+        self._last: tuple[str, Value] | None = None
 
     def __getitem__(self, name: str) -> Value:
         if name not in self._names:
             raise KeyError(name)
-        return self._make(name)
+        if self._last is None or self._last[0] != name:
+            self._last = None  # its memory is free before the next is made
+            self._last = (name, self._make(name))
+        return self._last[1]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -13,7 +13,9 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_tables
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.strengths import Strengths
+from orthoplex.merging.block_names import block_map
+from orthoplex.merging.block_weights import selection
+from orthoplex.merging.strengths import Strengths, changed_modules
 
 _SHARED_METADATA = (
     "modelspec.architecture",
@@ -210,3 +212,24 @@ def weight_shape(layer: str, shape: tuple[int, int], files: Sequence[LoraFile]) 
         if full is not None:
             return tuple(full.shape)
     return shape
+
+
+def selected_layers(files: Sequence[tuple[LoraFile, Strengths]], only: Sequence[str]) -> Callable[[str], bool]:
+    """Return the test of the layers that are merged.
+
+    Args:
+        files: The files.
+        only: Parts of the model, as block weights name them; empty for all.
+
+    Raises:
+        ConfigurationError: When a name names no layer.
+    """
+    if not only:
+        return lambda layer: True
+    first = files[0][0]
+    layers = {layer for file, _ in files for layer in changed_modules(file)}
+    windows = {layer for file, _ in files for layer, window in file.windows.items() if window != (1, 1)}
+    places = block_map(first.family, first.version, sorted(layers), windows)
+    tests = [selection(name, places) for name in only]
+    chosen = {layer for layer, place in places.places.items() if any(test(layer, place) for test in tests)}
+    return lambda layer: layer in chosen

@@ -10,14 +10,20 @@ from typing import final
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import ALGORITHMS
-from orthoplex.merging.block_names import block_map
-from orthoplex.merging.block_weights import number_text, selection
+from orthoplex.merging.block_weights import number_text
 from orthoplex.merging.concatenation import is_exact
 from orthoplex.merging.concept_merge import check_options
 from orthoplex.merging.file_layers import LayerLoss, LayerWork, MergedLayers
-from orthoplex.merging.file_members import check_files, check_kin, collect_embeddings, common_metadata, common_windows
+from orthoplex.merging.file_members import (
+    check_files,
+    check_kin,
+    collect_embeddings,
+    common_metadata,
+    common_windows,
+    selected_layers,
+)
 from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe
-from orthoplex.merging.strengths import Strengths, changed_modules
+from orthoplex.merging.strengths import Strengths
 from orthoplex.merging.truncation import Truncation
 
 
@@ -30,13 +36,16 @@ class FileMerge:
         lora: The file, with its recipe in the metadata. The layers of an exact sum are made each time they are asked
             for, so that memory holds one at a time.
         recipe: The recipe.
-        notes: Sentences about what a reader of the result should know: rounding, full weights, blocks without a weight.
+        notes: Sentences about what a reader of the result should know: full weights, blocks without a weight.
+        rounding: A sentence about numbers of a sum that are rounded to float32, and why; None if none is. A file of a
+            narrower type rounds more.
         losses: Layer to its truncation; empty without one.
     """
 
     lora: LoraFile
     recipe: FileRecipe
     notes: tuple[str, ...]
+    rounding: str | None
     losses: Mapping[str, LayerLoss]
 
     @property
@@ -87,7 +96,7 @@ def merge_files(
     check_kin([file for file, _ in ordered])
     recipe = FileRecipe.of(ordered, algorithm, method.to_json(), float(scale), truncation, only)
     present = [(file, strengths) for file, strengths in ordered if scale and not strengths.is_zero]
-    work = LayerWork(method, present, float(scale), truncation, _selected(ordered, only))
+    work = LayerWork(method, present, float(scale), truncation, selected_layers(ordered, only))
     merged = work.merged()
     first, members = ordered[0][0], [file for file, _ in ordered]
     windows = common_windows(members)
@@ -103,7 +112,7 @@ def merge_files(
         common_metadata(members) | {RECIPE_KEY: recipe.to_text()},
         {f"{file.name}: {key}": reason for file, _ in present for key, reason in file.left_out.items()},
     )
-    return FileMerge(lora, recipe, tuple(_notes(work, merged)), merged.losses)
+    return FileMerge(lora, recipe, tuple(_notes(work, merged)), _rounding(work), merged.losses)
 
 
 def merge_again(
@@ -135,23 +144,8 @@ def merge_again(
     )
 
 
-def _selected(files: Sequence[tuple[LoraFile, Strengths]], only: Sequence[str]) -> Callable[[str], bool]:
-    """The test of the layers that are merged."""
-    if not only:
-        return lambda layer: True
-    first = files[0][0]
-    layers = {layer for file, _ in files for layer in changed_modules(file)}
-    windows = {layer for file, _ in files for layer, window in file.windows.items() if window != (1, 1)}
-    places = block_map(first.family, first.version, sorted(layers), windows)
-    tests = [selection(name, places) for name in only]
-    chosen = {layer for layer, place in places.places.items() if any(test(layer, place) for test in tests)}
-    return lambda layer: layer in chosen
-
-
 def _notes(work: LayerWork, merged: MergedLayers) -> list[str]:
     notes = [note for file, strengths in work.files for note in strengths.notes(file)]
-    if work.is_linear:
-        notes.append(_rounding(work))
     if merged.num_full:
         notes.append(
             f"{merged.num_full} layers have full rank after this algorithm and are full differences, as large as the "
@@ -164,8 +158,10 @@ def _notes(work: LayerWork, merged: MergedLayers) -> list[str]:
     return notes
 
 
-def _rounding(work: LayerWork) -> str:
+def _rounding(work: LayerWork) -> str | None:
     """Say which numbers of a sum are rounded."""
+    if not work.is_linear:
+        return None
     rounded = {
         file.name: next((own for own in strengths.values() if not is_exact(own * work.factor)), None)
         for (file, _), strengths in zip(work.files, work.strengths, strict=True)
@@ -174,7 +170,7 @@ def _rounding(work: LayerWork) -> str:
         f"{name} ({number_text(strength * work.factor)})" for name, strength in rounded.items() if strength is not None
     ]
     if not named:
-        return "no number is rounded: every strength is a power of two"
+        return None
     return (
         "numbers of the up factors are rounded once to float32, by 6e-8 of themselves at most, because strengths are "
         f"no powers of two: {', '.join(named)}"

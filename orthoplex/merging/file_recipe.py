@@ -112,6 +112,11 @@ class FileRecipe:
         Raises:
             ConfigurationError: When the file has none.
         """
+        if "base" in _parsed(lora.metadata.get(RECIPE_KEY, "{}")):
+            raise ConfigurationError(
+                f"{lora.label} was merged with a base, which its recipe names; allowed are files that were merged "
+                "without one: merge its files with --base again"
+            )
         if RECIPE_KEY not in lora.metadata:
             raise ConfigurationError(
                 f"{lora.label} has no recipe; allowed are files that were merged by orthoplex (metadata {RECIPE_KEY!r})"

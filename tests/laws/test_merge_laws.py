@@ -9,7 +9,8 @@ import torch
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
-from orthoplex.merging import ALGORITHMS, InputGrams, Merge, merge
+from orthoplex.concepts.exchange import LoraFile
+from orthoplex.merging import ALGORITHMS, InputGrams, Merge, Strengths, merge, merge_files, verify
 from tests.pico import make_manifest
 
 OWNED = ("sum", "mean", "least-squares", "ssr", "custom-diffusion")
@@ -87,3 +88,57 @@ def test_without_a_concept_is_the_sum_of_the_rest():
 def test_a_concept_at_strength_zero_owns_nothing():
     found = merged("sum", (1.0, 0.0, 1.0, 1.0))
     assert set(found.owners.values()) == {"concept-0", "concept-2", "concept-3"}
+
+
+FILES = [
+    LoraFile(
+        concept.name,
+        "diffusers",
+        None,
+        None,
+        {name: LowRank(change.up.half(), change.down.half()) for name, change in concept.layers.items()},
+    )
+    for concept in CONCEPTS
+]
+
+
+def file_sum(pairs) -> dict[str, torch.Tensor]:
+    totals: dict[str, torch.Tensor] = {}
+    for file, strength in pairs:
+        for layer, change in file.layers.items():
+            exact = strength * (change.up.double() @ change.down.double())
+            totals[layer] = totals.get(layer, torch.zeros(())) + exact
+    return totals
+
+
+def test_one_file_at_strength_one_is_itself():
+    merged = merge_files([(FILES[0], Strengths())]).lora
+    for layer, change in FILES[0].layers.items():
+        assert torch.equal(merged.layers[layer].up, change.up) and torch.equal(merged.layers[layer].down, change.down)
+
+
+@pytest.mark.parametrize("algorithm", [name for name, kind in ALGORITHMS.items() if not kind.needs_inputs])
+def test_the_order_of_files_changes_no_bit(algorithm):
+    pairs = [(file, Strengths(strength)) for file, strength in zip(FILES, STRENGTHS, strict=True)]
+    first, second = (merge_files(given, algorithm=algorithm).lora for given in (pairs, pairs[::-1]))
+    assert first.content_hash == second.content_hash and first.metadata == second.metadata
+
+
+@pytest.mark.parametrize("algorithm", [name for name, kind in ALGORITHMS.items() if not kind.needs_inputs])
+def test_a_file_at_strength_zero_is_absent(algorithm):
+    pairs = [(file, Strengths()) for file in FILES[:2]]
+    without = merge_files(pairs, algorithm=algorithm).lora
+    absent = merge_files([*pairs, (FILES[3], Strengths(0.0))], algorithm=algorithm).lora
+    assert absent.content_hash == without.content_hash
+
+
+def test_every_subset_is_the_sum_within_one_rounding():
+    for count in (1, 2, 3, 4):
+        for chosen in itertools.combinations(zip(FILES, STRENGTHS, strict=True), count):
+            pairs = [(file, Strengths(strength)) for file, strength in chosen]
+            merged = merge_files(pairs).lora
+            for layer, exact in file_sum(chosen).items():
+                change = merged.layers[layer]
+                error = (change.up.double() @ change.down.double() - exact).norm() / exact.norm()
+                assert error < 6e-8
+            assert all(item.error <= item.floor * 1.01 + 1e-15 for item in verify(merged, pairs))

@@ -1,7 +1,10 @@
 """Block weights as people write them: which layers a text names."""
 
+import re
+
 import pytest
 
+from orthoplex.concepts.layer_table import layer_tables
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.block_names import block_map
 from orthoplex.merging.block_weights import PRESETS, BlockWeights
@@ -129,3 +132,58 @@ def test_presets_of_a_u_net_are_refused_elsewhere():
 def test_blocks_without_a_number():
     assert BlockWeights.read("MIDD").without_weight(SD1) == tuple(b for b in SD1.blocks if b not in SEVENTEEN)
     assert BlockWeights.read("ALL").without_weight(SD1) == BlockWeights.read("mid=0").without_weight(SD1) == ()
+
+
+@pytest.mark.parametrize(
+    ("family", "version", "lists"),
+    [
+        ("stable_diffusion", "sd2", {17: ("BASE", "OUT11"), 26: ("BASE", "OUT11")}),
+        ("stable_diffusion_xl", "sdxl", {12: ("BASE", "OUT05"), 20: ("BASE", "OUT08")}),
+        ("flux", "flux1", {57: ("D00", "S37"), 58: ("BASE", "S37"), 61: ("CLIP", "OUT")}),
+        ("chroma", "chroma", {57: ("D00", "S37"), 58: ("BASE", "S37")}),
+        ("flux2", "flux2", {56: ("D00", "S47"), 57: ("BASE", "S47")}),
+        ("flux2", "flux2-klein-4b", {25: ("D00", "S19"), 26: ("BASE", "S19")}),
+        ("qwen_image", "qwen-image", {60: ("transformer_blocks.0", "transformer_blocks.59"), 61: None}),
+        ("z_image", "z-image", {34: ("noise_refiner.0", "layers.29"), 35: ("BASE", "layers.29")}),
+        ("ideogram4", "ideogram4", {34: ("layers.0", "layers.33"), 35: ("BASE", "layers.33")}),
+    ],
+)
+def test_lists_of_every_family(family, version, lists):
+    blocks = block_map(family, version, [])
+    assert sorted(blocks.lists) == sorted(lists)
+    for length, ends in lists.items():
+        assert len(blocks.lists[length]) == length
+        assert ends is None or (blocks.lists[length][0], blocks.lists[length][-1]) == ends
+
+
+def test_the_twelve_blocks_of_sdxl():
+    twelve = block_map("stable_diffusion_xl", "sdxl", []).lists[12]
+    assert twelve == tuple("BASE IN04 IN05 IN07 IN08 M00 OUT00 OUT01 OUT02 OUT03 OUT04 OUT05".split())
+
+
+OUTSIDE = re.compile(
+    r"mod(ulation)?(_img|_txt)?\b|embed|norm|time_|proj_(in|out)$|(img|txt)_in\b|distilled|shortcut|projector|adaln"
+    r"|all_final_layer|final_layer|(input|llm_cond)_proj|time_mod_proj",
+    re.IGNORECASE,
+)
+"""Layers of no kind: they modulate, embed, or lead into and out of the blocks."""
+VERSIONS = [(family, version) for family, table in layer_tables().items() for version in table.versions]
+
+
+@pytest.mark.parametrize(("family", "version"), VERSIONS)
+def test_every_layer_is_of_one_kind_or_outside_of_all(family, version):
+    """But for the fused layers of single blocks, which are attention and feed-forward at once."""
+    main = {"attention", "feed-forward", "convolution", "text-encoder"}
+    for layer, place in block_map(family, version, []).places.items():
+        kinds = place.kinds & main
+        if "single_transformer_blocks" in layer and len(kinds) == 2:
+            assert re.search(r"\.(proj_out|to_out|to_qkv_mlp_proj)$", layer) and "convolution" not in kinds
+        else:
+            assert len(kinds) == 1 or (not kinds and OUTSIDE.search(layer)), layer
+
+
+def test_a_fused_layer_is_of_both_kinds():
+    flux, fused = block_map("flux", "flux1", []), "transformer.single_transformer_blocks.3.proj_out"
+    assert weights("attention=0", flux)[fused] == weights("feed-forward=0", flux)[fused] == 0
+    assert weights("ALL=0, attention=1, feed-forward=0.5", flux)[fused] == 0.5
+    assert weights("ALL=0, attention=1", flux)["transformer.proj_out"] == 0

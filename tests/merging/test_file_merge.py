@@ -49,7 +49,7 @@ def test_powers_of_two_lose_nothing_and_keep_the_type():
         exact = change.up.double() @ change.down.double()
         torch.testing.assert_close(exact, sums(layer, (A, 2.0), (B, -0.5)), rtol=1e-14, atol=1e-14)
         assert torch.equal(change.up[:, :2], A.layers[layer].up * 2)
-    assert merged.notes == ("no number is rounded: every strength is a power of two",)
+    assert merged.notes == () and merged.rounding is None
     assert merged.lora.windows == {CONV: (3, 3)} and [*merged.lora.embeddings] == ["<a>", "<b>"]
     torch.testing.assert_close(
         merged.lora.differences[f"{OUT}.weight"],
@@ -60,7 +60,8 @@ def test_powers_of_two_lose_nothing_and_keep_the_type():
 def test_other_strengths_are_float32_and_said():
     merged = merge_files([(A, Strengths(0.8)), (B, ONE)])
     assert merged.lora.layers[KEY].up.dtype == torch.float32
-    assert "rounded once to float32, by 6e-8 of themselves at most" in merged.notes[0] and "a (0.8)" in merged.notes[0]
+    said = merged.rounding
+    assert said is not None and "rounded once to float32, by 6e-8 of themselves at most" in said and "a (0.8)" in said
     assert all(
         item.error < 1e-7 and item.error <= 1.01 * item.floor + 1e-12
         for item in verify(merged.lora, [(A, Strengths(0.8)), (B, ONE)])
@@ -221,3 +222,44 @@ def test_verification_refuses_other_layers():
         [*verify(merged, [(replace(A, layers={KEY: A.layers[KEY], CONV: A.layers[CONV]}), ONE)])]
     with pytest.raises(ConfigurationError, match="the merged file lacks 1 layers"):
         [*verify(replace(merged, layers={KEY: A.layers[KEY], CONV: A.layers[CONV]}), [(A, ONE)])]
+
+
+def test_a_recipe_with_a_base_is_none_without_one():
+    with pytest.raises(ConfigurationError, match="a was merged with a base, which its recipe names"):
+        FileRecipe.of_file(replace(A, metadata={"orthoplex_recipe": '{"base": {}}'}))
+
+
+def test_verification_of_a_truncation_has_the_floor_of_its_rank():
+    merged = merge_files([(A, ONE), (B, ONE)], algorithm="mean", truncation=Truncation(rank=3)).lora
+    errors = {item.name: item for item in verify(merged, [(A, ONE), (B, ONE)], algorithm="mean", truncated=True)}
+    sizes = torch.linalg.svdvals(sums(KEY, (A, 0.5), (B, 0.5)))
+    assert errors[KEY].floor == pytest.approx(float(sizes[3:].norm() / sizes.norm()))
+    assert errors[KEY].error == pytest.approx(errors[KEY].floor, rel=1e-4)
+    assert errors[f"{OUT}.weight"].error < 1e-7 and errors[f"{OUT}.bias"].error == 0
+
+
+def test_verification_finds_a_wrong_number():
+    merged = merge_files([(A, ONE), (B, ONE)]).lora
+    wrong = replace(
+        merged, layers={**merged.layers, KEY: LowRank(merged.layers[KEY].up * 1.01, merged.layers[KEY].down)}
+    )
+    errors = {item.name: item.error for item in verify(wrong, [(A, ONE), (B, ONE)])}
+    assert errors[KEY] == pytest.approx(0.01, rel=0.1) and errors[TEXT] < 1e-15
+
+
+def test_verification_counts_full_weights_that_stand_for_factors():
+    """As programs write a fused layer of which one part has a full difference."""
+    merged = merge_files([(A, ONE), (B, ONE)]).lora
+    layers = {layer: change for layer, change in merged.layers.items() if layer != KEY}
+    full = replace(
+        merged, layers=layers, differences={**merged.differences, f"{KEY}.weight": sums(KEY, (A, 1), (B, 1))}
+    )
+    assert all(item.error < 1e-7 for item in verify(full, [(A, ONE), (B, ONE)]))
+
+
+def test_verification_leaves_out_what_was_left_out():
+    strengths = [(A, Strengths.read("te=0")), (B, Strengths.read("0.5; te=0"))]
+    merged = merge_files(strengths, only=["cross-attention", "text-encoder"]).lora
+    assert [item.name for item in verify(merged, strengths, only=["cross-attention", "text-encoder"])] == [KEY]
+    with pytest.raises(ConfigurationError, match="merge is by 'ties'.*allowed for a verification are sum and mean"):
+        [*verify(merged, strengths, algorithm="ties")]

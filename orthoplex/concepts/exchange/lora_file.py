@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import final
 
-import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
@@ -58,25 +57,21 @@ class LoraFile:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) over all changes and embeddings: names, shapes and values, whatever type they are stored in."""
+        """SHA-256 (hex) over all changes and embeddings: names, types, shapes and values, whatever the file's layout.
+
+        The same numbers in another type have another hash. Layers are read one by one.
+        """
         digest = hashlib.sha256()
         for name, tensor in self._named():
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor_bytes(tensor.to(torch.float32)))
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
-    def _named(self) -> list[tuple[str, Tensor]]:
-        parts = [
-            *(
-                (f"{layer} {part}", getattr(self.layers[layer], part))
-                for layer in self.layers
-                for part in ("down", "up")
-            ),
-            *self.differences.items(),
-            *(
-                (f"{token} {encoder}", vectors)
-                for token, encoders in self.embeddings.items()
-                for encoder, vectors in encoders.items()
-            ),
-        ]
-        return sorted(parts, key=lambda item: item[0])
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        for layer in sorted(self.layers):
+            change = self.layers[layer]
+            yield from ((f"{layer} down", change.down), (f"{layer} up", change.up))
+        for parameter in sorted(self.differences):
+            yield parameter, self.differences[parameter]
+        for token, encoders in sorted(self.embeddings.items()):
+            yield from ((f"{token} {encoder}", vectors) for encoder, vectors in sorted(encoders.items()))

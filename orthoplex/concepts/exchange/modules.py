@@ -53,14 +53,16 @@ class WrittenModule:
     def down(self, rank: int) -> Tensor:
         """Return down, filled up with rows of zeros."""
         down, _ = self._factors()
-        padding = down.new_zeros(rank - len(down), down.shape[1])
-        return torch.cat([down, padding]).reshape(self.factor_shapes(rank)[0])
+        if len(down) < rank:
+            down = torch.cat([down, down.new_zeros(rank - len(down), down.shape[1])])
+        return down.reshape(self.factor_shapes(rank)[0])
 
     def up(self, rank: int) -> Tensor:
         """Return up, filled up with columns of zeros."""
         _, up = self._factors()
-        padding = up.new_zeros(len(up), rank - up.shape[1])
-        return torch.cat([up, padding], dim=1).reshape(self.factor_shapes(rank)[1])
+        if up.shape[1] < rank:
+            up = torch.cat([up, up.new_zeros(len(up), rank - up.shape[1])], dim=1)
+        return up.reshape(self.factor_shapes(rank)[1])
 
     def differences(self, spelling: Spelling) -> Iterator[tuple[str, tuple[int, ...], Callable[[], Tensor]]]:
         """Yield the key's ending, the shape and the value of the weight's and the bias's full difference.
@@ -86,6 +88,10 @@ class WrittenModule:
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Down and up of all layers; layers of one and the same down share it, others have directions of their own."""
         changes = {layer: self.lora.layers[layer] for layer in self.module.layers if layer in self.lora.layers}
+        if len(self.module.layers) == len(changes) == 1:
+            (change,) = changes.values()
+            dtype = _common_type([change.up.dtype, change.down.dtype])
+            return change.down.to(dtype), self._swapped(change.up.to(dtype))
         downs, place = _different_downs(list(changes.values()))
         starts = [sum(len(down) for down in downs[:index]) for index in range(len(downs))]
         rank = sum(len(down) for down in downs)
@@ -119,8 +125,13 @@ class WrittenModule:
         return torch.cat(rows.chunk(2)[::-1]) if self.module.swapped_halves else rows
 
 
-def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
+def written_modules(lora: LoraFile, style: Style, dtype: torch.dtype | None = None) -> list[WrittenModule]:
     """Return the modules that a style writes for all changes of a file.
+
+    Args:
+        lora: The changes.
+        style: The style.
+        dtype: The type that the file shall have: then ``types`` says of this one alone if it is exact.
 
     Raises:
         ConfigurationError: If the style has no name for a changed layer or parameter, names it.
@@ -146,7 +157,7 @@ def written_modules(lora: LoraFile, style: Style) -> list[WrittenModule]:
         tensors += [
             lora.differences[layer + kind] for layer in module.layers for kind in _KINDS if layer + kind in differences
         ]
-        modules.append(WrittenModule(name, module, own, lora, rank, _exact_types(tensors), full, biased))
+        modules.append(WrittenModule(name, module, own, lora, rank, _exact_types(tensors, dtype), full, biased))
     if changed:
         layer = sorted(changed)[0]
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -252,8 +263,10 @@ def _different_downs(changes: Sequence[LowRank]) -> tuple[list[Tensor], list[int
     return downs, place
 
 
-def _exact_types(tensors: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
-    """Types that hold every number exactly; the first tensor's own before others."""
+def _exact_types(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> tuple[torch.dtype, ...]:
+    """Types that hold every number exactly; the first tensor's own before others. Of a given one, that alone."""
+    if dtype is not None:
+        return (dtype,) if all(_holds(dtype, tensor) for tensor in tensors) else ()
     own = [tensors[0].dtype] if tensors else []
     types = dict.fromkeys(dtype for dtype in (*own, torch.float16, torch.bfloat16) if dtype.itemsize == 2)
     return (*(dtype for dtype in types if all(_holds(dtype, tensor) for tensor in tensors)), torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
 from typing import final
 
@@ -44,6 +45,7 @@ class ModuleReader:
         """
         self._contents = contents
         self._last: tuple[StoredModule, LowRank | Difference] | None = None
+        self._numbers: dict[str, float] = {}
 
     def change(self, module: StoredModule) -> LowRank | Difference:
         """Return the change of a module.
@@ -66,7 +68,13 @@ class ModuleReader:
         return self._contents.factors.get(module.name)
 
     def _tensor(self, key: str) -> Tensor:
-        return read_tensor(self._contents.path, self._contents.header, key)
+        """Read a tensor; single numbers, such as alpha, stay in memory."""
+        if key in self._numbers:
+            return torch.tensor(self._numbers[key], dtype=torch.float64)
+        tensor = read_tensor(self._contents.path, self._contents.header, key)
+        if tensor.ndim == 0:
+            self._numbers[key] = tensor.double().item()
+        return tensor
 
 
 def read_tensor(path: Path, header: Header, key: str) -> Tensor:
@@ -83,17 +91,27 @@ def read_tensor(path: Path, header: Header, key: str) -> Tensor:
     entry = header.entries[key]
     if entry.dtype not in _TYPES:
         raise FileFormatError(f"{path}: tensor '{key}' has type {entry.dtype}, allowed are {', '.join(_TYPES)}")
-    if entry.end == entry.start:
-        return torch.empty(entry.shape, dtype=_TYPES[entry.dtype])
+    content = torch.empty(entry.end - entry.start, dtype=torch.uint8)
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             file.seek(header.data_start + entry.start)
-            content = bytearray(file.read(entry.end - entry.start))
+            size = _read_into(file, content)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error}") from error
-    if len(content) != entry.end - entry.start:
+    if size != len(content):
         raise FileFormatError(f"{path}: has become shorter while it was read: tensor '{key}' is cut off")
-    return torch.frombuffer(content, dtype=_TYPES[entry.dtype]).reshape(entry.shape)
+    return content.view(_TYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _read_into(file: RawIOBase, content: Tensor) -> int:
+    """Fill a tensor of bytes from a file, and return how many the file had."""
+    view, size = memoryview(content.numpy()), 0
+    while size < len(view):
+        count = file.readinto(view[size:])
+        if not count:
+            break
+        size += count
+    return size
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,11 @@ from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule, written_modules
 from orthoplex.concepts.exchange.styles import STYLES, Style
 from orthoplex.errors import ConfigurationError, OutputError
-from orthoplex.files import DTYPES, write_in_order, written_atomically
+from orthoplex.files import DTYPES, is_finite, write_in_order, written_atomically
 
+_LOG = logging.getLogger(__name__)
+_ROUNDING = {torch.float16: "0.05 %, or 3e-8,", torch.bfloat16: "0.2 %"}
+"""Half-precision type to its largest error, of normal numbers and of the smallest."""
 EmbeddingPlace = Literal["bundle", "files", "none"]
 
 
@@ -63,8 +67,9 @@ def write_lora(
         raise ConfigurationError(f"a LoRA file of {dtype} was asked for, allowed are {', '.join(DTYPES)}")
     if lora.embeddings and not lora.layers and not lora.differences and embeddings == "files":
         return _write_embeddings(lora, path)
-    modules = written_modules(lora, form)
+    modules = written_modules(lora, form, dtype)
     stored = dtype or exact_type(modules)
+    _log_rounding(lora, modules, stored)
     rank = None if keep_ranks else max((module.rank for module in modules), default=0)
     bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
     plan = _plan(modules, form, stored, rank)
@@ -135,9 +140,19 @@ def _plan(
     return plan
 
 
+def _log_rounding(lora: LoraFile, modules: Sequence[WrittenModule], dtype: torch.dtype) -> None:
+    """Say how many modules a half-precision type rounds."""
+    count = sum(dtype not in module.types for module in modules)
+    if count and dtype in _ROUNDING:
+        _LOG.warning(
+            "%s: numbers of %d of %d modules are rounded to %s, by %s of themselves at most; float32 rounds less",
+            lora.label, count, len(modules), str(dtype).removeprefix("torch."), _ROUNDING[dtype],
+        )  # fmt: skip
+
+
 def _rounded(key: str, tensor: Tensor, dtype: torch.dtype, lora: LoraFile) -> Tensor:
     stored = tensor.to(dtype)
-    if not torch.isfinite(stored).all():
+    if not is_finite(stored):
         name = str(dtype).removeprefix("torch.")
         raise OutputError(
             f"{lora.label}: tensor '{key}' holds {float(tensor.abs().max()):.3g}, which {name} cannot hold; "

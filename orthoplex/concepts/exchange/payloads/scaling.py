@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.errors import ConfigurationError
+from orthoplex.files import is_finite
 
 _READ_AS = {
     torch.float8_e4m3fn: torch.float16,
@@ -32,7 +33,7 @@ def read_values(part: str, tensor: Tensor) -> Tensor:
         allowed = ", ".join(_type_name(dtype) for dtype in _READ_AS)
         raise ConfigurationError(f"{part} has type {_type_name(tensor.dtype)}; allowed are {allowed}")
     values = tensor.detach().to(kind)
-    if not torch.isfinite(values).all():
+    if not is_finite(values):
         number = int((~torch.isfinite(values)).sum())
         raise ConfigurationError(f"{part} has {number} of {values.numel()} values that are not finite")
     return values
@@ -90,7 +91,7 @@ def rounded(values: Tensor) -> Tensor:
     if values.dtype != torch.float64:
         return values
     result = values.float()
-    if not torch.isfinite(result).all():
+    if not is_finite(result):
         raise ConfigurationError(f"a value of {float(values.abs().max()):g} is too large for float32")
     return result
 
