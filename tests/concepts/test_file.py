@@ -232,7 +232,9 @@ def test_other_files_are_refused(tmp_path):
 def test_a_plain_lora_file_is_no_concept_file(tmp_path):
     path = tmp_path / "plain.safetensors"
     safetensors.torch.save_file({"unet.a.lora_A.weight": torch.ones(2, 2)}, path, metadata={"format": "pt"})
-    refused(path, "is a LoRA of diffusers, not a concept of Orthoplex", "orthoplex inspect and orthoplex convert read it")
+    refused(
+        path, "is a LoRA of diffusers, not a concept of Orthoplex", "orthoplex inspect and orthoplex convert read it"
+    )
     safetensors.torch.save_file({"some.thing": torch.ones(2, 2)}, path, metadata={"format": "pt"})
     refused(path, "is not a concept file", "'orthoplex' is missing", "found format")
 

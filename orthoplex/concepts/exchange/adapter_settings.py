@@ -20,6 +20,7 @@ CONFIG_NAME, TENSORS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 _REPETITION = re.compile(r"[*+{]")
 _MOST_REPETITIONS = 3
+_LONGEST_VALUE = 200
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual")
 """Beginnings of ``init_lora_weights`` with which PEFT changes the base as well."""
 
@@ -32,22 +33,27 @@ class AdapterSettings:
     Attributes:
         alpha: The alpha of all modules without another.
         alphas: Pattern of a module's name to its alpha.
+        rank: The rank of all modules without another.
+        ranks: Pattern of a module's name to its rank.
         use_rslora: True if the factor is ``alpha / sqrt(rank)``.
     """
 
     alpha: float | None = None
     alphas: Mapping[str, float] = field(default_factory=dict)
+    rank: float | None = None
+    ranks: Mapping[str, float] = field(default_factory=dict)
     use_rslora: bool = False
 
-    def factor(self, path: str, rank: int) -> float | None:
+    def factor(self, path: str, rank: float | None) -> float | None:
         """Return what stands before a module's product; None if the settings have no alpha.
 
         Args:
             path: The module's name without its component.
-            rank: Its rank in the file.
+            rank: Its rank in the file; None where the file does not show it, then it is that of the settings.
         """
-        alpha = next((value for pattern, value in self.alphas.items() if _fits(pattern, path)), self.alpha)
-        if alpha is None:
+        alpha = _chosen(self.alphas, path, self.alpha)
+        rank = _chosen(self.ranks, path, self.rank) if rank is None else rank
+        if alpha is None or rank is None:
             return None
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
@@ -63,12 +69,12 @@ class FileSettings:
 
     components: Mapping[str, AdapterSettings] = field(default_factory=dict)
 
-    def factor(self, module: str, rank: int) -> float | None:
+    def factor(self, module: str, rank: float | None) -> float | None:
         """Return what stands before a module's product; None if nothing says it.
 
         Args:
             module: The module as the file names it.
-            rank: Its rank in the file.
+            rank: Its rank in the file; None where the file does not show it.
         """
         component, _, path = module.partition(".")
         if component in self.components:
@@ -120,16 +126,38 @@ def _settings(values: Any, source: str) -> AdapterSettings:  # noqa: ANN401 - JS
         )
     if values.get("fan_in_fan_out"):
         raise FileFormatError(f"{source} has fan_in_fan_out true, allowed is false: weights as (out, in)")
-    alpha = values.get("lora_alpha", values.get("alpha"))
-    patterns = values.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict) or not _are_numbers([*patterns.values(), *([] if alpha is None else [alpha])]):
-        raise FileFormatError(f"{source} has lora_alpha {alpha!r} and alpha_pattern {patterns!r}, allowed are numbers above 0")
+    alpha, alphas = values.get("lora_alpha", values.get("alpha")), values.get("alpha_pattern") or {}
+    rank, ranks = values.get("r"), values.get("rank_pattern") or {}
+    _check_numbers("lora_alpha", alpha, "alpha_pattern", alphas, source)
+    _check_numbers("r", rank, "rank_pattern", ranks, source)
+    return AdapterSettings(alpha, alphas, rank, ranks, bool(values.get("use_rslora")))
+
+
+def _check_numbers(name: str, value: Any, pattern_name: str, patterns: Any, source: str) -> None:  # noqa: ANN401 - JSON
+    """Refuse numbers that are none above 0, and patterns that may take for ever.
+
+    Raises:
+        FileFormatError: Names the setting and its value.
+    """
+    if not isinstance(patterns, dict) or not _are_numbers([*patterns.values(), *([] if value is None else [value])]):
+        raise FileFormatError(
+            f"{source} has {name} {_short(value)} and {pattern_name} {_short(patterns)}, allowed are numbers above 0"
+        )
     endless = next((pattern for pattern in patterns if _may_be_endless(pattern)), None)
     if endless is not None:
         raise FileFormatError(
-            f"{source} has alpha_pattern {endless!r}, allowed are names and patterns without repeated groups"
+            f"{source} has {pattern_name} {_short(endless)}, allowed are names and patterns without repeated groups"
         )
-    return AdapterSettings(alpha, patterns, bool(values.get("use_rslora")))
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _chosen(patterns: Mapping[str, float], path: str, other: float | None) -> float | None:
+    """The number of the first pattern that fits."""
+    return next((value for pattern, value in patterns.items() if _fits(pattern, path)), other)
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:

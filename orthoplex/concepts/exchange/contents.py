@@ -114,9 +114,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     sizes = {key: entry.shape for key, entry in header.entries.items()}
     alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
     if alone is not None:
-        return LoraContents(
-            path, header, Detected("bare", None, None), {}, {}, alone.places, alone.refused, {}, {}, ""
-        )
+        return LoraContents(path, header, Detected("bare", None, None), {}, {}, alone.places, alone.refused, {}, {}, "")
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
     bundled = [key for key in header.entries if key.startswith(BUNDLE)]
     if not stored.modules and not bundled:
@@ -183,10 +181,10 @@ def _factors(settings: FileSettings, into: _Sorted, alphas: Mapping[str, float])
         names.setdefault(module.name, []).append(parameter.rpartition(".")[0])
     for module in {id(module): module for module in into.owners.values()}.values():
         rank = module.form.rank
-        if rank is None:
+        if not module.is_scaled:
             continue
         own = {settings.factor(name, rank) for name in (module.name, *names[module.name])} - {None}
-        beside = alphas[module.name] / rank if module.name in alphas else None
+        beside = alphas[module.name] / rank if rank and module.name in alphas else None
         values = [value for value in (*own, beside) if value is not None]
         if any(not math.isclose(value, values[0], rel_tol=1e-3) for value in values):
             given = ", ".join(f"{value:g}" for value in sorted(values))

@@ -61,7 +61,7 @@ class ModuleReader:
         return self._last[1]
 
     def _factor(self, module: StoredModule) -> float | None:
-        if module.form.rank is None or "alpha" in module.keys:
+        if not module.is_scaled or "alpha" in module.keys:
             return None
         return self._contents.factors.get(module.name)
 

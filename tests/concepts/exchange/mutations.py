@@ -189,7 +189,14 @@ def transpose(draft: Draft, chance: random.Random) -> None:
     tensor = draft.tensors[key]
     choices = [tensor.reshape(-1), tensor[None], tensor[..., None], tensor.reshape(*tensor.shape, 1, 1)]
     if tensor.ndim >= 2:
-        choices += [tensor.transpose(0, 1), tensor.transpose(1, -1), tensor.flatten(1), tensor[1:], tensor[:, :-1], tensor[:0]]
+        choices += [
+            tensor.transpose(0, 1),
+            tensor.transpose(1, -1),
+            tensor.flatten(1),
+            tensor[1:],
+            tensor[:, :-1],
+            tensor[:0],
+        ]
     draft.tensors[key] = chance.choice(choices)
 
 
