@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orthoplex.adapters import LowRank
 import orthoplex.concepts.layer_table as table_room
+from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept, load_concept, save_concept
 from orthoplex.concepts.exchange import STYLES, LoraFile, lora_summary, names, read_lora, write_lora
 from orthoplex.errors import ConfigurationError, OrthoplexError
@@ -163,7 +163,7 @@ def campaign(folder: Path, seed: int, count: int) -> Counter[str]:
                 check_uses(path, plain, chance, family)
         except Exception as error:
             raise AssertionError(
-                f"file {number} of seed {seed}, {draft.style} {draft.version}, {mutation}: {type(error).__name__}: {error}"
+                f"file {number} of seed {seed}, {draft.style} {draft.version}, {mutation}: {error!r}"
             ) from error
         assert time.perf_counter() - start < SECONDS, f"file {number} of seed {seed}"
     return counts
@@ -224,8 +224,8 @@ def change_own_files(folder: Path, seed: int, count: int) -> Counter[str]:
 
 
 def test_own_files_with_a_changed_byte(tmp_path):
-    counts = change_own_files(tmp_path, seed=0, count=60)
-    assert counts["refused"] > 30
+    counts = change_own_files(tmp_path, seed=0, count=20)
+    assert counts["refused"] > 10
 
 
 @pytest.mark.slow
