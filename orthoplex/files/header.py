@@ -17,6 +17,7 @@ from orthoplex.errors import FileFormatError
 from orthoplex.files.json_text import parse_json
 from orthoplex.files.recognition import FETCH_AGAIN, RISK, FileKind, pickle_content, recognised
 
+_LONGEST_VALUE = 200
 HEADER_LIMIT_BYTES = 32 * 1024 * 1024
 FLOAT_NAMES = ("F16", "BF16", "F32")
 """Data types of weights, as a header names them."""
@@ -189,16 +190,21 @@ def _parse(text: bytes, path: Path, file_bytes: int) -> Header:
     return Header(pairs, entries, 8 + len(text), file_bytes)
 
 
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
 def _entry(name: str, value: Any, path: Path) -> TensorEntry:  # noqa: ANN401 - JSON
+    if not name.isprintable():
+        raise FileFormatError(f"{path}: tensor {ascii(name)} has characters that cannot be shown, allowed are others")
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}") from error
+        raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {_short(value)}") from error
     sizes = cast(list[Any], shape) if isinstance(shape, list) else None
     if sizes is None or not all(type(number) is int and number >= 0 for number in (*sizes, start, end)):
-        raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {value!r}")
-    if not name.isprintable():
-        raise FileFormatError(f"{path}: tensor {ascii(name)} has characters that cannot be shown, allowed are others")
+        raise FileFormatError(f"{path}: header entry of tensor '{name}' is malformed: {_short(value)}")
     if not isinstance(dtype, str):
         raise FileFormatError(f"{path}: tensor '{name}' has data type '{dtype}', allowed are names of data types")
     return TensorEntry(dtype, tuple(sizes), start, end)

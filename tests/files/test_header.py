@@ -67,3 +67,19 @@ def test_a_header_whose_length_starts_as_a_pickle_does_is_read(path, length):
     header = read_header(path)
     header.check_whole(path)
     assert header.entries == {} and header.data_start == 8 + length
+
+
+def test_tensors_that_share_bytes_are_refused(path):
+    entries = json.loads(path.read_bytes()[8 : read_header(path).data_start])
+    first, second, *_ = sorted(name for name in entries if name != "__metadata__")
+    rewrite(path, second, shape=entries[first]["shape"], data_offsets=entries[first]["data_offsets"])
+    with pytest.raises(FileFormatError, match=f"tensor '{second}' starts at byte 0 of the tensors, allowed is "):
+        read_header(path).check_whole(path)
+
+
+def test_a_name_that_cannot_be_shown_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    text = json.dumps({"a\u202e\n": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(FileFormatError, match=r"tensor 'a\\u202e\\n' has characters that cannot be shown"):
+        read_header(path)

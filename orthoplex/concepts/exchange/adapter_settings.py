@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -20,6 +20,7 @@ CONFIG_NAME, TENSORS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 _REPETITION = re.compile(r"[*+{]")
 _MOST_REPETITIONS = 3
+_LONGEST_VALUE = 200
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual")
 """Beginnings of ``init_lora_weights`` with which PEFT changes the base as well."""
 
@@ -32,28 +33,27 @@ class AdapterSettings:
     Attributes:
         alpha: The alpha of all modules without another.
         alphas: Pattern of a module's name to its alpha.
-        use_rslora: True if the factor is ``alpha / sqrt(rank)``.
         rank: The rank of all modules without another.
         ranks: Pattern of a module's name to its rank.
+        use_rslora: True if the factor is ``alpha / sqrt(rank)``.
     """
 
     alpha: float | None = None
     alphas: Mapping[str, float] = field(default_factory=dict)
-    use_rslora: bool = False
     rank: float | None = None
     ranks: Mapping[str, float] = field(default_factory=dict)
+    use_rslora: bool = False
 
     def factor(self, path: str, rank: float | None) -> float | None:
-        """Return what stands before a module's product; None if the settings have no alpha, or nothing tells its rank.
+        """Return what stands before a module's product; None if the settings have no alpha.
 
         Args:
             path: The module's name without its component.
-            rank: Its rank in the file; None if no tensor of the file has it, as where both sides of LoKr are whole.
-                Then the rank of the settings divides alpha, as in PEFT.
+            rank: Its rank in the file; None where the file does not show it, then it is that of the settings.
         """
-        alpha = _of_pattern(self.alphas, path, self.alpha)
-        rank = _of_pattern(self.ranks, path, self.rank) if rank is None else rank
-        if alpha is None or not rank:
+        alpha = _chosen(self.alphas, path, self.alpha)
+        rank = _chosen(self.ranks, path, self.rank) if rank is None else rank
+        if alpha is None or rank is None:
             return None
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
@@ -74,7 +74,7 @@ class FileSettings:
 
         Args:
             module: The module as the file names it.
-            rank: Its rank in the file; None if no tensor of the file has it.
+            rank: Its rank in the file; None where the file does not show it.
         """
         component, _, path = module.partition(".")
         if component in self.components:
@@ -126,41 +126,51 @@ def _settings(values: Any, source: str) -> AdapterSettings:  # noqa: ANN401 - JS
         )
     if values.get("fan_in_fan_out"):
         raise FileFormatError(f"{source} has fan_in_fan_out true, allowed is false: weights as (out, in)")
-    alpha = values.get("lora_alpha", values.get("alpha"))
-    alphas = values.get("alpha_pattern") or {}
-    if not _are_numbers(alpha, alphas):
-        raise FileFormatError(
-            f"{source} has lora_alpha {alpha!r} and alpha_pattern {alphas!r}, allowed are numbers above 0"
-        )
+    alpha, alphas = values.get("lora_alpha", values.get("alpha")), values.get("alpha_pattern") or {}
     rank, ranks = values.get("r"), values.get("rank_pattern") or {}
-    if not _are_numbers(rank, ranks):
-        raise FileFormatError(f"{source} has r {rank!r} and rank_pattern {ranks!r}, allowed are numbers above 0")
-    for key, patterns in (("alpha_pattern", alphas), ("rank_pattern", ranks)):
-        endless = next((pattern for pattern in patterns if _may_be_endless(pattern)), None)
-        if endless is not None:
-            raise FileFormatError(
-                f"{source} has {key} {endless!r}, allowed are names and patterns without repeated groups"
-            )
-    return AdapterSettings(alpha, alphas, bool(values.get("use_rslora")), rank, ranks)
+    _check_numbers("lora_alpha", alpha, "alpha_pattern", alphas, source)
+    _check_numbers("r", rank, "rank_pattern", ranks, source)
+    return AdapterSettings(alpha, alphas, rank, ranks, bool(values.get("use_rslora")))
 
 
-def _are_numbers(value: Any, patterns: Any) -> bool:  # noqa: ANN401 - JSON
-    """True for a number or nothing, beside patterns of names with a number each: above 0, and such as a float holds."""
-    values = [*patterns.values(), *([] if value is None else [value])] if isinstance(patterns, dict) else [None]
+def _check_numbers(name: str, value: Any, pattern_name: str, patterns: Any, source: str) -> None:  # noqa: ANN401 - JSON
+    """Refuse numbers that are none above 0, and patterns that may take for ever.
+
+    Raises:
+        FileFormatError: Names the setting and its value.
+    """
+    if not isinstance(patterns, dict) or not _are_numbers([*patterns.values(), *([] if value is None else [value])]):
+        raise FileFormatError(
+            f"{source} has {name} {_short(value)} and {pattern_name} {_short(patterns)}, allowed are numbers above 0"
+        )
+    endless = next((pattern for pattern in patterns if _may_be_endless(pattern)), None)
+    if endless is not None:
+        raise FileFormatError(
+            f"{source} has {pattern_name} {_short(endless)}, allowed are names and patterns without repeated groups"
+        )
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _chosen(patterns: Mapping[str, float], path: str, other: float | None) -> float | None:
+    """The number of the first pattern that fits."""
+    return next((value for pattern, value in patterns.items() if _fits(pattern, path)), other)
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    """True if all are numbers above 0 that a float holds."""
     return all(
-        isinstance(each, int | float) and not isinstance(each, bool) and 0 < each <= sys.float_info.max
-        for each in values
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+        for value in values
     )
 
 
 def _may_be_endless(pattern: str) -> bool:
     """True if comparing a pattern may take longer than anybody waits: a repeated group, or many repetitions."""
     return _REPEATED_GROUP.search(pattern) is not None or len(_REPETITION.findall(pattern)) > _MOST_REPETITIONS
-
-
-def _of_pattern(patterns: Mapping[str, float], path: str, otherwise: float | None) -> float | None:
-    """The number of the first pattern that PEFT takes for a module, else the one of all modules."""
-    return next((value for pattern, value in patterns.items() if _fits(pattern, path)), otherwise)
 
 
 def _fits(pattern: str, path: str) -> bool:

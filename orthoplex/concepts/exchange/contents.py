@@ -13,7 +13,6 @@ from orthoplex.concepts.exchange.detection import Detected, detect, style_of, un
 from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
-from orthoplex.concepts.exchange.payloads import PAYLOADS
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
 from orthoplex.concepts.foreign_files import other_kind
@@ -115,8 +114,7 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     sizes = {key: entry.shape for key, entry in header.entries.items()}
     alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
     if alone is not None:
-        unknown = Detected("bare", None, None)
-        return LoraContents(path, header, unknown, {}, {}, alone.places, alone.refused, {}, {}, "")
+        return LoraContents(path, header, Detected("bare", None, None), {}, {}, alone.places, alone.refused, {}, {}, "")
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
     bundled = [key for key in header.entries if key.startswith(BUNDLE)]
     if not stored.modules and not bundled:
@@ -183,7 +181,7 @@ def _factors(settings: FileSettings, into: _Sorted, alphas: Mapping[str, float])
         names.setdefault(module.name, []).append(parameter.rpartition(".")[0])
     for module in {id(module): module for module in into.owners.values()}.values():
         rank = module.form.rank
-        if "alpha" not in PAYLOADS[module.payload].parts:
+        if not module.is_scaled:
             continue
         own = {settings.factor(name, rank) for name in (module.name, *names[module.name])} - {None}
         beside = alphas[module.name] / rank if rank and module.name in alphas else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.contents import NUMBERS, LayerSource, LoraContents
-from orthoplex.concepts.exchange.payloads import PAYLOADS, Difference, load_payload
+from orthoplex.concepts.exchange.payloads import Difference, load_payload
 from orthoplex.concepts.exchange.stored_modules import StoredModule
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import Header
@@ -63,7 +63,7 @@ class ModuleReader:
         return self._last[1]
 
     def _factor(self, module: StoredModule) -> float | None:
-        if "alpha" in module.keys or "alpha" not in PAYLOADS[module.payload].parts:
+        if not module.is_scaled or "alpha" in module.keys:
             return None
         return self._contents.factors.get(module.name)
 

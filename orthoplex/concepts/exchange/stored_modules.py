@@ -43,6 +43,11 @@ class StoredModule:
         """The parameter that is changed: ``weight`` or ``bias``."""
         return PAYLOADS[self.payload].parameter
 
+    @property
+    def is_scaled(self) -> bool:
+        """True if a factor stands before its product; full differences have none."""
+        return not self.payload.endswith("difference")
+
 
 @final
 @dataclass(frozen=True)

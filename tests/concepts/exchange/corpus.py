@@ -171,6 +171,13 @@ def _names() -> dict[str, Odd]:
         ),
         "PEFT, an adapter's name": Odd(named, style="diffusers"),
         "PEFT, two adapters": Odd(two, "is the same part of the same module", None, style="diffusers"),
+        "PEFT, parts of two adapters": Odd(
+            {f"{K}.lora_A.mine.weight": torch.ones(2, 192), f"{K}.lora_B.yours.weight": torch.ones(128, 2)}
+            | of(V, name=same, peft=True),
+            "are of two adapters; allowed is one adapter",
+            1,
+            style="diffusers",
+        ),
         "PEFT's wrapper": Odd(
             of(K, name=lambda layer: "base_model.model." + layer.partition(".")[2], **peft), style="bare"
         ),
@@ -260,6 +267,16 @@ def _payloads() -> dict[str, Odd]:
             {key: tensor for key, tensor in hadamard.items() if not key.endswith("w2_b")} | of(V), "allowed are", 1
         ),
         "LoKr": Odd(kronecker),
+        "LoKr, a core that nothing uses": Odd(
+            {f"{name}.lokr_w1": torch.ones(4, 4), f"{name}.lokr_w2": torch.ones(32, 48)}
+            | {f"{name}.lokr_t2": torch.ones(2, 2, 3, 3)}
+            | of(V),
+            "lokr_t2 beside a whole lokr_w2",
+            1,
+        ),
+        "a window in another order": Odd(
+            {f"{kohya(CONV)}.diff": torch.ones(96, 3, 96, 3)} | of(V), "changes a weight of shape (96, 3, 96, 3)", 1
+        ),
         "a full difference": Odd({f"{name}.diff": torch.ones(128, 192)} | of(V)),
         "a bias": Odd(of(K, V) | {f"{kohya(OUT)}.diff_b": torch.ones(128)}),
         "PEFT's bias": Odd(of(K, name=same, peft=True) | {f"{K}.lora_B.bias": torch.ones(128)}, style="diffusers"),
@@ -337,6 +354,16 @@ def _others() -> dict[str, Odd]:
             "changes the base as well",
             style="diffusers",
             metadata={"lora_adapter_metadata": json.dumps({"unet.init_lora_weights": "pissa"})},
+        ),
+        "settings and alpha that differ": Odd(
+            of(K, V, name=same, peft=True) | {f"{K}.alpha": torch.tensor(2.0)},
+            "has several factors in its alpha and the header's settings: 1, 4; allowed is one",
+            1,
+            style="diffusers",
+            metadata={"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 8})},
+        ),
+        "settings under kohya's names": Odd(
+            of(K), metadata={"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 8})}
         ),
         "a bundled embedding": Odd(of(K, alpha=2) | {"bundle_emb.anna.string_to_param.*": torch.ones(2, 192)}),
         "metadata that names another base": Odd(of(K), metadata={"ss_base_model_version": "sdxl_base_v1-0"}),

@@ -159,7 +159,7 @@ def _changes(
         rank = values["down"].shape[0] if values["down"].ndim else None
         product = _low_rank(values)
     elif has == {*HADAMARD}:
-        rank = values["w1a"].shape[-1] if values["w1a"].ndim == 2 else None
+        rank = values["w1a"].shape[1] if values["w1a"].ndim > 1 else None
         product = _times(values, "w1a", "w1b") * _same(_times(values, "w2a", "w2b"), _times(values, "w1a", "w1b"))
     elif has and all(part.startswith("k") for part in has):
         rank, product = _kronecker(values, has)
@@ -243,14 +243,16 @@ def _factor(
                 raise DoesNotKnowError(part)
             if part == "scale" or rank is not None:
                 factors.append(float(number) / (rank or 1) if part == "alpha" else float(number))
-    if rank is not None:
+    if rank is not None or "k1" in values:
         factors += _settings_factors(module, rank, settings, layers)
     if any(not math.isclose(factor, factors[0], rel_tol=1e-3) for factor in factors):
         raise DoesNotKnowError("factors that differ")
     return factors[0] if factors else 1.0
 
 
-def _settings_factors(module: str, rank: int, settings: Mapping[str, object], layers: list[str]) -> Iterator[float]:
+def _settings_factors(
+    module: str, rank: int | None, settings: Mapping[str, object], layers: list[str]
+) -> Iterator[float]:
     components = {key.partition(".")[0] for key in settings}
     for name in (module, *layers):
         component, _, path = name.partition(".")
@@ -265,6 +267,9 @@ def _settings_factors(module: str, rank: int, settings: Mapping[str, object], la
             continue
         if type(alpha) not in (int, float) or not 0 < alpha < 1e30:
             raise DoesNotKnowError("lora_alpha")
+        if rank is None and own.get("r") is None:
+            continue
+        rank = rank or own["r"]
         yield float(alpha) / (math.sqrt(rank) if own.get("use_rslora") else rank)
 
 

@@ -65,8 +65,13 @@ def test_settings_of_peft_scale(tmp_path, settings, scale, where):
         ('{"fan_in_fan_out": true}', "has fan_in_fan_out true"),
         ('{"init_lora_weights": "PiSSA_niter_4"}', "changes the base as well"),
         ('{"alpha_pattern": [1]}', "allowed are numbers"),
-        ('{"r": 4, "rank_pattern": {"a": "b"}}', "has r 4 and rank_pattern"),
+        ('{"lora_alpha": 0}', "has lora_alpha 0 and alpha_pattern {}, allowed are numbers above 0"),
+        ('{"lora_alpha": 1' + "0" * 400 + "}", r"has lora_alpha 10+… and"),
+        ('{"rank_pattern": {"a": "b"}}', "has r None and rank_pattern {'a': 'b'}, allowed are numbers above 0"),
+        ('{"alpha_pattern": {"(.*)*x": 2}}', "allowed are names and patterns without repeated groups"),
+        ('{"alpha_pattern": {".*.*.*.*x": 2}}', "allowed are names and patterns without repeated groups"),
         ("[]", "is a JSON list"),
+        ("{", "adapter_config.json: cannot be read: Expecting property name"),
     ],
 )
 def test_settings_that_mean_another_change_are_refused(tmp_path, text, words):
