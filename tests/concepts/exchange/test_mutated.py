@@ -159,7 +159,8 @@ def campaign(folder: Path, seed: int, count: int) -> Counter[str]:
                 check_uses(path, plain, chance, family)
         except Exception as error:
             raise AssertionError(
-                f"file {number} of seed {seed}, {draft.style} {draft.version}, {mutation}: {type(error).__name__}: {error}"
+                f"file {number} of seed {seed}, {draft.style} {draft.version}, {mutation}: "
+                f"{type(error).__name__}: {error}"
             ) from error
         assert time.perf_counter() - start < SECONDS, f"file {number} of seed {seed}"
     return counts
