@@ -13,6 +13,7 @@ from typing import Any, cast, get_type_hints
 from orthoplex import __version__
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.blocks import COMPANION_PATTERN, INPUTS_BLOCK, TOKENS_BLOCK, Block, Companion, StoredTokens
+from orthoplex.concepts.exchange.adapter_settings import several_adapters
 from orthoplex.concepts.foreign_files import description
 from orthoplex.concepts.manifest import FORMAT_VERSION, Manifest
 from orthoplex.concepts.old_formats import OLD_VERSIONS, old_manifest
@@ -70,7 +71,10 @@ def _advice(path: Path) -> str:
     """Say the use of what stands in the place of a concept file; empty where there is none."""
     try:
         if path.is_dir():
-            return "; it holds a pipeline, which is a base (--base)" if (path / "model_index.json").is_file() else ""
+            if (path / "model_index.json").is_file():
+                return "; it holds a pipeline, which is a base (--base)"
+            adapters = several_adapters(path)
+            return f"; it {adapters}" if adapters else ""
         kind = recognised(path)
     except OSError:
         return ""

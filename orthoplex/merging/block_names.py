@@ -100,7 +100,7 @@ def block_map(family: str | None, version: str | None, layers: Iterable[str], wi
     Args:
         family: See ``LoraFile``.
         version: See ``LoraFile``.
-        layers: The file's layers; norms too, which no table has.
+        layers: The file's layers; norms too, which are no layers of a version.
         windows: The file's convolutions whose window is larger than one number.
     """
     table = layer_tables().get(family or "")

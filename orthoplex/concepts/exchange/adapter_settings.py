@@ -82,6 +82,16 @@ class FileSettings:
         return self.components[""].factor(module, rank) if "" in self.components else None
 
 
+def several_adapters(path: Path) -> str:
+    """Return the advice for a folder whose inner folders are adapters of PEFT, each by itself; empty for any other.
+
+    Args:
+        path: A file or folder.
+    """
+    names = sorted(inner.parent.name for inner in path.glob(f"*/{CONFIG_NAME}")) if path.is_dir() else []
+    return f"holds the adapters {', '.join(names)} of PEFT; name one, as in {path / names[0]}" if names else ""
+
+
 def settings_of(path: Path, metadata: Mapping[str, str]) -> FileSettings:
     """Read the settings in a header, or in the ``adapter_config.json`` beside a file of PEFT.
 

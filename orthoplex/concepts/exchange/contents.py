@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, TENSORS_NAME, FileSettings, settings_of
+from orthoplex.concepts.exchange.adapter_settings import (
+    CONFIG_NAME,
+    TENSORS_NAME,
+    FileSettings,
+    settings_of,
+    several_adapters,
+)
 from orthoplex.concepts.exchange.detection import Detected, detect, style_of, unknown_module
 from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
 from orthoplex.concepts.exchange.encoders import encoders_of
@@ -92,8 +98,15 @@ class _Sorted:
 
 
 def tensor_file(path: Path) -> Path:
-    """Return the file of the tensors: the file itself, or the one in a folder that PEFT wrote."""
+    """Return the file of the tensors: the file itself, or the one in a folder that PEFT wrote.
+
+    Raises:
+        FileFormatError: If it is a folder of several adapters.
+    """
     is_adapter = path.is_dir() and (path / CONFIG_NAME).is_file()
+    advice = "" if is_adapter else several_adapters(path)
+    if advice:
+        raise FileFormatError(f"{path}: {advice}")
     return path / TENSORS_NAME if is_adapter else path
 
 

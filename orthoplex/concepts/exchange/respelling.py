@@ -12,7 +12,9 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     # diffusers' first files, of attention processors: attn1.processor.to_out_lora.up.weight
     (re.compile(r"\.processor\.to_out_lora\."), ".to_out.0.lora."),
     (re.compile(r"\.processor\.(to_[qkv]|add_[kv]_proj)_lora\."), r".\1.lora."),
-    # XLabs' files of FLUX.1: double_blocks.0.processor.qkv_lora1.down.weight
+    # XLabs' files of FLUX.1: single_blocks.0.processor.proj_lora.down.weight
+    (re.compile(r"(single_blocks\.\d+)\.processor\.proj_lora\."), r"\1.linear2.lora."),
+    # and double_blocks.0.processor.qkv_lora1.down.weight
     (
         re.compile(r"(double_blocks\.\d+)\.processor\.(qkv|proj)_lora([12])\."),
         lambda part: f"{part[1]}.{_XLABS[part[3]]}.{part[2]}.lora.",

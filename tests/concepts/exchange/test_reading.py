@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import orthoplex.vignette
-from orthoplex.concepts import load_concept
+from orthoplex.concepts import load_concept, read_manifest
 from orthoplex.concepts.exchange import lora_of_concept, read_lora, write_lora
 from orthoplex.concepts.exchange.adapter_settings import settings_of
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
@@ -78,6 +78,18 @@ def test_settings_that_mean_another_change_are_refused(tmp_path, text, words):
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(FileFormatError, match=words):
         settings_of(tmp_path / "adapter_model.safetensors", {})
+
+
+def test_a_folder_of_several_adapters_names_them(tmp_path):
+    for name in ("second", "first"):
+        write_tensors(of(K, name=same, peft=True), tmp_path / name / "adapter_model.safetensors")
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+    words = f"holds the adapters first, second of PEFT; name one, as in {tmp_path / 'first'}"
+    with pytest.raises(FileFormatError, match=words):
+        read_lora(tmp_path)
+    with pytest.raises(FileFormatError, match=f"; it {words}"):
+        read_manifest(tmp_path)
+    assert [*read_lora(tmp_path / "first").layers] == [K]
 
 
 def test_layers_are_read_when_they_are_asked_for(tmp_path):

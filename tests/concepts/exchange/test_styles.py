@@ -68,6 +68,7 @@ def test_names_mean_layers(style, version, name, layers):
         ("unet.b.attn1.processor.to_q_lora.up.weight", "unet.b.attn1.to_q.lora.up.weight"),
         ("double_blocks.3.processor.proj_lora2.up.weight", "double_blocks.3.txt_attn.proj.lora.up.weight"),
         ("double_blocks.3.processor.qkv_lora1.down.weight", "double_blocks.3.img_attn.qkv.lora.down.weight"),
+        ("single_blocks.37.processor.proj_lora.down.weight", "single_blocks.37.linear2.lora.down.weight"),
         (f"{K}.lora_A.weight", f"{K}.lora_A.weight"),
     ],
 )
