@@ -92,13 +92,14 @@ def _peft(changes: list[LowRank], target: int) -> tuple[Callable[[], Tensor], fl
     model = PeftModel(torch.nn.Sequential(torch.nn.Linear(width, rows, bias=False)), config, adapter_name=names[0])
     for name in names[1:]:
         model.add_adapter(name, config)
-    layer = model.base_model.model[0]
+    tuner: Any = model.base_model
+    layer = tuner.model[0]
     with torch.no_grad():
         for name, change in zip(names, changes, strict=True):
             layer.lora_A[name].weight.copy_(change.down)
             layer.lora_B[name].weight.copy_(change.up)
     begin = time.perf_counter()
-    model.base_model.add_weighted_adapter(names, [1.0] * len(names), "merged", combination_type="svd", svd_rank=target)
+    tuner.add_weighted_adapter(names, [1.0] * len(names), "merged", combination_type="svd", svd_rank=target)
     seconds = time.perf_counter() - begin
     return lambda: layer.get_delta_weight("merged").detach().double(), seconds
 

@@ -105,7 +105,7 @@ def read_tensor(path: Path, header: Header, key: str) -> Tensor:
 
 def _read_into(file: RawIOBase, content: Tensor) -> int:
     """Fill a tensor of bytes from a file, and return how many the file had."""
-    view, size = memoryview(content.numpy()), 0
+    view, size = content.numpy().data, 0
     while size < len(view):
         count = file.readinto(view[size:])
         if not count:
