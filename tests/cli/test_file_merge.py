@@ -117,6 +117,24 @@ def test_refused(run, pair, tmp_path, options, message):
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        ("@x:0.5", "strength of {a} is 'x'; allowed are finite numbers"),
+        ("@0.8:", "strength of {a} is ''; allowed are finite numbers"),
+        ("@0.8:0.5:1", "allowed are one number, or two as in 0.8:0.5"),
+        ("@te=x", "{a}: strength of text encoders is 'x'"),
+        ("@0.8;0.5", "have a strength 2 times, 0.8 and 0.5"),
+        ("@0.8:0.5;te=0.2", "have a strength of text encoders 2 times, 0.5 and 0.2"),
+        (";blocks=MIDD", "strengths stand behind an @, as in {a}@1;blocks=MIDD"),
+    ],
+)
+def test_strengths_behind_a_file_that_are_refused(run, pair, tmp_path, tail, message):
+    result = run("merge", f"{pair[0]}{tail}", "--output", tmp_path / "m.safetensors")
+    assert result.exit_code == 2 and message.format(a=pair[0]) in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_options_of_files_are_refused_with_a_folder(run, pair, tmp_path):
     result = run("merge", *pair, "--output", tmp_path / "m", "--rank", 4)
     assert result.exit_code == 2 and "--rank is given and the output is" in result.stderr

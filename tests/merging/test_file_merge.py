@@ -207,8 +207,13 @@ def test_refused(case):
     ("text", "message"),
     [
         ("mid=1; down=2", "block weights 2 times"),
-        ("inf", "strength is inf"),
-        ("te=x", "strength of text encoders is None"),
+        ("inf", "strength is 'inf'"),
+        ("te=x", "strength of text encoders is 'x'"),
+        ("te=", "strength of text encoders is ''"),
+        ("50%", "strength is '50%'"),
+        ("0.8;0.5", "have a strength 2 times, 0.8 and 0.5; allowed is once"),
+        ("te=1;te=0.2", "have a strength of text encoders 2 times, 1 and 0.2"),
+        ("0.8;clip=0.5", "could be a strength or a factor; allowed are te=0.5 .* and blocks=clip=0.5"),
     ],
 )
 def test_strengths_that_cannot_be_read(text, message):
