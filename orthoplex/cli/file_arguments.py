@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthoplex.cli.console import parse_strength
+from orthoplex.cli.streams import warn
 from orthoplex.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from orthoplex.concepts.exchange import LoraFile
     from orthoplex.merging import Strengths
+
+
+def warn_left_out(lora: LoraFile) -> None:
+    """Warn of every key of a file that was not read, which ``--partial`` allows."""
+    for key, reason in lora.left_out.items():
+        warn(f"{lora.label}: left out: '{key}' {reason}")
 
 
 def parse_file(text: str) -> tuple[Path, Strengths]:

@@ -137,8 +137,8 @@ def selection(name: str, blocks: BlockMap) -> Callable[[str, Place], bool]:
 
     Args:
         name: A kind, a component, ``BASE`` for all text encoders, ``CLIP`` or ``T5`` for those of this kind, ``ALL``, a
-            block, two blocks with ``-`` between them, or the beginning of a path, whole part by whole part; ``down.2`` is short for ``down_blocks.2``, and
-            ``double 0-18`` for 19 blocks.
+            block, two blocks with ``-`` between them, or the beginning of a path, whole part by whole part; ``down.2``
+            is short for ``down_blocks.2``, and ``double 0-18`` for 19 blocks.
         blocks: The places of the layers.
 
     Raises:
