@@ -17,7 +17,7 @@ from orthoplex.merging.file_layers import Lazy
 _TOLERATED = 1.1
 """The largest rounding of a layer, beside one rounding without the type's smallest numbers, that counts as none."""
 _DIGITS = {torch.float16: 11, torch.bfloat16: 8}
-_EXACT_COST = 5e7
+_EXACT_COST = 1e8
 """Multiplications up to which a norm is computed; above, it is estimated from ``_PROBES`` random vectors."""
 _PROBES = 16
 
