@@ -16,6 +16,7 @@ from orthoplex.concepts.exchange import LoraFile
 from orthoplex.concepts.exchange.reading import lora_of_concept
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.merging import AUTO, RECIPE_KEY, Merge, Truncation, truncate
+from orthoplex.merging.file_members import joined_triggers
 from orthoplex.models import Base
 from orthoplex.models.weights import named_modules
 
@@ -62,7 +63,8 @@ def merge_to_lora(
         if concept.content_hash in present:
             embeddings |= lora_of_concept(replace(concept, layers={})).embeddings
     lora = _lora_file(merged, model, truncation, name)
-    return replace(lora, embeddings=embeddings), merged.recipe
+    headers = [{"trigger_word": concept.manifest.trigger} for concept, strength in concepts if strength]
+    return replace(lora, embeddings=embeddings, metadata={**lora.metadata, **joined_triggers(headers)}), merged.recipe
 
 
 def _lora_file(merged: Merge, base: Base, truncation: Truncation | None, name: str) -> LoraFile:

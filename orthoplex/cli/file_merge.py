@@ -236,13 +236,8 @@ def _stored(
     name = str(dtype).removeprefix("torch.")
     balanced, rounding = fitted(lora, dtype)
     if not rounding.is_fit and asked is None:
-        return (
-            lora,
-            torch.float32,
-            (
-                f"written in float32: {name} would round {rounding.error:.1e} of the change; --dtype {name} halves the file"
-            ),
-        )
+        line = f"written in float32: {name} would round {rounding.error:.1e} of the change"
+        return lora, torch.float32, f"{line}; --dtype {name} halves the file"
     if not math.isfinite(rounding.error):
         return lora, dtype, None  # writing refuses it, and names the number
     line = f"rounded once to {name}: {rounding.error:.1e} of the change; --dtype float32 rounds less"

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 
 from orthoplex.errors import OutputError
 
-
 _FORSAKEN_SECONDS = 3600
 """Age from which a partial file that names no process is a leftover."""
 

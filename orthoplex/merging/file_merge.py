@@ -51,7 +51,9 @@ class FileMerge:
         """Return the same merge with a recipe that says how its files are read and how it is written."""
         recipe = replace(self.recipe, settings=settings)
         lora = replace(self.lora, style=settings.style or self.lora.style)
-        return replace(self, recipe=recipe, lora=replace(lora, metadata=lora.metadata | {RECIPE_KEY: recipe.to_text()}))
+        return replace(
+            self, recipe=recipe, lora=replace(lora, metadata={**lora.metadata, RECIPE_KEY: recipe.to_text()})
+        )
 
     @property
     def lost(self) -> float:
@@ -100,13 +102,12 @@ def merge_files(
     ordered = check_files(files)
     check_kin([file for file, _ in ordered])
     recipe = FileRecipe.of(ordered, algorithm, method.to_json(), float(scale), truncation, only)
-    first, members = files[0][0], [file for file, _ in ordered]
     present = [(file, strengths) for file, strengths in ordered if scale and not strengths.is_zero]
     work = LayerWork(method, present, float(scale), truncation, selected_layers(ordered, only))
     merged = work.merged()
     embeddings = collect_embeddings([file for file, _ in present])
     _refuse_nothing(ordered, work, merged, embeddings, only)
-    windows = common_windows(members)
+    first, windows = files[0][0], common_windows([file for file, _ in ordered])
     lora = LoraFile(
         name,
         first.style,
@@ -116,7 +117,7 @@ def merge_files(
         {layer: window for layer, window in windows.items() if layer in merged.layers},
         merged.differences,
         embeddings,
-        common_metadata([file for file, _ in files]) | {RECIPE_KEY: recipe.to_text()},
+        common_metadata([file for file, strengths in files if not strengths.is_zero]) | {RECIPE_KEY: recipe.to_text()},
         {f"{file.name}: {key}": reason for file, _ in present for key, reason in file.left_out.items()},
     )
     rounding = None if any(loss.lost for loss in merged.losses.values()) else _rounding(work)

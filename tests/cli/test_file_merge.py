@@ -310,6 +310,7 @@ def test_with_a_base_own_concepts_become_one_file(run, concepts, pico_folder, tm
     header = read_header(output)
     recipe = json.loads(header.metadata[RECIPE_KEY])
     assert recipe["algorithm"] == chosen and recipe["base"]["hash"]
+    assert {"anna", "rex"} <= {*re.findall(r"\w+", header.metadata["modelspec.trigger_phrase"])}
     assert {path.name for path in tmp_path.glob("m*.safetensors")} == {
         "m.safetensors", "m.anna.safetensors", "m.rex.safetensors",
     }  # fmt: skip
