@@ -107,17 +107,17 @@ def merge_files(
     merged = work.merged()
     embeddings = collect_embeddings([file for file, _ in present])
     _refuse_nothing(ordered, work, merged, embeddings, only)
-    first, windows = files[0][0], common_windows([file for file, _ in ordered])
+    first, windows = ordered[0][0], common_windows([file for file, _ in ordered])
     lora = LoraFile(
         name,
-        first.style,
+        files[0][0].style,
         first.family,
         first.version,
         merged.layers,
         {layer: window for layer, window in windows.items() if layer in merged.layers},
         merged.differences,
         embeddings,
-        common_metadata([file for file, strengths in files if not strengths.is_zero]) | {RECIPE_KEY: recipe.to_text()},
+        common_metadata([file for file, _ in present]) | {RECIPE_KEY: recipe.to_text()},
         {f"{file.name}: {key}": reason for file, _ in present for key, reason in file.left_out.items()},
     )
     rounding = None if any(loss.lost for loss in merged.losses.values()) else _rounding(work)

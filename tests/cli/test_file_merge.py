@@ -273,7 +273,7 @@ def test_the_recipe_and_trigger_words_are_inspected(run, tmp_path):
     files = [tmp_path / "b.safetensors", f"{tmp_path / 'a.safetensors'}@0.8:0.5"]
     assert run("merge", *files, "--output", output).exit_code == 0
     shown = " ".join(run("inspect", output).stdout.split())
-    assert "word b, word a" in shown and "sum of a (0.8; te=0.5), b (1)" in shown
+    assert "word a, word b" in shown and "sum of a (0.8; te=0.5), b (1)" in shown
 
 
 @pytest.mark.parametrize(

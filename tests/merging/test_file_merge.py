@@ -176,7 +176,7 @@ def test_what_headers_say_alike_stays_and_trigger_words_are_joined():
     metadata = {**merge_files([(second, ONE), (first, ONE)]).lora.metadata}
     del metadata["orthoplex_recipe"]
     assert metadata == {
-        "modelspec.architecture": "stable-diffusion-v1/lora", "modelspec.trigger_phrase": "otto, a sks dog",
+        "modelspec.architecture": "stable-diffusion-v1/lora", "modelspec.trigger_phrase": "a sks dog, otto",
     }  # fmt: skip
 
 
