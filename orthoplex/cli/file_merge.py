@@ -236,6 +236,8 @@ def _stored(
     name = str(dtype).removeprefix("torch.")
     balanced, rounding = fitted(lora, dtype)
     if not rounding.is_fit and asked is None:
+        if not math.isfinite(rounding.error):
+            return lora, torch.float32, f"written in float32: numbers are beyond the range of {name}"
         line = f"written in float32: {name} would round {rounding.error:.1e} of the change"
         return lora, torch.float32, f"{line}; --dtype {name} halves the file"
     if not math.isfinite(rounding.error):

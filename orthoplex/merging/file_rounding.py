@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -73,49 +73,59 @@ def rounded(lora: LoraFile, dtype: torch.dtype) -> LoraFile:
 def rounding_of(lora: LoraFile, dtype: torch.dtype) -> Rounding:
     """Measure what a half-precision type rounds in a file; see ``Rounding``."""
     error = total = excess = 0.0
-    generator = torch.Generator().manual_seed(0)
-    for own, floor, size in _energies(lora, dtype, generator):
-        error, total = error + own, total + size
-        ratio = 1.0 if own <= floor else math.sqrt(own / floor) if floor else math.inf
-        excess = max(excess, ratio if math.isfinite(own) else math.inf)
+    exact = []
+    for layer in lora.layers:
+        change = lora.layers[layer]
+        if change.up.dtype == change.down.dtype == dtype:
+            exact.append(layer)
+            continue
+        own, floor, size = _of_factors(change.up.float(), change.down.float(), dtype)
+        error, total, excess = error + own, total + size, max(excess, _ratio(own, floor))
+    for name in lora.differences:
+        tensor = lora.differences[name].double()
+        own, floor = (
+            float((each - tensor).square().sum()) for each in (tensor.to(dtype).double(), nearest(tensor, dtype))
+        )
+        error, total = error + own, total + float(tensor.square().sum())
+        excess = max(excess, _ratio(own, floor))
+    for layer in exact if error else ():
+        total += _norm([lora.layers[layer].up.float()], [lora.layers[layer].down.float()])
     return Rounding(math.sqrt(error / total) if total else 0.0, excess)
 
 
 def nearest(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return numbers in float64, rounded to the digits of a type without a smallest or largest number."""
+    """Return numbers, rounded to the digits of a type without a smallest or largest number, in their own type."""
     if dtype not in _DIGITS:
-        return tensor.to(dtype).double()
-    mantissa, exponent = torch.frexp(tensor.double())
+        return tensor.to(dtype).to(tensor.dtype)
+    mantissa, exponent = torch.frexp(tensor)
     return torch.ldexp(torch.round(mantissa * 2.0 ** _DIGITS[dtype]) / 2.0 ** _DIGITS[dtype], exponent)
 
 
-def _energies(lora: LoraFile, dtype: torch.dtype, generator: torch.Generator) -> Iterator[tuple[float, float, float]]:
-    """The squared error, the same without the type's limits, and the squared size, of every layer and parameter."""
-    for change in (lora.layers[layer] for layer in lora.layers):
-        up, down = change.up.double(), change.down.double()
-        own = _norm(
-            [change.up.to(dtype).double() - up, up],
-            [change.down.to(dtype).double(), change.down.to(dtype).double() - down],
-            generator,
-        )
-        limitless = [nearest(up, dtype), nearest(down, dtype)]
-        floor = _norm([limitless[0] - up, up], [limitless[1], limitless[1] - down], generator)
-        yield own, floor, _norm([up], [down], generator)
-    for tensor in (lora.differences[name] for name in lora.differences):
-        exact = tensor.double()
-        own = (tensor.to(dtype).double() - exact).square().sum()
-        yield float(own), float((nearest(exact, dtype) - exact).square().sum()), float(exact.square().sum())
+def _of_factors(up: Tensor, down: Tensor, dtype: torch.dtype) -> tuple[float, float, float]:
+    """The squared error, the same without the type's limits, and the squared size."""
+    stored = up.to(dtype).float(), down.to(dtype).float()
+    limitless = nearest(up, dtype), nearest(down, dtype)
+    own, floor = (_norm([left - up, up], [right, right - down]) for left, right in (stored, limitless))
+    return own, floor, _norm([up], [down])
 
 
-def _norm(ups: list[Tensor], downs: list[Tensor], generator: torch.Generator) -> float:
-    """``‖Σ up_i · down_i‖²``, or an estimate of it."""
+def _ratio(own: float, floor: float) -> float:
+    if own <= floor:
+        return 1.0
+    return math.sqrt(own / floor) if floor and math.isfinite(own) else math.inf
+
+
+def _norm(ups: list[Tensor], downs: list[Tensor]) -> float:
+    """``‖Σ up_i · down_i‖²``, or an estimate of it; infinite where a number is not finite."""
     up, down = torch.cat(ups, 1), torch.cat(downs, 0)
-    if not bool(up.any()) or not bool(down.any()):
-        return 0.0
     if (len(up) + down.shape[1]) * up.shape[1] ** 2 <= _EXACT_COST:
-        return max(0.0, float(((up.T @ up) * (down @ down.T)).sum()))
-    signs = torch.randint(0, 2, (down.shape[1], _PROBES), generator=generator).double() * 2 - 1
-    return float((up @ (down @ signs)).square().sum()) / _PROBES
+        up, down = up.double(), down.double()
+        energy = float(((up.T @ up) * (down @ down.T)).sum())
+    else:
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (down.shape[1], _PROBES), generator=generator).to(down) * 2 - 1
+        energy = float((up @ (down @ signs)).double().square().sum()) / _PROBES
+    return max(0.0, energy) if math.isfinite(energy) else math.inf
 
 
 def _balanced(lora: LoraFile) -> LoraFile:
