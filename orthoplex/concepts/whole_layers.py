@@ -8,6 +8,7 @@ from typing import final
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
 
 
@@ -43,6 +44,15 @@ class WholeLayers(Mapping[str, LowRank]):
 
     def __len__(self) -> int:
         return len({*self._file.layers, *self._full})
+
+
+def whole_layers(file: Concept | LoraFile) -> Mapping[str, LowRank]:
+    """Return layer to whole change of a concept or a LoRA file.
+
+    Args:
+        file: The concept or file.
+    """
+    return WholeLayers(file) if isinstance(file, LoraFile) else file.layers
 
 
 def full_layers(file: LoraFile) -> dict[str, str]:
