@@ -75,7 +75,7 @@ def read_lora_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
 
 
 def _without(prompt: str, masked: str, start: int, end: int) -> str:
-    """A prompt without a part, the weight around it if nothing else is in that, and a comma that would divide nothing."""
+    """A prompt without a part, a weight around nothing else, and a comma that would divide nothing."""
     while True:
         left, right = masked[:start].rstrip(), masked[end:].lstrip()
         behind = len(masked) - len(right)
@@ -89,7 +89,9 @@ def _without(prompt: str, masked: str, start: int, end: int) -> str:
         elif left.endswith(",") and _END.match(right):
             start = len(left) - 1
         else:
-            return prompt[: len(left)] + (masked[len(left) : start] or masked[end:behind]) + prompt[behind:]
+            is_edge = left.endswith(("(", "[")) or right.startswith(",") or _END.match(right)
+            blank = "" if is_edge else masked[len(left) : start] or masked[end:behind]
+            return prompt[: len(left)] + blank + prompt[behind:]
 
 
 def _read(tag: str, value: str) -> LoraTag:
