@@ -94,12 +94,9 @@ def adopt(
     _check(concept)
     solvable, others = split_layers(base, concept.layers)
     share = _share(concept.layers, others)
-    if slot is not None and others and unsolved == "keep":
-        raise ConfigurationError(
-            f"slot is {slot}, and {len(others)} layers of concept {concept.label} cannot be brought into it, such as "
-            f"{others[0]}; allowed with a slot is leaving them out (--unsolved leave-out)"
-        )
-    if unsolved == "leave-out":
+    if unsolved == "keep":
+        _check_slot(slot, concept, others)
+    else:
         concept = replace(concept, layers={layer: concept.layers[layer] for layer in solvable})
     if not concept.layers and not concept.tokens:
         raise ConfigurationError(
@@ -156,6 +153,16 @@ def _squared_norm(change: LowRank) -> float:
     """``‖ΔW‖²`` as the sum of ``(upᵀ up) ∘ (down downᵀ)``, in float64."""
     up, down = change.up.double(), change.down.double()
     return float((up.T @ up * (down @ down.T)).sum())
+
+
+def _check_slot(slot: int | None, concept: Concept, others: Sequence[str]) -> None:
+    """Refuse a slot for a concept with layers that would read what other slots read, too."""
+    if slot is not None and others:
+        count = "1 layer" if len(others) == 1 else f"{len(others)} layers"
+        raise ConfigurationError(
+            f"slot is {slot}, and {count} of concept {concept.label} cannot be brought into it, such as {others[0]}; "
+            "allowed with a slot is leaving them out (--unsolved leave-out)"
+        )
 
 
 def _check(concept: Concept) -> None:

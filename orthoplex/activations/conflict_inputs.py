@@ -9,9 +9,9 @@ from orthoplex.activations.gathering import gather_inputs
 from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.lora_concept import foreign_concept
-from orthoplex.concepts.whole_layers import whole_layers
 from orthoplex.errors import OrthoplexError
 from orthoplex.merging import ConflictReport, InputGrams, Strengths, conflicts
+from orthoplex.merging.conflict_files import ComparedFile, compared_files
 from orthoplex.models import Base, check_layers
 
 
@@ -29,12 +29,13 @@ def conflicts_for(base: Base, files: Sequence[tuple[Concept | LoraFile, float | 
         ConfigurationError: See ``orthoplex.merging.conflicts``.
         BaseModelError: When a concept does not fit the base.
     """
-    calling, notes = _calling(base, [file for file, _ in files])
+    members = compared_files(files)
+    calling, notes = _calling(base, members)
     reading = base.family.feature_layers()
     concepts = list({concept.content_hash: concept for concept in calling.values()}.values())
     inputs = gather_inputs(base, concepts, with_foreign=False, only=lambda layer: layer in reading) if calling else None
     if inputs is not None:
-        names = dict.fromkeys(name for file, _ in files for name in whole_layers(file))
+        names = dict.fromkeys(name for member in members for name in member.layer_strengths)
         every = [layer for layer in names if layer in reading]
         grams = {owner: inputs.concepts[concept.content_hash] for owner, concept in calling.items()}
         inputs = InputGrams(
@@ -44,10 +45,11 @@ def conflicts_for(base: Base, files: Sequence[tuple[Concept | LoraFile, float | 
     return replace(report, notes=(*report.notes, *notes))
 
 
-def _calling(base: Base, files: Sequence[Concept | LoraFile]) -> tuple[dict[str, Concept], list[str]]:
+def _calling(base: Base, members: Sequence[ComparedFile]) -> tuple[dict[str, Concept], list[str]]:
     """Content hash to the concept whose prompts call a file, and notes on files whose prompts are not known."""
     calling, notes = {}, []
-    for file in files:
+    for member in members:
+        file = member.file
         if isinstance(file, Concept):
             if file.manifest.base.hash == base.identity.hash:
                 calling[file.content_hash] = file
@@ -56,12 +58,12 @@ def _calling(base: Base, files: Sequence[Concept | LoraFile]) -> tuple[dict[str,
             concept = foreign_concept(file, base.identity)
             check_layers(concept, base)
         except OrthoplexError as error:
-            notes.append(f"{file.name}: its crosstalk is not known: {error}")
+            notes.append(f"{member.name}: its crosstalk is not known: {error}")
             continue
         if concept.manifest.trigger:
             calling[file.content_hash] = concept
         else:
-            notes.append(f"{file.name}: its crosstalk is not known: its header tells no trigger")
+            notes.append(f"{member.name}: its crosstalk is not known: its header tells no trigger")
     return calling, notes
 
 

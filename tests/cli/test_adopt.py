@@ -126,7 +126,7 @@ def test_a_file_of_sd_scripts_passes_the_command(run, kohya, tmp_path):
     output = tmp_path / "ink.safetensors"
     given = ["adopt", kohya, "--class-word", "person", "--output", output]
     refused = run(*given, "--slot", 1)
-    assert refused.exit_code == 2 and "slot is 1, and 1 layers of concept ink-v2" in refused.stderr
+    assert refused.exit_code == 2 and "slot is 1, and 1 layer of concept ink-v2" in refused.stderr
     result = run(*given)
     assert result.exit_code == 0, result.stderr
     read, adopted = reading.read_lora(kohya), load_concept(output)
