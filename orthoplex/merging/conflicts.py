@@ -68,7 +68,7 @@ def conflicts(
         score,
         tuple(clashing),
         worst_level([level_of(score, quantity), *(clash.level for clash in clashing)]),
-        notes=_notes(files, sums, names),
+        notes=_notes(members, absent_files(files), sums, unlike),
     )
     return replace(report, cures=cures(report, [member.file for member in members], identities))
 
@@ -219,16 +219,22 @@ def _shapes(unlike: Shapes, names: Sequence[str]) -> list[Clash]:
 
 
 def _notes(
-    files: Sequence[tuple[Concept | LoraFile, float | Strengths]], sums: ConflictSums, names: Sequence[str]
+    members: Sequence[ComparedFile], absent: Sequence[str], sums: ConflictSums, unlike: Shapes
 ) -> tuple[str, ...]:
-    notes = [f"{name} has strength 0 and is not in the merge" for name in absent_files(files)]
-    for file, _ in files:
+    notes = [f"{name} has strength 0 and is not in the merge" for name in absent]
+    for number, member in enumerate(members):
+        file = member.file
         if isinstance(file, LoraFile) and file.left_out:
             key, reason = next(iter(file.left_out.items()))
-            notes.append(f"{file.name}: {len(file.left_out)} keys were not read, such as {key}: {reason}")
-    still = [name for name, energy in zip(names, sums.inner.diagonal().tolist(), strict=True) if energy == 0]
-    notes += [f"{name} changes no weight" for name in still]
-    apart = sum((a, b) not in sums.layers for a in range(len(names)) for b in range(a + 1, len(names)))
+            notes.append(f"{member.name}: {len(file.left_out)} keys were not read, such as {key}: {reason}")
+        if isinstance(file, LoraFile):
+            notes += member.strengths.notes(file)
+        if sums.inner[number, number] == 0 and not any(number in shapes for shapes in unlike.values()):
+            notes.append(f"{member.name} changes no weight")
+    pairs = combinations(range(len(members)), 2)
+    clashing = {pair for shapes in unlike.values() for pair in combinations(shapes, 2)}
+    apart = [pair for pair in pairs if pair not in sums.layers and pair not in clashing]
     if apart:
-        notes.append(f"{apart} pairs of files change no layer in common")
+        count = "1 pair of files changes" if len(apart) == 1 else f"{len(apart)} pairs of files change"
+        notes.append(f"{count} no layer in common")
     return tuple(notes)

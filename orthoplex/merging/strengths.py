@@ -101,6 +101,8 @@ class Strengths:
 
     def notes(self, file: LoraFile) -> list[str]:
         """Say which changed blocks get 0 because a list of numbers or a preset leaves them out."""
+        if not self.blocks.text:
+            return []
         places = places_of(file)
         left_out = self.blocks.without_weight(places)
         touched = {places.places[layer].block for layer in changed_modules(file)}

@@ -60,6 +60,7 @@ def test_other_shapes_are_found_whatever_holds_them(first, second, shown):
     clash = clash_of(lora("a", **first), lora("b", **second))
     assert clash.kind == "shape" and f"1 layer has different shapes, such as {LAYER}" in clash.message
     assert shown in clash.message
+    assert conflicts([(lora("a", **first), 1.0), (lora("b", **second), 1.0)]).notes == ()
 
 
 def test_a_flattened_convolution_fits_its_window():
@@ -81,6 +82,14 @@ def test_strengths_of_parts_are_those_of_the_merge(text, norm):
     assert report.files[0].norm == pytest.approx(norm) and report.files[0].strengths == Strengths.read(text).text
     ours = conflicts([(replace(concept("anna", unit(0, 0)), layers=layers), Strengths.read(text)), (other, 1.0)])
     assert ours.files[0].norm == pytest.approx(norm)
+
+
+def test_blocks_that_block_weights_leave_out_are_a_note():
+    zeros = Strengths.read("1; blocks=" + ",".join(["1"] * 17))
+    report = conflicts(
+        [(lora("a", unit(0, 0), layer="unet.down_blocks.0.downsamplers.0.conv"), zeros), (lora("b", unit(0, 0)), 1.0)]
+    )
+    assert report.notes[0].startswith("a: blocks IN03 get 0, because the block weights leave them out")
 
 
 def test_a_bias_has_the_strength_of_its_layer():

@@ -74,7 +74,7 @@ def test_a_layer_that_one_file_alone_changes_is_no_overlap():
     report = conflicts([(lora("a", unit(0, 0)), 1.0), (both, 1.0)])
     assert report.pairs[0].input_overlap == report.pairs[0].cosine == pytest.approx(0.5)
     apart = conflicts([(lora("a", unit(0, 0)), 1.0), (lora("c", unit(0, 0), layer="unet.x"), 1.0)])
-    assert apart.pairs[0].sign_conflict is None and "1 pairs of files change no layer in common" in apart.notes
+    assert apart.pairs[0].sign_conflict is None and "1 pair of files changes no layer in common" in apart.notes
 
 
 def test_sizes_count_strengths():
