@@ -1,7 +1,7 @@
 """Adoption: a LoRA of another program becomes a concept that is silent where it is not named, on request in a slot.
 
 Nothing is trained and nobody gives a picture: every layer's change is solved for from what the layer sees under the
-concept's own prompts and under foreign ones (erasure in closed form). For layers that see pictures, the base makes some.
+concept's own prompts and under foreign ones (erasure in closed form). Where layers see pictures, the base makes some.
 """
 
 from __future__ import annotations
