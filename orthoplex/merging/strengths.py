@@ -77,6 +77,11 @@ class Strengths:
         """True if nothing of a file is left."""
         return self.whole == 0 and not self.text_encoders
 
+    @property
+    def is_one_number(self) -> bool:
+        """True if all layers have the strength of the whole."""
+        return self.text_encoders is None and not self.blocks.text
+
     def of_layers(self, file: LoraFile) -> dict[str, float]:
         """Return the strength of every layer and norm that a file changes.
 
@@ -96,6 +101,8 @@ class Strengths:
 
     def notes(self, file: LoraFile) -> list[str]:
         """Say which changed blocks get 0 because a list of numbers or a preset leaves them out."""
+        if not self.blocks.text:
+            return []
         places = places_of(file)
         left_out = self.blocks.without_weight(places)
         touched = {places.places[layer].block for layer in changed_modules(file)}
