@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from orthoplex.cli.console import errors_shown, named_file, refuse_existing
-from orthoplex.cli.streams import say, warn
+from orthoplex.cli.file_arguments import warn_left_out
+from orthoplex.cli.streams import say
 from orthoplex.options import WeightType
 
 Target = Literal["kohya", "comfy", "diffusers", "bare", "orthoplex"]
@@ -41,8 +42,7 @@ def convert(
             say(f"{output}: {manifest.trigger}, in today's format")
             return
         lora = read_lora(named_file(file), partial=partial, family=family)
-        for key, reason in lora.left_out.items():
-            warn(f"left out: '{key}' {reason}")
+        warn_left_out(lora)
         written = write_lora(
             lora,
             output,

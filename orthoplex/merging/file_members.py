@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -29,6 +29,9 @@ _SHARED_METADATA = (
     "ss_v2",
 )
 """What a header says of the model, and not of one training; a merged file has what all of its files say alike."""
+
+_TRIGGERS = ("modelspec.trigger_phrase", "ss_trigger_word", "trigger_word")
+"""Keys of a header with words for prompts; the first is the one that is written."""
 
 
 @final
@@ -154,7 +157,9 @@ def common_windows(files: Sequence[LoraFile]) -> dict[str, tuple[int, int]]:
     """
     windows: dict[str, tuple[int, int]] = {}
     for file in files:
-        for layer, window in file.windows.items():
+        full = {layer: file.differences[parameter].shape[2:] for layer, parameter in full_layers(file).items()}
+        own = {layer: (shape[0], shape[1]) for layer, shape in full.items() if len(shape) == 2}
+        for layer, window in (own | dict(file.windows)).items():
             if windows.setdefault(layer, window) != window:
                 raise ConfigurationError(
                     f"layer {layer} has a window of {window} in {file.label} but {windows[layer]} in an earlier file; "
@@ -164,13 +169,23 @@ def common_windows(files: Sequence[LoraFile]) -> dict[str, tuple[int, int]]:
 
 
 def common_metadata(files: Sequence[LoraFile]) -> dict[str, str]:
-    """Return what all headers say alike of the model."""
+    """Return what all headers say alike of the model, and the words for prompts of all files."""
     first = files[0].metadata
-    return {
+    shared = {
         key: first[key]
         for key in _SHARED_METADATA
         if key in first and all(file.metadata.get(key) == first[key] for file in files)
     }
+    return shared | joined_triggers([file.metadata for file in files])
+
+
+def joined_triggers(headers: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the text pair with the trigger words of several headers, in their order; none where there are none."""
+    triggers = dict.fromkeys(
+        header[key].strip() for header in headers for key in _TRIGGERS if header.get(key, "None").strip() != "None"
+    )
+    phrase = ", ".join(trigger for trigger in triggers if trigger)
+    return {_TRIGGERS[0]: phrase} if phrase else {}
 
 
 def weight_shape(layer: str, shape: tuple[int, int], files: Sequence[LoraFile]) -> tuple[int, ...]:
