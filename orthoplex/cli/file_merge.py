@@ -240,7 +240,8 @@ def _stored(
             lora,
             torch.float32,
             (
-                f"written in float32: {name} would round {rounding.error:.1e} of the change; --dtype {name} halves the file"
+                f"written in float32: {name} would round {rounding.error:.1e} of the change; --dtype {name} halves the "
+                "file"
             ),
         )
     if not math.isfinite(rounding.error):
