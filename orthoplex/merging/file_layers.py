@@ -12,11 +12,12 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.whole_layers import full_layers
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import Algorithm, WeightChanges
 from orthoplex.merging.algorithms.linear import Mean, Sum
 from orthoplex.merging.concatenation import concatenated
-from orthoplex.merging.file_members import Member, full_layers, weight_shape
+from orthoplex.merging.file_members import Member, weight_shape
 from orthoplex.merging.layer_merge import Changes, Strength, weight_changes
 from orthoplex.merging.strengths import Strengths
 from orthoplex.merging.truncation import Truncated, Truncation, truncate, truncate_matrix

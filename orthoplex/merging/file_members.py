@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -12,6 +12,7 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_tables
+from orthoplex.concepts.whole_layers import WholeLayers, full_layers
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.block_names import block_map
 from orthoplex.merging.block_weights import selection
@@ -49,7 +50,7 @@ class Member:
     @staticmethod
     def of(file: LoraFile, *, with_full: bool) -> Member:
         """Return a file as a member; ``with_full`` adds the full differences of weights to the layers."""
-        return Member(file, _WithFull(file) if with_full and full_layers(file) else file.layers)
+        return Member(file, WholeLayers(file, matrices_alone=True) if with_full and full_layers(file) else file.layers)
 
     @property
     def name(self) -> str:
@@ -60,36 +61,6 @@ class Member:
     def content_hash(self) -> str:
         """The file's content hash."""
         return self.file.content_hash
-
-
-def full_layers(file: LoraFile) -> dict[str, str]:
-    """Return layer to parameter of the full differences that are matrices or convolutions."""
-    return {
-        parameter.removesuffix(".weight"): parameter
-        for parameter, difference in file.differences.items()
-        if parameter.endswith(".weight") and difference.ndim > 1
-    }
-
-
-@final
-class _WithFull(Mapping[str, LowRank]):
-    """Layers of a file with its full differences added, each made when it is asked for."""
-
-    def __init__(self, file: LoraFile) -> None:
-        self._file, self._full = file, full_layers(file)
-
-    def __getitem__(self, layer: str) -> LowRank:
-        low = self._file.layers.get(layer)
-        if layer not in self._full:
-            return self._file.layers[layer]
-        full = LowRank.of_matrix(self._file.differences[self._full[layer]].flatten(1).float())
-        return full if low is None else LowRank.stack([LowRank(low.up.float(), low.down.float()), full])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self._file.layers, *self._full)))
-
-    def __len__(self) -> int:
-        return len({*self._file.layers, *self._full})
 
 
 def check_files(files: Sequence[tuple[LoraFile, Strengths]]) -> list[tuple[LoraFile, Strengths]]:

@@ -90,6 +90,11 @@ class Strengths:
         """True if nothing of a file is left."""
         return self.whole == 0 and not self.text_encoders
 
+    @property
+    def is_one_number(self) -> bool:
+        """True if all layers have the strength of the whole."""
+        return self.text_encoders is None and not self.blocks.text
+
     def of_layers(self, file: LoraFile) -> dict[str, float]:
         """Return the strength of every layer and norm that a file changes.
 

@@ -51,8 +51,11 @@ def test_a_folder_that_holds_something_is_refused_unless_told(pico, tmp_path):
     with pytest.raises(ConfigurationError, match="full: the folder is not empty, allowed is .*overwrite=True"):
         pico.save(folder)
     assert (folder / "mine.txt").read_text() == "precious"
+    with pytest.raises(ConfigurationError, match=r"full: holds mine.txt, which is no part of its pipeline and would be"):
+        pico.save(folder, overwrite=True)
+    (folder / "mine.txt").rename(folder / "recipe.json")
     pico.save(folder, overwrite=True)
-    assert not (folder / "mine.txt").exists() and (folder / "model_index.json").is_file()
+    assert not (folder / "recipe.json").exists() and (folder / "model_index.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
