@@ -70,10 +70,8 @@ def test_a_header_whose_length_starts_as_a_pickle_does_is_read(path, length):
 
 
 def test_tensors_that_share_bytes_are_refused(path):
-    entries = json.loads(path.read_bytes()[8 : read_header(path).data_start])
-    first, second, *_ = sorted(name for name in entries if name != "__metadata__")
-    rewrite(path, second, shape=entries[first]["shape"], data_offsets=entries[first]["data_offsets"])
-    with pytest.raises(FileFormatError, match=f"tensor '{second}' starts at byte 0 of the tensors, allowed is "):
+    rewrite(path, "a", dtype="I64", shape=[5], data_offsets=[0, 40])
+    with pytest.raises(FileFormatError, match="tensor '[an]' starts at byte 0 of the tensors, allowed is 40"):
         read_header(path).check_whole(path)
 
 

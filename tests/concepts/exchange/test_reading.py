@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,8 @@ import orthoplex.vignette
 from orthoplex.concepts import load_concept, read_manifest
 from orthoplex.concepts.exchange import lora_of_concept, read_lora, write_lora
 from orthoplex.concepts.exchange.adapter_settings import settings_of
+from orthoplex.concepts.exchange.contents import lora_contents
+from orthoplex.concepts.exchange.stored_changes import ModuleReader
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.errors import FileFormatError
@@ -93,14 +96,63 @@ def test_a_folder_of_several_adapters_names_them(tmp_path):
 
 
 def test_layers_are_read_when_they_are_asked_for(tmp_path):
+    """Nothing of a layer stays from the time when the file was opened."""
+    path = tmp_path / "a.safetensors"
+    tensors = of(K, V, alpha=2)
+    write_tensors(tensors, path)
+    lora = read_lora(path)
+    for layer in (K, V, K):
+        down, up = (tensors[f"{kohya(layer)}.lora_{part}.weight"] for part in ("down", "up"))
+        assert torch.equal(lora.layers[layer].delta(), up @ down)
+    assert [*lora.layers] == [K, V]
+    path.unlink()
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        _ = lora.layers[V]
+
+
+@pytest.mark.parametrize("change", ["replaced", "shorter", "written anew"])
+def test_a_file_that_is_replaced_while_it_is_read_is_named(tmp_path, change):
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_tensors(of(K, V, alpha=2), path)
+    write_tensors({key: tensor + 1 for key, tensor in of(K, V, alpha=2).items()}, other)
+    os.utime(path, ns=(1, 1))
+    lora = read_lora(path)
+    if change == "replaced":
+        os.utime(other, ns=(1, 1))
+        other.replace(path)
+    elif change == "shorter":
+        os.truncate(path, path.stat().st_size - 4000)
+    else:
+        path.write_bytes(other.read_bytes())
+    with pytest.raises(FileFormatError, match="a.safetensors: was replaced while it was read; read it once more"):
+        [lora.layers[layer].delta() for layer in lora.layers]
+
+
+def test_threads_read_their_own_layers(tmp_path):
+    """Another thread reads another layer between any two lines of this one."""
     path = tmp_path / "a.safetensors"
     write_tensors(of(K, V, alpha=2), path)
-    lora = read_lora(path)
-    assert lora.layers[K] is not lora.layers[V] and [*lora.layers] == [V, K] or [*lora.layers] == [K, V]
-    content = path.read_bytes()
-    path.write_bytes(content[:-4000])
-    with pytest.raises(FileFormatError, match="has become shorter while it was read"):
-        [lora.layers[layer].delta() for layer in lora.layers]
+    contents = lora_contents(path)
+    first, second = (contents.layers[layer].module for layer in (K, V))
+    reader = ModuleReader(contents)
+    expected = ModuleReader(contents).change(first).delta()
+
+    def other_thread(frame, event, arg):
+        sys.settrace(None)
+        reader.change(second)
+        sys.settrace(tracer)
+        return other_thread
+
+    def tracer(frame, event, arg):
+        return other_thread if frame.f_code is ModuleReader.change.__code__ else None
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        changes = [reader.change(first) for _ in range(2)]
+    finally:
+        sys.settrace(before)
+    assert all(torch.equal(change.delta(), expected) for change in changes)
 
 
 def test_numbers_that_are_not_finite_are_named(tmp_path):
