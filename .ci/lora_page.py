@@ -1,4 +1,4 @@
-"""Write the tables of docs/lora-files.md that show results: those of conflicts and of adoption.
+"""Write the tables of docs/lora-files.md that show results: those of conflicts and of adoption, and that of tests.
 
 With ``--check`` nothing is written, and the exit status is 1 where the page differs.
 """
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orthoplex.concepts.exchange.names import versions
+from orthoplex.concepts.exchange.styles import STYLES
 from orthoplex.files.markdown import filled, markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,12 +46,20 @@ def adoption(values: Mapping[str, Any]) -> str:
     return markdown_table(("state", "alignment", "recognised", "retention"), rows).rstrip()
 
 
+def support() -> str:
+    """Return the table of versions and styles; a cell is the parameter of the tests that hold it."""
+    rows = [(version, *(f"`[{family}-{version}-{style}]`" for style in STYLES)) for family, version in versions()]
+    return markdown_table(("version", *STYLES), rows).rstrip()
+
+
 def up_to_date(text: str) -> str:
     """Return the page's text with the tables of today's results."""
     read = {
         name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("conflicts", "adoption")
     }
-    return filled(text, {"conflicts": conflicts(read["conflicts"]), "adoption": adoption(read["adoption"])})
+    return filled(
+        text, {"conflicts": conflicts(read["conflicts"]), "adoption": adoption(read["adoption"]), "support": support()}
+    )
 
 
 def _interval(value: Mapping[str, float]) -> str:

@@ -60,7 +60,7 @@ def adopt(
         options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
         began = time.monotonic()
         adoption = adopt_concept(model, concept, options, slot=slot, unsolved=unsolved)
-        save_concept(adoption.concept, output)
+        save_concept(adoption.concept, output, overwrite=overwrite)
         _show(adoption, output, time.monotonic() - began)
 
 

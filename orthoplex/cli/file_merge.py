@@ -92,7 +92,7 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
         only=request.only,
         name=output.stem,
     )
-    _write(merged, list(zip(files, strengths, strict=True)), output, request, began)
+    _write(merged, list(zip(files, strengths, strict=True)), output, request, began, overwrite=overwrite)
 
 
 def merge_with_base(
@@ -119,14 +119,16 @@ def merge_with_base(
         truncation=_truncation(request), name=output.stem,
     )  # fmt: skip
     dtype = common_type([path for path, _ in files]) if request.dtype is None else getattr(torch, request.dtype)
-    written = write_lora(lora, output, style=request.style or lora.style, dtype=dtype)
+    written = write_lora(lora, output, style=request.style or lora.style, dtype=dtype, overwrite=overwrite)
     noun = "file" if len(files) == 1 else "files"
     say(f"{output}: {len(files)} {noun} merged by {recipe.algorithm} in {time.monotonic() - began:.2f} s")
     for beside in written[1:]:
         say(f"{beside}: embedding")
 
 
-def merge_by_recipe(recipe_file: Path, folder: Path | None, request: FileMergeRequest, output: Path) -> None:
+def merge_by_recipe(
+    recipe_file: Path, folder: Path | None, request: FileMergeRequest, output: Path, *, overwrite: bool
+) -> None:
     """Make the merge of a merged file again, from files in a folder; None for the folder of that file.
 
     Raises:
@@ -143,7 +145,8 @@ def merge_by_recipe(recipe_file: Path, folder: Path | None, request: FileMergeRe
     merged = merge_again(recipe, place, read_lora, name=output.stem)
     members = recipe.find(place, read_lora) if request.verify or request.dtype is None else []
     strengths = [Strengths.read(item.strengths) for item in recipe.files]
-    _write(merged, list(zip(members, strengths, strict=True)) if members else [], output, request, began)
+    inputs = list(zip(members, strengths, strict=True)) if members else []
+    _write(merged, inputs, output, request, began, overwrite=overwrite)
 
 
 def _check_verify(request: FileMergeRequest) -> None:
@@ -184,6 +187,8 @@ def _write(
     output: Path,
     request: FileMergeRequest,
     began: float,
+    *,
+    overwrite: bool,
 ) -> None:
     import torch
 
@@ -195,7 +200,8 @@ def _write(
         note(merged.rounding)
     for line in merged.notes:
         note(line)
-    written = write_lora(merged.lora, output, style=request.style or merged.lora.style, dtype=dtype)
+    style = request.style or merged.lora.style
+    written = write_lora(merged.lora, output, style=style, dtype=dtype, overwrite=overwrite)
     seconds = time.monotonic() - began
     noun = "file" if len(merged.recipe.files) == 1 else "files"
     summary = f"{len(merged.recipe.files)} {noun} merged by {merged.recipe.algorithm} in {seconds:.2f} s"

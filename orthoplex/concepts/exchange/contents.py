@@ -16,7 +16,13 @@ from orthoplex.concepts.exchange.adapter_settings import (
     several_adapters,
 )
 from orthoplex.concepts.exchange.detection import Detected, detect, style_of, unknown_module
-from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
+from orthoplex.concepts.exchange.embedding_keys import (
+    BUNDLE,
+    TOKEN_KEY,
+    EmbeddingPlace,
+    bundled_places,
+    embedding_places,
+)
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
@@ -125,7 +131,8 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     header = read_header(path)
     header.check_whole(path)
     sizes = {key: entry.shape for key, entry in header.entries.items()}
-    alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
+    token = header.metadata.get(TOKEN_KEY, path.stem)
+    alone = embedding_places(sizes, token, encoders_of(_version_named(family)))
     if alone is not None:
         return LoraContents(path, header, Detected("bare", None, None), {}, {}, alone.places, alone.refused, {}, {}, "")
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -38,19 +38,34 @@ def bundled_embeddings(embeddings: Embeddings, version: str | None) -> dict[str,
     return {key: embeddings[place.token][place.encoder].contiguous() for key, place in places.items()}
 
 
-def write_embeddings_beside(embeddings: Embeddings, path: Path, version: str | None) -> list[Path]:
-    """Write every embedding into a file of its own, named after the LoRA file and the token.
+def write_embeddings(
+    embeddings: Embeddings, files: Mapping[str, Path], version: str | None, *, overwrite: bool = True
+) -> None:
+    """Write every embedding into a file of its own.
+
+    Args:
+        embeddings: Token to text encoder to vectors.
+        files: Token to its file.
+        version: That of the LoRA file, such as ``sdxl``; None if it is not known.
+        overwrite: Replace older files; else they are refused.
 
     Raises:
         ConfigurationError: If a text encoder has no key.
         OutputError: If a file cannot be written.
     """
-    files = []
-    for token, name in file_names(embeddings).items():
-        file = path.with_name(f"{path.stem}.{name}.safetensors")
-        write_embedding({token: embeddings[token]}, file, style="comfy", encoders=encoders_of(version))
-        files.append(file)
-    return files
+    encoders = encoders_of(version)
+    for token, file in files.items():
+        write_embedding({token: embeddings[token]}, file, style="comfy", encoders=encoders, overwrite=overwrite)
+
+
+def files_beside(tokens: Iterable[str], path: Path) -> dict[str, Path]:
+    """Return token to the file of its embedding beside a LoRA file, ``NAME.TOKEN.safetensors``; no two are equal.
+
+    Args:
+        tokens: The tokens.
+        path: The LoRA file.
+    """
+    return {token: path.with_name(f"{path.stem}.{name}.safetensors") for token, name in file_names(tokens).items()}
 
 
 def file_names(tokens: Iterable[str]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.styles import Style
 
-_OF_THE_OLD_FILE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", METADATA_KEY, "orthoplex")
-"""Pairs that would be wrong in another file."""
+_OF_THE_OLD_FILE = ("sshs_", "sshash", "modelspec.hash_", METADATA_KEY, "orthoplex")
+"""Beginnings of pairs that would be wrong in another file."""
 _RANKS = ("ss_network_dim", "ss_network_alpha")
 
 
@@ -27,7 +27,7 @@ def written_metadata(
         modules: Its modules.
         rank_of: Module to the rank that it is written with.
     """
-    pairs = {key: value for key, value in lora.metadata.items() if key not in _OF_THE_OLD_FILE}
+    pairs = {key: value for key, value in lora.metadata.items() if not key.startswith(_OF_THE_OLD_FILE)}
     architecture = None if lora.version is None else architecture_of(lora.version)
     if architecture is not None and lora.version not in hinted_versions(pairs):
         pairs[ARCHITECTURE_KEY] = architecture  # so that the file's family is clear where its layers are another's too
