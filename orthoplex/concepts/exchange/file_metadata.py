@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 
 from orthoplex.concepts.exchange.adapter_settings import METADATA_KEY
 from orthoplex.concepts.exchange.detection import ARCHITECTURE_KEY, architecture_of, hinted_versions
+from orthoplex.concepts.exchange.embedding_keys import TOKEN_KEY
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.styles import Style
+from orthoplex.concepts.manifest_json import MANIFEST_KEY
 
-_OF_THE_OLD_FILE = ("sshs_", "sshash", "modelspec.hash_", METADATA_KEY, "orthoplex")
-"""Beginnings of pairs that would be wrong in another file."""
+_OF_THE_OLD_FILE = (METADATA_KEY, MANIFEST_KEY, TOKEN_KEY)
+_HASHES = ("sshs_", "sshash", "modelspec.hash_")
+"""Pairs, and beginnings of pairs, that would be wrong in another file."""
 _RANKS = ("ss_network_dim", "ss_network_alpha")
 
 
@@ -27,7 +30,11 @@ def written_metadata(
         modules: Its modules.
         rank_of: Module to the rank that it is written with.
     """
-    pairs = {key: value for key, value in lora.metadata.items() if not key.startswith(_OF_THE_OLD_FILE)}
+    pairs = {
+        key: value
+        for key, value in lora.metadata.items()
+        if key not in _OF_THE_OLD_FILE and not key.startswith(_HASHES)
+    }
     architecture = None if lora.version is None else architecture_of(lora.version)
     if architecture is not None and lora.version not in hinted_versions(pairs):
         pairs[ARCHITECTURE_KEY] = architecture  # so that the file's family is clear where its layers are another's too
