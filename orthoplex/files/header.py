@@ -33,7 +33,7 @@ _CURES = {
     "pickle": f"allowed is a safetensors file; {RISK}",
 }
 """Sort of a file that stands in the place of a safetensors file -> the cure, where recognition knows none as good."""
-_PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _read(path: Path) -> tuple[bytes, FileStamp]:
         raise FileFormatError(f"{path}: {_folder(path)}")
     if not path.is_file():
         raise FileFormatError(f"{path}: there is no such file")
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         raise FileFormatError(f"{path}: {_pickle_by_name(path)}")
     with path.open("rb", buffering=0) as file:
         stamp = FileStamp.of(os.fstat(file.fileno()))

@@ -19,6 +19,7 @@ from orthoplex.concepts.exchange.embedding_keys import (
     embedding_places,
     place_keys,
 )
+from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.payloads.scaling import read_values, rounded
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header, write_tensors
@@ -55,6 +56,20 @@ def read_embedding(path: Path | str, encoders: Mapping[str, EncoderKeys] = CLIP_
     places = _read_places(shapes, path, header.metadata.get(TOKEN_KEY, path.stem), encoders)
     with safe_open(path, framework="pt") as file:
         return vectors_of({key: file.get_tensor(key) for key in places.places}, places, str(path))
+
+
+def pickled_embedding(path: Path) -> Embeddings | None:
+    """Return the embeddings of a ``.pt`` or ``.bin`` file, opened as ``read_embedding`` does; None for all else.
+
+    Args:
+        path: The file; its name is the token.
+    """
+    if path.suffix.lower() not in _PICKLES or not path.is_file():
+        return None
+    try:
+        return read_embedding(path, encoders_of(None))
+    except FileFormatError:
+        return None
 
 
 def write_embedding(

@@ -10,6 +10,7 @@ from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.embedding import concept_embedding
 from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
 from orthoplex.concepts.exchange.embedding_files import read_embeddings
+from orthoplex.concepts.exchange.embeddings import pickled_embedding
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
 from orthoplex.concepts.file import load_concept
@@ -26,7 +27,7 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
     The header and the numbers alpha are read at once, a layer's factors each time they are asked for.
 
     Args:
-        path: The file, or a folder that PEFT wrote.
+        path: The file, a folder that PEFT wrote, or an embedding (``.pt``, ``.bin``) of PyTorch.
         partial: Leave out keys that cannot be read; ``LoraFile.left_out`` has them with the reasons.
         family: The layer table's family or version, by name; None finds it by names and shapes.
 
@@ -37,6 +38,9 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
             read: names the keys, their count and the reasons.
     """
     path = Path(path)
+    pickled = pickled_embedding(path)
+    if pickled is not None:
+        return LoraFile(path.stem, "bare", None, None, {}, embeddings=pickled, path=path)
     file = tensor_file(path)
     if MANIFEST_KEY in read_header(file).metadata:
         return lora_of_concept(load_concept(file), partial=partial)
@@ -115,7 +119,7 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
             left_out = dict.fromkeys(concept.tokens, str(error))
     return LoraFile(
         name=concept.name,
-        style="diffusers",
+        style="kohya",
         family=None if table is None else table.family,
         version=manifest.base.family if table is not None and _is_of(concept, table.weights) else None,
         layers=layers,
