@@ -20,6 +20,7 @@ from orthoplex.concepts.blocks import IN_HEADER_LIMIT_BYTES, INPUTS_BLOCK, TOKEN
 from orthoplex.concepts.coding import decode_block, encode_block
 from orthoplex.concepts.companion import Blocks, companion_at, read_companion, remove_companion, write_companion
 from orthoplex.concepts.concept import Concept, named_factors
+from orthoplex.concepts.exchange.detection import ARCHITECTURE_KEY, architecture_of
 from orthoplex.concepts.layer_table import component_of, components_of
 from orthoplex.concepts.lora_tensors import (
     check_tensor_table,
@@ -39,14 +40,6 @@ from orthoplex.concepts.tokens.stored import TokenNumbers
 from orthoplex.concepts.tokens.token import Token, named_tensors
 from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, write_tensors
-
-_ARCHITECTURES = {
-    "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2-512",
-    "sd2-v": "stable-diffusion-v2-768-v",
-    "sdxl": "stable-diffusion-xl-v1-base",
-}
-"""Version of a family to its name in the metadata of LoRA files; others keep their own."""
 
 
 def save_concept(
@@ -282,12 +275,12 @@ def _inputs(blocks: Blocks) -> Tensor | None:
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:
-    architecture = _ARCHITECTURES.get(manifest.base.family, manifest.base.family)
+    architecture = architecture_of(manifest.base.family) or f"{manifest.base.family}/lora"
     own = {
         MANIFEST_KEY: manifest_to_json(manifest),
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/lora",
+        ARCHITECTURE_KEY: architecture,
         "modelspec.implementation": "diffusers",
         "modelspec.title": manifest.name,
         "modelspec.trigger_phrase": manifest.trigger,

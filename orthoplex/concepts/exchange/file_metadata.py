@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from orthoplex.concepts.exchange.adapter_settings import METADATA_KEY
 from orthoplex.concepts.exchange.detection import ARCHITECTURE_KEY, architecture_of, hinted_versions
@@ -47,6 +47,11 @@ def written_metadata(
     return {"format": "pt", **pairs}
 
 
+def _pattern(name: str, names: Iterable[str]) -> str:
+    """The pattern that PEFT compares with the ends of names, for a name alone: from its first letter on if need be."""
+    return f"^{name}" if any(other.endswith(f".{name}") for other in names) else name
+
+
 def peft_settings(ranks: dict[str, int]) -> dict[str, object]:
     """Return PEFT's settings of every component, as diffusers reads them: alpha is the rank.
 
@@ -63,7 +68,7 @@ def peft_settings(ranks: dict[str, int]) -> dict[str, object]:
     settings: dict[str, object] = {}
     for component, own in components.items():
         largest = max(own.values())
-        others = {name: rank for name, rank in own.items() if rank != largest}
+        others = {_pattern(name, own): rank for name, rank in own.items() if rank != largest}
         settings[f"{component}.r"] = settings[f"{component}.lora_alpha"] = largest
         settings[f"{component}.rank_pattern"] = settings[f"{component}.alpha_pattern"] = others
         settings[f"{component}.target_modules"] = list(own)
