@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.embedding import concept_embedding
-from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
+from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, is_of_peft
+from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, tensor_file
 from orthoplex.concepts.exchange.embedding_files import read_embeddings
 from orthoplex.concepts.exchange.embeddings import pickled_embedding
 from orthoplex.concepts.exchange.lora_file import LoraFile
@@ -19,6 +21,8 @@ from orthoplex.concepts.manifest_json import MANIFEST_KEY
 from orthoplex.concepts.parameter_shapes import BIAS, parameter_shapes
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header
+
+_LOG = logging.getLogger(__name__)
 
 
 def read_lora(path: str | Path, *, partial: bool = False, family: str | None = None) -> LoraFile:
@@ -47,6 +51,7 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
     contents = lora_contents(path, family)
     if contents.problem:
         raise FileFormatError(f"{path}: {contents.problem}")
+    _log_without_settings(contents)
     reader = ModuleReader(contents)
     refused = contents.refused
     embeddings = read_embeddings(contents)
@@ -74,6 +79,16 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
         left_out=refused,
         path=path,
     )
+
+
+def _log_without_settings(contents: LoraContents) -> None:
+    """Say that the factors of a file of PEFT are not known where its settings are missing."""
+    config = contents.path.with_name(CONFIG_NAME)
+    if is_of_peft(contents.header.entries) and not (contents.alphas or contents.factors or config.exists()):
+        _LOG.warning(
+            "%s: its keys are PEFT's, which keeps alpha in %s, and none is beside it; alpha is taken as the rank",
+            contents.path, CONFIG_NAME,
+        )  # fmt: skip
 
 
 def refusal(refused: Mapping[str, str], total: int) -> str:

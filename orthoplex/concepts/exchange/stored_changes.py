@@ -62,7 +62,7 @@ class ModuleReader:
             try:
                 change = load_payload(module.payload).change(parts, factor=self._factor(module))
             except ConfigurationError as error:
-                raise FileFormatError(f"{self._contents.path}: '{_key(module)}': {error}") from error
+                raise FileFormatError(f"{self._contents.path}: '{_key(module, str(error))}': {error}") from error
             last = self._last = (module, change)
         return last[1]
 
@@ -187,5 +187,7 @@ def _own_rows(values: Tensor, source: LayerSource) -> Tensor:
     return torch.cat(rows.chunk(2)[::-1]) if source.swapped_halves else rows
 
 
-def _key(module: StoredModule) -> str:
-    return next(key for part, key in module.keys.items() if part not in NUMBERS)
+def _key(module: StoredModule, error: str) -> str:
+    """The key of the part that an error begins with, else of the first."""
+    parts = {part: key for part, key in module.keys.items() if part not in NUMBERS}
+    return next((key for part, key in parts.items() if error.startswith(f"{part} ")), next(iter(parts.values())))

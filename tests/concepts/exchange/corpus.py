@@ -359,7 +359,7 @@ def _others() -> dict[str, Odd]:
         ),
         "settings and alpha that differ": Odd(
             of(K, V, name=same, peft=True) | {f"{K}.alpha": torch.tensor(2.0)},
-            "has several factors in its alpha and the header's settings: 1, 4; allowed is one",
+            "has several factors in its alpha, its scale and the header's settings: 1, 4; allowed is one",
             1,
             style="diffusers",
             metadata={"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 8})},

@@ -67,6 +67,7 @@ def test_settings_of_peft_scale(tmp_path, settings, scale, where):
     [
         ('{"fan_in_fan_out": true}', "has fan_in_fan_out true"),
         ('{"init_lora_weights": "PiSSA_niter_4"}', "changes the base as well"),
+        ('{"init_lora_weights": "lora_ga"}', "changes the base as well"),
         ('{"alpha_pattern": [1]}', "allowed are numbers"),
         ('{"lora_alpha": 0}', "has lora_alpha 0 and alpha_pattern {}, allowed are numbers above 0"),
         ('{"lora_alpha": 1' + "0" * 400 + "}", r"has lora_alpha 10+… and"),
@@ -160,7 +161,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
     tensors[UP][3, 1] = math.nan
     write_tensors(tensors, tmp_path / "a.safetensors")
     lora = read_lora(tmp_path / "a.safetensors")
-    with pytest.raises(FileFormatError, match="lora_down.weight': up has 1 of 256 values that are not finite"):
+    with pytest.raises(FileFormatError, match="lora_up.weight': up has 1 of 256 values that are not finite"):
         _ = lora.layers[K]
 
 
@@ -237,3 +238,51 @@ def test_a_header_is_read_without_torch(tmp_path):
         "assert s.version == 'vignette' and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("down", "lora_down.weight' has type I32; allowed are F64"), ("scale", "in its alpha, its scale and")],
+)
+def test_what_the_header_says_is_refused_before_numbers_are_read(tmp_path, name, words):
+    """So inspect shows it, and a partial reading leaves it out."""
+    path, tensors = tmp_path / "a.safetensors", of(K, V, alpha=2)
+    if name == "scale":
+        tensors[f"{kohya(K)}.scale"] = torch.tensor(3.0)
+    else:
+        tensors[DOWN] = tensors[DOWN].int()
+    write_tensors(tensors, path)
+    assert any(words in reason for reason in lora_contents(path).refused.values())
+    with pytest.raises(FileFormatError, match=words):
+        read_lora(path)
+    assert [*read_lora(path, partial=True).layers] == [V]
+
+
+def test_settings_beside_a_file_of_peft_count_whatever_its_name(tmp_path, caplog):
+    path = tmp_path / "mine.safetensors"
+    tensors = of(K, name=lambda layer: "base_model.model." + layer.partition(".")[2], peft=True)
+    write_tensors(tensors, path)
+    down, up = tensors.values()
+    assert torch.equal(read_lora(path).layers[K].delta(), up @ down)
+    assert "its keys are PEFT's, which keeps alpha in adapter_config.json, and none is beside it" in caplog.text
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 4, "r": 2}')
+    caplog.clear()
+    assert torch.equal(read_lora(path).layers[K].delta(), 2 * (up @ down)) and not caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[" * 100_000, b'{"r": 1e999}', b'{"r": "x"}', b"null"])
+def test_damaged_settings_are_named(tmp_path, content):
+    write_tensors(of(K, name=same, peft=True), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match="adapter_config.json"):
+        read_lora(tmp_path)
+
+
+def test_an_adapter_without_tensors_says_what_is_missing(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    words = "is an adapter of PEFT without its tensors, adapter_model.safetensors"
+    with pytest.raises(FileFormatError, match=words + "$"):
+        read_lora(tmp_path)
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(FileFormatError, match=words + "; adapter_model.bin is a pickle, PEFT writes it anew"):
+        read_lora(tmp_path)
