@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -73,11 +73,27 @@ def write_lora(
     if not own:
         write_embeddings(lora.embeddings, beside, lora.version, overwrite=overwrite)
         return [*beside.values()]
+    bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
+    _write(lora, path, form, dtype, bundle, keep_ranks=keep_ranks, overwrite=overwrite)
+    write_embeddings(lora.embeddings, beside, lora.version, overwrite=overwrite)
+    return [path, *beside.values()]
+
+
+def _write(
+    lora: LoraFile,
+    path: Path,
+    form: Style,
+    dtype: torch.dtype | None,
+    bundle: Mapping[str, Tensor],
+    *,
+    keep_ranks: bool,
+    overwrite: bool,
+) -> None:
+    """Write the file of the changes."""
     modules = written_modules(lora, form, dtype)
     stored = dtype or exact_type(modules)
     _log_rounding(lora, modules, stored)
     rank = None if keep_ranks else max((module.rank for module in modules), default=0)
-    bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
     if dtype is not None:
         bundle = {key: _rounded(key, tensor, dtype, lora) for key, tensor in bundle.items()}
     plan = _plan(modules, form, stored, rank)
@@ -93,8 +109,6 @@ def write_lora(
             lambda key: bundle[key] if key in bundle else _rounded(key, plan[key][1](), stored, lora),
         )
     remove_companion(replaced, path)
-    write_embeddings(lora.embeddings, beside, lora.version, overwrite=overwrite)
-    return [path, *beside.values()]
 
 
 def files_written(lora: LoraFile, path: Path, embeddings: EmbeddingsTarget = "files") -> list[Path]:
