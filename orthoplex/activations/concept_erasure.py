@@ -54,7 +54,8 @@ def with_erasure(
 
     Raises:
         BaseModelError: When the concept does not fit the base.
-        ConfigurationError: When the weight is 0, or erasure in closed form was done before.
+        ConfigurationError: When the weight is 0, erasure in closed form was done before, or no changed layer can be
+            solved for.
     """
     if not concept.layers:
         _check_erasure(concept, options)
@@ -123,6 +124,12 @@ def erased_layers(
     words = base.family.words
     stand_ins = {token: Vector(words.split(torch.zeros(words.width))) for token in concept.tokens}
     solvable, unsolved = split_layers(base, concept.layers)
+    if not solvable:
+        raise ConfigurationError(
+            f"concept {concept.label} changes only layers that erasure cannot solve for (convolutions with a window, "
+            f"norms and biases), such as {unsolved[0]}, so that nothing would become silent; use it as it is, in "
+            "orthoplex generate or orthoplex merge"
+        )
     layers, own, energy_shares = dict(concept.layers), {}, []
     with base.locked():
         base.family.channels_last()

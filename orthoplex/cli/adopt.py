@@ -95,10 +95,21 @@ def _show(adoption: "Adoption", output: Path, seconds: float) -> None:
         rows = [[layer, f"{100 * own[layer]:.1f} %", f"{100 * elsewhere[layer]:.2f} %"] for layer in own]
         say(markdown_table(["layer", "energy kept on own prompts", "energy left on foreign prompts"], rows))
     manifest = adoption.concept.manifest
-    said = f"{output}: {manifest.name}, called by '{manifest.trigger}', in {seconds:.1f} s; "
-    said += f"energy kept {100 * adoption.mean_kept:.1f} % on own prompts, {100 * adoption.mean_elsewhere:.2f} % on "
-    said += f"foreign ones, mean of {len(own)} layers"
+    texts = [f"{output}: {manifest.name}, called by '{manifest.trigger}', in {seconds:.1f} s"]
+    if own:
+        mean = "1 layer" if len(own) == 1 else f"mean of {len(own)} layers"
+        texts.append(
+            f"energy kept {100 * adoption.mean_kept:.1f} % on own prompts, {100 * adoption.mean_elsewhere:.2f} % on "
+            f"foreign ones, {mean}"
+        )
+    else:
+        texts.append("its tokens alone, which change no weight")
     if adoption.unsolved:
-        fate = "kept as they were" if adoption.are_kept else "left out"
-        said += f"; {len(adoption.unsolved)} layers that erasure cannot solve for are {fate}"
-    say(said)
+        count = len(adoption.unsolved)
+        noun = (
+            "1 layer that erasure cannot solve for" if count == 1 else f"{count} layers that erasure cannot solve for"
+        )
+        share = f"{100 * adoption.unsolved_share:.1f} % of the file's change by squared size"
+        fate = "stays and acts on every prompt" if adoption.are_kept else "is left out"
+        texts.append(f"{noun}: {share} {fate}")
+    say("; ".join(texts))

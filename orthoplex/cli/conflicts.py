@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orthoplex.cli.console import errors_shown, parse_strength, refuse_existing
+from orthoplex.cli.console import errors_shown, refuse_existing
+from orthoplex.cli.file_arguments import parse_file
 from orthoplex.cli.streams import note, say, say_json, say_table
 
 if TYPE_CHECKING:
     from orthoplex.concepts import Concept
     from orthoplex.concepts.exchange.lora_file import LoraFile
-    from orthoplex.merging import ConflictReport, Level
+    from orthoplex.merging import ConflictReport, Level, Strengths
 
 EXIT_CODES: "dict[Level, int]" = {"none": 0, "mild": 1, "strong": 3}
 """Verdict -> exit code; 2 is an error."""
@@ -20,7 +21,9 @@ _MOST_PAIRS = 15
 
 
 def conflicts(
-    files: Annotated[list[str], typer.Argument(help="LoRA or concept files, each with @STRENGTH if it is not 1.")],
+    files: Annotated[
+        list[str], typer.Argument(help="LoRA or concept files, with strengths as in a@0.8:0.5 or 'a@0.8;blocks=MIDD'.")
+    ],
     base: Annotated[
         str | None, typer.Option(help="vignette, or a pipeline folder: sizes and crosstalk are measured on it.")
     ] = None,
@@ -33,7 +36,7 @@ def conflicts(
     with errors_shown():
         if chart is not None:
             _check_chart(chart, overwrite)
-        report = _report([(_load(path), strength) for path, strength in map(parse_strength, files)], base)
+        report = _report([(_load(path), strength) for path, strength in map(parse_file, files)], base)
         if chart is not None:
             from orthoplex.benchmark.conflict_chart import write_conflict_chart
 
@@ -68,7 +71,7 @@ def _load(path: Path) -> "Concept | LoraFile":
     return read_lora(path, partial=True)
 
 
-def _report(files: "list[tuple[Concept | LoraFile, float]]", base: str | None) -> "ConflictReport":
+def _report(files: "list[tuple[Concept | LoraFile, Strengths]]", base: str | None) -> "ConflictReport":
     if base is None:
         from orthoplex.merging import conflicts as compare
 
@@ -96,7 +99,7 @@ def _show(report: "ConflictReport") -> None:
     rows = [
         (
             load.name,
-            f"{load.strength:g}",
+            load.strengths,
             f"{load.norm:.3g}",
             *([f"{load.of_base:.1%}"] if load.of_base is not None else []),
             f"{load.overlap:.2f}",

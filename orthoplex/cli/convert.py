@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orthoplex.cli.console import errors_shown, named_file, refuse_existing
-from orthoplex.cli.streams import say, warn
+from orthoplex.cli.file_arguments import warn_left_out
+from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import WeightType
 
@@ -53,8 +54,7 @@ def convert(
         lora = read_lora(source, partial=partial, family=family)
         for path in files_written(lora, output, embeddings):
             _refuse_input(path, source)
-        for key, reason in lora.left_out.items():
-            warn(f"left out: '{key}' {reason}")
+        warn_left_out(lora)
         written = write_lora(
             lora,
             output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthoplex.cli.console import refuse_existing
-from orthoplex.cli.file_arguments import parse_file
+from orthoplex.cli.file_arguments import parse_file, warn_left_out
 from orthoplex.cli.streams import note, say, say_table
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import AUTO
@@ -72,7 +73,7 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
     """
     from orthoplex.concepts.exchange import read_lora
     from orthoplex.files import check_writable
-    from orthoplex.merging import merge_files
+    from orthoplex.merging import FileSettings, merge_files
 
     _check_verify(request)
     refuse_existing(output, overwrite)
@@ -80,8 +81,10 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
     named = [parse_file(text) for text in request.files]
     strengths = [_completed(own, request) for _, own in named]
     truncation = _truncation(request)
-    files = [read_lora(path, partial=request.partial, family=request.family) for path, _ in named]
     _refuse_input(output, [path for path, _ in named])
+    files = [read_lora(path, partial=request.partial, family=request.family) for path, _ in named]
+    for lora in files:
+        warn_left_out(lora)
     began = time.monotonic()
     merged = merge_files(
         list(zip(files, strengths, strict=True)),
@@ -92,7 +95,15 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
         only=request.only,
         name=output.stem,
     )
-    _write(merged, list(zip(files, strengths, strict=True)), output, request, began, overwrite=overwrite)
+    settings = FileSettings(request.style or files[0].style, request.dtype, request.family, request.partial)
+    _write(
+        merged.with_settings(settings),
+        list(zip(files, strengths, strict=True)),
+        output,
+        request,
+        began,
+        overwrite=overwrite,
+    )
 
 
 def merge_with_base(
@@ -104,10 +115,8 @@ def merge_with_base(
         ConfigurationError: When an option is not allowed or the output exists.
         BaseModelError: When the base cannot be loaded, or a file does not fit it.
     """
-    import torch
-
     from orthoplex.activations import merge_to_lora
-    from orthoplex.concepts.exchange import write_lora
+    from orthoplex.concepts.exchange import read_lora
     from orthoplex.files import check_writable
 
     refuse_existing(output, overwrite)
@@ -118,8 +127,11 @@ def merge_with_base(
         base, files, algorithm=request.algorithm, options=request.options, scale=request.scale,
         truncation=_truncation(request), name=output.stem,
     )  # fmt: skip
-    dtype = common_type([path for path, _ in files]) if request.dtype is None else getattr(torch, request.dtype)
-    written = write_lora(lora, output, style=request.style or lora.style, dtype=dtype, overwrite=overwrite)
+    stored, dtype, rounding = _stored(lora, [path for path, _ in files], request.dtype)
+    if rounding is not None and request.rank is request.energy is None:
+        note(rounding)
+    style = request.style or (lora.style if lora.family is None else read_lora(files[0][0], partial=True).style)
+    written = _written(stored, output, style, dtype, request, overwrite=overwrite)
     noun = "file" if len(files) == 1 else "files"
     say(f"{output}: {len(files)} {noun} merged by {recipe.algorithm} in {time.monotonic() - began:.2f} s")
     for beside in written[1:]:
@@ -139,14 +151,24 @@ def merge_by_recipe(
     from orthoplex.merging import FileRecipe, Strengths, merge_again
 
     check_writable(output)
+    _refuse_input(output, [recipe_file])
     recipe = FileRecipe.of_file(read_lora(recipe_file))
+    settings = replace(
+        recipe.settings, style=request.style or recipe.settings.style, dtype=request.dtype or recipe.settings.dtype
+    )
+    request = replace(request, algorithm=recipe.algorithm, dtype=settings.dtype)
+    _check_verify(request)
     began = time.monotonic()
-    place = recipe_file.parent if folder is None else folder
-    merged = merge_again(recipe, place, read_lora, name=output.stem)
-    members = recipe.find(place, read_lora) if request.verify or request.dtype is None else []
+    files = recipe.find(
+        recipe_file.parent if folder is None else folder,
+        lambda path: read_lora(path, partial=settings.partial, family=settings.family),
+    )
+    _refuse_input(output, [file.path for file in files if file.path is not None])
+    for lora in files:
+        warn_left_out(lora)
+    merged = merge_again(recipe, files, name=output.stem).with_settings(settings)
     strengths = [Strengths.read(item.strengths) for item in recipe.files]
-    inputs = list(zip(members, strengths, strict=True)) if members else []
-    _write(merged, inputs, output, request, began, overwrite=overwrite)
+    _write(merged, list(zip(files, strengths, strict=True)), output, request, began, overwrite=overwrite)
 
 
 def _check_verify(request: FileMergeRequest) -> None:
@@ -190,18 +212,12 @@ def _write(
     *,
     overwrite: bool,
 ) -> None:
-    import torch
-
-    from orthoplex.concepts.exchange import write_lora
-
     paths = [file.path for file, _ in members if file.path is not None]
-    dtype = common_type(paths) if request.dtype is None else getattr(torch, request.dtype)
-    if dtype in (None, torch.float32) and merged.rounding is not None:
-        note(merged.rounding)
-    for line in merged.notes:
-        note(line)
-    style = request.style or merged.lora.style
-    written = write_lora(merged.lora, output, style=style, dtype=dtype, overwrite=overwrite)
+    lora, dtype, rounding = _stored(merged.lora, paths, request.dtype)
+    for line in (*merged.notes, *([] if merged.lost else [rounding or merged.rounding])):
+        if line is not None:
+            note(line)
+    written = _written(lora, output, merged.lora.style, dtype, request, overwrite=overwrite)
     seconds = time.monotonic() - began
     noun = "file" if len(merged.recipe.files) == 1 else "files"
     summary = f"{len(merged.recipe.files)} {noun} merged by {merged.recipe.algorithm} in {seconds:.2f} s"
@@ -212,6 +228,51 @@ def _write(
         say(f"{beside}: embedding")
     if request.verify:
         _verify(output, merged, members)
+
+
+def _stored(
+    lora: LoraFile, paths: Sequence[Path], asked: str | None
+) -> tuple[LoraFile, torch.dtype | None, str | None]:
+    """Return the changes as they are written, the type, and a sentence about what the type rounds; None for nothing.
+
+    The type of the files is taken where it costs no more than its digits, and float32 where it would cost more.
+    """
+    import torch
+
+    from orthoplex.merging.file_rounding import fitted, rounded
+
+    dtype = common_type(paths) if asked is None else getattr(torch, asked)
+    if dtype not in (torch.float16, torch.bfloat16):
+        return lora, dtype, None
+    name = str(dtype).removeprefix("torch.")
+    balanced, rounding = fitted(lora, dtype)
+    if not rounding.is_fit and asked is None:
+        return (
+            lora,
+            torch.float32,
+            (
+                f"written in float32: {name} would round {rounding.error:.1e} of the change; --dtype {name} halves the "
+                "file"
+            ),
+        )
+    if not math.isfinite(rounding.error):
+        return lora, dtype, None  # writing refuses it, and names the number
+    line = f"rounded once to {name}: {rounding.error:.1e} of the change; --dtype float32 rounds less"
+    return rounded(balanced, dtype), dtype, line if rounding.error else None
+
+
+def _written(
+    lora: LoraFile, output: Path, style: str, dtype: torch.dtype | None, request: FileMergeRequest, *, overwrite: bool
+) -> list[Path]:
+    """Write a file; errors about the style name the option that gives another."""
+    from orthoplex.concepts.exchange import write_lora
+
+    try:
+        return write_lora(lora, output, style=style, dtype=dtype, overwrite=overwrite)
+    except ConfigurationError as error:
+        if request.style is not None or "style" not in str(error):
+            raise
+        raise ConfigurationError(f"{error}; --to names the style, which is else that of the first file") from error
 
 
 def common_type(paths: Sequence[Path]) -> torch.dtype | None:

@@ -24,6 +24,8 @@ def tagged_files(
 ) -> tuple[str, list[tuple[Path, LoraTag]]]:
     """Return a prompt without its tags that name LoRA files, and every such file with its tag.
 
+    A file that several tags name, whatever spelling they have, has the sum of the strengths.
+
     Args:
         prompt: The prompt of the user.
         concepts: The arguments of ``--concept``, whose folders are searched.
@@ -37,7 +39,12 @@ def tagged_files(
 
     words, tags = read_lora_tags(prompt)
     files = [parse_strength(text)[0] for text in concepts] if tags else []
-    return words, [(lora_file(tag.name, folders=folders, files=files), tag) for tag in tags]
+    summed: dict[Path, tuple[Path, LoraTag]] = {}
+    for tag in tags:
+        path = lora_file(tag.name, folders=folders, files=files)
+        before = summed.get(path.resolve())
+        summed[path.resolve()] = (path, tag) if before is None else (before[0], before[1].plus(tag))
+    return words, list(summed.values())
 
 
 def lora_tags_json(tagged: Sequence[tuple[Path, LoraTag]]) -> dict[str, Any]:

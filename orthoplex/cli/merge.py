@@ -21,6 +21,11 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.options import AUTO, WeightType
 
 _LORA_SUFFIX = ".safetensors"
+_OTHER_SUFFIXES = (
+    *(".bin", ".ckpt", ".gguf", ".json", ".onnx", ".pickle", ".pkl", ".png", ".pt", ".pth", ".safetensor", ".sft"),
+    *(".tar", ".zip"),
+)
+"""Of files that this verb does not write."""
 
 
 Rank = Annotated[int | None, typer.Option(help="LoRA file: rank of the result; all ranks by default.")]
@@ -85,10 +90,12 @@ def merge(
             max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
             family=family, partial=partial, verify=verify,
         )  # fmt: skip
-        if output.suffix == _LORA_SUFFIX and base is None:
+        _refuse_other_files(output)
+        is_file = output.suffix.lower() == _LORA_SUFFIX
+        if is_file and base is None:
             _into_file(request, output, recipe, recipe_folder, overwrite=overwrite)
             return
-        if output.suffix == _LORA_SUFFIX and base is not None:
+        if is_file and base is not None:
             _refuse_options(without_base, f"--base is {base}", "without --base")
             _with_base(request, base, output, overwrite=overwrite)
             return
@@ -106,6 +113,14 @@ def merge(
         )
 
 
+def _refuse_other_files(output: Path) -> None:
+    """Refuse a name that looks like a file of another form, and would become a folder."""
+    if output.suffix.lower() in _OTHER_SUFFIXES and not output.is_dir():
+        raise ConfigurationError(
+            f"output is {output}; allowed are a LoRA file, as in {output.with_suffix(_LORA_SUFFIX).name}, and a folder"
+        )
+
+
 def _into_file(
     request: FileMergeRequest, output: Path, recipe: str | None, recipe_folder: str | None, *, overwrite: bool
 ) -> None:
@@ -120,6 +135,14 @@ def _into_file(
         raise ConfigurationError(
             f"--recipe {recipe} names the files of its merge; allowed beside it is none, not {request.files[0]}"
         )
+    of_recipe = {
+        "--scale": None if request.scale == 1 else request.scale,
+        "--algorithm": None if request.algorithm == AUTO else request.algorithm,
+        "--option": request.options or None, "--rank": request.rank, "--energy": request.energy,
+        "--max-rank": request.max_rank, "--text-encoder": request.text_encoders, "--blocks": request.blocks,
+        "--only": request.only, "--family": request.family, "--partial": request.partial,
+    }  # fmt: skip
+    _refuse_options(of_recipe, f"--recipe is {recipe}, which says it too", "without --recipe")
     refuse_existing(output, overwrite)
     folder = None if recipe_folder is None else argument_folder(recipe_folder)
     merge_by_recipe(parse_strength(recipe)[0], folder, request, output, overwrite=overwrite)
@@ -133,7 +156,9 @@ def _with_base(request: FileMergeRequest, base: str, output: Path, *, overwrite:
 
 
 def _refuse_options(options: dict[str, object], given: str, allowed: str) -> None:
-    named = [name for name, value in options.items() if value not in (None, False, [], ())]
+    named = [
+        name for name, value in options.items() if value is not None and value is not False and value not in ([], ())
+    ]
     if named:
         raise ConfigurationError(f"{named[0]} is given and {given}; allowed is {named[0]} {allowed}")
 

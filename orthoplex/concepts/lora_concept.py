@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Mapping
 
-from orthoplex.adapters import LowRank
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.exchange.detection import hinted_versions
@@ -16,6 +15,7 @@ from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest import Manifest, check_name, token_names
 from orthoplex.concepts.tokens.token import Token
 from orthoplex.concepts.tokens.vector import Vector
+from orthoplex.concepts.whole_layers import WholeLayers
 from orthoplex.errors import ConceptFileError
 
 FOREIGN_METHOD = "foreign"
@@ -58,7 +58,7 @@ def foreign_concept(
         name = concept_name(next(iter(lora.embeddings)) if len(lora.embeddings) == 1 else lora.name)
     check_name(name)
     _check_family(lora, base)
-    layers, tokens = changed_layers(lora), _tokens(lora, name, base)
+    layers, tokens = dict(WholeLayers(lora)), _tokens(lora, name, base)
     if not layers and not tokens:
         raise ConceptFileError(f"{lora.label}: changes no weight and has no embedding; allowed is at least one of them")
     for key, reason in lora.left_out.items():
@@ -96,20 +96,6 @@ def trigger_advice(metadata: Mapping[str, str]) -> str | None:
         return None
     most = sorted(counts, key=lambda tag: (-counts[tag], tag))[:3]
     return f"the training pictures are tagged {', '.join(repr(tag) for tag in most)} most" if most else None
-
-
-def changed_layers(lora: LoraFile) -> dict[str, LowRank]:
-    """Return all changes of a file as low-rank factors; a parameter's full difference is exact.
-
-    Args:
-        lora: The file.
-    """
-    layers = {layer: lora.layers[layer] for layer in lora.layers}
-    for parameter, difference in lora.differences.items():
-        layer = parameter.removesuffix(".weight")
-        change = LowRank.of_matrix(difference.reshape(difference.shape[0], -1))
-        layers[layer] = LowRank.stack([layers[layer], change]) if layer in layers else change
-    return layers
 
 
 def _check_family(lora: LoraFile, base: BaseIdentity) -> None:

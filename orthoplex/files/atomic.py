@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,16 @@ from safetensors import SafetensorError
 
 from orthoplex.errors import OutputError
 
+_FORSAKEN_SECONDS = 3600
+"""Age from which a partial file that names no process is a leftover."""
+
 
 @contextmanager
 def written_atomically(path: Path, *, overwrite: bool = True) -> Generator[Path, None, None]:
     """Yield a temporary name beside ``path``; leaving without an error renames it to ``path``.
 
-    After an error the temporary file is removed and an older file at ``path`` is untouched.
+    After an error the temporary file is removed and an older file at ``path`` is untouched. What a killed process left
+    of its writing to ``path`` is removed when a later one succeeds.
     Missing parent folders are made.
 
     Args:
@@ -37,6 +43,8 @@ def written_atomically(path: Path, *, overwrite: bool = True) -> Generator[Path,
                 os.replace(temporary, path)
             else:
                 _put_once(temporary, path)
+            for leftover in leftovers(path):
+                leftover.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
@@ -108,5 +116,30 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path} cannot be written: {error}") from error
 
 
+def leftovers(path: Path) -> list[Path]:
+    """Return what killed processes left of their writing to a path: partial files and folders of no living process."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8})([0-9a-f]{8})?\.partial")
+    matches = ((entry, pattern.fullmatch(entry.name)) for entry in path.parent.iterdir())
+    return [entry for entry, match in matches if match and not _is_alive(entry, match)]
+
+
+def _is_alive(entry: Path, match: re.Match[str]) -> bool:
+    """True if a process writes a partial file now; older versions named no process, and theirs are old or alive."""
+    try:
+        if match[2] is None:
+            return time.time() - entry.stat().st_mtime < _FORSAKEN_SECONDS
+        os.kill(int(match[1], 16), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # of another user, or gone meanwhile
+    return True
+
+
+def partial_mark() -> str:
+    """Return the part of a temporary name that is different for every write: the process, and random digits."""
+    return f"{os.getpid():08x}{secrets.token_hex(4)}"
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    return path.with_name(f".{path.name}.{partial_mark()}.partial")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from orthoplex.errors import ConfigurationError, OutputError
-from orthoplex.files.atomic import check_writable
+from orthoplex.files.atomic import check_writable, leftovers, partial_mark
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def folder_written_whole(folder: Path, *, overwrite: bool = False, last: str = "
     _put_back(folder)
     check_folder(folder, overwrite=overwrite)
     is_there, is_full = folder.is_dir(), _is_full(folder)
-    mark = secrets.token_hex(4)
+    mark = partial_mark()
     # An empty folder may be a mount point, which no rename replaces: it is filled from within.
     temporary = folder / f".{mark}.partial" if is_there and not is_full else _beside(folder, f"{mark}.partial")
     replaced = _beside(folder, f"{mark}.replaced")
@@ -47,7 +48,13 @@ def folder_written_whole(folder: Path, *, overwrite: bool = False, last: str = "
             _move_out(temporary, folder, last)
         else:
             os.replace(temporary, folder)  # fails where another process has filled the folder meanwhile
+        for leftover in leftovers(folder):
+            shutil.rmtree(leftover, ignore_errors=True)
     except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.is_dir():
+            raise OutputError(
+                f"{folder} was filled by another process meanwhile; give another name, or write again with overwrite"
+            ) from error
         raise OutputError(f"{folder} cannot be written: {error}") from error
     finally:
         if replaced.exists() and not folder.exists():

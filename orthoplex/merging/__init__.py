@@ -11,7 +11,7 @@ from orthoplex.merging.conflicts import conflicts
 from orthoplex.merging.crosstalk import crosstalk
 from orthoplex.merging.file_layers import LayerLoss
 from orthoplex.merging.file_merge import FileMerge, merge_again, merge_files
-from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe, RecipeFile
+from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe, FileSettings, RecipeFile
 from orthoplex.merging.foreign_store import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
 from orthoplex.merging.input_grams import InputGrams, missing_inputs, stored_gram
 from orthoplex.merging.layer_merge import Changes, merge_layers
@@ -31,6 +31,7 @@ __all__ = [
     "FileLoad",
     "FileMerge",
     "FileRecipe",
+    "FileSettings",
     "ForeignGram",
     "InputGrams",
     "LEVELS",

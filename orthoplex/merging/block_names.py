@@ -20,6 +20,8 @@ _BLOCKS = (
     (re.compile(r"single_blocks\.(\d+)\."), "S{:02}"),
     (re.compile(r"final_layer\."), "OUT"),
     (re.compile(r"\w+_in(\.|$)"), "IN"),
+    (re.compile(r"(time_embed|label_emb)\."), "IN00"),
+    (re.compile(r"out\.\d+$"), "OUT"),
 )
 """Start of an original module's name, and the name of its block in LoRA Block Weight."""
 _KINDS = {
@@ -46,7 +48,8 @@ _FUSED = (
 """Layers of FLUX's single blocks that compute a part of both, and are of both kinds: each name means them."""
 _EMBEDDERS = {"t_embedder", "time_embed", "t_embedding"}
 """Parts of a name that say that ``mlp`` is no block's feed-forward network."""
-_ENCODERS = ("CLIP", "T5")
+ENCODERS = ("CLIP", "T5")
+"""Text encoders of FLUX.1 in LoRA Block Weight's list."""
 KINDS = (*_KINDS, "convolution", "text-encoder")
 
 
@@ -90,7 +93,7 @@ class BlockMap:
     def encoder_block(self, layer: str) -> str | None:
         """Return ``CLIP`` or ``T5`` for a layer of such a text encoder, as LoRA Block Weight calls them for FLUX."""
         tags = [tag for tag, component in self.tags.items() if component == component_of(layer)]
-        named = [name for name in _ENCODERS if any(tag.upper().startswith(name) for tag in tags)]
+        named = [name for name in ENCODERS if any(tag.upper().startswith(name) for tag in tags)]
         return named[0] if named else None
 
 
@@ -113,7 +116,11 @@ def block_map(family: str | None, version: str | None, layers: Iterable[str], wi
     places = {}
     for layer in named:
         is_encoder = component_of(layer) in encoders or (table is None and layer.startswith("text_encoder"))
-        block = BASE if is_encoder else known.get(layer) or near_block(layer, near) or _group(layer)
+        block = (
+            BASE
+            if is_encoder
+            else known.get(layer.replace(".conv_norm_out", ".conv_out")) or near_block(layer, near) or _group(layer)
+        )
         paths = [tuple(layer.split(".")), tuple(layer.split(".")[1:])]
         if layer in originals:
             paths.append(tuple(originals[layer].split(".")))
@@ -158,6 +165,10 @@ def _table_blocks(family: str, version: str | None) -> tuple[dict[str, str | Non
         else:
             known[layer] = _block(originals.get(layer, "")) or _group(layer)
     blocks = tuple(dict.fromkeys(block for block in known.values() if block))
+    if "M00" in blocks:  # a U-Net's last layer belongs to its last block, as in Merge Block Weighted
+        last = max(block for block in blocks if block.startswith("OUT"))
+        known = {layer: last if block == "OUT" else block for layer, block in known.items()}
+        blocks = tuple(block for block in blocks if block != "OUT")
     groups = list(dict.fromkeys(_name_and_number(block)[0] for block in blocks))
     wide = frozenset(
         layer for layer, shape in table.versions[version].items() if len(shape) == 4 and shape[2:] != (1, 1)
@@ -198,19 +209,22 @@ def _name_and_number(block: str) -> tuple[str, int]:
 def _lists(
     places: Mapping[str, Place], blocks: tuple[str, ...], tags: Iterable[str]
 ) -> tuple[dict[int, tuple[str, ...]], bool]:
-    """Lists by length; the shorter of a U-Net are the text encoders and the blocks with attention."""
+    """Lists by length: of a U-Net, all blocks or those with attention; else all numbered ones or the main series."""
     if "M00" in blocks:
         attending = {place.block for place in places.values() if "attention" in place.kinds}
         short = tuple(block for block in blocks if block == BASE or block in attending)
         return {len(short): short, len(blocks): blocks}, True
     numbered = tuple(block for block in blocks if block[-1].isdigit())
-    lists = {len(numbered): numbered, len(numbered) + 1: (BASE, *numbered)} if numbered else {}
+    groups = [_name_and_number(block)[0] for block in numbered]
+    main = tuple(block for block in numbered if _name_and_number(block)[0] == max(groups, key=groups.count))
+    series = [numbered, *([main] if {"D", "S"}.isdisjoint(groups) else [])]
+    lists = {len(one) + len(base): (*base, *one) for one in reversed(series) for base in ((), (BASE,)) if one}
     if (
         numbered
         and {"IN", "OUT"} <= {*blocks}
-        and all(any(tag.upper().startswith(name) for tag in tags) for name in _ENCODERS)
+        and all(any(tag.upper().startswith(name) for tag in tags) for name in ENCODERS)
     ):
-        lists[len(numbered) + 4] = (*_ENCODERS, "IN", *numbered, "OUT")  # LoRA Block Weight's list of FLUX.1
+        lists[len(numbered) + 4] = (*ENCODERS, "IN", *numbered, "OUT")  # LoRA Block Weight's list of FLUX.1
     return lists, False
 
 

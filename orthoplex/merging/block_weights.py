@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging.block_names import BASE, KINDS, BlockMap, Place
+from orthoplex.merging.block_names import BASE, ENCODERS, KINDS, BlockMap, Place
 
 _SIXTEEN = ("IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "M00", *(f"OUT{number:02}" for number in range(3, 12)))
 _PRESETS: Mapping[str, tuple[str, ...]] = {
@@ -83,23 +83,26 @@ class BlockWeights:
         Raises:
             ConfigurationError: When there are more or fewer numbers than blocks, or a name names no layer.
         """
-        weights = dict.fromkeys(blocks.places, 1.0)
+        named = self._named(blocks)
         by_block = self._by_block(blocks)
-        for layer, place in blocks.places.items():
-            if self.preset in _WHOLE:
-                weights[layer] = _WHOLE[self.preset]
-            else:
-                block = blocks.encoder_block(layer) if "CLIP" in by_block and place.block == BASE else place.block
-                weights[layer] = by_block.get(block, 1.0)
+        weights = dict.fromkeys(blocks.places, _WHOLE.get(self.preset or "", 1.0))
+        for layer, place in blocks.places.items() if named else ():
+            block = blocks.encoder_block(layer) if "CLIP" in by_block and place.block == BASE else place.block
+            weights[layer] = by_block.get(block, 1.0 if place.block == BASE else 0.0)
         for name, number in self.settings:
             selects = selection(name, blocks)
             weights |= {layer: number for layer, place in blocks.places.items() if selects(layer, place)}
         return weights
 
     def without_weight(self, blocks: BlockMap) -> tuple[str, ...]:
-        """Return the blocks that a list of numbers or a preset leaves out, and which therefore get 0."""
+        """Return the blocks of the denoiser that a list of numbers or a preset leaves out, and which so get 0."""
         named = self._named(blocks)
-        return tuple(block for block in blocks.blocks if block not in named) if named and blocks.is_unet else ()
+        return tuple(block for block in blocks.blocks if block not in named and block != BASE) if named else ()
+
+    @property
+    def has_list(self) -> bool:
+        """True if there is a number for every block of a list."""
+        return bool(self.numbers) or self.preset in _PRESETS
 
     def _named(self, blocks: BlockMap) -> tuple[str, ...]:
         """The blocks for which there is a number."""
@@ -133,9 +136,9 @@ def selection(name: str, blocks: BlockMap) -> Callable[[str, Place], bool]:
     """Return the test of the layers that a name stands for.
 
     Args:
-        name: A kind, a component, ``BASE`` for all text encoders, ``ALL``, a block, two blocks with ``-`` between them,
-            or the beginning of a path, whole part by whole part; ``down.2`` is short for ``down_blocks.2``, and
-            ``double 0-18`` for 19 blocks.
+        name: A kind, a component, ``BASE`` for all text encoders, ``CLIP`` or ``T5`` for those of this kind, ``ALL``, a
+            block, two blocks with ``-`` between them, or the beginning of a path, whole part by whole part; ``down.2``
+            is short for ``down_blocks.2``, and ``double 0-18`` for 19 blocks.
         blocks: The places of the layers.
 
     Raises:
@@ -155,9 +158,11 @@ def selection(name: str, blocks: BlockMap) -> Callable[[str, Place], bool]:
 
 def _selection(name: str, blocks: BlockMap) -> Callable[[str, Place], bool]:
     kind, upper = name.lower().replace("_", "-").removesuffix("s"), name.upper()
-    kind = {"te": "text-encoder", "conv": "convolution"}.get(kind, kind)
+    kind = {"te": "text-encoder", "clip": "text-encoder", "conv": "convolution"}.get(kind, kind)
     if upper == "ALL":
         return lambda layer, place: True
+    if upper in ENCODERS and any(blocks.encoder_block(layer) == upper for layer in blocks.places):
+        return lambda layer, place: place.block == BASE and blocks.encoder_block(layer) == upper
     component = blocks.tags.get(name.lower(), name)
     if any(place.paths[0][0] == component for place in blocks.places.values()):
         return lambda layer, place: place.paths[0][0] == component

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orthoplex.concepts import Concept
+from orthoplex.concepts.lora_concept import FOREIGN_METHOD
 from orthoplex.options import AUTO
 
 __all__ = ["AUTO", "DefaultAlgorithm", "default_algorithm", "active_concepts"]
@@ -55,7 +56,15 @@ def _reason(wide: Sequence[Concept], count: int) -> str:
     others = f" (and {len(wide) - 1} more concepts)" if len(wide) > 1 else ""
     return (
         f"{count} concepts are merged by a plain sum, because {first.label}{others} changes {len(layers)} layers "
-        f"besides keys and values of cross-attention, such as {layers[0]}; a sum of many keeps less of each. Train it "
-        "with layers = 'cross-attention-kv', the default, or merge by the algorithm 'least-squares' or 'ssr', for "
-        "which the base makes pictures first"
+        f"besides keys and values of cross-attention, such as {layers[0]}; a sum of many keeps less of each. "
+        f"{_advice(first)} the algorithm 'least-squares' or 'ssr' with the base, which makes pictures first"
     )
+
+
+def _advice(concept: Concept) -> str:
+    """What to do besides another algorithm: a foreign file cannot be trained again, but silenced where not named."""
+    if concept.manifest.method != FOREIGN_METHOD:
+        return "Train it with layers = 'cross-attention-kv', the default, or merge by"
+    if concept.manifest.training.get("erasure"):
+        return "Merge by"
+    return "Make it silent where it is not named, with orthoplex adopt, or merge by"

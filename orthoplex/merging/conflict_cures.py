@@ -36,7 +36,8 @@ def _by_algorithm(files: Sequence[Concept | LoraFile], identities: Sequence[File
     ties = "merge by the algorithm ties instead of a sum"
     concepts = [file for file in files if isinstance(file, Concept)]
     bases = {concept.manifest.base.hash: concept.manifest.base for concept in concepts}
-    if len(bases) != 1 or len(concepts) < len(files):
+    are_numbers = all(identity.strengths.is_one_number for identity in identities)
+    if len(bases) != 1 or len(concepts) < len(files) or not are_numbers:  # with a base, one number a file is read
         return [ties]
     named = " ".join(identity.argument_with_strength for identity in identities)
     base = shlex.quote(next(iter(bases.values())).name)

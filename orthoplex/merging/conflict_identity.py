@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
@@ -16,6 +16,7 @@ from torch import Tensor
 from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_table
+from orthoplex.merging.strengths import Strengths
 
 Level = Literal["none", "mild", "strong"]
 LEVELS: tuple[Level, ...] = ("none", "mild", "strong")
@@ -27,6 +28,7 @@ _USUAL_WORDS = frozenset(
     "1girl 1boy solo dog cat car".split()
 )
 """Words that call no one LoRA when a phrase begins with them."""
+_SEPARATORS = re.compile("[,;|]")
 _HASHES = ("ss_new_sd_model_hash", "ss_sd_model_hash")
 
 
@@ -60,7 +62,7 @@ class FileIdentity:
     Attributes:
         name: The name of the file in a report; no other file there has it.
         path: The file; None for changes without one.
-        strength: Its strength in the merge.
+        strengths: Its strengths in the merge.
         family: The layer table of its base, such as ``stable_diffusion``; None if unknown.
         version: The version of the family, such as ``sd1``; None if unknown.
         base_hash: The hash of the base of a concept; None for other files.
@@ -74,7 +76,7 @@ class FileIdentity:
 
     name: str
     path: Path | None = None
-    strength: float = 1.0
+    strengths: Strengths = field(default_factory=Strengths)
     family: str | None = None
     version: str | None = None
     base_hash: str | None = None
@@ -92,17 +94,18 @@ class FileIdentity:
 
     @property
     def argument_with_strength(self) -> str:
-        """The file with ``@`` and its strength, if that is not 1."""
-        return self.argument if self.strength == 1 else f"{self.argument}@{self.strength:g}"
+        """The file with ``@`` and the strength of the whole, if that is not 1."""
+        whole = self.strengths.whole
+        return self.argument if whole == 1 else f"{self.argument}@{whole:g}"
 
 
-def identity_of(file: Concept | LoraFile, name: str, strength: float) -> FileIdentity:
+def identity_of(file: Concept | LoraFile, name: str, strengths: Strengths) -> FileIdentity:
     """Return what a file says about itself.
 
     Args:
         file: A concept or another LoRA file.
         name: Its name in the report.
-        strength: Its strength in the merge.
+        strengths: Its strengths in the merge.
     """
     if isinstance(file, Concept):
         base = file.manifest.base
@@ -114,12 +117,13 @@ def identity_of(file: Concept | LoraFile, name: str, strength: float) -> FileIde
         return FileIdentity(
             name,
             file.path,
-            strength,
+            strengths,
             family,
             base.family,
             base.hash,
             checkpoint=base.name,
             tokens=tokens,
+            triggers=_concept_triggers(file),
             is_concept=True,
         )
     header = file.metadata
@@ -130,7 +134,7 @@ def identity_of(file: Concept | LoraFile, name: str, strength: float) -> FileIde
     return FileIdentity(
         name,
         file.path,
-        strength,
+        strengths,
         file.family,
         file.version,
         architectures=said,
@@ -144,15 +148,35 @@ def identity_of(file: Concept | LoraFile, name: str, strength: float) -> FileIde
 def trigger_words(header: Mapping[str, str]) -> tuple[str, ...]:
     """Return the phrases by which a header says that a LoRA is called, in lower case and each once.
 
-    ``modelspec.trigger_phrase`` is a list with commas; the folders of sd-scripts are ``10_sks woman``.
+    ``modelspec.trigger_phrase`` is a list with commas, semicolons or bars. The folders of sd-scripts are
+    ``10_sks woman``.
 
     Args:
         header: The text pairs of a file's header.
     """
-    phrases = header.get("modelspec.trigger_phrase", "").split(",")
+    phrases = _SEPARATORS.split(header.get("modelspec.trigger_phrase", ""))
     for key in ("ss_dataset_dirs", "ss_tag_frequency"):
         phrases += [_REPEATS.sub("", Path(folder).name) for folder in _names(header.get(key, ""))]
+    return _plain_phrases(phrases)
+
+
+def _plain_phrases(phrases: Iterable[str]) -> tuple[str, ...]:
+    """Phrases in lower case with single blanks, each once and none empty."""
     return tuple(dict.fromkeys(phrase for raw in phrases if (phrase := " ".join(raw.lower().split()))))
+
+
+def _concept_triggers(concept: Concept) -> tuple[str, ...]:
+    """The phrases of a concept's trigger without its tokens, which clash by themselves.
+
+    Beside a token, the class word and usual words call nothing: all of ``<anna> person`` that calls is ``<anna>``.
+    """
+    manifest = concept.manifest
+    if not concept.tokens:
+        return _plain_phrases(_SEPARATORS.split(manifest.trigger))
+    tokens = "|".join(map(re.escape, sorted(concept.tokens, key=len, reverse=True)))
+    usual = {*_USUAL_WORDS, *manifest.class_word.lower().split()}
+    phrases = _plain_phrases(_SEPARATORS.split(re.sub(tokens, " ", manifest.trigger)))
+    return tuple(phrase for phrase in phrases if not usual.issuperset(phrase.split()))
 
 
 def _names(text: str) -> list[str]:
@@ -232,7 +256,7 @@ def _base_clashes(first: FileIdentity, second: FileIdentity) -> Iterator[Clash]:
         cure = "give --base to orthoplex merge: it takes concepts of the base's relatives, with a warning"
         yield Clash("base", "strong", *pair, message, cure)
         return
-    for key in first.architectures.keys() & second.architectures.keys():
+    for key in (key for key in first.architectures if key in second.architectures):
         ours, theirs = first.architectures[key], second.architectures[key]
         if _plain(key, ours) != _plain(key, theirs):
             message = f"{key} is {ours} and {theirs}"

@@ -20,7 +20,8 @@ class FileLoad:
 
     Attributes:
         name: The file.
-        strength: ``s``.
+        strength: ``s`` of the whole.
+        strengths: All its strengths as text, such as ``0.8; te=0.5; blocks=MIDD``.
         norm: ``‖s ΔW‖`` over all layers.
         of_base: The same in units of the norm of the weights that are changed; None where they are not known.
         overlap: The sum of its input overlaps with all others.
@@ -33,6 +34,7 @@ class FileLoad:
 
     name: str
     strength: float
+    strengths: str
     norm: float
     of_base: float | None
     overlap: float

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 import torch
 from torch import Tensor
 
-from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept
-from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.merging.conflict_files import ComparedFile
 from orthoplex.merging.conflict_measures import LayerMeasures, measure_layer
 from orthoplex.merging.conflict_report import LayerConflict
 from orthoplex.merging.input_grams import InputGrams
@@ -106,62 +105,48 @@ def _overlap(crossed: Tensor) -> Tensor:
     return (crossed / (own[:, None] * own)).clamp(0.0, 1.0).sqrt()
 
 
-def layers_of(files: Sequence[Concept | LoraFile]) -> Iterator[tuple[str, list[int], list[LowRank]]]:
-    """Yield every changed layer with the numbers of the files that change it and their changes.
-
-    Full differences of weights, norms and biases are layers too, named by their parameter.
-
-    Args:
-        files: The files.
-    """
-    names = dict.fromkeys(name for file in files for name in (*file.layers, *_differences(file)))
-    for name in names:
-        members = [i for i, file in enumerate(files) if name in file.layers or name in _differences(file)]
-        yield name, members, [_change(files[i], name) for i in members]
+Shapes = dict[str, dict[int, tuple[int, ...]]]
+"""Layer to number of a file to the shape of the layer's change there."""
 
 
-def _differences(file: Concept | LoraFile) -> Mapping[str, Tensor]:
-    return file.differences if isinstance(file, LoraFile) else {}
-
-
-def _change(file: Concept | LoraFile, name: str) -> LowRank:
-    if name in file.layers:
-        return file.layers[name]
-    difference = _differences(file)[name].float()
-    return LowRank.of_matrix(difference.reshape(len(difference), -1) if difference.ndim else difference.reshape(1, 1))
-
-
-def compare_layers(
-    files: Sequence[Concept | LoraFile], strengths: Sequence[float], inputs: InputGrams
-) -> tuple[ConflictSums, list[str]]:
+def compare_layers(files: Sequence[ComparedFile], inputs: InputGrams) -> tuple[ConflictSums, Shapes]:
     """Compare all layers of a set of files.
 
     Args:
         files: The files.
-        strengths: One for each.
         inputs: Gram matrices of layers' inputs under the prompts of files, by content hash; empty where unknown.
 
     Returns:
         The sums, and the layers that have different shapes in different files, which are left out.
     """
-    sums, unlike = ConflictSums(len(files)), []
-    for layer, members, changes in layers_of(files):
-        if len({change.shape for change in changes}) > 1:
-            unlike.append(layer)
+    sums, unlike = ConflictSums(len(files)), {}
+    for layer in dict.fromkeys(name for file in files for name in file.layer_strengths):
+        members = [i for i, file in enumerate(files) if layer in file.layer_strengths]
+        shapes = {i: files[i].shape(layer) for i in members}
+        if any(differ(ours, theirs) for ours in shapes.values() for theirs in shapes.values()):
+            unlike[layer] = shapes
             continue
-        own = [strengths[i] for i in members]
+        own = [files[i].layer_strengths[layer] for i in members]
+        changes = [files[i].layers[layer] for i in members]
         sums.add(layer, members, measure_layer(layer, changes, own))
         if grams := _grams(layer, files, changes[0].shape[1], inputs):
-            scaled = [change.scaled(strength) for change, strength in zip(changes, own, strict=True)]
-            sums.add_effects(
-                layer, members, {a: [change.energy(gram) for change in scaled] for a, gram in grams.items()}
-            )
+            effects = {
+                a: [strength**2 * change.energy(gram) for change, strength in zip(changes, own, strict=True)]
+                for a, gram in grams.items()
+            }
+            sums.add_effects(layer, members, effects)
     return sums, unlike
 
 
-def _grams(layer: str, files: Sequence[Concept | LoraFile], width: int, inputs: InputGrams) -> dict[int, Tensor]:
+def differ(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Return True if two shapes of one layer cannot be added; a flattened convolution fits any window of its width."""
+    flat = [(shape[0], math.prod(shape[1:])) for shape in (first, second)]
+    return flat[0] != flat[1] or (len(first) == len(second) and first != second)
+
+
+def _grams(layer: str, files: Sequence[ComparedFile], width: int, inputs: InputGrams) -> dict[int, Tensor]:
     """The Gram matrices of a layer's inputs under each file's own prompts, where they are known."""
     if not inputs.concepts:
         return {}
-    own = ((i, inputs.concepts.get(file.content_hash, {}).get(layer)) for i, file in enumerate(files))
+    own = ((i, inputs.concepts.get(item.file.content_hash, {}).get(layer)) for i, item in enumerate(files))
     return {i: gram for i, gram in own if gram is not None and gram.shape[0] == width}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import fmean
 
 import torch
@@ -14,12 +15,13 @@ from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.conflict_cures import cures
+from orthoplex.merging.conflict_files import ComparedFile, absent_files, compared_files
 from orthoplex.merging.conflict_identity import Clash, FileIdentity, clashes, identity_of
 from orthoplex.merging.conflict_report import ConflictReport, FileLoad, NormBudget, PairConflict, worst_level
-from orthoplex.merging.conflict_sums import ConflictSums, compare_layers, sign_conflict
+from orthoplex.merging.conflict_sums import ConflictSums, Shapes, compare_layers, differ, sign_conflict
 from orthoplex.merging.conflict_verdict import Quantity, level_of
 from orthoplex.merging.input_grams import InputGrams, stored_gram
-from orthoplex.options import checked
+from orthoplex.merging.strengths import Strengths
 
 _TINY = 1e-30
 _COPY = 0.999
@@ -27,7 +29,7 @@ _COPY = 0.999
 
 
 def conflicts(
-    files: Sequence[tuple[Concept | LoraFile, float]],
+    files: Sequence[tuple[Concept | LoraFile, float | Strengths]],
     *,
     weight_norms: Mapping[str, float] | None = None,
     inputs: InputGrams | None = None,
@@ -38,26 +40,25 @@ def conflicts(
     the verdict are measured (``results/conflicts.json``).
 
     Args:
-        files: Concepts or other LoRA files with their strengths ``s_i``; those of strength 0 are left out.
+        files: Concepts or other LoRA files with their strengths ``s_i``, each a number or ``Strengths``; those of
+            strength 0 are left out.
         weight_norms: Layer to ``‖W‖`` of the base; with it sizes are shares of the base's weights.
         inputs: Gram matrices of layers' inputs under the files' own prompts, by content hash. None takes those that
             concepts have stored.
 
     Raises:
-        ConfigurationError: When there are fewer than two files, an item is no pair, a strength is no finite number, or
-            a change has numbers that are not finite.
+        ConfigurationError: When there are fewer than two files, an item is no pair, a strength is no finite number,
+            block weights do not fit a file's family, or a change has numbers that are not finite.
     """
-    active = [pair for pair in _checked(files) if pair[1] != 0]
-    members = [file for file, _ in active]
-    strengths = [float(strength) for _, strength in active]
-    names = _names(members)
-    identities = [identity_of(*parts) for parts in zip(members, names, strengths, strict=True)]
-    sums, unlike = compare_layers(members, strengths, _stored(members) if inputs is None else inputs)
+    members = compared_files(files)
+    names = [member.name for member in members]
+    identities = [identity_of(member.file, member.name, member.strengths) for member in members]
+    sums, unlike = compare_layers(members, _stored(members) if inputs is None else inputs)
     _check_finite(sums, names)
     quantity: Quantity = "crosstalk" if bool((sums.effects.diagonal() > 0).all()) else "disturbance"
     pairs = _pairs(sums, names, quantity)
-    loads = _loads(sums, names, strengths, weight_norms, quantity)
-    clashing = [*_clashes(identities), *_copies(sums, names), *_shapes(unlike, members, names)]
+    loads = _loads(sums, members, weight_norms, quantity)
+    clashing = [*_clashes(identities), *_copies(sums, names), *_shapes(unlike, names)]
     score = fmean(_value(load, quantity) for load in loads) if loads else 0.0
     report = ConflictReport(
         tuple(loads),
@@ -67,38 +68,16 @@ def conflicts(
         score,
         tuple(clashing),
         worst_level([level_of(score, quantity), *(clash.level for clash in clashing)]),
-        notes=_notes(files, sums, names),
+        notes=_notes(members, absent_files(files), sums, unlike),
     )
-    return replace(report, cures=cures(report, members, identities))
+    return replace(report, cures=cures(report, [member.file for member in members], identities))
 
 
-def _checked(files: Sequence[tuple[Concept | LoraFile, float]]) -> Sequence[tuple[Concept | LoraFile, float]]:
-    if len(files) < 2:
-        raise ConfigurationError(f"conflicts of {len(files)} files were asked for; allowed are 2 or more")
-    for pair in files:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], Concept | LoraFile):
-            raise ConfigurationError(
-                f"conflicts of {type(pair).__name__} were asked for; allowed are pairs of a concept or LoRA file and a "
-                "strength"
-            )
-        checked(f"{pair[0].label}: strength", pair[1], float)
-    return files
-
-
-def _names(files: Sequence[Concept | LoraFile]) -> list[str]:
-    """A name for each file that no other has: its own, its path, or its number behind it."""
-    short = [file.name for file in files]
-    longer = [file.name if short.count(file.name) == 1 or file.path is None else str(file.path) for file in files]
-    return [
-        name if longer.count(name) == 1 else f"{name} ({longer[: i + 1].count(name)})" for i, name in enumerate(longer)
-    ]
-
-
-def _stored(files: Sequence[Concept | LoraFile]) -> InputGrams:
+def _stored(members: Sequence[ComparedFile]) -> InputGrams:
     """The Gram matrices that concepts have stored, for the layers of all files that read text features alone."""
-    layers = dict.fromkeys(layer for file in files for layer in file.layers)
+    layers = dict.fromkeys(layer for member in members for layer in member.layer_strengths)
     grams = {}
-    for file in files:
+    for file in (member.file for member in members):
         if isinstance(file, Concept) and file.inputs is not None:
             table = layer_table(file.manifest.base.family)
             reading = [layer for layer in layers if (table.reads_features(layer) if table else layer in file.layers)]
@@ -152,8 +131,7 @@ def _value(load: FileLoad, quantity: Quantity) -> float:
 
 def _loads(
     sums: ConflictSums,
-    names: Sequence[str],
-    strengths: Sequence[float],
+    members: Sequence[ComparedFile],
     weight_norms: Mapping[str, float] | None,
     quantity: Quantity,
 ) -> list[FileLoad]:
@@ -164,12 +142,15 @@ def _loads(
     disturbances = acting.fill_diagonal_(0.0).sum(dim=1).sqrt()
     of_base = _base_norm(sums, weight_norms)
     loads = []
-    for i, (name, strength) in enumerate(zip(names, strengths, strict=True)):
+    for i, member in enumerate(members):
         norm, overlap = math.sqrt(float(energies[i])), float(overlaps[i])
         share = None if of_base is None else norm / of_base
-        parts = [_crosstalk(sums, i, other) for other in range(len(names)) if other != i]
+        parts = [_crosstalk(sums, i, other) for other in range(len(members)) if other != i]
         crosstalk = None if None in parts else sum(part for part in parts if part is not None)
-        load = FileLoad(name, strength, norm, share, overlap, float(disturbances[i]), crosstalk, "none")
+        strength, text = member.strengths.whole, member.strengths.text
+        load = FileLoad(
+            member.name, strength, text, norm, share, overlap, float(disturbances[i]), crosstalk, level="none"
+        )
         loads.append(replace(load, level=level_of(_value(load, quantity), quantity)))
     return loads
 
@@ -217,23 +198,20 @@ def _copies(sums: ConflictSums, names: Sequence[str]) -> list[Clash]:
     ]
 
 
-def _shapes(unlike: Sequence[str], files: Sequence[Concept | LoraFile], names: Sequence[str]) -> list[Clash]:
+def _shapes(unlike: Shapes, names: Sequence[str]) -> list[Clash]:
     """One clash for each pair of files that have layers of different shapes."""
     shapes: dict[tuple[str, str], list[str]] = {}
-    for layer in unlike:
-        owners = [(name, file) for name, file in zip(names, files, strict=True) if layer in file.layers]
-        sizes = [(name, file.layers[layer].shape) for name, file in owners]
-        for i, (first, ours) in enumerate(sizes):
-            for second, theirs in sizes[i + 1 :]:
-                if ours != theirs:
-                    shapes.setdefault((first, second), []).append(f"{layer} is {ours} and {theirs}")
+    for layer, sizes in unlike.items():
+        for (a, ours), (b, theirs) in combinations(sizes.items(), 2):
+            if differ(ours, theirs):
+                shapes.setdefault((names[a], names[b]), []).append(f"{layer} is {ours} and {theirs}")
     return [
         Clash(
             "shape",
             "strong",
             first,
             second,
-            f"{len(layers)} layers have different shapes, such as {layers[0]}",
+            f"{len(layers)} {'layer has' if len(layers) == 1 else 'layers have'} different shapes, such as {layers[0]}",
             "merge files of one model only",
         )
         for (first, second), layers in shapes.items()
@@ -241,16 +219,22 @@ def _shapes(unlike: Sequence[str], files: Sequence[Concept | LoraFile], names: S
 
 
 def _notes(
-    files: Sequence[tuple[Concept | LoraFile, float]], sums: ConflictSums, names: Sequence[str]
+    members: Sequence[ComparedFile], absent: Sequence[str], sums: ConflictSums, unlike: Shapes
 ) -> tuple[str, ...]:
-    notes = [f"{file.name} has strength 0 and is not in the merge" for file, strength in files if strength == 0]
-    for file, _ in files:
+    notes = [f"{name} has strength 0 and is not in the merge" for name in absent]
+    for number, member in enumerate(members):
+        file = member.file
         if isinstance(file, LoraFile) and file.left_out:
             key, reason = next(iter(file.left_out.items()))
-            notes.append(f"{file.name}: {len(file.left_out)} keys were not read, such as {key}: {reason}")
-    still = [name for name, energy in zip(names, sums.inner.diagonal().tolist(), strict=True) if energy == 0]
-    notes += [f"{name} changes no weight" for name in still]
-    apart = sum((a, b) not in sums.layers for a in range(len(names)) for b in range(a + 1, len(names)))
+            notes.append(f"{member.name}: {len(file.left_out)} keys were not read, such as {key}: {reason}")
+        if isinstance(file, LoraFile):
+            notes += member.strengths.notes(file)
+        if sums.inner[number, number] == 0 and not any(number in shapes for shapes in unlike.values()):
+            notes.append(f"{member.name} changes no weight")
+    pairs = combinations(range(len(members)), 2)
+    clashing = {pair for shapes in unlike.values() for pair in combinations(shapes, 2)}
+    apart = [pair for pair in pairs if pair not in sums.layers and pair not in clashing]
     if apart:
-        notes.append(f"{apart} pairs of files change no layer in common")
+        count = "1 pair of files changes" if len(apart) == 1 else f"{len(apart)} pairs of files change"
+        notes.append(f"{count} no layer in common")
     return tuple(notes)

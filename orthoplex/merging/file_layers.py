@@ -12,11 +12,12 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.whole_layers import full_layers
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import Algorithm, WeightChanges
 from orthoplex.merging.algorithms.linear import Mean, Sum
 from orthoplex.merging.concatenation import concatenated
-from orthoplex.merging.file_members import Member, full_layers, weight_shape
+from orthoplex.merging.file_members import Member, weight_shape
 from orthoplex.merging.layer_merge import Changes, Strength, weight_changes
 from orthoplex.merging.strengths import Strengths
 from orthoplex.merging.truncation import Truncated, Truncation, truncate, truncate_matrix
@@ -114,6 +115,11 @@ class LayerWork:
         return isinstance(self.algorithm, Sum | Mean)
 
     @property
+    def has_full_layers(self) -> bool:
+        """True if full differences of weights are merged as layers, with the changes in factors of the same weight."""
+        return not self.is_linear or self.truncation is not None
+
+    @property
     def factor(self) -> float:
         """The number by which all strengths of a linear merge are multiplied."""
         return self.scale / len(self.files) if isinstance(self.algorithm, Mean) and self.files else self.scale
@@ -130,7 +136,7 @@ class LayerWork:
     def members(self) -> Sequence[tuple[Changes, Strength]]:
         """The files as members of ``merge_layers``."""
         return [
-            (Member.of(file, with_full=not self.is_linear), _getter(own))
+            (Member.of(file, with_full=self.has_full_layers), _getter(own))
             for (file, _), own in zip(self.files, self.strengths, strict=True)
         ]
 
@@ -154,16 +160,23 @@ class LayerWork:
             merged = self._concatenated(layer) if self.is_linear else self._by_algorithm(layer)
             if self.truncation is not None:
                 cut = _cut(merged, self.truncation, layer)
-                layers[layer] = cut.change
-                losses[layer] = LayerLoss(cut.rank_before, cut.change.rank, cut.energy, cut.lost)
-            elif isinstance(merged, LowRank):
+                merged = cut.change
+                losses[layer] = LayerLoss(min(cut.rank_before, *merged.shape), merged.rank, cut.energy, cut.lost)
+                if layer in self._full and merged.rank * sum(merged.shape) >= merged.shape[0] * merged.shape[1]:
+                    merged = _product(merged)  # which is smaller than factors of this rank
+            if isinstance(merged, LowRank):
                 layers[layer] = merged
             else:
                 shape = weight_shape(layer, (merged.shape[0], merged.shape[1]), [file for file, _ in self.files])
-                full[f"{layer}.weight"] = merged.view(shape)
-        if self.is_linear:
-            return MergedLayers(layers, parameters, losses)
-        return MergedLayers(layers, full | dict(parameters), losses, len(full), len(parameters))
+                full[f"{layer}.weight"] = merged.reshape(shape)
+        num_full = len(full) if self.truncation is None else 0
+        num_added = 0 if self.is_linear else len(parameters)
+        return MergedLayers(layers, full | dict(parameters) if full else parameters, losses, num_full, num_added)
+
+    @cached_property
+    def _full(self) -> set[str]:
+        """The layers whose weight has a full difference in a file."""
+        return {layer for file, _ in self.files for layer in full_layers(file)}
 
     def _changes(self, layer: str) -> WeightChanges:
         changes = weight_changes(layer, self.members)
@@ -181,10 +194,10 @@ class LayerWork:
         return dense(merged) if merged.rank * (rows + columns) >= rows * columns else merged
 
     def _parameters(self) -> list[str]:
-        """The parameters that are added: all full differences of a linear merge, else biases and norms."""
+        """The parameters that are added: biases and norms, and full differences of weights that are no layers."""
         named = set()
         for (file, _), own in zip(self.files, self.strengths, strict=True):
-            merged = set() if self.is_linear else {*full_layers(file).values()}
+            merged = {*full_layers(file).values()} if self.has_full_layers else set()
             named |= {name for name in file.differences if name not in merged and name.rpartition(".")[0] in own}
         return sorted(named)
 
@@ -215,6 +228,10 @@ def dense(change: LowRank) -> Tensor:
         ):
             return matrix.float()
     return change.delta()
+
+
+def _product(change: LowRank) -> Tensor:
+    return (change.up.double() @ change.down.double()).float()
 
 
 def _cut(merged: LowRank | Tensor, truncation: Truncation, layer: str) -> Truncated:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -12,6 +12,7 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_tables
+from orthoplex.concepts.whole_layers import WholeLayers, full_layers
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.block_names import block_map
 from orthoplex.merging.block_weights import selection
@@ -28,6 +29,9 @@ _SHARED_METADATA = (
     "ss_v2",
 )
 """What a header says of the model, and not of one training; a merged file has what all of its files say alike."""
+
+_TRIGGERS = ("modelspec.trigger_phrase", "ss_trigger_word", "trigger_word")
+"""Keys of a header with words for prompts; the first is the one that is written."""
 
 
 @final
@@ -46,7 +50,7 @@ class Member:
     @staticmethod
     def of(file: LoraFile, *, with_full: bool) -> Member:
         """Return a file as a member; ``with_full`` adds the full differences of weights to the layers."""
-        return Member(file, _WithFull(file) if with_full and full_layers(file) else file.layers)
+        return Member(file, WholeLayers(file, matrices_alone=True) if with_full and full_layers(file) else file.layers)
 
     @property
     def name(self) -> str:
@@ -57,36 +61,6 @@ class Member:
     def content_hash(self) -> str:
         """The file's content hash."""
         return self.file.content_hash
-
-
-def full_layers(file: LoraFile) -> dict[str, str]:
-    """Return layer to parameter of the full differences that are matrices or convolutions."""
-    return {
-        parameter.removesuffix(".weight"): parameter
-        for parameter, difference in file.differences.items()
-        if parameter.endswith(".weight") and difference.ndim > 1
-    }
-
-
-@final
-class _WithFull(Mapping[str, LowRank]):
-    """Layers of a file with its full differences added, each made when it is asked for."""
-
-    def __init__(self, file: LoraFile) -> None:
-        self._file, self._full = file, full_layers(file)
-
-    def __getitem__(self, layer: str) -> LowRank:
-        low = self._file.layers.get(layer)
-        if layer not in self._full:
-            return self._file.layers[layer]
-        full = LowRank.of_matrix(self._file.differences[self._full[layer]].flatten(1).float())
-        return full if low is None else LowRank.stack([LowRank(low.up.float(), low.down.float()), full])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self._file.layers, *self._full)))
-
-    def __len__(self) -> int:
-        return len({*self._file.layers, *self._full})
 
 
 def check_files(files: Sequence[tuple[LoraFile, Strengths]]) -> list[tuple[LoraFile, Strengths]]:
@@ -183,7 +157,9 @@ def common_windows(files: Sequence[LoraFile]) -> dict[str, tuple[int, int]]:
     """
     windows: dict[str, tuple[int, int]] = {}
     for file in files:
-        for layer, window in file.windows.items():
+        full = {layer: file.differences[parameter].shape[2:] for layer, parameter in full_layers(file).items()}
+        own = {layer: (shape[0], shape[1]) for layer, shape in full.items() if len(shape) == 2}
+        for layer, window in (own | dict(file.windows)).items():
             if windows.setdefault(layer, window) != window:
                 raise ConfigurationError(
                     f"layer {layer} has a window of {window} in {file.label} but {windows[layer]} in an earlier file; "
@@ -193,13 +169,23 @@ def common_windows(files: Sequence[LoraFile]) -> dict[str, tuple[int, int]]:
 
 
 def common_metadata(files: Sequence[LoraFile]) -> dict[str, str]:
-    """Return what all headers say alike of the model."""
+    """Return what all headers say alike of the model, and the words for prompts of all files."""
     first = files[0].metadata
-    return {
+    shared = {
         key: first[key]
         for key in _SHARED_METADATA
         if key in first and all(file.metadata.get(key) == first[key] for file in files)
     }
+    return shared | joined_triggers([file.metadata for file in files])
+
+
+def joined_triggers(headers: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the text pair with the trigger words of several headers, in their order; none where there are none."""
+    triggers = dict.fromkeys(
+        header[key].strip() for header in headers for key in _TRIGGERS if header.get(key, "None").strip() != "None"
+    )
+    phrase = ", ".join(trigger for trigger in triggers if trigger)
+    return {_TRIGGERS[0]: phrase} if phrase else {}
 
 
 def weight_shape(layer: str, shape: tuple[int, int], files: Sequence[LoraFile]) -> tuple[int, ...]:

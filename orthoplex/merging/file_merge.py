@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 from orthoplex.concepts.exchange.lora_file import LoraFile
@@ -22,8 +21,8 @@ from orthoplex.merging.file_members import (
     common_windows,
     selected_layers,
 )
-from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe
-from orthoplex.merging.strengths import Strengths
+from orthoplex.merging.file_recipe import RECIPE_KEY, FileRecipe, FileSettings
+from orthoplex.merging.strengths import Strengths, changed_modules
 from orthoplex.merging.truncation import Truncation
 
 
@@ -47,6 +46,12 @@ class FileMerge:
     notes: tuple[str, ...]
     rounding: str | None
     losses: Mapping[str, LayerLoss]
+
+    def with_settings(self, settings: FileSettings) -> FileMerge:
+        """Return the same merge with a recipe that says how its files are read and how it is written."""
+        recipe = replace(self.recipe, settings=settings)
+        lora = replace(self.lora, style=settings.style or self.lora.style)
+        return replace(self, recipe=recipe, lora=replace(lora, metadata=lora.metadata | {RECIPE_KEY: recipe.to_text()}))
 
     @property
     def lost(self) -> float:
@@ -95,10 +100,12 @@ def merge_files(
     ordered = check_files(files)
     check_kin([file for file, _ in ordered])
     recipe = FileRecipe.of(ordered, algorithm, method.to_json(), float(scale), truncation, only)
+    first, members = files[0][0], [file for file, _ in ordered]
     present = [(file, strengths) for file, strengths in ordered if scale and not strengths.is_zero]
     work = LayerWork(method, present, float(scale), truncation, selected_layers(ordered, only))
     merged = work.merged()
-    first, members = ordered[0][0], [file for file, _ in ordered]
+    embeddings = collect_embeddings([file for file, _ in present])
+    _refuse_nothing(ordered, work, merged, embeddings, only)
     windows = common_windows(members)
     lora = LoraFile(
         name,
@@ -108,33 +115,53 @@ def merge_files(
         merged.layers,
         {layer: window for layer, window in windows.items() if layer in merged.layers},
         merged.differences,
-        collect_embeddings([file for file, _ in present]),
-        common_metadata(members) | {RECIPE_KEY: recipe.to_text()},
+        embeddings,
+        common_metadata([file for file, _ in files]) | {RECIPE_KEY: recipe.to_text()},
         {f"{file.name}: {key}": reason for file, _ in present for key, reason in file.left_out.items()},
     )
-    return FileMerge(lora, recipe, tuple(_notes(work, merged)), _rounding(work), merged.losses)
+    rounding = None if any(loss.lost for loss in merged.losses.values()) else _rounding(work)
+    return FileMerge(lora, recipe, tuple(_notes(work, merged)), rounding, merged.losses)
 
 
-def merge_again(
-    recipe: FileRecipe, folder: Path, read: Callable[[Path], LoraFile], *, name: str = "merged"
-) -> FileMerge:
+def _refuse_nothing(
+    files: Sequence[tuple[LoraFile, Strengths]],
+    work: LayerWork,
+    merged: MergedLayers,
+    embeddings: Mapping[str, object],
+    only: Sequence[str],
+) -> None:
+    """Refuse a merge that leaves nothing of its files.
+
+    Raises:
+        ConfigurationError: Says why nothing is left.
+    """
+    is_changed = any(file.layers or file.differences for file, _ in files)
+    if len(merged.layers) or len(merged.differences) or (embeddings and not is_changed):
+        return
+    if not work.scale:
+        reason = "the strength of the whole is 0"
+    elif not work.files:
+        reason = "every file has strength 0"
+    elif only and not any(work.selected(layer) for file, _ in work.files for layer in changed_modules(file)):
+        reason = f"no file changes {' or '.join(only)}"
+    else:
+        reason = "strengths and block weights of all changed layers are 0"
+    raise ConfigurationError(f"the merge leaves nothing: {reason}; allowed are merges that change a layer")
+
+
+def merge_again(recipe: FileRecipe, files: Sequence[LoraFile], *, name: str = "merged") -> FileMerge:
     """Make the merge of a recipe again.
 
     Args:
         recipe: The recipe, such as ``FileRecipe.of_file`` of a merged file.
-        folder: A folder with the files, which may lie in inner folders.
-        read: Reads a file.
+        files: The files of the recipe, in its order, as ``recipe.find`` returns them.
         name: The name of the result.
 
     Raises:
-        ConfigurationError: When files are missing, or have other content than the recipe's.
+        ConfigurationError: See ``merge_files``.
     """
-    files = [
-        (lora, Strengths.read(item.strengths))
-        for item, lora in zip(recipe.files, recipe.find(folder, read), strict=True)
-    ]
     return merge_files(
-        files,
+        [(lora, Strengths.read(item.strengths)) for item, lora in zip(recipe.files, files, strict=True)],
         algorithm=recipe.algorithm,
         options=recipe.options,
         scale=recipe.scale,
@@ -153,8 +180,10 @@ def _notes(work: LayerWork, merged: MergedLayers) -> list[str]:
         )
     if merged.num_added:
         notes.append(f"{merged.num_added} biases and norms are added, each times its strength")
-    if work.truncation is not None and work.is_linear and merged.differences:
-        notes.append(f"{len(merged.differences)} full differences are not truncated")
+    if work.truncation is not None:
+        full = sum(tensor.ndim > 1 for tensor in merged.differences.values())
+        if full:
+            notes.append(f"{full} full differences stay full: factors of the rank that they need are larger")
     return notes
 
 

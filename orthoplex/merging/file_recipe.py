@@ -41,6 +41,24 @@ class RecipeFile:
 
 @final
 @dataclass(frozen=True)
+class FileSettings:
+    """How the files of a recipe are read, and how the result is written.
+
+    Attributes:
+        style: A name in ``STYLES``; None for that of the merge.
+        dtype: Name of the type of the numbers; None for one that the files decide.
+        family: The family that was asked for; None for the one that is detected.
+        partial: True if keys that cannot be read are left out.
+    """
+
+    style: str | None = None
+    dtype: str | None = None
+    family: str | None = None
+    partial: bool = False
+
+
+@final
+@dataclass(frozen=True)
 class FileRecipe:
     """The files, strengths and options of a merge.
 
@@ -53,6 +71,7 @@ class FileRecipe:
         only: The parts of the model that are merged; empty for all.
         family: The family of the files; None if no table knows it.
         version: Their version.
+        settings: How the files are read and the result is written.
         package_version: Version of orthoplex that merged.
     """
 
@@ -64,6 +83,7 @@ class FileRecipe:
     only: tuple[str, ...] = ()
     family: str | None = None
     version: str | None = None
+    settings: FileSettings = field(default_factory=FileSettings)
     package_version: str = __version__
 
     @staticmethod
@@ -100,8 +120,10 @@ class FileRecipe:
             raise ConfigurationError(f"a recipe has format {values.get('format')!r}; allowed is {_FORMAT}")
         try:
             files = tuple(RecipeFile(**item) for item in values["files"])
-            rest = {name: value for name, value in values.items() if name not in ("format", "files", "only")}
-            return FileRecipe(files, only=tuple(values.get("only", ())), **rest)
+            settings = FileSettings(**values.get("settings", {}))
+            own = ("format", "files", "only", "settings")
+            rest = {name: value for name, value in values.items() if name not in own}
+            return FileRecipe(files, only=tuple(values.get("only", ())), settings=settings, **rest)
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(f"a recipe cannot be read: {error}; allowed are those of merged files") from error
 

@@ -84,7 +84,7 @@ def weight_changes(
         if layer not in member.layers:
             continue
         own = strength(layer) if callable(strength) else strength
-        if callable(strength) and own == 0:
+        if own == 0:
             continue
         change = member.layers[layer]
         if parts and parts[0].change.shape != change.shape:

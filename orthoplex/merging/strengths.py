@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -12,7 +14,8 @@ from orthoplex.merging.block_names import BASE, BlockMap, block_map
 from orthoplex.merging.block_weights import BlockWeights, number_text
 from orthoplex.options import checked
 
-_ENCODERS = re.compile(r"(?:text[-_ ]encoders?|te|clip)\s*=\s*([^;,=]+)", re.IGNORECASE)
+_ENCODERS = re.compile(r"(?:text[-_ ]encoders?|te)\s*=\s*([^;,=]*)", re.IGNORECASE)
+_ONE_ENCODER = re.compile(r"(?:clip|t5)\s*=\s*([^;,=]*)", re.IGNORECASE)
 
 
 @final
@@ -45,25 +48,35 @@ class Strengths:
         """Read strengths as people write them: parts with semicolons between them, in any order.
 
         ``0.8`` is the whole, ``te=0.5`` the text encoders, and all else block weights, with or without ``blocks=``:
-        ``0.8; te=0.5; blocks=MIDD, feed-forward=0``.
+        ``0.8; te=0.5; blocks=MIDD, feed-forward=0``. ``clip=0; t5=1`` are factors of single text encoders.
 
         Raises:
-            ConfigurationError: When a part cannot be read.
+            ConfigurationError: When a part cannot be read, or a strength is given twice.
         """
-        whole, encoders, blocks = 1.0, None, []
+        wholes: list[float] = []
+        encoders: list[float] = []
+        blocks: list[str] = []
         for part in (item.strip() for item in text.split(";")):
-            match = _ENCODERS.fullmatch(part)
-            if match:
-                encoders = checked("strength of text encoders", _number(match[1]), float)
-            elif _number(part) is not None:
-                whole = checked("strength", _number(part), float)
+            if match := _ENCODERS.fullmatch(part):
+                encoders.append(_strength("strength of text encoders", match[1]))
+            elif _number(part) is not None or _is_meant_as_number(part):
+                wholes.append(_strength("strength", part))
             elif part:
                 blocks.append(part)
-        if len(blocks) > 1:
+        for given, what in ((wholes, "a strength"), (encoders, "a strength of text encoders")):
+            if len(given) > 1:
+                raise ConfigurationError(
+                    f"strengths {text!r} have {what} {len(given)} times, {number_text(given[0])} and "
+                    f"{number_text(given[1])}; allowed is once"
+                )
+        if len(blocks) > 1 and not all(_ONE_ENCODER.fullmatch(part) for part in blocks):
             raise ConfigurationError(
                 f"strengths {text!r} have block weights {len(blocks)} times; allowed is once, with commas between parts"
             )
-        return Strengths(whole, encoders, BlockWeights.read(blocks[0]) if blocks else BlockWeights())
+        whole = wholes[0] if wholes else 1.0
+        _check_one_encoder(blocks, whole)
+        weights = BlockWeights.read(",".join(blocks)) if blocks else BlockWeights()
+        return Strengths(whole, encoders[0] if encoders else None, weights)
 
     @property
     def text(self) -> str:
@@ -76,6 +89,11 @@ class Strengths:
     def is_zero(self) -> bool:
         """True if nothing of a file is left."""
         return self.whole == 0 and not self.text_encoders
+
+    @property
+    def is_one_number(self) -> bool:
+        """True if all layers have the strength of the whole."""
+        return self.text_encoders is None and not self.blocks.text
 
     def of_layers(self, file: LoraFile) -> dict[str, float]:
         """Return the strength of every layer and norm that a file changes.
@@ -95,17 +113,27 @@ class Strengths:
         }
 
     def notes(self, file: LoraFile) -> list[str]:
-        """Say which changed blocks get 0 because a list of numbers or a preset leaves them out."""
-        places = places_of(file)
-        left_out = self.blocks.without_weight(places)
-        touched = {places.places[layer].block for layer in changed_modules(file)}
-        names = [block for block in left_out if block in touched]
-        if not names:
+        """Say which changed blocks and layers get 0 because a list of numbers or a preset leaves them out."""
+        if not self.blocks.has_list:
             return []
-        return [
-            f"{file.name}: blocks {', '.join(names)} get 0, because the block weights leave them out; a list of "
-            f"{max(places.lists)} numbers has them all"
-        ]
+        places = places_of(file)
+        touched = {layer: places.places[layer].block for layer in changed_modules(file)}
+        names = [block for block in self.blocks.without_weight(places) if block in touched.values()]
+        alone = sorted(layer for layer, block in touched.items() if block is None)
+        notes = []
+        if names:
+            whole = next((n for n, listed in places.lists.items() if {*names} <= {*listed}), None)
+            cure = f"PART=NUMBER behind the list, such as {names[0]}=1, sets them"
+            notes.append(
+                f"{file.name}: blocks {', '.join(names)} get 0, because the block weights leave them out; "
+                + (cure if whole is None else f"a list of {whole} numbers has them all")
+            )
+        if alone:
+            notes.append(
+                f"{file.name}: {len(alone)} layers outside of all blocks, such as {alone[0]}, get 0, because block "
+                "weights are given as a list; PART=NUMBER behind the list sets them"
+            )
+        return notes
 
 
 def changed_modules(file: LoraFile) -> list[str]:
@@ -117,6 +145,30 @@ def places_of(file: LoraFile) -> BlockMap:
     """Return the places of a file's layers in its model."""
     windows = [layer for layer, window in file.windows.items() if window != (1, 1)]
     return block_map(file.family, file.version, changed_modules(file), windows)
+
+
+def _check_one_encoder(blocks: Sequence[str], whole: float) -> None:
+    """Refuse ``clip=0.5`` beside a strength of the whole: other programs mean a strength, and parts have factors."""
+    for part in blocks:
+        match = _ONE_ENCODER.fullmatch(part)
+        value = _number(match[1]) if match else None
+        if value and whole not in (0, 1):
+            raise ConfigurationError(
+                f"{part!r} beside strength {number_text(whole)} could be a strength or a factor; allowed are "
+                f"te={number_text(value)} for the strength of all text encoders, and blocks={part} for a factor"
+            )
+
+
+def _is_meant_as_number(part: str) -> bool:
+    """True if a part begins like a number and names nothing: 0.5x, 50%."""
+    return bool(re.fullmatch(r"[-+]?\.?\d[^=,]*", part))
+
+
+def _strength(name: str, text: str) -> float:
+    number = _number(text)
+    if number is None or not math.isfinite(number):
+        raise ConfigurationError(f"{name} is {text.strip()!r}; allowed are finite numbers, as in 0.8")
+    return number
 
 
 def _number(text: str) -> float | None:

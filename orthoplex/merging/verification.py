@@ -15,6 +15,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import create_algorithm
 from orthoplex.merging.file_layers import LayerWork
 from orthoplex.merging.file_members import check_files, check_kin, selected_layers
+from orthoplex.merging.file_rounding import nearest
 from orthoplex.merging.strengths import Strengths, changed_modules
 
 
@@ -26,8 +27,8 @@ class LayerError:
     Attributes:
         name: The layer, or the parameter.
         error: ``‖merged − Σ s_i ΔW_i‖_F / ‖Σ s_i ΔW_i‖_F``; infinite where the sum alone is zero.
-        floor: The same of the exact factors, ``s_i up_i`` and ``down_i``, rounded once to the type of the merged ones:
-            no file of this type with these factors is nearer. Of a truncation, at least the smallest distance of any
+        floor: The same of the exact factors, ``s_i up_i`` and ``down_i``, rounded once to the digits of the type of the
+            merged ones, as if it had no smallest number. Of a truncation, at least the smallest distance of any
             change of its rank.
     """
 
@@ -93,20 +94,28 @@ def _errors(layer: str, merged: LoraFile, work: LayerWork, *, truncated: bool) -
         if parts and layer in merged.layers:
             yield _layer_error(layer, merged.layers[layer], parts, truncated=truncated)
     else:
-        yield _matrix_error(f"{layer}.weight", layer, merged, members)
+        yield _matrix_error(f"{layer}.weight", layer, merged, members, truncated=truncated)
     if f"{layer}.bias" in merged.differences:
-        yield _matrix_error(f"{layer}.bias", None, merged, members)
+        yield _matrix_error(f"{layer}.bias", None, merged, members, truncated=False)
 
 
 def _matrix_error(
-    parameter: str, layer: str | None, merged: LoraFile, members: Sequence[tuple[LoraFile, float]]
+    parameter: str,
+    layer: str | None,
+    merged: LoraFile,
+    members: Sequence[tuple[LoraFile, float]],
+    *,
+    truncated: bool,
 ) -> LayerError:
     """The error of a parameter that has full differences; changes of its layer in factors count with them."""
     total = sum((_matrix(parameter, layer, file) * strength for file, strength in members), torch.zeros(()).double())
     given = _matrix(parameter, layer, merged)
     norm = float(total.norm())
     stored = merged.differences.get(parameter)
-    floor = 0.0 if stored is None else _share((_rounded(total, stored.dtype) - total).norm(), norm)
+    floor = 0.0 if stored is None else float((nearest(total, stored.dtype) - total).norm())
+    if stored is None and truncated and layer is not None and layer in merged.layers:
+        floor = float(torch.linalg.svdvals(total)[_rank(merged.layers[layer]) :].norm())
+    floor = _share(floor, norm)
     return LayerError(parameter, _share((given - total).norm(), norm), floor)
 
 
@@ -131,11 +140,10 @@ def _layer_error(layer: str, merged: LowRank, parts: Sequence[tuple[float, LowRa
     core = _core([up], [down])
     norm = float(core.norm())
     error = float(_core([merged.up.double(), -up], [merged.down.double(), down]).norm())
-    rounded = _rounded(up, merged.up.dtype), _rounded(down, merged.down.dtype)
+    rounded = nearest(up, merged.up.dtype), nearest(down, merged.down.dtype)
     floor = float(_core([rounded[0], -up], [rounded[1], down]).norm())
     if truncated:
-        rank = int((merged.up != 0).any(0).sum())  # a file fills lower ranks up with zeros
-        floor = max(floor, float(torch.linalg.svdvals(core)[rank:].norm()))
+        floor = max(floor, float(torch.linalg.svdvals(core)[_rank(merged) :].norm()))
     return LayerError(layer, _share(error, norm), _share(floor, norm))
 
 
@@ -146,8 +154,9 @@ def _core(ups: Sequence[Tensor], downs: Sequence[Tensor]) -> Tensor:
     return left @ right.T
 
 
-def _rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    return exact.to(dtype).double()
+def _rank(change: LowRank) -> int:
+    """The rank that a change fills: a file fills lower ranks up with zeros."""
+    return int((change.up != 0).any(0).sum())
 
 
 def _share(error: float | Tensor, norm: float) -> float:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from orthoplex.errors import ConfigurationError
-from orthoplex.files import check_folder, folder_written_whole, write_json
+from orthoplex.files import check_folder, folder_written_whole, read_json, write_json
 
 RECIPE_NAME = "recipe.json"
 INDEX_NAME = "model_index.json"
 """The file without which a folder is no pipeline."""
+_SUFFIXES = (".bin", ".json", ".model", ".safetensors", ".txt")
+"""Of the files in the folders of components."""
 
 
 @contextmanager
@@ -39,12 +41,33 @@ def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Refuse a folder that no pipeline may be written to; callers check before the work whose result it holds.
 
     Raises:
-        ConfigurationError: If it is a file, holds something and ``overwrite`` is False, or holds no pipeline.
+        ConfigurationError: If it is a file, holds something and ``overwrite`` is False, or holds no pipeline, or beside
+            a pipeline what would be lost.
         OutputError: If its place cannot be written to.
     """
     check_folder(folder, overwrite=overwrite)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_NAME).is_file():
         raise ConfigurationError(f"{folder}: holds no {INDEX_NAME}, only a pipeline folder may be overwritten")
+    other = next(_no_part_of_a_pipeline(folder), None) if (folder / INDEX_NAME).is_file() else None
+    if other is not None:
+        raise ConfigurationError(
+            f"{folder}: holds {other.relative_to(folder)}, which is no part of its pipeline and would be deleted; move "
+            "it, or give another name"
+        )
+
+
+def _no_part_of_a_pipeline(folder: Path) -> Iterator[Path]:
+    """The files and folders that no pipeline folder has."""
+    try:
+        index = read_json(folder / INDEX_NAME)
+    except (OSError, ValueError):
+        index = {}
+    components = {name for name in index if not name.startswith("_")} if isinstance(index, dict) else set()
+    for path in sorted(folder.iterdir()):
+        if path.name in components and path.is_dir():
+            yield from (part for part in sorted(path.iterdir()) if part.suffix not in _SUFFIXES or part.is_dir())
+        elif path.name not in (INDEX_NAME, RECIPE_NAME) and path.name not in components:
+            yield path
 
 
 def check_pipeline_tokens(tokens: Sequence[str]) -> None:

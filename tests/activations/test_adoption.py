@@ -57,7 +57,8 @@ def test_what_is_reported_is_what_the_weights_do(base):
 def test_a_slot_has_its_rows_alone(base):
     adoption = quiet(base, foreign(base), slot=3)
     manifest = adoption.concept.manifest
-    assert (manifest.slot, manifest.basis_id) == (3, BASIS_ID)
+    assert (manifest.slot, manifest.basis_id, manifest.method) == (3, BASIS_ID, foreign(base).manifest.method)
+    assert manifest.adapter == {"method": "orthogonal", "basis": "slot", "rank": "proportional", "slots": 16}
     for change in adoption.concept.layers.values():
         assert torch.equal(change.down, shared_basis_rows(24, range(3, 4)))  # 24 inputs, 16 slots: one row each
     with pytest.raises(CapacityError, match="slot is 24; at width 24"):
@@ -71,6 +72,10 @@ def test_what_erasure_cannot_solve_for_is_kept_or_left_out(base, caplog):
     concept = replace(plain, layers={**plain.layers, **others})
     whole = quiet(base, concept)
     assert whole.unsolved == (CONVOLUTION, NORM, BIAS) and whole.are_kept
+    sizes = {layer: float(change.delta().square().sum()) for layer, change in concept.layers.items()}
+    share = sum(sizes[layer] for layer in others) / sum(sizes.values())
+    assert whole.unsolved_share == pytest.approx(share, rel=1e-5) and 0 < share < 1
+    assert len(whole.energy_kept) == len(whole.energy_elsewhere) == len(plain.layers)
     assert torch.equal(whole.concept.layers[BIAS].up, concept.layers[BIAS].up)
     without = quiet(base, concept, unsolved="leave-out")
     assert without.unsolved == (CONVOLUTION, NORM, BIAS) and not without.are_kept
@@ -81,8 +86,23 @@ def test_what_erasure_cannot_solve_for_is_kept_or_left_out(base, caplog):
         f"anna: erasure cannot solve for 3 of {len(concept.layers)} layers, which stay as they are: convolutions with "
         f"a window, norms and biases, such as {CONVOLUTION}" in caplog.messages
     )
+    assert without.unsolved_share == whole.unsolved_share
+    message = f"slot is 2, and 3 layers of concept anna cannot be brought into it, such as {CONVOLUTION}; allowed with"
+    with pytest.raises(ConfigurationError, match=message):
+        quiet(base, concept, slot=2)
+    assert quiet(base, concept, slot=2, unsolved="leave-out").concept.manifest.slot == 2
     with pytest.raises(ConfigurationError, match="changes only layers that erasure cannot solve for, and all are left"):
         quiet(base, replace(concept, layers={BIAS: concept.layers[BIAS]}), unsolved="leave-out")
+
+
+@pytest.mark.parametrize("layer", [CONVOLUTION, NORM, BIAS])
+def test_what_nothing_can_be_solved_for_is_not_called_silent(base, layer):
+    plain = foreign(base)
+    concept = replace(plain, layers={layer: wide(base, others=(layer,)).layers[layer]})
+    message = f"concept anna changes only layers that erasure cannot solve for .*, such as {layer}, so that nothing"
+    for silence in (quiet, lambda *_: with_erasure(base, concept, OPTIONS, foreign_prompts=FOREIGN)):
+        with pytest.raises(ConfigurationError, match=message):
+            silence(base, concept)
 
 
 def test_a_convolution_of_single_pixels_has_a_gram_matrix(base):

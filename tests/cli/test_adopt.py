@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from orthoplex.concepts import any_file, load_concept
 from orthoplex.concepts.exchange import reading
 from orthoplex.concepts.exchange.lora_file import LoraFile
+from orthoplex.concepts.layer_table import layer_table
 from orthoplex.generation import read_recipe
 from orthoplex.models import load_base
 from tests.pico import make_concept
@@ -97,6 +99,51 @@ def test_a_file_without_a_trigger_gets_advice(run, lora, pico_folder, tmp_path, 
         "its header tells no trigger; pass --trigger, as in --trigger 'sks style' (the training pictures are tagged"
     )
     assert result.exit_code == 2 and f"{advice} 'sks' most)" in result.stderr
+
+
+@pytest.fixture
+def kohya(tmp_path) -> Path:
+    """A file as sd-scripts writes one, for the embedded base: keys of one layer, alpha 2 of rank 4, and a window."""
+    file = tmp_path / "Ink v2.safetensors"
+    table = layer_table("vignette")
+    assert table is not None
+    shapes = table.versions["vignette"]
+    chosen = [
+        next(layer for layer in shapes if layer.endswith("attn2.to_k")),
+        next(layer for layer, shape in shapes.items() if layer.startswith("unet.") and shape[2:] == (3, 3)),
+    ]
+    tensors, random = {}, torch.Generator().manual_seed(0)
+    for layer in chosen:
+        (height, width, *window), module = shapes[layer], "lora_" + layer.replace(".", "_")
+        tensors[f"{module}.lora_down.weight"] = torch.randn(4, width, *window, generator=random).half()
+        tensors[f"{module}.lora_up.weight"] = torch.randn(height, 4, *([1] * len(window)), generator=random).half()
+        tensors[f"{module}.alpha"] = torch.tensor(2.0)
+    save_file(tensors, file, {"ss_network_module": "networks.lora", "modelspec.trigger_phrase": "sks person"})
+    return file
+
+
+def test_a_file_of_sd_scripts_passes_the_command(run, kohya, tmp_path):
+    output = tmp_path / "ink.safetensors"
+    given = ["adopt", kohya, "--class-word", "person", "--output", output]
+    refused = run(*given, "--slot", 1)
+    assert refused.exit_code == 2 and "slot is 1, and 1 layer of concept ink-v2" in refused.stderr
+    result = run(*given)
+    assert result.exit_code == 0, result.stderr
+    read, adopted = reading.read_lora(kohya), load_concept(output)
+    [window] = read.windows
+    [key] = read.layers.keys() - read.windows.keys()
+    assert (adopted.name, adopted.manifest.method, adopted.manifest.trigger) == ("ink-v2", "foreign", "sks person")
+    assert torch.equal(adopted.layers[window].delta(), read.layers[window].delta())
+    sizes = [float(read.layers[layer].delta().square().sum()) for layer in (key, window)]
+    assert (
+        "1 layer; 1 layer that erasure cannot solve for: "
+        f"{100 * sizes[1] / sum(sizes):.1f} % of the file's change by squared size stays and acts on every prompt"
+    ) in result.stdout
+    again = run("conflicts", output, f"{kohya}@0.5:0.25", "--base", "vignette", "--json")
+    values = json.loads(again.stdout)
+    assert again.exit_code == 3 and values["files"][1]["strengths"] == "0.5; te=0.25"
+    assert {clash["kind"] for clash in values["clashes"]} >= {"trigger"}
+    assert values["quantity"] == "crosstalk" and all(file["crosstalk"] > 0 for file in values["files"])
 
 
 def test_a_concept_of_ours_is_referred_to_silence(run, concepts, pico_folder, tmp_path):

@@ -47,6 +47,15 @@ def test_files_that_do_not_meet_exit_with_0(run, files):
     assert "To do" not in result.stdout
 
 
+def test_strengths_are_written_as_for_merge(run, files):
+    named = [f"{files / 'anna'}@0.5;blocks=mid_block=0", f"{files / 'dora'}@1:0.25"]
+    result = run("conflicts", *named, "--json")
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert [file["strengths"] for file in values["files"]] == ["0.5; blocks=mid_block=0", "1; te=0.25"]
+    assert [file["norm"] for file in values["files"]] == pytest.approx([0.5, 2**0.5])
+
+
 def test_json_is_the_report(run, files):
     paths = [files / f"{name}.safetensors" for name in ("anna", "dora")]
     result = run("conflicts", *paths, "--json", "--every-layer")
@@ -100,10 +109,12 @@ def test_files_of_other_programs_are_compared_with_concepts(run, files, tmp_path
     [
         (["anna"], "conflicts of 1 files were asked for; allowed are 2 or more"),
         (["anna", "nobody"], "nobody.safetensors"),
+        (["anna", "bea@0.5;blocks=nowhere=0"], "'nowhere' names no layer of stable_diffusion"),
+        (["anna", "bea@1:2:3"], "strengths of "),
         (["anna", "bea", "--chart", "map.pdf"], "chart is map.pdf; allowed are names that end in .png or .svg"),
     ],
 )
 def test_errors_are_one_line(run, files, arguments, message):
-    named = [files / text if text.isalpha() else text for text in arguments]
+    named = [files / text if text[0].isalpha() and text != "map.pdf" else text for text in arguments]
     result = run("conflicts", *named)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orthoplex.cli.lora_files import lora_file
+from orthoplex.cli.lora_files import lora_file, tagged_files
 from orthoplex.errors import ConfigurationError
+from orthoplex.models.prompts.lora_tags import LoraTag
 
 
 @pytest.fixture
@@ -71,6 +72,15 @@ def test_a_name_is_a_file_in_any_case(places, name, file):
 def test_what_is_not_one_file_is_said(places, name, message):
     with pytest.raises(ConfigurationError, match=message):
         named(name, places)
+
+
+def test_a_file_of_two_spellings_is_one_with_the_sum(places):
+    prompt = "ink <lora:ink:0.5> <lora:rex> <lora:STYLE/Ink.safetensors:0.25:1>"
+    words, tagged = tagged_files(prompt, [str(places / "beside" / "given")], [places / "loras"])
+    assert words == "ink" and [(path.stem, tag) for path, tag in tagged] == [
+        ("Ink", LoraTag("ink", 0.75, 1.5, is_ambiguous=True)),
+        ("rex", LoraTag("rex", 1.0, 1.0)),
+    ]
 
 
 def test_where_nothing_is_there_nothing_is_near(tmp_path, monkeypatch):

@@ -64,9 +64,14 @@ def test_existing_folder_is_refused_unless_overwritten(run, concepts, pico_folde
     assert refused.exit_code == 2 and "only a pipeline folder" in refused.stderr and (output / "mine.txt").is_file()
     (output / "mine.txt").unlink()
     assert run(*arguments).exit_code == 0
-    (output / "mine.txt").write_text("old")
+    for mine in ("mine.txt", "unet/mine.png"):
+        (output / mine).write_text("old")
+        refused = run(*arguments, "--overwrite")
+        assert refused.exit_code == 2 and f"holds {mine}, which is no part of its pipeline" in refused.stderr
+        (output / mine).unlink()
+    (output / "recipe.json").write_text("old")
     assert run(*arguments, "--overwrite").exit_code == 0
-    assert (output / "model_index.json").is_file() and not (output / "mine.txt").exists()
+    assert (output / "model_index.json").is_file() and (output / "recipe.json").read_text() != "old"
 
 
 @pytest.mark.parametrize(

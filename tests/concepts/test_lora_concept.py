@@ -226,3 +226,21 @@ def test_an_embedding_of_pytorch_is_a_concept(tmp_path):
     assert not is_foreign(tmp_path / "code.pt")
     concept = read_concept(tmp_path / "Cat.pt", base)
     assert [*concept.tokens] == ["<cat>", "<cat>_1"] and not concept.layers
+
+
+@pytest.mark.parametrize(("strength", "text"), [(1e-5, 1.0), (-1e-30, 2.0), (0.3, 0.7)])
+def test_strengths_of_parts_are_exact_in_half_precision(strength, text):
+    change = LowRank(torch.full((2, 1), 2000.0).half(), torch.full((1, 3), 0.1).half())
+    concept = foreign_concept(lora(layers={KEY: change, TEXT: change}), PICO_IDENTITY)
+    scaled, whole = with_part_strengths(concept, strength, text, ("text_encoder",))
+    assert scaled.layers[KEY] is change and whole == strength
+    wanted = text * 2000.0 * float(torch.tensor(0.1).half())
+    assert scaled.layers[TEXT].delta()[0, 0].item() * whole == pytest.approx(wanted, rel=2e-7)
+
+
+def test_strengths_of_parts_that_no_number_can_hold_are_refused():
+    message = (
+        "strengths of my-lora_v1-5 are 1e-40 and, for text encoders, 1, which lie too far apart; .* give 0 instead"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        with_part_strengths(foreign_concept(lora(), PICO_IDENTITY), 1e-40, 1.0, ("text_encoder",))

@@ -1,6 +1,9 @@
 """Files that are there whole or not at all, and places where no file can be."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 from safetensors import SafetensorError
@@ -59,3 +62,22 @@ def test_of_two_new_files_of_one_name_the_first_stays(tmp_path, monkeypatch, has
         with written_atomically(path, overwrite=False) as second:
             second.write_text("second")
     assert path.read_text() == "first" and [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
+    path = tmp_path / "m.safetensors"
+    code = (
+        "import os, sys, pathlib; from orthoplex.files import written_atomically\n"
+        "with written_atomically(pathlib.Path(sys.argv[1])) as at: at.write_text('half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 9
+    old = tmp_path / ".m.safetensors.0123abcd.partial"
+    others = [tmp_path / ".n.safetensors.0123abcd.partial", tmp_path / ".m.safetensors.partial"]
+    alive = tmp_path / f".m.safetensors.{os.getpid():08x}01234567.partial"
+    for other in (old, alive, *others):
+        other.write_text("")
+    os.utime(old, (0, 0))
+    assert len(list(tmp_path.iterdir())) == 5
+    with written_atomically(path) as at:
+        at.write_text("whole")
+    assert {*tmp_path.iterdir()} == {path, alive, *others}

@@ -81,3 +81,16 @@ def test_two_processes_may_make_one_folder_at_a_time(tmp_path):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a" / "0").read_text() == "whole"
+
+
+def test_a_folder_that_another_process_fills_meanwhile_is_named_with_the_cure(tmp_path):
+    with (
+        pytest.raises(
+            OutputError, match="a was filled by another process meanwhile; give another name, or write again"
+        ),
+        folder_written_whole(tmp_path / "a") as temporary,
+    ):
+        temporary.mkdir()
+        (temporary / "file").write_text("second")
+        fill(tmp_path / "a", "first")
+    assert (tmp_path / "a" / "file").read_text() == "first" and len(list(tmp_path.iterdir())) == 1

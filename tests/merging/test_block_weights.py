@@ -46,7 +46,8 @@ def test_a_number_reaches_the_layers_of_its_block():
         f"unet.up_blocks.3.{QUERY.replace('attentions.0', 'attentions.2')}": 16,
         "text_encoder.text_model.encoder.layers.0.mlp.fc1": 0,
         "unet.down_blocks.0.downsamplers.0.conv": 0,
-        "unet.time_embedding.linear_1": 1,
+        "unet.time_embedding.linear_1": 0,
+        "unet.conv_out": 16,
     }
     assert {layer: given[layer] for layer in places} == places
 
@@ -144,7 +145,11 @@ def test_blocks_without_a_number():
         ("flux2", "flux2", {56: ("D00", "S47"), 57: ("BASE", "S47")}),
         ("flux2", "flux2-klein-4b", {25: ("D00", "S19"), 26: ("BASE", "S19")}),
         ("qwen_image", "qwen-image", {60: ("transformer_blocks.0", "transformer_blocks.59"), 61: None}),
-        ("z_image", "z-image", {34: ("noise_refiner.0", "layers.29"), 35: ("BASE", "layers.29")}),
+        (
+            "z_image",
+            "z-image",
+            {30: ("layers.0", "layers.29"), 31: ("BASE", "layers.29"), 34: ("noise_refiner.0", "layers.29"), 35: None},
+        ),
         ("ideogram4", "ideogram4", {34: ("layers.0", "layers.33"), 35: ("BASE", "layers.33")}),
     ],
 )
@@ -154,6 +159,35 @@ def test_lists_of_every_family(family, version, lists):
     for length, ends in lists.items():
         assert len(blocks.lists[length]) == length
         assert ends is None or (blocks.lists[length][0], blocks.lists[length][-1]) == ends
+
+
+@pytest.mark.parametrize(("family", "version"), [(f, v) for f, table in layer_tables().items() for v in table.versions])
+def test_a_list_of_zeros_leaves_nothing(family, version):
+    """But text encoders, where the list has no number for them."""
+    blocks = block_map(family, version, ["unet.conv_norm_out"] if family.startswith("stable") else [])
+    for length, listed in blocks.lists.items():
+        given = BlockWeights(tuple([0.0] * length)).weights(blocks)
+        left = {blocks.places[layer].block for layer, weight in given.items() if weight}
+        assert left <= (set() if {"BASE", "CLIP"} & {*listed} else {"BASE"})
+
+
+def test_layers_around_the_blocks_of_a_u_net_have_the_first_and_the_last():
+    blocks = block_map("stable_diffusion_xl", "sdxl", ["unet.conv_norm_out"])
+    given = weights(",".join(["0", "0.5", *["0"] * 17, "2"]), blocks)
+    embedded = [layer for layer in given if "time_embedding" in layer or "add_embedding" in layer]
+    assert len(embedded) == 4 and {given[layer] for layer in embedded} == {0.5}
+    assert given["unet.conv_out"] == given["unet.conv_norm_out"] == 2
+
+
+def test_flux_names_its_text_encoders():
+    blocks = block_map("flux", "flux1", [])
+    clip, t5 = (
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1",
+        "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q",
+    )
+    given = weights("CLIP=0.5, t5=0", blocks)
+    assert (given[clip], given[t5], given["transformer.proj_out"]) == (0.5, 0, 1)
+    assert weights("CLIP=0")["text_encoder.text_model.encoder.layers.0.mlp.fc1"] == 0
 
 
 def test_the_twelve_blocks_of_sdxl():

@@ -38,3 +38,17 @@ def test_a_mere_sum_names_the_file_that_made_it_and_the_cure(pico, kept, caplog)
     caplog.clear()
     merge([*kept, (wide, 1.0)], algorithm="sum")  # asked for: nothing to tell
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("training", "advice"),
+    [
+        ({}, "Make it silent where it is not named, with orthoplex adopt, or merge by the algorithm 'least-squares'"),
+        ({"erasure": 30.0}, "keeps less of each. Merge by the algorithm 'least-squares'"),
+    ],
+)
+def test_a_file_of_another_program_is_not_to_be_trained(pico, kept, training, advice):
+    wide = make_concept(pico, "boro")
+    foreign = replace(wide, manifest=replace(wide.manifest, method="foreign", training=training))
+    fallback = default_algorithm([*kept, (foreign, 1.0)]).fallback
+    assert fallback is not None and advice in fallback and "Train it" not in fallback

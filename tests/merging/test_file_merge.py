@@ -8,7 +8,16 @@ import torch
 from orthoplex.adapters import LowRank
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import ALGORITHMS, FileRecipe, Strengths, Truncation, merge_again, merge_files, verify
+from orthoplex.merging import (
+    ALGORITHMS,
+    FileRecipe,
+    FileSettings,
+    Strengths,
+    Truncation,
+    merge_again,
+    merge_files,
+    verify,
+)
 
 KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 CONV = "unet.down_blocks.0.downsamplers.0.conv"
@@ -106,10 +115,75 @@ def test_mean_divides_by_all_files():
 def test_truncation_reports_what_is_lost():
     merged = merge_files([(A, ONE), (B, ONE)], truncation=Truncation(rank=3))
     exact = {layer: sums(layer, (A, 1), (B, 1)) for layer in (KEY, CONV, TEXT)}
+    full = f"{OUT}.weight"
+    exact[OUT] = (A.differences[full].double() + B.differences.get(full, torch.zeros(1))).flatten(1)
     lost = {layer: torch.linalg.svdvals(matrix)[3:].square().sum().item() for layer, matrix in exact.items()}
     assert {layer: loss.lost for layer, loss in merged.losses.items()} == pytest.approx(lost)
     assert merged.lost == pytest.approx(sum(lost.values()) / sum(m.square().sum().item() for m in exact.values()))
-    assert "2 full differences are not truncated" in merged.notes
+    assert [*merged.lora.differences] == [f"{OUT}.bias"] and merged.lora.windows[OUT] == (3, 3)
+    whole = merge_files([(A, ONE), (B, ONE)], truncation=Truncation(rank=4))
+    assert "1 full differences stay full" in whole.notes[0] and whole.losses[OUT].lost == 0
+    torch.testing.assert_close(whole.lora.differences[full].flatten(1), exact[OUT].float())
+
+
+def test_a_layer_of_factors_and_a_full_difference_is_truncated_as_one():
+    """Also where the full difference takes away nearly all that the factors have."""
+    generator = torch.Generator().manual_seed(5)
+    small = LowRank(torch.randn(10, 1, generator=generator), torch.randn(1, 8, generator=generator))
+    own = A.layers[KEY]
+    rest = {f"{KEY}.weight": small.delta() - own.up.float() @ own.down.float()}
+    other = replace(A, name="other", layers={}, windows={}, embeddings={}, differences=rest)
+    merged = merge_files([(A, ONE), (other, ONE)], truncation=Truncation(rank=1))
+    torch.testing.assert_close(merged.lora.layers[KEY].delta(), small.delta(), rtol=1e-4, atol=1e-4)
+    assert f"{KEY}.weight" not in merged.lora.differences and merged.losses[KEY].lost < 1e-9
+    pairs = [(A, ONE), (other, ONE)]
+    errors = {item.name: item for item in verify(merged.lora, pairs, truncated=True)}
+    assert errors[f"{KEY}.weight"].error < 1e-5
+
+
+@pytest.mark.parametrize("algorithm", ["ties", "mean", "sum"])
+def test_the_scale_multiplies_everything(algorithm):
+    """Low-rank changes, full weights and biases, against float64 where the algorithm is a sum."""
+    one = merge_files([(A, ONE), (B, Strengths(0.8))], algorithm=algorithm).lora
+    scaled = merge_files([(A, ONE), (B, Strengths(0.8))], algorithm=algorithm, scale=-0.7).lora
+    for parameter, tensor in one.differences.items():
+        torch.testing.assert_close(scaled.differences[parameter], -0.7 * tensor)
+    for layer, change in one.layers.items():
+        torch.testing.assert_close(scaled.layers[layer].delta(), -0.7 * change.delta(), rtol=1e-4, atol=1e-4)
+    if algorithm == "ties":  # of one file at full density, TIES is the file
+        alone = merge_files([(A, Strengths(0.5))], algorithm="ties", options={"density": 1.0}, scale=-0.7).lora
+        weight = A.differences[f"{OUT}.weight"].double() * -0.35
+        torch.testing.assert_close(_whole(alone, OUT), weight.flatten(1), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(_whole(alone, KEY), sums(KEY, (A, -0.35)), rtol=1e-4, atol=1e-4)
+
+
+def _whole(file: LoraFile, layer: str) -> torch.Tensor:
+    if layer in file.layers:
+        return file.layers[layer].up.double() @ file.layers[layer].down.double()
+    return file.differences[f"{layer}.weight"].double().flatten(1)
+
+
+def test_full_weights_and_factors_of_one_layer_are_one_change_for_every_algorithm():
+    both = replace(A, differences={**A.differences, f"{KEY}.weight": torch.ones(10, 8)})
+    merged = merge_files([(both, ONE)], algorithm="ties", options={"density": 1.0}).lora
+    torch.testing.assert_close(_whole(merged, KEY), sums(KEY, (A, 1.0)) + 1, rtol=1e-4, atol=1e-4)
+
+
+def test_what_headers_say_alike_stays_and_trigger_words_are_joined():
+    header = {"modelspec.architecture": "stable-diffusion-v1/lora", "ss_sd_model_name": "base", "ss_steps": "9"}
+    first = replace(A, metadata={**header, "modelspec.trigger_phrase": "a sks dog"})
+    second = replace(B, metadata={**header, "ss_sd_model_name": "other", "ss_trigger_word": "otto"})
+    metadata = {**merge_files([(second, ONE), (first, ONE)]).lora.metadata}
+    del metadata["orthoplex_recipe"]
+    assert metadata == {
+        "modelspec.architecture": "stable-diffusion-v1/lora", "modelspec.trigger_phrase": "otto, a sks dog",
+    }  # fmt: skip
+
+
+def test_the_style_is_that_of_the_first_file_as_given():
+    other = replace(B, style="diffusers")
+    assert merge_files([(other, ONE), (A, ONE)]).lora.style == "diffusers"
+    assert merge_files([(A, ONE), (other, ONE)]).lora.style == "kohya"
 
 
 @pytest.mark.parametrize("algorithm", [name for name, kind in ALGORITHMS.items() if not kind.needs_inputs])
@@ -128,7 +202,7 @@ def test_full_ranks_become_differences_of_the_weights_shape():
     assert merged.lora.differences[f"{CONV}.weight"].shape == (6, 2, 3, 3) and not merged.lora.layers
     assert "4 layers have full rank after this algorithm and are full differences" in merged.notes[0]
     cut = merge_files([(A, ONE), (B, ONE)], algorithm="ties", truncation=Truncation(rank=2)).lora
-    assert cut.layers[CONV].rank == 2 and cut.windows == {CONV: (3, 3)}
+    assert cut.layers[CONV].rank == 2 and cut.windows == {CONV: (3, 3), OUT: (3, 3)}
 
 
 def test_the_recipe_makes_the_merge_again(tmp_path):
@@ -139,13 +213,15 @@ def test_the_recipe_makes_the_merge_again(tmp_path):
     merged = merge_files(given, truncation=Truncation(energy=0.9))
     recipe = FileRecipe.of_file(merged.lora)
     assert recipe == merged.recipe
-    again = merge_again(recipe, tmp_path, lambda path: files[path.name])
+    again = merge_again(recipe, recipe.find(tmp_path, lambda path: files[path.name]))
     assert again.lora.content_hash == merged.lora.content_hash
+    settings = FileSettings("comfy", "float16", "sd1", partial=True)
+    assert FileRecipe.of_file(merged.with_settings(settings).lora).settings == settings
     with pytest.raises(ConfigurationError, match="x has the content hash .*; the recipe.s a has"):
-        merge_again(recipe, tmp_path, lambda path: lora("x", 7) if path.name == "a.safetensors" else B)
+        recipe.find(tmp_path, lambda path: lora("x", 7) if path.name == "a.safetensors" else B)
     (tmp_path / "renamed.safetensors").unlink()
     with pytest.raises(ConfigurationError, match="b of the recipe is not in .*; allowed is a folder with all 2 files"):
-        merge_again(recipe, tmp_path, lambda path: files[path.name])
+        recipe.find(tmp_path, lambda path: files[path.name])
 
 
 @pytest.mark.parametrize(
@@ -187,6 +263,14 @@ REFUSED = {
     "windows": ([(A, ONE), (replace(B, windows={CONV: (1, 9)}), ONE)], {}, r"has a window of \(1, 9\) in b"),
     "inputs": ([(A, ONE)], {"algorithm": "ssr"}, "'ssr' needs the inputs of layers.*--base, or choose one of sum"),
     "only": ([(A, ONE)], {"only": ["nothing"]}, "'nothing' names no layer of sd1"),
+    "scale 0": ([(A, ONE)], {"scale": 0.0}, "leaves nothing: the strength of the whole is 0"),
+    "strength 0": ([(A, Strengths(0.0))], {}, "leaves nothing: every file has strength 0"),
+    "blocks 0": ([(A, Strengths.read("NONE"))], {}, "strengths and block weights of all changed layers are 0"),
+    "none of only": (
+        [(replace(A, layers={TEXT: A.layers[TEXT]}, differences={}, windows={}), ONE)],
+        {"only": ["convolution"]},
+        "leaves nothing: no file changes convolution; allowed are merges that change a layer",
+    ),
     "bias": (
         [(A, ONE), (replace(B, differences={f"{OUT}.bias": torch.ones(5)}), ONE)],
         {},
@@ -207,8 +291,13 @@ def test_refused(case):
     ("text", "message"),
     [
         ("mid=1; down=2", "block weights 2 times"),
-        ("inf", "strength is inf"),
-        ("te=x", "strength of text encoders is None"),
+        ("inf", "strength is 'inf'"),
+        ("te=x", "strength of text encoders is 'x'"),
+        ("te=", "strength of text encoders is ''"),
+        ("50%", "strength is '50%'"),
+        ("0.8;0.5", "have a strength 2 times, 0.8 and 0.5; allowed is once"),
+        ("te=1;te=0.2", "have a strength of text encoders 2 times, 1 and 0.2"),
+        ("0.8;clip=0.5", "could be a strength or a factor; allowed are te=0.5 .* and blocks=clip=0.5"),
     ],
 )
 def test_strengths_that_cannot_be_read(text, message):
@@ -235,7 +324,8 @@ def test_verification_of_a_truncation_has_the_floor_of_its_rank():
     sizes = torch.linalg.svdvals(sums(KEY, (A, 0.5), (B, 0.5)))
     assert errors[KEY].floor == pytest.approx(float(sizes[3:].norm() / sizes.norm()))
     assert errors[KEY].error == pytest.approx(errors[KEY].floor, rel=1e-4)
-    assert errors[f"{OUT}.weight"].error < 1e-7 and errors[f"{OUT}.bias"].error == 0
+    assert errors[f"{OUT}.weight"].error == pytest.approx(errors[f"{OUT}.weight"].floor, rel=1e-4)
+    assert errors[f"{OUT}.bias"].error == 0
 
 
 def test_verification_finds_a_wrong_number():

@@ -32,6 +32,8 @@ _TRAINING = (
 )
 """Keys of a header that people ask for."""
 _MOST_TAGS = 8
+_RECIPE = "orthoplex_recipe"
+"""Key of the recipe in the header of a file that ``orthoplex merge`` wrote."""
 
 
 @final
@@ -52,6 +54,7 @@ class LoraSummary:
         alphas: Alpha in words or as a number, to the number of modules.
         types: Data type to the number of tensors.
         trainer: The program that trained it; empty if nothing says it.
+        merge: The recipe of a merged file in a line; empty for others.
         triggers: Words for prompts.
         tags: The most frequent tags of its captions.
         training: Key of the header to its text, for those that people ask for.
@@ -73,6 +76,7 @@ class LoraSummary:
     alphas: Mapping[str, int]
     types: Mapping[str, int]
     trainer: str
+    merge: str
     triggers: tuple[str, ...]
     tags: tuple[str, ...]
     training: Mapping[str, str]
@@ -100,7 +104,8 @@ class LoraSummary:
         rows = [
             *(changes if self.layers or self.problem or self.refused else [("kind", "textual-inversion embedding")]),
             ("types", _counted(self.types)),
-            ("trained by", self.trainer or "unknown"),
+            ("trained by", self.trainer or ("nobody: it is a merge" if self.merge else "unknown")),
+            ("merged from", self.merge),
             ("triggers", ", ".join(self.triggers) or "none given"),
             ("tags", ", ".join(self.tags)),
             ("embeddings", ", ".join(self.embeddings) or "none"),
@@ -140,6 +145,7 @@ def lora_summary(path: Path, family: str | None = None) -> LoraSummary:
         alphas=_most(_alpha(contents, module.name, module.form.rank) for module in ranked),
         types=_most(entry.dtype for entry in contents.header.entries.values()),
         trainer=_trainer(contents),
+        merge=_merge(_json(metadata.get(_RECIPE, ""))),
         triggers=_triggers(metadata),
         tags=_tags(metadata),
         training={key: metadata[key] for key in _TRAINING if metadata.get(key) not in (None, "", "None")},
@@ -181,6 +187,16 @@ def _trainer(contents: LoraContents) -> str:
         known = "LyCORIS in sd-scripts" if "lycoris" in module else "sd-scripts or musubi-tuner"
     implementation = metadata.get("modelspec.implementation", "")
     return known or implementation.rsplit("/", 1)[-1]
+
+
+def _merge(recipe: Any) -> str:  # noqa: ANN401 - JSON
+    """A recipe in a line: the algorithm, and the files with their strengths."""
+    if not isinstance(recipe, dict):
+        return ""
+    items = [item for item in recipe.get("files") or recipe.get("concepts") or () if isinstance(item, dict)]
+    files = (f"{item.get('name')} ({item.get('strengths', item.get('strength'))})" for item in items)
+    scale = "" if recipe.get("scale", 1) == 1 else f", all times {recipe['scale']}"
+    return f"{recipe.get('algorithm')} of {', '.join(files)}{scale}"
 
 
 def _triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def write_lora(
         OutputError: If the name ends otherwise, a number is beyond the type's range, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise OutputError(f"{path}: a LoRA file is named '*.safetensors', not '*{path.suffix}'")
     form = _form(style)
     if embeddings == "bundle" and lora.embeddings and not form.bundles_embeddings:

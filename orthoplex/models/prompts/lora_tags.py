@@ -15,10 +15,11 @@ from orthoplex.errors import PromptError
 
 FILE_KINDS = ("lora", "lyco", "locon", "loha", "lokr", "dora", "lycoris")
 """Kinds of tags that name a LoRA file."""
-_TAG = re.compile(
-    rf"(?P<before>\s*)(?P<tag><\s*(?:{'|'.join(FILE_KINDS)})\s*:(?P<value>[^<>]*)>)(?P<after>\s*)", re.IGNORECASE
-)
+_TAG = re.compile(rf"<\s*(?:{'|'.join(FILE_KINDS)})\s*:(?P<value>[^<>]*)>", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
+_WEIGHT_END = re.compile(r"(?::[^()\[\]:,]*)?\)")
+"""The end of ``(words)`` and ``(words:1.2)``."""
+_END = re.compile(rf"$|\]|{_WEIGHT_END.pattern}")
 _ALLOWED = (
     "allowed are <lora:NAME>, <lora:NAME:0.8>, <lora:NAME:0.8:0.5> (the second is the text encoder's), te= and unet="
 )
@@ -41,11 +42,21 @@ class LoraTag:
     text_strength: float
     is_ambiguous: bool = False
 
+    def plus(self, other: LoraTag) -> LoraTag:
+        """Return a tag with the name of this one and the sum of both strengths."""
+        return LoraTag(
+            self.name,
+            self.strength + other.strength,
+            self.text_strength + other.text_strength,
+            self.is_ambiguous or other.is_ambiguous,
+        )
+
 
 def read_lora_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
     """Return a prompt without its tags that name LoRA files, and the tags.
 
-    A file that is named several times has the sum of the strengths, as in the programs that the tags come from.
+    A name that is there several times has the sum of the strengths, as in the programs that the tags come from. A
+    weight that is left without words goes with its tag, and so does a comma that would divide nothing.
 
     Args:
         prompt: The prompt of the user.
@@ -55,18 +66,32 @@ def read_lora_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
             tag, and what is allowed.
     """
     tags: dict[str, LoraTag] = {}
-    masked = _ESCAPED.sub(lambda match: "\0" * len(match[0]), prompt)
-    words, end = [], 0
-    for match in _TAG.finditer(masked):
-        tag = _read(" ".join(match["tag"].split()), match["value"])
-        before = tags.get(tag.name)
-        if before is not None:
-            strengths = before.strength + tag.strength, before.text_strength + tag.text_strength
-            tag = LoraTag(tag.name, *strengths, before.is_ambiguous or tag.is_ambiguous)
-        tags[tag.name] = tag
-        words += [prompt[end : match.start()], match["before"] or match["after"]]
-        end = match.end()
-    return ("".join(words) + prompt[end:]).strip() if tags else prompt, tuple(tags.values())
+    rest = prompt
+    while match := _TAG.search(masked := _ESCAPED.sub(lambda escaped: "\0" * len(escaped[0]), rest)):
+        tag = _read(" ".join(match[0].split()), match["value"])
+        tags[tag.name] = tags[tag.name].plus(tag) if tag.name in tags else tag
+        rest = _without(rest, masked, *match.span())
+    return rest.strip() if tags else prompt, tuple(tags.values())
+
+
+def _without(prompt: str, masked: str, start: int, end: int) -> str:
+    """A prompt without a part, a weight around nothing else, and a comma that would divide nothing."""
+    while True:
+        left, right = masked[:start].rstrip(), masked[end:].lstrip()
+        behind = len(masked) - len(right)
+        weight = _WEIGHT_END.match(right)
+        if left.endswith("(") and weight:
+            start, end = len(left) - 1, behind + weight.end()
+        elif left.endswith("[") and right.startswith("]"):
+            start, end = len(left) - 1, behind + 1
+        elif right.startswith(",") and (not left or left[-1] in ",(["):
+            end = behind + 1
+        elif left.endswith(",") and _END.match(right):
+            start = len(left) - 1
+        else:
+            is_edge = left.endswith(("(", "[")) or right.startswith(",") or _END.match(right)
+            blank = "" if is_edge else masked[len(left) : start] or masked[end:behind]
+            return prompt[: len(left)] + blank + prompt[behind:]
 
 
 def _read(tag: str, value: str) -> LoraTag:
