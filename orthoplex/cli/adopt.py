@@ -60,7 +60,7 @@ def adopt(
         options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
         began = time.monotonic()
         adoption = adopt_concept(model, concept, options, slot=slot, unsolved=unsolved)
-        save_concept(adoption.concept, output)
+        save_concept(adoption.concept, output, overwrite=overwrite)
         _show(adoption, output, time.monotonic() - began)
 
 
@@ -68,6 +68,7 @@ def _foreign(file: Path, base: "Base", name: str | None, kind: str, class_word: 
     """The file as a concept of the base, with a trigger."""
     from orthoplex.concepts import foreign_concept, trigger_advice
     from orthoplex.concepts.any_file import is_foreign
+    from orthoplex.concepts.exchange.embedding_files import missing_tokens, with_embeddings_beside
     from orthoplex.concepts.exchange.reading import read_lora
     from orthoplex.models import check_layers
 
@@ -76,7 +77,12 @@ def _foreign(file: Path, base: "Base", name: str | None, kind: str, class_word: 
 
         load_concept(file)
         raise ConfigurationError(f"{file} is a concept of Orthoplex already; orthoplex silence makes it silent")
-    read = read_lora(file)
+    read = with_embeddings_beside(read_lora(file))
+    if trigger is None and missing_tokens(read):
+        raise ConfigurationError(
+            f"{file}: its trigger names {', '.join(missing_tokens(read))}, whose embedding is neither in it nor beside "
+            f"it; put it beside as {file.stem}.TOKEN.safetensors, or pass --trigger in words"
+        )
     concept = foreign_concept(read, base.identity, name=name, kind=kind, class_word=class_word, trigger=trigger)
     check_layers(concept, base)
     if not concept.manifest.trigger.strip():

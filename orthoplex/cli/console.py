@@ -18,7 +18,7 @@ import typer
 from orthoplex.cli.guard import INTERRUPTED_EXIT, LeftByLibrary
 from orthoplex.cli.streams import note, warnings_shown
 from orthoplex.errors import ConfigurationError, OrthoplexError
-from orthoplex.files import one_line, summary_of
+from orthoplex.files import PICKLE_SUFFIXES, one_line, summary_of
 from orthoplex.options import AUTO
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _SYSTEM_CURES = {
 """Number of an error of the system -> what to do."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 """Of files that are named as they are, so that the refusal names them too."""
 SECONDS_BETWEEN_LINES = 60.0
 """Of progress in a log, where no bar can be drawn."""
@@ -246,7 +245,7 @@ def named_file(text: str) -> Path:
 
 def _with_suffix(path: Path) -> Path:
     """Return the file that a name stands for."""
-    if not path.name or path.suffix in (".safetensors", *_PICKLE_SUFFIXES) or path.is_file():
+    if not path.name or path.suffix in (".safetensors", *PICKLE_SUFFIXES) or path.is_file():
         return path
     full = path.with_name(path.name + ".safetensors")
     return path if path.is_dir() and not full.exists() else full

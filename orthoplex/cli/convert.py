@@ -1,14 +1,18 @@
 """``orthoplex convert``: a LoRA file of any program in the style of another."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orthoplex.cli.console import errors_shown, named_file, refuse_existing
 from orthoplex.cli.file_arguments import warn_left_out
 from orthoplex.cli.streams import say
+from orthoplex.errors import ConfigurationError
 from orthoplex.options import WeightType
+
+if TYPE_CHECKING:
+    from orthoplex.concepts.exchange import LoraFile
 
 Target = Literal["kohya", "comfy", "diffusers", "bare", "orthoplex"]
 Embeddings = Literal["files", "bundle", "none"]
@@ -28,20 +32,28 @@ def convert(
     """Write a LoRA file in the style of another program; its changes stay exactly as they are."""
     with errors_shown():
         refuse_existing(output, overwrite)
+        source = named_file(file)
 
         import torch
 
         from orthoplex.concepts import convert_concept
         from orthoplex.concepts.exchange import read_lora, write_lora
         from orthoplex.concepts.exchange.client_rules import readers, readers_in_words
+        from orthoplex.concepts.exchange.writing import files_written
         from orthoplex.files import check_writable, read_header
 
         check_writable(output)
+        _refuse_input(output, source)
         if to == "orthoplex":
-            manifest = convert_concept(named_file(file), output)
+            given = {"--dtype": dtype is not None, "--embeddings": embeddings != "files", "--keep-ranks": keep_ranks}
+            given |= {"--partial": partial, "--family": family is not None}
+            _refuse_options([name for name, is_given in given.items() if is_given])
+            manifest = convert_concept(source, output, overwrite=overwrite)
             say(f"{output}: {manifest.trigger}, in today's format")
             return
-        lora = read_lora(named_file(file), partial=partial, family=family)
+        lora = read_lora(source, partial=partial, family=family)
+        for path in files_written(lora, output, embeddings):
+            _refuse_input(path, source)
         warn_left_out(lora)
         written = write_lora(
             lora,
@@ -50,12 +62,36 @@ def convert(
             dtype=None if dtype is None else getattr(torch, dtype),
             keep_ranks=keep_ranks,
             embeddings=embeddings,
+            overwrite=overwrite,
         )
+        changes = len(lora.layers) + len(lora.differences)
         family_name = "an unknown family" if lora.family is None else f"{lora.version or lora.family}"
-        if written[0] == output and lora.layers:
-            say(f"{output}: {len(lora.layers)} layers of {family_name}, {lora.style} to {to}")
+        if changes:
+            say(f"{output}: {_counted(lora)} of {family_name}, {lora.style} to {to}")
             answers = {} if lora.family is None else readers(read_header(output), lora.family)
             if answers:
                 say(f"read whole by: {readers_in_words(answers)}")
-        for beside in written[1:] if lora.layers else written:
+        for beside in written[1:] if changes else written:
             say(f"{beside}: embedding")
+
+
+def _counted(lora: "LoraFile") -> str:
+    """The layers with a change, and the full differences of parameters."""
+    parts = {"layer": len(lora.layers), "full difference": len(lora.differences)}
+    return " and ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in parts.items() if count)
+
+
+def _refuse_options(given: list[str]) -> None:
+    if given:
+        raise ConfigurationError(
+            f"{', '.join(given)} given with --to orthoplex, which writes a concept file anew as it is; allowed is none"
+        )
+
+
+def _refuse_input(output: Path, source: Path) -> None:
+    """Refuse to write over the file that is read."""
+    from orthoplex.concepts.exchange.contents import tensor_file
+
+    tensors = tensor_file(source)
+    if output.exists() and tensors.exists() and output.samefile(tensors):
+        raise ConfigurationError(f"output {output} is the file that is converted; give another name")

@@ -96,7 +96,14 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
         name=output.stem,
     )
     settings = FileSettings(request.style or files[0].style, request.dtype, request.family, request.partial)
-    _write(merged.with_settings(settings), list(zip(files, strengths, strict=True)), output, request, began)
+    _write(
+        merged.with_settings(settings),
+        list(zip(files, strengths, strict=True)),
+        output,
+        request,
+        began,
+        overwrite=overwrite,
+    )
 
 
 def merge_with_base(
@@ -124,14 +131,16 @@ def merge_with_base(
     if rounding is not None and request.rank is request.energy is None:
         note(rounding)
     style = request.style or (lora.style if lora.family is None else read_lora(files[0][0], partial=True).style)
-    written = _written(stored, output, style, dtype, request)
+    written = _written(stored, output, style, dtype, request, overwrite=overwrite)
     noun = "file" if len(files) == 1 else "files"
     say(f"{output}: {len(files)} {noun} merged by {recipe.algorithm} in {time.monotonic() - began:.2f} s")
     for beside in written[1:]:
         say(f"{beside}: embedding")
 
 
-def merge_by_recipe(recipe_file: Path, folder: Path | None, request: FileMergeRequest, output: Path) -> None:
+def merge_by_recipe(
+    recipe_file: Path, folder: Path | None, request: FileMergeRequest, output: Path, *, overwrite: bool
+) -> None:
     """Make the merge of a merged file again, from files in a folder; None for the folder of that file.
 
     Raises:
@@ -159,7 +168,7 @@ def merge_by_recipe(recipe_file: Path, folder: Path | None, request: FileMergeRe
         warn_left_out(lora)
     merged = merge_again(recipe, files, name=output.stem).with_settings(settings)
     strengths = [Strengths.read(item.strengths) for item in recipe.files]
-    _write(merged, list(zip(files, strengths, strict=True)), output, request, began)
+    _write(merged, list(zip(files, strengths, strict=True)), output, request, began, overwrite=overwrite)
 
 
 def _check_verify(request: FileMergeRequest) -> None:
@@ -200,13 +209,15 @@ def _write(
     output: Path,
     request: FileMergeRequest,
     began: float,
+    *,
+    overwrite: bool,
 ) -> None:
     paths = [file.path for file, _ in members if file.path is not None]
     lora, dtype, rounding = _stored(merged.lora, paths, request.dtype)
     for line in (*merged.notes, *([] if merged.lost else [rounding or merged.rounding])):
         if line is not None:
             note(line)
-    written = _written(lora, output, merged.lora.style, dtype, request)
+    written = _written(lora, output, merged.lora.style, dtype, request, overwrite=overwrite)
     seconds = time.monotonic() - began
     noun = "file" if len(merged.recipe.files) == 1 else "files"
     summary = f"{len(merged.recipe.files)} {noun} merged by {merged.recipe.algorithm} in {seconds:.2f} s"
@@ -247,13 +258,13 @@ def _stored(
 
 
 def _written(
-    lora: LoraFile, output: Path, style: str, dtype: torch.dtype | None, request: FileMergeRequest
+    lora: LoraFile, output: Path, style: str, dtype: torch.dtype | None, request: FileMergeRequest, *, overwrite: bool
 ) -> list[Path]:
     """Write a file; errors about the style name the option that gives another."""
     from orthoplex.concepts.exchange import write_lora
 
     try:
-        return write_lora(lora, output, style=style, dtype=dtype)
+        return write_lora(lora, output, style=style, dtype=dtype, overwrite=overwrite)
     except ConfigurationError as error:
         if request.style is not None or "style" not in str(error):
             raise

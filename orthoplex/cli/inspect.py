@@ -17,7 +17,7 @@ from orthoplex.concepts.exchange.contents import tensor_file
 from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
 from orthoplex.errors import FileFormatError
-from orthoplex.files import read_header
+from orthoplex.files import PICKLE_SUFFIXES, read_header
 
 
 def inspect(
@@ -28,6 +28,8 @@ def inspect(
     """Print what a file says about itself; its header alone is read. Exit code 2 if it is cut off or not readable."""
     with errors_shown():
         path = named_file(file)
+        if path.suffix.lower() in PICKLE_SUFFIXES and _show_pickled(path, as_json=as_json):
+            return
         if _is_foreign(path):
             summary = lora_summary(path, family)
             say_json(summary.to_json()) if as_json else say_table(str(path), summary.lines())
@@ -38,6 +40,28 @@ def inspect(
         else:
             say_table(str(path), _rows(manifest) + _readers(path, manifest))
         read_header(path).check_whole(path)
+
+
+def _show_pickled(path: Path, *, as_json: bool) -> bool:
+    """Show an embedding of PyTorch; False if it is something else, which is not opened."""
+    from orthoplex.concepts.exchange.embeddings import pickled_embedding
+
+    embeddings = pickled_embedding(path)
+    if embeddings is None:
+        return False
+    sizes = {
+        token: {encoder: tuple(rows.shape) for encoder, rows in parts.items()} for token, parts in embeddings.items()
+    }
+    if as_json:
+        say_json({"path": str(path), "embeddings": sizes})
+        return True
+    parts = [
+        f"{token}: {rows} of {width} numbers for {encoder}"
+        for token, encoders in sizes.items()
+        for encoder, (rows, width) in encoders.items()
+    ]
+    say_table(str(path), [("kind", "textual-inversion embedding of PyTorch"), ("embeddings", ", ".join(parts))])
+    return True
 
 
 def _is_foreign(path: Path) -> bool:

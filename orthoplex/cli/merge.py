@@ -145,7 +145,7 @@ def _into_file(
     _refuse_options(of_recipe, f"--recipe is {recipe}, which says it too", "without --recipe")
     refuse_existing(output, overwrite)
     folder = None if recipe_folder is None else argument_folder(recipe_folder)
-    merge_by_recipe(parse_strength(recipe)[0], folder, request, output)
+    merge_by_recipe(parse_strength(recipe)[0], folder, request, output, overwrite=overwrite)
 
 
 def _with_base(request: FileMergeRequest, base: str, output: Path, *, overwrite: bool) -> None:

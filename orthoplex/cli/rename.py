@@ -23,5 +23,5 @@ def rename(
         refuse_existing(output, overwrite)
         check_writable(output)
         concept = load_concept(named_file(file))
-        manifest = save_concept(renamed(concept, name), output)
+        manifest = save_concept(renamed(concept, name), output, overwrite=overwrite)
         say(f"{output}: {concept.manifest.trigger} is now {manifest.trigger}")

@@ -41,5 +41,5 @@ def silence(
         if not loaded.layers:
             raise ConfigurationError(f"concept {loaded.name} changes no weight; there is nothing to silence")
         began = time.monotonic()
-        save_concept(with_erasure(model, loaded, options), output)
+        save_concept(with_erasure(model, loaded, options), output, overwrite=overwrite)
         say(f"{output} in {time.monotonic() - began:.1f} s")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.exchange.embedding_files import with_embeddings_beside
+from orthoplex.concepts.exchange.embeddings import pickled_embedding
 from orthoplex.concepts.exchange.reading import read_lora
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.foreign_files import holds_changes
@@ -16,7 +18,7 @@ from orthoplex.files import read_header
 
 
 def read_concept(path: str | Path, base: BaseIdentity) -> Concept:
-    """Read a concept file, or a LoRA file of another program as a concept of a base.
+    """Read a concept file, or a LoRA file of another program as a concept of a base, with embeddings beside it.
 
     Args:
         path: The file, or a folder as PEFT writes one.
@@ -26,17 +28,21 @@ def read_concept(path: str | Path, base: BaseIdentity) -> Concept:
         ConceptFileError: See ``load_concept``, ``read_lora`` and ``foreign_concept``.
     """
     path = Path(path)
-    return foreign_concept(read_lora(path), base) if is_foreign(path) else load_concept(path)
+    return foreign_concept(with_embeddings_beside(read_lora(path)), base) if is_foreign(path) else load_concept(path)
 
 
 def is_foreign(path: Path) -> bool:
     """Return True for a LoRA of another program: a file without our manifest, or a folder as PEFT writes one.
+
+    A ``.pt`` or ``.bin`` file is one if it is an embedding of PyTorch.
 
     Args:
         path: The file; what cannot be read is not foreign, and ``load_concept`` says why.
     """
     if path.is_dir():
         return (path / "adapter_config.json").is_file()
+    if pickled_embedding(path) is not None:
+        return True
     try:
         header = read_header(path)
     except FileFormatError:

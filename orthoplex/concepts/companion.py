@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orthoplex.concepts.blocks import Companion
 from orthoplex.concepts.manifest import Manifest
+from orthoplex.concepts.manifest_json import read_manifest
 from orthoplex.errors import ConceptFileError
 from orthoplex.files import tensor_bytes, write_tensors
 
@@ -34,7 +35,7 @@ def write_companion(blocks: Blocks, path: Path, *, rest: str) -> Companion:
     """
     tensors = _tensors(blocks)
     digest = _hash(tensors)
-    companion = Companion(f"{path.stem}.{digest[:12]}.orthoplex", digest, tuple(sorted(blocks)), rest)
+    companion = Companion(_file_name(path, digest), digest, tuple(sorted(blocks)), rest)
     write_tensors(tensors, path.with_name(companion.file), {"format": "pt"})
     return companion
 
@@ -65,6 +66,8 @@ def read_companion(manifest: Manifest, path: Path) -> dict[str, dict[str, Tensor
             f"{path}: its file beside, {beside}, with its {content}, is missing; allowed are both in one folder"
         )
     try:
+        if beside.is_dir():
+            raise ConceptFileError(f"{path}: its file beside, {beside}, is a folder; allowed is the file as it was")
         tensors = safetensors.torch.load_file(beside)
     except (safetensors.SafetensorError, OSError) as error:
         raise ConceptFileError(f"{path}: its file beside, {beside}, cannot be read: {error}") from error
@@ -83,6 +86,18 @@ def read_companion(manifest: Manifest, path: Path) -> dict[str, dict[str, Tensor
     return blocks
 
 
+def companion_at(path: Path) -> Companion | None:
+    """Return the file beside of a concept file that will be replaced; None if there is none, or no concept file.
+
+    Args:
+        path: The file.
+    """
+    try:
+        return read_manifest(path).companion
+    except ConceptFileError:
+        return None
+
+
 def remove_companion(companion: Companion | None, path: Path) -> None:
     """Remove the file beside of a concept file that was replaced; nothing if there is none, or it is another's.
 
@@ -90,8 +105,13 @@ def remove_companion(companion: Companion | None, path: Path) -> None:
         companion: That of the replaced file.
         path: The concept file.
     """
-    if companion is not None and companion.file.startswith(f"{path.stem}."):
+    if companion is not None and companion.file == _file_name(path, companion.hash):
         path.with_name(companion.file).unlink(missing_ok=True)
+
+
+def _file_name(path: Path, digest: str) -> str:
+    """The name of the file beside a concept file, of the hash of its content."""
+    return f"{path.stem}.{digest[:12]}.orthoplex"
 
 
 def _tensors(blocks: Blocks) -> dict[str, Tensor]:

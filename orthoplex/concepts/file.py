@@ -18,8 +18,9 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.blocks import IN_HEADER_LIMIT_BYTES, INPUTS_BLOCK, TOKENS_BLOCK, Block, Companion, StoredTokens
 from orthoplex.concepts.coding import decode_block, encode_block
-from orthoplex.concepts.companion import Blocks, read_companion, remove_companion, write_companion
+from orthoplex.concepts.companion import Blocks, companion_at, read_companion, remove_companion, write_companion
 from orthoplex.concepts.concept import Concept, named_factors
+from orthoplex.concepts.exchange.detection import ARCHITECTURE_KEY, architecture_of
 from orthoplex.concepts.layer_table import component_of, components_of
 from orthoplex.concepts.lora_tensors import (
     check_tensor_table,
@@ -30,7 +31,7 @@ from orthoplex.concepts.lora_tensors import (
     type_names,
 )
 from orthoplex.concepts.manifest import FORMAT_VERSION, Manifest, token_names
-from orthoplex.concepts.manifest_json import MANIFEST_KEY, concept_header, manifest_of, manifest_to_json, read_manifest
+from orthoplex.concepts.manifest_json import MANIFEST_KEY, concept_header, manifest_of, manifest_to_json
 from orthoplex.concepts.old_formats import is_old, old_table
 from orthoplex.concepts.parameter_shapes import parameter_shapes, plain_vectors
 from orthoplex.concepts.tokens import TOKENS, token_class
@@ -40,16 +41,10 @@ from orthoplex.concepts.tokens.token import Token, named_tensors
 from orthoplex.errors import ConceptFileError, ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, write_tensors
 
-_ARCHITECTURES = {
-    "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2-512",
-    "sd2-v": "stable-diffusion-v2-768-v",
-    "sdxl": "stable-diffusion-xl-v1-base",
-}
-"""Version of a family to its name in the metadata of LoRA files; others keep their own."""
 
-
-def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | None = None) -> Manifest:
+def save_concept(
+    concept: Concept, path: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = True
+) -> Manifest:
     """Write a concept file, whole or not at all, and a file beside it for numbers that are too large for its header.
 
     Args:
@@ -57,6 +52,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
             are empty.
         path: A name that ends in ``.safetensors``; an existing file is replaced, with the file beside it.
         dtype: Store the factors as float16, bfloat16 or float32; None keeps each tensor's own. Tokens are float32.
+        overwrite: Replace an existing file; else it is refused.
 
     Returns:
         The manifest as written.
@@ -65,7 +61,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
         ConceptFileError: If the name ends otherwise, a data type is not storable, a layer belongs to no component,
             two layers have one name in the file, a token is not named after the concept, tokens are of several kinds,
             layers or shapes, inputs are not of the layers' width, or a number is not finite.
-        OutputError: When it cannot be written.
+        OutputError: When it cannot be written, or is there and ``overwrite`` is False.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -82,7 +78,7 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
     if stored.inputs is not None:
         blocks[INPUTS_BLOCK] = {INPUTS_BLOCK: stored.inputs.detach().to("cpu", torch.float16)}
     numbers = {name: encode_block(parts) for name, parts in blocks.items()}
-    replaced = _companion_at(path)
+    replaced = companion_at(path)
     companion = _written_beside(stored, blocks, numbers, path)
     for name in companion.blocks if companion else ():
         numbers[name] = replace(numbers[name], data="")
@@ -99,8 +95,8 @@ def save_concept(concept: Concept, path: str | Path, *, dtype: torch.dtype | Non
         created=concept.manifest.created or datetime.now(UTC).isoformat(timespec="seconds"),
         format_version=FORMAT_VERSION,
     )
-    write_tensors(tensors, path, _metadata(manifest))
-    if replaced != companion:
+    write_tensors(tensors, path, _metadata(manifest), overwrite=overwrite)
+    if replaced is not None and (companion is None or replaced.file != companion.file):
         remove_companion(replaced, path)
     return manifest
 
@@ -187,14 +183,6 @@ def _written_beside(concept: Concept, blocks: Blocks, numbers: Mapping[str, Bloc
         return None
     rest = replace(concept, inputs=None).content_hash if beside.keys() == {INPUTS_BLOCK} else ""
     return write_companion(beside, path, rest=rest)
-
-
-def _companion_at(path: Path) -> Companion | None:
-    """Return the file beside of the concept file that will be replaced."""
-    try:
-        return read_manifest(path).companion
-    except ConceptFileError:
-        return None
 
 
 def _check_layers(concept: Concept) -> None:
@@ -287,12 +275,12 @@ def _inputs(blocks: Blocks) -> Tensor | None:
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:
-    architecture = _ARCHITECTURES.get(manifest.base.family, manifest.base.family)
+    architecture = architecture_of(manifest.base.family) or f"{manifest.base.family}/lora"
     own = {
         MANIFEST_KEY: manifest_to_json(manifest),
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/lora",
+        ARCHITECTURE_KEY: architecture,
         "modelspec.implementation": "diffusers",
         "modelspec.title": manifest.name,
         "modelspec.trigger_phrase": manifest.trigger,

@@ -46,13 +46,24 @@ def flat_names(layers: Iterable[str], version: str) -> dict[str, str]:
 
 @cache
 def _known_names(version: str) -> Mapping[str, str]:
-    """The names of a version's layers in the style, of modules that are one layer each; the first name counts."""
+    """The names of a version's layers in the style; the first name counts.
+
+    None for the layers of a component with modules that are several layers, or have swapped halves: such a component's
+    layers all have their paths, so that no file has two namings.
+    """
     table = layer_table(version)
     if table is None:
         return {}
+    pairs = list(STYLES[_STYLE].written_names(table, version))
+    fused = {
+        component_of(layer)
+        for _, module in pairs
+        for layer in module.layers
+        if len(module.layers) > 1 or module.swapped_halves
+    }
     named: dict[str, str] = {}
-    for name, module in STYLES[_STYLE].written_names(table, version):
-        if len(module.layers) == 1 and not module.swapped_halves:
+    for name, module in pairs:
+        if component_of(module.layers[0]) not in fused:
             named.setdefault(module.layers[0], name)
     return named
 

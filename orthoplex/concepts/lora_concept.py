@@ -43,7 +43,7 @@ def foreign_concept(
     Args:
         lora: The file.
         base: The base that it shall work on; no file names the one it was trained on surely.
-        name: The concept's name; None makes one of the file's name.
+        name: The concept's name; None makes one of the only embedding's token, else of the file's name.
         kind: One of ``KINDS``.
         class_word: The ordinary word for what it shows; files do not tell it.
         trigger: The prompt fragment that calls it; None takes that of the header (``modelspec.trigger_phrase``), else
@@ -54,7 +54,8 @@ def foreign_concept(
             that the base does not have.
         ConfigurationError: When the name or kind is not allowed.
     """
-    name = concept_name(lora.name) if name is None else name
+    if name is None:
+        name = concept_name(next(iter(lora.embeddings)) if len(lora.embeddings) == 1 else lora.name)
     check_name(name)
     _check_family(lora, base)
     layers, tokens = dict(WholeLayers(lora)), _tokens(lora, name, base)

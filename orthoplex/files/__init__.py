@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from orthoplex.files.atomic import check_writable, write_json, write_text, written_atomically
     from orthoplex.files.cache import cache_folder
     from orthoplex.files.error_text import lacks_memory, one_line, summary_of
-    from orthoplex.files.header import FLOAT_NAMES, HEADER_LIMIT_BYTES, Header, TensorEntry, read_header
+    from orthoplex.files.header import (
+        FLOAT_NAMES,
+        HEADER_LIMIT_BYTES,
+        PICKLE_SUFFIXES,
+        Header,
+        TensorEntry,
+        read_header,
+    )
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
     from orthoplex.files.picture_folders import check_picture_folder, masks_of, no_pictures, picture_files
@@ -30,6 +37,7 @@ __getattr__ = exports(
         "FileKind": "recognition",
         "HEADER_LIMIT_BYTES": "header",
         "Header": "header",
+        "PICKLE_SUFFIXES": "header",
         "PICTURE_SUFFIXES": "picture_reading",
         "PictureSize": "picture_reading",
         "TensorEntry": "header",
@@ -74,6 +82,7 @@ __all__ = [
     "FileKind",
     "HEADER_LIMIT_BYTES",
     "Header",
+    "PICKLE_SUFFIXES",
     "PICTURE_SUFFIXES",
     "PictureSize",
     "TensorEntry",

@@ -20,28 +20,53 @@ _FORSAKEN_SECONDS = 3600
 
 
 @contextmanager
-def written_atomically(path: Path) -> Generator[Path, None, None]:
+def written_atomically(path: Path, *, overwrite: bool = True) -> Generator[Path, None, None]:
     """Yield a temporary name beside ``path``; leaving without an error renames it to ``path``.
 
     After an error the temporary file is removed and an older file at ``path`` is untouched. What a killed process left
     of its writing to ``path`` is removed when a later one succeeds.
     Missing parent folders are made.
 
+    Args:
+        path: The file.
+        overwrite: Replace an older file; else one that is there on leaving, as of another process, is refused.
+
     Raises:
-        OutputError: When the file cannot be written.
+        OutputError: When the file cannot be written, or is there and ``overwrite`` is False.
     """
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            os.replace(temporary, path)
+            if overwrite:
+                os.replace(temporary, path)
+            else:
+                _put_once(temporary, path)
             for leftover in leftovers(path):
                 leftover.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path} cannot be written: {error}") from error
+
+
+def _put_once(temporary: Path, path: Path) -> None:
+    """Give a whole file its name, of two processes to the first alone.
+
+    Raises:
+        OutputError: If there is a file of that name.
+    """
+    try:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: the name is taken first
+            path.open("xb").close()
+            os.replace(temporary, path)
+    except FileExistsError as error:
+        raise OutputError(f"{path} is there by now, of another command; give another name, or overwrite it") from error
 
 
 def write_text(path: Path, text: str) -> None:

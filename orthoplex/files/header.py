@@ -33,7 +33,7 @@ _CURES = {
     "pickle": f"allowed is a safetensors file; {RISK}",
 }
 """Sort of a file that stands in the place of a safetensors file -> the cure, where recognition knows none as good."""
-_PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,20 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
+class FileStamp:
+    """The number of a file in its file system, when it was written last in nanoseconds, and its size in bytes."""
+
+    inode: int
+    modified_ns: int
+    num_bytes: int
+
+    @staticmethod
+    def of(status: os.stat_result) -> FileStamp:
+        """Return that of an opened file."""
+        return FileStamp(status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@dataclass(frozen=True)
 class Header:
     """A parsed header.
 
@@ -55,12 +69,27 @@ class Header:
         entries: Tensor name to its entry.
         data_start: Offset of the tensors' bytes in the file.
         file_bytes: Size of the whole file.
+        stamp: What tells the file from another that takes its place; None for a header without a file.
     """
 
     metadata: Mapping[str, str]
     entries: Mapping[str, TensorEntry]
     data_start: int
     file_bytes: int
+    stamp: FileStamp | None = None
+
+    def check_unchanged(self, path: Path, descriptor: int) -> None:
+        """Refuse an opened file that is another than the one whose header this is.
+
+        Args:
+            path: The file, for the error message.
+            descriptor: Of the opened file.
+
+        Raises:
+            FileFormatError: If it was replaced or written anew.
+        """
+        if self.stamp is not None and FileStamp.of(os.fstat(descriptor)) != self.stamp:
+            raise FileFormatError(f"{path}: was replaced while it was read; read it once more")
 
     def check_whole(self, path: Path) -> None:
         """Refuse a file whose tensors take other bytes than the header announces, or share some.
@@ -106,23 +135,23 @@ def read_header(path: Path) -> Header:
             cannot be read; names what it is, where its content says so.
     """
     try:
-        text, file_bytes = _read(path)
+        text, stamp = _read(path)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error}") from error
-    return _parse(text, path, file_bytes)
+    return _parse(text, path, stamp)
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """Return the JSON of a header, and the size of the whole file."""
+def _read(path: Path) -> tuple[bytes, FileStamp]:
+    """Return the JSON of a header, and what tells the file from another."""
     if path.is_dir():
         raise FileFormatError(f"{path}: {_folder(path)}")
     if not path.is_file():
         raise FileFormatError(f"{path}: there is no such file")
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         raise FileFormatError(f"{path}: {_pickle_by_name(path)}")
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
+        stamp = FileStamp.of(os.fstat(file.fileno()))
+        start, size = file.read(8), stamp.num_bytes
         length, first = int.from_bytes(start, "little"), file.read(1)
         # a header of 640 bytes starts as a pickle does, and has an allowed length
         if len(start) < 8 or not 2 <= length <= HEADER_LIMIT_BYTES or first not in (b"", b"{"):
@@ -131,7 +160,7 @@ def _read(path: Path) -> tuple[bytes, int]:
             raise FileFormatError(
                 f"{path}: truncated: the header ends at byte {8 + length}, the file at byte {size}; {FETCH_AGAIN}"
             )
-        return first + file.read(length - 1), size
+        return first + file.read(length - 1), stamp
 
 
 def _folder(path: Path) -> str:
@@ -172,7 +201,7 @@ def _with_cure(kind: FileKind) -> str:
     return f"{kind.noun}; {cure}" if cure else kind.noun
 
 
-def _parse(text: bytes, path: Path, file_bytes: int) -> Header:
+def _parse(text: bytes, path: Path, stamp: FileStamp) -> Header:
     try:
         values = parse_json(text.decode("utf-8"))
     except ValueError as error:
@@ -187,7 +216,7 @@ def _parse(text: bytes, path: Path, file_bytes: int) -> Header:
     if not all(isinstance(value, str) for value in pairs.values()):
         raise FileFormatError(f"{path}: header key '__metadata__' must map text to text")
     entries = {name: _entry(name, value, path) for name, value in table.items()}
-    return Header(pairs, entries, 8 + len(text), file_bytes)
+    return Header(pairs, entries, 8 + len(text), stamp.num_bytes, stamp)
 
 
 def _short(value: object) -> str:

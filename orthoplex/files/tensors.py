@@ -32,19 +32,22 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
 }
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None, *, overwrite: bool = True
+) -> None:
     """Write a safetensors file whole or not at all; equal content gives equal bytes.
 
     Args:
         tensors: Name to tensor; how they lie in memory does not matter.
         path: The file to write.
         metadata: Text pairs for the header.
+        overwrite: Replace an older file; else it is refused.
 
     Raises:
-        OutputError: When it cannot be written.
+        OutputError: When it cannot be written, or is there and ``overwrite`` is False.
     """
     types = {name: tensor.dtype for name, tensor in tensors.items()}
-    with written_atomically(path) as temporary:
+    with written_atomically(path, overwrite=overwrite) as temporary:
         write_in_order(types, tensors, metadata or {}, temporary, lambda name: tensors[name])
 
 

@@ -14,8 +14,10 @@ from orthoplex.concepts import any_file, load_concept
 from orthoplex.concepts.exchange import reading
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_table
+from orthoplex.files import write_tensors
 from orthoplex.generation import read_recipe
 from orthoplex.models import load_base
+from tests.concepts.exchange.corpus import K, of
 from tests.pico import make_concept
 
 
@@ -152,3 +154,10 @@ def test_a_concept_of_ours_is_referred_to_silence(run, concepts, pico_folder, tm
     assert result.exit_code == 2 and "is a concept of Orthoplex already; orthoplex silence makes it" in result.stderr
     missing = run("adopt", tmp_path / "nowhere", *options)
     assert missing.exit_code == 2 and "nowhere.safetensors" in missing.stderr
+
+
+def test_a_trigger_whose_token_is_nowhere_is_refused(run, pico_folder, tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(of(K, alpha=2), path, {"modelspec.trigger_phrase": "<otto> man"})
+    result = run("adopt", path, "--class-word", "man", "--output", tmp_path / "b.safetensors", "--base", pico_folder)
+    assert result.exit_code == 2 and "its trigger names <otto>, whose embedding is neither in it" in result.stderr

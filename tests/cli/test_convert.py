@@ -65,3 +65,29 @@ def test_convert_names_the_programs_that_would_leave_layers_out(run, tmp_path):
     assert "read whole by: diffusers" in result.stdout and "ComfyUI (reads none of its layers" in result.stdout
     shown = json.loads(run("inspect", output, "--json").stdout)["readers"]
     assert shown["diffusers"] == [] and shown["ComfyUI"] == [f"reads none of its layers, such as {K}"]
+
+
+def test_nothing_is_written_over(run, concepts, tmp_path):
+    """Neither an embedding beside without --overwrite, nor the file that is read."""
+    output, beside = tmp_path / "anna.safetensors", tmp_path / "anna.anna.safetensors"
+    beside.write_text("mine")
+    refused = run("convert", concepts["anna"], "--output", output)
+    assert refused.exit_code == 2 and "anna.anna.safetensors exists" in refused.stderr and not output.exists()
+    assert run("convert", concepts["anna"], "--output", output, "--overwrite").exit_code == 0
+    for name in (output, tmp_path / "." / "anna.safetensors"):
+        refused = run("convert", output, "--output", name, "--overwrite", "--to", "comfy")
+        assert refused.exit_code == 2 and "is the file that is converted; give another name" in refused.stderr
+    assert all(key.startswith("lora_") for key in read_header(output).entries)
+
+
+def test_options_that_a_concept_file_does_not_take_are_refused(run, concepts, tmp_path):
+    output = tmp_path / "a.safetensors"
+    refused = run("convert", concepts["anna"], "--to", "orthoplex", "--output", output, "--dtype", "float16")
+    assert refused.exit_code == 2 and "--dtype given with --to orthoplex" in refused.stderr and not output.exists()
+
+
+def test_full_differences_are_no_embedding(run, tmp_path):
+    path, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_tensors({f"{kohya(K)}.diff": torch.ones(128, 192)}, path)
+    result = run("convert", path, "--output", output)
+    assert "b.safetensors: 1 full difference of" in result.stdout and "embedding" not in result.stdout

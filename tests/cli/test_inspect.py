@@ -3,8 +3,10 @@ from dataclasses import replace
 from importlib.resources import files
 
 import pytest
+import torch
 
 from orthoplex.concepts import load_concept, read_manifest, save_concept
+from orthoplex.files import read_header
 
 
 def test_table_for_people(run, concepts):
@@ -68,3 +70,15 @@ def test_a_concept_names_the_programs_that_read_it(run):
     path = files("orthoplex") / "vignette" / "concepts" / "lora" / "anna.safetensors"
     shown = " ".join(run("inspect", path).stdout.replace("│", " ").split())
     assert "read whole by ComfyUI, Forge, sd-scripts, diffusers, InvokeAI, OpenVINO GenAI" in shown
+
+
+def test_an_embedding_of_pytorch_is_shown_and_no_other_pickle(run, tmp_path):
+    torch.save({"string_to_param": {"*": torch.ones(2, 768)}}, tmp_path / "cat.pt")
+    assert "cat: 2 of 768 numbers for text_encoder" in " ".join(run("inspect", tmp_path / "cat.pt").stdout.split())
+    shown = json.loads(run("inspect", tmp_path / "cat.pt", "--json").stdout)
+    assert shown["embeddings"] == {"cat": {"text_encoder": [2, 768]}}
+    assert run("convert", tmp_path / "cat.pt", "--output", tmp_path / "cat.safetensors").exit_code == 0
+    assert [*read_header(tmp_path / "cat.safetensors").entries] == ["cat"]
+    torch.save({"a": torch.nn.Linear(1, 1)}, tmp_path / "code.pt")
+    refused = run("inspect", tmp_path / "code.pt")
+    assert refused.exit_code == 2 and "'.pt' is a pickle format and is never opened" in refused.stderr

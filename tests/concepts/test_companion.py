@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept, load_concept, read_manifest, renamed, save_concept
 from orthoplex.concepts import file as file_module
+from orthoplex.concepts.exchange import LoraFile, write_lora
 from orthoplex.errors import ConceptFileError, OutputError
 from orthoplex.files import HEADER_LIMIT_BYTES, read_header
 from tests.concepts.test_layerwise_tokens import K, rewrite, vectors
@@ -136,7 +137,7 @@ def test_a_failing_write_leaves_the_old_pair(concept, tmp_path, monkeypatch):
     path = tmp_path / "anna.safetensors"
     save_concept(concept, path)
 
-    def failing(*arguments):
+    def failing(*arguments, overwrite):
         raise OutputError("disk full")
 
     monkeypatch.setattr(file_module, "write_tensors", failing)
@@ -182,3 +183,40 @@ def test_a_concept_of_the_size_of_sdxl_has_a_header_that_is_read(tmp_path):
     assert read_header(path).data_start < 1024 * 1024 < HEADER_LIMIT_BYTES
     assert manifest.companion is not None and manifest.companion.blocks == ("inputs", "keys_values")
     assert load_concept(path).content_hash == concept.content_hash
+
+
+@pytest.mark.usefixtures("small_headers")
+def test_renamed_in_place_the_file_beside_stays(concept, tmp_path):
+    """Its content is the same, and so is its name; what else the manifest says of it differs."""
+    path = tmp_path / "anna.safetensors"
+    save_concept(concept, path)
+    save_concept(renamed(load_concept(path), "bert"), path)
+    assert load_concept(path).inputs is not None and len(beside(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("small_headers")
+def test_the_file_beside_of_another_concept_is_not_removed(concept, tmp_path):
+    """Whose name begins with this one's, as a copy of that file under this name has it in its manifest."""
+    other, path = tmp_path / "anna.v2.safetensors", tmp_path / "anna.safetensors"
+    save_concept(concept, other)
+    path.write_bytes(other.read_bytes())
+    save_concept(replace(concept, inputs=None), path)
+    assert load_concept(other).inputs is not None
+
+
+@pytest.mark.usefixtures("small_headers")
+def test_a_folder_in_the_place_of_the_file_beside_is_named(concept, tmp_path):
+    path = tmp_path / "anna.safetensors"
+    companion = tmp_path / save_concept(concept, path).companion.file
+    companion.unlink()
+    companion.mkdir()
+    with pytest.raises(ConceptFileError, match="orthoplex, is a folder; allowed is the file as it was"):
+        load_concept(path)
+
+
+@pytest.mark.usefixtures("small_headers")
+def test_a_lora_file_in_the_place_of_a_concept_leaves_no_file_beside(concept, tmp_path):
+    path = tmp_path / "anna.safetensors"
+    save_concept(concept, path)
+    write_lora(LoraFile("a", "kohya", None, None, {}, differences={"a.weight": torch.ones(2, 2)}), path, style="kohya")
+    assert beside(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orthoplex.concepts.flat_names import flat_names
+from orthoplex.concepts.layer_table import layer_table, layer_tables
 from orthoplex.errors import ConfigurationError
 
 
@@ -33,3 +34,12 @@ def test_two_layers_of_one_name_are_refused():
     message = "layers 'unet.a.b_c' and 'unet.a_b.c' have the same flat name 'lora_unet_a_b_c', allowed are different"
     with pytest.raises(ConfigurationError, match=message):
         flat_names(["unet.a_b.c", "unet.a.b_c", "unet.x"], "sd1")
+
+
+@pytest.mark.parametrize("version", [version for table in layer_tables().values() for version in table.versions])
+def test_a_version_has_one_naming(version):
+    """All of a denoiser's layers are named as kohya names them, or all have their paths."""
+    names = flat_names(layer_table(version).versions[version], version)
+    layers = [layer for layer in names if not layer.startswith("text_encoder")]
+    paths = [names[layer] == "lora_" + layer.replace(".", "_") for layer in layers]
+    assert all(paths) or all(names[layer].startswith("lora_unet_") for layer in layers)

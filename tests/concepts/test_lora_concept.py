@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch
 from orthoplex import vignette
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, foreign_concept, load_concept, read_concept, save_concept, trigger_advice
+from orthoplex.concepts.any_file import is_foreign
+from orthoplex.concepts.exchange.embedding_files import missing_tokens, with_embeddings_beside
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.reading import read_lora
 from orthoplex.concepts.exchange.writing import write_lora
@@ -19,6 +22,7 @@ from orthoplex.concepts.part_strengths import with_part_strengths
 from orthoplex.errors import ConceptFileError, ConfigurationError
 from tests.pico import PICO_IDENTITY
 
+ANNA = Path(vignette.__file__).parent / "concepts" / "lora" / "anna.safetensors"
 KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 TEXT = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
 
@@ -184,6 +188,44 @@ def test_text_encoders_may_have_a_strength_of_their_own(strengths, rest, denoise
     concept, strength = with_part_strengths(foreign_concept(lora(), PICO_IDENTITY), *strengths, ("text_encoder",))
     factors = {layer: change.delta()[0, 0].item() for layer, change in concept.layers.items()}
     assert strength == rest and factors.get(KEY) == denoiser and factors.get(TEXT) == text
+
+
+def test_a_concept_is_called_as_its_only_embedding():
+    """Which inspect shows, and prompts may say already; several share the name of the file."""
+    vectors = {"text_encoder": torch.ones(1, 5)}
+    concept = foreign_concept(lora(embeddings={"<Otto>": vectors}), PICO_IDENTITY)
+    assert concept.name == "otto" and [*concept.tokens] == ["<otto>"]
+    concept = foreign_concept(lora(embeddings={"<a>": vectors, "<b>": vectors}), PICO_IDENTITY)
+    assert [*concept.tokens] == ["<my-lora_v1-5>", "<my-lora_v1-5>_1"]
+
+
+def test_the_embedding_beside_a_converted_file_is_read_with_it(tmp_path):
+    path = tmp_path / "x.safetensors"
+    own = load_concept(ANNA)
+    write_lora(read_lora(ANNA), path, style="kohya")
+    concept = read_concept(path, own.manifest.base)
+    assert concept.name == "anna" and concept.tokens.keys() == own.tokens.keys()
+    for token, item in own.tokens.items():
+        for encoder, vector in item.placement.vectors.items():
+            assert torch.equal(concept.tokens[token].placement.vectors[encoder], vector)
+    assert missing_tokens(read_lora(path)) == ("<anna>",)
+
+
+def test_a_token_that_is_nowhere_is_named(tmp_path, caplog):
+    file = lora(path=tmp_path / "x.safetensors", metadata={"modelspec.trigger_phrase": "<otto> a <lora:b:1> man"})
+    with caplog.at_level(logging.WARNING):
+        assert with_embeddings_beside(file).embeddings == {}
+    assert "its trigger names <otto>, whose embedding is neither in it nor beside it; put x.otto" in caplog.text
+    assert missing_tokens(lora(embeddings={"otto": {}}, metadata=file.metadata)) == ()
+
+
+def test_an_embedding_of_pytorch_is_a_concept(tmp_path):
+    torch.save({"string_to_param": {"*": torch.ones(2, 192)}, "name": "other"}, tmp_path / "Cat.pt")
+    (tmp_path / "code.pt").write_bytes(b"cos\nsystem\n")
+    base = load_concept(ANNA).manifest.base
+    assert not is_foreign(tmp_path / "code.pt")
+    concept = read_concept(tmp_path / "Cat.pt", base)
+    assert [*concept.tokens] == ["<cat>", "<cat>_1"] and not concept.layers
 
 
 @pytest.mark.parametrize(("strength", "text"), [(1e-5, 1.0), (-1e-30, 2.0), (0.3, 0.7)])

@@ -48,6 +48,22 @@ def test_a_check_leaves_nothing_behind(tmp_path, name, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["there"] and (tmp_path / "there").read_text() == "old"
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_two_new_files_of_one_name_the_first_stays(tmp_path, monkeypatch, has_links):
+    def refused(*arguments):
+        raise OSError(errno.ENOTSUP, "no links here")
+
+    if not has_links:
+        monkeypatch.setattr("os.link", refused)
+    path = tmp_path / "file"
+    with written_atomically(path, overwrite=False) as first:
+        first.write_text("first")
+    with pytest.raises(OutputError, match="file is there by now, of another command; give another name"):
+        with written_atomically(path, overwrite=False) as second:
+            second.write_text("second")
+    assert path.read_text() == "first" and [*tmp_path.iterdir()] == [path]
+
+
 def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
     path = tmp_path / "m.safetensors"
     code = (

@@ -17,11 +17,13 @@ METADATA_KEY = "lora_adapter_metadata"
 """Of the header's text pair in which diffusers keeps the settings of every component."""
 CONFIG_NAME, TENSORS_NAME = "adapter_config.json", "adapter_model.safetensors"
 """The files of a folder that PEFT writes."""
+_WRAPPER = "base_model.model."
+"""The beginning of the names of all modules that PEFT wraps."""
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 _REPETITION = re.compile(r"[*+{]")
 _MOST_REPETITIONS = 3
 _LONGEST_VALUE = 200
-_CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual")
+_CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "eva_residual", "lora_ga")
 """Beginnings of ``init_lora_weights`` with which PEFT changes the base as well."""
 
 
@@ -92,21 +94,31 @@ def several_adapters(path: Path) -> str:
     return f"holds the adapters {', '.join(names)} of PEFT; name one, as in {path / names[0]}" if names else ""
 
 
-def settings_of(path: Path, metadata: Mapping[str, str]) -> FileSettings:
+def is_of_peft(keys: Iterable[str]) -> bool:
+    """Return True for keys as PEFT writes them, whose factors stand in a file beside.
+
+    Args:
+        keys: The keys of a file.
+    """
+    return any(key.startswith(_WRAPPER) for key in keys)
+
+
+def settings_of(path: Path, metadata: Mapping[str, str], *, from_peft: bool = False) -> FileSettings:
     """Read the settings in a header, or in the ``adapter_config.json`` beside a file of PEFT.
 
     Args:
         path: The file of the tensors.
         metadata: The text pairs of its header.
+        from_peft: True if its keys are PEFT's; a file of the name that PEFT gives is one of PEFT's, too.
 
     Raises:
         FileFormatError: If they are no settings, or those of an adapter that changes its base as well.
     """
     config = path.with_name(CONFIG_NAME)
-    if path.name == TENSORS_NAME and config.is_file():
+    if (from_peft or path.name == TENSORS_NAME) and config.exists():
         try:
             values = read_json(config)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FileFormatError(f"{config}: cannot be read: {error}") from error
         return FileSettings({"": _settings(values, str(config))})
     if METADATA_KEY not in metadata:

@@ -12,11 +12,18 @@ from orthoplex.concepts.exchange.adapter_settings import (
     CONFIG_NAME,
     TENSORS_NAME,
     FileSettings,
+    is_of_peft,
     settings_of,
     several_adapters,
 )
 from orthoplex.concepts.exchange.detection import Detected, detect, style_of, unknown_module
-from orthoplex.concepts.exchange.embedding_keys import BUNDLE, EmbeddingPlace, bundled_places, embedding_places
+from orthoplex.concepts.exchange.embedding_keys import (
+    BUNDLE,
+    TOKEN_KEY,
+    EmbeddingPlace,
+    bundled_places,
+    embedding_places,
+)
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
@@ -26,6 +33,8 @@ from orthoplex.concepts.layer_table import OriginalModule, layer_tables
 from orthoplex.errors import FileFormatError
 from orthoplex.files import Header, read_header
 
+_WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+"""Data types of weights, as a header names them."""
 NUMBERS = ("alpha", "scale")
 """Parts of payloads that are one number."""
 
@@ -101,13 +110,29 @@ def tensor_file(path: Path) -> Path:
     """Return the file of the tensors: the file itself, or the one in a folder that PEFT wrote.
 
     Raises:
-        FileFormatError: If it is a folder of several adapters.
+        FileFormatError: If it is a folder of several adapters, or an adapter without tensors.
     """
     is_adapter = path.is_dir() and (path / CONFIG_NAME).is_file()
     advice = "" if is_adapter else several_adapters(path)
     if advice:
         raise FileFormatError(f"{path}: {advice}")
-    return path / TENSORS_NAME if is_adapter else path
+    if not is_adapter:
+        return path
+    _check_adapter(path / TENSORS_NAME)
+    return path / TENSORS_NAME
+
+
+def _check_adapter(file: Path) -> None:
+    """Say of a folder of PEFT without tensors what is missing.
+
+    Raises:
+        FileFormatError: Names the file, and a pickle that is there in its place.
+    """
+    if file.exists():
+        return
+    pickle = file.with_suffix(".bin")
+    there = f"; {pickle.name} is a pickle, PEFT writes it anew with safe_serialization=True" if pickle.exists() else ""
+    raise FileFormatError(f"{file.parent}: is an adapter of PEFT without its tensors, {file.name}{there}")
 
 
 def lora_contents(path: Path, family: str | None = None) -> LoraContents:
@@ -125,7 +150,8 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     header = read_header(path)
     header.check_whole(path)
     sizes = {key: entry.shape for key, entry in header.entries.items()}
-    alone = embedding_places(sizes, path.stem, encoders_of(_version_named(family)))
+    token = header.metadata.get(TOKEN_KEY, path.stem)
+    alone = embedding_places(sizes, token, encoders_of(_version_named(family)))
     if alone is not None:
         return LoraContents(path, header, Detected("bare", None, None), {}, {}, alone.places, alone.refused, {}, {}, "")
     stored = stored_modules(header, [key for key in header.entries if not key.startswith(BUNDLE)])
@@ -146,13 +172,15 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         detected, problem = Detected(style_of(shapes), None, None), str(error)
     sorted_ = _Sorted(refused=dict(stored.refused))
     sorted_.refused.update(dict.fromkeys(stored.others, "is no part of a change of a layer"))
-    alphas = _alphas(path, header, stored.modules, sorted_.refused)
+    sorted_.refused.update(_wrong_types(header, stored.modules))
+    alphas, scales = _numbers(path, header, stored.modules, sorted_.refused)
     for module in stored.modules:
         if not any(key in sorted_.refused for key in module.keys.values()):
             _sort(module, detected, sorted_)
     bundle = bundled_places(sizes, encoders_of(detected.version))
     sorted_.refused.update(bundle.refused)
-    factors = _factors(settings_of(path, header.metadata), sorted_, alphas)
+    settings = settings_of(path, header.metadata, from_peft=is_of_peft(header.entries))
+    factors = _factors(settings, sorted_, alphas, scales)
     return LoraContents(
         path,
         header,
@@ -167,9 +195,22 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
     )
 
 
-def _alphas(path: Path, header: Header, modules: Iterable[StoredModule], refused: dict[str, str]) -> dict[str, float]:
-    """Module to its alpha; modules whose alpha or scale cannot be used are added to ``refused``."""
+def _wrong_types(header: Header, modules: Iterable[StoredModule]) -> Iterator[tuple[str, str]]:
+    """Yield the keys of modules with a part of a type that weights do not have, with the reason."""
+    for module in modules:
+        for part, key in module.keys.items():
+            if part not in NUMBERS and header.entries[key].dtype not in _WEIGHT_TYPES:
+                reason = f"'{key}' has type {header.entries[key].dtype}; allowed are {', '.join(_WEIGHT_TYPES)}"
+                yield from dict.fromkeys(module.keys.values(), reason).items()
+                break
+
+
+def _numbers(
+    path: Path, header: Header, modules: Iterable[StoredModule], refused: dict[str, str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Module to its alpha, and to its scale; modules whose numbers cannot be used are added to ``refused``."""
     alphas: dict[str, float] = {}
+    scales: dict[str, float] = {}
     owners = {module.keys[part]: (part, module) for module in modules for part in NUMBERS if part in module.keys}
     values = read_numbers(path, header, owners)
     for key, (part, module) in owners.items():
@@ -179,14 +220,15 @@ def _alphas(path: Path, header: Header, modules: Iterable[StoredModule], refused
         elif not math.isfinite(value) or value <= 0:
             reason = f"{part} is {value:g}; allowed are finite numbers above 0"
         else:
-            if part == "alpha":
-                alphas[module.name] = value
+            (alphas if part == "alpha" else scales)[module.name] = value
             continue
         refused.update(dict.fromkeys(module.keys.values(), reason))
-    return alphas
+    return alphas, scales
 
 
-def _factors(settings: FileSettings, into: _Sorted, alphas: Mapping[str, float]) -> dict[str, float]:
+def _factors(
+    settings: FileSettings, into: _Sorted, alphas: Mapping[str, float], scales: Mapping[str, float]
+) -> dict[str, float]:
     """Module to its factor in the settings, which name it as the file does, or as we do; refuses those in doubt."""
     factors: dict[str, float] = {}
     names: dict[str, list[str]] = {}
@@ -198,10 +240,10 @@ def _factors(settings: FileSettings, into: _Sorted, alphas: Mapping[str, float])
             continue
         own = {settings.factor(name, rank) for name in (module.name, *names[module.name])} - {None}
         beside = alphas[module.name] / rank if rank and module.name in alphas else None
-        values = [value for value in (*own, beside) if value is not None]
+        values = [value for value in (*own, beside, scales.get(module.name)) if value is not None]
         if any(not math.isclose(value, values[0], rel_tol=1e-3) for value in values):
             given = ", ".join(f"{value:g}" for value in sorted(values))
-            reason = f"has several factors in its alpha and the header's settings: {given}; allowed is one"
+            reason = f"has several factors in its alpha, its scale and the header's settings: {given}; allowed is one"
             into.refused.update(dict.fromkeys(module.keys.values(), reason))
         elif own:
             factors[module.name] = values[0]

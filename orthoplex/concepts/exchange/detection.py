@@ -20,7 +20,7 @@ _HINTS = {
     "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "sdxl"),
     "flux1": ("flux-1-dev", "flux-1-schnell", "flux1", "flux"),
     "chroma": ("chroma",),
-    "flux2": ("flux-2-dev", "flux2"),
+    "flux2": ("flux-2-dev", "flux2", "flux-2"),
     "flux2-klein-4b": ("flux-2-klein-4b", "flux2_klein_4b", "klein-4b"),
     "flux2-klein-9b": ("flux-2-klein-9b", "flux2_klein_9b", "klein-9b"),
     "qwen-image": ("qwen-image", "qwen_image"),
@@ -35,6 +35,8 @@ ARCHITECTURE_KEY = "modelspec.architecture"
 _HINT_KEYS = (ARCHITECTURE_KEY, "ss_base_model_version")
 _ENOUGH = 0.5
 """Of a file's modules: a table must know so many, and a version must have the shapes of so many of these."""
+_SHORT = 3
+"""Letters of a word that must be the whole text."""
 _MOST_BLOCKS = 100
 """Blocks of one kind that are looked for."""
 
@@ -196,15 +198,25 @@ def _hinted(candidates: list[_Candidate], metadata: Mapping[str, str]) -> list[_
 
 
 def hinted_versions(metadata: Mapping[str, str]) -> list[str]:
-    """Return the versions that a header's text pairs name, the best first."""
-    texts = [metadata.get(key, "").lower().partition("/")[0] for key in _HINT_KEYS]
-    exact = [version for version, words in _HINTS.items() if any(text in words for text in texts)]
-    near = [
-        version
+    """Return the versions that a header's text pairs name: those of the longest words that texts begin with.
+
+    Full stops, underscores and hyphens are one sign, and a word ends before anything but a letter.
+    """
+    texts = [_spelled(metadata.get(key, "").partition("/")[0]) for key in _HINT_KEYS]
+    lengths = {
+        version: max((len(word) for word in map(_spelled, words) for text in texts if _begins(text, word)), default=0)
         for version, words in _HINTS.items()
-        if any(text.startswith(word) for text in texts for word in words if len(word) > 3)
-    ]
-    return exact or near
+    }
+    longest = max(lengths.values())
+    return [version for version, length in lengths.items() if length == longest > 0]
+
+
+def _spelled(text: str) -> str:
+    return re.sub(r"[._\-\s]+", "-", text.strip().lower())
+
+
+def _begins(text: str, word: str) -> bool:
+    return text == word or (len(word) > _SHORT and text.startswith(word) and not text[len(word)].isalpha())
 
 
 def architecture_of(version: str) -> str | None:

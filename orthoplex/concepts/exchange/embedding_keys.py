@@ -11,6 +11,8 @@ from orthoplex.errors import ConfigurationError
 
 BUNDLE = "bundle_emb."
 """The beginning of the keys of embeddings that lie in a LoRA file."""
+TOKEN_KEY = "orthoplex_token"
+"""Of the header's text pair with the token of a file of one embedding, where keys name text encoders."""
 _UNNAMED = ("emb_params", "string_to_param.*")
 """Keys that name neither the token nor the text encoder."""
 _OUTPUT = "_out"
@@ -144,7 +146,7 @@ def place_keys(
         if len(tokens) != 1:
             raise ConfigurationError(f"a comfy embedding file has one token; these are {', '.join(tokens) or 'none'}")
         if [place.encoder for place in places] == ["text_encoder"]:
-            return {"emb_params": places[0]}
+            return {places[0].token: places[0]}  # diffusers reads the token there, other programs the only tensor
         return {encoders[place.encoder].names[0]: place for place in places}
     if style == "diffusers":
         used = sorted({place.encoder for place in places})

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from orthoplex.concepts.exchange.embedding_keys import (
     CLIP_ENCODERS,
+    TOKEN_KEY,
     EmbeddingPlaces,
     EncoderKeys,
     embedding_places,
     place_keys,
 )
+from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.payloads.scaling import read_values, rounded
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header, write_tensors
@@ -45,17 +47,38 @@ def read_embedding(path: Path | str, encoders: Mapping[str, EncoderKeys] = CLIP_
     path = Path(path)
     if path.suffix.lower() in _PICKLES:
         tensors = _pickled(path)
-        places = _read_places({key: tuple(tensor.shape) for key, tensor in tensors.items()}, path, encoders)
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        places = _read_places(shapes, path, path.stem, encoders)
         return vectors_of({key: tensors[key] for key in places.places}, places, str(path))
     header = read_header(path)
     header.check_whole(path)
-    places = _read_places({key: entry.shape for key, entry in header.entries.items()}, path, encoders)
+    shapes = {key: entry.shape for key, entry in header.entries.items()}
+    places = _read_places(shapes, path, header.metadata.get(TOKEN_KEY, path.stem), encoders)
     with safe_open(path, framework="pt") as file:
         return vectors_of({key: file.get_tensor(key) for key in places.places}, places, str(path))
 
 
+def pickled_embedding(path: Path) -> Embeddings | None:
+    """Return the embeddings of a ``.pt`` or ``.bin`` file, opened as ``read_embedding`` does; None for all else.
+
+    Args:
+        path: The file; its name is the token.
+    """
+    if path.suffix.lower() not in _PICKLES or not path.is_file():
+        return None
+    try:
+        return read_embedding(path, encoders_of(None))
+    except FileFormatError:
+        return None
+
+
 def write_embedding(
-    tokens: Embeddings, path: Path, *, style: str, encoders: Mapping[str, EncoderKeys] = CLIP_ENCODERS
+    tokens: Embeddings,
+    path: Path,
+    *,
+    style: str,
+    encoders: Mapping[str, EncoderKeys] = CLIP_ENCODERS,
+    overwrite: bool = True,
 ) -> None:
     """Write embeddings into a safetensors file of their own; equal content gives equal bytes.
 
@@ -64,13 +87,16 @@ def write_embedding(
         path: The file to write; in style ``comfy`` its name is the token that other programs read.
         style: ``comfy`` (also A1111, Forge), ``diffusers``, or ``bundle``; see ``place_keys``.
         encoders: Text encoder to its keys in files.
+        overwrite: Replace an older file; else it is refused.
 
     Raises:
         ConfigurationError: when the style does not hold them.
-        OutputError: when the file cannot be written.
+        OutputError: when the file cannot be written, or is there and ``overwrite`` is False.
     """
     places = place_keys(tokens, style, encoders)
-    write_tensors({key: tokens[place.token][place.encoder] for key, place in places.items()}, path)
+    tensors = {key: tokens[place.token][place.encoder] for key, place in places.items()}
+    named = {TOKEN_KEY: next(iter(tokens))} if len(tokens) == 1 else {}
+    write_tensors(tensors, path, {"format": "pt", **named}, overwrite=overwrite)
 
 
 def vectors_of(tensors: Mapping[str, Tensor], places: EmbeddingPlaces, label: str) -> Embeddings:
@@ -99,9 +125,9 @@ def vectors_of(tensors: Mapping[str, Tensor], places: EmbeddingPlaces, label: st
 
 
 def _read_places(
-    shapes: Mapping[str, tuple[int, ...]], path: Path, encoders: Mapping[str, EncoderKeys]
+    shapes: Mapping[str, tuple[int, ...]], path: Path, token: str, encoders: Mapping[str, EncoderKeys]
 ) -> EmbeddingPlaces:
-    places = embedding_places(shapes, path.stem, encoders)
+    places = embedding_places(shapes, token, encoders)
     if places is None:
         keys = ", ".join([*shapes][:3]) or "none"
         raise FileFormatError(

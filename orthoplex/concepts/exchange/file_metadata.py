@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from orthoplex.concepts.exchange.adapter_settings import METADATA_KEY
 from orthoplex.concepts.exchange.detection import ARCHITECTURE_KEY, architecture_of, hinted_versions
+from orthoplex.concepts.exchange.embedding_keys import TOKEN_KEY
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.styles import Style
+from orthoplex.concepts.manifest_json import MANIFEST_KEY
 
-_OF_THE_OLD_FILE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", METADATA_KEY, "orthoplex")
-"""Pairs that would be wrong in another file."""
+_OF_THE_OLD_FILE = (METADATA_KEY, MANIFEST_KEY, TOKEN_KEY)
+_HASHES = ("sshs_", "sshash", "modelspec.hash_")
+"""Pairs, and beginnings of pairs, that would be wrong in another file."""
 _RANKS = ("ss_network_dim", "ss_network_alpha")
 
 
@@ -27,7 +30,11 @@ def written_metadata(
         modules: Its modules.
         rank_of: Module to the rank that it is written with.
     """
-    pairs = {key: value for key, value in lora.metadata.items() if key not in _OF_THE_OLD_FILE}
+    pairs = {
+        key: value
+        for key, value in lora.metadata.items()
+        if key not in _OF_THE_OLD_FILE and not key.startswith(_HASHES)
+    }
     architecture = None if lora.version is None else architecture_of(lora.version)
     if architecture is not None and lora.version not in hinted_versions(pairs):
         pairs[ARCHITECTURE_KEY] = architecture  # so that the file's family is clear where its layers are another's too
@@ -38,6 +45,11 @@ def written_metadata(
         if style.name == "diffusers":
             pairs[METADATA_KEY] = json.dumps(peft_settings(ranks), sort_keys=True)
     return {"format": "pt", **pairs}
+
+
+def _pattern(name: str, names: Iterable[str]) -> str:
+    """The pattern that PEFT compares with the ends of names, for a name alone: from its first letter on if need be."""
+    return f"^{name}" if any(other.endswith(f".{name}") for other in names) else name
 
 
 def peft_settings(ranks: dict[str, int]) -> dict[str, object]:
@@ -56,7 +68,7 @@ def peft_settings(ranks: dict[str, int]) -> dict[str, object]:
     settings: dict[str, object] = {}
     for component, own in components.items():
         largest = max(own.values())
-        others = {name: rank for name, rank in own.items() if rank != largest}
+        others = {_pattern(name, own): rank for name, rank in own.items() if rank != largest}
         settings[f"{component}.r"] = settings[f"{component}.lora_alpha"] = largest
         settings[f"{component}.rank_pattern"] = settings[f"{component}.alpha_pattern"] = others
         settings[f"{component}.target_modules"] = list(own)

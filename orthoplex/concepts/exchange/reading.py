@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.embedding import concept_embedding
-from orthoplex.concepts.exchange.contents import lora_contents, tensor_file
+from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, is_of_peft
+from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, tensor_file
 from orthoplex.concepts.exchange.embedding_files import read_embeddings
+from orthoplex.concepts.exchange.embeddings import pickled_embedding
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.stored_changes import ModuleReader, StoredDifferences, StoredLayers
 from orthoplex.concepts.file import load_concept
@@ -19,6 +22,8 @@ from orthoplex.concepts.parameter_shapes import BIAS, parameter_shapes
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import read_header
 
+_LOG = logging.getLogger(__name__)
+
 
 def read_lora(path: str | Path, *, partial: bool = False, family: str | None = None) -> LoraFile:
     """Read a LoRA file of any program, or a concept file; every key is used, or named in an error.
@@ -26,7 +31,7 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
     The header and the numbers alpha are read at once, a layer's factors each time they are asked for.
 
     Args:
-        path: The file, or a folder that PEFT wrote.
+        path: The file, a folder that PEFT wrote, or an embedding (``.pt``, ``.bin``) of PyTorch.
         partial: Leave out keys that cannot be read; ``LoraFile.left_out`` has them with the reasons.
         family: The layer table's family or version, by name; None finds it by names and shapes.
 
@@ -37,12 +42,16 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
             read: names the keys, their count and the reasons.
     """
     path = Path(path)
+    pickled = pickled_embedding(path)
+    if pickled is not None:
+        return LoraFile(path.stem, "bare", None, None, {}, embeddings=pickled, path=path)
     file = tensor_file(path)
     if MANIFEST_KEY in read_header(file).metadata:
         return lora_of_concept(load_concept(file), partial=partial)
     contents = lora_contents(path, family)
     if contents.problem:
         raise FileFormatError(f"{path}: {contents.problem}")
+    _log_without_settings(contents)
     reader = ModuleReader(contents)
     refused = contents.refused
     embeddings = read_embeddings(contents)
@@ -70,6 +79,16 @@ def read_lora(path: str | Path, *, partial: bool = False, family: str | None = N
         left_out=refused,
         path=path,
     )
+
+
+def _log_without_settings(contents: LoraContents) -> None:
+    """Say that the factors of a file of PEFT are not known where its settings are missing."""
+    config = contents.path.with_name(CONFIG_NAME)
+    if is_of_peft(contents.header.entries) and not (contents.alphas or contents.factors or config.exists()):
+        _LOG.warning(
+            "%s: its keys are PEFT's, which keeps alpha in %s, and none is beside it; alpha is taken as the rank",
+            contents.path, CONFIG_NAME,
+        )  # fmt: skip
 
 
 def refusal(refused: Mapping[str, str], total: int) -> str:
@@ -115,7 +134,7 @@ def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:
             left_out = dict.fromkeys(concept.tokens, str(error))
     return LoraFile(
         name=concept.name,
-        style="diffusers",
+        style="kohya",
         family=None if table is None else table.family,
         version=manifest.base.family if table is not None and _is_of(concept, table.weights) else None,
         layers=layers,

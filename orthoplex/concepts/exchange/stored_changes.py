@@ -35,7 +35,10 @@ _TYPES = {
 
 @final
 class ModuleReader:
-    """Reads modules of one file; the last one stays in memory, since layers that are fused in it follow each other."""
+    """Reads modules of one file; the last one stays in memory, since layers that are fused in it follow each other.
+
+    Several threads may read at a time.
+    """
 
     def __init__(self, contents: LoraContents) -> None:
         """Take a file.
@@ -53,14 +56,15 @@ class ModuleReader:
         Raises:
             FileFormatError: If the file has changed, or a number is not finite; names file and key.
         """
-        if self._last is None or self._last[0] is not module:
+        last = self._last
+        if last is None or last[0] is not module:
             parts = {part: self._tensor(key) for part, key in module.keys.items()}
             try:
                 change = load_payload(module.payload).change(parts, factor=self._factor(module))
             except ConfigurationError as error:
-                raise FileFormatError(f"{self._contents.path}: '{_key(module)}': {error}") from error
-            self._last = (module, change)
-        return self._last[1]
+                raise FileFormatError(f"{self._contents.path}: '{_key(module, str(error))}': {error}") from error
+            last = self._last = (module, change)
+        return last[1]
 
     def _factor(self, module: StoredModule) -> float | None:
         if not module.is_scaled or "alpha" in module.keys:
@@ -86,7 +90,7 @@ def read_tensor(path: Path, header: Header, key: str) -> Tensor:
         key: The tensor's name.
 
     Raises:
-        FileFormatError: If the type is none that torch has, or the file cannot be read or has become shorter.
+        FileFormatError: If the type is none that torch has, or the file cannot be read or was replaced.
     """
     entry = header.entries[key]
     if entry.dtype not in _TYPES:
@@ -94,12 +98,13 @@ def read_tensor(path: Path, header: Header, key: str) -> Tensor:
     content = torch.empty(entry.end - entry.start, dtype=torch.uint8)
     try:
         with path.open("rb", buffering=0) as file:
+            header.check_unchanged(path, file.fileno())
             file.seek(header.data_start + entry.start)
             size = _read_into(file, content)
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error}") from error
     if size != len(content):
-        raise FileFormatError(f"{path}: has become shorter while it was read: tensor '{key}' is cut off")
+        raise FileFormatError(f"{path}: is cut off in tensor '{key}'")
     return content.view(_TYPES[entry.dtype]).reshape(entry.shape)
 
 
@@ -182,5 +187,7 @@ def _own_rows(values: Tensor, source: LayerSource) -> Tensor:
     return torch.cat(rows.chunk(2)[::-1]) if source.swapped_halves else rows
 
 
-def _key(module: StoredModule) -> str:
-    return next(key for part, key in module.keys.items() if part not in NUMBERS)
+def _key(module: StoredModule, error: str) -> str:
+    """The key of the part that an error begins with, else of the first."""
+    parts = {part: key for part, key in module.keys.items() if part not in NUMBERS}
+    return next((key for part, key in parts.items() if error.startswith(f"{part} ")), next(iter(parts.values())))

@@ -26,11 +26,12 @@ def read_numbers(path: Path, header: Header, keys: Iterable[str]) -> dict[str, f
         keys: The tensors' names.
 
     Raises:
-        FileFormatError: If the file cannot be read.
+        FileFormatError: If the file cannot be read, or was replaced.
     """
     numbers: dict[str, float] = {}
     try:
         with path.open("rb") as file:
+            header.check_unchanged(path, file.fileno())
             for key in sorted(keys, key=lambda key: header.entries[key].start):
                 entry = header.entries[key]
                 if math.prod(entry.shape) == 1 and entry.dtype in {*_CODES, *_OTHERS}:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from orthoplex.concepts.exchange.embedding_files import bundled_embeddings, write_embeddings_beside
-from orthoplex.concepts.exchange.embeddings import write_embedding
-from orthoplex.concepts.exchange.encoders import encoders_of
+from orthoplex.concepts.companion import companion_at, remove_companion
+from orthoplex.concepts.exchange.embedding_files import bundled_embeddings, files_beside, write_embeddings
 from orthoplex.concepts.exchange.file_metadata import written_metadata
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.modules import WrittenModule, written_modules
@@ -23,7 +22,7 @@ from orthoplex.files import DTYPES, is_finite, write_in_order, written_atomicall
 _LOG = logging.getLogger(__name__)
 _ROUNDING = {torch.float16: "0.05 %, or 3e-8,", torch.bfloat16: "0.2 %"}
 """Half-precision type to its largest error, of normal numbers and of the smallest."""
-EmbeddingPlace = Literal["bundle", "files", "none"]
+EmbeddingsTarget = Literal["bundle", "files", "none"]
 
 
 def write_lora(
@@ -33,7 +32,8 @@ def write_lora(
     style: str,
     dtype: torch.dtype | None = None,
     keep_ranks: bool = False,
-    embeddings: EmbeddingPlace = "files",
+    embeddings: EmbeddingsTarget = "files",
+    overwrite: bool = True,
 ) -> list[Path]:
     """Write a LoRA file, whole or not at all: one type, one rank that is also alpha; equal content gives equal bytes.
 
@@ -42,18 +42,20 @@ def write_lora(
 
     Args:
         lora: The changes.
-        path: A name that ends in ``.safetensors``; an existing file is replaced.
+        path: A name that ends in ``.safetensors``; an existing file is replaced where ``overwrite`` allows it.
         style: A name in ``STYLES``.
         dtype: float16, bfloat16 or float32; None takes the smallest that holds every number exactly.
         keep_ranks: Let every module keep its own rank, which is then its alpha.
         embeddings: ``files`` writes them beside the file (``NAME.TOKEN.safetensors``), ``bundle`` into it, which
             several programs then refuse, ``none`` leaves them out.
+        overwrite: Replace older files; else all of ``files_written`` are refused before anything is written.
 
     Returns:
         The files that were written: the file, and embeddings beside it.
 
     Raises:
-        ConfigurationError: If the style or type is unknown, or the style has no name or spelling for a change.
+        ConfigurationError: If the style or type is unknown, the style has no name or spelling for a change, or a file
+            is there and ``overwrite`` is False.
         OutputError: If the name ends otherwise, a number is beyond the type's range, or the file cannot be written.
     """
     path = Path(path)
@@ -65,17 +67,40 @@ def write_lora(
         raise ConfigurationError(f"style '{style}' bundles no embeddings; allowed are files beside it, or {bundling}")
     if dtype is not None and dtype not in DTYPES.values():
         raise ConfigurationError(f"a LoRA file of {dtype} was asked for, allowed are {', '.join(DTYPES)}")
-    if lora.embeddings and not lora.layers and not lora.differences and embeddings == "files":
-        return _write_embeddings(lora, path)
+    own, beside = _files(lora, path, embeddings)
+    if not overwrite:
+        _refuse_existing([*own, *beside.values()])
+    if not own:
+        write_embeddings(lora.embeddings, beside, lora.version, overwrite=overwrite)
+        return [*beside.values()]
+    bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
+    _write(lora, path, form, dtype, bundle, keep_ranks=keep_ranks, overwrite=overwrite)
+    write_embeddings(lora.embeddings, beside, lora.version, overwrite=overwrite)
+    return [path, *beside.values()]
+
+
+def _write(
+    lora: LoraFile,
+    path: Path,
+    form: Style,
+    dtype: torch.dtype | None,
+    bundle: Mapping[str, Tensor],
+    *,
+    keep_ranks: bool,
+    overwrite: bool,
+) -> None:
+    """Write the file of the changes."""
     modules = written_modules(lora, form, dtype)
     stored = dtype or exact_type(modules)
     _log_rounding(lora, modules, stored)
     rank = None if keep_ranks else max((module.rank for module in modules), default=0)
-    bundle = bundled_embeddings(lora.embeddings, lora.version) if embeddings == "bundle" else {}
+    if dtype is not None:
+        bundle = {key: _rounded(key, tensor, dtype, lora) for key, tensor in bundle.items()}
     plan = _plan(modules, form, stored, rank)
     shapes = {key: torch.empty(shape, device="meta") for key, (shape, _) in plan.items()}
     metadata = written_metadata(lora, form, modules, lambda module: written_rank(module.rank, stored, rank))
-    with written_atomically(path) as temporary:
+    replaced = companion_at(path)
+    with written_atomically(path, overwrite=overwrite) as temporary:
         write_in_order(
             {**dict.fromkeys(plan, stored), **{key: tensor.dtype for key, tensor in bundle.items()}},
             shapes | bundle,
@@ -83,16 +108,37 @@ def write_lora(
             temporary,
             lambda key: bundle[key] if key in bundle else _rounded(key, plan[key][1](), stored, lora),
         )
-    beside = write_embeddings_beside(lora.embeddings, path, lora.version) if embeddings == "files" else []
-    return [path, *beside]
+    remove_companion(replaced, path)
 
 
-def _write_embeddings(lora: LoraFile, path: Path) -> list[Path]:
-    """Write a file that holds embeddings alone: a single one under the name that was asked for."""
-    if len(lora.embeddings) > 1:
-        return write_embeddings_beside(lora.embeddings, path, lora.version)
-    write_embedding(lora.embeddings, path, style="comfy", encoders=encoders_of(lora.version))
-    return [path]
+def files_written(lora: LoraFile, path: Path, embeddings: EmbeddingsTarget = "files") -> list[Path]:
+    """Return all files that ``write_lora`` writes: the file, and embeddings beside it or in its place.
+
+    Args:
+        lora: The changes.
+        path: The name that is asked for.
+        embeddings: See ``write_lora``.
+    """
+    own, beside = _files(lora, path, embeddings)
+    return [*own, *beside.values()]
+
+
+def _files(lora: LoraFile, path: Path, embeddings: EmbeddingsTarget) -> tuple[list[Path], dict[str, Path]]:
+    """The LoRA file, and token to file; a single embedding without changes has the name that was asked for."""
+    if embeddings != "files" or not lora.embeddings:
+        return [path], {}
+    if lora.layers or lora.differences:
+        return [path], files_beside(lora.embeddings, path)
+    return [], dict.fromkeys(lora.embeddings, path) if len(lora.embeddings) == 1 else files_beside(
+        lora.embeddings, path
+    )
+
+
+def _refuse_existing(files: Iterable[Path]) -> None:
+    there = [str(file) for file in files if file.exists()]
+    if there:
+        verb = "exists" if len(there) == 1 else "exist"
+        raise ConfigurationError(f"output {', '.join(there)} {verb}; give another name, or --overwrite to replace it")
 
 
 def exact_type(modules: Sequence[WrittenModule]) -> torch.dtype:

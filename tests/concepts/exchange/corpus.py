@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -54,11 +55,12 @@ def kohya(layer: str) -> str:
 def low_rank(
     module: str, out: int, width: int, rank: int = 2, alpha: object = None, *, peft: bool = False, up_rank=None
 ):
-    """The tensors of one module; alpha None leaves it out."""
+    """The tensors of one module, other numbers in each; alpha None leaves it out."""
+    last = 1 + zlib.crc32(module.encode()) % 64 / 32
     down, up = (".lora_A.weight", ".lora_B.weight") if peft else (".lora_down.weight", ".lora_up.weight")
     tensors = {
-        module + down: torch.linspace(-1, 1, rank * width).reshape(rank, width),
-        module + up: torch.linspace(-1, 1, out * (up_rank or rank)).reshape(out, -1),
+        module + down: torch.linspace(-1, last, rank * width).reshape(rank, width),
+        module + up: torch.linspace(-1, last, out * (up_rank or rank)).reshape(out, -1),
     }
     if alpha is not None:
         tensors[f"{module}.alpha"] = alpha if isinstance(alpha, Tensor) else torch.tensor(float(str(alpha)))
@@ -357,7 +359,7 @@ def _others() -> dict[str, Odd]:
         ),
         "settings and alpha that differ": Odd(
             of(K, V, name=same, peft=True) | {f"{K}.alpha": torch.tensor(2.0)},
-            "has several factors in its alpha and the header's settings: 1, 4; allowed is one",
+            "has several factors in its alpha, its scale and the header's settings: 1, 4; allowed is one",
             1,
             style="diffusers",
             metadata={"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 8})},

@@ -91,6 +91,12 @@ def test_what_is_not_clear_is_an_error(modules, family, error, words):
         ({"ss_base_model_version": "sdxl_base_v1-0"}, ["sdxl"]),
         ({"ss_base_model_version": "sd_v1"}, ["sd1"]),
         ({"ss_base_model_version": "another"}, []),
+        ({"modelspec.architecture": "flux-2-klein-base-9b/lora"}, ["flux2"]),
+        ({"modelspec.architecture": "FLUX.2_Klein-9b/lora"}, ["flux2-klein-9b"]),
+        ({"modelspec.architecture": "Flux.1-dev"}, ["flux1"]),
+        ({"ss_base_model_version": "z_image-turbo"}, ["z-image"]),
+        ({"ss_base_model_version": "animagine-xl"}, []),
+        ({"modelspec.architecture": "stable-diffusion-v2-768-v/lora"}, ["sd2-v"]),
     ],
 )
 def test_the_header_hints_at_versions(metadata, versions):

@@ -168,7 +168,7 @@ def test_other_families_bring_their_encoders(tmp_path):
 @pytest.mark.parametrize(
     ("tokens", "style", "keys"),
     [
-        ({"cat": {"text_encoder": L}}, "comfy", ["emb_params"]),
+        ({"cat": {"text_encoder": L}}, "comfy", ["cat"]),
         ({"cat": {"text_encoder_2": G}}, "comfy", ["clip_g"]),
         ({"cat": {"text_encoder": L, "text_encoder_2": G}}, "comfy", ["clip_l", "clip_g"]),
         ({"<a>": {"text_encoder": L}, "<b>": {"text_encoder": L}}, "diffusers", ["<a>", "<b>"]),

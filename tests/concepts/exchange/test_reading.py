@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,8 @@ import orthoplex.vignette
 from orthoplex.concepts import load_concept, read_manifest
 from orthoplex.concepts.exchange import lora_of_concept, read_lora, write_lora
 from orthoplex.concepts.exchange.adapter_settings import settings_of
+from orthoplex.concepts.exchange.contents import lora_contents
+from orthoplex.concepts.exchange.stored_changes import ModuleReader
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
 from orthoplex.errors import FileFormatError
@@ -64,6 +67,7 @@ def test_settings_of_peft_scale(tmp_path, settings, scale, where):
     [
         ('{"fan_in_fan_out": true}', "has fan_in_fan_out true"),
         ('{"init_lora_weights": "PiSSA_niter_4"}', "changes the base as well"),
+        ('{"init_lora_weights": "lora_ga"}', "changes the base as well"),
         ('{"alpha_pattern": [1]}', "allowed are numbers"),
         ('{"lora_alpha": 0}', "has lora_alpha 0 and alpha_pattern {}, allowed are numbers above 0"),
         ('{"lora_alpha": 1' + "0" * 400 + "}", r"has lora_alpha 10+… and"),
@@ -93,14 +97,63 @@ def test_a_folder_of_several_adapters_names_them(tmp_path):
 
 
 def test_layers_are_read_when_they_are_asked_for(tmp_path):
+    """Nothing of a layer stays from the time when the file was opened."""
+    path = tmp_path / "a.safetensors"
+    tensors = of(K, V, alpha=2)
+    write_tensors(tensors, path)
+    lora = read_lora(path)
+    for layer in (K, V, K):
+        down, up = (tensors[f"{kohya(layer)}.lora_{part}.weight"] for part in ("down", "up"))
+        assert torch.equal(lora.layers[layer].delta(), up @ down)
+    assert [*lora.layers] == [K, V]
+    path.unlink()
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        _ = lora.layers[V]
+
+
+@pytest.mark.parametrize("change", ["replaced", "shorter", "written anew"])
+def test_a_file_that_is_replaced_while_it_is_read_is_named(tmp_path, change):
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_tensors(of(K, V, alpha=2), path)
+    write_tensors({key: tensor + 1 for key, tensor in of(K, V, alpha=2).items()}, other)
+    os.utime(path, ns=(1, 1))
+    lora = read_lora(path)
+    if change == "replaced":
+        os.utime(other, ns=(1, 1))
+        other.replace(path)
+    elif change == "shorter":
+        os.truncate(path, path.stat().st_size - 4000)
+    else:
+        path.write_bytes(other.read_bytes())
+    with pytest.raises(FileFormatError, match="a.safetensors: was replaced while it was read; read it once more"):
+        [lora.layers[layer].delta() for layer in lora.layers]
+
+
+def test_threads_read_their_own_layers(tmp_path):
+    """Another thread reads another layer between any two lines of this one."""
     path = tmp_path / "a.safetensors"
     write_tensors(of(K, V, alpha=2), path)
-    lora = read_lora(path)
-    assert lora.layers[K] is not lora.layers[V] and [*lora.layers] == [V, K] or [*lora.layers] == [K, V]
-    content = path.read_bytes()
-    path.write_bytes(content[:-4000])
-    with pytest.raises(FileFormatError, match="has become shorter while it was read"):
-        [lora.layers[layer].delta() for layer in lora.layers]
+    contents = lora_contents(path)
+    first, second = (contents.layers[layer].module for layer in (K, V))
+    reader = ModuleReader(contents)
+    expected = ModuleReader(contents).change(first).delta()
+
+    def other_thread(frame, event, arg):
+        sys.settrace(None)
+        reader.change(second)
+        sys.settrace(tracer)
+        return other_thread
+
+    def tracer(frame, event, arg):
+        return other_thread if frame.f_code is ModuleReader.change.__code__ else None
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        changes = [reader.change(first) for _ in range(2)]
+    finally:
+        sys.settrace(before)
+    assert all(torch.equal(change.delta(), expected) for change in changes)
 
 
 def test_numbers_that_are_not_finite_are_named(tmp_path):
@@ -108,7 +161,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
     tensors[UP][3, 1] = math.nan
     write_tensors(tensors, tmp_path / "a.safetensors")
     lora = read_lora(tmp_path / "a.safetensors")
-    with pytest.raises(FileFormatError, match="lora_down.weight': up has 1 of 256 values that are not finite"):
+    with pytest.raises(FileFormatError, match="lora_up.weight': up has 1 of 256 values that are not finite"):
         _ = lora.layers[K]
 
 
@@ -185,3 +238,51 @@ def test_a_header_is_read_without_torch(tmp_path):
         "assert s.version == 'vignette' and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("down", "lora_down.weight' has type I32; allowed are F64"), ("scale", "in its alpha, its scale and")],
+)
+def test_what_the_header_says_is_refused_before_numbers_are_read(tmp_path, name, words):
+    """So inspect shows it, and a partial reading leaves it out."""
+    path, tensors = tmp_path / "a.safetensors", of(K, V, alpha=2)
+    if name == "scale":
+        tensors[f"{kohya(K)}.scale"] = torch.tensor(3.0)
+    else:
+        tensors[DOWN] = tensors[DOWN].int()
+    write_tensors(tensors, path)
+    assert any(words in reason for reason in lora_contents(path).refused.values())
+    with pytest.raises(FileFormatError, match=words):
+        read_lora(path)
+    assert [*read_lora(path, partial=True).layers] == [V]
+
+
+def test_settings_beside_a_file_of_peft_count_whatever_its_name(tmp_path, caplog):
+    path = tmp_path / "mine.safetensors"
+    tensors = of(K, name=lambda layer: "base_model.model." + layer.partition(".")[2], peft=True)
+    write_tensors(tensors, path)
+    down, up = tensors.values()
+    assert torch.equal(read_lora(path).layers[K].delta(), up @ down)
+    assert "its keys are PEFT's, which keeps alpha in adapter_config.json, and none is beside it" in caplog.text
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 4, "r": 2}')
+    caplog.clear()
+    assert torch.equal(read_lora(path).layers[K].delta(), 2 * (up @ down)) and not caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[" * 100_000, b'{"r": 1e999}', b'{"r": "x"}', b"null"])
+def test_damaged_settings_are_named(tmp_path, content):
+    write_tensors(of(K, name=same, peft=True), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match="adapter_config.json"):
+        read_lora(tmp_path)
+
+
+def test_an_adapter_without_tensors_says_what_is_missing(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    words = "is an adapter of PEFT without its tensors, adapter_model.safetensors"
+    with pytest.raises(FileFormatError, match=words + "$"):
+        read_lora(tmp_path)
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(FileFormatError, match=words + "; adapter_model.bin is a pickle, PEFT writes it anew"):
+        read_lora(tmp_path)

@@ -87,3 +87,12 @@ def test_families_without_such_names_are_not_worked_out():
 )
 def test_names_that_no_table_knows_have_a_style(name, style):
     assert next(each for each, form in STYLES.items() if form.fits(name)) == style
+
+
+def test_a_number_of_another_text_encoder_is_not_taken_where_only_its_blocks_are_fewer():
+    """SDXL's first text encoder has 12 blocks, its second 32; in FLUX.1 no name is of two encoders."""
+    sdxl, flux = read_names("stable_diffusion_xl", "sdxl"), read_names("flux", "flux1")
+    assert "lora_te2_text_model_encoder_layers_20_self_attn_q_proj" in sdxl
+    for name in ("lora_te1_text_model_encoder_layers_20_self_attn_q_proj", "text_model.encoder.layers.20.mlp.fc1"):
+        assert name not in sdxl
+    assert "lora_te_text_model_encoder_layers_0_self_attn_q_proj" in flux

@@ -10,9 +10,10 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import load_concept
 from orthoplex.concepts.exchange import STYLES, LoraFile, lora_of_concept, read_lora, write_lora
 from orthoplex.concepts.exchange.embedding_files import file_names
+from orthoplex.concepts.exchange.embeddings import read_embedding
 from orthoplex.concepts.exchange.modules import WrittenModule
 from orthoplex.concepts.exchange.names import versions
-from orthoplex.concepts.exchange.writing import written_rank
+from orthoplex.concepts.exchange.writing import files_written, written_rank
 from orthoplex.concepts.layer_table import OriginalModule, layer_table, layer_tables
 from orthoplex.errors import ConfigurationError, OutputError
 from orthoplex.files import read_header, write_tensors
@@ -269,12 +270,51 @@ def test_embeddings_lie_beside_or_inside_or_nowhere(lora, tmp_path, place, count
     written = write_lora(lora, tmp_path / "a.safetensors", style="kohya", embeddings=place)
     assert [path.name for path in written] == ["a.safetensors", "a.anna.safetensors"][:count]
     last = read_lora(written[-1])
-    assert [*last.embeddings] == {"files": ["a.anna"], "bundle": ["<anna>"], "none": []}[place]
+    assert [*last.embeddings] == {"files": ["<anna>"], "bundle": ["<anna>"], "none": []}[place]
     for own in last.embeddings.values():
         assert torch.equal(own["text_encoder"], vectors["text_encoder"])
     if place == "files":
         assert write_lora(last, tmp_path / "b.safetensors", style="kohya") == [tmp_path / "b.safetensors"]
-        assert [*read_lora(tmp_path / "b.safetensors").embeddings] == ["b"]
+        assert [*read_lora(tmp_path / "b.safetensors").embeddings] == ["<anna>"]
+
+
+@pytest.mark.parametrize("encoders", [["text_encoder"], ["text_encoder", "text_encoder_2"]])
+def test_an_embedding_of_its_own_file_has_its_token(tmp_path, encoders):
+    """Also where keys name text encoders; of one text encoder the token is the key, as diffusers reads it."""
+    widths = {"text_encoder": 768, "text_encoder_2": 1280}
+    vectors = {encoder: numbers(2, widths[encoder]).float() for encoder in encoders}
+    lora = LoraFile("a", "kohya", "stable_diffusion_xl", "sdxl", {}, embeddings={"<otto>": vectors})
+    write_lora(lora, tmp_path / "other.safetensors", style="kohya")
+    assert [*read_lora(tmp_path / "other.safetensors").embeddings] == ["<otto>"]
+    assert [*read_embedding(tmp_path / "other.safetensors")] == ["<otto>"]
+    if len(encoders) == 1:
+        assert [*read_header(tmp_path / "other.safetensors").entries] == ["<otto>"]
+
+
+@pytest.mark.parametrize("there", ["a.safetensors", "a.anna.safetensors", "a.anna-2.safetensors"])
+def test_no_file_is_written_where_one_of_them_is_there(lora, tmp_path, there):
+    vectors = {"text_encoder": numbers(2, 192).float()}
+    lora = replace(lora, embeddings={"<anna>": vectors, "anna": vectors})
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(ConfigurationError, match=f"output .*{there} exists; give another name, or --overwrite"):
+        write_lora(lora, tmp_path / "a.safetensors", style="kohya", overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == [there] and (tmp_path / there).read_text() == "mine"
+    written = write_lora(lora, tmp_path / "a.safetensors", style="kohya")
+    assert written == files_written(lora, tmp_path / "a.safetensors") and len(written) == 3
+
+
+def test_bundled_embeddings_have_the_type_that_is_asked_for(lora, tmp_path):
+    lora = replace(lora, embeddings={"<anna>": {"text_encoder": numbers(2, 192).float()}})
+    path = tmp_path / "a.safetensors"
+    write_lora(lora, path, style="kohya", embeddings="bundle", dtype=torch.bfloat16)
+    assert {entry.dtype for entry in read_header(path).entries.values()} == {"BF16"}
+
+
+def test_hashes_of_the_old_file_are_not_passed_on(lora, tmp_path):
+    pairs = dict.fromkeys(("sshs_model_hash", "sshs_legacy_hash", "sshash_a", "modelspec.hash_sha256"), "ab")
+    write_lora(replace(lora, metadata={**pairs, "ss_tag": "b"}), tmp_path / "a.safetensors", style="kohya")
+    metadata = read_header(tmp_path / "a.safetensors").metadata
+    assert "ss_tag" in metadata and not pairs.keys() & metadata.keys()
 
 
 @pytest.mark.parametrize(

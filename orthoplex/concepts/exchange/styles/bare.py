@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar, final
 
-from orthoplex.concepts.exchange.styles.style import Spelling, Style, covering, denoiser_paths, encoder_paths
+from orthoplex.concepts.exchange.styles.style import Spelling, Style, covering, denoiser_paths, encoder_paths, is_shared
 from orthoplex.concepts.layer_table import LayerTable, OriginalModule
 
 
@@ -22,10 +21,9 @@ class Bare(Style):
         """Yield paths of the denoiser; those of text encoders where one encoder alone has them."""
         own = dict(denoiser_paths(table, version)) | dict(table.original_modules(version))
         yield from own.items()
-        encoders = [(path, module) for _, path, module in encoder_paths(table, version) if path not in own]
-        counts = Counter(path for path, _ in encoders)
-        for path, module in encoders:
-            if counts[path] == 1:
+        shared = is_shared(table, version)
+        for _, path, module in encoder_paths(table, version):
+            if path not in own and not shared(path):
                 yield path, module
                 yield path.removeprefix("text_model."), module
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar, final
 
@@ -12,6 +11,7 @@ from orthoplex.concepts.exchange.styles.style import (
     covering,
     denoiser_paths,
     encoder_paths,
+    is_shared,
 )
 from orthoplex.concepts.layer_table import LayerTable, OriginalModule
 
@@ -35,10 +35,9 @@ class Kohya(Style):
         for prefix in _DENOISER:
             for path, module in (*denoiser_paths(table, version), *table.original_modules(version).items()):
                 yield prefix + _flat(path), module
-        encoders = list(encoder_paths(table, version))
-        counts = Counter(path for _, path, _ in encoders)
-        for component, path, module in encoders:
-            for prefix in _encoder_prefixes(table, component, shared=counts[path] > 1):
+        shared = is_shared(table, version)
+        for component, path, module in encoder_paths(table, version):
+            for prefix in _encoder_prefixes(table, component, shared=shared(path)):
                 yield prefix + _flat(path), module
 
     def written_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:

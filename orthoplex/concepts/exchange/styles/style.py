@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -83,6 +85,23 @@ def encoder_paths(table: LayerTable, version: str) -> Iterator[tuple[str, str, O
         component, _, path = layer.partition(".")
         if component != denoiser:
             yield component, path, OriginalModule((layer,))
+
+
+def is_shared(table: LayerTable, version: str) -> Callable[[str], bool]:
+    """Return what says of a path whether several text encoders may have it, if they had blocks enough.
+
+    Args:
+        table: The family's table.
+        version: A version of it.
+    """
+    kinds = {(component, _kind(path)) for component, path, _ in encoder_paths(table, version)}
+    counts = Counter(kind for _, kind in kinds)
+    return lambda path: counts[_kind(path)] > 1
+
+
+def _kind(path: str) -> str:
+    """A path without the numbers of blocks."""
+    return re.sub(r"\d+", "#", path)
 
 
 def covering(table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
