@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Literal, TypeVar, final
 
@@ -77,11 +77,11 @@ class LayerTable:
             family,
             values["components"],
             [(pattern, sees) for pattern, sees in values["rules"]],
-            _Versions(values["versions"], lambda tree: {k: v for k, v in _shapes(tree).items() if len(v) > 1}),
+            _Versions(values["versions"], _matrix_shapes),
             _Versions(values["versions"], _shapes),
             values.get("encoder_tags", {}),
             values.get("kohya_names", "diffusers"),
-            _Versions(values.get("original_modules", {}), lambda tree: _original_modules(tree, swapped)),
+            _Versions(values.get("original_modules", {}), partial(_original_modules, swapped=swapped)),
         )
 
     def original_modules(self, version: str) -> Mapping[str, OriginalModule]:
@@ -177,6 +177,11 @@ class _Versions(Mapping[str, Layers]):
 
 def _shapes(groups: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {layer: tuple(shape) for layer, shape, _ in _leaves(groups)}
+
+
+def _matrix_shapes(groups: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of linear layers and convolutions, without norms."""
+    return {layer: shape for layer, shape in _shapes(groups).items() if len(shape) > 1}
 
 
 def _original_modules(groups: Mapping[str, Any], swapped: frozenset[str]) -> dict[str, OriginalModule]:
