@@ -103,7 +103,7 @@ def _write(
     with written_atomically(path, overwrite=overwrite) as temporary:
         write_in_order(
             {**dict.fromkeys(plan, stored), **{key: tensor.dtype for key, tensor in bundle.items()}},
-            shapes | bundle,
+            {**shapes, **bundle},
             metadata,
             temporary,
             lambda key: bundle[key] if key in bundle else _rounded(key, plan[key][1](), stored, lora),
