@@ -131,7 +131,6 @@ LINEAR = {"target_modules": ["linear"]}
         (peft.OSFConfig(**LINEAR), "network"),
         (peft.FrodConfig(**LINEAR), "network"),
         (peft.DeftConfig(**LINEAR), "network"),
-        (peft.AdamssConfig(**LINEAR), "network"),
         (peft.BeftConfig(**LINEAR), "network"),
         (peft.SupertuningConfig(**LINEAR), "network"),
     ],
