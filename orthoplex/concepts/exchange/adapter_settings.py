@@ -133,6 +133,8 @@ def settings_of(path: Path, metadata: Mapping[str, str], *, from_peft: bool = Fa
     components: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         component, _, name = key.partition(".")
+        if not component:
+            raise FileFormatError(f"{source} has {_short(key)}, allowed are keys that begin with a component")
         components.setdefault(component, {})[name] = value
     return FileSettings({component: _settings(own, source) for component, own in components.items()})
 

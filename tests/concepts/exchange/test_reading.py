@@ -84,6 +84,11 @@ def test_settings_that_mean_another_change_are_refused(tmp_path, text, words):
         settings_of(tmp_path / "adapter_model.safetensors", {})
 
 
+def test_settings_of_no_component_are_refused(tmp_path):
+    with pytest.raises(FileFormatError, match=r"has '\.lora_alpha', allowed are keys that begin with a component"):
+        settings_of(tmp_path / "a.safetensors", {"lora_adapter_metadata": '{".lora_alpha": 8}'})
+
+
 def test_a_folder_of_several_adapters_names_them(tmp_path):
     for name in ("second", "first"):
         write_tensors(of(K, name=same, peft=True), tmp_path / name / "adapter_model.safetensors")
