@@ -1,4 +1,4 @@
-"""Write the tables of docs/lora-files.md that show results: those of conflicts and of adoption, and that of tests.
+"""Write the tables of docs/lora-files.md that show results: those of conflicts, adoption and speed, and that of tests.
 
 With ``--check`` nothing is written, and the exit status is 1 where the page differs.
 """
@@ -52,13 +52,45 @@ def support() -> str:
     return markdown_table(("version", *STYLES), rows).rstrip()
 
 
+def speed(values: Mapping[str, Any]) -> str:
+    """Return the table of truncations of all layers of SDXL, and the sentence about exact sums."""
+    cut, exact = values["truncation"], values["concatenation"]
+    words = {"ours": "from the factors", "dense": "dense SVD", "peft": "PEFT's `svd`"}
+    largest = max(cut["shapes"], key=lambda row: row["shape"][0] * row["shape"][1])
+    rows = [
+        (
+            words[name],
+            f"{cut['seconds_of_all_layers'][name]:.0f}",
+            "–" if name == "ours" else f"{cut['times_as_fast'][name]:.0f} ×",
+            f"{largest[name]['error']:.6f}",
+            f"{largest[name]['peak_mib']:.0f}",
+        )
+        for name in words
+    ]
+    shape = " × ".join(map(str, largest["shape"]))
+    head = ("truncation", "seconds", "ours is faster by", f"error at {shape}", f"peak MiB at {shape}")
+    merge, copy = exact["merge"], exact["copy"]
+    sentence = (
+        f"The exact sum of the files ({merge['output_mib']:.0f} MiB) takes {merge['seconds']:.1f} s and "
+        f"{merge['peak_mib']:.0f} MiB of memory; a mere copy of their bytes takes {copy['seconds']:.1f} s."
+    )
+    return f"{markdown_table(head, rows).rstrip()}\n\n{sentence}"
+
+
 def up_to_date(text: str) -> str:
     """Return the page's text with the tables of today's results."""
     read = {
-        name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("conflicts", "adoption")
+        name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("conflicts", "adoption", "file-merge")
     }
     return filled(
-        text, {"conflicts": conflicts(read["conflicts"]), "adoption": adoption(read["adoption"]), "support": support()}
+        text,
+        {
+            "conflicts": conflicts(read["conflicts"]),
+            "adoption": adoption(read["adoption"]),
+            "support": support(),
+            "speed": speed(read["file-merge"]),
+        },
     )
 
 
