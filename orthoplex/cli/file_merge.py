@@ -147,12 +147,12 @@ def merge_by_recipe(
         ConfigurationError: When the file has no recipe, files are missing or have other content.
     """
     from orthoplex.concepts.exchange import read_lora
-    from orthoplex.files import check_writable
+    from orthoplex.files import check_writable, read_header
     from orthoplex.merging import FileRecipe, Strengths, merge_again
 
     check_writable(output)
     _refuse_input(output, [recipe_file])
-    recipe = FileRecipe.of_file(read_lora(recipe_file))
+    recipe = FileRecipe.of_metadata(read_header(recipe_file).metadata, str(recipe_file))
     settings = replace(
         recipe.settings, style=request.style or recipe.settings.style, dtype=request.dtype or recipe.settings.dtype
     )
@@ -291,11 +291,12 @@ def common_type(paths: Sequence[Path]) -> torch.dtype | None:
 def _verify(output: Path, merged: FileMerge, members: Sequence[tuple[LoraFile, Strengths]]) -> None:
     """Draw the distance of the written file to the sum in float64, of the layers that are furthest from it."""
     from orthoplex.concepts.exchange import read_lora
+    from orthoplex.concepts.exchange.detection import OTHER
     from orthoplex.merging import verify
 
     recipe = merged.recipe
     errors = verify(
-        read_lora(output, family=merged.lora.family),
+        read_lora(output, family=merged.lora.family or OTHER),
         members,
         algorithm=recipe.algorithm,
         scale=recipe.scale,

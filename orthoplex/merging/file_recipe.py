@@ -129,21 +129,30 @@ class FileRecipe:
 
     @staticmethod
     def of_file(lora: LoraFile) -> FileRecipe:
-        """Return the recipe of a merged file.
+        """Return the recipe of a merged file; see ``of_metadata``."""
+        return FileRecipe.of_metadata(lora.metadata, lora.label)
+
+    @staticmethod
+    def of_metadata(metadata: Mapping[str, str], label: str) -> FileRecipe:
+        """Return the recipe in a merged file's header.
+
+        Args:
+            metadata: The text pairs of the header.
+            label: The file, for the errors.
 
         Raises:
-            ConfigurationError: When the file has none.
+            ConfigurationError: When there is none, or one that was made with a base.
         """
-        if "base" in _parsed(lora.metadata.get(RECIPE_KEY, "{}")):
+        if "base" in _parsed(metadata.get(RECIPE_KEY, "{}")):
             raise ConfigurationError(
-                f"{lora.label} was merged with a base, which its recipe names; allowed are files that were merged "
+                f"{label} was merged with a base, which its recipe names; allowed are files that were merged "
                 "without one: merge its files with --base again"
             )
-        if RECIPE_KEY not in lora.metadata:
+        if RECIPE_KEY not in metadata:
             raise ConfigurationError(
-                f"{lora.label} has no recipe; allowed are files that were merged by orthoplex (metadata {RECIPE_KEY!r})"
+                f"{label} has no recipe; allowed are files that were merged by orthoplex (metadata {RECIPE_KEY!r})"
             )
-        return FileRecipe.from_text(lora.metadata[RECIPE_KEY])
+        return FileRecipe.from_text(metadata[RECIPE_KEY])
 
     def find(self, folder: Path, read: Callable[[Path], LoraFile]) -> list[LoraFile]:
         """Return the recipe's files, read from a folder and its inner folders.

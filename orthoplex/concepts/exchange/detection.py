@@ -59,6 +59,10 @@ class Detected:
     named_as: str | None = None
 
 
+OTHER = "other"
+"""Asked for in the place of a family: a model that no table knows, though its names may be those of one that does."""
+
+
 @final
 @dataclass(frozen=True)
 class _Candidate:
@@ -76,13 +80,15 @@ def detect(
     Args:
         modules: Module, as the file names it, to the rows and columns of its change; None where they are not known.
         metadata: The text pairs of the header, which decide between versions of equal names and shapes.
-        family: The family or the version to take, by name; None finds it.
+        family: The family or the version to take, by name; ``OTHER`` for none of them; None finds it.
 
     Raises:
         ConfigurationError: If there is no such family or version.
         FileFormatError: If several families fit (names them), or shapes are those of no version, and names do not tell
             the family either (names the layer, its shape and those of the versions).
     """
+    if family == OTHER:
+        return Detected(style_of(modules) if modules else next(iter(STYLES)), None, None)
     if not modules:
         named, version = _named(family)
         return Detected(next(iter(STYLES)), named, version, version)
@@ -124,10 +130,14 @@ def _of_other_sizes(
     if other is not None and other.fitting >= _ENOUGH * len(modules):
         raise FileFormatError(f"{misfit}; they are those of {other.version} ({other.family})")
     if len(families) > 1 and asked is None:
-        raise FileFormatError(f"{misfit}; its names are those of {', '.join(families)}: name one with --family")
+        raise FileFormatError(
+            f"{misfit}; its names are those of {', '.join(families)}: name one with --family, or {OTHER} for another "
+            "model"
+        )
     unknown = [name for name in modules if name not in read_names(best[0].family, best[0].version)]
     if unknown:
-        raise FileFormatError(f"{misfit}; '{unknown[0]}' {unknown_module(unknown[0], best[0].family, best[0].version)}")
+        lacking = unknown_module(unknown[0], best[0].family, best[0].version)
+        raise FileFormatError(f"{misfit}; '{unknown[0]}' {lacking}; --family {OTHER} reads a file of another model")
     for name in modules:
         means = {read_names(each.family, each.version)[name].module.layers for each in best}
         if len(means) > 1:
@@ -172,7 +182,7 @@ def _allowed(family: str | None, modules: Sequence[str] = ()) -> list[tuple[str,
     table = layer_table(family)
     if table is None:
         allowed = ", ".join(
-            sorted({name for name, table in layer_tables().items() for name in (name, *table.versions)})
+            sorted({OTHER, *(name for name, table in layer_tables().items() for name in (name, *table.versions))})
         )
         raise ConfigurationError(f"family '{family}' is unknown, allowed: {allowed}")
     return [(table.family, family)]

@@ -101,3 +101,12 @@ def test_what_is_not_clear_is_an_error(modules, family, error, words):
 )
 def test_the_header_hints_at_versions(metadata, versions):
     assert hinted_versions(metadata) == versions
+
+
+def test_another_model_with_the_names_of_known_ones_is_read_if_that_is_asked_for():
+    modules = dict.fromkeys(
+        (f"transformer.transformer_blocks.{i}.attn.{part}" for i in range(3) for part in ("to_q", "to_k")), (1536, 1536)
+    )
+    with pytest.raises(FileFormatError, match="name one with --family, or other for another model"):
+        detect(modules, {})
+    assert detect(modules, {}, "other") == Detected("diffusers", None, None)
