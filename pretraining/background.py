@@ -38,9 +38,18 @@ def running(work: Path) -> psutil.Process | None:
     file = work / "training.pid"
     try:
         process = psutil.Process(int(file.read_text())) if file.exists() else None
-        return process if process and "pretraining.train" in process.cmdline() else None
+        return process if process and "pretraining.train" in _command(process) else None
     except psutil.Error:
         return None
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """The command line of a process; it is empty for a moment while ``nice`` becomes the training."""
+    for _ in range(20):
+        if command := process.cmdline():
+            return command
+        time.sleep(0.05)
+    return []
 
 
 def start(work: Path, arguments: list[str]) -> int:
