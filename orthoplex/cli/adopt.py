@@ -1,13 +1,12 @@
 """``orthoplex adopt``: a LoRA of another program becomes a concept file, silent where it is not named."""
 
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orthoplex.cli.console import errors_shown, named_file, refuse_existing
+from orthoplex.cli.console import check_erasure_weight, errors_shown, named_file, refuse_concept_output
 from orthoplex.cli.streams import say
 from orthoplex.concepts import kind_of
 from orthoplex.errors import ConfigurationError
@@ -41,12 +40,9 @@ def adopt(
 ) -> None:
     """Make a concept of a LoRA file: silent where it is not named, and ready to be merged; nothing is trained."""
     with errors_shown():
-        if output.suffix != ".safetensors":
-            raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
-        refuse_existing(output, overwrite)
+        refuse_concept_output(output, overwrite)
         file = named_file(lora)
-        if not 0 < weight < math.inf:
-            raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
+        check_erasure_weight(weight)
 
         from orthoplex.activations import ErasureOptions
         from orthoplex.activations import adopt as adopt_concept

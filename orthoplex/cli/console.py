@@ -171,6 +171,27 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise ConfigurationError(f"output {path} exists; give another name, or --overwrite to replace it")
 
 
+def refuse_concept_output(path: Path, overwrite: bool) -> None:
+    """Refuse a name that no concept file has, and to write over a file.
+
+    Raises:
+        ConfigurationError: When the name does not end in ``.safetensors``; see ``refuse_existing``.
+    """
+    if path.suffix != ".safetensors":
+        raise ConfigurationError(f"output is {path}; allowed are names that end in .safetensors")
+    refuse_existing(path, overwrite)
+
+
+def check_erasure_weight(weight: float) -> None:
+    """Refuse a weight of erasure that is no finite number above 0.
+
+    Raises:
+        ConfigurationError: Names the weight.
+    """
+    if not 0 < weight < math.inf:
+        raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
+
+
 def refuse_file(folder: Path) -> None:
     """Refuse a name that cannot be a folder; callers check before the work whose results it holds.
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orthoplex.cli.console import parse_strength
+from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME
 from orthoplex.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from orthoplex.models.prompts.lora_tags import LoraTag
 
 _SUFFIX = ".safetensors"
-_FOLDER_MARK = "adapter_config.json"
-"""The file in a folder as PEFT writes one."""
 
 
 def tagged_files(
@@ -101,9 +100,9 @@ def _candidates(folders: Sequence[Path], files: Sequence[Path]) -> Iterator[Path
 
 def _loras(paths: Iterator[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.suffix.lower() == _SUFFIX and path.parent.joinpath(_FOLDER_MARK).is_file():
+        if path.suffix.lower() == _SUFFIX and path.parent.joinpath(CONFIG_NAME).is_file():
             continue  # the folder is the LoRA
-        if (path.suffix.lower() == _SUFFIX and path.is_file()) or (path / _FOLDER_MARK).is_file():
+        if (path.suffix.lower() == _SUFFIX and path.is_file()) or (path / CONFIG_NAME).is_file():
             yield path
 
 

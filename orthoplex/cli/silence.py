@@ -1,13 +1,12 @@
 """``orthoplex silence``: erasure in closed form, of a concept file that was trained without it."""
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orthoplex.cli.console import errors_shown, named_file, refuse_existing
+from orthoplex.cli.console import check_erasure_weight, errors_shown, named_file, refuse_concept_output
 from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 
@@ -22,12 +21,9 @@ def silence(
 ) -> None:
     """Make a concept silent where it is not named (erasure in closed form); nothing is trained, no picture needed."""
     with errors_shown():
-        if output.suffix != ".safetensors":
-            raise ConfigurationError(f"output is {output}; allowed are names that end in .safetensors")
-        refuse_existing(output, overwrite)
+        refuse_concept_output(output, overwrite)
         file = named_file(concept)
-        if not 0 < weight < math.inf:
-            raise ConfigurationError(f"--weight is {weight}; allowed are finite numbers above 0")
+        check_erasure_weight(weight)
 
         from orthoplex.activations import ErasureOptions, with_erasure
         from orthoplex.concepts import load_concept, save_concept

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.concepts.concept import Concept
+from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME
 from orthoplex.concepts.exchange.embedding_files import with_embeddings_beside
 from orthoplex.concepts.exchange.embeddings import pickled_embedding
 from orthoplex.concepts.exchange.reading import read_lora
@@ -40,7 +41,7 @@ def is_foreign(path: Path) -> bool:
         path: The file; what cannot be read is not foreign, and ``load_concept`` says why.
     """
     if path.is_dir():
-        return (path / "adapter_config.json").is_file()
+        return (path / CONFIG_NAME).is_file()
     if pickled_embedding(path) is not None:
         return True
     try:

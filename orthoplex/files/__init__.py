@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_size, read_picture
     from orthoplex.files.recognition import FileKind, is_pointer, pointer_or_page, recognised, recognised_content
     from orthoplex.files.reports import reported, write_report
-    from orthoplex.files.tensors import DTYPES, is_finite, tensor_bytes, write_in_order, write_tensors
+    from orthoplex.files.tensors import ALL_DTYPES, DTYPES, is_finite, tensor_bytes, write_in_order, write_tensors
     from orthoplex.files.warning_filters import without_warnings
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
 __getattr__ = exports(
     __name__,
     {
+        "ALL_DTYPES": "tensors",
         "DTYPES": "tensors",
         "FLOAT_NAMES": "header",
         "FileKind": "recognition",
@@ -77,6 +78,7 @@ __getattr__ = exports(
 )
 
 __all__ = [
+    "ALL_DTYPES",
     "DTYPES",
     "FLOAT_NAMES",
     "FileKind",

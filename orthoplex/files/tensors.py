@@ -19,17 +19,19 @@ from orthoplex.files.header import FLOAT_NAMES
 
 DTYPES: dict[str, torch.dtype] = dict(zip(FLOAT_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
 """Data types of weights by their names in a header."""
-_NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
+ALL_DTYPES: dict[str, torch.dtype] = DTYPES | {
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
 }
+"""Data types of all tensors by their names in a header."""
+_NAMES = {dtype: name for name, dtype in ALL_DTYPES.items()}
 
 
 def write_tensors(

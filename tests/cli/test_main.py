@@ -11,6 +11,21 @@ import pytest
 from orthoplex import __version__
 from orthoplex.cli import app, main
 
+VERBS = (
+    "check",
+    "train",
+    "silence",
+    "adopt",
+    "conflicts",
+    "merge",
+    "generate",
+    "inspect",
+    "convert",
+    "rename",
+    "demo",
+    "bench",
+)
+
 
 def test_version(run):
     result = run("--version")
@@ -22,40 +37,11 @@ def test_version(run):
 def test_help_names_every_verb(run):
     result = run("--help")
     assert result.exit_code == 0
-    for verb in (
-        "check",
-        "train",
-        "silence",
-        "adopt",
-        "conflicts",
-        "merge",
-        "generate",
-        "inspect",
-        "convert",
-        "rename",
-        "demo",
-        "bench",
-    ):
+    for verb in VERBS:
         assert verb in result.stdout
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        "check",
-        "train",
-        "silence",
-        "adopt",
-        "conflicts",
-        "merge",
-        "generate",
-        "inspect",
-        "convert",
-        "rename",
-        "demo",
-        "bench",
-    ],
-)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(run, verb):
     assert run(verb, "--help").exit_code == 0
 

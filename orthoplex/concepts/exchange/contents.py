@@ -26,6 +26,7 @@ from orthoplex.concepts.exchange.embedding_keys import (
 )
 from orthoplex.concepts.exchange.encoders import encoders_of
 from orthoplex.concepts.exchange.names import read_names
+from orthoplex.concepts.exchange.payloads import NUMBERS
 from orthoplex.concepts.exchange.stored_modules import StoredModule, stored_modules
 from orthoplex.concepts.exchange.stored_numbers import read_numbers
 from orthoplex.concepts.foreign_files import other_kind
@@ -35,8 +36,6 @@ from orthoplex.files import Header, read_header
 
 _WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 """Data types of weights, as a header names them."""
-NUMBERS = ("alpha", "scale")
-"""Parts of payloads that are one number."""
 
 
 @final
@@ -192,6 +191,21 @@ def lora_contents(path: Path, family: str | None = None) -> LoraContents:
         alphas,
         factors,
         problem,
+    )
+
+
+def reasons_in_words(refused: Mapping[str, str]) -> str:
+    """Return the keys that cannot be read, by reason: the first of each, and how many more there are.
+
+    Args:
+        refused: Key to the reason.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in refused.items():
+        by_reason.setdefault(reason, []).append(key)
+    return "; ".join(
+        f"'{keys[0]}'{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}: {reason}"
+        for reason, keys in by_reason.items()
     )
 
 

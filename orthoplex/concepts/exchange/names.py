@@ -9,6 +9,7 @@ from functools import cache
 from typing import final
 
 from orthoplex.concepts.exchange.styles import STYLES
+from orthoplex.concepts.exchange.styles.style import flat
 from orthoplex.concepts.layer_table import OriginalModule, layer_tables
 
 _SAMPLE = 16
@@ -53,7 +54,7 @@ def likely_versions(modules: Sequence[str]) -> Iterator[tuple[str, str]]:
     Args:
         modules: Modules as a file names them.
     """
-    sample = [_flat(name) for name in modules[:: max(1, len(modules) // _SAMPLE)]]
+    sample = [flat(name) for name in modules[:: max(1, len(modules) // _SAMPLE)]]
     for family, version in versions():
         paths = _flat_paths(family, version)
         if any(_ends_in(name, paths) for name in sample):
@@ -75,11 +76,7 @@ def _flat_paths(family: str, version: str) -> frozenset[str]:
     """The paths of all modules, with underscores in the place of dots."""
     table = layer_tables()[family]
     paths = (layer.partition(".")[2] for layer in table.weights[version])
-    return frozenset(_flat(path.removeprefix("text_model.")) for path in (*paths, *table.original_modules(version)))
-
-
-def _flat(name: str) -> str:
-    return name.replace(".", "_")
+    return frozenset(flat(path.removeprefix("text_model.")) for path in (*paths, *table.original_modules(version)))
 
 
 def _ends_in(name: str, paths: frozenset[str]) -> bool:

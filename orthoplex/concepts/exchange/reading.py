@@ -10,7 +10,7 @@ from pathlib import Path
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.embedding import concept_embedding
 from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME, is_of_peft
-from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, tensor_file
+from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, reasons_in_words, tensor_file
 from orthoplex.concepts.exchange.embedding_files import read_embeddings
 from orthoplex.concepts.exchange.embeddings import pickled_embedding
 from orthoplex.concepts.exchange.lora_file import LoraFile
@@ -98,14 +98,7 @@ def refusal(refused: Mapping[str, str], total: int) -> str:
         refused: Key to the reason.
         total: How many keys the file has.
     """
-    by_reason: dict[str, list[str]] = {}
-    for key, reason in refused.items():
-        by_reason.setdefault(reason, []).append(key)
-    lines = [
-        f"'{keys[0]}'{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}: {reason}"
-        for reason, keys in by_reason.items()
-    ]
-    return f"{len(refused)} of {total} tensors cannot be read: {'; '.join(lines)}; --partial leaves them out"
+    return f"{len(refused)} of {total} tensors cannot be read: {reasons_in_words(refused)}; --partial leaves them out"
 
 
 def lora_of_concept(concept: Concept, *, partial: bool = False) -> LoraFile:

@@ -5,32 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from io import RawIOBase
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts.exchange.contents import NUMBERS, LayerSource, LoraContents
-from orthoplex.concepts.exchange.payloads import Difference, load_payload
+from orthoplex.concepts.exchange.contents import LayerSource, LoraContents
+from orthoplex.concepts.exchange.payloads import NUMBERS, Difference, load_payload
 from orthoplex.concepts.exchange.stored_modules import StoredModule
 from orthoplex.errors import ConfigurationError, FileFormatError
-from orthoplex.files import Header
+from orthoplex.files import ALL_DTYPES, Header
 
-_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+_Value = TypeVar("_Value")
 
 
 @final
@@ -93,8 +80,8 @@ def read_tensor(path: Path, header: Header, key: str) -> Tensor:
         FileFormatError: If the type is none that torch has, or the file cannot be read or was replaced.
     """
     entry = header.entries[key]
-    if entry.dtype not in _TYPES:
-        raise FileFormatError(f"{path}: tensor '{key}' has type {entry.dtype}, allowed are {', '.join(_TYPES)}")
+    if entry.dtype not in ALL_DTYPES:
+        raise FileFormatError(f"{path}: tensor '{key}' has type {entry.dtype}, allowed are {', '.join(ALL_DTYPES)}")
     content = torch.empty(entry.end - entry.start, dtype=torch.uint8)
     try:
         with path.open("rb", buffering=0) as file:
@@ -105,7 +92,7 @@ def read_tensor(path: Path, header: Header, key: str) -> Tensor:
         raise FileFormatError(f"{path}: cannot be read: {error}") from error
     if size != len(content):
         raise FileFormatError(f"{path}: is cut off in tensor '{key}'")
-    return content.view(_TYPES[entry.dtype]).reshape(entry.shape)
+    return content.view(ALL_DTYPES[entry.dtype]).reshape(entry.shape)
 
 
 def _read_into(file: RawIOBase, content: Tensor) -> int:
@@ -119,18 +106,31 @@ def _read_into(file: RawIOBase, content: Tensor) -> int:
     return size
 
 
-@final
-class StoredLayers(Mapping[str, LowRank]):
-    """Layer to its change, read each time it is asked for."""
+class _Stored(Mapping[str, _Value]):
+    """Names to changes, each read when it is asked for."""
 
     def __init__(self, reader: ModuleReader, sources: Mapping[str, LayerSource]) -> None:
         """Take what a header says.
 
         Args:
             reader: Of the file.
-            sources: Layer to its place.
+            sources: Name to its place.
         """
         self._reader, self._sources = reader, sources
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+@final
+class StoredLayers(_Stored[LowRank]):
+    """Layer to its change, read each time it is asked for."""
 
     def __getitem__(self, layer: str) -> LowRank:
         source = self._sources[layer]
@@ -141,28 +141,10 @@ class StoredLayers(Mapping[str, LowRank]):
             return change
         return LowRank(_own_rows(change.up, source), change.down)
 
-    def __contains__(self, layer: object) -> bool:
-        return layer in self._sources
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
 
 @final
-class StoredDifferences(Mapping[str, Tensor]):
+class StoredDifferences(_Stored[Tensor]):
     """Parameter to its full difference, read each time it is asked for."""
-
-    def __init__(self, reader: ModuleReader, sources: Mapping[str, LayerSource]) -> None:
-        """Take what a header says.
-
-        Args:
-            reader: Of the file.
-            sources: Parameter to its place.
-        """
-        self._reader, self._sources = reader, sources
 
     def __getitem__(self, parameter: str) -> Tensor:
         source = self._sources[parameter]
@@ -170,15 +152,6 @@ class StoredDifferences(Mapping[str, Tensor]):
         if not isinstance(change, Difference):
             raise AssertionError(f"'{parameter}' was announced as a full difference")
         return _own_rows(change.values, source).reshape(source.shape)
-
-    def __contains__(self, parameter: object) -> bool:
-        return parameter in self._sources
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
-
-    def __len__(self) -> int:
-        return len(self._sources)
 
 
 def _own_rows(values: Tensor, source: LayerSource) -> Tensor:

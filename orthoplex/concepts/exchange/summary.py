@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from orthoplex.concepts.exchange.client_rules import readers, readers_in_words
-from orthoplex.concepts.exchange.contents import LoraContents, lora_contents
+from orthoplex.concepts.exchange.contents import LoraContents, lora_contents, reasons_in_words
 from orthoplex.concepts.exchange.payloads import PAYLOADS
 from orthoplex.concepts.exchange.styles import STYLES
 from orthoplex.concepts.layer_table import component_of
@@ -111,7 +111,7 @@ class LoraSummary:
             ("embeddings", ", ".join(self.embeddings) or "none"),
             *((key, value) for key, value in self.training.items()),
             ("read whole by", readers_in_words(self.readers)),
-            ("not readable", _reasons(self.refused) or "nothing: every key is read"),
+            ("not readable", reasons_in_words(self.refused) or "nothing: every key is read"),
         ]
         return [(name, text) for name, text in rows if text]
 
@@ -226,12 +226,3 @@ def _counted(counts: Mapping[Any, int], form: str = "{value} ({count})") -> str:
     if len(counts) == 1 and "{value} (" in form:
         return str(next(iter(counts)))
     return ", ".join(form.format(value=value, count=count) for value, count in counts.items()) or "none"
-
-
-def _reasons(refused: Mapping[str, str]) -> str:
-    counts = Counter(refused.values())
-    firsts = {reason: key for key, reason in reversed(list(refused.items()))}
-    return "; ".join(
-        f"'{firsts[reason]}'{f' and {count - 1} more' if count > 1 else ''}: {reason}"
-        for reason, count in counts.items()
-    )

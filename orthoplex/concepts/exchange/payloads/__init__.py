@@ -43,7 +43,8 @@ def _parameter(*stems: str) -> tuple[str, ...]:
     return tuple(ending for stem in stems for ending in (stem, f"{stem}.{ADAPTER}"))
 
 
-_NUMBERS = {"alpha": (".alpha",), "scale": (".scale",)}
+NUMBERS = {"alpha": (".alpha",), "scale": (".scale",)}
+"""Parts that are one number, and no factor -> the endings of their keys."""
 _DOWN = {
     "down": (
         *(".lora_down.weight", ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.down.weight"),
@@ -63,7 +64,7 @@ _KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr
 PAYLOADS: dict[str, PayloadRow] = {
     "low-rank": PayloadRow(
         "a low-rank product (LoRA, LoCon)",
-        {**_DOWN, **_UP, **_MID, **_NUMBERS},
+        {**_DOWN, **_UP, **_MID, **NUMBERS},
         required=(("down", "up"),),
         form=low_rank_form,
         module="low_rank",
@@ -71,7 +72,7 @@ PAYLOADS: dict[str, PayloadRow] = {
     ),
     "low-rank bias": PayloadRow(
         "a bias beside a low-rank product",
-        {"up_bias": (".lora_B.bias", f".lora_B.{ADAPTER}.bias"), **_DOWN, **_UP, **_MID, **_NUMBERS},
+        {"up_bias": (".lora_B.bias", f".lora_B.{ADAPTER}.bias"), **_DOWN, **_UP, **_MID, **NUMBERS},
         required=(("up_bias", "down", "up"),),
         form=low_rank_bias_form,
         module="low_rank",
@@ -83,7 +84,7 @@ PAYLOADS: dict[str, PayloadRow] = {
         {
             "embedding_down": _parameter(".lora_embedding_A"),
             "embedding_up": _parameter(".lora_embedding_B"),
-            **_NUMBERS,
+            **NUMBERS,
         },
         required=(("embedding_down", "embedding_up"),),
         form=embedding_form,
@@ -94,7 +95,7 @@ PAYLOADS: dict[str, PayloadRow] = {
         "a product of two low-rank changes number by number (LoHa)",
         {
             **{part: _parameter(f".hada_{part}") for part in (*_HADAMARD, "t1", "t2")},
-            **_NUMBERS,
+            **NUMBERS,
         },
         required=(_HADAMARD,),
         form=hadamard_form,
@@ -105,7 +106,7 @@ PAYLOADS: dict[str, PayloadRow] = {
         "a Kronecker product (LoKr)",
         {
             **{part: _parameter(f".{part}") for part in (*_KRONECKER, "lokr_t2")},
-            **_NUMBERS,
+            **NUMBERS,
         },
         required=(
             ("lokr_w1", "lokr_w2"),
@@ -239,7 +240,7 @@ def form_of(name: str, shapes: Shapes) -> Form:
     row = PAYLOADS[name]
     if row.form is None:
         raise ConfigurationError(f"is {row.description}: {row.refusal}")
-    return row.form({part: shape for part, shape in shapes.items() if part in row.parts and part not in _NUMBERS})
+    return row.form({part: shape for part, shape in shapes.items() if part in row.parts and part not in NUMBERS})
 
 
 def load_payload(name: str) -> Payload:

@@ -11,12 +11,10 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
+from orthoplex.concepts.exchange.payloads import NUMBERS
 from orthoplex.concepts.exchange.payloads.row import Form, Shapes
 from orthoplex.concepts.exchange.payloads.scaling import read_factor, read_values
 from orthoplex.errors import ConfigurationError
-
-_NUMBERS = ("alpha", "scale")
-"""Parts that are one number, and no factor."""
 
 
 @final
@@ -56,9 +54,9 @@ class Payload(ABC):
             ConfigurationError: when shapes do not fit, alpha or a factor is no usable number, or a value is not
                 finite.
         """
-        tensors = {part: tensor for part, tensor in parts.items() if part not in _NUMBERS}
+        tensors = {part: tensor for part, tensor in parts.items() if part not in NUMBERS}
         form = type(self).form({part: tuple(tensor.shape) for part, tensor in tensors.items()})
-        numbers = {part: parts[part] for part in _NUMBERS if part in parts}
+        numbers = {part: parts[part] for part in NUMBERS if part in parts}
         scale = read_factor(numbers, form.rank, factor)
         if shape is not None and not _same_numbers(form.shape, shape):
             raise ConfigurationError(f"is a change of a parameter of shape {form.shape}; the base's has shape {shape}")

@@ -11,6 +11,7 @@ from orthoplex.concepts.exchange.styles.style import (
     covering,
     denoiser_paths,
     encoder_paths,
+    flat,
     is_shared,
 )
 from orthoplex.concepts.layer_table import LayerTable, OriginalModule
@@ -34,28 +35,24 @@ class Kohya(Style):
         """Yield names after every prefix, of diffusers paths and of original names."""
         for prefix in _DENOISER:
             for path, module in (*denoiser_paths(table, version), *table.original_modules(version).items()):
-                yield prefix + _flat(path), module
+                yield prefix + flat(path), module
         shared = is_shared(table, version)
         for component, path, module in encoder_paths(table, version):
             for prefix in _encoder_prefixes(table, component, shared=shared(path)):
-                yield prefix + _flat(path), module
+                yield prefix + flat(path), module
 
     def written_names(self, table: LayerTable, version: str) -> Iterator[tuple[str, OriginalModule]]:
         """Yield the names that kohya's own trainer gives in this family."""
         is_original = table.kohya_names == "original"
         for path, module in covering(table, version) if is_original else denoiser_paths(table, version):
-            yield _DENOISER[0] + _flat(path), module
+            yield _DENOISER[0] + flat(path), module
         for component, path, module in encoder_paths(table, version):
             for prefix in _encoder_prefixes(table, component, shared=True):
-                yield prefix + _flat(path), module
+                yield prefix + flat(path), module
 
     def fits(self, name: str) -> bool:
         """True for a kohya prefix."""
         return name.startswith(_PREFIXES) and "." not in name
-
-
-def _flat(path: str) -> str:
-    return path.replace(".", "_")
 
 
 def _encoder_prefixes(table: LayerTable, component: str, *, shared: bool) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ class Style(ABC):
         """True if a module's name may be of this style; for modules that no table knows."""
 
 
+def flat(path: str) -> str:
+    """Return a path with underscores in the place of dots."""
+    return path.replace(".", "_")
+
+
 def denoiser_of(table: LayerTable) -> str:
     """Return the component that is the denoiser."""
     return next(component for component, role in table.components.items() if role == "denoiser")
