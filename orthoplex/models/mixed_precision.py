@@ -31,7 +31,8 @@ class Float32Attention(TorchFunctionMode):
         """Compute one torch function; attention in float32, all others as they are."""
         if func is functional.rms_norm:
             first, *others = args
-            return func(first, *(_of_type(value, first.dtype) for value in others), **(kwargs or {}))
+            named = {key: _of_type(value, first.dtype) for key, value in (kwargs or {}).items()}
+            return func(first, *(_of_type(value, first.dtype) for value in others), **named)
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         with torch.autocast("cpu", enabled=False):
