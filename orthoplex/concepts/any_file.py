@@ -39,10 +39,11 @@ def _read(path: Path, base: BaseIdentity) -> LoraFile:
     try:
         return read_lora(path)
     except FileFormatError:
-        if layer_table(base.family) is None:
+        table = layer_table(base.family)
+        if table is None:
             raise
         try:
-            return read_lora(path, family=base.family)
+            return read_lora(path, family=table.family)
         except OrthoplexError:
             pass
         raise
