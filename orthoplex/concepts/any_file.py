@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from orthoplex.concepts.base_identity import BaseIdentity
@@ -40,12 +41,9 @@ def _read(path: Path, base: BaseIdentity) -> LoraFile:
         return read_lora(path)
     except FileFormatError:
         table = layer_table(base.family)
-        if table is None:
-            raise
-        try:
-            return read_lora(path, family=table.family)
-        except OrthoplexError:
-            pass
+        for name in () if table is None else (base.family, table.family):
+            with suppress(OrthoplexError):
+                return read_lora(path, family=name)
         raise
 
 
