@@ -16,9 +16,9 @@ from orthoplex.activations import merge_for
 from orthoplex.activations.concept_erasure import erased_layers
 from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, load_concept, save_concept
+from orthoplex.concepts import Concept, flat_names, load_concept, save_concept
 from orthoplex.concepts.any_file import read_concept
-from orthoplex.concepts.exchange import read_lora, write_lora
+from orthoplex.concepts.exchange import names, read_lora, write_lora
 from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
@@ -99,6 +99,20 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     after = weights(base)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert base.tokens == () and base.recipe is None
+
+
+@pytest.fixture
+def published(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the pico base were the published one: its sizes stand in the layer table."""
+    table, version = trained.base.family.table, trained.base.identity.family
+    for sizes in (table.versions, table.weights):
+        monkeypatch.setitem(sizes._expanded, version, sizes_of(trained.base))
+    caches = (names.read_names, names._flat_paths, flat_names._known_names)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
 
 
 def drawn(base: Base, change: object = None, prompt: str = "a photo of a cat") -> np.ndarray:
@@ -187,12 +201,9 @@ def test_merge(trained, algorithm):
 
 
 @pytest.mark.parametrize("style", ["kohya", "comfy", "diffusers"])
-def test_convert(trained, style, tmp_path, monkeypatch):
+def test_convert(trained, published, style, tmp_path):
     """In other programs' names the changes are the same numbers, and come back."""
     base = trained.base
-    version, table, sizes = base.identity.family, base.family.table, sizes_of(base)
-    monkeypatch.setitem(table.versions._expanded, version, sizes)  # as if the pico base were the published one
-    monkeypatch.setitem(table.weights._expanded, version, sizes)
     own = replace(trained.concepts[0], layers=random_changes(base, "linear"), inputs=None)
     save_concept(own, tmp_path / "anna.safetensors")
     source, target = read_lora(tmp_path / "anna.safetensors"), tmp_path / "lora.safetensors"
