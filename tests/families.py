@@ -7,10 +7,13 @@ from pathlib import Path
 
 from tests.pico import build_pico
 from tests.pico_flow import build_chroma, build_flux
+from tests.pico_qwen import build_klein, build_z_image
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_pico,
     "flux": build_flux,
     "chroma": build_chroma,
+    "z_image": build_z_image,
+    "flux2_klein": build_klein,
 }
 """Family, by the name of its file, to what saves a pico pipeline of it into a folder."""

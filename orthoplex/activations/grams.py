@@ -65,10 +65,9 @@ def gather_grams(
                     add_text(base, family.condition(batch), grams)
                     continue
                 generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
+                unguided = family.least_guidance
                 finished(
-                    family.picture(
-                        PictureRequest(batch, generators, num_inference_steps, guidance_scale=1.0, decoded=False)
-                    )
+                    family.picture(PictureRequest(batch, generators, num_inference_steps, unguided, decoded=False))
                 )
     return {layer: gram.value(layer) for layer, gram in grams.items()}
 

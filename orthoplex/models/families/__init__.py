@@ -53,6 +53,12 @@ FAMILIES = {
     "ChromaPipeline": FamilyRow(
         "chroma", "Chroma", training={"layers": "attention", "num_inference_steps": 35, "guidance_scale": 5.0}
     ),
+    "ZImagePipeline": FamilyRow(
+        "z_image", "ZImage", training={"layers": "attention", "num_inference_steps": 9, "guidance_scale": 0.0}
+    ),
+    "Flux2KleinPipeline": FamilyRow(
+        "flux2_klein", "Flux2Klein", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 4.0}
+    ),
 }
 """Pipeline class, as ``model_index.json`` names it, to family."""
 

@@ -81,3 +81,46 @@ class KLAutoencoder(Autoencoder):
     @property
     def _shift(self) -> float:
         return self.network.config.get("shift_factor") or 0.0
+
+
+@final
+class NormalizedAutoencoder(Autoencoder):
+    """FLUX.2's: squares of four positions are one, and each of their channels is normalized by stored statistics."""
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Two for each level but the first, twice as much for squares."""
+        return 2 ** len(self.network.config.block_out_channels)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the mean of the posterior, in squares, normalized."""
+        means = encoded(self.network, self._placed(pixels))
+        count, channels, height, width = means.shape
+        squares = means.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        squares = squares.reshape(count, 4 * channels, height // 2, width // 2)
+        mean, deviation = self._statistics(squares)
+        return ((squares - mean) / deviation).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return what the network decodes."""
+        mean, deviation = self._statistics(latents)
+        squares = latents * deviation + mean
+        count, channels, height, width = squares.shape
+        means = squares.reshape(count, channels // 4, 2, 2, height, width).permute(0, 1, 4, 2, 5, 3)
+        return self.network.decode(means.reshape(count, channels // 4, 2 * height, 2 * width)).sample
+
+    def encoding(self) -> Mapping[str, nn.Module]:
+        """The encoder and its last convolution."""
+        parts = dict(self.network.named_children())
+        return {name: parts[name] for name in ("encoder", "quant_conv") if parts.get(name) is not None}
+
+    def scaling(self) -> list[Any]:
+        """The statistics."""
+        norm = self.network.bn
+        return [norm.running_mean.tolist(), norm.running_var.tolist(), self.network.config.batch_norm_eps]
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.network.bn
+        mean = norm.running_mean.view(1, -1, 1, 1).to(like)
+        return mean, torch.sqrt(norm.running_var.view(1, -1, 1, 1) + self.network.config.batch_norm_eps).to(like)

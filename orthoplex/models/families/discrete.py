@@ -46,6 +46,12 @@ class DiscreteFamily(LatentFamily):
 
     @final
     @property
+    def least_guidance(self) -> float:
+        """One."""
+        return 1.0
+
+    @final
+    @property
     def latent_multiple(self) -> int:
         """One: U-Nets take latents of any size."""
         return 1
@@ -102,7 +108,7 @@ class DiscreteFamily(LatentFamily):
         each = torch.arange(len(request.prompts)).repeat_interleave(request.pictures_per_prompt)
         prompts = self.read(request.prompts).to(dtype).take(each)
         distilled = self.with_guidance(prompts, request.guidance_scale)
-        if distilled is not None or request.guidance_scale <= 1:
+        if distilled is not None or request.guidance_scale <= self.least_guidance:
             return prompts if distilled is None else distilled, False
         negative = self.read([request.negative_prompt] * len(request.prompts)).to(dtype).take(each)
         return self.of_one_length([negative, prompts]), True

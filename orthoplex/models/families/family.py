@@ -332,6 +332,11 @@ class Family(ABC):
 
     @property
     @abstractmethod
+    def least_guidance(self) -> float:
+        """The ``guidance_scale`` that is no guidance: 1 in most pipelines, 0 in some."""
+
+    @property
+    @abstractmethod
     def sampler(self) -> Sampler:
         """The scheduler that makes pictures, in words."""
 

@@ -56,11 +56,6 @@ class FlowFamily(LatentFamily):
             guidance_scale: Larger than ``least_guidance``.
         """
 
-    @property
-    @abstractmethod
-    def least_guidance(self) -> float:
-        """The ``guidance_scale`` up to which there is no second prediction: 1 in most pipelines, 0 in some."""
-
     @abstractmethod
     def sigmas(self, num_inference_steps: int) -> Sequence[float]:
         """Return the shares of noise at the denoising steps, falling from 1, before they are shifted."""

@@ -156,8 +156,8 @@ class Flux(FlowFamily):
 
     @property
     def least_guidance(self) -> float:
-        """There is never a second prediction."""
-        return float("inf")
+        """One, at which the denoiser is as it was before it was distilled."""
+        return 1.0
 
     def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
         """Return the prediction of the prompt."""
