@@ -92,10 +92,10 @@ class KLAutoencoder(Autoencoder):
             yield False
             return
         try:
-            self.network.to(torch.float32)
+            nn.Module.to(self.network, torch.float32)  # diffusers' own method warns
             yield True
         finally:
-            self.network.to(torch.float16)
+            nn.Module.to(self.network, torch.float16)
 
     def encoding(self) -> Mapping[str, nn.Module]:
         """The encoder and its last convolution, which a small autoencoder has not."""
