@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
+from orthoplex.files import without_warnings
 from tests.pico import WORDS, build_text_encoder, build_tokenizer
 
 MAX_LENGTH = 24
@@ -96,6 +104,33 @@ def build_flux(folder: Path, *, seed: int = 0, guidance: bool = True) -> Path:
                 pooled_projection_dim=text_encoder.config.hidden_size,
                 guidance_embeds=guidance,
                 axes_dims_rope=(4, 6, 6),
+            ),
+        )
+        pipeline.save_pretrained(folder)
+    return folder
+
+
+def build_chroma(folder: Path, *, seed: int = 0) -> Path:
+    """Save a pico Chroma into ``folder`` and return the folder."""
+    with torch.random.fork_rng(devices=[]), without_warnings():  # the class imports from a place that it calls old
+        torch.manual_seed(seed)
+        tokenizer = build_t5_tokenizer(folder.with_name(folder.name + "-vocabulary"))
+        pipeline = ChromaPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+            vae=build_flow_autoencoder(),
+            text_encoder=build_t5(tokenizer, 32),
+            tokenizer=tokenizer,
+            transformer=ChromaTransformer2DModel(
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                axes_dims_rope=(4, 6, 6),
+                approximator_num_channels=8,
+                approximator_hidden_dim=16,
+                approximator_layers=1,
             ),
         )
         pipeline.save_pretrained(folder)

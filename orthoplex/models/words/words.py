@@ -20,6 +20,9 @@ from orthoplex.models.quiet import quiet
 from orthoplex.models.words.prompt_forms import Marked, PromptForm
 
 CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
+_OF_LANGUAGE_MODELS = ("<think>", "<tool_call>", "<tool_response>")
+_OF_T5 = "<extra_id_"
+"""Tokens of tokenizers that look like those of concepts."""
 
 
 @final
@@ -95,7 +98,12 @@ class Reader:
     @property
     def added(self) -> frozenset[str]:
         """The concept tokens that the tokenizer knows: ``<name>``, ``<name>_1`` and so on."""
-        return frozenset(token for token in self.tokenizer.get_added_vocab() if CONCEPT_TOKEN.fullmatch(token))
+        special = {*self.tokenizer.all_special_tokens, *_OF_LANGUAGE_MODELS}
+        return frozenset(
+            token
+            for token in self.tokenizer.get_added_vocab()
+            if CONCEPT_TOKEN.fullmatch(token) and token not in special and not token.startswith(_OF_T5)
+        )
 
     def ids_of(self, tokens: Iterable[str]) -> list[int]:
         """The number of each token.
