@@ -10,8 +10,8 @@ latents and text features, with one target. The *bare* step has no adapter; its 
 as every learned token asks for, and so through all layers behind the first cross-attention: the graph that all
 adapters need is alive in it, and what a case takes above it is due to its adapters. ``orthogonal`` is Orthoplex's
 default, with frozen directions; ``peft`` is PEFT's LoRA of the same rank on the same layers, through diffusers'
-``add_adapter``; both train in float32 (``cast_training_params``), as Orthoplex always does. Times are of one process, the cases of a round one after the other in an order that alternates; memory
-is of a process for each case.
+``add_adapter``; both train in float32 (``cast_training_params``), as Orthoplex always does. Times are of one process,
+the cases of a round one after the other in an order that alternates; memory is of a process for each case.
 
 ``python -m benchmarks.sdxl_costs --output results/sdxl-costs.json``
 """
