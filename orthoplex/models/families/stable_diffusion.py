@@ -107,5 +107,6 @@ class StableDiffusion(UNetFamily):
         device = self.pipeline._execution_device  # offloaded weights wait elsewhere
         return Conditioning(weighted_features(reader, prompt, chunks_at_once([reader], prompt), device))
 
-    def added_conditions(self, conditioning: Conditioning) -> None:
+    def added_inputs(self, conditioning: Conditioning) -> Mapping[str, Mapping[str, Tensor]]:
         """Nothing."""
+        return {}

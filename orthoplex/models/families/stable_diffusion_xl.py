@@ -128,9 +128,10 @@ class StableDiffusionXL(UNetFamily):
         pooled = torch.zeros_like(prompts.extras["pooled"])
         return Conditioning(torch.zeros_like(prompts.features), {**prompts.extras, "pooled": pooled})
 
-    def added_conditions(self, conditioning: Conditioning) -> Mapping[str, Tensor]:
+    def added_inputs(self, conditioning: Conditioning) -> Mapping[str, Mapping[str, Tensor]]:
         """The projection, and the sizes."""
-        return {"text_embeds": conditioning.extras["pooled"], "time_ids": conditioning.extras["sizes"]}
+        added = {"text_embeds": conditioning.extras["pooled"], "time_ids": conditioning.extras["sizes"]}
+        return {"added_cond_kwargs": added}
 
     def _whole(self, features: Tensor, pooled: Tensor) -> Conditioning:
         """Prompts with the sizes of the base's own pictures."""

@@ -18,8 +18,8 @@ class UNetFamily(DiscreteFamily):
     """Pipelines with a ``UNet2DConditionModel`` as ``unet`` and CLIP's text encoders."""
 
     @abstractmethod
-    def added_conditions(self, conditioning: Conditioning) -> Mapping[str, Tensor] | None:
-        """Return what the U-Net reads of prompts besides features, by diffusers' names; None for nothing.
+    def added_inputs(self, conditioning: Conditioning) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return what the U-Net reads of prompts besides features, as keyword arguments.
 
         Args:
             conditioning: In the U-Net's data type, on its device.
@@ -78,7 +78,7 @@ class UNetFamily(DiscreteFamily):
             times.to(noisy.device),
             conditioning.features,
             timestep_cond=conditioning.extras.get("guidance"),
-            added_cond_kwargs=self.added_conditions(conditioning),
+            **self.added_inputs(conditioning),
         ).sample
 
     @final
