@@ -65,7 +65,7 @@ def build_unet_xl() -> UNet2DConditionModel:
     )
 
 
-def build_pico_xl(folder: Path, *, seed: int = 0, prediction_type: str = "epsilon") -> Path:
+def build_pico_xl(folder: Path, *, seed: int = 0) -> Path:
     """Save a pico pipeline into ``folder`` and return the folder; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -79,9 +79,7 @@ def build_pico_xl(folder: Path, *, seed: int = 0, prediction_type: str = "epsilo
             tokenizer=one,
             tokenizer_2=two,
             unet=build_unet_xl(),
-            scheduler=DDIMScheduler(
-                beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type=prediction_type
-            ),
+            scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
         )
         pipeline.save_pretrained(folder)
     return folder
