@@ -1,4 +1,4 @@
-"""A Stable Diffusion 1.5 sized pipeline folder of random weights, as diffusers itself writes it."""
+"""Pipeline folders of random weights, of the size of Stable Diffusion 1.5 or XL, as diffusers writes them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import itertools
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 UNET = {
     "sample_size": 64,
@@ -51,6 +58,80 @@ def full_size_folder(folder: Path) -> Path:
     )
     made.save_pretrained(folder)
     return folder
+
+
+UNET_XL = {
+    "sample_size": 128,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+def full_size_xl_folder(folder: Path, *, small: bool = False) -> Path:
+    """Write the folder in float16, 6.9 GB in shards, unless it is there already; ``small`` has fewer blocks."""
+    if (folder / "model_index.json").is_file():
+        return folder
+    ends = {"bos_token_id": VOCABULARY - 2, "eos_token_id": VOCABULARY - 1, "pad_token_id": 1}
+    second = CLIPTextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=1280,
+        intermediate_size=5120,
+        projection_dim=1280,
+        num_hidden_layers=2 if small else 32,
+        num_attention_heads=20,
+        hidden_act="gelu",
+        **ends,
+    )
+    with torch.device("meta"):
+        text_encoder_2 = CLIPTextModelWithProjection(second)
+    autoencoder = _random(AutoencoderKL, AUTOENCODER)
+    autoencoder.register_to_config(scaling_factor=0.13025)
+    made = StableDiffusionXLPipeline(
+        vae=autoencoder,
+        text_encoder=_random_text_encoder(),
+        text_encoder_2=_with_buffers(text_encoder_2, torch.float16),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        unet=random_xl_denoiser(torch.float16, small=small),
+        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        add_watermarker=False,
+    )
+    made.save_pretrained(folder)
+    return folder
+
+
+def random_xl_denoiser(dtype: torch.dtype, *, small: bool = False) -> UNet2DConditionModel:
+    """Return a denoiser of random weights, frozen; ``small`` has fewer transformer blocks."""
+    blocks = {"transformer_layers_per_block": (1, 1, 1)} if small else {}
+    with torch.device("meta"):
+        network = UNet2DConditionModel(**{**UNET_XL, **blocks})
+    return _with_buffers(network, dtype).eval()
+
+
+def _with_buffers(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Give a network on the meta device numbers: one tile of small random ones, again and again, which is quick."""
+    nn.Module.to(network, dtype)
+    network.to_empty(device="cpu")
+    tile = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).mul(0.02).to(dtype)
+    for name, weights in network.named_parameters():
+        flat = weights.requires_grad_(False).view(-1)
+        if weights.ndim == 1:
+            flat.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        for piece in flat.split(len(tile)):
+            piece.copy_(tile[: len(piece)])
+    for name, values in network.named_buffers():
+        if name.endswith("position_ids"):
+            values.copy_(torch.arange(values.shape[-1]).expand_as(values))
+    return network
 
 
 def _random(kind: type[nn.Module], options: dict[str, object]) -> nn.Module:

@@ -8,9 +8,11 @@ from pathlib import Path
 from tests.pico import build_pico
 from tests.pico_flow import build_chroma, build_flux
 from tests.pico_qwen import build_klein, build_z_image
+from tests.pico_xl import build_pico_xl
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_pico,
+    "stable_diffusion_xl": build_pico_xl,
     "flux": build_flux,
     "chroma": build_chroma,
     "z_image": build_z_image,

@@ -182,7 +182,8 @@ class Adapter(nn.Module, ABC):
             ``(..., out)``.
         """
         directions = functional.linear(x, self.down.to(x.dtype))
-        return functional.linear(directions, (self.up * self.scaling).to(directions.dtype))
+        up = self.up if self.scaling == 1 else self.up * self.scaling  # a product by 1 takes time forward and backward
+        return functional.linear(directions, up.to(directions.dtype))
 
     @torch.no_grad()
     def set_directions(self, rows: Tensor) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from orthoplex.models.families import FAMILIES, training_defaults
     from orthoplex.models.families.conditioning import Conditioning
     from orthoplex.models.families.family import Family, Layer
+    from orthoplex.models.families.item_sizes import ItemSizes
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
     from orthoplex.models.layer_names import SELECTIONS
     from orthoplex.models.loading import load_base
@@ -45,6 +46,7 @@ __getattr__ = exports(
         "Family": "families.family",
         "Foldable": "weights",
         "Fragment": "prompts.prompt",
+        "ItemSizes": "families.item_sizes",
         "Layer": "families.family",
         "PictureRequest": "families.pictures",
         "PictureStep": "families.pictures",
@@ -91,6 +93,7 @@ __all__ = [
     "Family",
     "Foldable",
     "Fragment",
+    "ItemSizes",
     "Layer",
     "PictureRequest",
     "PictureStep",

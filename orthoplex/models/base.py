@@ -192,7 +192,7 @@ class Base:
         with self._lock:
             shapes = {name: (adapter.up.shape[0], adapter.down.shape[1]) for name, adapter in adapters.items()}
             layers = linear_layers(shapes, named_modules(self.family.components()))
-            handles = [layers[name].register_forward_hook(_adding(adapter)) for name, adapter in adapters.items()]
+            handles = [layers[name].register_forward_hook(adding(adapter)) for name, adapter in adapters.items()]
             try:
                 yield self
             finally:
@@ -344,7 +344,7 @@ class Base:
             )
 
 
-def _adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     """A forward hook that adds the adapter's output to the layer's."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

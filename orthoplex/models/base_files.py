@@ -7,7 +7,7 @@ of the time, most of which goes to importing what builds networks. Folders of ot
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
 from orthoplex.files import Header, read_json
 from orthoplex.models.families import folder_form
-from orthoplex.models.families.form_of_folders import FolderForm
+from orthoplex.models.families.form_of_folders import FolderForm, FolderReader
 from orthoplex.models.folder_content import check_dtype, forget_machine, write_config
 from orthoplex.models.hash_cache import fingerprint, recall
 from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
@@ -32,6 +32,32 @@ from orthoplex.models.weight_files import find_weights, read_headers, stem, stor
 from orthoplex.models.weights import Foldable, check_base, folded_weights, matrix_shape
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The words of a tokenizer.
+
+    Attributes:
+        values: The values of its ``tokenizer.json``.
+    """
+
+    values: Mapping[str, Any]
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """Every token that the tokenizer knows, and its number."""
+        return self.values["model"]["vocab"] | {token["content"]: token["id"] for token in self.values["added_tokens"]}
+
+    @property
+    def is_dense(self) -> bool:
+        """True if the numbers are all from 0 to the last."""
+        return sorted(self.numbers.values()) == list(range(len(self.numbers)))
+
+    def next_numbers(self, tokens: Iterable[str]) -> dict[str, int]:
+        """Return new tokens with the numbers that follow the last."""
+        return {token: number for number, token in enumerate(tokens, start=len(self.numbers))}
 
 
 @final
@@ -70,8 +96,9 @@ class BaseFiles:
             if form is None:
                 return None
             configs = _configs(form)
+            tokenizers = {reader.tokenizer for reader in form.readers}
             config = {
-                name: read_json(folder / name / files[0]) for name, files in configs.items() if name != "tokenizer"
+                name: read_json(folder / name / files[0]) for name, files in configs.items() if name not in tokenizers
             }
             whole = all((folder / name / file).is_file() for name, files in configs.items() for file in files)
             version = form.version(config)
@@ -83,8 +110,8 @@ class BaseFiles:
         headers = {name: read_headers(files) for name, files in weight_files.items()}
         single = {name: one for name, files in headers.items() if files and len(files) == 1 for one in files.items()}
         named = {name: path.name.removesuffix(".safetensors") for name, (path, _) in single.items()}
-        portable = named == stems and form.embedding in single[form.text_encoder][1].entries
-        plain = config[form.text_encoder].get("torch_dtype") == "float32"
+        portable = named == stems and all(each.embedding in single[each.encoder][1].entries for each in form.readers)
+        plain = all(config[each.encoder].get("torch_dtype") == "float32" for each in form.readers)
         if not (whole and portable and plain and parts == configs.keys()):
             return None
         changed = {name: single[name] for name in form.changed}
@@ -97,15 +124,12 @@ class BaseFiles:
         return BaseFiles(folder, form, identity, files, {name: header for name, (_, header) in changed.items()})
 
     @cached_property
-    def tokenizer(self) -> Mapping[str, Any]:
-        """The values of ``tokenizer.json``."""
-        return read_json(self.folder / "tokenizer" / _TOKENIZER[0])
-
-    @cached_property
-    def numbers(self) -> Mapping[str, int]:
-        """Every token that the tokenizer knows, and its number."""
-        added = {token["content"]: token["id"] for token in self.tokenizer["added_tokens"]}
-        return self.tokenizer["model"]["vocab"] | added
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """Text encoder to the words of its tokenizer."""
+        return {
+            reader.encoder: Vocabulary(read_json(self.folder / reader.tokenizer / _TOKENIZER[0]))
+            for reader in self.form.readers
+        }
 
     def takes(self, change: Foldable) -> bool:
         """Return True if a change can be folded into the files; else a loaded base says why, or can do more.
@@ -117,13 +141,15 @@ class BaseFiles:
             entry = self.headers[component].entries.get(name) if component in self.headers else None
             if entry is None or ".embeddings." in name or matrix_shape(entry.shape) != part.shape:
                 return False
-        width = self.headers[self.form.text_encoder].entries[self.form.embedding].shape[1]
-        dense = sorted(self.numbers.values()) == list(range(len(self.numbers)))
-        return dense and all(
-            token not in self.numbers
+        widths = {
+            reader.encoder: self.headers[reader.encoder].entries[reader.embedding].shape[1:]
+            for reader in self.form.readers
+        }
+        words = self.vocabularies.values()
+        return all(vocabulary.is_dense for vocabulary in words) and all(
+            all(token not in vocabulary.numbers for vocabulary in words)
             and item.placement.is_one_vector
-            and {encoder: tuple(row.shape) for encoder, row in item.placement.vectors.items()}
-            == {self.form.text_encoder: (width,)}
+            and {encoder: tuple(row.shape) for encoder, row in item.placement.vectors.items()} == widths
             for token, item in change.tokens.items()
         )
 
@@ -153,10 +179,10 @@ class BaseFiles:
         for name, values in self._folded(change).items():
             component, tensor = _place(name)
             weights[component][tensor] = values
-        ids = {token: len(self.numbers) + place for place, token in enumerate(change.tokens)}
-        encoder, embedding = self.form.text_encoder, self.form.embedding
-        rows = [(ids[token], item.placement.vectors[encoder]) for token, item in change.tokens.items()]
-        weights[encoder][embedding] = _extended(weights[encoder][embedding], rows)
+        for encoder, embedding in ((reader.encoder, reader.embedding) for reader in self.form.readers):
+            ids = self.vocabularies[encoder].next_numbers(change.tokens)
+            rows = [(ids[token], item.placement.vectors[encoder]) for token, item in change.tokens.items()]
+            weights[encoder][embedding] = _extended(weights[encoder][embedding], rows)
         with pipeline_folder(folder, recipe=change.recipe.to_json(), overwrite=overwrite) as temporary:
             temporary.mkdir()
             shutil.copyfile(self.folder / INDEX_NAME, temporary / INDEX_NAME)
@@ -176,8 +202,8 @@ class BaseFiles:
                 )
             for path in temporary.rglob("*.json"):
                 forget_machine(path)
-            if ids:
-                self._add_tokens(temporary, ids, len(weights[encoder][embedding]))
+            for reader in self.form.readers if change.tokens else ():
+                self._add_tokens(temporary, reader, [*change.tokens], len(weights[reader.encoder][reader.embedding]))
         return folder.resolve()
 
     def _folded(self, change: Foldable) -> dict[str, Tensor]:
@@ -195,21 +221,22 @@ class BaseFiles:
         folded_weights(layers, change)
         return {layer: shell.get_parameter("weight").data.view(shapes[layer]) for layer, shell in layers.items()}
 
-    def _add_tokens(self, folder: Path, ids: Mapping[str, int], rows: int) -> None:
-        """Let tokenizer and configuration of a folder know new tokens."""
+    def _add_tokens(self, folder: Path, reader: FolderReader, tokens: Sequence[str], rows: int) -> None:
+        """Let tokenizer and configuration of a text encoder of a folder know new tokens."""
         plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        vocabulary = self.vocabularies[reader.encoder]
+        ids = vocabulary.next_numbers(tokens)
         added = [{"id": number, "content": token, **plain} for token, number in ids.items()]
-        known = self.tokenizer["added_tokens"]
-        write_config(
-            folder / "tokenizer" / _TOKENIZER[0], {**self.tokenizer, "added_tokens": [*known, *added]}, sort=False
-        )
-        path = folder / "tokenizer" / _TOKENIZER[1]
+        known = vocabulary.values["added_tokens"]
+        place = folder / reader.tokenizer
+        write_config(place / _TOKENIZER[0], {**vocabulary.values, "added_tokens": [*known, *added]}, sort=False)
+        path = place / _TOKENIZER[1]
         config = read_json(path)
         decoder = config.get("added_tokens_decoder", {}) | {
             str(number): {"content": token, **plain} for token, number in ids.items()
         }
         write_config(path, config | {"added_tokens_decoder": decoder})
-        path = folder / self.form.text_encoder / "config.json"
+        path = folder / reader.encoder / "config.json"
         write_config(path, read_json(path) | {"vocab_size": rows})
 
 
@@ -231,7 +258,8 @@ def _place(layer: str) -> tuple[str, str]:
 def _configs(form: FolderForm) -> dict[str, tuple[str, ...]]:
     """Component to its files besides weights, the configuration first."""
     weighed = dict.fromkeys((*form.changed, *form.unchanged), ("config.json",))
-    return {"scheduler": ("scheduler_config.json",), "tokenizer": _TOKENIZER, **weighed}
+    tokenizers = {reader.tokenizer: _TOKENIZER for reader in form.readers}
+    return {"scheduler": ("scheduler_config.json",), **tokenizers, **weighed}
 
 
 def _extended(table: Tensor, rows: Sequence[tuple[int, Tensor]]) -> Tensor:

@@ -10,21 +10,21 @@ from __future__ import annotations
 import json
 import ntpath
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.files import read_json, write_json
+from orthoplex.models.layer_names import is_text_encoder, portable_path
 from orthoplex.models.weight_files import stem, write_weights
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 """The types that weights may be written in."""
 _WRAPPED = ("base_layer", "lora_A", "lora_B", "_orig_mod")
-_TEXT_MODEL = ("embeddings.", "encoder.", "final_layer_norm.")
 _LOCAL = frozenset(
     ("_name_or_path", "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file")
     + ("is_local", "local_files_only")
@@ -67,7 +67,6 @@ def write_pipeline(
     pipeline: Any,  # noqa: ANN401  (pipelines share no typed parent)
     folder: Path,
     *,
-    clip_encoders: Collection[str],
     dtype: torch.dtype | None = None,
     stored_dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> None:
@@ -76,7 +75,6 @@ def write_pipeline(
     Args:
         pipeline: What to write.
         folder: A new folder.
-        clip_encoders: The text encoders that are CLIP's.
         dtype: The type of all weights in the files.
         stored_dtypes: Without ``dtype``: component to the type of its weights in the files, unless it is wider than
             that of the weights in memory. Components that are not named keep the latter.
@@ -97,7 +95,9 @@ def write_pipeline(
         place.mkdir()
         _write_config(component, place)
         written = _stored_dtype(component, (stored_dtypes or {}).get(name)) if dtype is None else dtype
-        weights = _portable_names(component) if name in clip_encoders else component.state_dict()
+        weights = component.state_dict()
+        if is_text_encoder(name):
+            weights = {portable_path(path): values for path, values in weights.items()}
         write_weights(weights, place / f"{stem(name)}.safetensors", written)
     pipeline.save_config(folder)
     for name, component in pipeline.components.items():
@@ -114,12 +114,6 @@ def _networks(pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401
 def _stored_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype | None:
     own = next(network.parameters()).dtype
     return stored if stored is not None and stored.itemsize <= own.itemsize else None
-
-
-def _portable_names(network: nn.Module) -> dict[str, Tensor]:
-    """Name to weight, as every release reads it: transformers before 5.6 knows no CLIP without the prefix."""
-    weights = network.state_dict()
-    return {f"text_model.{name}" if name.startswith(_TEXT_MODEL) else name: values for name, values in weights.items()}
 
 
 def _write_config(network: Any, folder: Path) -> None:  # noqa: ANN401  (a network of one of two libraries)

@@ -1,11 +1,13 @@
 """Which weights of a pipeline a concept may change, and what they are called.
 
 A layer's name is its component and its diffusers path: ``unet.<path>`` or ``text_encoder.text_model.<path>``. Newer
-CLIP text encoders dropped the inner ``text_model``; the name keeps it, so that one file fits all versions.
+CLIP text encoders dropped the inner ``text_model``; the name keeps it, so that one file fits all versions. Other text
+encoders, as T5, never had it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import nn
@@ -21,13 +23,24 @@ _UNET_ENDS = {
 _TEXT_ATTENTION_ENDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
 _BLOCKS = ("down_blocks", "mid_block", "up_blocks")
 _TEXT_MLP_ENDS = ("mlp.fc1", "mlp.fc2")
+_TEXT_ENCODER = "text_encoder"
+_OF_CLIP = re.compile(r"(embeddings|encoder\.layers|final_layer_norm)(\.|$)")
+"""Beginnings of paths in a CLIP text encoder without ``text_model``; other text encoders have other names."""
 
 
 def component_name(component: str, path: str) -> str:
     """The name of a module from its component and its path inside the component."""
-    if component == "text_encoder" and not path.startswith("text_model."):
-        path = f"text_model.{path}"
-    return f"{component}.{path}"
+    return f"{component}.{portable_path(path) if is_text_encoder(component) else path}"
+
+
+def is_text_encoder(component: str) -> bool:
+    """Return True if a component, by its name, is a text encoder."""
+    return component.startswith(_TEXT_ENCODER)
+
+
+def portable_path(path: str) -> str:
+    """A path inside a text encoder, as every release of transformers reads it: in CLIP's with ``text_model.``."""
+    return f"text_model.{path}" if _OF_CLIP.match(path) else path
 
 
 def select_linear_layers(
@@ -36,10 +49,10 @@ def select_linear_layers(
     """The linear layers of a selection of a U-Net, by name, in the order of the model.
 
     Args:
-        modules: Component to module, with ``unet`` and ``text_encoder``.
+        modules: Component to module, with ``unet`` and CLIP's text encoders.
         selection: One of ``SELECTIONS``; ``linear`` is every linear layer of the transformer blocks, with their input
             and output projections, and without the projections of the time.
-        text_encoder: Also the text encoder's attention projections, and its feed-forward layers for ``linear``.
+        text_encoder: Also the text encoders' attention projections, and their feed-forward layers for ``linear``.
     """
     chosen: dict[str, nn.Linear] = {}
     for path, module in _linear_modules(modules["unet"]).items():
@@ -47,9 +60,9 @@ def select_linear_layers(
             chosen[component_name("unet", path)] = module
     if text_encoder:
         ends = _TEXT_ATTENTION_ENDS + (_TEXT_MLP_ENDS if selection == "linear" else ())
-        for path, module in _linear_modules(modules["text_encoder"]).items():
-            if path.endswith(ends):
-                chosen[component_name("text_encoder", path)] = module
+        for name, module in all_linear_layers(modules).items():
+            if is_text_encoder(name) and name.endswith(ends):
+                chosen[name] = module
     return chosen
 
 

@@ -42,11 +42,9 @@ def save_pipeline(
             loaded, or networks compiled or quantised.
         OutputError: If it cannot be written, or another process filled the folder meanwhile.
     """
-    family = family_of(type(pipeline).__name__)
+    family_of(type(pipeline).__name__)
     check_pipeline_folder(folder, overwrite=overwrite)
     check_pipeline_content(pipeline, dtype)
     with pipeline_folder(folder, recipe=recipe, overwrite=overwrite) as temporary, quiet():
-        write_pipeline(
-            pipeline, temporary, clip_encoders=family.clip_encoders, dtype=dtype, stored_dtypes=stored_dtypes
-        )
+        write_pipeline(pipeline, temporary, dtype=dtype, stored_dtypes=stored_dtypes)
     return folder.resolve()

@@ -237,6 +237,6 @@ def test_a_lora_is_read_as_diffusers_reads_it(name):
 
 
 def test_every_version_is_compared():
-    equal = {"sd2-v", "vignette"}
+    equal = {"sd2-v", "sdxl-v", "vignette"}
     compared = {name.split()[0] for name in (*SINGLE_FILES, *CONVERTERS)}
     assert compared == {version for table in layer_tables().values() for version in table.versions} - equal

@@ -110,7 +110,7 @@ def test_a_folder_that_another_process_filled_meanwhile_is_kept(pico, tmp_path, 
     def slowly(pipeline, target, **options):
         original(pipeline, target, **options)
         monkeypatch.setattr(saving, "write_pipeline", original)
-        original(pipeline, folder, clip_encoders=[])
+        original(pipeline, folder)
         (folder / "theirs.txt").write_text("precious")
 
     monkeypatch.setattr(saving, "write_pipeline", slowly)

@@ -18,6 +18,7 @@ _HINTS = {
     "sd2": ("stable-diffusion-v2-512", "sd_v2", "sd2"),
     "sd2-v": ("stable-diffusion-v2-768-v", "sd_v2_v"),
     "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "sdxl"),
+    "sdxl-v": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "sdxl"),
     "flux1": ("flux-1-dev", "flux-1-schnell", "flux1", "flux"),
     "chroma": ("chroma",),
     "flux2": ("flux-2-dev", "flux2", "flux-2"),

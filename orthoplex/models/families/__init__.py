@@ -47,6 +47,12 @@ FAMILIES = {
         training={"num_inference_steps": 30, "guidance_scale": 7.5},
         folder="stable_diffusion_folder",
     ),
+    "StableDiffusionXLPipeline": FamilyRow(
+        "stable_diffusion_xl",
+        "StableDiffusionXL",
+        training={"steps": 500, "batch_size": 2, "num_inference_steps": 30, "guidance_scale": 6.0},
+        folder="stable_diffusion_xl_folder",
+    ),
     "FluxPipeline": FamilyRow(
         "flux", "Flux", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 3.5}
     ),

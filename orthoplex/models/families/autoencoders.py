@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, final
 
 import torch
@@ -55,6 +56,17 @@ def encoded(network: Any, pixels: Tensor) -> Tensor:  # noqa: ANN401  (an autoen
 class KLAutoencoder(Autoencoder):
     """``AutoencoderKL`` and its relatives: one factor and one shift for all latents."""
 
+    def __init__(self, network: Any, *, upcasts: bool = False) -> None:  # noqa: ANN401
+        """Take the network.
+
+        Args:
+            network: Of diffusers.
+            upcasts: True lets float16 weights work in float32 where the configuration says ``force_upcast``: those of
+                Stable Diffusion XL overflow.
+        """
+        super().__init__(network)
+        self._upcasts = upcasts and bool(network.config.get("force_upcast"))
+
     @property
     def pixels_per_latent(self) -> int:
         """Two for each level but the first."""
@@ -63,11 +75,27 @@ class KLAutoencoder(Autoencoder):
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Return the mean of the posterior, shifted and scaled."""
-        return (encoded(self.network, self._placed(pixels)).float() - self._shift) * self.network.config.scaling_factor
+        with self._wide_enough():
+            means = encoded(self.network, self._placed(pixels)).float()
+        return (means - self._shift) * self.network.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return what the network decodes."""
-        return self.network.decode(latents / self.network.config.scaling_factor + self._shift).sample
+        with self._wide_enough() as is_upcast:
+            latents = latents.float() if is_upcast else latents
+            return self.network.decode(latents / self.network.config.scaling_factor + self._shift).sample
+
+    @contextmanager
+    def _wide_enough(self) -> Iterator[bool]:
+        """Inside, a network that overflows in float16 is one of float32, exactly; yields True then."""
+        if not self._upcasts or self.network.dtype != torch.float16:
+            yield False
+            return
+        try:
+            nn.Module.to(self.network, torch.float32)  # diffusers' own method warns
+            yield True
+        finally:
+            nn.Module.to(self.network, torch.float16)
 
     def encoding(self) -> Mapping[str, nn.Module]:
         """The encoder and its last convolution, which a small autoencoder has not."""

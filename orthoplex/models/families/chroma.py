@@ -52,7 +52,6 @@ class Chroma(FlowFamily):
     changed = ("transformer", "text_encoder")
     weighed = tuple(_NETWORKS)
     text_encoders = ("text_encoder",)
-    clip_encoders = ()
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT

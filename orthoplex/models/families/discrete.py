@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class DiscreteFamily(LatentFamily):
     scheduler after the other.
     """
 
+    upcasts: ClassVar[bool] = False
+    """True if a float16 autoencoder works in float32 where its configuration asks for it (``force_upcast``)."""
+
     @abstractmethod
     def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:
         """Return prompts that hold the guidance of a distilled denoiser; None where a second prediction guides it."""
@@ -42,7 +45,7 @@ class DiscreteFamily(LatentFamily):
     @property
     def autoencoder(self) -> KLAutoencoder:
         """The autoencoder."""
-        return KLAutoencoder(self.pipeline.vae)
+        return KLAutoencoder(self.pipeline.vae, upcasts=self.upcasts)
 
     @final
     @property
@@ -106,9 +109,19 @@ class DiscreteFamily(LatentFamily):
     def _request_conditioning(self, request: PictureRequest, dtype: torch.dtype) -> tuple[Conditioning, bool]:
         """Return the prompts of all pictures; True if negative prompts are before them."""
         each = torch.arange(len(request.prompts)).repeat_interleave(request.pictures_per_prompt)
-        prompts = self.read(request.prompts).to(dtype).take(each)
+        read = self.read(request.prompts).to(dtype)
+        prompts = read.take(each)
         distilled = self.with_guidance(prompts, request.guidance_scale)
         if distilled is not None or request.guidance_scale <= self.least_guidance:
             return prompts if distilled is None else distilled, False
-        negative = self.read([request.negative_prompt] * len(request.prompts)).to(dtype).take(each)
+        negative = self.unconditional(request.negative_prompt, read).to(dtype).take(each)
         return self.of_one_length([negative, prompts]), True
+
+    def unconditional(self, negative: str | Conditioning, prompts: Conditioning) -> Conditioning:
+        """Return what guidance leads away from, for each of n prompts.
+
+        Args:
+            negative: The negative prompt.
+            prompts: The n prompts.
+        """
+        return self.read([negative] * len(prompts))

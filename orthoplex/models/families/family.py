@@ -15,6 +15,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer_table
 from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.models.families.conditioning import Conditioning
+from orthoplex.models.families.item_sizes import ItemSizes
 from orthoplex.models.families.layouts.layout import Layout
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.inference_steps import StepRange
@@ -52,8 +53,6 @@ class Family(ABC):
     """The components with weights, in the order in which they are loaded."""
     text_encoders: ClassVar[tuple[str, ...]]
     """Those of the changed components that read prompts."""
-    clip_encoders: ClassVar[tuple[str, ...]]
-    """Those of the text encoders that are CLIP's: files name their weights with ``text_model.`` in front."""
     feature_encoder: ClassVar[str]
     """The text encoder whose positions are those of ``Conditioning.features``."""
     tokenizers: ClassVar[tuple[str, ...]]
@@ -234,6 +233,15 @@ class Family(ABC):
             )
         room = self.words.room(prompt.text)
         raise PromptError(f"{prompt.shown} has {room.length} tokens, {base} reads at most {room.limit}")
+
+    def with_sizes(self, conditioning: Conditioning, sizes: Sequence[ItemSizes]) -> Conditioning:
+        """Return prompts that hold the sizes of their pictures; most denoisers read none.
+
+        Args:
+            conditioning: Of n prompts.
+            sizes: Of the n pictures.
+        """
+        return conditioning
 
     @final
     @torch.no_grad()

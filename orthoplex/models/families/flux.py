@@ -48,7 +48,6 @@ class Flux(FlowFamily):
     changed = ("transformer", "text_encoder", "text_encoder_2")
     weighed = tuple(_NETWORKS)
     text_encoders = ("text_encoder", "text_encoder_2")
-    clip_encoders = ("text_encoder",)
     feature_encoder = "text_encoder_2"
     tokenizers = ("tokenizer", "tokenizer_2")
     layout = LAYOUT

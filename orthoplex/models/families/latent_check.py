@@ -96,12 +96,15 @@ def check_scheduler(scheduler: Any) -> None:  # noqa: ANN401  (diffusers' schedu
     check_usable(scheduler)
 
 
-def try_text_encoder(reader: Reader, usual: Collection[str]) -> None:
+def try_text_encoder(
+    reader: Reader, usual: Collection[str], use: Callable[..., Tensor] = lambda network, ids: network(ids)[0]
+) -> None:
     """Call a text encoder whose configuration is unusual, without numbers.
 
     Args:
         reader: The encoder with its tokenizer.
         usual: Settings that may differ from the class's own without a trial.
+        use: Takes the network and token ids, and returns the states that the denoiser reads.
 
     Raises:
         BaseModelError: If it raises, or returns another shape than ``(1, length, width)``.
@@ -115,7 +118,7 @@ def try_text_encoder(reader: Reader, usual: Collection[str]) -> None:
             reader.component,
             network,
             settings,
-            lambda network, ids: network(ids)[0],
+            use,
             (ids,),
             (1, length, network.config.hidden_size),
         )

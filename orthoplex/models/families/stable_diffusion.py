@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.discrete import DiscreteFamily
 from orthoplex.models.families.latent_check import check_autoencoder, check_reader, check_scheduler
 from orthoplex.models.families.layouts.stable_diffusion import LAYOUT
 from orthoplex.models.families.parts import load_parts
 from orthoplex.models.families.stable_diffusion_check import check_unet, try_networks
 from orthoplex.models.families.stable_diffusion_folder import version_of
-from orthoplex.models.layer_names import component_name, cross_attention_modules, select_linear_layers
+from orthoplex.models.families.unet import UNetFamily
 from orthoplex.models.problems import all_done
 from orthoplex.models.prompts.prompt import Prompt
 from orthoplex.models.quiet import quiet
@@ -42,12 +41,12 @@ _NETWORKS = {
 
 
 @final
-class StableDiffusion(DiscreteFamily):
+class StableDiffusion(UNetFamily):
     """Stable Diffusion 1 and 2, and every base of their classes, whatever its size."""
 
     changed = ("unet", "text_encoder")
     weighed = tuple(_NETWORKS)
-    text_encoders = clip_encoders = ("text_encoder",)
+    text_encoders = ("text_encoder",)
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT
@@ -92,23 +91,9 @@ class StableDiffusion(DiscreteFamily):
         try_networks(pipeline)
 
     @property
-    def denoiser(self) -> nn.Module:
-        """The U-Net."""
-        return self.pipeline.unet
-
-    def select(self, selection: str, *, text_encoder: bool) -> dict[str, nn.Linear]:
-        """Return the linear layers of the U-Net's transformer blocks, and of the text encoder's."""
-        return select_linear_layers(self.components(), selection, text_encoder=text_encoder)
-
-    @property
     def readers(self) -> Sequence[Reader]:
         """CLIP with its tokenizer."""
         return (Reader(self.pipeline),)
-
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """The layers ``attn2``: down blocks, the middle block, up blocks, in each of them as they are numbered."""
-        paths = cross_attention_modules(self.pipeline.unet)
-        return {component_name("unet", path): module for path, module in paths.items()}
 
     def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
         """Return the text encoder's last states, ``(n, length, dim)``."""
@@ -122,45 +107,6 @@ class StableDiffusion(DiscreteFamily):
         device = self.pipeline._execution_device  # offloaded weights wait elsewhere
         return Conditioning(weighted_features(reader, prompt, chunks_at_once([reader], prompt), device))
 
-    @property
-    def text_width(self) -> int:
-        """The width that keys and values of cross-attention read."""
-        return self.pipeline.unet.config.cross_attention_dim
-
-    @property
-    def passes_features(self) -> bool:
-        """True if the U-Net neither projects nor normalizes them first."""
-        config = self.pipeline.unet.config
-        names = ("encoder_hid_dim", "encoder_hid_dim_type", "cross_attention_norm")
-        return not any(config.get(name) for name in names)
-
-    @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``."""
-        config = self.pipeline.unet.config
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return config.in_channels, height, width
-
-    def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
-        """Return what the U-Net predicts: ε, v or x_0, as ``schedule`` says."""
-        unet, first = self.pipeline.unet, next(self.pipeline.unet.parameters())
-        inputs = (noisy, conditioning.features)
-        if not all((tensor.dtype, tensor.device) == (first.dtype, first.device) for tensor in inputs):
-            dtype, device = unet.dtype, unet.device  # which diffusers answers by a walk through all modules
-            noisy, conditioning = noisy.to(device, dtype), conditioning.to(dtype, device)
-        return unet(
-            noisy,
-            times.to(noisy.device),
-            conditioning.features,
-            timestep_cond=conditioning.extras.get("guidance"),
-        ).sample
-
-    def with_guidance(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning | None:
-        """Return prompts with an embedding of the guidance, for U-Nets that are distilled to read it."""
-        width = self.pipeline.unet.config.time_cond_proj_dim
-        if width is None:
-            return None
-        scales = torch.tensor(guidance_scale - 1).repeat(len(conditioning))
-        embedding = self.pipeline.get_guidance_scale_embedding(scales, width)
-        return Conditioning(conditioning.features, {"guidance": embedding})
+    def added_inputs(self, conditioning: Conditioning) -> Mapping[str, Mapping[str, Tensor]]:
+        """Nothing."""
+        return {}

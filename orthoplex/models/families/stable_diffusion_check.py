@@ -39,10 +39,11 @@ USUAL_TEXT = {
     *("transformers_version", "dtype", "torch_dtype"),
 }
 """Settings of each network that may differ from its class's own without a trial: shapes of weights hold them."""
+_ADDED_CONDITIONS = "addition_embed_type"
 _FOREIGN_INPUTS = {
     "class_embed_type": "labels of classes",
     "num_class_embeds": "labels of classes",
-    "addition_embed_type": "added conditions, as Stable Diffusion XL has them",
+    _ADDED_CONDITIONS: "added conditions, as Stable Diffusion XL has them",
 }
 
 
@@ -57,9 +58,27 @@ def check_unet(config: Mapping[str, Any], latent_channels: int, text_width: int)
     Raises:
         BaseModelError: Names the setting, its value, and what is allowed.
     """
+    check_denoiser(config, latent_channels, text_width, "the text_encoder")
+
+
+def check_denoiser(
+    config: Mapping[str, Any], latent_channels: int, text_width: int, readers: str, *, added_conditions: bool = False
+) -> None:
+    """``check_unet``, also for U-Nets that read added conditions.
+
+    Args:
+        config: Its configuration.
+        latent_channels: Channels of the autoencoder's latents.
+        text_width: Width of the text's features.
+        readers: What reads the text, for errors.
+        added_conditions: True allows added conditions.
+
+    Raises:
+        BaseModelError: Names the setting, its value, and what is allowed.
+    """
     _check_size("unet sample_size", config["sample_size"])
     for name, what in _FOREIGN_INPUTS.items():
-        if config.get(name) is not None:
+        if config.get(name) is not None and not (added_conditions and name == _ADDED_CONDITIONS):
             raise BaseModelError(f"unet needs {what} ({name} is {config[name]!r}); allowed is none")
     channels = config["in_channels"]
     if channels != latent_channels:
@@ -77,7 +96,7 @@ def check_unet(config: Mapping[str, Any], latent_channels: int, text_width: int)
         raise BaseModelError(f"unet cross_attention_dim is {width!r}; allowed is one number")
     width = config.get("encoder_hid_dim") or width
     if width != text_width:
-        raise BaseModelError(f"unet reads text of width {width}; allowed is that of the text_encoder, {text_width}")
+        raise BaseModelError(f"unet reads text of width {width}; allowed is that of {readers}, {text_width}")
 
 
 def try_networks(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no typed parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orthoplex.models.families.form_of_folders import FolderForm
+from orthoplex.models.families.form_of_folders import FolderForm, FolderReader
 
 _WIDTH_OF_SD2 = 1024
 """Numbers of a token's features in Stable Diffusion 2, whose pipelines are of the same class; 768 in version 1."""
@@ -23,7 +23,6 @@ def version_of(text_width: object, prediction_type: object) -> str:
 FORM = FolderForm(
     changed=("unet", "text_encoder"),
     unchanged=("vae",),
-    text_encoder="text_encoder",
-    embedding="text_model.embeddings.token_embedding.weight",
+    readers=(FolderReader(),),
     version=lambda configs: version_of(configs["unet"]["cross_attention_dim"], configs["scheduler"]["prediction_type"]),
 )

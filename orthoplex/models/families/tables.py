@@ -18,10 +18,6 @@ from orthoplex.models.families import FAMILIES, family_of
 from orthoplex.models.families.layouts import LAYOUTS
 from orthoplex.models.families.layouts.layout import Layout
 from orthoplex.models.layer_names import component_name
-from orthoplex.models.quiet import quiet
-
-with quiet():
-    from transformers import T5EncoderModel
 
 FOLDER = Path(orthoplex.concepts.__file__).with_name("layers")
 Group = dict[str, Any]
@@ -63,17 +59,12 @@ def table_text(layout: Layout) -> str:
 def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, list[int]]:
     """Every linear layer, convolution and norm by name, and the shape of its weight, in the order of the model."""
     return {
-        _layer_name(component, network, path): list(weight.shape)
+        component_name(component, path): list(weight.shape)
         for component, network in networks.items()
         for path, module in network.named_modules()
         if (weight := module._parameters.get("weight")) is not None
         and (isinstance(module, nn.Linear | nn.Conv2d) or weight.ndim == 1)  # norms of every library
     }
-
-
-def _layer_name(component: str, network: nn.Module, path: str) -> str:
-    """The name of a layer; only CLIP's have the inner ``text_model``."""
-    return f"{component}.{path}" if isinstance(network, T5EncoderModel) else component_name(component, path)
 
 
 def grouped(entries: Mapping[str, list[Any]]) -> Group:

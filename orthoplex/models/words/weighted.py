@@ -46,7 +46,9 @@ def chunks_at_once(readers: Sequence[Reader], prompt: Prompt) -> list[Chunk]:
     return [part for chunk in prompt.chunks for part in _divided(readers, chunk, prompt.key)]
 
 
-def weighted_features(reader: Reader, prompt: Prompt, chunks: Sequence[Chunk], device: torch.device) -> Tensor:
+def weighted_features(
+    reader: Reader, prompt: Prompt, chunks: Sequence[Chunk], device: torch.device, *, penultimate: bool = False
+) -> Tensor:
     """Return a text encoder's last states of a prompt, ``(1, chunks · length, width)``.
 
     Args:
@@ -54,12 +56,13 @@ def weighted_features(reader: Reader, prompt: Prompt, chunks: Sequence[Chunk], d
         prompt: The prompt, for errors.
         chunks: Its chunks, as ``chunks_at_once`` gives them.
         device: Where the text encoder computes, which is not always where its weights are.
+        penultimate: True returns the states before the last layer, not normalized, as Stable Diffusion XL reads them.
 
     Raises:
         MissingExtraError: If compel is not installed.
     """
     with quiet():
-        provider = _provider(reader, prompt, device)
+        provider = _provider(reader, prompt, device, penultimate=penultimate)
         parts = [
             provider.get_embeddings_for_weighted_prompt_fragments(
                 [[fragment.text for fragment in chunk]], [[fragment.weight for fragment in chunk]], device=device
@@ -85,14 +88,17 @@ class _Encoder:
         return self.network(*arguments, output_hidden_states=output_hidden_states, return_dict=return_dict)
 
 
-def _provider(reader: Reader, prompt: Prompt, device: torch.device) -> Any:  # noqa: ANN401  (compel is imported where it is used)
+def _provider(reader: Reader, prompt: Prompt, device: torch.device, *, penultimate: bool) -> Any:  # noqa: ANN401  (compel is imported where it is used)
     try:
-        from compel.embeddings_provider import EmbeddingsProvider
+        from compel.embeddings_provider import EmbeddingsProvider, ReturnedEmbeddingsType
     except ImportError as error:
         what = rf"{prompt.shown} with weights (a bracket that is text is '\('), BREAK or more words than usual"
         raise MissingExtraError(what, "compel", "prompts") from error
     create: Any = EmbeddingsProvider  # whose annotations name networks and texts alone
-    return create(reader.tokenizer, _Encoder(reader.network, device), truncate=False, device=device)
+    kinds = ReturnedEmbeddingsType
+    states = kinds.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED if penultimate else kinds.LAST_HIDDEN_STATES_NORMALIZED
+    network = _Encoder(reader.network, device)
+    return create(reader.tokenizer, network, truncate=False, device=device, returned_embeddings_type=states)
 
 
 @final

@@ -87,8 +87,8 @@ def test_what_is_not_clear_is_an_error(modules, family, error, words):
     ("metadata", "versions"),
     [
         ({}, []),
-        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, ["sdxl"]),
-        ({"ss_base_model_version": "sdxl_base_v1-0"}, ["sdxl"]),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, ["sdxl", "sdxl-v"]),
+        ({"ss_base_model_version": "sdxl_base_v1-0"}, ["sdxl", "sdxl-v"]),
         ({"ss_base_model_version": "sd_v1"}, ["sd1"]),
         ({"ss_base_model_version": "another"}, []),
         ({"modelspec.architecture": "flux-2-klein-base-9b/lora"}, ["flux2"]),

@@ -33,7 +33,8 @@ _UNET = {
 def _published() -> Published:
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(_UNET)
-        return {"sdxl": {"unet": unet, "text_encoder": clip_l(), "text_encoder_2": clip_g()}}
+        networks = {"unet": unet, "text_encoder": clip_l(), "text_encoder_2": clip_g()}
+    return {"sdxl": networks, "sdxl-v": "sdxl"}
 
 
 LAYOUT = Layout(
