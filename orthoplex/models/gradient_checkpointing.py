@@ -15,7 +15,7 @@ from orthoplex.models.mixed_precision import Float32Attention
 from orthoplex.models.quiet import quiet
 
 with quiet():
-    from diffusers import ModelMixin
+    from diffusers.models.modeling_utils import ModelMixin
     from transformers import PreTrainedModel
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -38,10 +38,11 @@ def recomputed(networks: Iterable[nn.Module]) -> Iterator[None]:
             for module in _switches(network):
                 switched.append((module, "training", module.training))
                 switched.append((module, "gradient_checkpointing", module.gradient_checkpointing))
-                # text encoders' layers ask for training, and their parts, as Dropout, stay as they are
-                module.training = module.training or isinstance(module, GradientCheckpointingLayer)
-                module._gradient_checkpointing_func = _recompute  # pyright: ignore[reportAttributeAccessIssue]
-                module.gradient_checkpointing = True
+                values = {"_gradient_checkpointing_func": _recompute, "gradient_checkpointing": True}
+                if isinstance(module, GradientCheckpointingLayer):
+                    values["training"] = True  # these ask for it; their parts, as Dropout, stay as they are
+                for name, value in values.items():
+                    setattr(module, name, value)
         yield
     finally:
         for module, name, value in reversed(switched):

@@ -54,7 +54,7 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "validation_epochs": Spelling(instead="sample_every counts steps"),
     "num_validation_images": Spelling(instead="every one of sample_prompts has one picture"),
     "output_dir": Spelling(instead="--output names the concept file"),
-    "use_8bit_adam": Spelling(flag=True, instead="AdamW's state is that of the adapters alone, in float32"),
+    "use_8bit_adam": Spelling("optimizer", {True: "adamw-8bit", False: "adamw"}, flag=True),
     "allow_tf32": Spelling(flag=True, instead="mixed_precision=bf16 is the option for speed"),
     "num_train_epochs": Spelling(instead="steps counts optimizer steps"),
 }
@@ -94,9 +94,7 @@ def in_own_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
 def _own_value(key: str, value: Any, spelling: Spelling) -> Any:  # noqa: ANN401 (any option's value)
     if key == "sample_prompts" and isinstance(value, str):
         return (value,)
-    if isinstance(value, list | dict):
-        return value
-    return spelling.values.get(value, value)
+    return spelling.values.get(value, value) if isinstance(value, str | bool) else value
 
 
 def _check_always(name: str, value: object) -> None:

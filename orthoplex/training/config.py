@@ -16,6 +16,7 @@ from orthoplex.training.config_checks import check_together
 
 _LARGEST = 1e6
 """Of factors that meet numbers of float32: their products must stay finite."""
+Optimizer = Literal["adamw", "adamw-8bit"]
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
 
@@ -94,6 +95,8 @@ class TrainingConfig:
             picture of the finished concept; ``"none"``; ``"auto"``: generated for a person, else the photo.
         gradient_checkpointing: True computes parts of the networks a second time instead of storing them: less memory,
             more time, the same result.
+        optimizer: ``"adamw"``, or ``"adamw-8bit"``, whose state has a byte a number for tensors from 4096 numbers (the
+            extra ``quantised``).
         gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
 
     Raises:
@@ -150,6 +153,7 @@ class TrainingConfig:
     thumbnail: Literal["auto", "photo", "generated", "none"] = "auto"
     gradient_checkpointing: bool = False
     gradient_accumulation_steps: int = option(1, lowest=1)
+    optimizer: Optimizer = "adamw"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""

@@ -90,6 +90,8 @@ class Run:
         )  # they change no step, and older checkpoints lack them
         if self.config.gradient_accumulation_steps == 1:  # older checkpoints lack it
             del config["gradient_accumulation_steps"]
+        if self.config.optimizer == "adamw":  # likewise
+            del config["optimizer"]
         if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {
