@@ -109,11 +109,10 @@ def test_state_in_bytes_goes_on_where_it_was():
     pytest.importorskip("bitsandbytes")
     numbers = torch.linspace(-1, 1, 8192).view(64, 128)
     first, second = nn.Parameter(numbers.clone()), nn.Parameter(numbers.clone())
-    whole = created("adamw-8bit", [{"params": [first], "lr": 0.1}])
+    whole, rest = (created("adamw-8bit", [{"params": [parameter], "lr": 0.1}]) for parameter in (first, second))
     for step in range(4):
         if step == 2:
             second.data.copy_(first.data)
-            rest = created("adamw-8bit", [{"params": [second], "lr": 0.1}])
             set_state(rest, second, {key: value.clone() for key, value in state_tensors(whole, first).items()})
         first.grad = second.grad = numbers * (step + 1)
         whole.step()
