@@ -26,6 +26,7 @@ from orthoplex.cli.merge import merge
 from orthoplex.cli.rename import rename
 from orthoplex.cli.signals import ignore_interrupts, interrupt_once
 from orthoplex.cli.silence import silence
+from orthoplex.cli.spelled import SpelledCommand
 from orthoplex.cli.streams import say
 from orthoplex.cli.train import train
 
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (train, check, silence, adopt, conflicts, merge, generate, inspect, convert, rename, evaluate, demo, bench):
-    app.command()(verb)
+    app.command(cls=SpelledCommand if verb is train else None)(verb)
 
 
 def _print_version(asked: bool) -> None:

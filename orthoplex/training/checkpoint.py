@@ -16,8 +16,11 @@ from orthoplex.concepts.foreign_files import CHECKPOINT_KEY
 from orthoplex.errors import ConfigurationError
 from orthoplex.files import write_tensors
 from orthoplex.training.config import TrainingConfig
+from orthoplex.training.optimizers import STATES, created, set_state, state_tensors
 
 _TOKENS = "token vectors"
+_STATE_KEYS = ("qmap1", "qmap2", "absmax1", "absmax2")
+"""What 8-bit AdamW keeps besides, for large parameters."""
 _ANEW = "overwrite (--overwrite) begins anew"
 
 
@@ -28,13 +31,13 @@ class TrainingState:
     Attributes:
         adapters: Layer name to adapter.
         vectors: The learned rows of the tokens, one a token, as ``TokenLearning.initial`` begins them.
-        optimizer: AdamW over the parameters of the U-Net's adapters, those of the text encoder's, and the vectors.
+        optimizer: Over the parameters of the U-Net's adapters, those of the text encoder's, and the vectors.
         step: How many steps are done.
     """
 
     adapters: Mapping[str, Adapter]
     vectors: nn.Parameter
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0
 
     @staticmethod
@@ -62,7 +65,7 @@ class TrainingState:
             {"params": weights[True], "lr": of_text, "weight_decay": config.weight_decay},
             {"params": [parameter], "lr": config.token_learning_rate, "weight_decay": 0.0},
         ]
-        return TrainingState(adapters, parameter, torch.optim.AdamW(groups, betas=(0.9, 0.99)))
+        return TrainingState(adapters, parameter, created(config.optimizer, groups))
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every trained parameter by name."""
@@ -132,8 +135,8 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.parameters().items():
         tensors[f"parameter {name}"] = parameter.detach()
-        for key, value in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer {key} {name}"] = value.detach()
+        for key, value in state_tensors(state.optimizer, parameter).items():
+            tensors[f"optimizer {key} {name}"] = value
     values = {"step": state.step, "identity": identity, **({"finished": True} if is_finished else {})}
     write_tensors(tensors, path, {CHECKPOINT_KEY: json.dumps(values, sort_keys=True)})
 
@@ -167,12 +170,13 @@ def load_checkpoint(
         with torch.no_grad():
             parameter.copy_(_stored_tensor(tensors, f"parameter {name}", path, parameter.shape))
         if f"optimizer step {name}" in tensors:  # what has not learned yet has no such state
-            state.optimizer.state[parameter] = {
-                key: _stored_tensor(tensors, f"optimizer {key} {name}", path, shape).to(
-                    parameter.device if shape else "cpu"
-                )
-                for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
+            shapes = dict.fromkeys(STATES[identity.get("config", {}).get("optimizer", "adamw")], parameter.shape)
+            stored = {
+                key: value for key in _STATE_KEYS if (value := tensors.get(f"optimizer {key} {name}")) is not None
             }
+            for key, shape in {"step": (), **shapes}.items():
+                stored[key] = _stored_tensor(tensors, f"optimizer {key} {name}", path, shape)
+            set_state(state.optimizer, parameter, stored)
     state.step = step
 
 

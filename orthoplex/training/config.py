@@ -11,9 +11,12 @@ from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
 from orthoplex.options import check_field_names, check_fields, option, read_entries, read_flat_toml
+from orthoplex.options.spellings import SPELLINGS, in_own_spelling
+from orthoplex.training.config_checks import check_together
 
 _LARGEST = 1e6
 """Of factors that meet numbers of float32: their products must stay finite."""
+Optimizer = Literal["adamw", "adamw-8bit"]
 TokenStart = Literal["class word", "rare word", "rare and class word"]
 
 
@@ -90,6 +93,11 @@ class TrainingConfig:
         mixed_precision: Of training and its pictures: ``"no"``, ``"bf16"`` (autocast) or ``"auto"`` (where it is fast).
         thumbnail: The small picture in the file: ``"photo"``, the first training picture; ``"generated"``, a sample
             picture of the finished concept; ``"none"``; ``"auto"``: generated for a person, else the photo.
+        gradient_checkpointing: True computes parts of the networks a second time instead of storing them: less memory,
+            more time, the same result.
+        optimizer: ``"adamw"``, or ``"adamw-8bit"``, whose state has a byte a number for tensors from 4096 numbers (the
+            extra ``quantised``).
+        gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -143,102 +151,24 @@ class TrainingConfig:
     checkpoint_every: int = option(0, lowest=0)
     mixed_precision: Precision = "auto"
     thumbnail: Literal["auto", "photo", "generated", "none"] = "auto"
+    gradient_checkpointing: bool = False
+    gradient_accumulation_steps: int = option(1, lowest=1)
+    optimizer: Optimizer = "adamw"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
         check_fields(self)
         check_config(self.adapter)  # which refuses what only adapters know about
-        self._check_tokens()
-        self._check_stages()
-        if self.prior_weight > 0 and self.prior_pictures == 0:
-            raise ConfigurationError(
-                f"prior_weight is {self.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
-                "from 1"
-            )
+        check_together(self)
 
     @property
-    def _reads_tokens(self) -> bool:
+    def reads_tokens(self) -> bool:
+        """True if the method's directions follow the token vectors."""
         return METHODS[self.method].reads_tokens
 
-    def _check_tokens(self) -> None:
-        """Refuse options that leave nothing to learn, or that ask for what only learning tokens or weights can do."""
-        every, prefix = learnings(), f"token_vectors is {self.token_vectors!r}"
-        if self.token_vectors not in every:
-            raise ConfigurationError(f"{prefix}; allowed are {', '.join(map(repr, every))}")
-        if self.token_vectors != "shared" and self._reads_tokens:
-            raise ConfigurationError(
-                f"{prefix} and method is {self.method!r}, whose directions follow learned vectors that all layers "
-                "share; allowed is 'shared'"
-            )
-        if self.token_moves == "keys and values" and self.token_norm_limit is not None:
-            raise ConfigurationError(
-                f"token_norm_limit is {self.token_norm_limit} and {prefix}, with which token vectors do not learn; "
-                "allowed is none"
-            )
-        starts = every[self.token_vectors].starts
-        if starts and self.token_start not in starts:
-            raise ConfigurationError(
-                f"token_start is {self.token_start!r} and {prefix}, which locks keys to the class word's; allowed is "
-                f"{', '.join(map(repr, starts))}"
-            )
-        if self.token_moves == "nothing" and (self.layers == "none" or self.token_steps):
-            key, value = ("layers", self.layers) if self.layers == "none" else ("token_steps", self.token_steps)
-            allowed = ", ".join(repr(name) for name, learning in every.items() if learning.moves != "nothing")
-            raise ConfigurationError(f"{prefix} and {key} is {value!r}; allowed are {allowed}, which learn")
-        if self.layers != "none":
-            return
-        allowed = {"text_encoder": "false", "token_steps": "none", "erasure": "0", "prior_weight": "0"}
-        for key, nothing in allowed.items():
-            if getattr(self, key) and not (key == "erasure" and self.solves_erasure):  # that finds nothing to do
-                raise ConfigurationError(
-                    f"{key} is {getattr(self, key)!r} and layers is 'none', with which token vectors learn alone, in "
-                    f"all steps; allowed is {nothing}"
-                )
-
-    def _check_stages(self) -> None:
-        if self._reads_tokens and (self.layers != "cross-attention-kv" or self.text_encoder):
-            raise ConfigurationError(
-                f"method is {self.method!r} with layers {self.layers!r} and text_encoder {self.text_encoder}; allowed "
-                "are 'cross-attention-kv' and false: its directions are what these layers see of the text"
-            )
-        if self.layers == "none":
-            self._check_erasure_steps()
-            return
-        lowest = 1 if self._reads_tokens else 0
-        if self.steps <= lowest:
-            raise ConfigurationError(f"steps is {self.steps}; method {self.method!r} needs {lowest + 1} or more")
-        if not lowest <= self.first_steps < self.steps:
-            raise ConfigurationError(
-                f"token_steps is {self.first_steps} of {self.steps} steps; method {self.method!r} allows {lowest} to "
-                f"{self.steps - 1}; with layers 'none' only token vectors learn"
-            )
-        self._check_erasure_steps()
-        if self._reads_tokens and self.duals > self.num_vectors:
-            raise ConfigurationError(f"duals is {self.duals}; allowed are 1 to {self.num_vectors}, num_vectors")
-
-    def _check_erasure_steps(self) -> None:
-        """Refuse erasure steps where no direction is frozen, or where directions depend on what is learned."""
-        if not self.erasure_steps:
-            return
-        prefix = f"erasure_steps is {self.erasure_steps} and"
-        if not self.solves_erasure:
-            raise ConfigurationError(f"{prefix} erasure is {self.erasure} in form {self.erasure_form!r}; allowed is 0")
-        if not METHODS[self.method].has_frozen_directions:
-            allowed = ", ".join(repr(name) for name, method in METHODS.items() if method.has_frozen_directions)
-            raise ConfigurationError(f"{prefix} method is {self.method!r}; allowed are methods {allowed}, or 0")
-        if not self._keys_values_alone:
-            raise ConfigurationError(
-                f"{prefix} layers is {self.layers!r} with text_encoder {str(self.text_encoder).lower()}; allowed are "
-                "'cross-attention-kv' and false, or 0"
-            )
-        if self.first_steps + self.erasure_steps >= self.steps:
-            raise ConfigurationError(
-                f"{prefix} steps is {self.steps}, {self.first_steps} of them for tokens alone; allowed are 0 to "
-                f"{self.steps - 1 - self.first_steps}"
-            )
-
     @property
-    def _keys_values_alone(self) -> bool:
+    def keys_values_alone(self) -> bool:
+        """True if keys and values of cross-attention learn, and no other layer."""
         return self.layers == "cross-attention-kv" and not self.text_encoder
 
     @property
@@ -248,7 +178,7 @@ class TrainingConfig:
             return self.erasure_steps
         learns_embedding = self.token_moves == "embedding"  # others say no more than the class word
         has_frozen = METHODS[self.method].has_frozen_directions
-        if not (self.solves_erasure and learns_embedding and has_frozen and self._keys_values_alone):
+        if not (self.solves_erasure and learns_embedding and has_frozen and self.keys_values_alone):
             return 0
         return min(round(_SHARE_AFTER_ERASURE * self.steps), self.steps - 1 - self.first_steps)
 
@@ -264,7 +194,7 @@ class TrainingConfig:
             return self.steps
         if self.token_steps is not None:
             return self.token_steps
-        return max(1, self.steps // 3) if self._reads_tokens else 0
+        return max(1, self.steps // 3) if self.reads_tokens else 0
 
     @property
     def solves_erasure(self) -> bool:
@@ -289,14 +219,14 @@ class TrainingConfig:
     @property
     def uses_foreign_prompts(self) -> bool:
         """True if the training uses foreign prompts."""
-        return self.erasure > 0 or self.prior_weight > 0 or self._reads_tokens
+        return self.erasure > 0 or self.prior_weight > 0 or self.reads_tokens
 
     @property
     def weight_learning_rate(self) -> float:
         """The learning rate of the weights, the method's own where none is given."""
         if self.learning_rate is not None:
             return self.learning_rate
-        factor = _KEYS_VALUES_ALONE if self._keys_values_alone else 1.0
+        factor = _KEYS_VALUES_ALONE if self.keys_values_alone else 1.0
         return factor * METHODS[self.method].learning_rate
 
     @property
@@ -344,7 +274,8 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
         """
-        check_field_names(options := {**(defaults or {}), **values}, TrainingConfig, "training")
+        options = {**(defaults or {}), **in_own_spelling(values)}
+        check_field_names(options, TrainingConfig, "training")
         return TrainingConfig(**options)
 
     @staticmethod
@@ -368,11 +299,13 @@ class TrainingConfig:
         Raises:
             ConfigurationError: When the file cannot be read, or a key or value is not allowed; names the file.
         """
-        changes = read_entries(overrides, _names(), "training")
+        changes = _read(overrides)
         if path is None:
             return TrainingConfig.from_mapping(changes, defaults=defaults)
         try:
-            return TrainingConfig.from_mapping({**read_flat_toml(Path(path)), **changes}, defaults=defaults)
+            return TrainingConfig.from_mapping(
+                {**in_own_spelling(read_flat_toml(Path(path))), **changes}, defaults=defaults
+            )
         except ConfigurationError as error:
             raise ConfigurationError(f"configuration {path}: {error}") from error
 
@@ -382,7 +315,7 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
         """
-        return replace(self, **read_entries(overrides, _names(), "training"))
+        return replace(self, **_read(overrides))
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
@@ -398,3 +331,7 @@ _KEYS_VALUES_ALONE = 4.0
 
 def _names() -> list[str]:
     return [item.name for item in fields(TrainingConfig)]
+
+
+def _read(entries: Sequence[str]) -> dict[str, Any]:
+    return in_own_spelling(read_entries(entries, [*_names(), *SPELLINGS], "training"))

@@ -6,7 +6,7 @@ import math
 import time
 import weakref
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,12 +242,9 @@ def _steps(
                     yield replace(done, images=_samples(base, dataset, work, output, 0))
                 while state.step < stage.stop:
                     with work.put_in():  # and out again before the record is yielded
-                        loss = _denoising_loss(base, data, config, data.batch(config, state.step))
-                        total, erasure = _with_penalty(loss, work.erasure, config, state.step)
-                        _check_finite(total, run, state.step + 1)
-                        total.backward()
+                        loss, erasure = _gradients(base, data, work, state.step)
                     factor = _update(state, config, stage)
-                    done = record(loss.item(), erasure, config.recorded_learning_rate * factor)
+                    done = record(loss, erasure, config.recorded_learning_rate * factor)
                     append_log(log_path(output), done)
                     if config.checkpoint_every and state.step % config.checkpoint_every == 0:
                         _try_to_keep(state, checkpoint, identity)
@@ -345,6 +342,21 @@ def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batc
     losses = data.schedule.losses(prediction, batch.latents, batch.noise, batch.times, config.min_snr_gamma)
     own = losses[: batch.own].mean()
     return own if batch.own == len(losses) else own + config.prior_weight * losses[batch.own :].mean()
+
+
+def _gradients(base: Base, data: TrainingData, work: StageWork, step: int) -> tuple[float, float | None]:
+    """Add up the gradients of a step's batches; returns the mean loss, and the penalty of a step that has one."""
+    config, count, losses, erasure = work.run.config, work.run.config.gradient_accumulation_steps, [], None
+    with base.family.recomputed() if config.gradient_checkpointing else nullcontext():
+        for number in range(count):
+            loss = _denoising_loss(base, data, config, data.batch(config, step * count + number))
+            losses.append(loss.item())
+            total = loss if count == 1 else loss / count
+            if number == 0:
+                total, erasure = _with_penalty(total, work.erasure, config, step)
+            _check_finite(total, work.run, step + 1)
+            total.backward()
+    return sum(losses) / count, erasure
 
 
 def _with_penalty(

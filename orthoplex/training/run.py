@@ -84,7 +84,14 @@ class Run:
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """Return the values that a checkpoint must agree on."""
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
-        del config["thumbnail"]  # it changes no step, and older checkpoints lack it
+        del (
+            config["thumbnail"],
+            config["gradient_checkpointing"],
+        )  # they change no step, and older checkpoints lack them
+        if self.config.gradient_accumulation_steps == 1:  # older checkpoints lack it
+            del config["gradient_accumulation_steps"]
+        if self.config.optimizer == "adamw":  # likewise
+            del config["optimizer"]
         if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -18,6 +19,7 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.item_sizes import ItemSizes
 from orthoplex.models.families.layouts.layout import Layout
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
+from orthoplex.models.gradient_checkpointing import recomputed
 from orthoplex.models.inference_steps import StepRange
 from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
 from orthoplex.models.memory_format import channels_first, channels_last
@@ -367,6 +369,15 @@ class Family(ABC):
         """
 
     # memory and identity
+
+    @final
+    def recomputed(self) -> AbstractContextManager[None]:
+        """Inside, denoiser and text encoders compute parts a second time for gradients instead of storing them.
+
+        Raises:
+            ConfigurationError: If one of them cannot.
+        """
+        return recomputed([self.denoiser, *(self.pipeline.components[name] for name in self.text_encoders)])
 
     @abstractmethod
     def convolutional(self) -> tuple[nn.Module, ...]:
