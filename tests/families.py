@@ -7,10 +7,13 @@ from pathlib import Path
 
 from tests.pico import build_pico
 from tests.pico_flow import build_chroma, build_flux
+from tests.pico_qwen_image import build_krea2, build_qwen_image
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_pico,
     "flux": build_flux,
     "chroma": build_chroma,
+    "qwen_image": build_qwen_image,
+    "krea2": build_krea2,
 }
 """Family, by the name of its file, to what saves a pico pipeline of it into a folder."""

@@ -53,6 +53,12 @@ FAMILIES = {
     "ChromaPipeline": FamilyRow(
         "chroma", "Chroma", training={"layers": "attention", "num_inference_steps": 35, "guidance_scale": 5.0}
     ),
+    "QwenImagePipeline": FamilyRow(
+        "qwen_image", "QwenImage", training={"layers": "attention", "num_inference_steps": 50, "guidance_scale": 4.0}
+    ),
+    "Krea2Pipeline": FamilyRow(
+        "krea2", "Krea2", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 4.5}
+    ),
 }
 """Pipeline class, as ``model_index.json`` names it, to family."""
 
