@@ -65,6 +65,8 @@ def _language_settings(tokenizer: Qwen2TokenizerFast, layers: int) -> dict[str, 
         "num_key_value_heads": 1,
         "max_position_embeddings": 128,
         "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
     }
 
 

@@ -97,6 +97,12 @@ class QwenImage(FlowFamily):
         """The language model with its tokenizer."""
         return (_reader(self.pipeline),)
 
+    @property
+    def unread(self) -> Sequence[str]:
+        """What gives the text behind the last block, which only the picture leaves."""
+        last = f"transformer.transformer_blocks.{len(self.pipeline.transformer.transformer_blocks) - 1}"
+        return f"{last}.attn.add_q_proj", f"{last}.attn.to_add_out", f"{last}.txt_mlp.*"
+
     def cross_attention(self) -> Mapping[str, nn.Module]:
         """None: text and picture share all attention."""
         return {}
