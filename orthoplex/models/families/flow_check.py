@@ -72,9 +72,9 @@ def check_frames(config: Mapping[str, Any]) -> None:
             f"vae input_channels is {config['input_channels']!r}; allowed is 3, for red, green and blue"
         )
     for setting in ("latents_mean", "latents_std"):
-        numbers = config[setting]
-        if len(numbers) != config["z_dim"] or not all(is_number(number) for number in numbers):
-            raise BaseModelError(f"vae {setting} is {numbers!r}; allowed are {config['z_dim']} numbers, as z_dim is")
+        numbers, count = config[setting], config["z_dim"]
+        if not isinstance(numbers, list | tuple) or [is_number(number) for number in numbers] != [True] * count:
+            raise BaseModelError(f"vae {setting} is {numbers!r}; allowed are {count} numbers, as z_dim is")
     if not all(number > 0 for number in config["latents_std"]):
         raise BaseModelError(f"vae latents_std is {config['latents_std']!r}; allowed are numbers above 0")
     if len(config["temperal_downsample"]) != len(config["dim_mult"]) - 1:
