@@ -13,7 +13,7 @@ def channels_last(networks: Iterable[nn.Module]) -> None:
     """On a CPU, let convolutions keep the channels of a pixel together, which is faster there.
 
     Values are the same; what is computed from them differs by rounding. On other devices, where it is so already, and
-    for convolutions of videos, this does nothing. ``python -m orthoplex.benchmark.picture_cost`` measures what it gains.
+    for convolutions of videos, this does nothing. ``python -m orthoplex.benchmark.picture_cost`` measures the gain.
     """
     for network in networks:
         is_on_cpu = next(network.parameters()).device.type == "cpu"

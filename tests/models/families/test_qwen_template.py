@@ -17,6 +17,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.generation import generate
 from orthoplex.models import Base, load_base
 from orthoplex.models.families.autoencoders import FrameAutoencoder
+from orthoplex.models.families.flow_check import check_frames
 from orthoplex.models.families.qwen_template import template
 from orthoplex.training import ConceptDataset, TrainingConfig
 from orthoplex.training.run import Run
@@ -86,6 +87,15 @@ def test_autoencoder():
     assert autoencoder.scaling() == [[-0.7, 0.1, 0.4, -0.2], [2.8, 1.4, 2.3, 1.2]]
     assert (autoencoder.pixels_per_latent, autoencoder.sample_side) == (4, 32)
     assert FrameAutoencoder(build_video_autoencoder(side=0)).sample_side == 1024
+
+
+def test_autoencoders_that_pictures_cannot_go_through():
+    config = dict(build_video_autoencoder().config)
+    check_frames(config)
+    with pytest.raises(BaseModelError, match=r"vae temperal_downsample is \[False\]; allowed are 2 values"):
+        check_frames(config | {"temperal_downsample": [False]})
+    with pytest.raises(BaseModelError, match="vae input_channels is 4; allowed is 3, for red, green and blue"):
+        check_frames(config | {"input_channels": 4})
 
 
 @pytest.mark.parametrize(
@@ -167,10 +177,6 @@ def _words_removed(folder: Path) -> None:
         (_setting("vae", latents_std=[1.0, 0.0, 1.0, 1.0]), "vae latents_std is .*; allowed are numbers above 0"),
         (_setting("vae", sample_size=30), "vae sample_size is 30; allowed are multiples of 4"),
         (_setting("vae", latents_std="wide"), "vae latents_std is 'wide'; allowed are 4 numbers, as z_dim is"),
-        (
-            _setting("vae", temperal_downsample=[False, True, True]),
-            "vae temperal_downsample is .*; allowed are 2 values",
-        ),
         (_words_removed, "tokenizer makes 34 and 13 tokens of the template .*; allowed are 34 and 5"),
     ],
 )
