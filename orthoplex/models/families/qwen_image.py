@@ -116,7 +116,7 @@ class QwenImage(FlowFamily):
         network = self.pipeline.text_encoder
         ids = ids.to(network.device)
         words = text_mask(self.pipeline.tokenizer, ids)
-        longest = int(words.sum(1).amax())
+        longest = int(words.any(0).nonzero().amax()) + 1
         output = network(
             input_ids=ids[:, :longest],
             attention_mask=words[:, :longest].long(),
