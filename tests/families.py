@@ -9,6 +9,7 @@ from tests.pico import build_pico
 from tests.pico_flow import build_chroma, build_flux
 from tests.pico_qwen import build_klein, build_z_image
 from tests.pico_xl import build_pico_xl
+from tests.pico_qwen_image import build_krea2, build_qwen_image
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_pico,
@@ -17,5 +18,7 @@ BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "chroma": build_chroma,
     "z_image": build_z_image,
     "flux2_klein": build_klein,
+    "qwen_image": build_qwen_image,
+    "krea2": build_krea2,
 }
 """Family, by the name of its file, to what saves a pico pipeline of it into a folder."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 def channels_last(networks: Iterable[nn.Module]) -> None:
     """On a CPU, let convolutions keep the channels of a pixel together, which is faster there.
 
-    Values are the same; what is computed from them differs by rounding. On other devices, and where it is so already,
-    this does nothing. ``python -m orthoplex.benchmark.picture_cost`` measures what it gains.
+    Values are the same; what is computed from them differs by rounding. On other devices, where it is so already, and
+    for convolutions of videos, this does nothing. ``python -m orthoplex.benchmark.picture_cost`` measures the gain.
     """
     for network in networks:
-        if next(network.parameters()).device.type == "cpu" and not _is_channels_last(network):
+        is_on_cpu = next(network.parameters()).device.type == "cpu"
+        if is_on_cpu and not _is_channels_last(network) and not _has_videos(network):
             _lay_out(network, torch.channels_last)
 
 
@@ -46,3 +47,7 @@ def _lay_out(network: Any, layout: torch.memory_format) -> None:  # noqa: ANN401
 
 def _is_channels_last(network: nn.Module) -> bool:
     return any(not weights.is_contiguous() for weights in network.parameters() if weights.ndim == 4)
+
+
+def _has_videos(network: nn.Module) -> bool:
+    return any(weights.ndim == 5 for weights in network.parameters())

@@ -65,6 +65,12 @@ FAMILIES = {
     "Flux2KleinPipeline": FamilyRow(
         "flux2_klein", "Flux2Klein", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 4.0}
     ),
+    "QwenImagePipeline": FamilyRow(
+        "qwen_image", "QwenImage", training={"layers": "attention", "num_inference_steps": 50, "guidance_scale": 4.0}
+    ),
+    "Krea2Pipeline": FamilyRow(
+        "krea2", "Krea2", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 4.5}
+    ),
 }
 """Pipeline class, as ``model_index.json`` names it, to family."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -152,3 +152,44 @@ class NormalizedAutoencoder(Autoencoder):
         norm = self.network.bn
         mean = norm.running_mean.view(1, -1, 1, 1).to(like)
         return mean, torch.sqrt(norm.running_var.view(1, -1, 1, 1) + self.network.config.batch_norm_eps).to(like)
+
+
+@final
+class FrameAutoencoder(Autoencoder):
+    """Qwen-Image's, which is of videos: pictures are their first frames; each channel has a mean and a deviation."""
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Two for each level but the first."""
+        return 2 ** len(self.network.config.temperal_downsample)
+
+    @property
+    def sample_side(self) -> int:
+        """Width and height of pictures, in pixels: the configuration's ``sample_size``, or 1024, as it has none."""
+        return self.network.config.get("sample_size") or 1024
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the mean of the posterior, normalized."""
+        means = encoded(self.network, self._placed(pixels).unsqueeze(2)).squeeze(2).float()
+        config = self.network.config
+        return (means - _channels(config.latents_mean, means)) / _channels(config.latents_std, means)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return what the network decodes; the order of operations is that of diffusers' pipelines."""
+        placed, config = self._placed(latents), self.network.config
+        placed = placed / (1.0 / _channels(config.latents_std, placed)) + _channels(config.latents_mean, placed)
+        return self.network.decode(placed.unsqueeze(2)).sample.squeeze(2)
+
+    def encoding(self) -> Mapping[str, nn.Module]:
+        """The encoder and its last convolution."""
+        return {"encoder": self.network.encoder, "quant_conv": self.network.quant_conv}
+
+    def scaling(self) -> list[Any]:
+        """Mean and deviation of each channel."""
+        return [list(self.network.config.latents_mean), list(self.network.config.latents_std)]
+
+
+def _channels(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Numbers of channels as ``(1, c, 1, 1)``."""
+    return torch.tensor(numbers).view(1, -1, 1, 1).to(like)

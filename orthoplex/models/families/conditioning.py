@@ -46,6 +46,17 @@ class Conditioning:
         length = max(1, int(self.mask.any(0).nonzero().amax()) + 1) if self.mask.any() else 1
         return Conditioning(self.features[:, :length], self.extras, self.mask[:, :length])
 
+    def gathered(self) -> Conditioning:
+        """The same with the text of each prompt in front, in its order, and then trimmed; without masks, all of it.
+
+        For denoisers that do not see at which position text stands.
+        """
+        if self.mask is None:
+            return self
+        order = self.mask.int().argsort(dim=1, descending=True, stable=True)
+        features = self.features.gather(1, order.unsqueeze(2).expand_as(self.features))
+        return Conditioning(features, self.extras, self.mask.gather(1, order)).trimmed()
+
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """All prompts of some parts of one family, in their order; with masks, shorter ones are filled with zeros."""

@@ -87,7 +87,13 @@ class FlowFamily(LatentFamily):
                 if self.is_text_encoders(name)
                 else any(fnmatchcase(name, pattern) for pattern in denoisers)
             )
+            and not any(fnmatchcase(name, pattern) for pattern in self.unread)
         }
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """Patterns of the denoiser's layers whose outputs no prediction depends on: no selection has them."""
+        return ()
 
     @final
     @property
@@ -158,6 +164,8 @@ class FlowFamily(LatentFamily):
     def _prepared_scheduler(self, height: int, width: int, num_steps: int, device: torch.device) -> Any:  # noqa: ANN401
         """A copy of the scheduler with its times set; the pipeline's own stays as it is."""
         scheduler = deepcopy(self.pipeline.scheduler)
+        if num_steps == 1:  # it would be first and last, and be stretched to both ends: not a number
+            scheduler.register_to_config(shift_terminal=None)
         with without_warnings():
             scheduler.set_timesteps(
                 sigmas=list(self.sigmas(num_steps)), device=device, mu=self.shift(height, width, num_steps)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
+from orthoplex.models.families.latent_check import is_number
+from orthoplex.models.words.prompt_forms import Templated
 from orthoplex.models.words.words import Reader
 
 
@@ -33,6 +36,55 @@ def check_flow_reader(reader: Reader) -> None:
             f"{name} makes {words} tokens of 'a', and ids of shape {shape}; allowed are tokens, and "
             f"(1, {reader.length})"
         )
+
+
+def check_template(reader: Reader, form: Templated, behind: int) -> None:
+    """Refuse a tokenizer that makes another number of tokens of a template than the pipeline counts on.
+
+    Args:
+        reader: The text encoder with the tokenizer.
+        form: The form of its prompts; it drops all positions in front of a prompt.
+        behind: The number of tokens behind a prompt.
+
+    Raises:
+        BaseModelError: Names the tokenizer, the numbers, and what is allowed.
+    """
+    texts, allowed = (form.before, form.behind), [form.num_dropped, behind]
+    made = [len(reader.words(text)) for text in texts]
+    if made != allowed:
+        raise BaseModelError(
+            f"{reader.tokenizer_component} makes {made[0]} and {made[1]} tokens of the template in front of a prompt "
+            f"and behind it; allowed are {allowed[0]} and {allowed[1]}"
+        )
+
+
+def check_frames(config: Mapping[str, Any]) -> None:
+    """Refuse an autoencoder of videos that is not for pictures of three channels, or whose latents cannot be scaled.
+
+    Args:
+        config: The configuration of an ``AutoencoderKLQwenImage``.
+
+    Raises:
+        BaseModelError: Names the setting, its value, and what is allowed.
+    """
+    if config["input_channels"] != 3:
+        raise BaseModelError(
+            f"vae input_channels is {config['input_channels']!r}; allowed is 3, for red, green and blue"
+        )
+    for setting in ("latents_mean", "latents_std"):
+        numbers, count = config[setting], config["z_dim"]
+        if not isinstance(numbers, list | tuple) or [is_number(number) for number in numbers] != [True] * count:
+            raise BaseModelError(f"vae {setting} is {numbers!r}; allowed are {count} numbers, as z_dim is")
+    if not all(number > 0 for number in config["latents_std"]):
+        raise BaseModelError(f"vae latents_std is {config['latents_std']!r}; allowed are numbers above 0")
+    if len(config["temperal_downsample"]) != len(config["dim_mult"]) - 1:
+        raise BaseModelError(
+            f"vae temperal_downsample is {config['temperal_downsample']!r}; allowed are {len(config['dim_mult']) - 1} "
+            "values, one less than of dim_mult"
+        )
+    side, step = config.get("sample_size"), 2 ** len(config["temperal_downsample"])
+    if side is not None and (type(side) is not int or side < 1 or side % step):
+        raise BaseModelError(f"vae sample_size is {side!r}; allowed are multiples of {step}, the pixels of a latent")
 
 
 def check_sizes(sizes: Mapping[str, tuple[int, str, int]]) -> None:

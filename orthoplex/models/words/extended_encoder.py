@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import cast, final
+from typing import Any, cast, final
 
 import torch
 from tokenizers import AddedToken
@@ -29,11 +29,13 @@ class ExtendedEncoder:
         self._original_tokenizer = reader.tokenizer
         self._embeddings: list[nn.Embedding] = reader.embeddings
         self._original_weight = cast(nn.Parameter, self._embedding.weight)
-        self._original_vocab_size = self._network.config.vocab_size
+        self._original_vocab_size = self._network.config.get_text_config().vocab_size
         self._tokenizer = copy.deepcopy(self._original_tokenizer)
         self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
         weight = self._extended_weight(tokens)
         self._weight = nn.Parameter(weight, requires_grad=self._original_weight.requires_grad)
+        self._head: Any = self._network.get_output_embeddings()
+        self._original_head = None if self._head is None else self._head.weight
 
     @property
     def _embedding(self) -> nn.Embedding:
@@ -60,6 +62,8 @@ class ExtendedEncoder:
         """Add the tokens, until ``take``."""
         self._reader.use(self._tokenizer)
         self._set_weight(self._weight, self._weight.shape[0])
+        if self._head is not None:
+            self._head.weight = self._extended_head()
 
     def take(self) -> None:
         """Put the original tokenizer and the original embedding parameter back."""
@@ -68,6 +72,8 @@ class ExtendedEncoder:
             self._original_weight.data = self._original_weight.data.to(current)
         self._reader.use(self._original_tokenizer)
         self._set_weight(self._original_weight, self._original_vocab_size)
+        if self._head is not None:
+            self._head.weight = self._original_head
 
     def _extended_weight(self, tokens: Mapping[str, Token]) -> torch.Tensor:
         old = self._original_weight.detach()
@@ -79,8 +85,18 @@ class ExtendedEncoder:
             weight[numbers[token]] = (vector if vector.ndim == 1 else vector.mean(0)).detach().to(weight)
         return weight
 
+    def _extended_head(self) -> nn.Parameter:
+        """The rows of a language model's head, which nothing here reads: as many as the embedding has, when saved."""
+        head = self._head.weight
+        if head is self._original_weight:
+            return self._weight
+        missing = self._weight.shape[0] - head.shape[0]
+        if missing <= 0:
+            return head
+        return nn.Parameter(torch.cat([head.detach(), head.new_zeros(missing, head.shape[1])]), requires_grad=False)
+
     def _set_weight(self, weight: nn.Parameter, vocab_size: int) -> None:
         for embedding in self._embeddings:
             embedding.weight = weight
             embedding.num_embeddings = weight.shape[0]
-        self._network.config.vocab_size = vocab_size
+        self._network.config.get_text_config().vocab_size = vocab_size

@@ -93,12 +93,14 @@ class Templated(PromptForm):
         behind: The text behind it.
         max_length: The positions of every prompt, the template's included.
         dropped: The number of first positions whose states no denoiser reads.
+        filled_within: True if the text behind is last, and all that fills up stands in front of it.
     """
 
     before: str
     behind: str
     max_length: int
     dropped: int = 0
+    filled_within: bool = False
 
     @property
     def num_dropped(self) -> int:
@@ -131,11 +133,19 @@ class Templated(PromptForm):
         return len(ids) - self.num_marks(tokenizer)
 
     def ids(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:  # noqa: ANN401
-        """Return token ids filled up and cut off."""
-        whole = [f"{self.before}{text}{self.behind}" for text in texts]
-        return tokenizer(
-            whole, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
+        """Return token ids filled up and cut off; a template behind what fills up stays whole."""
+        behind = [self.behind] * len(texts)
+        last = tokenizer(behind, return_tensors="pt").input_ids if self.filled_within else torch.empty(len(texts), 0)
+        whole = [f"{self.before}{text}{'' if self.filled_within else self.behind}" for text in texts]
+        first = tokenizer(
+            whole,
+            padding="max_length",
+            padding_side="right",
+            max_length=self.max_length - last.shape[1],
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
+        return torch.cat([first, last.to(first)], dim=1)
 
     def filling(self, tokenizer: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
         """Return the template and what fills up."""
