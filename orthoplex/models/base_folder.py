@@ -98,7 +98,8 @@ def check_parts_held(place: BasePlace, weight_files: Mapping[str, WeightFiles | 
     if absent:
         raise BaseModelError(
             f"the file holds {', '.join(place.held)} alone, and the folder of its settings, '{place.folder}', no "
-            f"weights of {', '.join(absent)}; give a pipeline folder that has them as --config FOLDER (config=FOLDER)"
+            f"weights of {', '.join(absent)}; give a pipeline folder that has them as --base-config FOLDER "
+            "(config=FOLDER)"
         )
 
 

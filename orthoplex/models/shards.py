@@ -27,8 +27,8 @@ def check_index(component: str, index: Path) -> None:
         is_plain = False
     if not is_plain:
         raise BaseModelError(
-            f"{component}/{index.name} is damaged; allowed is a weight_map of each tensor to the name of its file beside "
-            "it; download it again"
+            f"{component}/{index.name} is damaged; allowed is a weight_map of each tensor to the name of its file "
+            "beside it; download it again"
         )
 
 

@@ -112,8 +112,8 @@ def test_the_file_stays_free_to_change(settings, whole, tmp_path):
 def test_settings_are_looked_for_in_the_cache_of_the_hub(settings, whole, pico, cache):
     assert refusal(whole) == (
         f"base '{whole}' is a checkpoint file of Stable Diffusion, which holds no settings and no tokenizer; give "
-        "--config FOLDER (config=FOLDER), any pipeline folder of Stable Diffusion, or let --download fetch those of "
-        "stable-diffusion-v1-5/stable-diffusion-v1-5 once"
+        "--base-config FOLDER (config=FOLDER), any pipeline folder of Stable Diffusion, or let --download fetch those "
+        "of stable-diffusion-v1-5/stable-diffusion-v1-5 once"
     )
     put(cache, settings, name="somebody/else")
     assert load_base(whole, config="somebody/else").identity.hash == pico.identity.hash
@@ -155,7 +155,7 @@ def test_parts_that_a_file_lacks_come_from_the_folder(pico, pico_folder, setting
     assert load_base(bare, config=pico_folder, dtype=torch.bfloat16).identity.hash == pico.identity.hash
     assert refusal(bare, config=settings).endswith(
         f"the file holds unet alone, and the folder of its settings, '{settings}', no weights of vae, text_encoder; "
-        "give a pipeline folder that has them as --config FOLDER (config=FOLDER)"
+        "give a pipeline folder that has them as --base-config FOLDER (config=FOLDER)"
     )
 
 
