@@ -107,7 +107,7 @@ def checkpoint_tensors(network: Any, component: str, part: CheckpointPart) -> di
         if bare.keys() >= network.state_dict().keys():  # the names of diffusers already
             return bare
         convert: Any = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
-        # diffusers asks for the prefix in the U-Nets of Stable Diffusion, and stumbles over it in FLUX.2's transformers.
+        # diffusers asks for the prefix in U-Nets, and stumbles over it in the transformers of FLUX.2.
         named = tensors if isinstance(network, UNet2DConditionModel) else bare
         return convert(checkpoint=named, config=dict(network.config))
     except BaseModelError:
