@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.files import summary_of
+from orthoplex.files import read_header, read_tensors, summary_of
 from orthoplex.models.quiet import quiet
 from orthoplex.models.tensor_report import check_tensors
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles
@@ -52,7 +52,7 @@ def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: t
         network = _empty(kind, folder)
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
         raise BaseModelError(f"{component} cannot be built: {summary_of(error)}") from error
-    numbers = checkpoint_tensors(network, component, part)
+    numbers = _converted(network, component, part, read_tensors(part.path, read_header(part.path), sorted(part.names)))
     places = {name: tuple(values.shape) for name, values in network.state_dict().items()}
     tied = _tied(network)
     check_tensors(
@@ -79,21 +79,17 @@ def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: t
     return network if wide else nn.Module.to(network, dtype)  # that of diffusers warns
 
 
-def checkpoint_tensors(network: Any, component: str, part: CheckpointPart) -> dict[str, Tensor]:  # noqa: ANN401
-    """Return the tensors of a network as a checkpoint file has them, under the network's names.
-
-    They lie in the file until they are read.
-
-    Args:
-        network: The network, with numbers or without.
-        component: The component's name.
-        part: Where its weights are.
+def _converted(
+    network: Any,  # noqa: ANN401  (a network of one of two libraries)
+    component: str,
+    part: CheckpointPart,
+    tensors: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint file under the names of a network, which may be without numbers.
 
     Raises:
         BaseModelError: If diffusers reads no such files of the network's class, or they are of another form.
     """
-    with safe_open(part.path, "pt") as file:
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in part.names}
     try:
         if isinstance(network, PreTrainedModel):
             return _of_text_encoder(network, tensors)
@@ -127,12 +123,14 @@ def stored_tensors(network: nn.Module, component: str, files: WeightFiles | None
         files: Its files.
 
     Returns:
-        None of them where the files are pickles or have other names: the numbers in memory count.
+        Tensors that lie in the files until they are read; none for pickles, and none of other names.
     """
     if files is None or not files.is_safetensors:
         return {}
     if files.part is not None:
-        return checkpoint_tensors(network, component, files.part)
+        part = files.part
+        with safe_open(part.path, "pt") as file:
+            return _converted(network, component, part, {name: file.get_tensor(name) for name in part.names})
     tensors: dict[str, Tensor] = {}
     for path in files.files:
         with safe_open(path, "pt") as file:
@@ -196,10 +194,11 @@ def _wide_parts(network: nn.Module) -> frozenset[str]:
 
 
 def _assign(network: nn.Module, name: str, values: Tensor, dtype: torch.dtype) -> None:
-    """Give a network one of its weights; never the memory of the file, which may change."""
+    """Give a network one of its weights, in memory of its own."""
     path, _, last = name.rpartition(".")
     module = network.get_submodule(path)
-    numbers = torch.empty(values.shape, dtype=dtype).copy_(values)
+    is_own = values.is_contiguous() and values.untyped_storage().nbytes() == values.nbytes
+    numbers = values if is_own and values.dtype == dtype else torch.empty(values.shape, dtype=dtype).copy_(values)
     if last in module._parameters:
         module._parameters[last] = nn.Parameter(numbers, requires_grad=False)
     else:

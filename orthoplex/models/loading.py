@@ -83,7 +83,7 @@ def load_base(
             _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
-            weights = _exact_hash(family, place, index, pipeline, weight_files, dtype)
+            weights = _exact_hash(family, place, index, pipeline, weight_files, headers, dtype)
             identity.remember(weights)
         if device_of_weights.type != "cpu":
             pipeline.to(device_of_weights)
@@ -117,17 +117,21 @@ def _exact_hash(
     index: Mapping[str, Any],
     pipeline: Any,  # noqa: ANN401  (likewise)
     weight_files: Mapping[str, WeightFiles | None],
+    headers: Mapping[str, Mapping[Path, Header] | None],
     dtype: torch.dtype,
 ) -> str:
     """Hash the numbers of the files, of which those in memory may be coarser."""
     modules = _hashed(family, pipeline)
+    files = [header for name in modules for header in (headers[name] or {}).values()]
+    stored = {entry.dtype for header in files for entry in header.entries.values()}
+    # bfloat16 rounds more coarsely than the float16 that the hash sees.
+    is_stored = stored == {"BF16"} and all(headers[name] for name in modules)
+    if dtype in (torch.float16, torch.float32) or (dtype == torch.bfloat16 and is_stored):
+        return weights_hash(modules)
     if place.held:
         return weights_hash(
             modules, {name: stored_tensors(modules[name], name, weight_files[name]) for name in modules}
         )
-    # bfloat16 rounds more coarsely than the float16 that the hash sees.
-    if dtype in (torch.float16, torch.float32):
-        return weights_hash(modules)
     return weights_hash(_hashed(family, _load(family, place, index, weight_files, torch.float32)))
 
 
