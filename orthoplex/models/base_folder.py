@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.families import FAMILIES, defaults_of
 from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
 from orthoplex.models.pipeline_folder import INDEX_NAME
-from orthoplex.models.problems import first_of
+from orthoplex.models.problems import ProblemsError, first_of, problems_of
 from orthoplex.models.shards import check_index, check_shards
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles, has_single_file, stem, variants_of
@@ -101,6 +102,24 @@ def check_parts_held(place: BasePlace, weight_files: Mapping[str, WeightFiles | 
             f"weights of {', '.join(absent)}; give a pipeline folder that has them as --base-config FOLDER "
             "(config=FOLDER)"
         )
+
+
+@contextmanager
+def hub_advised(place: BasePlace) -> Iterator[None]:
+    """Inside, errors about files that the hub's cache lacks say how they are fetched.
+
+    Args:
+        place: Where the base is.
+    """
+    try:
+        yield
+    except BaseModelError as error:
+        if not place.is_of_hub or place.choice.download:
+            raise
+        lacking = (" is missing", " has no weights")
+        cure = "; --download (download=True) fetches what the hub's cache lacks"
+        lines = [line + cure if any(text in line for text in lacking) else line for line in problems_of(error)]
+        raise ProblemsError(lines) from error
 
 
 def check_weight_files(component: str, folder: Path, files: WeightFiles | None) -> dict[Path, Header] | None:

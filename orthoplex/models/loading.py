@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -17,7 +16,7 @@ from orthoplex.errors import BaseModelError
 from orthoplex.files import DTYPES, Header, without_warnings
 from orthoplex.models.base import Base
 from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
-from orthoplex.models.base_folder import check_parts_held, check_weight_files, read_index
+from orthoplex.models.base_folder import check_parts_held, check_weight_files, hub_advised, read_index
 from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.brought import Brought, brought_by_vignette
 from orthoplex.models.checkpoint_networks import stored_tensors
@@ -25,12 +24,12 @@ from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import check_part, named_class
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.problems import ProblemsError, all_done, prefixed, problems_of
+from orthoplex.models.problems import all_done, prefixed
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import predict_v
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, stored_dtype
+from orthoplex.models.weight_files import WeightFiles, read_headers, stored_dtype
 
 _LOADING = Lock()
 
@@ -83,7 +82,7 @@ def load_base(
             _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
-            weights = _exact_hash(family, place, index, pipeline, weight_files, headers, dtype)
+            weights = _exact_hash(family, place, index, pipeline, weight_files, dtype)
             identity.remember(weights)
         if device_of_weights.type != "cpu":
             pipeline.to(device_of_weights)
@@ -117,22 +116,24 @@ def _exact_hash(
     index: Mapping[str, Any],
     pipeline: Any,  # noqa: ANN401  (likewise)
     weight_files: Mapping[str, WeightFiles | None],
-    headers: Mapping[str, Mapping[Path, Header] | None],
     dtype: torch.dtype,
 ) -> str:
     """Hash the numbers of the files, of which those in memory may be coarser."""
     modules = _hashed(family, pipeline)
-    files = [header for name in modules for header in (headers[name] or {}).values()]
-    stored = {entry.dtype for header in files for entry in header.entries.values()}
     # bfloat16 rounds more coarsely than the float16 that the hash sees.
-    is_stored = stored == {"BF16"} and all(headers[name] for name in modules)
-    if dtype in (torch.float16, torch.float32) or (dtype == torch.bfloat16 and is_stored):
+    is_rounded = dtype not in (torch.float16, torch.float32)
+    if not is_rounded or (dtype == torch.bfloat16 and all(_is_bfloat16(weight_files[name]) for name in modules)):
         return weights_hash(modules)
     if place.held:
         return weights_hash(
             modules, {name: stored_tensors(modules[name], name, weight_files[name]) for name in modules}
         )
     return weights_hash(_hashed(family, _load(family, place, index, weight_files, torch.float32)))
+
+
+def _is_bfloat16(files: WeightFiles | None) -> bool:
+    headers = read_headers(files) or {}
+    return {entry.dtype for header in headers.values() for entry in header.entries.values()} == {"BF16"}
 
 
 def _hashed(family: type[Family], pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401  (likewise)
@@ -164,24 +165,10 @@ def _checked_headers(
         named_class(index, part)
         return check_weight_files(part, place.folder / part, weight_files[part])
 
-    with prefixed(f"base '{place.choice}' cannot be loaded: "), _hub_advised(place):
+    with prefixed(f"base '{place.choice}' cannot be loaded: "), hub_advised(place):
         check_parts_held(place, weight_files)
         headers = all_done({part: partial(checked, part) for part in family.parts()})
     return {component: headers[component] for component in weight_files}
-
-
-@contextmanager
-def _hub_advised(place: BasePlace) -> Iterator[None]:
-    """Inside, errors about files that the hub's cache lacks say how they are fetched."""
-    try:
-        yield
-    except BaseModelError as error:
-        if not place.is_of_hub or place.choice.download:
-            raise
-        lacking = (" is missing", " has no weights")
-        cure = "; --download (download=True) fetches what the hub's cache lacks"
-        lines = [line + cure if any(text in line for text in lacking) else line for line in problems_of(error)]
-        raise ProblemsError(lines) from error
 
 
 def _holds_all(dtype: torch.dtype, headers: Mapping[Path, Header] | None) -> bool:
