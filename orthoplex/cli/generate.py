@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orthoplex.cli.base_arguments import (
+    BaseConfigOption,
+    BaseOption,
+    DownloadOption,
+    VariantOption,
+    chosen_base,
+    weight_type,
+)
 from orthoplex.cli.console import (
     AlgorithmName,
     AlgorithmOption,
@@ -21,26 +29,30 @@ from orthoplex.cli.console import (
 )
 from orthoplex.cli.lora_files import lora_tags_json, tagged_files
 from orthoplex.cli.streams import say
-from orthoplex.options import AUTO, Precision
+from orthoplex.options import AUTO, Precision, WeightType
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from orthoplex.generation import GenerationProgress
 
+PromptArgument = Annotated[
+    str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight, <lora:NAME:0.8> a file.")
+]
+ConceptOption = Annotated[
+    list[str] | None, typer.Option(help="Concept or LoRA file, with @STRENGTH if it is not 1; may be repeated.")
+]
+LoraFolderOption = Annotated[
+    list[Path] | None, typer.Option(help="Folder of the files that <lora:NAME:0.8> names; may be repeated.")
+]
+
 
 def generate(
-    prompt: Annotated[
-        str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight, <lora:NAME:0.8> a file.")
-    ],
+    prompt: PromptArgument,
     output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
-    concept: Annotated[
-        list[str] | None, typer.Option(help="Concept or LoRA file, with @STRENGTH if it is not 1; may be repeated.")
-    ] = None,
-    lora_dir: Annotated[
-        list[Path] | None, typer.Option(help="Folder of the files that <lora:NAME:0.8> names; may be repeated.")
-    ] = None,
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
+    concept: ConceptOption = None,
+    lora_dir: LoraFolderOption = None,
+    base: BaseOption = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
     algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
@@ -52,6 +64,10 @@ def generate(
     mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast; auto: where it is fast.")] = "no",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
+    dtype: Annotated[WeightType, typer.Option(help="Type of the weights in memory.")] = "float32",
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
@@ -64,7 +80,8 @@ def generate(
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
         prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
-        model = load_base(base, device=device)
+        chosen = chosen_base(base, variant, base_config, download)
+        model = load_base(chosen, device=device, dtype=weight_type(dtype))
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None

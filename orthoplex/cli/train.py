@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
+from orthoplex.cli.base_arguments import BaseConfigOption, BaseOption, DownloadOption, VariantOption, chosen_base
 from orthoplex.cli.console import argument_folder, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
@@ -34,6 +35,15 @@ BasisOption = Annotated[
 ]
 
 NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave the small picture out of the file.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run.")
+]
 
 
 def train(
@@ -41,7 +51,7 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
     kind: KindOption = None,
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    base: BaseOption = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
     method: MethodOption = None,
     basis: BasisOption = None,
@@ -51,16 +61,9 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run."),
-    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
     checkpoint: Annotated[
         bool, typer.Option(help="Leave a checkpoint behind a finished run, from which it can be lengthened.")
     ] = True,
@@ -69,6 +72,9 @@ def train(
     ] = False,
     no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Train a concept from a folder of pictures."""
     flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
@@ -79,10 +85,11 @@ def train(
 
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
+        chosen = chosen_base(base, variant, base_config, download)
         overrides = _overrides(flags, set_ or [], no_thumbnail=no_thumbnail)
-        settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
+        settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(chosen))
         report = _scanned(folder)
-        model = load_base(base, device=device)
+        model = load_base(chosen, device=device)
         dataset = training.ConceptDataset.from_folder(
             report,
             resolution=model.family.resolution,

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_size, read_picture
     from orthoplex.files.recognition import FileKind, is_pointer, pointer_or_page, recognised, recognised_content
     from orthoplex.files.reports import reported, write_report
-    from orthoplex.files.tensors import ALL_DTYPES, DTYPES, is_finite, tensor_bytes, write_in_order, write_tensors
+    from orthoplex.files.tensors import (
+        ALL_DTYPES,
+        DTYPES,
+        is_finite,
+        read_tensors,
+        tensor_bytes,
+        write_in_order,
+        write_tensors,
+    )
     from orthoplex.files.warning_filters import without_warnings
     from orthoplex.files.whole_folder import check_folder, folder_made_once, folder_written_whole
 
@@ -66,6 +74,7 @@ __getattr__ = exports(
         "recognised_content": "recognition",
         "reported": "reports",
         "summary_of": "error_text",
+        "read_tensors": "tensors",
         "tensor_bytes": "tensors",
         "without_warnings": "warning_filters",
         "write_in_order": "tensors",
@@ -112,6 +121,7 @@ __all__ = [
     "recognised_content",
     "reported",
     "summary_of",
+    "read_tensors",
     "tensor_bytes",
     "without_warnings",
     "write_in_order",

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from orthoplex.errors import FileFormatError
 from orthoplex.files.atomic import written_atomically
-from orthoplex.files.header import FLOAT_NAMES
+from orthoplex.files.header import FLOAT_NAMES, Header
 
 DTYPES: dict[str, torch.dtype] = dict(zip(FLOAT_NAMES, (torch.float16, torch.bfloat16, torch.float32), strict=True))
 """Data types of weights by their names in a header."""
@@ -87,6 +88,37 @@ def write_in_order(
         file.write(text)
         for name in ordered:
             file.write(tensor_bytes(stored(name)))
+
+
+def read_tensors(path: Path, header: Header, names: Iterable[str]) -> dict[str, Tensor]:
+    """Read tensors into memory of their own; nothing else of the file is in memory then, nor mapped.
+
+    Args:
+        path: A safetensors file.
+        header: Its header, which was checked to be whole.
+        names: The tensors.
+
+    Raises:
+        FileFormatError: When the file was replaced or cut, or a tensor is of a type that torch has not.
+        OSError: When it cannot be read.
+    """
+    tensors: dict[str, Tensor] = {}
+    with path.open("rb", buffering=0) as file:
+        header.check_unchanged(path, file.fileno())
+        for name in names:
+            entry = header.entries[name]
+            if entry.dtype not in ALL_DTYPES:
+                raise FileFormatError(f"{path}: tensor '{name}' is {entry.dtype}, allowed are {', '.join(ALL_DTYPES)}")
+            tensor = torch.empty(entry.shape, dtype=ALL_DTYPES[entry.dtype])
+            view: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
+            file.seek(header.data_start + entry.start)
+            while view:
+                count = file.readinto(view)
+                if not count:
+                    raise FileFormatError(f"{path}: ends within tensor '{name}'; copy or download it again")
+                view = view[count:]
+            tensors[name] = tensor
+    return tensors
 
 
 def is_finite(tensor: Tensor) -> bool:
