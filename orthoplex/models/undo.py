@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 
 from orthoplex.concepts import Recipe
 from orthoplex.errors import ConfigurationError
-from orthoplex.models.weights import Foldable, Strengths, folded_weights, named_modules
+from orthoplex.models.weights import Foldable, Strengths, chosen_weights, named_modules
 from orthoplex.models.words.extension import TokenExtension
 
 if TYPE_CHECKING:
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 @final
 class Undo:
-    """A change that is folded into a base; sets its strengths, and takes it out again.
+    """A change that is in a base, or beside its layers; sets its strengths, and takes it out again.
 
     ``restore()`` may be called twice; a ``with`` block calls it on leaving.
     """
 
-    def __init__(self, base: Base, change: Foldable) -> None:
-        """Fold ``change`` into ``base``; see ``Base.fold``."""
+    def __init__(self, base: Base, change: Foldable, *, unmerged: bool | None = None) -> None:
+        """Put ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
         self._recipe = change.recipe
-        self._weights = folded_weights(named_modules(base.family.components()), change, base.locked)
+        modules = named_modules(base.family.components())
+        self._weights = chosen_weights(modules, change, base.locked, unmerged=unmerged)
         self._tokens: TokenExtension | None = None
         try:
             if change.tokens:
@@ -49,6 +50,11 @@ class Undo:
         Tokens stay. Prompts that name a concept at strength 0 are read without its name.
         """
         return self._weights.strengths
+
+    @property
+    def unmerged_layers(self) -> tuple[str, ...]:
+        """The layers whose changes are computed beside them, and are not in their weights."""
+        return self._weights.unmerged_layers
 
     def restore(self) -> None:
         """Put the base's weights and tokens back, bit for bit.
