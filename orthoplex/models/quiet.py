@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -10,8 +11,11 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 _LOCK = Lock()
+_OTHERS = ("torchao", "bitsandbytes", "torch.utils._pytree")
+"""Loggers of packages that diffusers imports where they are installed, and which then say what this machine lacks."""
 _inside = 0
 _before = (True, True, 0, 0)
+_levels: dict[str, int] = {}
 """How many threads are inside, and the libraries' bars and levels before the first of them entered."""
 
 
@@ -39,6 +43,9 @@ def _enter() -> None:
                 diffusers_logging.get_verbosity(),
                 transformers_logging.get_verbosity(),
             )
+            for name in _OTHERS:
+                _levels[name] = logging.getLogger(name).level
+                logging.getLogger(name).setLevel(logging.ERROR)
             diffusers_logging.disable_progress_bar()
             transformers_logging.disable_progress_bar()
             diffusers_logging.set_verbosity_error()
@@ -53,6 +60,8 @@ def _leave() -> None:
         if _inside > 0:
             return
         has_diffusers_bar, has_transformers_bar, diffusers_level, transformers_level = _before
+        for name, level in _levels.items():
+            logging.getLogger(name).setLevel(level)
         diffusers_logging.set_verbosity(diffusers_level)
         transformers_logging.set_verbosity(transformers_level)
         if has_diffusers_bar:

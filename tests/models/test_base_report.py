@@ -142,7 +142,7 @@ def test_everything_that_is_wrong_has_a_line(folder, kinds):
 def test_the_family_says_which_parts_are_read(folder, monkeypatch):
     """So that the second tokenizer of a family with two text encoders is read."""
     assert StableDiffusion.parts() == ("vae", "text_encoder", "unet", "tokenizer", "scheduler")
-    monkeypatch.setattr(StableDiffusion, "text_encoders", ("text_encoder", "text_encoder_2"))
+    monkeypatch.setattr(StableDiffusion, "tokenizers", ("tokenizer", "tokenizer_2"))
     assert StableDiffusion.parts()[3:] == ("tokenizer", "tokenizer_2", "scheduler")
     shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
     assert "tokenizer_2/" not in base_report(folder).not_read

@@ -19,7 +19,7 @@ from orthoplex import vignette
 from orthoplex.concepts import read_manifest
 from orthoplex.errors import BaseModelError
 from orthoplex.models import hash_cache, load_base, loading, streamed_identity
-from orthoplex.models.families import stable_diffusion
+from orthoplex.models.families import parts
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.weight_files import find_weights, read_headers
@@ -251,7 +251,7 @@ def test_no_thread_is_left_when_loading_fails(folder, monkeypatch):
     def failing(*arguments):
         raise BaseModelError("broken")
 
-    monkeypatch.setattr(stable_diffusion, "load_network", failing)
+    monkeypatch.setattr(parts, "load_network", failing)
     with pytest.raises(BaseModelError, match="broken"):
         load_base(folder)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("weights-hash")]

@@ -11,7 +11,8 @@ from transformers import CLIPTextConfig
 
 from orthoplex.models import load_base
 from orthoplex.models.families import latent_check, stable_diffusion_check
-from orthoplex.models.families.stable_diffusion import _SD1, _SD2, StableDiffusion
+from orthoplex.models.families.layouts.stable_diffusion import _SD1, _SD2
+from orthoplex.models.families.stable_diffusion import StableDiffusion
 
 STORED = {
     "attention_dropout": 0.0,

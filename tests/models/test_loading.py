@@ -13,7 +13,7 @@ from torch import nn
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models import base_folder, load_base
-from orthoplex.models.families import stable_diffusion, stable_diffusion_folder
+from orthoplex.models.families import parts, stable_diffusion_folder
 from orthoplex.models.identity import weights_hash
 from tests.pico import build_pico, tokens_of
 
@@ -36,7 +36,7 @@ def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, fami
     monkeypatch.setattr(
         stable_diffusion_folder, "_WIDTH_OF_SD2", load_base(pico_folder).pipeline.unet.config.cross_attention_dim
     )
-    whole = stable_diffusion.load_part
+    whole = parts.load_part
 
     def predicting(index, part, folder):
         loaded = whole(index, part, folder)
@@ -44,7 +44,7 @@ def test_stable_diffusion_2_is_told_from_version_1(pico_folder, prediction, fami
             loaded.register_to_config(prediction_type=prediction)
         return loaded
 
-    monkeypatch.setattr(stable_diffusion, "load_part", predicting)
+    monkeypatch.setattr(parts, "load_part", predicting)
     assert load_base(pico_folder).identity.family == family
 
 

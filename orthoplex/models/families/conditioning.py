@@ -20,10 +20,12 @@ class Conditioning:
             layers, or with keys and values of their own, make it wider.
         extras: What else a family's denoiser takes, by name, one row a prompt: pooled features, masks, a guidance.
             Only the family reads it.
+        mask: Which positions hold text, ``(n, length)`` bool; None where all of them count.
     """
 
     features: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of prompts."""
@@ -39,9 +41,14 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """All prompts of some parts of one family, in their order."""
+        """All prompts of some parts of one family, in their order; with masks, shorter ones are filled with zeros."""
         extras = {name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras}
-        return Conditioning(torch.cat([part.features for part in parts]), extras)
+        masks = [part.mask for part in parts if part.mask is not None]
+        if not masks:
+            return Conditioning(torch.cat([part.features for part in parts]), extras)
+        length = max(mask.shape[1] for mask in masks)
+        features = [_filled_up(part.features, length) for part in parts]
+        return Conditioning(torch.cat(features), extras, torch.cat([_filled_up(mask, length) for mask in masks]))
 
     @staticmethod
     def filled(parts: Sequence[Conditioning], empty: Conditioning) -> list[Conditioning]:
@@ -62,4 +69,11 @@ class Conditioning:
         return filled
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
-        return Conditioning(change(self.features), {name: change(rows) for name, rows in self.extras.items()})
+        mask = None if self.mask is None else change(self.mask)
+        return Conditioning(change(self.features), {name: change(rows) for name, rows in self.extras.items()}, mask)
+
+
+def _filled_up(rows: Tensor, length: int) -> Tensor:
+    """Rows ``(n, l, …)`` with zeros behind them up to a length."""
+    missing = length - rows.shape[1]
+    return torch.cat([rows, rows.new_zeros(len(rows), missing, *rows.shape[2:])], dim=1) if missing else rows

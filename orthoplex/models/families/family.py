@@ -15,6 +15,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.concepts.layer_table import LayerTable, Sees, component_of, layer_table
 from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.models.families.conditioning import Conditioning
+from orthoplex.models.families.layouts.layout import Layout
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.inference_steps import StepRange
 from orthoplex.models.layer_names import SELECTIONS, all_linear_layers
@@ -55,8 +56,10 @@ class Family(ABC):
     """Those of the text encoders that are CLIP's: files name their weights with ``text_model.`` in front."""
     feature_encoder: ClassVar[str]
     """The text encoder whose positions are those of ``Conditioning.features``."""
-    rules: ClassVar[Mapping[str, Sees]]
-    """Pattern of layer names to what such a layer sees, for the layer table; the first that fits counts."""
+    tokenizers: ClassVar[tuple[str, ...]]
+    """The components that are tokenizers, in the order of ``readers``."""
+    layout: ClassVar[Layout]
+    """The layers of such bases, and what they are called: the layer table is written from it."""
 
     def __init__(self, pipeline: Any, identity: BaseIdentity) -> None:  # noqa: ANN401  (pipelines share no typed parent)
         """Take a pipeline.
@@ -121,14 +124,6 @@ class Family(ABC):
 
         Raises:
             BaseModelError: Says what does not fit; a ``ProblemsError`` where several things do not.
-        """
-
-    @classmethod
-    @abstractmethod
-    def published(cls) -> Mapping[str, Mapping[str, nn.Module] | str]:
-        """Return the published versions for the layer table: component to network, on the device ``meta``.
-
-        Or another version's name, whose layers are the same.
         """
 
     # layers
@@ -269,7 +264,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def resolution(self) -> int:
-        """Width and height, in pixels, of the pictures that the base was made for."""
+        """Width and height, in pixels, of pictures: those that the base was made for, or ``use_resolution``."""
 
     @property
     @abstractmethod
@@ -279,7 +274,18 @@ class Family(ABC):
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:
-        """Shape of the latents of one picture at the base's resolution, ``(c, h, w)``."""
+        """Shape of the latents of one picture at ``resolution``, ``(c, h, w)``."""
+
+    @abstractmethod
+    def use_resolution(self, pixels: int | None) -> None:
+        """Let pictures be of another resolution, until it is called again.
+
+        Args:
+            pixels: Width and height; None for the base's own.
+
+        Raises:
+            ConfigurationError: If such pictures have no latents; names what is allowed.
+        """
 
     @abstractmethod
     def latents(self, pixels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
-from orthoplex.models.families.latent import encoded
+from orthoplex.models.families.autoencoders import encoded
 from orthoplex.models.inference_steps import check_usable
 from orthoplex.models.outcomes import Outcomes, settings_key
 from orthoplex.models.schedules import check_schedule

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
 from orthoplex.models.base_folder import check_json_files
+from orthoplex.models.networks import load_network
 from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
+from orthoplex.models.weight_files import WeightFiles
 
 with quiet():
     import diffusers
@@ -108,6 +114,36 @@ def load_part(index: Mapping[str, Any], component: str, folder: Path) -> Any:  #
         return getattr(_LIBRARIES[library], name).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
         raise BaseModelError(f"{component} cannot be read: {summary_of(error)}") from error
+
+
+def load_parts(
+    parts: Sequence[str],
+    folder: Path,
+    index: Mapping[str, Any],
+    files: Mapping[str, WeightFiles | None],
+    dtype: torch.dtype,
+    networks: Mapping[str, Sequence[Any]],
+) -> dict[str, Any]:
+    """Load every component of a pipeline.
+
+    Args:
+        parts: The components.
+        folder: The pipeline folder.
+        index: The values of ``model_index.json``.
+        files: Component with weights to its files, or None to let the library search.
+        dtype: Data type of the weights.
+        networks: Component with weights to the classes that it may have.
+
+    Raises:
+        BaseModelError: See ``load_network`` and ``load_part``; a ``ProblemsError`` where several are wrong.
+    """
+
+    def load(part: str) -> Any:  # noqa: ANN401  (parts share no typed parent)
+        if part not in networks:
+            return load_part(index, part, folder / part)
+        return load_network(network_class(index, part, networks[part]), folder / part, files[part], dtype)
+
+    return all_done({part: partial(load, part) for part in parts})
 
 
 def _shown(library: str, name: str) -> str:

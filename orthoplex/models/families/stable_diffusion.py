@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from orthoplex import vignette
-from orthoplex.concepts.layer_table import Sees
-from orthoplex.files import read_json
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.latent import LatentFamily
+from orthoplex.models.families.discrete import DiscreteFamily
 from orthoplex.models.families.latent_check import check_autoencoder, check_reader, check_scheduler
-from orthoplex.models.families.parts import load_part, network_class
+from orthoplex.models.families.layouts.stable_diffusion import LAYOUT
+from orthoplex.models.families.parts import load_parts
 from orthoplex.models.families.stable_diffusion_check import check_unet, try_networks
 from orthoplex.models.families.stable_diffusion_folder import version_of
 from orthoplex.models.layer_names import component_name, cross_attention_modules, select_linear_layers
-from orthoplex.models.networks import load_network
 from orthoplex.models.problems import all_done
 from orthoplex.models.prompts.prompt import Prompt
 from orthoplex.models.quiet import quiet
-from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles
 from orthoplex.models.words.weighted import chunks_at_once, weighted_features
 from orthoplex.models.words.words import Reader
@@ -35,7 +31,7 @@ with quiet():
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
 _NETWORKS = {
     "vae": (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL),
@@ -43,40 +39,18 @@ _NETWORKS = {
     "unet": (UNet2DConditionModel,),
 }
 """Component to the classes that it may have."""
-_UNET = {"sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280)}
-_SD1 = {
-    "unet": {**_UNET, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "text_encoder": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
-}
-"""Of runwayml/stable-diffusion-v1-5; what is not named is the classes' default."""
-_SD2 = {
-    "unet": {
-        **_UNET,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-    },
-    "text_encoder": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23},
-}
-"""Of stabilityai/stable-diffusion-2-1."""
 
 
 @final
-class StableDiffusion(LatentFamily):
+class StableDiffusion(DiscreteFamily):
     """Stable Diffusion 1 and 2, and every base of their classes, whatever its size."""
 
     changed = ("unet", "text_encoder")
     weighed = tuple(_NETWORKS)
     text_encoders = clip_encoders = ("text_encoder",)
     feature_encoder = "text_encoder"
-    rules: ClassVar[Mapping[str, Sees]] = {
-        "text_encoder.*": "text",
-        "unet.*attn2.to_k": "text",
-        "unet.*attn2.to_v": "text",
-        "unet.time_embedding.*": "time",
-        "unet.*.time_emb_proj": "time",
-        "unet.*": "picture",
-    }
+    tokenizers = ("tokenizer",)
+    layout = LAYOUT
 
     @classmethod
     def load(
@@ -87,14 +61,10 @@ class StableDiffusion(LatentFamily):
         dtype: torch.dtype,
     ) -> StableDiffusionPipeline:
         """Load a pipeline without its safety checker; see ``Family.load``."""
-        loaders: dict[str, Callable[[], Any]] = {
-            part: partial(load_part, index, part, folder / part) for part in cls.parts() if part not in cls.weighed
-        }
-        for component in cls.weighed:
-            loaders[component] = partial(_network, index, component, folder, files[component], dtype)
+        parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
         create: Any = StableDiffusionPipeline  # whose annotations lack None
         pipeline = create(
-            **all_done(loaders),
+            **parts,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -120,12 +90,6 @@ class StableDiffusion(LatentFamily):
         }
         all_done(checks)
         try_networks(pipeline)
-
-    @classmethod
-    def published(cls) -> Mapping[str, Mapping[str, nn.Module] | str]:
-        """Return versions 1 and 2, and the embedded base."""
-        configs = {"sd1": _SD1, "sd2": _SD2, EMBEDDED: _stored_configs(vignette.folder())}
-        return {**{version: _shells(config) for version, config in configs.items()}, "sd2-v": "sd2"}
 
     @property
     def denoiser(self) -> nn.Module:
@@ -171,7 +135,7 @@ class StableDiffusion(LatentFamily):
         return not any(config.get(name) for name in names)
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def own_latent_shape(self) -> tuple[int, int, int]:
         """``(c, h, w)``."""
         config = self.pipeline.unet.config
         size = config.sample_size
@@ -200,22 +164,3 @@ class StableDiffusion(LatentFamily):
         scales = torch.tensor(guidance_scale - 1).repeat(len(conditioning))
         embedding = self.pipeline.get_guidance_scale_embedding(scales, width)
         return Conditioning(conditioning.features, {"guidance": embedding})
-
-
-def _network(
-    index: Mapping[str, Any], component: str, folder: Path, files: WeightFiles | None, dtype: torch.dtype
-) -> nn.Module:
-    kind = network_class(index, component, _NETWORKS[component])
-    return load_network(kind, folder / component, files, dtype)
-
-
-def _shells(config: Mapping[str, Mapping[str, Any]]) -> dict[str, nn.Module]:
-    """The networks that concepts change, without numbers."""
-    with torch.device("meta"):
-        text_encoder = CLIPTextModel(CLIPTextConfig(**config["text_encoder"]))
-        unet: Any = UNet2DConditionModel.from_config(dict(config["unet"]))
-        return {"unet": unet, "text_encoder": text_encoder}
-
-
-def _stored_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    return {component: read_json(folder / component / "config.json") for component in StableDiffusion.changed}

@@ -14,11 +14,9 @@ from typing import Any
 from torch import nn
 
 import orthoplex.concepts
-from orthoplex.concepts.layer_table import Role
 from orthoplex.models.families import FAMILIES, family_of
-from orthoplex.models.families.family import Family
-from orthoplex.models.families.layouts import LAYOUTS, NAMES
-from orthoplex.models.families.layouts.layout import Layout, Names
+from orthoplex.models.families.layouts import LAYOUTS
+from orthoplex.models.families.layouts.layout import Layout
 from orthoplex.models.layer_names import component_name
 from orthoplex.models.quiet import quiet
 
@@ -31,16 +29,8 @@ Group = dict[str, Any]
 
 def layouts() -> dict[str, Layout]:
     """Return the layout of every family, by the name of its table."""
-    loaded = {row.module: _layout_of(row.module, family_of(name)) for name, row in FAMILIES.items()}
-    return {**loaded, **LAYOUTS}
-
-
-def _layout_of(name: str, family: type[Family]) -> Layout:
-    """The layout of a family whose pipelines are loaded."""
-    roles: dict[str, Role] = {
-        part: "text encoder" if part in family.text_encoders else "denoiser" for part in family.changed
-    }
-    return Layout(roles, family.rules, family.published, NAMES.get(name, Names()))
+    own = {row.module: family_of(name).layout for name, row in FAMILIES.items() if row.module not in LAYOUTS}
+    return {**LAYOUTS, **own}
 
 
 def table_text(layout: Layout) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from orthoplex.errors import ConfigurationError
 from orthoplex.models.quiet import quiet
+from orthoplex.models.words.prompt_forms import Marked, PromptForm
 
 CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
 
@@ -30,13 +31,13 @@ class Reader:
         pipeline: The pipeline.
         component: The encoder's component of the pipeline.
         tokenizer_component: The tokenizer's, which is one of transformers.
-        num_marks: The number of positions of a prompt that are no words: its beginning and its end.
+        form: How token ids are made of a prompt.
     """
 
     pipeline: Any
     component: str = "text_encoder"
     tokenizer_component: str = "tokenizer"
-    num_marks: int = 2
+    form: PromptForm = Marked()
 
     @property
     def network(self) -> Any:  # noqa: ANN401  (a network of transformers)
@@ -65,17 +66,16 @@ class Reader:
     @property
     def length(self) -> int:
         """The positions of every prompt, filled up or cut off."""
-        return self.tokenizer.model_max_length
+        return self.form.length(self.tokenizer)
+
+    @property
+    def num_marks(self) -> int:
+        """The number of positions of every prompt that are no words: its beginning and its end, or a template."""
+        return self.form.num_marks(self.tokenizer)
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """The token ids of prompts, ``(n, length)`` int64, filled up and cut off as when pictures are made."""
-        return self.tokenizer(
-            self.spelled_out(prompts),
-            padding="max_length",
-            max_length=self.length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        return self.form.ids(self.tokenizer, self.spelled_out(prompts))
 
     def words(self, texts: str | Sequence[str]) -> list[Any]:
         """The token ids of a text's words, or of each text's, nothing cut off and no marks around them."""
@@ -194,8 +194,8 @@ class Words:
         rooms = []
         for reader in self._readers.values():
             (text,) = reader.spelled_out([prompt])
-            length = len(reader.tokenizer(text, truncation=False, verbose=False).input_ids)
-            rooms.append(Room(length - reader.num_marks, reader.length - reader.num_marks))
+            length = reader.form.num_words(reader.tokenizer, text)
+            rooms.append(Room(length, reader.length - reader.num_marks))
         return min(rooms, key=lambda room: room.limit - room.length)
 
     def stand_in(self, count: int) -> str:
@@ -212,9 +212,9 @@ class Words:
         return self.apart(ids)[self._seen].unsqueeze(1) == numbers.view(1, -1, 1)
 
     def filling(self, ids: Tensor) -> Tensor:
-        """Which of these positions are no words: beginning, end, and all behind the end; ``(n, length)`` bool."""
-        tokenizer, seen = self._readers[self._seen].tokenizer, self.apart(ids)[self._seen]
-        return ((seen == tokenizer.eos_token_id).cumsum(1) > 0) | (seen == tokenizer.bos_token_id)
+        """Which of these positions are no words: marks, a template, and all that fills up; ``(n, length)`` bool."""
+        reader = self._readers[self._seen]
+        return reader.form.filling(reader.tokenizer, self.apart(ids)[self._seen])
 
     def class_vector(self, class_word: str) -> Tensor:
         """The mean of a class word's token embeddings, ``(width,)`` float32.

@@ -37,7 +37,7 @@ class Names:
 @final
 @dataclass(frozen=True)
 class Layout:
-    """A family whose pipelines are not loaded: its table is all that there is.
+    """The layers of a family of bases, and what they are called.
 
     Attributes:
         components: Component to its role.
@@ -49,7 +49,7 @@ class Layout:
     components: Mapping[str, Role]
     rules: Mapping[str, Sees]
     published: Callable[[], Published]
-    names: Names
+    names: Names = Names()
 
 
 @final
