@@ -13,7 +13,7 @@ from orthoplex.activations.foreign_inputs import ForeignInputs, position_weights
 from orthoplex.activations.grams import observed_inputs
 from orthoplex.adapters import Adapter
 from orthoplex.errors import OrthoplexError
-from orthoplex.models import Base
+from orthoplex.models import Base, plain_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class StatisticsCollector:
         if self.weights is not None and layer in self._text_layers:
             x = x * self.weights.sqrt().unsqueeze(-1).to(x)
         x = x.flatten(0, -2)
-        output = functional.linear(x, linear.weight.detach().float())
+        output = functional.linear(x, plain_weight(linear).float())
         z = x if adapter.down.requires_grad else functional.linear(x, adapter.down.float())
         gram = (z.T @ z).double()
         self._grams[layer] = self._grams[layer] + gram if layer in self._grams else gram

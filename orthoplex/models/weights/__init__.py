@@ -4,7 +4,7 @@ from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
 from orthoplex.models.weights.chosen import ChosenWeights, chosen_weights
 from orthoplex.models.weights.engine import Strengths, WeightEngine
 from orthoplex.models.weights.folded import FoldedWeights
-from orthoplex.models.weights.quantised import is_quantised, plain_weight, quantisation_of, weight_shape
+from orthoplex.models.weights.quantised import compute_dtype, is_quantised, plain_weight, quantisation_of, weight_shape
 from orthoplex.models.weights.refusals import check_foldable, linear_layers, matrix_shape, matrix_shapes, named_modules
 from orthoplex.models.weights.unmerged import UnmergedWeights
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_base",
     "check_foldable",
     "chosen_weights",
+    "compute_dtype",
     "is_quantised",
     "linear_layers",
     "matrix_shape",

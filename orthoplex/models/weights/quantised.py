@@ -54,6 +54,17 @@ def weight_shape(module: nn.Module) -> tuple[int, ...]:
     return tuple(module.get_parameter("weight").shape)
 
 
+def compute_dtype(network: nn.Module) -> torch.dtype:
+    """Return the type of a network's first plain numbers of 16 bits or more; that of its first weight without any.
+
+    Args:
+        network: A network with weights.
+    """
+    types = (weight.dtype for weight in network.parameters())
+    wide = (dtype for dtype in types if dtype.is_floating_point and dtype.itemsize > 1)
+    return next(wide, next(network.parameters()).dtype)
+
+
 @torch.no_grad()
 def plain_weight(module: nn.Module) -> Tensor:
     """Return the weight that a layer computes with as plain numbers; the very tensor where it is not quantised.
