@@ -12,6 +12,7 @@ from torch import nn
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
 from orthoplex.models.problems import first_of
+from orthoplex.models.quantising import GGUF_SUFFIX, load_gguf
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
 
@@ -45,6 +46,8 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
         BaseModelError: If the folder is damaged, or a weight is missing or of another shape; names the file and the
             first such weights.
     """
+    if files is not None and files.main.suffix == GGUF_SUFFIX:
+        return load_gguf(kind, folder, files.main, dtype)
     # transformers shows wrong shapes in its log only, unless they are asked for.
     options: dict[str, Any] = {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
     component = folder.name
