@@ -101,13 +101,15 @@ def _bitsandbytes_layer(linear: nn.Linear, kind: Quantisation) -> nn.Module:
 
     sizes: dict[str, Any] = {"input_features": linear.in_features, "output_features": linear.out_features}
     sizes["bias"] = linear.bias is not None
-    values, new = linear.weight.data, None
+    values = linear.weight.data
+    new: Any  # bitsandbytes has no types
     if kind == "bnb-8bit":
         new = layers.Linear8bitLt(**sizes, has_fp16_weights=False, device="meta")
         new.weight = layers.Int8Params(values, requires_grad=False, has_fp16_weights=False)
     else:
         new = layers.Linear4bit(**sizes, quant_type="nf4", compute_dtype=values.dtype, device="meta")
         new.weight = layers.Params4bit(values, requires_grad=False, quant_type="nf4", module=new)
+        new.support_avx512bf16_for_cpu = False  # which re-orders weights at the first call, and fails for narrow ones
     new.bias = linear.bias
     return new.requires_grad_(False).train(linear.training)
 

@@ -5,6 +5,7 @@ The types of modules and weights are asked; the libraries themselves are importe
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -87,11 +88,17 @@ def plain_weight(module: nn.Module) -> Tensor:
 
 
 def _of_bitsandbytes(module: Any, weight: Any) -> Tensor:  # noqa: ANN401  (a layer of bitsandbytes, which has no types)
-    from bitsandbytes import functional
+    import bitsandbytes
 
+    functional: Any = bitsandbytes.functional
     if weight.dtype == torch.int8:
         scales = module.state.SCB if weight.SCB is None else weight.SCB  # a call moves them
         return functional.int8_vectorwise_dequant(weight.data, scales)
     if weight.quant_state is None:  # not on its device yet, where it is quantised
         return weight.data
-    return functional.dequantize_4bit(weight.data, weight.quant_state)
+    values, state = weight.data, weight.quant_state
+    if getattr(state, "packing_format_for_cpu", False):  # a call on some processors re-orders the numbers
+        values, state = functional._convert_weight_packed_for_cpu_inverse(values, copy.copy(state))
+        if not state.nested:  # the inverse leaves these scales in the other order
+            state.absmax = state.absmax.T.reshape(-1).float()
+    return functional.dequantize_4bit(values, state)
