@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orthoplex.cli.base_options import DenoiserOption, QuantiseOption, UnmergedOption
 from orthoplex.cli.console import (
     AlgorithmName,
     AlgorithmOption,
@@ -28,18 +29,22 @@ if TYPE_CHECKING:
 
     from orthoplex.generation import GenerationProgress
 
+PromptArgument = Annotated[
+    str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight, <lora:NAME:0.8> a file.")
+]
+ConceptOption = Annotated[
+    list[str] | None, typer.Option(help="Concept or LoRA file, with @STRENGTH if it is not 1; may be repeated.")
+]
+LoraFolderOption = Annotated[
+    list[Path] | None, typer.Option(help="Folder of the files that <lora:NAME:0.8> names; may be repeated.")
+]
+
 
 def generate(
-    prompt: Annotated[
-        str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight, <lora:NAME:0.8> a file.")
-    ],
+    prompt: PromptArgument,
     output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
-    concept: Annotated[
-        list[str] | None, typer.Option(help="Concept or LoRA file, with @STRENGTH if it is not 1; may be repeated.")
-    ] = None,
-    lora_dir: Annotated[
-        list[Path] | None, typer.Option(help="Folder of the files that <lora:NAME:0.8> names; may be repeated.")
-    ] = None,
+    concept: ConceptOption = None,
+    lora_dir: LoraFolderOption = None,
     base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
     algorithm: AlgorithmName = AUTO,
@@ -52,6 +57,9 @@ def generate(
     mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast; auto: where it is fast.")] = "no",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    quantise: QuantiseOption = None,
+    denoiser: DenoiserOption = None,
+    unmerged: UnmergedOption = False,
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
@@ -64,7 +72,7 @@ def generate(
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
         prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
-        model = load_base(base, device=device)
+        model = load_base(base, device=device, quantise=quantise, denoiser=denoiser)
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
@@ -84,7 +92,7 @@ def generate(
         try:
             with _step_bar() as advance:
                 draw = {"num_images": num_images, "seed": seed, "progress": advance, "finish": save, **settings}
-                generate_pictures(model, prompt, merge=merged, **draw)
+                generate_pictures(model, prompt, merge=merged, unmerged=unmerged or None, **draw)
         finally:
             for path in saved:
                 say(str(path))

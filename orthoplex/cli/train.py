@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
+from orthoplex.cli.base_options import DenoiserOption, QuantiseOption
 from orthoplex.cli.console import argument_folder, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
@@ -34,6 +35,12 @@ BasisOption = Annotated[
 ]
 
 NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave the small picture out of the file.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
+]
 
 
 def train(
@@ -51,12 +58,8 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
-    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run."),
@@ -69,6 +72,8 @@ def train(
     ] = False,
     no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    quantise: QuantiseOption = None,
+    denoiser: DenoiserOption = None,
 ) -> None:
     """Train a concept from a folder of pictures."""
     flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
@@ -82,7 +87,7 @@ def train(
         overrides = _overrides(flags, set_ or [], no_thumbnail=no_thumbnail)
         settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
         report = _scanned(folder)
-        model = load_base(base, device=device)
+        model = load_base(base, device=device, quantise=quantise, denoiser=denoiser)
         dataset = training.ConceptDataset.from_folder(
             report,
             resolution=model.family.resolution,

@@ -53,6 +53,7 @@ def generate(
     prompt: str,
     *,
     merge: Foldable | None = None,
+    unmerged: bool | None = None,
     num_images: int = 1,
     seed: int = 0,
     num_inference_steps: int = 20,
@@ -71,7 +72,9 @@ def generate(
     Args:
         base: The base, with or without something folded in.
         prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
-        merge: A merge or concept to fold in for this call only.
+        merge: A merge or concept to put in for this call only.
+        unmerged: Where the merge goes, as ``Base.fold`` has it: into plain weights and beside quantised ones by
+            default; True is beside all.
         num_images: How many pictures.
         seed: Seed of the first picture.
         num_inference_steps: Denoising steps per picture.
@@ -90,7 +93,7 @@ def generate(
     """
     _check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     pictures: list[Image.Image] = []
-    with base.locked(), base.folded(merge) if merge is not None else nullcontext():
+    with base.locked(), base.folded(merge, unmerged=unmerged) if merge is not None else nullcontext():
         base.family.channels_last()
         read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
         if expect_names:

@@ -116,7 +116,11 @@ def test_merges_that_need_inputs_are_made_on_a_quantised_base(pico_folder):
 @pytest.mark.parametrize(
     ("quantise", "error", "message"),
     [
-        ("int8", ConfigurationError, "quantise is 'int8', allowed are bnb-8bit, bnb-4bit, torchao-int8, torchao-int4, "),
+        (
+            "int8",
+            ConfigurationError,
+            "quantise is 'int8', allowed are bnb-8bit, bnb-4bit, torchao-int8, torchao-int4, ",
+        ),
         ("torchao-int4", BaseModelError, "quantise torchao-int4 does not work on device 'cpu' here: .*; others are"),
     ],
 )
