@@ -1,6 +1,6 @@
 """The statistics of foreign inputs that erasure needs while a concept learns."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -12,6 +12,7 @@ from torch.nn import functional
 from orthoplex.activations.foreign_inputs import ForeignInputs, position_weights
 from orthoplex.activations.grams import observed_inputs
 from orthoplex.adapters import Adapter
+from orthoplex.concepts.layer_table import component_of
 from orthoplex.errors import OrthoplexError
 from orthoplex.models import Base, plain_weight
 
@@ -41,15 +42,15 @@ class StatisticsCollector:
     """Sums over the foreign inputs of each layer; see ``collecting``.
 
     Attributes:
-        weights: How much every position of the prompts that run now counts in layers that see the text,
-            ``(n, length)``; None for all alike.
+        weights: Layer that sees the text to how much every position of the prompts that run now counts in it,
+            ``(n, length)``; all count alike in other layers.
     """
 
-    weights: Tensor | None
+    weights: Mapping[str, Tensor]
 
-    def __init__(self, adapters: Mapping[str, Adapter], text_layers: Collection[str]) -> None:
+    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
         """Begin with nothing seen."""
-        self._adapters, self._text_layers, self.weights = adapters, text_layers, None
+        self._adapters, self.weights = adapters, {}
         self._grams: dict[str, Tensor] = {}
         self._energies: dict[str, float] = {layer: 0.0 for layer in adapters}
 
@@ -62,8 +63,8 @@ class StatisticsCollector:
         """
         adapter = self._adapters[layer]
         x = x.detach().float()
-        if self.weights is not None and layer in self._text_layers:
-            x = x * self.weights.sqrt().unsqueeze(-1).to(x)
+        if layer in self.weights:
+            x = x * self.weights[layer][:, : x.shape[1]].sqrt().unsqueeze(-1).to(x)
         x = x.flatten(0, -2)
         output = functional.linear(x, plain_weight(linear).float())
         z = x if adapter.down.requires_grad else functional.linear(x, adapter.down.float())
@@ -88,17 +89,14 @@ class StatisticsCollector:
 
 
 @contextmanager
-def collecting(
-    linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter], text_layers: Collection[str] = ()
-) -> Iterator[StatisticsCollector]:
+def collecting(linears: Mapping[str, nn.Linear], adapters: Mapping[str, Adapter]) -> Iterator[StatisticsCollector]:
     """Inside, every input that reaches one of the layers is added to the statistics.
 
     Args:
         linears: Layer name to the base's layer.
         adapters: Layer name to its adapter, for the same layers; not attached.
-        text_layers: Those of the layers whose inputs are positions of the text.
     """
-    collector = StatisticsCollector(adapters, text_layers)
+    collector = StatisticsCollector(adapters)
     with observed_inputs({layer: linears[layer] for layer in adapters}, collector.observe):
         yield collector
 
@@ -123,9 +121,12 @@ def gather_statistics(
         tokens: The names of the concept's k tokens.
         batch_size: Inputs at a time.
     """
-    weights = position_weights(base, inputs.ids, tokens)
-    with collecting(linears, adapters, base.family.text_layers(adapters)) as collector:
+    weights, family = position_weights(base, inputs.ids, tokens), base.family
+    encoders = {
+        layer: component_of(layer) if family.is_text_encoders(layer) else "" for layer in family.text_layers(adapters)
+    }
+    with collecting(linears, adapters) as collector:
         for chosen in torch.arange(len(inputs)).split(batch_size):
-            collector.weights = weights[chosen]
+            collector.weights = {layer: weights[encoder][chosen] for layer, encoder in encoders.items()}
             inputs.take(chosen).predict(base, tokens)
     return collector.statistics()

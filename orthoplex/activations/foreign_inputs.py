@@ -82,8 +82,8 @@ def draw_foreign_inputs(
     return ForeignInputs(ids[order], vectors[order], noisy, times)
 
 
-def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> Tensor:
-    """Return the weight of every position of prompts, for layers that see the text, ``(n, length)``.
+def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> dict[str, Tensor]:
+    """Return the weight of every position of prompts, for layers that see the text.
 
     There are three groups of positions: words, concepts' tokens, and filling (beginning, end, padding). Each group has
     the same sum of weights. Without weights, filling would be nearly everything, and the tokens of other concepts,
@@ -93,10 +93,17 @@ def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> Tensor:
         base: The base.
         ids: Token ids of the prompts, ``(n, length)``.
         tokens: The names of the concepts' tokens.
+
+    Returns:
+        Text encoder to the weights of its positions, ``(n, its length)``; ``""`` to those of ``Conditioning.features``.
     """
+    return {encoder or "": _weights(base, ids, tokens, encoder) for encoder in (None, *base.family.text_encoders)}
+
+
+def _weights(base: Base, ids: Tensor, tokens: Sequence[str], encoder: str | None) -> Tensor:
     words = base.family.words
-    filling = words.filling(ids)
-    named = words.places(ids, tokens).any(1) & ~filling
+    filling = words.filling(ids, encoder)
+    named = words.places(ids, tokens, encoder).any(1) & ~filling
     groups = [group for group in (filling, named, ~(filling | named)) if group.any()]
     shares = (group / group.sum() for group in groups)
     return sum(shares, torch.zeros(filling.shape)) * (filling.numel() / len(groups))

@@ -9,12 +9,14 @@ from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.exchange.adapter_settings import CONFIG_NAME
 from orthoplex.concepts.exchange.embedding_files import with_embeddings_beside
 from orthoplex.concepts.exchange.embeddings import pickled_embedding
+from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.exchange.reading import read_lora
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.foreign_files import holds_changes
+from orthoplex.concepts.layer_table import layer_table
 from orthoplex.concepts.lora_concept import foreign_concept
 from orthoplex.concepts.manifest_json import MANIFEST_KEY
-from orthoplex.errors import FileFormatError
+from orthoplex.errors import FileFormatError, OrthoplexError
 from orthoplex.files import read_header
 
 
@@ -29,7 +31,21 @@ def read_concept(path: str | Path, base: BaseIdentity) -> Concept:
         ConceptFileError: See ``load_concept``, ``read_lora`` and ``foreign_concept``.
     """
     path = Path(path)
-    return foreign_concept(with_embeddings_beside(read_lora(path)), base) if is_foreign(path) else load_concept(path)
+    return foreign_concept(with_embeddings_beside(_read(path, base)), base) if is_foreign(path) else load_concept(path)
+
+
+def _read(path: Path, base: BaseIdentity) -> LoraFile:
+    """Read a LoRA file; names that several families have, and sizes of no published version, are the base's."""
+    try:
+        return read_lora(path)
+    except FileFormatError:
+        if layer_table(base.family) is None:
+            raise
+        try:
+            return read_lora(path, family=base.family)
+        except OrthoplexError:
+            pass
+        raise
 
 
 def is_foreign(path: Path) -> bool:

@@ -11,10 +11,13 @@ from torch import nn
 from orthoplex.files import tensor_bytes
 from orthoplex.models.layer_names import component_name
 
+_NOT_HASHED = ("token_embedding.weight", "shared.weight", "embed_tokens.weight", "position_ids")
+"""Embeddings of words, as CLIP, T5 and language models name them, and positions."""
+
 
 def is_hashed(name: str) -> bool:
     """Return True if a weight counts; token embeddings and the numbers of positions in older files do not."""
-    return not name.endswith(("token_embedding.weight", "position_ids"))
+    return not name.endswith(_NOT_HASHED)
 
 
 def weights_hash(modules: Mapping[str, nn.Module]) -> str:

@@ -17,7 +17,8 @@ from orthoplex.options import Precision
 class Float32Attention(TorchFunctionMode):
     """Within it, ``scaled_dot_product_attention`` computes in float32, also under autocast.
 
-    The bf16 backward pass of attention is slow on CPUs and eats what bf16 gains elsewhere.
+    The bf16 backward pass of attention is slow on CPUs and eats what bf16 gains elsewhere. Norms of bf16 numbers take
+    weights of the same type, without which torch warns of its slower form.
     """
 
     def __torch_function__(
@@ -28,12 +29,20 @@ class Float32Attention(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401  (torch's protocol)
         """Compute one torch function; attention in float32, all others as they are."""
+        if func is functional.rms_norm:
+            first, *others = args
+            named = {key: _of_type(value, first.dtype) for key, value in (kwargs or {}).items()}
+            return func(first, *(_of_type(value, first.dtype) for value in others), **named)
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         with torch.autocast("cpu", enabled=False):
             raised = [_to_float32(value) for value in args]
             named = {key: _to_float32(value) for key, value in (kwargs or {}).items()}
             return func(*raised, **named)
+
+
+def _of_type(value: object, dtype: torch.dtype) -> object:
+    return value.to(dtype) if isinstance(value, torch.Tensor) else value
 
 
 def _to_float32(value: object) -> object:

@@ -54,9 +54,10 @@ def test_positions_count_as_they_are_weighed_where_the_text_is_seen():
     linear.weight.data = torch.eye(2)
     adapter = make_adapter("lora", out_features=2, in_features=2, rank=1)
     x = torch.tensor([[[1.0, 2.0], [3.0, 0.0]]])
-    for text_layers, weights in (({LAYER}, [0.5, 1.5]), ((), [1.0, 1.0])):
-        with collecting({LAYER: linear}, {LAYER: adapter}, text_layers) as collector:
-            collector.weights = torch.tensor([[0.5, 1.5]])
+    for weights in ([0.5, 1.5], [1.0, 1.0]):
+        with collecting({LAYER: linear}, {LAYER: adapter}) as collector:
+            if weights != [1.0, 1.0]:  # the weights of layers that see pictures
+                collector.weights = {LAYER: torch.tensor([weights])}
             linear(x)
         first, second = weights
         expected = torch.tensor([[first + 9 * second, 2 * first], [2 * first, 4 * first]])

@@ -47,6 +47,12 @@ FAMILIES = {
         training={"num_inference_steps": 30, "guidance_scale": 7.5},
         folder="stable_diffusion_folder",
     ),
+    "FluxPipeline": FamilyRow(
+        "flux", "Flux", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 3.5}
+    ),
+    "ChromaPipeline": FamilyRow(
+        "chroma", "Chroma", training={"layers": "attention", "num_inference_steps": 35, "guidance_scale": 5.0}
+    ),
 }
 """Pipeline class, as ``model_index.json`` names it, to family."""
 

@@ -39,6 +39,13 @@ class Conditioning:
         """The same in another data type, or elsewhere; whole numbers and truth values keep their type."""
         return self._each(lambda rows: rows.to(device, dtype if rows.is_floating_point() else None))
 
+    def trimmed(self) -> Conditioning:
+        """The same up to the last position that holds text in any prompt; without masks, all of it."""
+        if self.mask is None:
+            return self
+        length = max(1, int(self.mask.any(0).nonzero().amax()) + 1) if self.mask.any() else 1
+        return Conditioning(self.features[:, :length], self.extras, self.mask[:, :length])
+
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """All prompts of some parts of one family, in their order; with masks, shorter ones are filled with zeros."""

@@ -69,7 +69,7 @@ class ReadingEncoder:
         """
         self.reader = reader
         self._replacements = replacements
-        self._of_embedding: dict[int, RemovableHandle] = {}
+        self._of_embedding: dict[int, list[RemovableHandle]] = {}
         self._wide: list[RemovableHandle] = []
         self._widened: nn.Module | None = None
         self._call: EncoderCall | None = None
@@ -87,13 +87,13 @@ class ReadingEncoder:
         """
         if self.reader.component in replacement.vectors:
             hook = self._replacing(replacement, self.reader.ids_of(replacement.tokens))
-            table = self.reader.network.get_input_embeddings()
-            self._of_embedding[id(replacement)] = table.register_forward_hook(hook)
+            self._of_embedding[id(replacement)] = [
+                table.register_forward_hook(hook) for table in self.reader.embeddings
+            ]
 
     def take(self, replacement: Replacement) -> None:
         """Take a replacement's vectors out again."""
-        handle = self._of_embedding.pop(id(replacement), None)
-        if handle is not None:
+        for handle in self._of_embedding.pop(id(replacement), []):
             handle.remove()
 
     def widen(self, block: Callable[[], FeatureBlock]) -> None:

@@ -27,13 +27,17 @@ class ExtendedEncoder:
         """
         self._reader, self._network = reader, reader.network
         self._original_tokenizer = reader.tokenizer
-        self._embedding: nn.Embedding = self._network.get_input_embeddings()
+        self._embeddings: list[nn.Embedding] = reader.embeddings
         self._original_weight = cast(nn.Parameter, self._embedding.weight)
         self._original_vocab_size = self._network.config.vocab_size
         self._tokenizer = copy.deepcopy(self._original_tokenizer)
         self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
         weight = self._extended_weight(tokens)
         self._weight = nn.Parameter(weight, requires_grad=self._original_weight.requires_grad)
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return self._embeddings[0]
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +80,7 @@ class ExtendedEncoder:
         return weight
 
     def _set_weight(self, weight: nn.Parameter, vocab_size: int) -> None:
-        self._embedding.weight = weight
-        self._embedding.num_embeddings = weight.shape[0]
+        for embedding in self._embeddings:
+            embedding.weight = weight
+            embedding.num_embeddings = weight.shape[0]
         self._network.config.vocab_size = vocab_size

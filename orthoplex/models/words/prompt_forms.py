@@ -14,6 +14,11 @@ from torch import Tensor
 class PromptForm(ABC):
     """How token ids are made of a prompt; tokenizers are those of transformers."""
 
+    @property
+    @abstractmethod
+    def num_dropped(self) -> int:
+        """The number of first positions whose states no denoiser reads, as those of a template."""
+
     @abstractmethod
     def length(self, tokenizer: Any) -> int:  # noqa: ANN401  (a tokenizer of transformers)
         """Return the positions of every prompt, filled up or cut off."""
@@ -47,6 +52,11 @@ class Marked(PromptForm):
 
     marks: int = 2
     max_length: int | None = None
+
+    @property
+    def num_dropped(self) -> int:
+        """None: denoisers read all positions."""
+        return 0
 
     def length(self, tokenizer: Any) -> int:  # noqa: ANN401
         """Return ``max_length``, or the tokenizer's."""
@@ -82,11 +92,18 @@ class Templated(PromptForm):
         before: The text in front of every prompt.
         behind: The text behind it.
         max_length: The positions of every prompt, the template's included.
+        dropped: The number of first positions whose states no denoiser reads.
     """
 
     before: str
     behind: str
     max_length: int
+    dropped: int = 0
+
+    @property
+    def num_dropped(self) -> int:
+        """Return ``dropped``."""
+        return self.dropped
 
     @staticmethod
     def of_chat(tokenizer: Any, max_length: int, *, enable_thinking: bool) -> Templated:  # noqa: ANN401

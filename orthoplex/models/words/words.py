@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from orthoplex.errors import ConfigurationError
 from orthoplex.models.quiet import quiet
 from orthoplex.models.words.prompt_forms import Marked, PromptForm
 
 CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
+_OF_LANGUAGE_MODELS = ("<think>", "<tool_call>", "<tool_response>")
+_OF_T5 = "<extra_id_"
+"""Tokens of tokenizers that look like those of concepts."""
 
 
 @final
@@ -59,6 +62,17 @@ class Reader:
         return self.network.get_input_embeddings().weight
 
     @property
+    def embeddings(self) -> list[Any]:
+        """The embedding of the words, and those that share its numbers, as T5's has; modules of torch."""
+        first = self.network.get_input_embeddings()
+        others = [
+            module
+            for module in self.network.modules()
+            if isinstance(module, nn.Embedding) and module is not first and module.weight is first.weight
+        ]
+        return [first, *others]
+
+    @property
     def width(self) -> int:
         """The width of an embedding."""
         return self.network.get_input_embeddings().embedding_dim
@@ -84,7 +98,12 @@ class Reader:
     @property
     def added(self) -> frozenset[str]:
         """The concept tokens that the tokenizer knows: ``<name>``, ``<name>_1`` and so on."""
-        return frozenset(token for token in self.tokenizer.get_added_vocab() if CONCEPT_TOKEN.fullmatch(token))
+        special = {*self.tokenizer.all_special_tokens, *_OF_LANGUAGE_MODELS}
+        return frozenset(
+            token
+            for token in self.tokenizer.get_added_vocab()
+            if CONCEPT_TOKEN.fullmatch(token) and token not in special and not token.startswith(_OF_T5)
+        )
 
     def ids_of(self, tokens: Iterable[str]) -> list[int]:
         """The number of each token.
@@ -202,19 +221,36 @@ class Words:
         """A text of ``count`` tokens, for a concept whose tokens the base does not know yet."""
         return self._readers[self._seen].tokenizer.eos_token * count
 
-    def places(self, ids: Tensor, tokens: Sequence[str]) -> Tensor:
+    def places(self, ids: Tensor, tokens: Sequence[str], encoder: str | None = None) -> Tensor:
         """Where each of k tokens stands among the positions of ``Conditioning.features``, ``(n, k, length)`` bool.
+
+        Args:
+            ids: Token ids of prompts.
+            tokens: The names of the k tokens.
+            encoder: A text encoder, for its own positions; None for those of ``Conditioning.features``.
 
         Raises:
             ConfigurationError: If a token is in no tokenizer.
         """
-        numbers = torch.tensor(self._readers[self._seen].ids_of(tokens), dtype=ids.dtype, device=ids.device)
-        return self.apart(ids)[self._seen].unsqueeze(1) == numbers.view(1, -1, 1)
+        name, first = self._positions(encoder)
+        numbers = torch.tensor(self._readers[name].ids_of(tokens), dtype=ids.dtype, device=ids.device)
+        return self.apart(ids)[name][:, first:].unsqueeze(1) == numbers.view(1, -1, 1)
 
-    def filling(self, ids: Tensor) -> Tensor:
-        """Which of these positions are no words: marks, a template, and all that fills up; ``(n, length)`` bool."""
-        reader = self._readers[self._seen]
-        return reader.form.filling(reader.tokenizer, self.apart(ids)[self._seen])
+    def filling(self, ids: Tensor, encoder: str | None = None) -> Tensor:
+        """Which of these positions are no words: marks, a template, and all that fills up; ``(n, length)`` bool.
+
+        Args:
+            ids: Token ids of prompts.
+            encoder: A text encoder, for its own positions; None for those of ``Conditioning.features``.
+        """
+        name, first = self._positions(encoder)
+        reader = self._readers[name]
+        return reader.form.filling(reader.tokenizer, self.apart(ids)[name])[:, first:]
+
+    def _positions(self, encoder: str | None) -> tuple[str, int]:
+        """A text encoder, and its first position that counts."""
+        name = encoder or self._seen
+        return name, 0 if encoder else self._readers[name].form.num_dropped
 
     def class_vector(self, class_word: str) -> Tensor:
         """The mean of a class word's token embeddings, ``(width,)`` float32.

@@ -1,0 +1,192 @@
+"""Chroma: FLUX.1 without CLIP and without an embedded guidance, and with a mask of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from orthoplex.files import without_warnings
+from orthoplex.models.families.autoencoders import KLAutoencoder
+from orthoplex.models.families.conditioning import Conditioning
+from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
+from orthoplex.models.families.flow_check import check_flow_reader, check_sizes
+from orthoplex.models.families.latent_check import check_autoencoder
+from orthoplex.models.families.layouts.chroma import LAYOUT
+from orthoplex.models.families.packing import packed, places, unpacked
+from orthoplex.models.families.parts import load_parts
+from orthoplex.models.flow_schedule import check_flow_scheduler
+from orthoplex.models.problems import all_done
+from orthoplex.models.quiet import quiet
+from orthoplex.models.weight_files import WeightFiles
+from orthoplex.models.words.prompt_forms import Marked, text_mask
+from orthoplex.models.words.words import Reader
+
+with quiet(), without_warnings():
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
+    from diffusers.pipelines.chroma.pipeline_chroma import ChromaPipeline
+    from transformers import T5EncoderModel
+
+_NETWORKS = {
+    "vae": (AutoencoderKL,),
+    "text_encoder": (T5EncoderModel,),
+    "transformer": (ChromaTransformer2DModel,),
+}
+_MAX_LENGTH = 512
+"""The positions of T5 in diffusers' pipeline."""
+
+
+@final
+class Chroma(FlowFamily):
+    """Chroma.
+
+    Attention sees the words of a prompt, its end, and one position of filling, as the model was trained. diffusers'
+    pipeline means the same, and adds its mask of numbers to the scores instead: filling is seen there.
+    """
+
+    changed = ("transformer", "text_encoder")
+    weighed = tuple(_NETWORKS)
+    text_encoders = ("text_encoder",)
+    clip_encoders = ()
+    feature_encoder = "text_encoder"
+    tokenizers = ("tokenizer",)
+    layout = LAYOUT
+    selections = {
+        "attention": ("*transformer_blocks.*.attn.*",),
+        "linear": ("*transformer_blocks.*.attn.*", "*transformer_blocks.*.ff*", "*transformer_blocks.*.proj_*"),
+    }
+    text_selections = {"attention": ("*.SelfAttention.*",), "linear": ("text_encoder.encoder.block.*",)}
+
+    @classmethod
+    def load(
+        cls, folder: Path, index: Mapping[str, Any], files: Mapping[str, WeightFiles | None], dtype: torch.dtype
+    ) -> ChromaPipeline:
+        """Load a pipeline without what reads pictures; see ``Family.load``."""
+        pipeline = ChromaPipeline(**load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS))
+        pipeline.register_to_config(_name_or_path=str(folder))
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @classmethod
+    def version(cls, pipeline: ChromaPipeline) -> str:
+        """Return the one version."""
+        return "chroma"
+
+    @classmethod
+    def check(cls, pipeline: ChromaPipeline) -> None:
+        """Refuse parts that do not belong together."""
+        transformer, autoencoder = pipeline.transformer.config, pipeline.vae.config
+        channels, width = 4 * autoencoder.latent_channels, pipeline.text_encoder.config.d_model
+        sizes = {
+            "transformer in_channels": (transformer.in_channels, "squares of the vae's latents", channels),
+            "transformer joint_attention_dim": (transformer.joint_attention_dim, "text_encoder", width),
+        }
+        checks: dict[str, Callable[[], None]] = {
+            "vae": partial(check_autoencoder, autoencoder),
+            "transformer": partial(check_sizes, sizes),
+            "text_encoder": partial(check_flow_reader, _reader(pipeline)),
+            "scheduler": partial(check_flow_scheduler, pipeline.scheduler),
+        }
+        all_done(checks)
+
+    @property
+    def autoencoder(self) -> KLAutoencoder:
+        """The autoencoder."""
+        return KLAutoencoder(self.pipeline.vae)
+
+    @property
+    def readers(self) -> Sequence[Reader]:
+        """T5 with its tokenizer."""
+        return (_reader(self.pipeline),)
+
+    def cross_attention(self) -> Mapping[str, nn.Module]:
+        """None: text and picture share all attention."""
+        return {}
+
+    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+        """Return T5's last states ``(n, length, width)``, and the mask of the text and one position behind it."""
+        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
+        network, tokenizer = self.pipeline.text_encoder, self.pipeline.tokenizer
+        ids = ids.to(network.device)
+        words = text_mask(tokenizer, ids)
+        features = network(ids, attention_mask=words.long())[0]
+        seen = torch.arange(ids.shape[1], device=ids.device) <= words.sum(1, keepdim=True)
+        return Conditioning(features, mask=seen)
+
+    @property
+    def text_width(self) -> int:
+        """The width of T5's states."""
+        return self.pipeline.transformer.config.joint_attention_dim
+
+    @property
+    def passes_features(self) -> bool:
+        """False: positions behind the text are left out first."""
+        return False
+
+    @property
+    def own_latent_shape(self) -> tuple[int, int, int]:
+        """``(c, h, w)``, of the size of picture that the autoencoder names."""
+        config = self.pipeline.vae.config
+        side = config.sample_size // self.pixels_per_latent
+        return config.latent_channels, side, side
+
+    @property
+    def latent_multiple(self) -> int:
+        """Two: squares of four positions are one token."""
+        return 2
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """That of T5."""
+        return self.pipeline.text_encoder.dtype
+
+    @property
+    def guidance(self) -> Guidance:
+        """A second prediction."""
+        return "second prediction"
+
+    @property
+    def least_guidance(self) -> float:
+        """One, which is none."""
+        return 1.0
+
+    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
+        """Return ``without + s (with_text − without)``."""
+        return without + guidance_scale * (with_text - without)
+
+    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
+        """Evenly spaced."""
+        return even_sigmas(num_inference_steps)
+
+    def shift(self, height: int, width: int, num_inference_steps: int) -> float:
+        """Linear in the number of tokens; only schedulers with dynamic shifting read it."""
+        return size_shift(self.pipeline.scheduler.config, (height // 2) * (width // 2))
+
+    def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return the velocity."""
+        transformer = self.pipeline.transformer
+        device, dtype = transformer.device, transformer.dtype
+        height, width = noisy.shape[2:]
+        tokens, given = packed(noisy.to(device, dtype)), conditioning.to(dtype, device).trimmed()
+        seen = None
+        if given.mask is not None and not given.mask.all():
+            seen = torch.cat([given.mask, given.mask.new_ones(len(tokens), tokens.shape[1])], dim=1)
+        prediction = transformer(
+            hidden_states=tokens,
+            timestep=times.to(device).expand(len(noisy)).to(dtype) / 1000,
+            encoder_hidden_states=given.features,
+            txt_ids=given.features.new_zeros(given.features.shape[1], 3),
+            img_ids=places(height, width, tokens),
+            attention_mask=seen,
+            return_dict=False,
+        )[0]
+        return unpacked(prediction, height, width)
+
+
+def _reader(pipeline: ChromaPipeline) -> Reader:
+    return Reader(pipeline, form=Marked(marks=1, max_length=min(_MAX_LENGTH, pipeline.tokenizer.model_max_length)))
