@@ -66,15 +66,12 @@ def generate(
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
 
-    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
-    nor on the device, but for rounding.
+    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``, whatever ``num_images`` and device.
 
     Args:
         base: The base, with or without something folded in.
         prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
-        merge: A merge or concept to put in for this call only.
-        unmerged: Where the merge goes, as ``Base.fold`` has it: into plain weights and beside quantised ones by
-            default; True is beside all.
+        merge: A merge or concept to put in for this call only; ``unmerged`` is that of ``Base.fold``.
         num_images: How many pictures.
         seed: Seed of the first picture.
         num_inference_steps: Denoising steps per picture.

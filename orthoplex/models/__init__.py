@@ -9,8 +9,10 @@ from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.models.base import Base
+    from orthoplex.models.base_choice import BaseChoice, BaseName
+    from orthoplex.models.base_folder import training_defaults
     from orthoplex.models.brought import Brought
-    from orthoplex.models.families import FAMILIES, training_defaults
+    from orthoplex.models.families import FAMILIES
     from orthoplex.models.families.conditioning import Conditioning
     from orthoplex.models.families.family import Family, Layer
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
@@ -34,6 +36,8 @@ __getattr__ = exports(
     __name__,
     {
         "Base": "base",
+        "BaseChoice": "base_choice",
+        "BaseName": "base_choice",
         "BaseReport": "report",
         "Brought": "brought",
         "ClipNetwork": "vision",
@@ -75,12 +79,14 @@ __getattr__ = exports(
         "on_base": "relatives",
         "plain_weight": "weights",
         "precision": "mixed_precision",
-        "training_defaults": "families",
+        "training_defaults": "base_folder",
     },
 )
 
 __all__ = [
     "Base",
+    "BaseChoice",
+    "BaseName",
     "BaseReport",
     "Brought",
     "ClipNetwork",

@@ -18,9 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from orthoplex import vignette
 from orthoplex.concepts import BaseIdentity
+from orthoplex.errors import BaseModelError
 from orthoplex.files import Header, read_json
+from orthoplex.models.base_choice import BaseName
+from orthoplex.models.base_place import base_place
 from orthoplex.models.families import folder_form
 from orthoplex.models.families.form_of_folders import FolderForm
 from orthoplex.models.folder_content import check_dtype, forget_machine, write_config
@@ -54,7 +56,7 @@ class BaseFiles:
     headers: Mapping[str, Header]
 
     @staticmethod
-    def of(name_or_path: str | Path) -> BaseFiles | None:
+    def of(name_or_path: BaseName) -> BaseFiles | None:
         """Look at a folder, or at the embedded base by its name; None for what has to be loaded.
 
         A folder has to be loaded once, by which its weights are checked and its hash is remembered.
@@ -62,8 +64,13 @@ class BaseFiles:
         Args:
             name_or_path: As for ``load_base``.
         """
-        embedded = str(name_or_path) == EMBEDDED
-        folder = vignette.folder() if embedded else Path(name_or_path)
+        try:
+            place = base_place(name_or_path)
+        except BaseModelError:
+            return None
+        embedded, folder = place.is_embedded, place.folder
+        if place.held or place.choice.variant is not None:
+            return None
         try:
             index = read_json(folder / INDEX_NAME)
             form = folder_form(index["_class_name"])
@@ -91,8 +98,7 @@ class BaseFiles:
         digest = _digest(changed, embedded=embedded)
         if digest is None:
             return None
-        name = EMBEDDED if embedded else folder.resolve().name
-        identity = BaseIdentity(family=EMBEDDED if embedded else version, hash=digest, name=name)
+        identity = BaseIdentity(family=EMBEDDED if embedded else version, hash=digest, name=place.name)
         files = {name: path for name, (path, _) in changed.items()}
         return BaseFiles(folder, form, identity, files, {name: header for name, (_, header) in changed.items()})
 

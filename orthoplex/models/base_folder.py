@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orthoplex import vignette
 from orthoplex.errors import BaseModelError, FileFormatError
 from orthoplex.files import Header, is_pointer, read_header, read_json, summary_of
-from orthoplex.models.families import FAMILIES
+from orthoplex.models.base_choice import BaseName
+from orthoplex.models.base_place import BasePlace, base_place
+from orthoplex.models.families import FAMILIES, defaults_of
+from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.problems import first_of
+from orthoplex.models.shards import check_shards
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, has_single_file, stem
+from orthoplex.models.weight_files import CheckpointPart, WeightFiles, has_single_file, stem, variants_of
 
-CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """Endings of files that hold a whole model, or a change of one."""
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_FOLDER_OF = (
-    "diffusers makes a folder of it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); "
-    "give that folder"
-)
-_STABLE_DIFFUSION = ("cond_stage_model.", "model.diffusion_model.input_blocks.")
-_XL = ("conditioner.embedders.1.", "model.diffusion_model.label_emb.", "conditioner.embedders.0.transformer.")
-"""Beginnings of names in the files of Stable Diffusion 1 and 2 as one file, and of Stable Diffusion XL."""
 _WHOLE_NUMBERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"}
 _OBJECTS = {"config.json", "scheduler_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json"}
 
 
-def base_folder(name_or_path: str | Path) -> Path:
-    """Return the folder of a base, the embedded one's for its name."""
-    return vignette.folder() if str(name_or_path) == EMBEDDED else Path(name_or_path)
-
-
-def read_index(name_or_path: str | Path) -> Mapping[str, Any]:
+def read_index(place: BasePlace) -> Mapping[str, Any]:
     """Return the values of the ``model_index.json`` of a base whose class has a family.
 
     Args:
-        name_or_path: ``"vignette"`` or a pipeline folder.
+        place: Where the base is.
 
     Raises:
         BaseModelError: Says what is there instead, and what to give.
     """
-    folder, shown = base_folder(name_or_path), f"base '{name_or_path}'"
-    if not str(name_or_path) or not os.path.lexists(folder):
+    folder, shown = place.folder, f"base '{place.choice}'"
+    if not place.choice.name or not os.path.lexists(folder):
         raise BaseModelError(
-            f"{shown} is no folder, allowed are '{EMBEDDED}' and pipeline folders{_of_the_hub(str(name_or_path))}"
+            f"{shown} is no folder, allowed are '{EMBEDDED}', pipeline folders, names of the hub as owner/name, and "
+            f"checkpoint files{_of_the_net(place.choice.name)}"
         )
     if not folder.is_dir():
         raise BaseModelError(f"{shown} is {_file_kind(folder)}")
@@ -62,7 +53,53 @@ def read_index(name_or_path: str | Path) -> Mapping[str, Any]:
         raise BaseModelError(f"{shown} is no pipeline folder: no class name in {path.name}{hint}") from error
     if not isinstance(name, str) or name not in FAMILIES:
         raise BaseModelError(f"{shown} is a {name}, supported are {', '.join(sorted(FAMILIES))}")
+    if place.kind is not None and FAMILIES[name] is not FAMILIES[place.kind]:
+        raise BaseModelError(
+            f"{shown} is a checkpoint file of {CHECKPOINTS[place.kind].title}, and its settings in '{folder}' are of a "
+            f"{name}; allowed are those of a {place.kind}"
+        )
     return index
+
+
+def training_defaults(base: BaseName) -> Mapping[str, Any]:
+    """Return the training options of a base's family that have other defaults; the embedded base has none.
+
+    Nothing is loaded. What is no base has none either, and ``load_base`` says why.
+
+    Args:
+        base: As for ``load_base``.
+    """
+    try:
+        place = base_place(base)
+        return {} if place.is_embedded else defaults_of(read_index(place)["_class_name"])
+    except BaseModelError:
+        return {}
+
+
+def check_parts_held(place: BasePlace, weight_files: Mapping[str, WeightFiles | None]) -> None:
+    """Refuse a variant that no component has, and a checkpoint file of which the folder lacks the other parts.
+
+    Args:
+        place: Where the base is.
+        weight_files: Component with weights to its files, or None.
+
+    Raises:
+        BaseModelError: Names the variant, or the parts that are missing.
+    """
+    variant = place.choice.variant
+    if variant is not None and all(files is None or files.variant != variant for files in weight_files.values()):
+        known = sorted({name for part in weight_files for name in variants_of(place.folder / part, part)})
+        raise BaseModelError(
+            f"variant is '{variant}', allowed are {', '.join(known) or 'none: the weights have one form'}"
+        )
+    if not place.held:
+        return
+    absent = [part for part, files in weight_files.items() if files is None]
+    if absent:
+        raise BaseModelError(
+            f"the file holds {', '.join(place.held)} alone, and the folder of its settings, '{place.folder}', no weights "
+            f"of {', '.join(absent)}; give a pipeline folder that has them as --config FOLDER (config=FOLDER)"
+        )
 
 
 def check_weight_files(component: str, folder: Path, files: WeightFiles | None) -> dict[Path, Header] | None:
@@ -84,8 +121,10 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     check_json_files(component, folder)
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{component}/config.json is missing, which its network is built by")
+    if files is not None and files.part is not None:
+        return checkpoint_header(files.part)
     if files is None and not has_single_file(folder, component):
-        weights = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS and path.is_file())
+        weights = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())
         there = f"; there are {first_of(weights)}" if weights else ""
         pickle = stem(component, is_pickle=True)
         raise BaseModelError(
@@ -97,7 +136,12 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     for path in files.files:
         if not path.is_file():
             raise BaseModelError(f"{component}/{path.name} is missing, which {files.main.name} names")
-    return {path: _whole_header(component, path) for path in files.files} if files.is_safetensors else None
+    if not files.is_safetensors:
+        return None
+    headers = {path: _whole_header(f"{component}/{path.name}", path) for path in files.files}
+    if files.has_index:
+        check_shards(component, files.main, headers)
+    return headers
 
 
 def quantised_form(folder: Path) -> str | None:
@@ -138,20 +182,29 @@ def check_json_files(component: str, folder: Path) -> None:
             raise BaseModelError(f"{component}/{path.name} holds {str(values)[:20]!r}; allowed is a JSON object")
 
 
-def _whole_header(component: str, path: Path) -> Header:
+def checkpoint_header(part: CheckpointPart) -> dict[Path, Header]:
+    """Return the header of a checkpoint file with the tensors of one component alone.
+
+    Raises:
+        BaseModelError: If the file is damaged, or holds whole numbers in the place of weights.
+    """
+    return {part.path: part.of(_whole_header(part.path.name, part.path))}
+
+
+def _whole_header(shown: str, path: Path) -> Header:
     try:
         header = read_header(path)
         header.check_whole(path)
     except FileFormatError as error:
         raise BaseModelError(
-            f"{component}/{path.name} is damaged: {str(error).removeprefix(f'{path}: ')}; copy or download it again"
+            f"{shown} is damaged: {str(error).removeprefix(f'{path}: ')}; copy or download it again"
         ) from error
     if quantised_form(path.parent) is not None:
         return header
     whole = [name for name, entry in header.entries.items() if entry.dtype in _WHOLE_NUMBERS and _is_weight(name)]
     if whole:
         raise BaseModelError(
-            f"{component}/{path.name} holds whole numbers in the place of weights: {first_of(whole)}; allowed are "
+            f"{shown} holds whole numbers in the place of weights: {first_of(whole)}; allowed are "
             "plain weights of 16 or 32 bits, not quantised ones"
         )
     return header
@@ -161,44 +214,35 @@ def _is_weight(name: str) -> bool:
     return name.endswith((".weight", ".bias"))
 
 
-def _of_the_hub(name: str) -> str:
-    if _ADDRESS.match(name):
-        return "; an address is not read: download the folder first, and give it"
-    if not _HUB_NAME.fullmatch(name):
-        return ""
-    return f"; Orthoplex downloads nothing: 'hf download {name} --local-dir FOLDER' does; give FOLDER"
+def _of_the_net(name: str) -> str:
+    return "; an address is not read: download what it names first" if _ADDRESS.match(name) else ""
 
 
 def _file_kind(path: Path) -> str:
-    """Return what a file is that was given as a base, and what to do."""
+    """Return what a file is that was given as a base and is none, and what to do."""
     if path.name == INDEX_NAME:
         return f"a file; give its folder '{path.parent}'"
     if is_pointer(path):
-        return "a git-lfs pointer to a file that was not fetched; allowed is a pipeline folder"
-    if path.suffix not in CHECKPOINTS:
-        return f"a file; allowed are '{EMBEDDED}' and pipeline folders"
+        return "a git-lfs pointer to a file that was not fetched; 'git lfs pull' in its folder fetches it"
+    if path.suffix not in WEIGHT_SUFFIXES:
+        return f"a file; allowed are '{EMBEDDED}', pipeline folders and checkpoint files"
     if path.suffix != ".safetensors":
-        return f"a checkpoint file; allowed is a pipeline folder: if it is Stable Diffusion 1 or 2, {_FOLDER_OF}"
+        return "a file of weights of another form; allowed are pipeline folders and .safetensors checkpoint files"
     try:
         header = read_header(path)
     except FileFormatError as error:
-        return f"a damaged file ({str(error).removeprefix(f'{path}: ')}); allowed is a pipeline folder"
+        return f"a damaged file ({str(error).removeprefix(f'{path}: ')}); allowed is a whole one"
     if "orthoplex" in header.metadata:
         return "a concept file; give it as a concept, with the base that it was trained on"
     if any("lora" in name.lower() for name in header.entries):
-        return "a LoRA file, a change of a base; give the pipeline folder of the base that it was trained on"
-    return _checkpoint_kind(header.entries)
-
-
-def _checkpoint_kind(names: Iterable[str]) -> str:
-    """Return the model of which a file holds the weights, by their names, and what to do."""
-    if any(name.startswith(_XL) for name in names):
-        return (
-            "a checkpoint file of Stable Diffusion XL, which is not supported yet; allowed are Stable Diffusion 1 and 2"
-        )
-    if any(name.startswith(_STABLE_DIFFUSION) for name in names):
-        return f"a checkpoint file of Stable Diffusion; allowed is a pipeline folder: {_FOLDER_OF}"
-    return "a file of weights, but of no Stable Diffusion 1 or 2; allowed is a pipeline folder of one of them"
+        return "a LoRA file, a change of a base; give the base that it was trained on"
+    kind = checkpoint_class(header.entries)
+    known = ", ".join(CHECKPOINTS[name].title for name in FAMILIES if name in CHECKPOINTS)
+    if kind is None:
+        return f"a file of weights, but of no known base; allowed are checkpoint files of {known}"
+    if kind in FAMILIES:
+        return f"a file of weights of {CHECKPOINTS[kind].title} without its denoiser; allowed is a file that holds it"
+    return f"a checkpoint file of {CHECKPOINTS[kind].title}, which is not supported; allowed are those of {known}"
 
 
 def _hint(folder: Path) -> str:
@@ -218,7 +262,7 @@ def _hint(folder: Path) -> str:
         return f"; give a folder in it: {first_of([str(item.parent) for item in inner])}"
     if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:
         return "; it holds a LoRA, a change of a base; give the pipeline folder of that base"
-    checkpoints = [name for name in names if name.endswith(CHECKPOINTS)]
+    checkpoints = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
     if checkpoints:
         return f"; it holds {first_of(checkpoints)}; {checkpoints[0]} is {_file_kind(folder / checkpoints[0])}"
     return f"; it holds {first_of(names)}"

@@ -29,15 +29,16 @@ def cache_file() -> Path:
     return cache_folder() / "base-hashes.json"
 
 
-def fingerprint(folders: Sequence[Path]) -> Fingerprint | None:
-    """Return sizes, times and numbers of the files in folders; None if they cannot tell a changed file.
+def fingerprint(places: Sequence[Path]) -> Fingerprint | None:
+    """Return sizes, times and numbers of files, and of those in folders; None if they cannot tell a changed file.
 
     They cannot for files that were written so shortly ago that another write may leave the time as it is.
     """
     statuses: dict[str, Sequence[int]] = {}
     try:
-        for folder in folders:
-            for path in sorted(folder.resolve().iterdir()):
+        for place in places:
+            whole = place.resolve()
+            for path in sorted(whole.iterdir()) if whole.is_dir() else [whole]:
                 status = path.resolve().stat()
                 statuses[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     except (OSError, RuntimeError):

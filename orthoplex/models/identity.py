@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orthoplex.files import tensor_bytes
 from orthoplex.models.layer_names import component_name
@@ -20,7 +20,7 @@ def is_hashed(name: str) -> bool:
     return not name.endswith(_NOT_HASHED)
 
 
-def weights_hash(modules: Mapping[str, nn.Module]) -> str:
+def weights_hash(modules: Mapping[str, nn.Module], stored: Mapping[str, Mapping[str, Tensor]] | None = None) -> str:
     """SHA-256 over the names, shapes and float16-rounded values of the adapted components' parameters.
 
     float16 rounding makes the hash the same whether weights stored in float16 were loaded in float16 or float32. The
@@ -28,12 +28,15 @@ def weights_hash(modules: Mapping[str, nn.Module]) -> str:
 
     Args:
         modules: Component (``unet``, ``text_encoder``) to module.
+        stored: Component to the numbers of its parameters as a file has them, by path; of the others those in memory
+            count.
 
     Returns:
         64 hexadecimal digits.
     """
+    files = stored or {}
     parameters = {
-        component_name(component, path): parameter
+        component_name(component, path): files.get(component, {}).get(path, parameter)
         for component, module in modules.items()
         for path, parameter in module.named_parameters()
         if is_hashed(path)

@@ -1,4 +1,4 @@
-"""How a base is loaded from a pipeline folder, whatever its family."""
+"""How a base is loaded from a pipeline folder or a checkpoint file, whatever its family."""
 
 from __future__ import annotations
 
@@ -15,118 +15,164 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.files import DTYPES, Header, without_warnings
 from orthoplex.models.base import Base
-from orthoplex.models.base_folder import base_folder, check_weight_files, read_index
+from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
+from orthoplex.models.base_folder import check_parts_held, check_weight_files, read_index
+from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.brought import Brought, brought_by_vignette
+from orthoplex.models.checkpoint_networks import stored_tensors
 from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import check_part, named_class
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.problems import all_done, prefixed
 from orthoplex.models.quantising import (
+    GGUF_SUFFIX,
     check_quantisation,
     denoiser_of,
     gguf_files,
     has_plain_numbers,
     quantise_network,
-    stored_forms,
+    quantised_files,
     stored_hash,
 )
 from orthoplex.models.quiet import quiet
+from orthoplex.models.schedules import predict_v
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weight_files import WeightFiles, find_weights, stored_dtype
+from orthoplex.models.weight_files import WeightFiles, stored_dtype
 from orthoplex.options import Quantisation
 
 _LOADING = Lock()
 
 
 def load_base(
-    name_or_path: str | Path,
+    name_or_path: BaseName,
     *,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    variant: str | None = None,
+    config: str | Path | None = None,
+    download: bool = False,
     quantise: Quantisation | None = None,
     denoiser: str | Path | None = None,
 ) -> Base:
-    """Load a base model from a pipeline folder, or the embedded one by the name ``"vignette"``.
+    """Load a base model from a folder, the hub's cache or a checkpoint file, or the embedded one.
 
     Args:
-        name_or_path: ``"vignette"`` or a folder with ``model_index.json``.
+        name_or_path: ``"vignette"``, a folder with ``model_index.json``, the name of one on the hub, as
+            ``owner/name`` or ``owner/name@revision``, or a ``.safetensors`` checkpoint file; or a ``BaseChoice``,
+            which says how it is read besides.
         dtype: Data type of the weights.
         device: Where the weights go.
-        quantise: How the denoiser's linear layers are quantised after loading; the base's identity is that of the
-            folder's weights.
-        denoiser: A GGUF file whose weights stand in the place of the denoiser's; the folder gives all else.
+        variant: See ``BaseChoice``.
+        config: See ``BaseChoice``.
+        download: See ``BaseChoice``.
+        quantise: How the denoiser's linear layers are quantised after loading; identities are those of plain weights.
+        denoiser: A GGUF file whose weights stand in the place of the denoiser's.
 
     Raises:
         BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged; or if the
-            device is not there, or cannot do the quantisation. Its message is the first of the things that are wrong; ``problems_of`` has all of them.
-        ConfigurationError: For an unknown quantisation, or one of weights that are quantised already.
-        MissingExtraError: If a package that quantises is not installed.
+            device is not there. Its message is the first of the things that are wrong; ``problems_of`` has all of them.
+        ConfigurationError: For an unknown quantisation, one of quantised weights, or one whose package is missing.
     """
-    place = _device(device)
-    if quantise is not None:
-        check_quantisation(quantise)
-    embedded, folder = str(name_or_path) == EMBEDDED, base_folder(name_or_path)
-    index = read_index(name_or_path)
+    device_of_weights = _device(device)
+    check_quantisation(quantise)
+    choice = choice_of(name_or_path)
+    if variant is not None or config is not None or download:
+        choice = BaseChoice(choice.name, variant, None if config is None else str(config), download)
+    place = base_place(choice)
+    index = read_index(place)
     family = family_of(index["_class_name"])
-    weight_files = {component: find_weights(folder / component, component) for component in family.weighed}
-    if denoiser is not None:
-        weight_files[denoiser_of(family)] = gguf_files(denoiser)
-    headers = _checked_headers(family, folder, index, weight_files, name_or_path)
-    stored = stored_forms(family, folder, weight_files, quantise)
-    hashed = [component for component in family.changed if component not in stored]
-    # Of several GGUF files in a folder, its files do not tell which one was loaded.
-    is_known = denoiser is None
-    identity = FolderHash(
-        {component: weight_files[component] if is_known else None for component in family.changed},
-        {component: headers[component] if component in hashed else None for component in family.changed},
-    )
+    weight_files = {component: place.weights(component) for component in family.weighed}
+    weight_files |= {} if denoiser is None else {denoiser_of(family): gguf_files(denoiser)}
+    headers = _checked_headers(family, place, index, weight_files)
+    stored = quantised_files(family, place.folder, weight_files, quantise)
+    identity = _folder_hash(family, weight_files, headers, stored)
     # The libraries change how networks are built, for all threads, while they load. They warn of settings of older
     # folders, which they bring up to date themselves.
     with _LOADING, quiet(), without_warnings(), identity:
-        pipeline = _load(family, folder, index, weight_files, dtype, name_or_path)
+        pipeline = _load(family, place, index, weight_files, dtype)
         # Weights that were loaded before are finite, unless they come in a narrower type now; the hash holds no others.
         known = {item for item in family.changed if identity.is_remembered and _holds_all(dtype, headers[item])}
-        with prefixed(f"base '{name_or_path}': "):
+        with prefixed(f"base '{choice}': "):
             _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
         weights = identity.result(_hashed(family, pipeline))
-        if weights is None and stored:
-            plain = {component: headers[component] for component in hashed}
-            weights = stored_hash(plain, {component: pipeline.components[component] for component in hashed}, stored)
-            identity.remember(weights)
         if weights is None:
-            # bfloat16 rounds more coarsely than the float16 that the hash sees.
-            is_exact = dtype in (torch.float16, torch.float32)
-            exact = pipeline if is_exact else _load(family, folder, index, weight_files, torch.float32, name_or_path)
-            weights = weights_hash(_hashed(family, exact))
+            weights = _exact_hash(family, place, index, pipeline, weight_files, dtype, stored)
             identity.remember(weights)
-        if quantise is not None:
-            quantise_network(pipeline.components[denoiser_of(family)], quantise, place)
-        if place.type != "cpu":
-            pipeline.to(place)
-    for component in family.weighed:
-        pipeline.components[component].requires_grad_(False).eval()
-    name = EMBEDDED if embedded else folder.resolve().name
-    version = EMBEDDED if embedded else family.version(pipeline)
+        _place(family, pipeline, quantise, device_of_weights)
+    version = EMBEDDED if place.is_embedded else family.version(pipeline)
     types = {component: kind for component, files in headers.items() if files and (kind := stored_dtype(files))}
-    brought = brought_by_vignette() if embedded else Brought()
-    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=name), types, brought)
+    brought = brought_by_vignette() if place.is_embedded else Brought()
+    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), types, brought)
 
 
 def _load(
     family: type[Family],
-    folder: Path,
+    place: BasePlace,
     index: Mapping[str, Any],
     weight_files: Mapping[str, WeightFiles | None],
     dtype: torch.dtype,
-    name_or_path: str | Path,
 ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
-    with prefixed(f"base '{name_or_path}' cannot be loaded: "):
-        pipeline = family.load(folder, index, weight_files, dtype)
-    with prefixed(f"base '{name_or_path}': "):
+    with prefixed(f"base '{place.choice}' cannot be loaded: "):
+        pipeline = family.load(place.folder, index, weight_files, dtype)
+        if place.is_v_prediction:
+            predict_v(pipeline)
+    with prefixed(f"base '{place.choice}': "):
         family.check(pipeline)
     return pipeline
+
+
+def _folder_hash(
+    family: type[Family],
+    weight_files: Mapping[str, WeightFiles | None],
+    headers: Mapping[str, Mapping[Path, Header] | None],
+    stored: Mapping[str, WeightFiles],
+) -> FolderHash:
+    """Begin the hash of the files; nothing is remembered of GGUF files, of which there may be several in a folder."""
+    is_gguf = any(files.main.suffix == GGUF_SUFFIX for files in stored.values())
+    return FolderHash(
+        {component: None if is_gguf else weight_files[component] for component in family.changed},
+        {component: None if component in stored else headers[component] for component in family.changed},
+    )
+
+
+def _place(
+    family: type[Family],
+    pipeline: Any,  # noqa: ANN401  (likewise)
+    quantise: Quantisation | None,
+    device: torch.device,
+) -> None:
+    """Quantise the denoiser, and bring all networks to their device, frozen."""
+    if quantise is not None:
+        quantise_network(pipeline.components[denoiser_of(family)], quantise, device)
+    if device.type != "cpu":
+        pipeline.to(device)
+    for component in family.weighed:
+        pipeline.components[component].requires_grad_(False).eval()
+
+
+def _exact_hash(
+    family: type[Family],
+    place: BasePlace,
+    index: Mapping[str, Any],
+    pipeline: Any,  # noqa: ANN401  (likewise)
+    weight_files: Mapping[str, WeightFiles | None],
+    dtype: torch.dtype,
+    stored: Mapping[str, WeightFiles],
+) -> str:
+    """Hash the numbers of the files, of which those in memory may be coarser; ``stored`` are quantised ones."""
+    modules = {name: module for name, module in _hashed(family, pipeline).items() if name not in stored}
+    if place.held:
+        return weights_hash(
+            modules, {name: stored_tensors(modules[name], name, weight_files[name]) for name in modules}
+        )
+    if stored:
+        return stored_hash(modules, {name: weight_files[name] for name in modules}, stored)
+    # bfloat16 rounds more coarsely than the float16 that the hash sees.
+    if dtype in (torch.float16, torch.float32):
+        return weights_hash(modules)
+    return weights_hash(_hashed(family, _load(family, place, index, weight_files, torch.float32)))
 
 
 def _hashed(family: type[Family], pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401  (likewise)
@@ -145,21 +191,21 @@ def _device(device: str | torch.device) -> torch.device:
 
 def _checked_headers(
     family: type[Family],
-    folder: Path,
+    place: BasePlace,
     index: Mapping[str, Any],
     weight_files: Mapping[str, WeightFiles | None],
-    name_or_path: str | Path,
 ) -> dict[str, dict[Path, Header] | None]:
     """Check the files of all parts; return the headers of those with weights."""
 
     def checked(part: str) -> dict[Path, Header] | None:
         if part not in weight_files:
-            check_part(index, part, folder / part)
+            check_part(index, part, place.folder / part)
             return None
         named_class(index, part)
-        return check_weight_files(part, folder / part, weight_files[part])
+        return check_weight_files(part, place.folder / part, weight_files[part])
 
-    with prefixed(f"base '{name_or_path}' cannot be loaded: "):
+    with prefixed(f"base '{place.choice}' cannot be loaded: "):
+        check_parts_held(place, weight_files)
         headers = all_done({part: partial(checked, part) for part in family.parts()})
     return {component: headers[component] for component in weight_files}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from orthoplex.models.base_folder import quantised_form
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import streamed_hash
-from orthoplex.models.weight_files import WeightFiles
+from orthoplex.models.weight_files import WeightFiles, read_headers
 from orthoplex.options import Quantisation
 
 GGUF_SUFFIX = ".gguf"
@@ -27,16 +28,18 @@ _PACKAGES = {"bnb": "bitsandbytes", "torchao": "torchao", "gguf": "gguf"}
 _CHUNK_BYTES = 2**20
 
 
-def check_quantisation(kind: str) -> None:
+def check_quantisation(kind: str | None) -> None:
     """Refuse a name of no quantisation, and one whose package is not installed.
 
     Args:
-        kind: One of ``QUANTISATIONS``.
+        kind: One of ``QUANTISATIONS``, or None.
 
     Raises:
         ConfigurationError: Names the value and those that are allowed.
         MissingExtraError: Names the package.
     """
+    if kind is None:
+        return
     if kind not in QUANTISATIONS:
         raise ConfigurationError(f"quantise is '{kind}', allowed are {', '.join(QUANTISATIONS)}")
     _check_package(f"quantise {kind}", kind.partition("-")[0])
@@ -76,8 +79,7 @@ def _filter(network: Any) -> Callable[[nn.Module, str], bool]:  # noqa: ANN401  
 
 
 def _torchao_config(kind: Quantisation) -> Any:  # noqa: ANN401  (torchao's configurations share no public parent)
-    from torchao import quantization
-
+    quantization: Any = importlib.import_module("torchao.quantization")
     match kind:
         case "torchao-int8":
             return quantization.Int8WeightOnlyConfig()
@@ -97,12 +99,12 @@ def _by_bitsandbytes(
 
 
 def _bitsandbytes_layer(linear: nn.Linear, kind: Quantisation) -> nn.Module:
-    from bitsandbytes import nn as layers
+    import bitsandbytes
 
+    layers: Any = bitsandbytes.nn  # whose names have no types
     sizes: dict[str, Any] = {"input_features": linear.in_features, "output_features": linear.out_features}
     sizes["bias"] = linear.bias is not None
     values = linear.weight.data
-    new: Any  # bitsandbytes has no types
     if kind == "bnb-8bit":
         new = layers.Linear8bitLt(**sizes, has_fp16_weights=False, device="meta")
         new.weight = layers.Int8Params(values, requires_grad=False, has_fp16_weights=False)
@@ -145,8 +147,8 @@ def load_gguf(kind: Any, folder: Path, file: Path, dtype: torch.dtype) -> nn.Mod
         BaseModelError: If the class has no such files, the file is damaged or of another network, or a weight is
             missing; names the file.
     """
-    from diffusers import GGUFQuantizationConfig
     from diffusers.loaders.single_file_model import FromOriginalModelMixin
+    from diffusers.quantizers.quantization_config import GGUFQuantizationConfig
 
     if not issubclass(kind, FromOriginalModelMixin):
         raise BaseModelError(f"{file.name} cannot be a {kind.__name__}: diffusers reads no GGUF files of this class")
@@ -170,7 +172,7 @@ def denoiser_of(family: Any) -> str:  # noqa: ANN401  (a class of families, whic
     return next(component for component in family.changed if component not in family.text_encoders)
 
 
-def stored_forms(
+def quantised_files(
     family: Any,  # noqa: ANN401  (likewise)
     folder: Path,
     weight_files: Mapping[str, WeightFiles | None],
@@ -203,35 +205,32 @@ def stored_forms(
 
 
 def stored_hash(
-    headers: Mapping[str, Mapping[Path, Header] | None],
-    modules: Mapping[str, nn.Module],
-    stored: Mapping[str, WeightFiles],
+    modules: Mapping[str, nn.Module], files: Mapping[str, WeightFiles | None], stored: Mapping[str, WeightFiles]
 ) -> str:
     """Hash quantised weights by the very numbers in their files, with the hash of the components that are plain.
 
     Args:
-        headers: Component that is plain to the headers of its files, or None.
-        modules: The same components to their networks.
+        modules: Component that is plain to its network.
+        files: The same components to their files.
         stored: Component that is quantised to its files.
 
     Returns:
         64 hexadecimal digits.
     """
-    plain = {component: files for component, files in headers.items() if files is not None}
-    is_streamed = len(plain) == len(headers) and all(
-        entry.dtype in DTYPES
-        for files in plain.values()
-        for header in files.values()
-        for entry in header.entries.values()
-    )
-    streamed = streamed_hash(plain) if is_streamed else None
+    headers = {name: headers for name, plain in files.items() if (headers := read_headers(plain)) is not None}
+    streamed = streamed_hash(headers) if headers.keys() == modules.keys() and _are_floats(headers) else None
     digest = hashlib.sha256((streamed or weights_hash(modules)).encode())
-    for component, files in sorted(stored.items()):
-        for name, chunks in sorted(_tensors(files), key=lambda item: item[0]):
+    for component, quantised in sorted(stored.items()):
+        for name, chunks in sorted(_tensors(quantised), key=lambda item: item[0]):
             digest.update(f"{component}.{name}\n".encode())
             for chunk in chunks:
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _are_floats(headers: Mapping[str, Mapping[Path, Header]]) -> bool:
+    every = [header for files in headers.values() for header in files.values()]
+    return all(entry.dtype in DTYPES for header in every for entry in header.entries.values())
 
 
 def _tensors(files: WeightFiles) -> Iterator[tuple[str, Iterator[Any]]]:

@@ -9,12 +9,14 @@ from typing import Any, final
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models.base import Base
-from orthoplex.models.base_folder import CHECKPOINTS, base_folder, read_index
+from orthoplex.models.base_choice import BaseName
+from orthoplex.models.base_folder import WEIGHT_SUFFIXES, read_index
+from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.families import family_of
 from orthoplex.models.loading import load_base
 from orthoplex.models.problems import problems_of
 from orthoplex.models.prompts.prompt_tokens import concept_names
-from orthoplex.models.weight_files import WeightFiles, find_weights, read_headers, stored_dtype
+from orthoplex.models.weight_files import WeightFiles, read_headers, stored_dtype
 
 _MB = 1_000_000
 
@@ -119,19 +121,19 @@ class BaseReport:
             yield f"problem: {problem}"
 
 
-def base_report(name_or_path: str | Path) -> BaseReport:
+def base_report(name_or_path: BaseName) -> BaseReport:
     """Report on a base; one that cannot be loaded is reported, too.
 
     Args:
         name_or_path: As for ``load_base``.
     """
-    folder = base_folder(name_or_path)
     try:
-        index = read_index(name_or_path)
+        place = base_place(name_or_path)
+        index = read_index(place)
     except BaseModelError as error:
         return BaseReport(str(name_or_path), None, None, (), None, None, None, (), {}, (), (str(error),))
     family = family_of(index["_class_name"])
-    components = tuple(_component(folder, name, index.get(name), family.weighed) for name in family.parts())
+    components = tuple(_component(place, name, index.get(name), family.weighed) for name in family.parts())
     base, problems = None, ()
     try:
         base = load_base(name_or_path)
@@ -148,19 +150,22 @@ def base_report(name_or_path: str | Path) -> BaseReport:
         resolution=None if base is None else base.family.resolution,
         concepts=() if base is None else concept_names(base.tokens),
         training_defaults={} if base is None else base.training_defaults,
-        not_read=tuple(_not_read(folder, {item.name for item in components}, family.weighed)),
+        not_read=tuple(_not_read(place, {item.name for item in components}, family.weighed)),
         problems=problems,
     )
 
 
-def _component(folder: Path, name: str, entry: Any, weighed: tuple[str, ...]) -> ComponentReport:  # noqa: ANN401 - JSON
+def _component(place: BasePlace, name: str, entry: Any, weighed: tuple[str, ...]) -> ComponentReport:  # noqa: ANN401 - JSON
     kind = entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else "none"
-    files = find_weights(folder / name, name) if name in weighed else None
+    files = place.weights(name) if name in weighed else None
     if files is None:
         return ComponentReport(name, kind, None, None)
     headers = read_headers(files)
     dtype = None if not headers else stored_dtype(headers)
-    size = sum(path.stat().st_size for path in files.files if path.is_file())
+    if files.part is not None:
+        size = sum(entry.end - entry.start for header in (headers or {}).values() for entry in header.entries.values())
+    else:
+        size = sum(path.stat().st_size for path in files.files if path.is_file())
     return ComponentReport(name, kind, None if dtype is None else str(dtype).removeprefix("torch."), size / _MB)
 
 
@@ -177,15 +182,21 @@ def _training_problems(base: Base) -> tuple[str, ...]:
     return ()
 
 
-def _not_read(folder: Path, components: set[str], weighed: tuple[str, ...]) -> Iterator[str]:
-    """Yield files and folders of a pipeline folder that nothing reads: folders of other parts, and other weights."""
+def _not_read(place: BasePlace, components: set[str], weighed: tuple[str, ...]) -> Iterator[str]:
+    """Yield files and folders of a pipeline folder that nothing reads: folders of other parts, and other weights.
+
+    Of the settings of a checkpoint file, nothing is worth a word.
+    """
+    folder = place.folder
+    if place.held:
+        return
     for path in sorted(folder.iterdir()):
         if path.is_dir() and path.name not in components and not path.name.startswith("."):
             yield f"{path.name}/"
-        elif path.is_file() and path.suffix in CHECKPOINTS:
+        elif path.is_file() and path.suffix in WEIGHT_SUFFIXES:
             yield path.name
     for name in weighed:
-        yield from _other_weights(folder, name, find_weights(folder / name, name))
+        yield from _other_weights(folder, name, place.weights(name))
 
 
 def _other_weights(folder: Path, name: str, files: WeightFiles | None) -> Iterator[str]:
@@ -193,5 +204,5 @@ def _other_weights(folder: Path, name: str, files: WeightFiles | None) -> Iterat
         return
     read = {*files.files, files.main}
     for path in sorted((folder / name).iterdir()):
-        if path.suffix in CHECKPOINTS and path not in read:
+        if path.suffix in WEIGHT_SUFFIXES and path not in read:
             yield f"{name}/{path.name}"

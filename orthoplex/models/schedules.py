@@ -174,3 +174,9 @@ class DiscreteSchedule(Schedule):
     def _factors(self, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alphas = self.alphas.to(like.device)[times].view(-1, 1, 1, 1)
         return alphas.sqrt().to(like.dtype), (1.0 - alphas).sqrt().to(like.dtype)
+
+
+def predict_v(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no typed parent)
+    """Let the scheduler of a pipeline read the denoiser's predictions as v, whatever its settings say."""
+    scheduler = pipeline.scheduler
+    pipeline.register_modules(scheduler=type(scheduler).from_config(scheduler.config, prediction_type="v_prediction"))

@@ -52,7 +52,8 @@ class FolderHash:
             weight_files: Component to its files, or None where only the library knows.
             headers: Component to the headers of its files, or None where they are not to be streamed.
         """
-        folders = [files.main.parent for files in weight_files.values() if files is not None]
+        folders = [_place_of(files) for files in weight_files.values() if files is not None]
+        is_plain = all(files is not None and files.part is None for files in weight_files.values())
         self._before = fingerprint(folders) if len(folders) == len(weight_files) else None
         self._remembered = None if self._before is None else recall(self._before)
         self._folders = folders
@@ -60,7 +61,7 @@ class FolderHash:
         self._places: dict[str, _Place] = {}
         self._future: Future[str | None] | None = None
         self._executor: ThreadPoolExecutor | None = None
-        if self._remembered is None and all(files is not None for files in headers.values()):
+        if self._remembered is None and is_plain and all(files is not None for files in headers.values()):
             self._places = _places(headers)
         if self._places and all(place.entry.dtype in DTYPES for place in self._places.values()):
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights-hash")
@@ -117,6 +118,11 @@ def streamed_hash(headers: Mapping[str, Mapping[Path, Header]]) -> str | None:
         64 hexadecimal digits, or None if a file cannot be read.
     """
     return _streamed(_places(headers), Event())
+
+
+def _place_of(files: WeightFiles) -> Path:
+    """Return what has to stay as it is for a hash to be right: a component's folder, or a checkpoint file."""
+    return files.main.parent if files.part is None else files.main
 
 
 def _places(headers: Mapping[str, Mapping[Path, Header] | None]) -> dict[str, _Place]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -15,6 +16,24 @@ from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, Header, read_header, read_json, write_in_order
 
 _VARIANTS = (None, "fp16")
+
+
+@final
+@dataclass(frozen=True)
+class CheckpointPart:
+    """The weights of one component in a checkpoint file, under the names of the program that wrote it.
+
+    Attributes:
+        path: The file.
+        names: Its tensors that are the component's.
+    """
+
+    path: Path
+    names: frozenset[str]
+
+    def of(self, header: Header) -> Header:
+        """Return the header of the file with the component's tensors alone."""
+        return replace(header, entries={name: header.entries[name] for name in sorted(self.names)})
 
 
 def stem(component: str, *, is_pickle: bool = False) -> str:
@@ -34,38 +53,74 @@ class WeightFiles:
         main: The file that errors name: the only one, or the index of the shards.
         variant: What stands between the name and its ending, as ``fp16`` in ``model.fp16.safetensors``; or None.
         is_safetensors: False for pickles.
+        part: Where the weights lie in a checkpoint file; None for files of the component alone.
     """
 
     files: tuple[Path, ...]
     main: Path
     variant: str | None = None
     is_safetensors: bool = True
+    part: CheckpointPart | None = None
+
+    @property
+    def has_index(self) -> bool:
+        """True if the weights lie in shards, which an index names."""
+        return self.part is None and self.files != (self.main,)
 
 
-def find_weights(folder: Path, component: str) -> WeightFiles | None:
+def find_weights(folder: Path, component: str, variant: str | None = None) -> WeightFiles | None:
     """Find a component's weights: safetensors before pickles, plain names before ``fp16`` ones, these before others.
 
     Args:
         folder: The component's folder.
         component: The component's name.
+        variant: The variant that goes before all others.
 
     Returns:
         The files; None if there are none, or if one file and shards lie side by side: libraries differ in their choice.
     """
-    for place in _places(folder, component):
-        has_single, has_index = place.single.is_file(), place.index.is_file()
-        if has_single and has_index:
+    for place in _places(_file_names(folder), component, variant):
+        if place.has_single and place.has_index:
             return None
-        if has_single:
-            return WeightFiles((place.single,), place.single, place.variant, place.is_safetensors)
-        if has_index:
-            return WeightFiles(_shards(place.index), place.index, place.variant, place.is_safetensors)
+        if place.has_single or place.has_index:
+            main = folder / (place.single if place.has_single else place.index)
+            files = (main,) if place.has_single else _shards(main)
+            return WeightFiles(files, main, place.variant, place.is_safetensors)
     return None
+
+
+def needed_weights(names: Collection[str], component: str, variant: str | None = None) -> list[str]:
+    """Return which of the files of a component's folder ``find_weights`` would choose, before they are fetched.
+
+    Args:
+        names: The files that the folder will have.
+        component: The component's name.
+        variant: See ``find_weights``.
+    """
+    for place in _places(names, component, variant):
+        if place.has_single:
+            return [place.single]
+        if place.has_index:
+            return [place.index, *sorted(name for name in names if place.is_shard(name))]
+    return []
+
+
+def variants_of(folder: Path, component: str) -> list[str]:
+    """Return the variants that a component has weights of; sorted."""
+    places = _places(_file_names(folder), component, None)
+    return sorted({place.variant for place in places if place.variant and (place.has_single or place.has_index)})
 
 
 def has_single_file(folder: Path, component: str) -> bool:
     """Return True if a component has a file with all of its weights."""
-    return any(place.single.is_file() for place in _places(folder, component))
+    return any(place.has_single for place in _places(_file_names(folder), component, None))
+
+
+def _file_names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return frozenset()
 
 
 @final
@@ -73,30 +128,39 @@ def has_single_file(folder: Path, component: str) -> bool:
 class _Place:
     """Where weights may lie: in one file, or in the shards that an index names."""
 
-    single: Path
-    index: Path
+    single: str
+    index: str
     variant: str | None
     is_safetensors: bool
+    has_single: bool
+    has_index: bool
+
+    def is_shard(self, name: str) -> bool:
+        """Return True for the name of a shard, of old releases or of new ones."""
+        stem, _, ending = self.single.rpartition(".")
+        plain = stem if self.variant is None else stem.removesuffix(f".{self.variant}")
+        mark = "" if self.variant is None else rf"\.{re.escape(self.variant)}"
+        number, ending = r"-\d+-of-\d+", re.escape(ending)
+        return bool(re.fullmatch(rf"{re.escape(plain)}({mark}{number}|{number}{mark})\.{ending}", name))
 
 
-def _places(folder: Path, component: str) -> Iterator[_Place]:
+def _places(names: Collection[str], component: str, first: str | None) -> Iterator[_Place]:
     """Yield the places of a component's weights, in the order in which they are preferred."""
     for ending in ("safetensors", "bin"):
         name = stem(component, is_pickle=ending == "bin")
-        for variant in (*_VARIANTS, *_other_variants(folder, name, ending)):
+        chosen = () if first is None else (first,)
+        for variant in dict.fromkeys((*chosen, *_VARIANTS, *_other_variants(names, name, ending))):
             mark = "" if variant is None else f".{variant}"
-            yield _Place(
-                folder / f"{name}{mark}.{ending}",
-                folder / f"{name}.{ending}.index{mark}.json",
-                variant,
-                ending == "safetensors",
-            )
+            single, index = f"{name}{mark}.{ending}", f"{name}.{ending}.index{mark}.json"
+            yield _Place(single, index, variant, ending == "safetensors", single in names, index in names)
 
 
-def _other_variants(folder: Path, name: str, ending: str) -> list[str]:
-    """The variants of single files that are there, as ``non_ema`` of ``model.non_ema.safetensors``; sorted."""
-    marks = [path.name[len(name) + 1 : -len(ending) - 1] for path in folder.glob(f"{name}.*.{ending}")]
-    return sorted(mark for mark in marks if mark not in _VARIANTS and "." not in mark and "-of-" not in mark)
+def _other_variants(names: Collection[str], name: str, ending: str) -> list[str]:
+    """The variants that are there, as ``non_ema`` of ``model.non_ema.safetensors``, single or in shards; sorted."""
+    single = re.compile(rf"{re.escape(name)}\.([^.]+)\.{ending}")
+    index = re.compile(rf"{re.escape(name)}\.{ending}\.index\.([^.]+)\.json")
+    marks = {match[1] for each in names if (match := single.fullmatch(each) or index.fullmatch(each))}
+    return sorted(mark for mark in marks if mark not in _VARIANTS and "-of-" not in mark)
 
 
 def stored_dtype(headers: Mapping[Path, Header]) -> torch.dtype | None:
@@ -123,7 +187,7 @@ def read_headers(component: WeightFiles | None) -> dict[Path, Header] | None:
             header.check_whole(path)
     except FileFormatError:
         return None
-    return headers
+    return headers if component.part is None else {path: component.part.of(headers[path]) for path in headers}
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:

@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from orthoplex.concepts import save_concept
-from orthoplex.models import base_folder
+from orthoplex.models import base_place
 from tests.pico import make_concept
 
 GUIDE = Path(__file__).parents[2] / "docs" / "concept-file.md"
@@ -18,7 +18,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "concept-file.md"
 
 def test_the_examples_of_the_guide_run_and_agree(pico, pico_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base_folder.vignette, "folder", lambda: pico_folder)
+    monkeypatch.setattr(base_place.vignette, "folder", lambda: pico_folder)
     shutil.copytree(pico_folder, "a-base-folder")
     save_concept(make_concept(pico, num_vectors=2, scale=0.3, text_encoder=True), "anna.safetensors")
     ours, theirs = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), flags=re.DOTALL)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models import base_folder, load_base
+from orthoplex.models import base_place, load_base
 from orthoplex.models.families import parts, stable_diffusion_folder
 from orthoplex.models.identity import weights_hash
 from tests.pico import build_pico, tokens_of
@@ -59,14 +59,14 @@ def test_the_libraries_may_speak_again_afterwards(pico_folder):
 
 
 def test_vignette_is_found_by_name(pico_folder, monkeypatch):
-    monkeypatch.setattr(base_folder.vignette, "folder", lambda: pico_folder)
+    monkeypatch.setattr(base_place.vignette, "folder", lambda: pico_folder)
     identity = load_base("vignette").identity
     assert (identity.family, identity.name) == ("vignette", "vignette")
     assert identity.hash == load_base(pico_folder).identity.hash
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(BaseModelError, match="base '.*/nowhere' is no folder, allowed are 'vignette' and pipeline"):
+    with pytest.raises(BaseModelError, match="base '.*/nowhere' is no folder, allowed are 'vignette', pipeline fold"):
         load_base(tmp_path / "nowhere")
 
 

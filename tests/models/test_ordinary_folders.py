@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from orthoplex.concepts import save_concept
 from orthoplex.errors import BaseModelError
-from orthoplex.models import base_folder, load_base, weight_files
+from orthoplex.models import base_folder, base_place, load_base, weight_files
 from orthoplex.models.base_folder import check_weight_files
 from orthoplex.models.weight_files import find_weights, has_single_file
 from tests.pico import make_concept
@@ -92,16 +92,9 @@ def refusal(given):
     return line
 
 
-def test_a_name_of_the_hub_is_not_downloaded():
-    assert refusal("runwayml/stable-diffusion-v1-5").endswith(
-        "is no folder, allowed are 'vignette' and pipeline folders; Orthoplex downloads nothing: "
-        "'hf download runwayml/stable-diffusion-v1-5 --local-dir FOLDER' does; give FOLDER"
-    )
-
-
 @pytest.mark.parametrize("address", ["https://host/me/base", "file:///me/base", "hf://me/base"])
 def test_an_address_is_to_be_downloaded(address):
-    assert refusal(address).endswith("; an address is not read: download the folder first, and give it")
+    assert refusal(address).endswith("; an address is not read: download what it names first")
 
 
 @pytest.mark.parametrize(
@@ -110,11 +103,11 @@ def test_an_address_is_to_be_downloaded(address):
         (
             "sd15.ckpt",
             b"PK",
-            "is a checkpoint file; allowed is a pipeline folder: if it is Stable Diffusion 1 or 2, diffusers makes",
+            "is a file of weights of another form; allowed are pipeline folders and .safetensors checkpoint files",
         ),
-        ("notes.txt", b"", "is a file; allowed are 'vignette' and pipeline folders"),
+        ("notes.txt", b"", "is a file; allowed are 'vignette', pipeline folders and checkpoint files"),
         ("cut.safetensors", b"xy", "is a damaged file (holds 2 bytes, a safetensors file starts with 8"),
-        ("sd15.safetensors", POINTER, "is a git-lfs pointer to a file that was not fetched"),
+        ("sd15.safetensors", POINTER, "is a git-lfs pointer to a file that was not fetched; 'git lfs pull'"),
         ("model_index.json", b"{}", "is a file; give its folder '"),
     ],
 )
@@ -124,32 +117,33 @@ def test_a_file_is_told_from_a_folder(tmp_path, name, content, expected):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "expected"),
+    ("tensors", "expected"),
     [
         (
-            "model.diffusion_model.input_blocks.0.0.weight",
-            "is a checkpoint file of Stable Diffusion; allowed is a pipeline folder: diffusers makes a folder of it",
+            ("double_stream_modulation_img.lin.weight", "single_stream_modulation.lin.weight", "double_blocks.0.x"),
+            "is a checkpoint file of FLUX.2 Klein, which is not supported; allowed are those of Stable Diffusion",
         ),
-        ("cond_stage_model.transformer.x", "is a checkpoint file of Stable Diffusion; allowed is a pipeline folder"),
+        (("net.llm_adapter.x", "net.blocks.0.x"), "is a checkpoint file of Anima, which is not supported; allowed are"),
         (
-            "conditioner.embedders.1.model.ln_final.weight",
-            "is a checkpoint file of Stable Diffusion XL, which is not supported yet; allowed are Stable Diffusion 1",
+            ("input_blocks.0.0.weight", "output_blocks.0.0.weight"),
+            "is a file of weights of Stable Diffusion without its denoiser; allowed is a file that holds it",
         ),
-        ("model.diffusion_model.label_emb.0.0.weight", "is a checkpoint file of Stable Diffusion XL, which is not"),
         (
-            "double_blocks.0.img_attn.proj.weight",
-            "is a file of weights, but of no Stable Diffusion 1 or 2; allowed is a pipeline folder of one of them",
+            ("first_stage_model.decoder.conv_in.bias",),
+            "is a file of weights, but of no known base; allowed are checkpoint files of Stable Diffusion",
         ),
-        ("first_stage_model.decoder.conv_in.bias", "is a file of weights, but of no Stable Diffusion 1 or 2"),
         (
-            "lora_unet_mid_block.lora_up.weight",
-            "is a LoRA file, a change of a base; give the pipeline folder of the base",
+            ("lora_unet_mid_block.lora_up.weight",),
+            "is a LoRA file, a change of a base; give the base that it was trained on",
         ),
-        ("unet.mid_block.to_k.lora_A.weight", "is a LoRA file"),
+        (("unet.mid_block.to_k.lora_A.weight",), "is a LoRA file"),
     ],
 )
-def test_a_file_of_tensors_is_told_by_its_names(tmp_path, tensor, expected):
-    save_file({tensor: torch.zeros(1)}, tmp_path / "file.safetensors")
+def test_a_file_of_tensors_is_told_by_its_names(tmp_path, monkeypatch, tensors, expected):
+    loaded = {"StableDiffusionPipeline": base_place.FAMILIES["StableDiffusionPipeline"]}
+    for module in (base_place, base_folder):
+        monkeypatch.setattr(module, "FAMILIES", loaded)
+    save_file({tensor: torch.zeros(1) for tensor in tensors}, tmp_path / "file.safetensors")
     assert expected in refusal(tmp_path / "file.safetensors")
 
 
@@ -171,7 +165,7 @@ def test_a_folder_one_level_too_high_or_too_low_is_told(folder, tmp_path):
     [
         ([], f"no class name in {INDEX}; the folder is empty"),
         (["adapter_config.json"], "it holds a LoRA, a change of a base; give the pipeline folder of that base"),
-        (["b.ckpt", "c.safetensors"], "it holds b.ckpt, c.safetensors; b.ckpt is a checkpoint file; allowed is a pipe"),
+        (["b.ckpt", "c.safetensors"], "it holds b.ckpt, c.safetensors; b.ckpt is a file of weights of"),
         (["a.txt", "b.txt", "c.txt", "d.txt"], "it holds a.txt, b.txt, c.txt, …"),
     ],
 )
@@ -216,7 +210,7 @@ def test_a_missing_shard_is_told(folder):
 
 def test_a_link_that_leads_nowhere_is_told(tmp_path):
     os.symlink(tmp_path / "gone", tmp_path / "link")
-    assert "is a file; allowed are 'vignette' and pipeline folders" in refusal(tmp_path / "link")
+    assert "is a file; allowed are 'vignette', pipeline folders" in refusal(tmp_path / "link")
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "fp16.safetensors", "non_ema.safetensors", "bin"])

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import TorchAoConfig, UNet2DConditionModel
+from diffusers import TorchAoConfig, UNet1DModel, UNet2DConditionModel
+from diffusers.loaders.single_file_model import FromOriginalModelMixin
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig
 
 from orthoplex.activations import collected_grams, merge_for
 from orthoplex.errors import BaseModelError, ConfigurationError, MissingExtraError
 from orthoplex.generation import generate
 from orthoplex.models import Base, WeightSample, load_base, on_base, plain_weight, quantising
+from orthoplex.models.quantising import load_gguf
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weights import is_quantised, quantisation_of
 from tests.pico import linear_layers, make_concept
@@ -67,15 +71,13 @@ def test_a_folder_of_diffusers_own_quantised_form_is_loaded(stored, pico, caplog
     assert is_quantised(base.pipeline.unet) and base.identity.hash != pico.identity.hash
     assert load_base(stored, dtype=torch.bfloat16).identity == base.identity
     concept = make_concept(pico, selection="linear")
-    trained = replace_sample(concept, pico)
+    trained = with_sample(concept, pico)
     with caplog.at_level(logging.WARNING), base.folded(on_base(trained, base)):
         assert "weights differ by 0.0" in caplog.text
     assert picture(base, on_base(trained, base)).isfinite().all()
 
 
-def replace_sample(concept, base: Base):
-    from dataclasses import replace
-
+def with_sample(concept, base: Base):
     sample = WeightSample.of(base.family.components()).encode()
     return replace(concept, manifest=replace(concept.manifest, base_sample=sample))
 
@@ -161,13 +163,27 @@ def test_files_that_are_no_gguf_are_refused(pico_folder, gguf_file, tmp_path):
         load_base(pico_folder, denoiser=wrong)
 
 
-def test_gguf_files_that_lack_weights_are_refused(pico_folder, tmp_path):
+def test_gguf_files_of_other_networks_are_refused(pico_folder, tmp_path):
     tensors = load_file(pico_folder / WEIGHTS)
-    left_out = sorted(tensors)[0]
-    del tensors[left_out]
+    tensors["conv_out.bias"] = torch.zeros(3)
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(BaseModelError, match=rf"a.gguf lacks 1 of the tensors of a UNet2DConditionModel: {left_out}"):
+    with pytest.raises(BaseModelError, match=r"a.gguf cannot be read as a UNet2DConditionModel: .*conv_out.bias"):
         load_base(pico_folder, denoiser=write_gguf(tmp_path / "a.safetensors", tmp_path / "a.gguf"))
+
+
+def test_classes_and_files_that_diffusers_cannot_bring_together_are_refused(pico_folder, gguf_file):
+    with pytest.raises(BaseModelError, match="cannot be a UNet1DModel: diffusers reads no GGUF files of this class"):
+        load_gguf(UNet1DModel, pico_folder / "unet", gguf_file, torch.float32)
+    with pytest.raises(BaseModelError, match="unet-Q8_0.gguf lacks 2 of the tensors of a Half: weight"):
+        load_gguf(Half, pico_folder / "unet", gguf_file, torch.float32)
+
+
+class Half(nn.Linear, FromOriginalModelMixin):
+    """A network that a file brings no weights for."""
+
+    @classmethod
+    def from_single_file(cls, *files, **options):
+        return cls(2, 2, device="meta")
 
 
 def test_whole_numbers_without_a_quantisation_in_the_configuration_stay_refused(pico_folder, tmp_path):

@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from orthoplex.errors import BaseModelError
-from orthoplex.files import read_json
-from orthoplex.models.pipeline_folder import INDEX_NAME
-from orthoplex.models.versions import EMBEDDED
 
 if TYPE_CHECKING:
     from orthoplex.models.families.family import Family
@@ -67,22 +63,6 @@ def family_of(pipeline_class: str) -> type[Family]:
     if row is None:
         raise BaseModelError(f"a {pipeline_class} is no base, supported are {', '.join(sorted(FAMILIES))}")
     return getattr(import_module(f"{__name__}.{row.module}"), row.name)
-
-
-def training_defaults(name_or_path: str | Path) -> Mapping[str, Any]:
-    """Return the training options of a base's family that have other defaults; the embedded base has none.
-
-    Nothing is loaded. A folder that is no base has none either, and ``load_base`` says why.
-
-    Args:
-        name_or_path: As for ``load_base``.
-    """
-    if str(name_or_path) == EMBEDDED:
-        return {}
-    try:
-        return defaults_of(read_json(Path(name_or_path) / INDEX_NAME)["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def defaults_of(pipeline_class: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ The types of modules and weights are asked; the libraries themselves are importe
 from __future__ import annotations
 
 import copy
+import importlib
 from typing import Any
 
 import torch
@@ -88,9 +89,7 @@ def plain_weight(module: nn.Module) -> Tensor:
 
 
 def _of_bitsandbytes(module: Any, weight: Any) -> Tensor:  # noqa: ANN401  (a layer of bitsandbytes, which has no types)
-    import bitsandbytes
-
-    functional: Any = bitsandbytes.functional
+    functional: Any = importlib.import_module("bitsandbytes.functional")
     if weight.dtype == torch.int8:
         scales = module.state.SCB if weight.SCB is None else weight.SCB  # a call moves them
         return functional.int8_vectorwise_dequant(weight.data, scales)
