@@ -66,14 +66,13 @@ def generate(
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
 
-    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``, whatever ``num_images`` and device.
-
     Args:
         base: The base, with or without something folded in.
         prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
-        merge: A merge or concept to put in for this call only; ``unmerged`` is that of ``Base.fold``.
+        merge: A merge or concept to put in for this call only.
+        unmerged: See ``Base.fold``.
         num_images: How many pictures.
-        seed: Seed of the first picture.
+        seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever ``num_images`` and device.
         num_inference_steps: Denoising steps per picture.
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: The text that guidance leads away from.

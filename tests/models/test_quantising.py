@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig
 
-from orthoplex.activations import collected_grams, merge_for
+from orthoplex.activations import collected_grams, merge_for, merge_to_folder
+from orthoplex.concepts import save_concept
 from orthoplex.errors import BaseModelError, ConfigurationError, MissingExtraError
 from orthoplex.generation import generate
 from orthoplex.models import Base, WeightSample, load_base, on_base, plain_weight, quantising
@@ -194,3 +195,11 @@ def test_whole_numbers_without_a_quantisation_in_the_configuration_stay_refused(
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     with pytest.raises(BaseModelError, match="holds whole numbers in the place of weights: conv_in.weight; allowed"):
         load_base(folder)
+
+
+def test_merges_are_not_written_into_a_quantised_folder(stored, tmp_path):
+    concept = tmp_path / "anna.safetensors"
+    save_concept(make_concept(load_base(stored)), concept)
+    with pytest.raises(BaseModelError, match="base 'pipeline' cannot be saved: its unet is quantised; allowed are"):
+        merge_to_folder(stored, [(concept, 1.0)], tmp_path / "merged", algorithm="sum")
+    assert not (tmp_path / "merged").exists()
