@@ -72,7 +72,7 @@ def generate(
         merge: A merge or concept to put in for this call only.
         unmerged: See ``Base.fold``.
         num_images: How many pictures.
-        seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever ``num_images`` and device.
+        seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever count and device.
         num_inference_steps: Denoising steps per picture.
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: The text that guidance leads away from.

@@ -209,7 +209,7 @@ def test_quantise(trained, kind):
     """Concepts of the plain base change pictures of the quantised one, beside its layers, and leave without a trace."""
     base = load_base(trained.folder, quantise=kind)
     assert base.identity == trained.base.identity and base.dtype == trained.base.dtype
-    plain, loud = drawn(base), merge([(concept, 40.0) for concept in trained.concepts])
+    plain, loud = drawn(base), merge([(concept, 40.0) for concept in trained.concepts], algorithm="sum")
     with base.folded(loud):
         assert not any(np.array_equal(drawn(base, prompt=f"a {token} person"), plain) for token in ("<anna>", "<rex>"))
         assert base._undo is not None and base._undo.unmerged_layers
