@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,8 @@ QUANTISATIONS: tuple[Quantisation, ...] = get_args(Quantisation)
 _PACKAGES = {"bnb": "bitsandbytes", "torchao": "torchao", "gguf": "gguf"}
 """What a name begins with -> the package that it needs."""
 _CHUNK_BYTES = 2**20
+_CASTS = logging.getLogger("bitsandbytes.autograd._functions")
+"""Says at every call of an 8-bit layer in which type it computes."""
 
 
 def check_quantisation(kind: str | None) -> None:
@@ -61,6 +64,7 @@ def quantise_network(network: nn.Module, kind: Quantisation, device: torch.devic
     is_wanted = _filter(network)
     try:
         if kind.startswith("bnb"):
+            _CASTS.addFilter(_is_no_cast)
             _by_bitsandbytes(network, kind, device, is_wanted)
         else:
             from torchao.quantization import quantize_
@@ -71,6 +75,10 @@ def quantise_network(network: nn.Module, kind: Quantisation, device: torch.devic
             f"quantise {kind} does not work on device '{device}' here: {summary_of(error)}; others are "
             f"{', '.join(other for other in QUANTISATIONS if other != kind)}, or none"
         ) from error
+
+
+def _is_no_cast(record: logging.LogRecord) -> bool:
+    return "inputs will be cast" not in str(record.msg)
 
 
 def _filter(network: Any) -> Callable[[nn.Module, str], bool]:  # noqa: ANN401  (a network of diffusers)
@@ -196,6 +204,8 @@ def quantised_files(
         and (files.main.suffix == GGUF_SUFFIX or quantised_form(folder / component) is not None)
     }
     denoiser = denoiser_of(family)
+    if stored:
+        _CASTS.addFilter(_is_no_cast)
     if quantise is not None and denoiser in stored:
         raise ConfigurationError(
             f"quantise is '{quantise}', and {stored[denoiser].main.name} holds quantised weights already; allowed is "
