@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from orthoplex.concepts.base_identity import BaseIdentity
@@ -39,12 +40,10 @@ def _read(path: Path, base: BaseIdentity) -> LoraFile:
     try:
         return read_lora(path)
     except FileFormatError:
-        if layer_table(base.family) is None:
-            raise
-        try:
-            return read_lora(path, family=base.family)
-        except OrthoplexError:
-            pass
+        table = layer_table(base.family)
+        for name in () if table is None else (base.family, table.family):
+            with suppress(OrthoplexError):
+                return read_lora(path, family=name)
         raise
 
 

@@ -16,15 +16,16 @@ from orthoplex.activations import merge_for
 from orthoplex.activations.concept_erasure import erased_layers
 from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Concept, load_concept, save_concept
+from orthoplex.concepts import Concept, flat_names, load_concept, save_concept
 from orthoplex.concepts.any_file import read_concept
-from orthoplex.concepts.exchange import read_lora, write_lora
+from orthoplex.concepts.exchange import names, read_lora, write_lora
 from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.weights import named_modules
 from orthoplex.training import ConceptDataset, TrainingConfig, checkpoint_path, train
+from orthoplex.training.run import starting_tokens
 from tests.families import BUILDERS
 from tests.training.conftest import write_pictures
 
@@ -101,6 +102,20 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert base.tokens == () and base.recipe is None
 
 
+@pytest.fixture
+def published(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the pico base were the published one: its sizes stand in the layer table."""
+    table, version = trained.base.family.table, trained.base.identity.family
+    for sizes in (table.versions, table.weights):
+        monkeypatch.setitem(sizes._expanded, version, sizes_of(trained.base))
+    caches = (names.read_names, names._flat_paths, flat_names._known_names)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
 def drawn(base: Base, change: object = None, prompt: str = "a photo of a cat") -> np.ndarray:
     (picture,) = generate(base, prompt, merge=change, num_inference_steps=2, guidance_scale=3.0, expect_names=False)
     return np.asarray(picture, dtype=np.int16)
@@ -131,19 +146,35 @@ def test_generate(trained):
 
 
 def test_fold(trained):
-    """A concept changes pictures that name it, as its adapters do while it learns, and leaves without a trace."""
+    """A concept changes pictures that name it."""
     base, (anna, _) = trained.base, trained.concepts
-    before, plain = weights(base), drawn(base)
     loud = merge([(anna, 40.0)])
     assert not np.array_equal(drawn(base, loud, "a photo of <anna> person"), drawn(base, prompt="a photo of person"))
-    undo = base.fold(loud)
-    undo.restore()
+
+
+def test_unfold(trained):
+    """Every bit is as it was, of weights, embeddings and pictures."""
+    base, (anna, _) = trained.base, trained.concepts
+    before, plain = weights(base), drawn(base)
+    base.fold(merge([(anna, 40.0)])).restore()
     after = weights(base)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert np.array_equal(drawn(base), plain)
 
 
-def test_train_and_resume(trained, tmp_path):
+def test_train(trained):
+    """Five steps change every layer that was chosen, and the tokens."""
+    base, (anna, _) = trained.base, trained.concepts
+    assert anna.manifest.base == base.identity and anna.manifest.training["steps"] == 5
+    assert anna.layers.keys() == base.family.layers(anna.manifest.training["layers"]).keys()
+    assert all(change.up.any() for change in anna.layers.values())
+    starts = starting_tokens(base, anna)
+    for token, item in anna.tokens.items():
+        for encoder, vector in item.placement.vectors.items():
+            assert not torch.equal(vector, starts[token].placement.vectors[encoder]), (token, encoder)
+
+
+def test_resume(trained, tmp_path):
     """A training that is stopped and resumed writes the same numbers as one that is not."""
     base = trained.base
     output = tmp_path / "anna.safetensors"
@@ -156,10 +187,7 @@ def test_train_and_resume(trained, tmp_path):
     for _ in train(base, data, options(base), output=output, foreign_prompts=PROMPTS, resume=True):
         pass
     whole, resumed = load_concept(trained.files[0]), load_concept(output)
-    assert whole.layers.keys() == resumed.layers.keys() and whole.layers
-    for layer, change in whole.layers.items():
-        assert torch.equal(change.up, resumed.layers[layer].up) and torch.equal(change.down, resumed.layers[layer].down)
-    assert any(change.up.any() for change in whole.layers.values())
+    assert whole.content_hash == resumed.content_hash
 
 
 def test_erase(trained):
@@ -187,12 +215,9 @@ def test_merge(trained, algorithm):
 
 
 @pytest.mark.parametrize("style", ["kohya", "comfy", "diffusers"])
-def test_convert(trained, style, tmp_path, monkeypatch):
+def test_convert(trained, published, style, tmp_path):
     """In other programs' names the changes are the same numbers, and come back."""
     base = trained.base
-    version, table, sizes = base.identity.family, base.family.table, sizes_of(base)
-    monkeypatch.setitem(table.versions._expanded, version, sizes)  # as if the pico base were the published one
-    monkeypatch.setitem(table.weights._expanded, version, sizes)
     own = replace(trained.concepts[0], layers=random_changes(base, "linear"), inputs=None)
     save_concept(own, tmp_path / "anna.safetensors")
     source, target = read_lora(tmp_path / "anna.safetensors"), tmp_path / "lora.safetensors"
