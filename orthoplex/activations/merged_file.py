@@ -18,11 +18,12 @@ from orthoplex.concepts.layer_table import layer_table
 from orthoplex.merging import AUTO, RECIPE_KEY, Merge, Truncation, truncate
 from orthoplex.merging.file_members import joined_triggers
 from orthoplex.models import Base
+from orthoplex.models.base_choice import BaseName
 from orthoplex.models.weights import named_modules
 
 
 def merge_to_lora(
-    base: str | Path,
+    base: BaseName,
     files: Sequence[tuple[Path, float]],
     *,
     algorithm: str = AUTO,
@@ -34,7 +35,7 @@ def merge_to_lora(
     """Merge files with a base at hand, and return the merge as a LoRA file; embeddings are in it.
 
     Args:
-        base: ``"vignette"`` or a pipeline folder.
+        base: As for ``load_base``.
         files: Concept files, and LoRA files of other programs, with their strengths.
         algorithm: See ``merge_for``.
         options: See ``merge_for``.

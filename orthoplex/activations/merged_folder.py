@@ -13,6 +13,7 @@ from orthoplex.concepts import BaseIdentity, Concept, Recipe, read_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import AUTO, Merge, create_algorithm, default_algorithm, merge, missing_inputs
 from orthoplex.merging.choice import active_concepts
+from orthoplex.models.base_choice import BaseName
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.folder_content import check_dtype
 from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
@@ -34,7 +35,7 @@ class MergedFolder:
 
 
 def merge_to_folder(
-    base: str | Path,
+    base: BaseName,
     files: Sequence[tuple[Path, float]],
     output: Path,
     *,
@@ -50,7 +51,7 @@ def merge_to_folder(
     network is built (``orthoplex.models.base_files``); the result is the same.
 
     Args:
-        base: ``"vignette"`` or a pipeline folder.
+        base: As for ``load_base``.
         files: Concept files, and LoRA files of other programs, with their strengths.
         output: A new or empty folder.
         algorithm: See ``merge_for``.
@@ -85,7 +86,7 @@ def merge_to_folder(
 
 
 def _with_a_model(
-    base: str | Path,
+    base: BaseName,
     files: Sequence[tuple[Path, float]],
     output: Path,
     algorithm: str,

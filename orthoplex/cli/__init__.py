@@ -18,6 +18,7 @@ from orthoplex.cli.check import check
 from orthoplex.cli.conflicts import conflicts
 from orthoplex.cli.convert import convert
 from orthoplex.cli.demo import demo
+from orthoplex.cli.doctor import doctor
 from orthoplex.cli.evaluate import evaluate
 from orthoplex.cli.generate import generate
 from orthoplex.cli.guard import guarded
@@ -35,7 +36,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verb in (train, check, silence, adopt, conflicts, merge, generate, inspect, convert, rename, evaluate, demo, bench):
+VERBS = (
+    *(train, check, silence, adopt, conflicts, merge, generate, inspect, convert, rename, evaluate, demo, bench),
+    doctor,
+)
+for verb in VERBS:
     app.command()(verb)
 
 

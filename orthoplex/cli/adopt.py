@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from orthoplex.cli.base_arguments import BaseConfigOption, BaseOption, DownloadOption, VariantOption, chosen_base
 from orthoplex.cli.console import check_erasure_weight, errors_shown, named_file, refuse_concept_output
 from orthoplex.cli.streams import say
 from orthoplex.concepts import kind_of
@@ -34,9 +35,12 @@ def adopt(
     unsolved: Annotated[
         Literal["keep", "leave-out"], typer.Option(help="What erasure cannot solve for: convolutions, norms, biases.")
     ] = "keep",
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    base: BaseOption = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Make a concept of a LoRA file: silent where it is not named, and ready to be merged; nothing is trained."""
     with errors_shown():
@@ -51,7 +55,7 @@ def adopt(
         from orthoplex.models import load_base
 
         check_writable(output)
-        model = load_base(base, device=device)
+        model = load_base(chosen_base(base, variant, base_config, download), device=device)
         concept = _foreign(file, model, name, kind or kind_of(class_word), class_word, trigger)
         options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
         began = time.monotonic()

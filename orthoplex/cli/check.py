@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orthoplex.cli.base_arguments import BASE_HELP, BaseConfigOption, DownloadOption, VariantOption, chosen_base
 from orthoplex.cli.console import ERROR_EXIT, argument_folder, errors_shown
 from orthoplex.cli.streams import note, say, say_json
 from orthoplex.concepts import kind_of, token_names
@@ -16,6 +17,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.files import one_line
 
 if TYPE_CHECKING:
+    from orthoplex.models import BaseChoice
     from orthoplex.training import DataFolder
 
 _EMBEDDED, _PIPELINE = "vignette", "model_index.json"
@@ -28,27 +30,30 @@ def check(
         typer.Argument(
             parser=argument_folder,
             metavar="FOLDER",
-            help="Folder of pictures; or a base: vignette, or a pipeline folder.",
+            help=f"Folder of pictures; or a base: {BASE_HELP}.",
         ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Name of the concept; captions are shown as they are learned.")
     ] = None,
     class_word: Annotated[str | None, typer.Option(help="The ordinary word for what it is; goes with --name.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="vignette, or a pipeline folder: its resolution and its limit of words.")
-    ] = None,
+    base: Annotated[str | None, typer.Option(help=f"{BASE_HELP}: its resolution and its limit of words.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Show what a training would read of a folder, or the parts of a base; exit code 2 if it would be refused."""
     with errors_shown():
         if str(folder) == _EMBEDDED and folder.is_dir():
             folder = folder.resolve()
             note(f"{_EMBEDDED} is taken for the folder {folder}; elsewhere it is the embedded base")
-        if _is_base(folder):
-            _check_base(folder, {"--name": name, "--class-word": class_word, "--base": base}, as_json=as_json)
+        if _is_base(folder, download=download):
+            chosen = chosen_base(str(folder), variant, base_config, download)
+            _check_base(chosen, {"--name": name, "--class-word": class_word, "--base": base}, as_json=as_json)
             return
-        account = _checked(folder, name, class_word, base)
+        chosen = None if base is None else chosen_base(base, variant, base_config, download)
+        account = _checked(folder, name, class_word, chosen)
         if as_json:
             say_json(account.to_json())
         else:
@@ -60,7 +65,7 @@ def check(
             raise typer.Exit(ERROR_EXIT)
 
 
-def _is_base(path: Path) -> bool:
+def _is_base(path: Path, *, download: bool) -> bool:
     """Return True for a base, or what may have been meant as one: its name, a file, a folder with parts of a pipeline.
 
     A folder of pictures is none, whatever else is in it, unless a pipeline's index is there.
@@ -68,7 +73,8 @@ def _is_base(path: Path) -> bool:
     from orthoplex.files import PICTURE_SUFFIXES
 
     if not path.is_dir():
-        return str(path) == _EMBEDDED or (path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES)
+        is_file = path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES
+        return str(path) == _EMBEDDED or is_file or (not path.exists() and (download or _is_cached(path)))
     if (path / _PIPELINE).is_file():
         return True
     from orthoplex.training import holds_pictures
@@ -77,13 +83,21 @@ def _is_base(path: Path) -> bool:
     return has_part and not holds_pictures(path)
 
 
-def _check_base(base: Path, options: Mapping[str, str | None], *, as_json: bool) -> None:
+def _is_cached(path: Path) -> bool:
+    """Return True for the name of a pipeline that the hub's cache has."""
+    from orthoplex.models.hub import HubName, cached_pipeline
+
+    name = HubName.of(path.as_posix())
+    return name is not None and cached_pipeline(name) is not None
+
+
+def _check_base(base: BaseChoice, options: Mapping[str, str | None], *, as_json: bool) -> None:
     given = [f"{name} {value}" for name, value in options.items() if value is not None]
     if given:
         raise ConfigurationError(f"{given[0]} is given with the base {base}; allowed with a folder of pictures")
     from orthoplex.models import base_report
 
-    report = base_report(str(base))
+    report = base_report(base)
     if as_json:
         say_json(report.to_json())
     else:
@@ -93,7 +107,7 @@ def _check_base(base: Path, options: Mapping[str, str | None], *, as_json: bool)
         raise typer.Exit(ERROR_EXIT)
 
 
-def _checked(folder: Path, name: str | None, class_word: str | None, base: str | None) -> DataFolder:
+def _checked(folder: Path, name: str | None, class_word: str | None, base: BaseChoice | None) -> DataFolder:
     """Return the account of a folder, for a concept where its name is given, and on a base where one is."""
     from orthoplex.training import DataFolder, checked_folder
 

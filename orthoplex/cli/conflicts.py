@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orthoplex.cli.base_arguments import BASE_HELP, BaseConfigOption, DownloadOption, VariantOption, chosen_base
 from orthoplex.cli.console import errors_shown, refuse_existing
 from orthoplex.cli.file_arguments import parse_file
 from orthoplex.cli.streams import note, say, say_json, say_table
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from orthoplex.concepts import Concept
     from orthoplex.concepts.exchange.lora_file import LoraFile
     from orthoplex.merging import ConflictReport, Level, Strengths
+    from orthoplex.models import BaseChoice
 
 EXIT_CODES: "dict[Level, int]" = {"none": 0, "mild": 1, "strong": 3}
 """Verdict -> exit code; 2 is an error."""
@@ -24,19 +26,23 @@ def conflicts(
     files: Annotated[
         list[str], typer.Argument(help="LoRA or concept files, with strengths as in a@0.8:0.5 or 'a@0.8;blocks=MIDD'.")
     ],
-    base: Annotated[
-        str | None, typer.Option(help="vignette, or a pipeline folder: sizes and crosstalk are measured on it.")
-    ] = None,
+    base: Annotated[str | None, typer.Option(help=f"{BASE_HELP}: sizes and crosstalk are measured on it.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Map of overlaps to write, *.png or *.svg.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing chart.")] = False,
     every_layer: Annotated[bool, typer.Option("--every-layer", help="With --json: all layers of every pair.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Tell conflicts of files before a merge. Exit code 0 if there are none, 1 mild, 3 strong; 2 is an error."""
     with errors_shown():
         if chart is not None:
             _check_chart(chart, overwrite)
-        report = _report([(_load(path), strength) for path, strength in map(parse_file, files)], base)
+        report = _report(
+            [(_load(path), strength) for path, strength in map(parse_file, files)],
+            None if base is None else chosen_base(base, variant, base_config, download),
+        )
         if chart is not None:
             from orthoplex.benchmark.conflict_chart import write_conflict_chart
 
@@ -71,7 +77,7 @@ def _load(path: Path) -> "Concept | LoraFile":
     return read_lora(path, partial=True)
 
 
-def _report(files: "list[tuple[Concept | LoraFile, Strengths]]", base: str | None) -> "ConflictReport":
+def _report(files: "list[tuple[Concept | LoraFile, Strengths]]", base: "BaseChoice | None") -> "ConflictReport":
     if base is None:
         from orthoplex.merging import conflicts as compare
 

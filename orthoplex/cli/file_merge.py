@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from orthoplex.concepts.exchange import LoraFile
     from orthoplex.merging import FileMerge, Strengths, Truncation
+    from orthoplex.models import BaseChoice
 
 _SHOWN_LAYERS = 5
 
@@ -107,7 +108,7 @@ def merge_to_file(request: FileMergeRequest, output: Path, *, overwrite: bool) -
 
 
 def merge_with_base(
-    request: FileMergeRequest, base: str, files: Sequence[tuple[Path, float]], output: Path, *, overwrite: bool
+    request: FileMergeRequest, base: BaseChoice, files: Sequence[tuple[Path, float]], output: Path, *, overwrite: bool
 ) -> None:
     """Merge concept and LoRA files with a base at hand, and write one LoRA file.
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orthoplex.cli.base_options import DenoiserOption, QuantiseOption, UnmergedOption
+from orthoplex.cli.base_arguments import (
+    BaseConfigOption,
+    BaseOption,
+    DenoiserOption,
+    DownloadOption,
+    QuantiseOption,
+    UnmergedOption,
+    VariantOption,
+    chosen_base,
+    weight_type,
+)
 from orthoplex.cli.console import (
     AlgorithmName,
     AlgorithmOption,
@@ -22,7 +32,7 @@ from orthoplex.cli.console import (
 )
 from orthoplex.cli.lora_files import lora_tags_json, tagged_files
 from orthoplex.cli.streams import say
-from orthoplex.options import AUTO, Precision
+from orthoplex.options import AUTO, Precision, WeightType
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +55,7 @@ def generate(
     output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
     concept: ConceptOption = None,
     lora_dir: LoraFolderOption = None,
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder (merged or not).")] = "vignette",
+    base: BaseOption = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
     algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
@@ -57,6 +67,10 @@ def generate(
     mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast; auto: where it is fast.")] = "no",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
+    dtype: Annotated[WeightType, typer.Option(help="Type of the weights in memory.")] = "float32",
     quantise: QuantiseOption = None,
     denoiser: DenoiserOption = None,
     unmerged: UnmergedOption = False,
@@ -72,16 +86,13 @@ def generate(
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
         prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
-        model = load_base(base, device=device, quantise=quantise, denoiser=denoiser)
+        chosen = chosen_base(base, variant, base_config, download)
+        model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser, dtype=weight_type(dtype))
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
-        settings: dict[str, Any] = {
-            "num_inference_steps": steps,
-            "guidance_scale": guidance_scale,
-            "negative_prompt": negative_prompt,
-            "mixed_precision": mixed_precision,
-        }
+        settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+        settings |= {"negative_prompt": negative_prompt, "mixed_precision": mixed_precision}
         saved: list[Path] = []
 
         def save(number: int, image: "Image") -> None:

@@ -1,10 +1,17 @@
 """``orthoplex merge``: concepts and LoRA files become one LoRA file, or with a base an ordinary pipeline folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orthoplex.cli.base_arguments import (
+    BaseConfigOption,
+    DownloadOption,
+    OptionalBaseOption,
+    VariantOption,
+    chosen_base,
+)
 from orthoplex.cli.console import (
     AlgorithmName,
     AlgorithmOption,
@@ -19,6 +26,9 @@ from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to
 from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 from orthoplex.options import AUTO, WeightType
+
+if TYPE_CHECKING:
+    from orthoplex.models import BaseChoice
 
 _LORA_SUFFIX = ".safetensors"
 _OTHER_SUFFIXES = (
@@ -60,9 +70,7 @@ def merge(
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
     algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
-    base: Annotated[
-        str | None, typer.Option(help="vignette, or a pipeline folder; vignette where the output is a folder.")
-    ] = None,
+    base: OptionalBaseOption = None,
     dtype: Dtype = None,
     rank: Rank = None,
     energy: Energy = None,
@@ -77,6 +85,9 @@ def merge(
     partial: Annotated[bool, typer.Option("--partial", help="Leave out keys that cannot be read.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="LoRA file: show the error per layer.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Merge concepts and LoRA files into one LoRA file, without any base, or into a base as a pipeline folder."""
     with errors_shown():
@@ -90,6 +101,7 @@ def merge(
             max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
             family=family, partial=partial, verify=verify,
         )  # fmt: skip
+        chosen = chosen_base("vignette" if base is None else base, variant, base_config, download)
         _refuse_other_files(output)
         is_file = output.suffix.lower() == _LORA_SUFFIX
         if is_file and base is None:
@@ -97,20 +109,11 @@ def merge(
             return
         if is_file and base is not None:
             _refuse_options(without_base, f"--base is {base}", "without --base")
-            _with_base(request, base, output, overwrite=overwrite)
+            _with_base(request, chosen, output, overwrite=overwrite)
             return
         of_files = {"--rank": rank, "--energy": energy, "--max-rank": max_rank, "--to": to, **without_base}
         _refuse_options(of_files, f"the output is {output}", f"with an output that ends in {_LORA_SUFFIX}")
-        _into_folder(
-            concepts or [],
-            output,
-            scale,
-            algorithm,
-            options,
-            "vignette" if base is None else base,
-            dtype,
-            overwrite=overwrite,
-        )
+        _into_folder(concepts or [], output, scale, algorithm, options, chosen, dtype, overwrite=overwrite)
 
 
 def _refuse_other_files(output: Path) -> None:
@@ -148,7 +151,7 @@ def _into_file(
     merge_by_recipe(parse_strength(recipe)[0], folder, request, output, overwrite=overwrite)
 
 
-def _with_base(request: FileMergeRequest, base: str, output: Path, *, overwrite: bool) -> None:
+def _with_base(request: FileMergeRequest, base: "BaseChoice", output: Path, *, overwrite: bool) -> None:
     if not request.files:
         raise ConfigurationError("0 files are given; allowed are concept and LoRA files")
     check_merge_options(algorithm=request.algorithm, options=dict(request.options or {}), scale=request.scale)
@@ -169,7 +172,7 @@ def _into_folder(
     scale: float,
     algorithm: str,
     options: dict[str, float],
-    base: str,
+    base: "BaseChoice",
     dtype: WeightType | None,
     *,
     overwrite: bool,

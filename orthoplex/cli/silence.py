@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orthoplex.cli.base_arguments import BaseConfigOption, BaseOption, DownloadOption, VariantOption, chosen_base
 from orthoplex.cli.console import check_erasure_weight, errors_shown, named_file, refuse_concept_output
 from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
@@ -15,9 +16,12 @@ def silence(
     concept: Annotated[str, typer.Argument(help="Concept file.")],
     output: Annotated[Path, typer.Option(help="Concept file to write.")],
     weight: Annotated[float, typer.Option(help="Weight of erasure against the concept's own prompts.")] = 30.0,
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    base: BaseOption = "vignette",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
 ) -> None:
     """Make a concept silent where it is not named (erasure in closed form); nothing is trained, no picture needed."""
     with errors_shown():
@@ -31,7 +35,7 @@ def silence(
         from orthoplex.models import load_base, on_base
 
         check_writable(output)
-        model = load_base(base, device=device)
+        model = load_base(chosen_base(base, variant, base_config, download), device=device)
         options = ErasureOptions(weight=weight).with_defaults(model.training_defaults)
         loaded = on_base(load_concept(file), model)
         if not loaded.layers:

@@ -92,17 +92,21 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as one line."""
-        warn(record.getMessage())
+        write = warn if record.levelno >= logging.WARNING else note
+        write(one_line(record.getMessage()))
 
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Inside, warnings that the library logs are lines on standard error."""
-    handler, log = _Lines(logging.WARNING), logging.getLogger("orthoplex")
+    """Inside, warnings and notes that the library logs are lines on standard error."""
+    handler, log = _Lines(logging.INFO), logging.getLogger("orthoplex")
+    level = log.level
     log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        log.setLevel(level)
         log.removeHandler(handler)
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.base_options import DenoiserOption, QuantiseOption
+from orthoplex.cli.base_arguments import (
+    BaseConfigOption,
+    BaseOption,
+    DenoiserOption,
+    DownloadOption,
+    QuantiseOption,
+    VariantOption,
+    chosen_base,
+)
 from orthoplex.cli.console import argument_folder, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
@@ -41,6 +49,9 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
 ]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run.")
+]
 
 
 def train(
@@ -48,7 +59,7 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
     kind: KindOption = None,
-    base: Annotated[str, typer.Option(help="vignette, or a pipeline folder.")] = "vignette",
+    base: BaseOption = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
     method: MethodOption = None,
     basis: BasisOption = None,
@@ -60,10 +71,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run."),
-    ] = False,
+    resume: ResumeOption = False,
     checkpoint: Annotated[
         bool, typer.Option(help="Leave a checkpoint behind a finished run, from which it can be lengthened.")
     ] = True,
@@ -72,6 +80,9 @@ def train(
     ] = False,
     no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    variant: VariantOption = None,
+    base_config: BaseConfigOption = None,
+    download: DownloadOption = False,
     quantise: QuantiseOption = None,
     denoiser: DenoiserOption = None,
 ) -> None:
@@ -84,10 +95,11 @@ def train(
 
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
+        chosen = chosen_base(base, variant, base_config, download)
         overrides = _overrides(flags, set_ or [], no_thumbnail=no_thumbnail)
-        settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(base))
+        settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(chosen))
         report = _scanned(folder)
-        model = load_base(base, device=device, quantise=quantise, denoiser=denoiser)
+        model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
         dataset = training.ConceptDataset.from_folder(
             report,
             resolution=model.family.resolution,

@@ -16,7 +16,7 @@ from orthoplex.models.families import FAMILIES, defaults_of
 from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
 from orthoplex.models.pipeline_folder import INDEX_NAME
 from orthoplex.models.problems import first_of
-from orthoplex.models.shards import check_shards
+from orthoplex.models.shards import check_index, check_shards
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles, has_single_file, stem, variants_of
 
@@ -97,8 +97,9 @@ def check_parts_held(place: BasePlace, weight_files: Mapping[str, WeightFiles | 
     absent = [part for part, files in weight_files.items() if files is None]
     if absent:
         raise BaseModelError(
-            f"the file holds {', '.join(place.held)} alone, and the folder of its settings, '{place.folder}', no weights "
-            f"of {', '.join(absent)}; give a pipeline folder that has them as --config FOLDER (config=FOLDER)"
+            f"the file holds {', '.join(place.held)} alone, and the folder of its settings, '{place.folder}', no "
+            f"weights of {', '.join(absent)}; give a pipeline folder that has them as --base-config FOLDER "
+            "(config=FOLDER)"
         )
 
 
@@ -133,6 +134,8 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
         )
     if files is None:
         return None
+    if files.has_index:
+        check_index(component, files.main)
     for path in files.files:
         if not path.is_file():
             raise BaseModelError(f"{component}/{path.name} is missing, which {files.main.name} names")

@@ -135,6 +135,6 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm) -> Path:
         fetch = f", or let --download fetch those of {names[0]} once" if names else ""
         raise BaseModelError(
             f"base '{choice}' is a checkpoint file of {form.title}, which holds no settings and no tokenizer; give "
-            f"--config FOLDER (config=FOLDER), any pipeline folder of {form.title}{fetch}"
+            f"--base-config FOLDER (config=FOLDER), any pipeline folder of {form.title}{fetch}"
         )
     return folder

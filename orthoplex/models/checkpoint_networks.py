@@ -69,8 +69,9 @@ def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: t
     wide = _wide_parts(network) if dtype == torch.float16 else frozenset()
     for name in places:
         if (values := numbers.pop(name, None)) is not None:
-            kept = torch.float32 if wide.intersection(name.split(".")) else dtype
-            _assign(network, name, values, kept if values.is_floating_point() else values.dtype)
+            is_wide = bool(wide.intersection(name.split(".")))
+            numbers_dtype = torch.float32 if is_wide else dtype
+            _assign(network, name, values, numbers_dtype if values.is_floating_point() else values.dtype)
     if isinstance(network, PreTrainedModel):
         network.tie_weights()
         return network

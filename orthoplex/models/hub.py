@@ -96,7 +96,7 @@ def fetched_pipeline(name: HubName, *, variant: str | None = None, settings_only
         "fetching %s from the hub: %d files, %.2f GB, into its cache",
         name,
         len(files),
-        sum(map(sizes.get, files)) / _GB,
+        sum(sizes[file] for file in files if file in sizes) / _GB,
     )
     return Path(_asked(name, lambda: snapshot_download(**where, allow_patterns=list(files))))
 

@@ -10,6 +10,28 @@ from orthoplex.files import Header, read_json
 from orthoplex.models.problems import first_of
 
 
+def check_index(component: str, index: Path) -> None:
+    """Refuse an index of shards that is damaged, or names files elsewhere.
+
+    Args:
+        component: The component's name.
+        index: The index.
+
+    Raises:
+        BaseModelError: Says what is wrong, and what is allowed.
+    """
+    try:
+        named = read_json(index)["weight_map"].items()
+        is_plain = bool(named) and all(isinstance(file, str) and Path(file).name == file for _, file in named)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        is_plain = False
+    if not is_plain:
+        raise BaseModelError(
+            f"{component}/{index.name} is damaged; allowed is a weight_map of each tensor to the name of its file "
+            "beside it; download it again"
+        )
+
+
 def check_shards(component: str, index: Path, headers: Mapping[Path, Header]) -> None:
     """Refuse shards of which the index tells another story; the libraries fill the gaps with random numbers.
 

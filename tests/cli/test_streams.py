@@ -140,8 +140,9 @@ def test_warnings_of_the_library_are_lines(capsys):
     log = logging.getLogger("orthoplex.some.room")
     with errors_shown():
         log.warning("slots %d\nmeet", 3)
-        log.info("no word")
-    assert capsys.readouterr().err == "Warning: slots 3 meet\n"
+        log.info("2.10 GB")
+        log.debug("no word")
+    assert capsys.readouterr().err == "Warning: slots 3 meet\n2.10 GB\n"
     assert not logging.getLogger("orthoplex").handlers
 
 
