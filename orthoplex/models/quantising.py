@@ -201,6 +201,7 @@ def quantised_files(
         component: files
         for component in family.changed
         if (files := weight_files[component]) is not None
+        and files.part is None  # of a checkpoint file, whatever the folder of its settings holds
         and (files.main.suffix == GGUF_SUFFIX or quantised_form(folder / component) is not None)
     }
     denoiser = denoiser_of(family)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from diffusers.hooks import apply_group_offloading
 from torch import nn
 
-from orthoplex.adapters import LowRank
+from orthoplex.adapters import AdapterConfig, LowRank, create_adapter
 from orthoplex.concepts import Stack
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
@@ -255,3 +256,45 @@ def test_factors_that_were_placed_without_gradients_serve_a_training(quantised):
         layer(x).sum().backward()
         exact = (plain_weight(layer) + concept.layers[KEY].delta()).sum(0)
         assert x.grad is not None and torch.allclose(x.grad, exact.expand(2, -1), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_biases_and_norms_change_beside_quantised_layers(kind):
+    network = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64)).eval()
+    quantise_layers(network, kind)
+    x, layers = torch.randn(2, 64), {"n.0": network[0], "n.1": network[1]}
+    before = network(x)
+    bias, weight = stack_of(64, 1, rank=1), stack_of(64, 1, rank=1, seed=1)
+    exact = nn.functional.layer_norm(
+        network[0](x) + bias.delta()[:, 0], (64,), network[1].weight + weight.delta()[:, 0], network[1].bias
+    )
+    engine = ChosenWeights(layers)
+    engine.apply({"n.0.bias": bias, "n.1": weight})
+    assert engine.unmerged_layers == ("n.0.bias",) and torch.allclose(network(x), exact, atol=1e-4)
+    engine.restore()
+    assert torch.equal(network(x), before)
+
+
+def test_group_offloading_is_no_hindrance_unmerged(pico_folder):
+    base = load_base(pico_folder)
+    concept, before = make_concept(base, num_vectors=0), features(base)
+    device = torch.device("cpu")
+    apply_group_offloading(base.pipeline.unet, device, device, offload_type="block_level", num_blocks_per_group=1)
+    with base.folded(concept, unmerged=True):
+        x = torch.linspace(-1, 1, 2 * 24).view(2, 24)
+        assert torch.allclose(features(base), before + x @ concept.layers[KEY].delta().T, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bnb-4bit", "bnb-8bit", "torchao-int8"])
+def test_adapters_of_another_shape_than_a_quantised_layer_are_refused(pico_folder, kind):
+    base = load_base(pico_folder, quantise=kind)
+    config = AdapterConfig(method="lora", rank=2)
+    right, wrong = (
+        create_adapter(config, layer=KEY, out_features=32, in_features=width, concept_id="anna", seed=0)
+        for width in (24, 25)
+    )
+    with base.attached({KEY: right}):
+        features(base)
+    with pytest.raises(BaseModelError, match=r"the change has shape \(32, 25\), the base's weight has \(32, 24\)"):
+        base.attached({KEY: wrong}).__enter__()
