@@ -229,7 +229,7 @@ def test_convert(trained, published, style, tmp_path):
     assert not np.array_equal(drawn(base, foreign), drawn(base))
 
 
-@pytest.mark.parametrize("kind", ["bnb-4bit", "torchao-int8"])
+@pytest.mark.parametrize("kind", ["torchao-int8", pytest.param("bnb-4bit", marks=pytest.mark.slow)])
 def test_quantise(trained, kind):
     """Concepts of the plain base change pictures of the quantised one, beside its layers, and leave without a trace."""
     base = load_base(trained.folder, quantise=kind)

@@ -16,9 +16,17 @@ from tests.quantised import write_gguf
     ("kind", "changes"),
     [
         ("bnb-4bit", {"method": "lora"}),
-        ("bnb-8bit", {"token_vectors": "keys-and-values", "layers": "cross-attention-kv", "text_encoder": True}),
-        ("torchao-int8", {"erasure_form": "closed-form", "sample_every": 2, "layers": "linear"}),
-        ("torchao-fp8", {}),
+        pytest.param(
+            "bnb-8bit",
+            {"token_vectors": "keys-and-values", "layers": "cross-attention-kv", "text_encoder": True},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "torchao-int8",
+            {"erasure_form": "closed-form", "sample_every": 2, "layers": "linear"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("torchao-fp8", {}, marks=pytest.mark.slow),
         ("gguf", {}),
     ],
 )
