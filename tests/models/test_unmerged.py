@@ -16,7 +16,14 @@ from orthoplex.concepts import Stack
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
-from orthoplex.models.weights import ChosenWeights, UnmergedWeights, named_modules, plain_weight, quantisation_of
+from orthoplex.models.weights import (
+    ChosenWeights,
+    UnmergedWeights,
+    linear_layers,
+    named_modules,
+    plain_weight,
+    quantisation_of,
+)
 from tests.pico import make_concept
 from tests.quantised import KINDS, quantise_layers
 
@@ -226,6 +233,15 @@ def test_a_layer_in_two_places_is_refused_unmerged():
     layer = nn.Linear(2, 2)
     with pytest.raises(BaseModelError, match="layer 'n.0' cannot be changed unmerged: it stands in 2 places"):
         UnmergedWeights({"n.0": layer, "n.1": layer}).apply({"n.0": stack_of(2, 2)})
+
+
+def test_layers_that_are_never_called_are_refused_unmerged():
+    attention = nn.MultiheadAttention(4, 2)
+    with pytest.raises(BaseModelError, match="layer 'n.out_proj' .*: torch.nn.MultiheadAttention reads its weight and"):
+        UnmergedWeights(named_modules({"n": attention})).apply({"n.out_proj": stack_of(4, 4)})
+    with pytest.raises(BaseModelError, match="never calls it; fold the change in instead"):
+        linear_layers({"n.out_proj": (4, 4)}, named_modules({"n": attention}))
+    ChosenWeights(named_modules({"n": attention})).apply({"n.out_proj": stack_of(4, 4)})
 
 
 def test_folding_into_quantised_layers_is_refused(quantised):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models.layer_names import component_name
@@ -123,6 +124,7 @@ def check_hookable(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, 
                 f"layer '{name}' cannot be changed unmerged: it is a {_type_name(module)}; allowed are linear layers, "
                 "convolutions and their biases; fold the change in instead"
             )
+        _check_called(name, module)
         if uses[id(module)] > 1:
             raise BaseModelError(
                 f"layer '{name}' cannot be changed unmerged: it stands in {uses[id(module)]} places of the network; "
@@ -224,7 +226,17 @@ def _linear(name: str, modules: Mapping[str, nn.Module]) -> nn.Linear:
     module = _used(name, modules)
     if not isinstance(module, nn.Linear):
         raise _refusal(name, f"it is a {_type_name(module)}", "allowed are linear layers")
+    _check_called(name, module)
     return module
+
+
+def _check_called(name: str, module: nn.Module) -> None:
+    """Refuse the layer of torch's own attention, which reads its weight and never calls it."""
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        raise BaseModelError(
+            f"layer '{name}' cannot be changed unmerged nor trained: torch.nn.MultiheadAttention reads its weight and "
+            "never calls it; fold the change in instead"
+        )
 
 
 def _is_norm(module: nn.Module) -> bool:
