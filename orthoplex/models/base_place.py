@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -37,6 +37,7 @@ class BasePlace:
         held: For a checkpoint file: component to its weights; components that are not named are read from the folder.
         kind: For a checkpoint file: the pipeline class of its family.
         is_v_prediction: True for a checkpoint file that says so of itself, whatever its settings say.
+        is_of_hub: True for a folder in the hub's cache.
     """
 
     choice: BaseChoice
@@ -45,6 +46,7 @@ class BasePlace:
     held: Mapping[str, CheckpointPart] = field(default_factory=dict)
     kind: str | None = None
     is_v_prediction: bool = False
+    is_of_hub: bool = False
 
     @property
     def is_embedded(self) -> bool:
@@ -79,7 +81,7 @@ def base_place(base: BaseName) -> BasePlace:
                 f"base '{choice}' is no folder, nor in the hub's cache, and Orthoplex fetches nothing unasked; "
                 f"give --download (download=True), or run 'hf download {name.owner_and_name}'"
             )
-        return BasePlace(choice, name.owner_and_name, folder)
+        return BasePlace(choice, name.owner_and_name, folder, is_of_hub=True)
     if path.is_file() and path.suffix.lower() == ".safetensors":
         return _checkpoint_place(choice, path) or BasePlace(choice, path.stem, path)
     if choice.config is not None:
@@ -87,9 +89,9 @@ def base_place(base: BaseName) -> BasePlace:
     return BasePlace(choice, path.resolve().name, path)
 
 
-def _pipeline_of(name: HubName, choice: BaseChoice, *, settings_only: bool = False) -> Path | None:
+def _pipeline_of(name: HubName, choice: BaseChoice, without: Collection[str] = ()) -> Path | None:
     if choice.download:
-        return fetched_pipeline(name, variant=choice.variant, settings_only=settings_only)
+        return fetched_pipeline(name, variant=choice.variant, without=without)
     return cached_pipeline(name)
 
 
@@ -107,20 +109,20 @@ def _checkpoint_place(choice: BaseChoice, path: Path) -> BasePlace | None:
         return None
     if choice.variant is not None:
         raise BaseModelError(f"variant is '{choice.variant}' and base '{choice}' is a checkpoint file; allowed is none")
-    folder = _settings_folder(choice, CHECKPOINTS[kind])
+    folder = _settings_folder(choice, CHECKPOINTS[kind], held)
     parts = {component: CheckpointPart(path, names) for component, names in held.items()}
     return BasePlace(choice, path.stem, folder, parts, kind, is_v_prediction=V_PREDICTION_MARK in header.entries)
 
 
-def _settings_folder(choice: BaseChoice, form: CheckpointForm) -> Path:
-    """Return the pipeline folder whose settings a checkpoint file takes.
+def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[str]) -> Path:
+    """Return the pipeline folder whose settings a checkpoint file takes, and whose weights for what it does not hold.
 
     Raises:
         BaseModelError: If there is none; says what is missing, and what to give.
     """
     if choice.config is not None:
         name = None if os.path.lexists(choice.config) else HubName.of(choice.config)
-        folder = Path(choice.config) if name is None else _pipeline_of(name, choice, settings_only=True)
+        folder = Path(choice.config) if name is None else _pipeline_of(name, choice, held)
         if folder is None or not (folder / INDEX_NAME).is_file():
             raise BaseModelError(
                 f"config is '{choice.config}'; allowed is a pipeline folder of {form.title}, or the name of one in the "
@@ -128,9 +130,8 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm) -> Path:
             )
         return folder
     names = [HubName(name) for name in form.configs]
-    folder = next((folder for name in names if (folder := cached_pipeline(name)) is not None), None)
-    if folder is None and names and choice.download:
-        folder = fetched_pipeline(names[0], settings_only=True)
+    name = next((name for name in names if cached_pipeline(name) is not None), names[0] if names else None)
+    folder = None if name is None else _pipeline_of(name, choice, held)
     if folder is None:
         fetch = f", or let --download fetch those of {names[0]} once" if names else ""
         raise BaseModelError(

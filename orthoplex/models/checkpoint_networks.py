@@ -24,6 +24,7 @@ from orthoplex.models.weight_files import CheckpointPart, WeightFiles
 with quiet():
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import PreTrainedModel
 
 _INNER = "text_model."
@@ -75,7 +76,7 @@ def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: t
     if isinstance(network, PreTrainedModel):
         network.tie_weights()
         return network
-    return network if wide else network.to(dtype)
+    return network if wide else nn.Module.to(network, dtype)  # that of diffusers warns
 
 
 def checkpoint_tensors(network: Any, component: str, part: CheckpointPart) -> dict[str, Tensor]:  # noqa: ANN401
@@ -106,7 +107,9 @@ def checkpoint_tensors(network: Any, component: str, part: CheckpointPart) -> di
         if bare.keys() >= network.state_dict().keys():  # the names of diffusers already
             return bare
         convert: Any = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
-        return convert(checkpoint=tensors, config=dict(network.config))
+        # diffusers asks for the prefix in U-Nets, and stumbles over it in the transformers of FLUX.2.
+        named = tensors if isinstance(network, UNet2DConditionModel) else bare
+        return convert(checkpoint=named, config=dict(network.config))
     except BaseModelError:
         raise
     except Exception as error:  # noqa: BLE001  (conversions raise anything where a file is of another form)

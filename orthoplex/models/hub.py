@@ -64,7 +64,7 @@ def cached_pipeline(name: HubName) -> Path | None:
     return Path(folder) if (Path(folder) / INDEX_NAME).is_file() else None
 
 
-def fetched_pipeline(name: HubName, *, variant: str | None = None, settings_only: bool = False) -> Path:
+def fetched_pipeline(name: HubName, *, variant: str | None = None, without: Collection[str] = ()) -> Path:
     """Return the folder of a pipeline in the hub's cache, after fetching the files that are needed and are not there.
 
     Weights are safetensors where there are any; code is never fetched.
@@ -72,14 +72,14 @@ def fetched_pipeline(name: HubName, *, variant: str | None = None, settings_only
     Args:
         name: The pipeline.
         variant: See ``BaseChoice``.
-        settings_only: Fetch no weights.
+        without: Parts whose weights are not needed.
 
     Raises:
         BaseModelError: If the name is unknown or not open to this user, the pipeline is of no family, or the net is
             off; says what to do.
     """
     folder = cached_pipeline(name)
-    if folder is not None and _is_whole(folder, variant, settings_only=settings_only):
+    if folder is not None and _is_whole(folder, variant, without):
         return folder
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
@@ -91,7 +91,7 @@ def fetched_pipeline(name: HubName, *, variant: str | None = None, settings_only
     siblings = _asked(name, lambda: HfApi().model_info(**where, files_metadata=True)).siblings or ()
     sizes = {item.rfilename: item.size or 0 for item in siblings}
     family = family_of(kind)
-    files = needed_files(sizes, family.parts(), () if settings_only else family.weighed, variant)
+    files = needed_files(sizes, family.parts(), [part for part in family.weighed if part not in without], variant)
     _LOG.info(
         "fetching %s from the hub: %d files, %.2f GB, into its cache",
         name,
@@ -121,7 +121,7 @@ def needed_files(
     return chosen
 
 
-def _is_whole(folder: Path, variant: str | None, *, settings_only: bool) -> bool:
+def _is_whole(folder: Path, variant: str | None, without: Collection[str]) -> bool:
     """Return True if nothing that is needed of a pipeline is missing in its folder."""
     kind = _class_name(folder / INDEX_NAME)
     if kind not in FAMILIES:
@@ -129,8 +129,8 @@ def _is_whole(folder: Path, variant: str | None, *, settings_only: bool) -> bool
     family = family_of(kind)
     if any(not (folder / part).is_dir() for part in family.parts()):
         return False
-    files = [] if settings_only else [find_weights(folder / part, part, variant) for part in family.weighed]
-    fits = variant is None or settings_only or any(item is not None and item.variant == variant for item in files)
+    files = [find_weights(folder / part, part, variant) for part in family.weighed if part not in without]
+    fits = variant is None or any(item is not None and item.variant == variant for item in files)
     return fits and all(item is not None and all(path.is_file() for path in item.files) for item in files)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -24,7 +25,7 @@ from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import check_part, named_class
 from orthoplex.models.identity import weights_hash
-from orthoplex.models.problems import all_done, prefixed
+from orthoplex.models.problems import ProblemsError, all_done, prefixed, problems_of
 from orthoplex.models.quantising import (
     GGUF_SUFFIX,
     check_quantisation,
@@ -163,12 +164,12 @@ def _exact_hash(
 ) -> str:
     """Hash the numbers of the files, of which those in memory may be coarser; ``stored`` are quantised ones."""
     modules = {name: module for name, module in _hashed(family, pipeline).items() if name not in stored}
+    if stored:
+        return stored_hash(modules, {name: weight_files[name] for name in modules}, stored)
     if place.held:
         return weights_hash(
             modules, {name: stored_tensors(modules[name], name, weight_files[name]) for name in modules}
         )
-    if stored:
-        return stored_hash(modules, {name: weight_files[name] for name in modules}, stored)
     # bfloat16 rounds more coarsely than the float16 that the hash sees.
     if dtype in (torch.float16, torch.float32):
         return weights_hash(modules)
@@ -204,10 +205,24 @@ def _checked_headers(
         named_class(index, part)
         return check_weight_files(part, place.folder / part, weight_files[part])
 
-    with prefixed(f"base '{place.choice}' cannot be loaded: "):
+    with prefixed(f"base '{place.choice}' cannot be loaded: "), _hub_advised(place):
         check_parts_held(place, weight_files)
         headers = all_done({part: partial(checked, part) for part in family.parts()})
     return {component: headers[component] for component in weight_files}
+
+
+@contextmanager
+def _hub_advised(place: BasePlace) -> Iterator[None]:
+    """Inside, errors about files that the hub's cache lacks say how they are fetched."""
+    try:
+        yield
+    except BaseModelError as error:
+        if not place.is_of_hub or place.choice.download:
+            raise
+        lacking = (" is missing", " has no weights")
+        cure = "; --download (download=True) fetches what the hub's cache lacks"
+        lines = [line + cure if any(text in line for text in lacking) else line for line in problems_of(error)]
+        raise ProblemsError(lines) from error
 
 
 def _holds_all(dtype: torch.dtype, headers: Mapping[Path, Header] | None) -> bool:

@@ -228,7 +228,8 @@ def stored_hash(
     Returns:
         64 hexadecimal digits.
     """
-    headers = {name: headers for name, plain in files.items() if (headers := read_headers(plain)) is not None}
+    own = {name: plain for name, plain in files.items() if plain is not None and plain.part is None}
+    headers = {name: headers for name, plain in own.items() if (headers := read_headers(plain)) is not None}
     streamed = streamed_hash(headers) if headers.keys() == modules.keys() and _are_floats(headers) else None
     digest = hashlib.sha256((streamed or weights_hash(modules)).encode())
     for component, quantised in sorted(stored.items()):

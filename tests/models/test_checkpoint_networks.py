@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    QwenImageTransformer2DModel,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
@@ -16,7 +23,7 @@ from orthoplex.concepts.layer_table import layer_table
 from orthoplex.errors import BaseModelError
 from orthoplex.models import load_base
 from orthoplex.models.checkpoint_networks import load_checkpoint_part
-from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS
+from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
 from orthoplex.models.weight_files import CheckpointPart
 from tests.checkpoints import ldm_text_encoder, ldm_unet, open_clip, write_checkpoint
 from tests.pico_flow import build_flux
@@ -132,19 +139,19 @@ def test_a_part_of_another_form_is_one_line(tmp_path):
         load_checkpoint_part(FluxTransformer2DModel, tmp_path / "transformer", part, torch.float32)
 
 
-def original_flux(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a transformer of FLUX.1 under the names of its own code."""
-    table = layer_table("flux1")
+def original(network: nn.Module, version: str) -> dict[str, Tensor]:
+    """The tensors of a transformer under the names of its own code."""
+    table = layer_table(version)
     assert table is not None
-    named: dict[str, Tensor] = {}
-    for name, module in table.original_modules("flux1").items():
+    tensors, named = dict(network.state_dict()), {}
+    for name, module in table.original_modules(version).items():
         layers = [layer.removeprefix("transformer.") for layer in module.layers]
         for end in ("weight", "bias"):
             if f"{layers[0]}.{end}" in tensors:
-                values = torch.cat([tensors[f"{layer}.{end}"] for layer in layers])
+                values = torch.cat([tensors.pop(f"{layer}.{end}") for layer in layers])
                 values = torch.cat(values.chunk(2)[::-1]) if module.swapped_halves else values
                 named[name if name.endswith("scale") else f"{name}.{end}"] = values
-    return named
+    return named | tensors  # what is no module of its own has one name
 
 
 @pytest.mark.slow
@@ -160,9 +167,38 @@ def test_a_denoiser_of_flux_takes_its_other_parts_from_a_folder(tmp_path):
     for values in network.parameters():
         values.data.copy_(torch.randint(-100, 100, values.shape, dtype=torch.int8).half() / 2000)
     network.save_pretrained(folder / "transformer")
-    save_file(original_flux(dict(network.state_dict())), tmp_path / "flux1.safetensors")
+    save_file(original(network, "flux1"), tmp_path / "flux1.safetensors")
     del network
     whole = load_base(folder, dtype=torch.float16)
     base = load_base(tmp_path / "flux1.safetensors", config=folder, dtype=torch.float16)
     assert base.identity.hash == whole.identity.hash
     assert_same(base.pipeline.transformer, whole.pipeline.transformer)
+
+
+ORIGINALS = {
+    "z-image": lambda: ZImageTransformer2DModel(
+        dim=64, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 12, 12]
+    ),
+    "flux2-klein-4b": lambda: Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, guidance_embeds=False, axes_dims_rope=(4, 4, 4, 4),
+    ),
+    "qwen-image": lambda: QwenImageTransformer2DModel(
+        num_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=24, axes_dims_rope=(4, 6, 6)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@pytest.mark.parametrize("version", ORIGINALS)
+def test_a_transformer_is_read_under_the_names_of_its_own_code(tmp_path, version, prefix):
+    network = ORIGINALS[version]()
+    for values in network.parameters():
+        values.data.uniform_(-1, 1)
+    tensors = {f"{prefix}{name}": values.contiguous() for name, values in original(network, version).items()}
+    save_file(tensors, tmp_path / "one.safetensors")
+    kind = checkpoint_class(tensors)
+    assert kind is not None
+    names = CHECKPOINTS[kind].held(tensors)["transformer"]
+    assert names == tensors.keys()
+    assert_same(loaded(network, tmp_path, "transformer", CheckpointPart(tmp_path / "one.safetensors", names)), network)

@@ -17,6 +17,7 @@ from orthoplex.errors import BaseModelError
 from orthoplex.models import BaseChoice, load_base, training_defaults
 from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.hub import HubName, needed_files
+from tests.checkpoints import stable_diffusion_parts, write_checkpoint
 
 NAME, COMMIT = "somebody/pico-diffusion", "0123456789abcdef0123456789abcdef01234567"
 
@@ -216,3 +217,19 @@ def test_a_pipeline_of_no_family_is_not_fetched(net, pico_folder, tmp_path, monk
     with pytest.raises(BaseModelError, match="base 'somebody/.*' is a MusicPipeline, supported are .*StableDiffusion"):
         load_base(NAME, download=True)
     assert net == []
+
+
+def test_a_pipeline_that_is_not_whole_in_the_cache_says_how_it_becomes_so(cache, pico_folder):
+    snapshot = put(cache, pico_folder)
+    (snapshot / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(BaseModelError) as caught:
+        load_base(NAME)
+    assert str(caught.value).startswith(f"base '{NAME}' cannot be loaded: vae has no weights; allowed are ")
+    assert str(caught.value).endswith("; --download (download=True) fetches what the hub's cache lacks")
+
+
+def test_weights_that_a_checkpoint_file_holds_are_not_fetched(net, pico, pico_folder, tmp_path):
+    path = write_checkpoint(tmp_path / "mix.safetensors", stable_diffusion_parts(pico.pipeline)[:2])
+    base = load_base(path, config=NAME, download=True)
+    assert base.identity.hash == pico.identity.hash
+    assert [name for name in net if name.endswith(".safetensors")] == ["text_encoder/model.safetensors"]
