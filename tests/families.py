@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.pico import build_pico
 from tests.pico_flow import build_chroma, build_flux
 from tests.pico_qwen import build_klein, build_z_image
-from tests.pico_xl import build_pico_xl
 from tests.pico_qwen_image import build_krea2, build_qwen_image
+from tests.pico_xl import build_pico_xl
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_pico,

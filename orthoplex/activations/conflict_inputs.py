@@ -12,7 +12,7 @@ from orthoplex.concepts.lora_concept import foreign_concept
 from orthoplex.errors import OrthoplexError
 from orthoplex.merging import ConflictReport, InputGrams, Strengths, conflicts
 from orthoplex.merging.conflict_files import ComparedFile, compared_files
-from orthoplex.models import Base, check_layers
+from orthoplex.models import Base, check_layers, plain_weight
 
 
 def conflicts_for(base: Base, files: Sequence[tuple[Concept | LoraFile, float | Strengths]]) -> ConflictReport:
@@ -75,10 +75,12 @@ def weight_norms(base: Base) -> dict[str, float]:
     """
     norms: dict[str, float] = {}
     for component, module in base.family.components().items():
-        for name, parameter in module.named_parameters():
-            norm = float(parameter.detach().float().norm())
-            norms[f"{component}.{name}"] = norm
-            norms[f"{component}.{name.removesuffix('.weight')}"] = norm
+        for path, inner in module.named_modules():
+            for name, parameter in inner.named_parameters(path, recurse=False):
+                is_weight = name.endswith(".weight")
+                norm = float((plain_weight(inner) if is_weight else parameter.detach()).float().norm())
+                norms[f"{component}.{name}"] = norm
+                norms[f"{component}.{name.removesuffix('.weight')}"] = norm
     return norms | {
-        layer: float(linear.weight.detach().float().norm()) for layer, linear in base.family.every_layer().items()
+        layer: float(plain_weight(linear).float().norm()) for layer, linear in base.family.every_layer().items()
     }

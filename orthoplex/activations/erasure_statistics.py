@@ -14,7 +14,7 @@ from orthoplex.activations.grams import observed_inputs
 from orthoplex.adapters import Adapter
 from orthoplex.concepts.layer_table import component_of
 from orthoplex.errors import OrthoplexError
-from orthoplex.models import Base
+from orthoplex.models import Base, plain_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class StatisticsCollector:
         if layer in self.weights:
             x = x * self.weights[layer][:, : x.shape[1]].sqrt().unsqueeze(-1).to(x)
         x = x.flatten(0, -2)
-        output = functional.linear(x, linear.weight.detach().float())
+        output = functional.linear(x, plain_weight(linear).float())
         z = x if adapter.down.requires_grad else functional.linear(x, adapter.down.float())
         gram = (z.T @ z).double()
         self._grams[layer] = self._grams[layer] + gram if layer in self._grams else gram

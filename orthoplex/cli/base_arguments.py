@@ -1,10 +1,11 @@
 """The options of all verbs that take a base: which of its weights are read, and from where."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orthoplex.options import WeightType
+from orthoplex.options import Quantisation, WeightType
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,15 @@ BaseConfigOption = Annotated[
 ]
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Fetch the base from the hub, if its cache on this machine lacks it.")
+]
+QuantiseOption = Annotated[
+    Quantisation | None, typer.Option(help="Quantise the denoiser while it is loaded; it takes less memory.")
+]
+DenoiserOption = Annotated[
+    Path | None, typer.Option(help="GGUF file whose weights take the place of the denoiser's in the folder.")
+]
+UnmergedOption = Annotated[
+    bool, typer.Option("--unmerged", help="Leave all weights as they are; quantised ones are left so in any case.")
 ]
 
 

@@ -10,7 +10,10 @@ import typer
 from orthoplex.cli.base_arguments import (
     BaseConfigOption,
     BaseOption,
+    DenoiserOption,
     DownloadOption,
+    QuantiseOption,
+    UnmergedOption,
     VariantOption,
     chosen_base,
     weight_type,
@@ -68,6 +71,9 @@ def generate(
     base_config: BaseConfigOption = None,
     download: DownloadOption = False,
     dtype: Annotated[WeightType, typer.Option(help="Type of the weights in memory.")] = "float32",
+    quantise: QuantiseOption = None,
+    denoiser: DenoiserOption = None,
+    unmerged: UnmergedOption = False,
 ) -> None:
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
@@ -81,16 +87,12 @@ def generate(
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
         prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
         chosen = chosen_base(base, variant, base_config, download)
-        model = load_base(chosen, device=device, dtype=weight_type(dtype))
+        model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser, dtype=weight_type(dtype))
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
-        settings: dict[str, Any] = {
-            "num_inference_steps": steps,
-            "guidance_scale": guidance_scale,
-            "negative_prompt": negative_prompt,
-            "mixed_precision": mixed_precision,
-        }
+        settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+        settings |= {"negative_prompt": negative_prompt, "mixed_precision": mixed_precision}
         saved: list[Path] = []
 
         def save(number: int, image: "Image") -> None:
@@ -101,7 +103,7 @@ def generate(
         try:
             with _step_bar() as advance:
                 draw = {"num_images": num_images, "seed": seed, "progress": advance, "finish": save, **settings}
-                generate_pictures(model, prompt, merge=merged, **draw)
+                generate_pictures(model, prompt, merge=merged, unmerged=unmerged or None, **draw)
         finally:
             for path in saved:
                 say(str(path))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.base_arguments import BaseConfigOption, BaseOption, DownloadOption, VariantOption, chosen_base
+from orthoplex.cli.base_arguments import (
+    BaseConfigOption,
+    BaseOption,
+    DenoiserOption,
+    DownloadOption,
+    QuantiseOption,
+    VariantOption,
+    chosen_base,
+)
 from orthoplex.cli.console import argument_folder, completing, errors_shown, progress_bar, refuse_existing
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
@@ -75,6 +83,8 @@ def train(
     variant: VariantOption = None,
     base_config: BaseConfigOption = None,
     download: DownloadOption = False,
+    quantise: QuantiseOption = None,
+    denoiser: DenoiserOption = None,
 ) -> None:
     """Train a concept from a folder of pictures."""
     flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
@@ -89,7 +99,7 @@ def train(
         overrides = _overrides(flags, set_ or [], no_thumbnail=no_thumbnail)
         settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(chosen))
         report = _scanned(folder)
-        model = load_base(chosen, device=device)
+        model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
         dataset = training.ConceptDataset.from_folder(
             report,
             resolution=model.family.resolution,

@@ -53,6 +53,7 @@ def generate(
     prompt: str,
     *,
     merge: Foldable | None = None,
+    unmerged: bool | None = None,
     num_images: int = 1,
     seed: int = 0,
     num_inference_steps: int = 20,
@@ -65,15 +66,13 @@ def generate(
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
 
-    Picture ``i`` starts from noise of its own CPU generator, seeded ``seed + i``: it does not depend on ``num_images``
-    nor on the device, but for rounding.
-
     Args:
         base: The base, with or without something folded in.
         prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
-        merge: A merge or concept to fold in for this call only.
+        merge: A merge or concept to put in for this call only.
+        unmerged: See ``Base.fold``.
         num_images: How many pictures.
-        seed: Seed of the first picture.
+        seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever count and device.
         num_inference_steps: Denoising steps per picture.
         guidance_scale: Strength of classifier-free guidance; 1 is none.
         negative_prompt: The text that guidance leads away from.
@@ -90,7 +89,7 @@ def generate(
     """
     _check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     pictures: list[Image.Image] = []
-    with base.locked(), base.folded(merge) if merge is not None else nullcontext():
+    with base.locked(), base.folded(merge, unmerged=unmerged) if merge is not None else nullcontext():
         base.family.channels_last()
         read = _read(base, prompt=prompt, negative_prompt=negative_prompt)
         if expect_names:

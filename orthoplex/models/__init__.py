@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from orthoplex.models.undo import Undo
     from orthoplex.models.versions import EMBEDDED
     from orthoplex.models.vision import ClipNetwork, DinoNetwork, load_clip, load_dino
-    from orthoplex.models.weights import Foldable
+    from orthoplex.models.weights import Foldable, plain_weight
     from orthoplex.models.words.words import Words, WordSpread
 
 __getattr__ = exports(
@@ -79,6 +79,7 @@ __getattr__ = exports(
         "load_clip": "vision",
         "load_dino": "vision",
         "on_base": "relatives",
+        "plain_weight": "weights",
         "precision": "mixed_precision",
         "training_defaults": "base_folder",
     },
@@ -128,6 +129,7 @@ __all__ = [
     "load_clip",
     "load_dino",
     "on_base",
+    "plain_weight",
     "precision",
     "training_defaults",
 ]

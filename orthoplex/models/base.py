@@ -20,11 +20,12 @@ from orthoplex.models.families.family import Family
 from orthoplex.models.memory_format import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.saving import save_pipeline
-from orthoplex.models.undo import Undo, check_absent
+from orthoplex.models.undo import Undo, check_absent, check_in_weights
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weights import (
     Foldable,
     check_base,
+    compute_dtype,
     linear_layers,
     named_modules,
 )
@@ -103,8 +104,8 @@ class Base:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The data type of the denoiser's weights."""
-        return next(self.family.denoiser.parameters()).dtype
+        """The data type that the denoiser's weights have, or stand for where they are quantised."""
+        return compute_dtype(self.family.denoiser)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -271,12 +272,18 @@ class Base:
                 stack.callback(self._tokens_in.take, replacement)
             yield
 
-    def fold(self, change: Foldable) -> Undo:
+    def fold(self, change: Foldable, *, unmerged: bool | None = None) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``Undo.restore()``.
 
-        ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding to the base's data type. The lock is
-        held during the computation only: afterwards the change is in for every thread. ``folded`` is for a single
-        thread. ``Undo.strengths`` sets the strengths of single concepts.
+        ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding to the base's data type. A quantised
+        layer keeps its weight, and a forward hook adds ``up · diag(s) · down x`` to its output. The lock is held during
+        the computation only: afterwards the change is in for every thread. ``folded`` is for a single thread.
+        ``Undo.strengths`` sets the strengths of single concepts.
+
+        Args:
+            change: The merge or concept.
+            unmerged: None folds into plain weights, and leaves quantised ones as they are; True leaves all as they are,
+                so that changes of norms are refused; False folds all, so that quantised layers are refused.
 
         Raises:
             BaseModelError: If something is folded in already, the change names another base or none, a layer is
@@ -288,7 +295,7 @@ class Base:
         """
         with self._lock:
             self._check_fold(change)
-            self._undo = Undo(self, change)
+            self._undo = Undo(self, change, unmerged=unmerged)
             return self._undo
 
     def forget(self, undo: Undo) -> None:
@@ -304,16 +311,20 @@ class Base:
         check_base(change.recipe, self.identity)
 
     @contextmanager
-    def folded(self, change: Foldable) -> Iterator[Base]:
+    def folded(self, change: Foldable, *, unmerged: bool | None = None) -> Iterator[Base]:
         """Inside, the merge or concept is part of the base, which belongs to this thread; leaving restores every bit.
 
         An error restores every bit, too.
+
+        Args:
+            change: The merge or concept.
+            unmerged: See ``fold``.
 
         Raises:
             BaseModelError: See ``fold``.
             ConfigurationError: See ``fold``.
         """
-        with self._lock, self.fold(change):
+        with self._lock, self.fold(change, unmerged=unmerged):
             yield self
 
     def save(self, folder: str | Path, *, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
@@ -329,10 +340,12 @@ class Base:
             ConfigurationError: If the folder holds something and ``overwrite`` is False, a token has vectors of
                 single cross-attention layers, which such a folder has no place for, or a strength was turned to 0,
                 whose tokens are still in.
+            BaseModelError: If a network is quantised, or a change is beside its layers instead of in their weights.
             OutputError: If it cannot be written, or another process filled the folder meanwhile.
         """
         with self._lock:
             check_absent(self._undo, self.tokens)
+            check_in_weights(self._undo, self.identity.name, self.family.components())
             check_pipeline_tokens(list(dict.fromkeys((*self._tokens_in.layerwise, *self._tokens_in.marked))))
             return save_pipeline(
                 self.pipeline,

@@ -31,7 +31,7 @@ from orthoplex.models.pipeline_folder import INDEX_NAME, pipeline_folder
 from orthoplex.models.streamed_identity import streamed_hash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import find_weights, read_headers, stem, stored_dtype, write_weights
-from orthoplex.models.weights import Foldable, check_base, folded_weights, matrix_shape
+from orthoplex.models.weights import Foldable, check_base, chosen_weights, matrix_shape
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
@@ -224,7 +224,7 @@ class BaseFiles:
                     matrix = values.float().reshape(matrix_shape(values.shape))
                     shell.weight = nn.Parameter(matrix, requires_grad=False)
                     layers[layer] = shell
-        folded_weights(layers, change)
+        chosen_weights(layers, change, unmerged=False)
         return {layer: shell.get_parameter("weight").data.view(shapes[layer]) for layer, shell in layers.items()}
 
     def _add_tokens(self, folder: Path, reader: FolderReader, tokens: Sequence[str], rows: int) -> None:

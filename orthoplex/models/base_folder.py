@@ -166,6 +166,20 @@ def check_weight_files(component: str, folder: Path, files: WeightFiles | None) 
     return headers
 
 
+def quantised_form(folder: Path) -> str | None:
+    """Return the method by which the weights in a component's folder are quantised; None for plain ones.
+
+    Args:
+        folder: The component's folder, with ``config.json`` as diffusers writes it.
+    """
+    try:
+        values = read_json(folder / "config.json")
+        method = values["quantization_config"]["quant_method"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(method)
+
+
 def check_json_files(component: str, folder: Path) -> None:
     """Refuse files of a component that are pointers of git-lfs, or JSON files of anything but an object.
 
@@ -207,6 +221,8 @@ def _whole_header(shown: str, path: Path) -> Header:
         raise BaseModelError(
             f"{shown} is damaged: {str(error).removeprefix(f'{path}: ')}; copy or download it again"
         ) from error
+    if quantised_form(path.parent) is not None:
+        return header
     whole = [name for name, entry in header.entries.items() if entry.dtype in _WHOLE_NUMBERS and _is_weight(name)]
     if whole:
         raise BaseModelError(

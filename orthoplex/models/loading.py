@@ -25,11 +25,22 @@ from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import check_part, named_class
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.problems import all_done, prefixed
+from orthoplex.models.quantising import (
+    GGUF_SUFFIX,
+    check_quantisation,
+    denoiser_of,
+    gguf_files,
+    has_plain_numbers,
+    quantise_network,
+    quantised_files,
+    stored_hash,
+)
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import predict_v
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, read_headers, stored_dtype
+from orthoplex.options import Quantisation
 
 _LOADING = Lock()
 
@@ -42,6 +53,8 @@ def load_base(
     variant: str | None = None,
     config: str | Path | None = None,
     download: bool = False,
+    quantise: Quantisation | None = None,
+    denoiser: str | Path | None = None,
 ) -> Base:
     """Load a base model from a folder, the hub's cache or a checkpoint file, or the embedded one.
 
@@ -54,12 +67,16 @@ def load_base(
         variant: See ``BaseChoice``.
         config: See ``BaseChoice``.
         download: See ``BaseChoice``.
+        quantise: How the denoiser's linear layers are quantised after loading; identities are those of plain weights.
+        denoiser: A GGUF file whose weights stand in the place of the denoiser's.
 
     Raises:
         BaseModelError: If the folder is missing, is no pipeline, is of an unsupported class, or is damaged; or if the
             device is not there. Its message is the first of the things that are wrong; ``problems_of`` has all of them.
+        ConfigurationError: For an unknown quantisation, one of quantised weights, or one whose package is missing.
     """
     device_of_weights = _device(device)
+    check_quantisation(quantise)
     choice = choice_of(name_or_path)
     if variant is not None or config is not None or download:
         choice = BaseChoice(choice.name, variant, None if config is None else str(config), download)
@@ -67,11 +84,10 @@ def load_base(
     index = read_index(place)
     family = family_of(index["_class_name"])
     weight_files = {component: place.weights(component) for component in family.weighed}
+    weight_files |= {} if denoiser is None else {denoiser_of(family): gguf_files(denoiser)}
     headers = _checked_headers(family, place, index, weight_files)
-    identity = FolderHash(
-        {component: weight_files[component] for component in family.changed},
-        {component: headers[component] for component in family.changed},
-    )
+    stored = quantised_files(family, place.folder, weight_files, quantise)
+    identity = _folder_hash(family, weight_files, headers, stored)
     # The libraries change how networks are built, for all threads, while they load. They warn of settings of older
     # folders, which they bring up to date themselves.
     with _LOADING, quiet(), without_warnings(), identity:
@@ -82,16 +98,13 @@ def load_base(
             _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
-            weights = _exact_hash(family, place, index, pipeline, weight_files, dtype)
+            weights = _exact_hash(family, place, index, pipeline, weight_files, dtype, stored)
             identity.remember(weights)
-        if device_of_weights.type != "cpu":
-            pipeline.to(device_of_weights)
-    for component in family.weighed:
-        pipeline.components[component].requires_grad_(False).eval()
+        _place(family, pipeline, quantise, device_of_weights)
     version = EMBEDDED if place.is_embedded else family.version(pipeline)
-    stored = {component: kind for component, files in headers.items() if files and (kind := stored_dtype(files))}
+    types = {component: kind for component, files in headers.items() if files and (kind := stored_dtype(files))}
     brought = brought_by_vignette() if place.is_embedded else Brought()
-    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), stored, brought)
+    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), types, brought)
 
 
 def _load(
@@ -110,6 +123,35 @@ def _load(
     return pipeline
 
 
+def _folder_hash(
+    family: type[Family],
+    weight_files: Mapping[str, WeightFiles | None],
+    headers: Mapping[str, Mapping[Path, Header] | None],
+    stored: Mapping[str, WeightFiles],
+) -> FolderHash:
+    """Begin the hash of the files; nothing is remembered of GGUF files, of which there may be several in a folder."""
+    is_gguf = any(files.main.suffix == GGUF_SUFFIX for files in stored.values())
+    return FolderHash(
+        {component: None if is_gguf else weight_files[component] for component in family.changed},
+        {component: None if component in stored else headers[component] for component in family.changed},
+    )
+
+
+def _place(
+    family: type[Family],
+    pipeline: Any,  # noqa: ANN401  (likewise)
+    quantise: Quantisation | None,
+    device: torch.device,
+) -> None:
+    """Quantise the denoiser, and bring all networks to their device, frozen."""
+    if quantise is not None:
+        quantise_network(pipeline.components[denoiser_of(family)], quantise, device)
+    if device.type != "cpu":
+        pipeline.to(device)
+    for component in family.weighed:
+        pipeline.components[component].requires_grad_(False).eval()
+
+
 def _exact_hash(
     family: type[Family],
     place: BasePlace,
@@ -117,9 +159,12 @@ def _exact_hash(
     pipeline: Any,  # noqa: ANN401  (likewise)
     weight_files: Mapping[str, WeightFiles | None],
     dtype: torch.dtype,
+    stored: Mapping[str, WeightFiles],
 ) -> str:
-    """Hash the numbers of the files, of which those in memory may be coarser."""
-    modules = _hashed(family, pipeline)
+    """Hash the numbers of the files, of which those in memory may be coarser; ``stored`` are quantised ones."""
+    modules = {name: module for name, module in _hashed(family, pipeline).items() if name not in stored}
+    if stored:
+        return stored_hash(modules, {name: weight_files[name] for name in modules}, stored)
     # bfloat16 rounds more coarsely than the float16 that the hash sees.
     is_rounded = dtype not in (torch.float16, torch.float32)
     if not is_rounded or (dtype == torch.bfloat16 and all(_is_bfloat16(weight_files[name]) for name in modules)):
@@ -187,12 +232,10 @@ def _check_finite(networks: Mapping[str, nn.Module]) -> None:
 
 def _check_network(component: str, network: nn.Module) -> None:
     for name, values in network.state_dict().items():
+        if not has_plain_numbers(values):
+            continue
         # The sum of a tensor is not finite where a number in it is not, and is taken in a third of the time.
-        if (
-            values.is_floating_point()
-            and not values.sum(dtype=torch.float32).isfinite()
-            and not values.isfinite().all()
-        ):
+        if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():
             raise BaseModelError(
                 f"{component}.{name} holds numbers that are not finite as {values.dtype}; allowed are finite weights"
             )

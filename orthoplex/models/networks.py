@@ -12,6 +12,7 @@ from torch import nn
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
 from orthoplex.models.checkpoint_networks import load_checkpoint_part
+from orthoplex.models.quantising import GGUF_SUFFIX, load_gguf
 from orthoplex.models.quiet import quiet
 from orthoplex.models.tensor_report import check_tensors
 from orthoplex.models.weight_files import WeightFiles
@@ -39,6 +40,8 @@ def load_network(kind: Any, folder: Path, files: WeightFiles | None, dtype: torc
         BaseModelError: If the folder is damaged, or a weight is missing or of another shape; names the file and the
             first such weights.
     """
+    if files is not None and files.main.suffix == GGUF_SUFFIX:
+        return load_gguf(kind, folder, files.main, dtype)
     if files is not None and files.part is not None:
         return load_checkpoint_part(kind, folder, files.part, dtype)
     # transformers shows wrong shapes in its log only, unless they are asked for.

@@ -11,9 +11,11 @@ import base64
 import binascii
 import hashlib
 import logging
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -29,7 +31,7 @@ from orthoplex.models.base_files import BaseFiles
 from orthoplex.models.identity import is_hashed
 from orthoplex.models.layer_names import component_name
 from orthoplex.models.versions import EMBEDDED
-from orthoplex.models.weights import matrix_shapes
+from orthoplex.models.weights import matrix_shapes, plain_weight, quantisation_of, weight_shape
 
 UNRELATED = 0.3
 """The cosine below which two bases are not of one origin; 1024 unrelated weights have one of 0 ± 0.03."""
@@ -99,7 +101,7 @@ class WeightSample:
         if (other.shapes, len(other.values)) != (self.shapes, len(self.values)):
             return None
         tensors, _ = _places(weights)
-        spreads = torch.tensor([_spread(values) for values in weights.values()])[tensors]
+        spreads = torch.tensor([_spread(weight) for weight in weights.values()])[tensors]
         ours, theirs = self.values / spreads, other.values / spreads
         differs = self.values.half() != other.values.half()
         names = [component_of(name) for name in weights]
@@ -219,39 +221,76 @@ def _stored_sample(concept: Concept, trained_on: BaseIdentity) -> WeightSample |
     embedded = BaseFiles.of(EMBEDDED)
     if embedded is None or embedded.identity.hash != trained_on.hash:
         return None
-    return _sample(_weights({component: load_file(path) for component, path in embedded.files.items()}))
+    tensors = {component: load_file(path) for component, path in embedded.files.items()}
+    return _sample(
+        _weights(
+            {
+                component: {path: _Weight.of(values) for path, values in named.items()}
+                for component, named in tensors.items()
+            }
+        )
+    )
 
 
-def _weights_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    return _weights({component: dict(module.named_parameters()) for component, module in modules.items()})
+@final
+@dataclass(frozen=True, eq=False)
+class _Weight:
+    """A weight, whose plain numbers are made of quantised ones when they are asked for."""
+
+    shape: tuple[int, ...]
+    numbers: Callable[[], Tensor]
+
+    @staticmethod
+    def of(values: Tensor) -> _Weight:
+        return _Weight(tuple(values.shape), values.detach)
 
 
-def _weights(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Component to name to tensor becomes name to weight, in the order of the names."""
+def _weights_of(modules: Mapping[str, nn.Module]) -> dict[str, _Weight]:
+    return _weights(
+        {
+            component: {path: _weight(module, path, values) for path, values in module.named_parameters()}
+            for component, module in modules.items()
+        }
+    )
+
+
+def _weight(network: nn.Module, path: str, values: Tensor) -> _Weight:
+    outer, _, part = path.rpartition(".")
+    module = network.get_submodule(outer)
+    if part != "weight" or quantisation_of(module) is None:
+        return _Weight.of(values)
+    return _Weight(weight_shape(module), partial(plain_weight, module))
+
+
+def _weights(parts: Mapping[str, Mapping[str, _Weight]]) -> dict[str, _Weight]:
+    """Component to name to weight becomes name to weight, in the order of the names."""
     named = {
-        component_name(component, path): values.detach()
-        for component, parts in tensors.items()
-        for path, values in parts.items()
-        if values.ndim > 1 and is_hashed(path)
+        component_name(component, path): weight
+        for component, weights in parts.items()
+        for path, weight in weights.items()
+        if len(weight.shape) > 1 and is_hashed(path)
     }
     return dict(sorted(named.items()))
 
 
-def _sample(weights: Mapping[str, Tensor]) -> WeightSample:
-    listing = "\n".join(f"{name} {tuple(values.shape)}" for name, values in weights.items())
+def _sample(weights: Mapping[str, _Weight]) -> WeightSample:
+    listing = "\n".join(f"{name} {weight.shape}" for name, weight in weights.items())
     tensors, inside = _places(weights)
-    parts = [_picked(values, inside[tensors == number]) for number, values in enumerate(weights.values())]
+    parts = [_picked(weight, inside[tensors == number]) for number, weight in enumerate(weights.values())]
     return WeightSample(hashlib.sha256(listing.encode()).hexdigest()[:16], torch.cat(parts))
 
 
-def _picked(values: Tensor, places: Tensor) -> Tensor:
-    """The numbers of a tensor at flat places, float32 on the CPU, however it lies in memory."""
+def _picked(weight: _Weight, places: Tensor) -> Tensor:
+    """The numbers of a weight at flat places, float32 on the CPU, however it lies in memory."""
+    if not len(places):
+        return torch.empty(0)
+    values = weight.numbers()
     return values[torch.unravel_index(places.to(values.device), values.shape)].float().cpu()
 
 
-def _spread(values: Tensor) -> float:
+def _spread(weight: _Weight) -> float:
     """The standard deviation of a tensor's numbers, of evenly spaced ones where there are many; 1 if all are equal."""
-    return _picked(values, _evenly(_SPREAD_COUNT, values.numel())).std(correction=0).item() or 1.0
+    return _picked(weight, _evenly(_SPREAD_COUNT, math.prod(weight.shape))).std(correction=0).item() or 1.0
 
 
 def _evenly(most: int, total: int) -> Tensor:
@@ -260,9 +299,9 @@ def _evenly(most: int, total: int) -> Tensor:
     return (2 * torch.arange(count) + 1) * total // (2 * count)
 
 
-def _places(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _places(weights: Mapping[str, _Weight]) -> tuple[Tensor, Tensor]:
     """The number of the tensor of each sampled weight, and its place in that tensor, flat; int64 each."""
-    sizes = torch.tensor([values.numel() for values in weights.values()])
+    sizes = torch.tensor([math.prod(weight.shape) for weight in weights.values()])
     ends, places = sizes.cumsum(0), _evenly(_COUNT, int(sizes.sum()))
     tensors = torch.searchsorted(ends, places, right=True)
     return tensors, places - (ends - sizes)[tensors]

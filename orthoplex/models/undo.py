@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, final
 
+from torch import nn
+
 from orthoplex.concepts import Recipe
-from orthoplex.errors import ConfigurationError
-from orthoplex.models.weights import Foldable, Strengths, folded_weights, named_modules
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.weights import Foldable, Strengths, chosen_weights, is_quantised, named_modules
 from orthoplex.models.words.extension import TokenExtension
 
 if TYPE_CHECKING:
@@ -17,16 +19,17 @@ if TYPE_CHECKING:
 
 @final
 class Undo:
-    """A change that is folded into a base; sets its strengths, and takes it out again.
+    """A change that is in a base, or beside its layers; sets its strengths, and takes it out again.
 
     ``restore()`` may be called twice; a ``with`` block calls it on leaving.
     """
 
-    def __init__(self, base: Base, change: Foldable) -> None:
-        """Fold ``change`` into ``base``; see ``Base.fold``."""
+    def __init__(self, base: Base, change: Foldable, *, unmerged: bool | None = None) -> None:
+        """Put ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
         self._recipe = change.recipe
-        self._weights = folded_weights(named_modules(base.family.components()), change, base.locked)
+        modules = named_modules(base.family.components())
+        self._weights = chosen_weights(modules, change, base.locked, unmerged=unmerged)
         self._tokens: TokenExtension | None = None
         try:
             if change.tokens:
@@ -49,6 +52,11 @@ class Undo:
         Tokens stay. Prompts that name a concept at strength 0 are read without its name.
         """
         return self._weights.strengths
+
+    @property
+    def unmerged_layers(self) -> tuple[str, ...]:
+        """The layers whose changes are computed beside them, and are not in their weights."""
+        return self._weights.unmerged_layers
 
     def restore(self) -> None:
         """Put the base's weights and tokens back, bit for bit.
@@ -79,4 +87,28 @@ def check_absent(undo: Undo | None, tokens: Sequence[str]) -> None:
         raise ConfigurationError(
             f"concept {', '.join(absent)} is turned to strength 0 and its tokens are in; allowed is saving a merge "
             "that was made with strength 0, which leaves them out"
+        )
+
+
+def check_in_weights(undo: Undo | None, name: str, components: Mapping[str, nn.Module]) -> None:
+    """Refuse to save a base whose weights are quantised, or do not hold the change that is in it.
+
+    Args:
+        undo: The change, or None.
+        name: The base's name.
+        components: Component to module.
+
+    Raises:
+        BaseModelError: Names the component, or the first layer, and the cure.
+    """
+    for component, module in components.items():
+        if is_quantised(module):
+            raise BaseModelError(
+                f"base '{name}' cannot be saved: its {component} is quantised; allowed are plain weights of 16 or 32 "
+                "bits: load the base without quantisation"
+            )
+    if undo is not None and undo.unmerged_layers:
+        raise BaseModelError(
+            f"base '{name}' cannot be saved: the change of layer '{undo.unmerged_layers[0]}' is beside it, not in its "
+            "weight; allowed is a change that was put in without unmerged=True"
         )

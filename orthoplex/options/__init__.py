@@ -3,7 +3,17 @@
 from orthoplex.options.entries import read_entries, read_flat_toml, read_toml
 from orthoplex.options.fields import check_fields, limited, option
 from orthoplex.options.keys import check_field_names, check_keys, did_you_mean
-from orthoplex.options.names import AUTO, ENCODERS, METHOD_NAMES, MOBILENET, Basis, EncoderKind, Precision, WeightType
+from orthoplex.options.names import (
+    AUTO,
+    ENCODERS,
+    METHOD_NAMES,
+    MOBILENET,
+    Basis,
+    EncoderKind,
+    Precision,
+    Quantisation,
+    WeightType,
+)
 from orthoplex.options.values import FILLED, Limits, checked, parse
 
 __all__ = [
@@ -16,6 +26,7 @@ __all__ = [
     "EncoderKind",
     "Limits",
     "Precision",
+    "Quantisation",
     "WeightType",
     "check_field_names",
     "check_fields",

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from orthoplex.activations.random_concepts import word_spread
-from orthoplex.models import Base
+from orthoplex.models import Base, plain_weight
 
 
 @torch.no_grad()
@@ -22,6 +22,6 @@ def key_value_units(base: Base, class_word: str) -> dict[str, tuple[float, float
     linears, layers = base.family.feature_layers(), base.cross_attention_layers
 
     def size(name: str) -> float:
-        return functional.linear(features, linears[name].weight.float()).square().mean().sqrt().item()
+        return functional.linear(features, plain_weight(linears[name]).float()).square().mean().sqrt().item()
 
     return {layer: (size(f"{layer}.to_k") / spread, size(f"{layer}.to_v") / spread) for layer in layers}

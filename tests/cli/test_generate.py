@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from orthoplex.cli.generate import picture_paths
 from orthoplex.generation import drawing, read_recipe
@@ -143,3 +143,24 @@ def test_pictures_of_earlier_batches_are_there_whatever_happens(generate, tmp_pa
     paths = [tmp_path / "out_0.png", tmp_path / "out_1.png"]
     assert result.exit_code == 130 and result.stdout.split() == [str(path) for path in paths]
     assert sorted(tmp_path.iterdir()) == paths and [read_recipe(path)["seed"] for path in paths] == [0, 1]
+
+
+@pytest.mark.parametrize("options", [["--unmerged"], ["--quantise", "torchao-int8"]])
+def test_a_concept_beside_the_layers_draws_nearly_the_same_picture(generate, concepts, tmp_path, options):
+    named = ["<anna>", "--concept", concepts["anna"], "--output"]
+    for output, added in (("folded.png", []), ("beside.png", options)):
+        result = generate(*named, tmp_path / output, *added)
+        assert result.exit_code == 0, result.stderr
+    folded, beside = (Image.open(tmp_path / name) for name in ("folded.png", "beside.png"))
+    extremes = [highest for _, highest in ImageChops.difference(folded, beside).getextrema()]
+    assert max(extremes) <= 4
+
+
+def test_a_quantisation_that_is_none_is_named(generate, tmp_path):
+    result = generate("a dog", "--output", tmp_path / "out.png", "--quantise", "int8")
+    assert result.exit_code == 2 and "bnb-8bit" in result.stderr
+
+
+def test_a_denoiser_that_is_no_file_is_named(generate, tmp_path):
+    result = generate("a dog", "--output", tmp_path / "out.png", "--denoiser", tmp_path / "no.gguf")
+    assert result.exit_code == 2 and "is no file; allowed is a GGUF file" in result.stderr

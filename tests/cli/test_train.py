@@ -291,3 +291,10 @@ def test_what_was_to_replace_a_file_goes_on_after_ctrl_c(train, tmp_path, monkey
     resumed = train("--output", output, "--resume")
     assert resumed.exit_code == 0, resumed.stderr
     assert output.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_quantised_base(train, tmp_path):
+    result = train("--output", tmp_path / "anna.safetensors", "--quantise", "bnb-4bit")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "anna.safetensors").is_file()

@@ -227,3 +227,16 @@ def test_convert(trained, published, style, tmp_path):
     for layer, change in own.layers.items():
         torch.testing.assert_close(foreign.layers[layer].delta(), change.delta(), rtol=1e-3, atol=1e-4)
     assert not np.array_equal(drawn(base, foreign), drawn(base))
+
+
+@pytest.mark.parametrize("kind", ["torchao-int8", pytest.param("bnb-4bit", marks=pytest.mark.slow)])
+def test_quantise(trained, kind):
+    """Concepts of the plain base change pictures of the quantised one, beside its layers, and leave without a trace."""
+    base = load_base(trained.folder, quantise=kind)
+    assert base.identity == trained.base.identity and base.dtype == trained.base.dtype
+    plain, loud = drawn(base), merge([(concept, 40.0) for concept in trained.concepts], algorithm="sum")
+    with base.folded(loud):
+        assert not any(np.array_equal(drawn(base, prompt=f"a {token} person"), plain) for token in ("<anna>", "<rex>"))
+        assert base._undo is not None and base._undo.unmerged_layers
+    assert np.array_equal(drawn(base), plain)
+    assert not any(module._forward_hooks for module in base.family.denoiser.modules())

@@ -188,7 +188,8 @@ def test_group_offloading_is_refused(base):
 def test_float8_storage_is_refused(base):
     base.pipeline.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     alone(
-        base, "its weight is stored as torch.float8_e4m3fn, which rounds a small change away; load the model as float16"
+        base,
+        "its weight is stored as torch.float8_e4m3fn, which rounds a small change away; put the change in unmerged",
     )
 
 

@@ -22,6 +22,7 @@ from orthoplex.models.inference_steps import (
 )
 from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule, Sampler
+from orthoplex.models.weights.quantised import compute_dtype
 
 with quiet():
     from diffusers.utils.torch_utils import randn_tensor
@@ -87,7 +88,7 @@ class DiscreteFamily(LatentFamily):
     def denoise(self, request: PictureRequest) -> Generator[PictureStep, None, Tensor]:
         """Denoise as diffusers' own pipelines do, step by step; see ``LatentFamily.denoise``."""
         device = self.pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
-        dtype = next(self.denoiser.parameters()).dtype
+        dtype = compute_dtype(self.denoiser)
         conditioning, guided = self._request_conditioning(request, dtype)
         scheduler = prepared_scheduler(self.pipeline.scheduler, request.num_inference_steps, device)
         generators = request.generators

@@ -22,6 +22,7 @@ from orthoplex.models.families.autoencoders import encoded
 from orthoplex.models.inference_steps import check_usable
 from orthoplex.models.outcomes import Outcomes, settings_key
 from orthoplex.models.schedules import check_schedule
+from orthoplex.models.weights.quantised import is_quantised
 from orthoplex.models.words.words import Reader
 
 _NUMBERS = {"dropout", "attention_dropout"}
@@ -172,6 +173,8 @@ def try_network(
     Raises:
         BaseModelError: If it raises, or gives another shape; names the component.
     """
+    if is_quantised(network):
+        return  # its libraries have no numbers on the device meta
     shapes = [None if values is None else (values.dtype, tuple(values.shape)) for values in inputs]
     key = (type(network), settings_key(settings), str(shapes), shape)
     try:
@@ -223,7 +226,7 @@ def is_unusual(settings: Mapping[str, Any], own: Mapping[str, Any], usual: Colle
         and not _decides_nothing(name, value)
         and not (name in usual and _is_ordinary(value, own.get(name)))
         for name, value in settings.items()
-        if not name.startswith("_")
+        if not name.startswith("_") and name != "quantization_config"  # how numbers are stored decides no shape
     )
 
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from orthoplex.adapters import fold_stack
 from orthoplex.concepts import Ingredient, Stack
 from orthoplex.errors import ConfigurationError
-from orthoplex.models.weights.changes import Foldable, stacks_of
 from orthoplex.models.weights.engine import WeightEngine
 from orthoplex.models.weights.refusals import check_foldable, matrix_shape
 
@@ -115,30 +114,6 @@ class FoldedWeights(WeightEngine):
             self._originals[name][1].to(weight.device, weight.dtype) if name in self._originals else weight.detach()
         )
         return values.reshape(matrix_shape(weight.shape))
-
-
-def folded_weights(
-    modules: Mapping[str, nn.Module],
-    change: Foldable,
-    locked: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> FoldedWeights:
-    """Fold a change's weights into modules.
-
-    Args:
-        modules: See ``FoldedWeights``.
-        change: The change.
-        locked: See ``WeightEngine``.
-
-    Raises:
-        BaseModelError: See ``WeightEngine.apply``.
-        ConfigurationError: If a weight would not be finite; names the layer and the strengths.
-    """
-    engine = FoldedWeights(modules, change.recipe.present, locked)
-    try:
-        engine.apply(stacks_of(change))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error}; strengths are {change.recipe.strengths}") from error
-    return engine
 
 
 def _laid_out(values: Tensor, like: Tensor) -> Tensor:

@@ -7,14 +7,16 @@ libraries that made them.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models.layer_names import component_name
+from orthoplex.models.weights.quantised import quantisation_of, weight_shape
 
 _FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"),
@@ -53,7 +55,7 @@ def linear_layers(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, n
     """
     layers = {name: _linear(name, modules) for name in shapes}
     for name, shape in shapes.items():
-        _check_shape(name, shape, layers[name].weight)
+        _check_shape(name, shape, weight_shape(layers[name]))
     return layers
 
 
@@ -90,14 +92,48 @@ def check_foldable(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, 
         BaseModelError: See ``linear_layers``; or if a weight is quantised, computed, offloaded, stored as float8, or
             shared with another layer. Names the layer, what it is, and the cure.
     """
-    places = {name: _place(name, modules) for name in shapes}
+    places = {name: parameter_place(name, modules) for name in shapes}
     parameters = {}
     for name, (module, part) in places.items():
         parameters[name] = _checked_parameter(name, module, part)
-        _check_shape(name, shapes[name], parameters[name])
+        _check_shape(name, shapes[name], parameters[name].shape)
     _check_offloading(shapes, modules)
     _check_shared(parameters, modules)
     return parameters
+
+
+def check_hookable(shapes: Mapping[str, tuple[int, int]], modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the modules beside which changes can be computed, by the name of their change.
+
+    They are linear layers and convolutions, of whatever numbers their weights are made.
+
+    Args:
+        shapes: Name to the shape ``(out, in)`` of its change; see ``matrix_shape``.
+        modules: See ``named_modules``.
+
+    Raises:
+        BaseModelError: If a layer is missing, is wrapped, compiled or unused, is of another kind or shape, or stands
+            in several places of the network. Names the layer, what it is, and the cure.
+    """
+    chosen = {}
+    places = {name: parameter_place(name, modules) for name in shapes}
+    uses = Counter(id(module) for module in modules.values())
+    for name, (module, part) in places.items():
+        if not isinstance(module, tuple(_COMPUTING)):
+            raise BaseModelError(
+                f"layer '{name}' cannot be changed unmerged: it is a {_type_name(module)}; allowed are linear layers, "
+                "convolutions and their biases; fold the change in instead"
+            )
+        _check_called(name, module)
+        if uses[id(module)] > 1:
+            raise BaseModelError(
+                f"layer '{name}' cannot be changed unmerged: it stands in {uses[id(module)]} places of the network; "
+                "give each a layer of its own"
+            )
+        shape = weight_shape(module)
+        _check_shape(name, shapes[name], shape[:1] if part == "bias" else shape)
+        chosen[name] = module
+    return chosen
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -119,12 +155,21 @@ def matrix_shapes(components: Mapping[str, nn.Module]) -> dict[str, tuple[int, i
     for name, module in named_modules(components).items():
         for part, values in module._parameters.items():
             if values is not None and part in ("weight", "bias"):
-                shapes[name if part == "weight" else f"{name}.bias"] = matrix_shape(values.shape)
+                shape = weight_shape(module) if part == "weight" else values.shape
+                shapes[name if part == "weight" else f"{name}.bias"] = matrix_shape(shape)
     return shapes
 
 
-def _place(name: str, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, str]:
-    """The module of a name, and which of its parameters is meant, if the network uses it."""
+def parameter_place(name: str, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, str]:
+    """Return the module of a name, and which of its parameters is meant: ``weight`` or ``bias``.
+
+    Args:
+        name: A layer's name, or ``<layer>.bias``.
+        modules: See ``named_modules``.
+
+    Raises:
+        BaseModelError: If the network has no such layer or bias, or does not use it.
+    """
     for known in _spellings(name):
         if known in modules:
             return _used(known, modules), "weight"
@@ -181,7 +226,17 @@ def _linear(name: str, modules: Mapping[str, nn.Module]) -> nn.Linear:
     module = _used(name, modules)
     if not isinstance(module, nn.Linear):
         raise _refusal(name, f"it is a {_type_name(module)}", "allowed are linear layers")
+    _check_called(name, module)
     return module
+
+
+def _check_called(name: str, module: nn.Module) -> None:
+    """Refuse the layer of torch's own attention, which reads its weight and never calls it."""
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        raise BaseModelError(
+            f"layer '{name}' cannot be changed unmerged nor trained: torch.nn.MultiheadAttention reads its weight and "
+            "never calls it; fold the change in instead"
+        )
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -195,6 +250,13 @@ def _is_norm(module: nn.Module) -> bool:
 def _checked_parameter(name: str, module: nn.Module, part: str) -> nn.Parameter:
     """Refuse what is not a plain parameter of plain numbers in memory."""
     unquantised = "load the model without quantisation"
+    quantised = quantisation_of(module)
+    if quantised is not None:
+        raise _refusal(
+            name,
+            f"it is quantised by {quantised}, whose rounding would lose small changes",
+            "put the change in unmerged (unmerged=True), or load the model without quantisation",
+        )
     kind = next((kind for kind in _COMPUTING if isinstance(module, kind)), None)
     if kind is None and not _is_norm(module):
         raise _refusal(name, f"it is a {_type_name(module)}", "allowed are linear layers, convolutions and norms")
@@ -215,17 +277,16 @@ def _checked_parameter(name: str, module: nn.Module, part: str) -> nn.Parameter:
         raise _refusal(
             name,
             f"its {part} is stored as {values.dtype}, which rounds a small change away",
-            "load the model as float16, bfloat16 or float32, without layer-wise casting",
+            "put the change in unmerged (unmerged=True), or load the model without layer-wise casting, as float16, "
+            "bfloat16 or float32",
         )
     return values
 
 
-def _check_shape(name: str, shape: tuple[int, int], values: Tensor) -> None:
-    if shape != matrix_shape(values.shape):
+def _check_shape(name: str, shape: tuple[int, int], own: Sequence[int]) -> None:
+    if shape != matrix_shape(own):
         part = "bias" if name.endswith(".bias") else "weight"
-        raise BaseModelError(
-            f"layer '{name}': the change has shape {shape}, the base's {part} has {tuple(values.shape)}"
-        )
+        raise BaseModelError(f"layer '{name}': the change has shape {shape}, the base's {part} has {tuple(own)}")
 
 
 def _check_offloading(names: Mapping[str, object], modules: Mapping[str, nn.Module]) -> None:

@@ -1,0 +1,98 @@
+"""The engine that folds changes into plain weights, and computes them beside quantised ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import final
+
+from torch import nn
+
+from orthoplex.concepts import Ingredient, Stack
+from orthoplex.errors import ConfigurationError
+from orthoplex.models.weights.changes import Foldable, stacks_of
+from orthoplex.models.weights.engine import WeightEngine
+from orthoplex.models.weights.folded import FoldedWeights
+from orthoplex.models.weights.quantised import quantisation_of
+from orthoplex.models.weights.refusals import parameter_place
+from orthoplex.models.weights.unmerged import UnmergedWeights
+
+
+@final
+class ChosenWeights(WeightEngine):
+    """Two engines as one: every layer's change is folded in, or computed beside it."""
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        owners: Sequence[Ingredient] = (),
+        locked: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        unmerged: bool | None = None,
+    ) -> None:
+        """Prepare both engines; see ``WeightEngine``.
+
+        Args:
+            modules: See ``FoldedWeights``.
+            owners: See ``WeightEngine``.
+            locked: See ``WeightEngine``.
+            unmerged: True computes all changes beside their layers, False folds all, None only where layers are plain.
+        """
+        super().__init__(owners, locked)
+        self._modules, self._unmerged = modules, unmerged
+        self._folds, self._hooks = FoldedWeights(modules), UnmergedWeights(modules)
+
+    @property
+    def changes(self) -> Mapping[str, Stack]:
+        """Layer to the change that is in it or beside it now."""
+        return {**self._folds.changes, **self._hooks.changes}
+
+    @property
+    def unmerged_layers(self) -> tuple[str, ...]:
+        """The layers whose changes are beside them now."""
+        return tuple(self._hooks.changes)
+
+    def apply(self, changes: Mapping[str, Stack]) -> None:
+        """Put changes in; see ``WeightEngine.apply``."""
+        beside = {name: change for name, change in changes.items() if self._is_beside(name)}
+        prepared = self._hooks.prepared(beside)
+        self._folds.apply({name: change for name, change in changes.items() if name not in beside})
+        self._hooks.put(prepared)
+
+    def restore(self) -> None:
+        """Take everything out; see ``WeightEngine.restore``."""
+        self._hooks.restore()
+        self._folds.restore()
+        self.strengths.close()
+
+    def _is_beside(self, name: str) -> bool:
+        if self._unmerged is None:
+            return quantisation_of(parameter_place(name, self._modules)[0]) is not None
+        return self._unmerged
+
+
+def chosen_weights(
+    modules: Mapping[str, nn.Module],
+    change: Foldable,
+    locked: Callable[[], AbstractContextManager[object]] = nullcontext,
+    *,
+    unmerged: bool | None = None,
+) -> ChosenWeights:
+    """Put a change into modules.
+
+    Args:
+        modules: See ``FoldedWeights``.
+        change: The change.
+        locked: See ``WeightEngine``.
+        unmerged: See ``ChosenWeights``.
+
+    Raises:
+        BaseModelError: See ``WeightEngine.apply``.
+        ConfigurationError: If a weight would not be finite; names the layer and the strengths.
+    """
+    engine = ChosenWeights(modules, change.recipe.present, locked, unmerged=unmerged)
+    try:
+        engine.apply(stacks_of(change))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; strengths are {change.recipe.strengths}") from error
+    return engine
