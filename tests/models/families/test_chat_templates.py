@@ -71,7 +71,7 @@ def own_pictures(pipeline: Any, base: Base, prompt: str, *seeds: int, guidance_s
     return (made.images * 255).round()
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
 def test_generate(base, theirs, scale):
     """Pictures are those of diffusers' pipeline, bit for bit."""
     ours = generate(base, "a red cat", seed=3, num_images=2, num_inference_steps=3, guidance_scale=scale)
