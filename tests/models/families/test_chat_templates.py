@@ -115,6 +115,14 @@ def test_a_batch_gives_what_each_gives_alone(base):
             torch.testing.assert_close(together[place : place + 1], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_the_template_is_no_word(base):
+    words, ids = base.family.words, base.family.words.ids(["a cat", "a red cat"])
+    assert (~words.filling(ids)).sum(1).tolist() == [2, 3]
+    assert words.room("a red cat").length == 3 and words.room("").length == 0
+    assert words.room("a").limit == LENGTH - base.family.readers[0].num_marks
+    assert base.tokens == ()  # <think> is none
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_tokens_stand_in_the_language_model(name, base, tmp_path, tied):
     if not tied:

@@ -102,18 +102,20 @@ def test_what_layers_see(base):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("component", "values", "message"),
     [
-        ({"in_channels": 8}, "transformer in_channels is 8; allowed is 4, of the vae's latents"),
-        ({"cap_feat_dim": 8}, "transformer cap_feat_dim is 8; allowed is 16, of text_encoder"),
+        ("vae", {"scaling_factor": 0}, "vae scaling_factor is 0; allowed is a number other than 0"),
+        ("transformer", {"in_channels": 8}, "transformer in_channels is 8; allowed is 4, of the vae's latents"),
+        ("transformer", {"cap_feat_dim": 8}, "transformer cap_feat_dim is 8; allowed is 16, of text_encoder"),
         (
+            "transformer",
             {"all_patch_size": [4]},
             r"transformer all_patch_size is \[4\] with all_f_patch_size \[1\]; allowed are those with 2, and 1 at",
         ),
     ],
 )
-def test_transformers_that_do_not_fit(base, monkeypatch, values, message):
-    transformer = base.pipeline.transformer
-    monkeypatch.setattr(transformer, "_internal_dict", FrozenDict({**transformer.config, **values}))
+def test_networks_that_do_not_fit(base, monkeypatch, component, values, message):
+    network = base.pipeline.components[component]
+    monkeypatch.setattr(network, "_internal_dict", FrozenDict({**network.config, **values}))
     with pytest.raises(BaseModelError, match=message):
         ZImage.check(base.pipeline)
