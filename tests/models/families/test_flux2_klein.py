@@ -143,6 +143,7 @@ def test_versions(base, monkeypatch, width, version):
             "joint_attention_dim is 16; allowed is 48, of 3 states of the tex",
         ),
         ("transformer", {"axes_dims_rope": (4, 4, 4)}, "attention_head_dim is 16; allowed is 12, of the sum of axes_d"),
+        ("vae", {"sample_size": 36}, "vae sample_size is 36; allowed are multiples of 8"),
         ("vae", {"in_channels": 4}, "vae in_channels is 4; allowed is 3, of red, green and blue"),
         ("vae", {"patch_size": (1, 1)}, r"vae patch_size is \[1, 1\]; allowed is \[2, 2\]"),
     ],
@@ -150,6 +151,12 @@ def test_versions(base, monkeypatch, width, version):
 def test_networks_that_do_not_fit(base, monkeypatch, component, values, message):
     _change(monkeypatch, base.pipeline.components[component], values)
     with pytest.raises(BaseModelError, match=message):
+        Flux2Klein.check(base.pipeline)
+
+
+def test_a_tokenizer_without_a_template(base, monkeypatch):
+    monkeypatch.setattr(base.pipeline.tokenizer, "chat_template", None)
+    with pytest.raises(BaseModelError, match="tokenizer makes no chat of a prompt, as the base needs"):
         Flux2Klein.check(base.pipeline)
 
 
