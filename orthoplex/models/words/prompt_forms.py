@@ -10,6 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from orthoplex.errors import BaseModelError
+
 
 class PromptForm(ABC):
     """How token ids are made of a prompt; tokenizers are those of transformers."""
@@ -109,14 +111,21 @@ class Templated(PromptForm):
 
     @staticmethod
     def of_chat(tokenizer: Any, max_length: int, *, enable_thinking: bool) -> Templated:  # noqa: ANN401
-        """Return the form of a user's turn by the tokenizer's own chat template."""
+        """Return the form of a user's turn by the tokenizer's own chat template.
+
+        Raises:
+            BaseModelError: If the template leaves the prompt out.
+            Exception: Whatever a template, or none, makes the tokenizer raise.
+        """
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": _CONTENT}],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=enable_thinking,
         )
-        before, _, behind = text.partition(_CONTENT)
+        before, prompt, behind = text.partition(_CONTENT)
+        if not prompt:
+            raise BaseModelError(f"its chat template makes {text!r} of any prompt; allowed is a text that holds it")
         return Templated(before, behind, max_length)
 
     def length(self, tokenizer: Any) -> int:  # noqa: ANN401
