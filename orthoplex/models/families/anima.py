@@ -108,8 +108,11 @@ class Anima(FlowFamily):
         return _readers(self.pipeline)
 
     def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None that tokens can have vectors of: wide features would have to pass through the conditioner."""
-        return {}
+        """The second attention of every block, whose keys and values are normalized behind their projections."""
+        return {
+            f"transformer.transformer_blocks.{number}.attn2": block.attn2
+            for number, block in enumerate(self.pipeline.transformer.transformer_blocks)
+        }
 
     def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
         """Return what the conditioner makes of prompts, ``(n, length, width)``, zero behind T5's words."""
@@ -205,7 +208,14 @@ def _readers(pipeline: AnimaModularPipeline) -> tuple[Reader, Reader]:
     return (
         Reader(pipeline, form=Bare(length)),
         Reader(
-            pipeline, "text_conditioner", "t5_tokenizer", Marked(marks=1, max_length=own), "embed", "target_vocab_size"
+            pipeline,
+            "text_conditioner",
+            "t5_tokenizer",
+            Marked(marks=1, max_length=own),
+            embedding="embed",
+            size_setting="target_vocab_size",
+            ids_keyword="target_input_ids",
+            source="text_encoder",
         ),
     )
 

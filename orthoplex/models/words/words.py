@@ -37,6 +37,9 @@ class Reader:
         form: How token ids are made of a prompt.
         embedding: The name of the words' embedding in a network that is none of transformers.
         size_setting: What the configuration calls the number of words.
+        ids_keyword: By which the network is called with token ids, if they are not its first argument.
+        source: The component whose states the network reads by the keyword ``source_hidden_states``; empty for none.
+            The denoiser reads those of the network alone.
     """
 
     pipeline: Any
@@ -45,6 +48,8 @@ class Reader:
     form: PromptForm = Marked()
     embedding: str = ""
     size_setting: str = "vocab_size"
+    ids_keyword: str = "input_ids"
+    source: str = ""
 
     @property
     def network(self) -> Any:  # noqa: ANN401  (a network of transformers)
