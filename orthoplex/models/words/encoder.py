@@ -21,7 +21,6 @@ from orthoplex.models.words.feature_layout import FeatureBlock
 from orthoplex.models.words.replacement import Replacement, Replacements
 from orthoplex.models.words.words import Reader
 
-
 SOURCE = "source_hidden_states"
 """The keyword by which a text encoder reads the states of another."""
 
