@@ -279,7 +279,8 @@ def _hint(folder: Path) -> str:
         return "; the folder is empty"
     if index_path(folder.resolve().parent).is_file():
         return f"; it is one part of a pipeline, give '{folder.parent}'"
-    inner = sorted({*folder.glob(f"*/{INDEX_NAME}"), *folder.glob(f"snapshots/*/{INDEX_NAME}")})
+    inside = (*folder.glob("*"), *folder.glob("snapshots/*"))
+    inner = sorted({index_path(item) for item in inside if index_path(item).is_file()})
     if inner:
         return f"; give a folder in it: {first_of([str(item.parent) for item in inner])}"
     if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:

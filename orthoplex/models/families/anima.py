@@ -63,6 +63,8 @@ class Anima(FlowFamily):
         "linear": ("transformer.*.attn[12].*", "transformer.*.ff.*"),
     }
     text_selections = {
+        "cross-attention-kv": ("text_conditioner.*_attn.*",),
+        "cross-attention": ("text_conditioner.*_attn.*",),
         "attention": ("text_conditioner.*_attn.*",),
         "linear": ("text_conditioner.blocks.*",),
     }

@@ -23,6 +23,7 @@ from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import BaseModelError, PromptError
 from orthoplex.files import without_warnings
 from orthoplex.generation import generate
+from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
 from orthoplex.training import ConceptDataset, TrainingConfig, train
 from tests.pico_anima import build_anima
@@ -169,20 +170,25 @@ def test_keys_and_values_are_added_where_the_token_stands(base):
     torch.testing.assert_close(difference[0, place], added[LAYERS[0]][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values"])
-def test_train_tokens_of_single_layers(base, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values", "shared"])
+def test_train_with_the_conditioner(base, tmp_path, kind):
+    """With every kind of tokens; the conditioner's layers are those of a text encoder."""
     pictures = write_pictures(tmp_path / "pictures", 2)
     data = ConceptDataset.from_folder(
         pictures, resolution=base.family.resolution, token="<anna>", class_word="person", kind="person"
     )
     few = {"steps": 2, "batch_size": 2, "slots": 4, "erasure_prompts": 8, "prior_pictures": 2, "warmup": 1}
     quick = {"prior_inference_steps": 1, "mixed_precision": "no", "thumbnail": "none", "token_vectors": kind}
+    quick |= {"text_encoder": True, "method": "lora", "rank": 2}
     config = TrainingConfig.from_mapping({**few, **quick}, defaults=base.training_defaults)
     output = tmp_path / "anna.safetensors"
     for _ in train(base, data, config, output=output, foreign_prompts=("a cat", "a red car at night")):
         pass
-    ours = drawn(base, "a <anna> person", merge=load_concept(output), expect_names=False)
-    assert np.isfinite(ours).all() and base.tokens == ()
+    concept = load_concept(output)
+    assert concept.layers.keys() == base.family.layers("cross-attention-kv", text_encoder=True).keys()
+    assert {name.partition(".")[0] for name in concept.layers} == {"transformer", "text_conditioner"}
+    loud = merge([(concept, 40.0)])
+    assert not np.array_equal(drawn(base, "a <anna> person", merge=loud), drawn(base, "a person")) and not base.tokens
 
 
 def foreign_file(base: Base, folder: Path, style: str) -> Path:
