@@ -87,6 +87,50 @@ class Marked(PromptForm):
 
 @final
 @dataclass(frozen=True)
+class Bare(PromptForm):
+    """The words alone; filling behind them.
+
+    Attributes:
+        max_length: The positions of every prompt.
+    """
+
+    max_length: int
+
+    @property
+    def num_dropped(self) -> int:
+        """None: denoisers read all positions."""
+        return 0
+
+    def length(self, tokenizer: Any) -> int:  # noqa: ANN401
+        """Return ``max_length``."""
+        return self.max_length
+
+    def num_marks(self, tokenizer: Any) -> int:  # noqa: ANN401
+        """Return 0."""
+        return 0
+
+    def num_words(self, tokenizer: Any, text: str) -> int:  # noqa: ANN401
+        """Return the tokens of a text."""
+        return len(tokenizer(text, truncation=False, verbose=False).input_ids)
+
+    def ids(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:  # noqa: ANN401
+        """Return token ids filled up and cut off."""
+        return tokenizer(
+            list(texts),
+            padding="max_length",
+            padding_side="right",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.long()  # those of the empty text alone would be real numbers
+
+    def filling(self, tokenizer: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
+        """Return what fills up."""
+        return ~text_mask(tokenizer, ids)
+
+
+@final
+@dataclass(frozen=True)
 class Templated(PromptForm):
     """A prompt within a chat, filled up with the tokenizer's filling, which no text holds. Language models.
 
