@@ -98,6 +98,8 @@ class TrainingConfig:
         optimizer: ``"adamw"``, or ``"adamw-8bit"``, whose state has a byte a number for tensors from 4096 numbers (the
             extra ``quantised``).
         gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
+        report_to: ``"tensorboard"`` also writes event files, ``<stem>.tensorboard/`` beside the log (the extra
+            ``tensorboard``).
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -154,6 +156,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     gradient_accumulation_steps: int = option(1, lowest=1)
     optimizer: Optimizer = "adamw"
+    report_to: Literal["none", "tensorboard"] = "none"
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""

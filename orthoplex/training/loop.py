@@ -36,6 +36,7 @@ from orthoplex.training.config import TrainingConfig
 from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation, is_finished
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
+from orthoplex.training.event_files import check_event_files, with_event_files
 from orthoplex.training.learned_captions import check_captions
 from orthoplex.training.records import (
     StepRecord,
@@ -83,11 +84,10 @@ def train(
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
-    Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and ``<stem>.checkpoint.safetensors``,
-    from which ``resume`` with more steps lengthens a finished run, and ``.<stem>.lock`` while it runs: one process at a
-    time trains one file. The
-    base is locked while a step is computed, and between two records it is as it was: others may draw, fold and train on
-    it in the meantime.
+    Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/``, ``<stem>.tensorboard/`` where it is
+    asked for, and ``<stem>.checkpoint.safetensors``, from which ``resume`` with more steps lengthens a finished run;
+    and ``.<stem>.lock`` while it runs: one process at a time trains one file. The base is locked while a step is
+    computed, and between two records it is as it was: others may draw, fold and train on it in the meantime.
 
     Args:
         base: The base, with nothing folded in; it is as before afterwards.
@@ -138,6 +138,9 @@ def train(
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
     state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
     _check_outputs(output, resume=resume, overwrite=overwrite)
+    reports = config.report_to == "tensorboard"
+    if reports:
+        check_event_files(output)
     steps = _steps(
         base,
         dataset,
@@ -148,7 +151,7 @@ def train(
         foreign_prompts=foreign,
         keep_checkpoint=keep_checkpoint,
     )
-    records = _alone(output, steps)
+    records = _alone(output, with_event_files(steps, output) if reports else steps)
     _LIVE.add(records)
     return records
 

@@ -87,6 +87,7 @@ class Run:
         del (
             config["thumbnail"],
             config["gradient_checkpointing"],
+            config["report_to"],
         )  # they change no step, and older checkpoints lack them
         if self.config.gradient_accumulation_steps == 1:  # older checkpoints lack it
             del config["gradient_accumulation_steps"]
@@ -129,6 +130,7 @@ class Run:
             training={
                 **self.config.while_training.to_json(),
                 "sample_prompts": [],  # they decide no weight, and are nobody else's business
+                "report_to": "none",  # likewise
                 "thumbnail": thumbnail,
                 "concept_id": self.concept_id,
                 "num_pictures": len(dataset),
