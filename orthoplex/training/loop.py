@@ -133,6 +133,7 @@ def train(
         if base.recipe is not None:
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config, lengthened_from=continuation.lengthened_from)
+        dataset = run.called(base, dataset, foreign)
         vectors = run.learning.initial().to(base.device)
         check_sample_prompts(base, dataset, config, run.tokens(vectors))
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
