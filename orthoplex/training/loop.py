@@ -57,6 +57,7 @@ from orthoplex.training.sampling import (
 )
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
+from orthoplex.training.tensor_cache import TensorCache
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def train(
     overwrite: bool = False,
     foreign_prompts: Sequence[str] | None = None,
     keep_checkpoint: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> Generator[StepRecord, None, None]:
     """Train a concept, yield a record for every step, and write the concept file at the end.
 
@@ -100,6 +102,7 @@ def train(
         foreign_prompts: Prompts of the base's own words, for erasure, prior pictures and the directions of ``dual``;
             None takes those that come with the base, or general ones.
         keep_checkpoint: True leaves the checkpoint of a finished run, so that it can be lengthened.
+        cache_dir: A folder for latents and text features that do not change, which later trainings read.
 
     Raises:
         ConfigurationError: When an option does not fit the base, its weights are float16, or the checkpoint belongs to
@@ -139,8 +142,7 @@ def train(
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
     state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
     _check_outputs(output, resume=resume, overwrite=overwrite)
-    reports = config.report_to == "tensorboard"
-    if reports:
+    if reports := config.report_to == "tensorboard":
         check_event_files(output)
     steps = _steps(
         base,
@@ -151,6 +153,7 @@ def train(
         resume=resume,
         foreign_prompts=foreign,
         keep_checkpoint=keep_checkpoint,
+        cache=TensorCache.of(cache_dir, base),
     )
     records = _alone(output, with_event_files(steps, output) if reports else steps)
     _LIVE.add(records)
@@ -217,6 +220,7 @@ def _steps(
     resume: bool,
     foreign_prompts: tuple[str, ...],
     keep_checkpoint: bool,
+    cache: TensorCache,
 ) -> Generator[StepRecord, None, None]:
     config, began, checkpoint = run.config, time.monotonic(), checkpoint_path(output)
     with base.locked():
@@ -233,7 +237,7 @@ def _steps(
         with shared.with_tokens() as tokens:
             check_captions(base, dataset, tokens)
             prior, inputs = prepared_foreign(base, dataset, run, foreign_prompts)
-            data = TrainingData.prepare(base, dataset, config, prior)
+            data = TrainingData.prepare(base, dataset, config, prior, cache)
         begin_log(log_path(output), state.step)
         begin_samples(samples_folder(output), state.step)
         done, images, own = record(None, None, None), (), None
