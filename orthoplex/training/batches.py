@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from orthoplex.activations.prior_pictures import PriorPictures
+from orthoplex.concepts.tokens import TOKENS
 from orthoplex.models import Base, Conditioning, Schedule, precision
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
@@ -110,6 +111,7 @@ class TrainingData:
         texts, words = dataset.captions, base.family.words
         prior = prior if config.prior_weight > 0 else None
         ids, empty_ids = words.ids(texts), words.ids([""])
+        of_prior = cache if config.token_vectors in TOKENS["vector"].learnings else NO_CACHE  # others widen features
         keeps_text = config.num_tokens == 0 and not config.text_encoder
         return TrainingData(
             latents=torch.stack([encode_latents(base, view, config.batch_size, cache) for view in views]),
@@ -120,7 +122,7 @@ class TrainingData:
             prior=prior,
             prior_conditioning=None
             if prior is None or config.text_encoder
-            else cache.conditioning(prior.ids, "no", base.family.condition),
+            else of_prior.conditioning(prior.ids, "no", base.family.condition),
             identity=dataset.dataset_hash,
             own_conditioning=encode_prompts(base, torch.cat([ids, empty_ids]), config, cache) if keeps_text else None,
         )

@@ -48,6 +48,15 @@ def test_a_run_from_the_cache_is_the_same_bit_for_bit(base, dataset, config, tmp
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+@pytest.mark.parametrize("token_vectors", ["layer-wise", "keys-and-values"])
+def test_tokens_that_widen_features_leave_the_cache_of_others_alone(base, dataset, config, tmp_path, token_vectors):
+    shared = replace(config, steps=1, erasure=0.0, prior_weight=0.5)
+    wide = replace(shared, token_vectors=token_vectors)
+    plain = content(base, dataset, shared, tmp_path / "a.safetensors")
+    content(base, dataset, wide, tmp_path / "b.safetensors", cache_dir=tmp_path / "cache")
+    assert content(base, dataset, shared, tmp_path / "c.safetensors", cache_dir=tmp_path / "cache") == plain
+
+
 @pytest.mark.parametrize(("token_vectors", "expected"), [("rare word", set()), ("shared", {"prompts"})])
 def test_nothing_that_is_stored_is_computed_again(base, dataset, config, tmp_path, encoded, token_vectors, expected):
     config = replace(config, erasure=0.0, token_vectors=token_vectors, steps=1)
