@@ -60,6 +60,7 @@ def with_event_files(records: Generator[StepRecord, None, None], output: Path) -
                 try:
                     if writer is None:
                         writer = _begun(output)
+                        _replay(writer, output)
                     else:
                         _write(writer, record.to_json())
                         for number, image in enumerate(record.images):
@@ -73,18 +74,22 @@ def with_event_files(records: Generator[StepRecord, None, None], output: Path) -
 
 
 def _begun(output: Path) -> Any:  # noqa: ANN401  (a class of torch's own)
-    """Replace earlier event files by one that holds what the log and the samples folder hold."""
-    folder, samples = events_folder(output), samples_folder(output)
+    """Replace earlier event files by an empty one."""
+    folder = events_folder(output)
     for path in folder.glob(_EVENT_FILES) if folder.is_dir() else ():
         path.unlink()
-    writer = _writer_class()(str(folder), purge_step=0, flush_secs=_SECONDS)
+    return _writer_class()(str(folder), purge_step=0, flush_secs=_SECONDS)
+
+
+def _replay(writer: Any, output: Path) -> None:  # noqa: ANN401  (likewise)
+    """Write what the log and the samples folder hold."""
+    samples = samples_folder(output)
     for line in log_path(output).read_text(encoding="utf-8").splitlines():
         _write(writer, json.loads(line))
     for path in sorted(samples.iterdir()) if samples.is_dir() else ():
         if named := SAMPLE_NAME.fullmatch(path.name):
             with Image.open(path) as image:
                 _write_picture(writer, int(named[1]), int(named[2]), image)
-    return writer
 
 
 def _write(writer: Any, numbers: Mapping[str, Any]) -> None:  # noqa: ANN401  (a class of torch's own)
