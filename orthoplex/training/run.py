@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot
+from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot, share_directions
 from orthoplex.concepts import Concept, Manifest, Token, encode_thumbnail, token_names
 from orthoplex.concepts.tokens import RARE_WORD, TOKENS, learning_class, learnings
 from orthoplex.concepts.tokens.learning import TokenGround, TokenLearning
@@ -75,7 +75,9 @@ class Run:
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
         """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
         untrained = _untrained_adapters(self.config, self.linears, self.concept_id)
-        return {layer: adapter.to(device) for layer, adapter in untrained}
+        adapters = {layer: adapter.to(device) for layer, adapter in untrained}
+        share_directions(adapters.values())
+        return adapters
 
     def tokens(self, rows: Tensor) -> dict[str, Token]:
         """Return the tokens that numbers make, as a concept holds them: apart from any graph, on the CPU.
