@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
 from orthoplex.files import read_picture
+from orthoplex.models import with_words
 from orthoplex.training.data_folder import DataFolder
 from orthoplex.training.learned_captions import caption_warnings, captions_of
 
@@ -50,6 +51,7 @@ class ConceptDataset:
         kind: One of ``orthoplex.concepts.KINDS``.
         resolution: Width and height of the pictures, in pixels.
         dataset_hash: SHA-256 (hex) over files, captions, trigger and resolution.
+        word: The rare word that stands in the place of the token; empty where the token itself is learned.
     """
 
     pictures: tuple[Picture, ...]
@@ -59,6 +61,7 @@ class ConceptDataset:
     kind: str
     resolution: int
     dataset_hash: str
+    word: str = ""
 
     @staticmethod
     def from_folder(
@@ -116,6 +119,23 @@ class ConceptDataset:
             resolution=resolution,
             dataset_hash=_hash(pictures, digests, (token, class_word, trigger, kind, resolution)),
         )
+
+    @property
+    def mention(self) -> str:
+        """What names the concept in captions: its rare word or its token."""
+        return self.word or self.token
+
+    def called(self, word: str) -> "ConceptDataset":
+        """Return the same pictures with a rare word in the place of the token, in captions and trigger.
+
+        Args:
+            word: A word of the base's own vocabulary.
+        """
+        pictures = tuple(
+            replace(item, captions=tuple(with_words(caption, {self.token[1:-1]: word}) for caption in item.captions))
+            for item in self.pictures
+        )
+        return replace(self, pictures=pictures, trigger=self.trigger.replace(self.token, word), word=word)
 
     def __len__(self) -> int:
         """The number of pictures."""

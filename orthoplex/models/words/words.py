@@ -105,6 +105,15 @@ class Reader:
         return [first, *others]
 
     @property
+    def can_grow(self) -> bool:
+        """True if the embedding of the words can get rows: the encoder is there, and its embedding is not quantised."""
+        embedding = None if self.network is None else self.network.get_input_embeddings()
+        if not isinstance(embedding, nn.Embedding):
+            return False
+        weight = embedding.weight
+        return type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point() and weight.element_size() > 1
+
+    @property
     def width(self) -> int:
         """The width of an embedding."""
         return self.word_embedding.embedding_dim
@@ -204,6 +213,11 @@ class Words:
     def widths(self) -> dict[str, int]:
         """How many numbers a word's embedding has, text encoder by text encoder."""
         return {component: reader.width for component, reader in self._readers.items()}
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The text encoders whose embedding cannot get new words."""
+        return tuple(component for component, reader in self._readers.items() if not reader.can_grow)
 
     @property
     def width(self) -> int:
