@@ -23,7 +23,7 @@ from orthoplex.concepts import KINDS, read_manifest, token_names
 from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
-    from orthoplex.training import DataFolder, StepRecord, TrainingConfig
+    from orthoplex.training import ConceptDataset, DataFolder, StepRecord, TrainingConfig
 
 FolderArgument = Annotated[
     Path, typer.Argument(parser=argument_folder, metavar="FOLDER", help="Folder of pictures, with captions or without.")
@@ -108,11 +108,19 @@ def train(
             kind=kind,
             trigger_form=settings.trigger_form,
         )
-        note(f"Training {dataset.trigger} ({dataset.kind}) on {training.counted(len(dataset), 'picture')}")
+        note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
         )
         _say_finished(records, settings, output)
+
+
+def _counted(dataset: "ConceptDataset") -> str:
+    """Return the number of pictures, and of those that have a mask."""
+    from orthoplex.training import counted
+
+    masked = f", {dataset.num_masks} of them with a mask" if dataset.num_masks else ""
+    return counted(len(dataset), "picture") + masked
 
 
 def _overrides(flags: Mapping[str, object], entries: Sequence[str], *, no_thumbnail: bool) -> list[str]:

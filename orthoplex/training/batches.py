@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from orthoplex.activations.prior_pictures import PriorPictures
 from orthoplex.models import Base, Conditioning, Schedule
@@ -23,6 +24,7 @@ class Batch:
         times: ``(b,)``, as the base's schedule draws them.
         ids: Token ids of the own items, ``(own, length)``.
         foreign: Which prior pictures follow them, ``(b − own,)`` int64.
+        shares: How much each position counts in the loss, ``(b, 1, h, w)``, on average 1; None where all count alike.
     """
 
     latents: Tensor
@@ -30,6 +32,7 @@ class Batch:
     times: Tensor
     ids: Tensor
     foreign: Tensor
+    shares: Tensor | None = None
 
     @property
     def own(self) -> int:
@@ -48,6 +51,20 @@ def encode_latents(base: Base, pixels: Tensor, batch_size: int) -> Tensor:
     return torch.cat([base.family.latents(part) for part in pixels.split(batch_size)])
 
 
+def shares_of(masks: Tensor, size: tuple[int, int], mask_weight: float) -> Tensor:
+    """Return how much each position of the latents counts, ``(n, 1, h, w)``, on average 1 in every picture.
+
+    A position where the mask is black counts ``mask_weight`` times as much as one where it is white.
+
+    Args:
+        masks: ``(n, 1, height, width)`` in [0, 1].
+        size: Height and width of the latents.
+        mask_weight: From 0 to 1.
+    """
+    counts = mask_weight + (1.0 - mask_weight) * functional.interpolate(masks, size, mode="area")
+    return counts / counts.mean((2, 3), keepdim=True)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingData:
     """Everything cached before the first step.
@@ -61,6 +78,7 @@ class TrainingData:
         prior: Prior pictures, where prior preservation is on.
         prior_conditioning: Their prompts, where the text encoder does not change.
         identity: Text that the draws depend on, besides seed and step, so that concepts trained apart share no noise.
+        shares: How much each position of the pictures counts, ``(1 or 2, n, 1, h, w)``; None where all count alike.
     """
 
     latents: Tensor
@@ -71,6 +89,7 @@ class TrainingData:
     prior: PriorPictures | None
     prior_conditioning: Conditioning | None
     identity: str
+    shares: Tensor | None = None
 
     @staticmethod
     @torch.no_grad()
@@ -82,8 +101,9 @@ class TrainingData:
         views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
         texts, words = dataset.captions, base.family.words
         prior = prior if config.prior_weight > 0 else None
+        latents = torch.stack([encode_latents(base, view, config.batch_size) for view in views])
         return TrainingData(
-            latents=torch.stack([encode_latents(base, view, config.batch_size) for view in views]),
+            latents=latents,
             captions=[torch.tensor([texts.index(text) for text in item.captions]) for item in dataset.pictures],
             ids=words.ids(texts),
             empty_ids=words.ids([""])[0],
@@ -91,6 +111,7 @@ class TrainingData:
             prior=prior,
             prior_conditioning=None if prior is None or config.text_encoder else base.family.condition(prior.ids),
             identity=dataset.dataset_hash,
+            shares=_shares(dataset, latents, config),
         )
 
     def conditioning(self, base: Base, batch: Batch) -> Conditioning:
@@ -122,10 +143,22 @@ class TrainingData:
         noise = noise + config.noise_offset * torch.randn(*latents.shape[:2], 1, 1, generator=generator)
         times = self.schedule.draw(len(latents), generator)
         device = latents.device
-        return Batch(latents, noise.to(device), times.to(device), ids, foreign)
+        shares = None
+        if self.shares is not None:
+            shares = self.shares[mirrored, chosen]
+            shares = torch.cat([shares, torch.ones_like(shares[:1]).expand(len(foreign), -1, -1, -1)]).to(device)
+        return Batch(latents, noise.to(device), times.to(device), ids, foreign, shares)
 
     def _caption(self, index: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
         options = self.captions[index]
         drawn = options[int(torch.randint(0, len(options), (1,), generator=generator))]
         dropped = float(torch.rand(1, generator=generator)) < config.caption_dropout
         return self.empty_ids if dropped else self.ids[drawn]
+
+
+def _shares(dataset: ConceptDataset, latents: Tensor, config: TrainingConfig) -> Tensor | None:
+    masks = None if config.mask_weight == 1 else dataset.masks()
+    if masks is None:
+        return None
+    views = [masks, masks.flip(-1)][: len(latents)]
+    return torch.stack([shares_of(view, (latents.shape[-2], latents.shape[-1]), config.mask_weight) for view in views])

@@ -98,6 +98,8 @@ class TrainingConfig:
         optimizer: ``"adamw"``, or ``"adamw-8bit"``, whose state has a byte a number for tensors from 4096 numbers (the
             extra ``quantised``).
         gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
+        mask_weight: How much of a picture's loss counts where its mask is black, as a share of where it is white; 1
+            ignores masks.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -154,6 +156,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     gradient_accumulation_steps: int = option(1, lowest=1)
     optimizer: Optimizer = "adamw"
+    mask_weight: float = option(0.1, lowest=0, highest=1)
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
@@ -323,7 +326,7 @@ class TrainingConfig:
 
 
 _WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}
-_WITHOUT |= {"thumbnail": "photo"}
+_WITHOUT |= {"thumbnail": "photo", "mask_weight": 1.0}
 _SHARE_AFTER_ERASURE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
-from orthoplex.files import read_picture
-from orthoplex.training.data_folder import DataFolder
+from orthoplex.files import read_alpha, read_mask, read_picture
+from orthoplex.training.data_folder import DataFolder, FolderPicture
 from orthoplex.training.learned_captions import caption_warnings, captions_of
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +31,13 @@ class Picture:
         file_name: Its name in the folder.
         pixels: ``(3, height, width)`` uint8 RGB.
         captions: Its possible captions, with the trigger; one is drawn at every use.
+        mask: ``(height, width)`` uint8, white where the picture counts; None if all of it does.
     """
 
     file_name: str
     pixels: Tensor
     captions: tuple[str, ...]
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ class ConceptDataset:
         trigger: Its name in captions: ``<name>`` or ``<name> class_word``.
         kind: One of ``orthoplex.concepts.KINDS``.
         resolution: Width and height of the pictures, in pixels.
-        dataset_hash: SHA-256 (hex) over files, captions, trigger and resolution.
+        dataset_hash: SHA-256 (hex) over files, captions, masks, trigger and resolution.
     """
 
     pictures: tuple[Picture, ...]
@@ -99,6 +101,7 @@ class ConceptDataset:
                 file_name=item.file_name,
                 pixels=load_picture(item.path, resolution, item.digest),
                 captions=captions_of(item, token=token, class_word=class_word, trigger=trigger, kind=kind),
+                mask=load_mask(item, (resolution, resolution)),
             )
             for item in account.pictures
         )
@@ -106,7 +109,7 @@ class ConceptDataset:
         notices = (*account.notes, *account.warnings, *account.size_warnings(resolution))
         for notice in (*notices, *caption_warnings(captions, token)):
             _LOG.warning("%s", notice)
-        digests = [item.digest for item in account.pictures]
+        digests = [_digests(item, picture) for item, picture in zip(account.pictures, pictures, strict=True)]
         return ConceptDataset(
             pictures=pictures,
             token=token,
@@ -124,6 +127,18 @@ class ConceptDataset:
     def pixels(self) -> Tensor:
         """All pictures, ``(n, 3, resolution, resolution)`` float32 in [-1, 1]."""
         return torch.stack([picture.pixels for picture in self.pictures]).float() / 127.5 - 1.0
+
+    def masks(self) -> Tensor | None:
+        """All masks, ``(n, 1, resolution, resolution)`` in [0, 1], 1 where pictures count; None if there is none."""
+        if not self.num_masks:
+            return None
+        masks = [torch.full_like(item.pixels[0], 255) if item.mask is None else item.mask for item in self.pictures]
+        return torch.stack(masks)[:, None].float() / 255.0
+
+    @property
+    def num_masks(self) -> int:
+        """The number of pictures that have a mask."""
+        return sum(picture.mask is not None for picture in self.pictures)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -168,6 +183,35 @@ def load_picture(path: Path, resolution: int, digest: str | None = None) -> Tens
     """
     image = ImageOps.fit(read_picture(path, digest), (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def load_mask(picture: FolderPicture, size: tuple[int, int]) -> Tensor | None:
+    """Return where a picture counts, ``(height, width)`` uint8: its mask, else its opacity; None if all of it does.
+
+    It is cut and scaled as the picture is.
+
+    Args:
+        picture: The picture, with its mask.
+        size: Width and height of the result, in pixels.
+
+    Raises:
+        DatasetError: When the mask cannot be read, or is black in all of the part that is trained on.
+    """
+    if picture.mask is None:
+        grey, name = read_alpha(picture.path, picture.digest), f"picture {picture.path} is transparent"
+    else:
+        grey, name = read_mask(picture.mask, picture.mask_digest), f"mask {picture.mask} is black"
+    if grey is None:
+        return None
+    mask = np.asarray(ImageOps.fit(grey, size, Image.Resampling.BOX)).copy()
+    if not mask.any():
+        raise DatasetError(f"{name} in all of the part that is trained on; allowed are masks with white in them")
+    return torch.from_numpy(mask)
+
+
+def _digests(item: FolderPicture, picture: Picture) -> str:
+    """Return the digests of a picture and its mask; of a picture alone they are those of earlier versions."""
+    return item.digest if picture.mask is None else f"{item.digest} {item.mask_digest or 'alpha'}"
 
 
 def _hash(pictures: tuple[Picture, ...], contents: list[str], arguments: tuple[str | int, ...]) -> str:

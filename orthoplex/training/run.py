@@ -92,6 +92,8 @@ class Run:
             del config["gradient_accumulation_steps"]
         if self.config.optimizer == "adamw":  # likewise
             del config["optimizer"]
+        if not dataset.num_masks:  # likewise
+            del config["mask_weight"]
         if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {
