@@ -42,8 +42,8 @@ def facts() -> str:
     """Return the table of pipelines, versions and training defaults."""
     rows = []
     for pipeline, row in FAMILIES.items():
-        known = layer_tables().get(row.module)
-        versions = ", ".join(known.versions) if known else ""
+        table = max((name for name in layer_tables() if row.module.startswith(name)), key=len)
+        versions = ", ".join(layer_tables()[table].versions)
         defaults = ", ".join(f"{name} {value}" for name, value in row.training.items())
         rows.append((f"`{pipeline}`", versions, defaults))
     return markdown_table(("pipeline", "versions of the layer table", "training defaults of its own"), rows).rstrip()

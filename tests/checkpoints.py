@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
-from torch import Tensor, cat
+from torch import Tensor, cat, nn
+
+from orthoplex.concepts.layer_table import layer_table
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -155,3 +158,44 @@ def stable_diffusion_parts(pipeline, *, is_open: bool = False) -> list[tuple[str
         ("first_stage_model.", ldm_autoencoder(autoencoder, len(pipeline.vae.config.block_out_channels))),
         text,
     ]
+
+
+_KREA2 = re.compile(r"^transformer_blocks\.(\d+)\.scale_shift_table$")
+_LAST = {"final_layer.scale_shift_table": "last.modulation.lin"}
+"""Parameters of Krea 2 that are no modules; those of others have one name."""
+
+
+def original(network: nn.Module, version: str) -> dict[str, Tensor]:
+    """The tensors of a transformer under the names of its own code."""
+    table = layer_table(version)
+    assert table is not None
+    tensors, named = dict(network.state_dict()), {}
+    for name, module in table.original_modules(version).items():
+        layers = [layer.removeprefix("transformer.") for layer in module.layers]
+        for end in ("weight", "bias"):
+            if f"{layers[0]}.{end}" in tensors:
+                values = torch.cat([tensors.pop(f"{layer}.{end}") for layer in layers])
+                values = torch.cat(values.chunk(2)[::-1]) if module.swapped_halves else values
+                named[name if name.endswith("scale") else f"{name}.{end}"] = values
+    return named | {_KREA2.sub(r"blocks.\1.mod.lin", _LAST.get(name, name)): values for name, values in tensors.items()}
+
+
+def stable_diffusion_xl_parts(pipeline) -> list[tuple[str, dict[str, Tensor]]]:  # noqa: ANN001
+    """The parts of a checkpoint file of Stable Diffusion XL."""
+    first, second = pipeline.text_encoder.state_dict(), pipeline.text_encoder_2.state_dict()
+    levels = len(pipeline.vae.config.block_out_channels)
+    return [
+        ("model.diffusion_model.", ldm_unet(pipeline.unet.state_dict(), pipeline.unet.config.layers_per_block)),
+        ("first_stage_model.", ldm_autoencoder(pipeline.vae.state_dict(), levels)),
+        ("conditioner.embedders.0.transformer.", ldm_text_encoder(first)),
+        ("conditioner.embedders.1.model.", open_clip(second)),
+    ]
+
+
+def checkpoint_of(pipeline, version: str, path: Path) -> Path:  # noqa: ANN001
+    """Write a pipeline as one file: all of Stable Diffusion, of others the denoiser in the names of its own code."""
+    if version.startswith("sdxl"):
+        return write_checkpoint(path, stable_diffusion_xl_parts(pipeline))
+    if version.startswith("sd"):
+        return write_checkpoint(path, stable_diffusion_parts(pipeline))
+    return write_checkpoint(path, [("", original(pipeline.transformer, version))])

@@ -19,13 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from orthoplex.concepts.layer_table import layer_table
 from orthoplex.errors import BaseModelError
 from orthoplex.models import load_base
 from orthoplex.models.checkpoint_networks import load_checkpoint_part
 from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
 from orthoplex.models.weight_files import CheckpointPart
-from tests.checkpoints import ldm_text_encoder, ldm_unet, open_clip, write_checkpoint
+from tests.checkpoints import ldm_text_encoder, ldm_unet, open_clip, original, write_checkpoint
 from tests.pico_flow import build_flux
 
 CLIP = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
@@ -137,21 +136,6 @@ def test_a_part_of_another_form_is_one_line(tmp_path):
     (tmp_path / "transformer" / "config.json").write_text(json.dumps({"num_layers": "many"}))
     with pytest.raises(BaseModelError, match="^transformer cannot be built: "):
         load_checkpoint_part(FluxTransformer2DModel, tmp_path / "transformer", part, torch.float32)
-
-
-def original(network: nn.Module, version: str) -> dict[str, Tensor]:
-    """The tensors of a transformer under the names of its own code."""
-    table = layer_table(version)
-    assert table is not None
-    tensors, named = dict(network.state_dict()), {}
-    for name, module in table.original_modules(version).items():
-        layers = [layer.removeprefix("transformer.") for layer in module.layers]
-        for end in ("weight", "bias"):
-            if f"{layers[0]}.{end}" in tensors:
-                values = torch.cat([tensors.pop(f"{layer}.{end}") for layer in layers])
-                values = torch.cat(values.chunk(2)[::-1]) if module.swapped_halves else values
-                named[name if name.endswith("scale") else f"{name}.{end}"] = values
-    return named | tensors  # what is no module of its own has one name
 
 
 @pytest.mark.slow

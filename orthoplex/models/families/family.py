@@ -32,12 +32,7 @@ from orthoplex.models.words.words import Reader, Words
 @final
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer of a base that a concept may change.
-
-    Attributes:
-        linear: The layer.
-        sees: The kind of its input.
-    """
+    """A layer of a base that a concept may change, and the kind of its input."""
 
     linear: nn.Linear
     sees: Sees
@@ -377,7 +372,7 @@ class Family(ABC):
         Raises:
             ConfigurationError: If one of them cannot.
         """
-        return recomputed([self.denoiser, *(self.pipeline.components[name] for name in self.text_encoders)])
+        return recomputed([self.denoiser, *(reader.network for reader in self.readers)])
 
     @abstractmethod
     def convolutional(self) -> tuple[nn.Module, ...]:

@@ -25,8 +25,9 @@ Group = dict[str, Any]
 
 def layouts() -> dict[str, Layout]:
     """Return the layout of every family, by the name of its table."""
-    own = {row.module: family_of(name).layout for name, row in FAMILIES.items() if row.module not in LAYOUTS}
-    return {**LAYOUTS, **own}
+    known = {id(layout) for layout in LAYOUTS.values()}
+    own = {row.module: family_of(name).layout for name, row in FAMILIES.items()}
+    return {**LAYOUTS, **{name: layout for name, layout in own.items() if id(layout) not in known}}
 
 
 def table_text(layout: Layout) -> str:
