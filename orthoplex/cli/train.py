@@ -23,6 +23,7 @@ from orthoplex.concepts import KINDS, read_manifest, token_names
 from orthoplex.options import METHOD_NAMES, Basis
 
 if TYPE_CHECKING:
+    from orthoplex.models import Base
     from orthoplex.training import ConceptDataset, DataFolder, StepRecord, TrainingConfig
 
 FolderArgument = Annotated[
@@ -100,14 +101,7 @@ def train(
         settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(chosen))
         report = _scanned(folder)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
-        dataset = training.ConceptDataset.from_folder(
-            report,
-            resolution=model.family.resolution,
-            token=token_names(name)[0],
-            class_word=class_word,
-            kind=kind,
-            trigger_form=settings.trigger_form,
-        )
+        dataset = _dataset(report, model, settings, (name, class_word, kind))
         note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
@@ -115,12 +109,34 @@ def train(
         _say_finished(records, settings, output)
 
 
+def _dataset(
+    report: "DataFolder", model: "Base", settings: "TrainingConfig", words: tuple[str, str, str | None]
+) -> "ConceptDataset":
+    """Read the pictures as the options say; the base then makes pictures of their resolution."""
+    from orthoplex.models import side_multiple
+    from orthoplex.training import ConceptDataset
+
+    name, class_word, kind = words
+    if settings.resolution is not None:
+        model.family.use_resolution(settings.resolution)
+    return ConceptDataset.from_folder(
+        report,
+        resolution=model.family.resolution,
+        token=token_names(name)[0],
+        class_word=class_word,
+        kind=kind,
+        trigger_form=settings.trigger_form,
+        side_multiple=side_multiple(model.family) if settings.buckets else None,
+    )
+
+
 def _counted(dataset: "ConceptDataset") -> str:
     """Return the number of pictures, and of those that have a mask."""
     from orthoplex.training import counted
 
     masked = f", {dataset.num_masks} of them with a mask" if dataset.num_masks else ""
-    return counted(len(dataset), "picture") + masked
+    buckets = f", in {counted(len(dataset.in_buckets()), 'bucket')}" if dataset.has_buckets else ""
+    return counted(len(dataset), "picture") + masked + buckets
 
 
 def _overrides(flags: Mapping[str, object], entries: Sequence[str], *, no_thumbnail: bool) -> list[str]:

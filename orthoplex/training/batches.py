@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from orthoplex.activations.prior_pictures import PriorPictures
-from orthoplex.models import Base, Conditioning, Schedule
+from orthoplex.models import Base, Conditioning, ItemSizes, Schedule
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
@@ -25,6 +26,7 @@ class Batch:
         ids: Token ids of the own items, ``(own, length)``.
         foreign: Which prior pictures follow them, ``(b − own,)`` int64.
         shares: How much each position counts in the loss, ``(b, 1, h, w)``, on average 1; None where all count alike.
+        sizes: What was done to the own items before they became latents.
     """
 
     latents: Tensor
@@ -32,7 +34,8 @@ class Batch:
     times: Tensor
     ids: Tensor
     foreign: Tensor
-    shares: Tensor | None = None
+    shares: Tensor | None
+    sizes: tuple[ItemSizes, ...]
 
     @property
     def own(self) -> int:
@@ -65,12 +68,42 @@ def shares_of(masks: Tensor, size: tuple[int, int], mask_weight: float) -> Tenso
     return counts / counts.mean((2, 3), keepdim=True)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Pictures of one size.
+
+    Attributes:
+        numbers: Which pictures they are, ``(n,)`` int64.
+        latents: ``(1 or 2, n, c, h, w)``: the pictures, and mirrored ones where pictures are flipped.
+        shares: How much each position of the pictures counts, ``(1 or 2, n, 1, h, w)``; None where all count alike.
+    """
+
+    numbers: Tensor
+    latents: Tensor
+    shares: Tensor | None
+
+    @staticmethod
+    def of(base: Base, dataset: ConceptDataset, config: TrainingConfig, numbers: Sequence[int]) -> "Bucket":
+        """Encode pictures of one size."""
+        pixels = dataset.pixels(numbers)
+        views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
+        latents = torch.stack([encode_latents(base, view, config.batch_size) for view in views])
+        masks, shares = None if config.mask_weight == 1 else dataset.masks(numbers), None
+        if masks is not None:
+            size = (latents.shape[-2], latents.shape[-1])
+            flipped = [masks, masks.flip(-1)][: len(views)]
+            shares = torch.stack([shares_of(view, size, config.mask_weight) for view in flipped])
+        return Bucket(torch.tensor(numbers), latents, shares)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingData:
     """Everything cached before the first step.
 
     Attributes:
-        latents: ``(1 or 2, n, c, h, w)``: the pictures, and mirrored ones where pictures are flipped.
+        buckets: The pictures, those of each size together.
+        sizes: Per picture, what was done to it before it became latents.
         captions: Per picture, the rows of ``ids`` that may caption it.
         ids: Token ids of all different captions, ``(m, length)``.
         empty_ids: Token ids of the empty prompt, ``(length,)``.
@@ -78,10 +111,10 @@ class TrainingData:
         prior: Prior pictures, where prior preservation is on.
         prior_conditioning: Their prompts, where the text encoder does not change.
         identity: Text that the draws depend on, besides seed and step, so that concepts trained apart share no noise.
-        shares: How much each position of the pictures counts, ``(1 or 2, n, 1, h, w)``; None where all count alike.
     """
 
-    latents: Tensor
+    buckets: Sequence[Bucket]
+    sizes: Sequence[ItemSizes]
     captions: Sequence[Tensor]
     ids: Tensor
     empty_ids: Tensor
@@ -89,7 +122,6 @@ class TrainingData:
     prior: PriorPictures | None
     prior_conditioning: Conditioning | None
     identity: str
-    shares: Tensor | None = None
 
     @staticmethod
     @torch.no_grad()
@@ -97,13 +129,11 @@ class TrainingData:
         base: Base, dataset: ConceptDataset, config: TrainingConfig, prior: PriorPictures | None
     ) -> "TrainingData":
         """Encode pictures and captions once."""
-        pixels = dataset.pixels()
-        views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
         texts, words = dataset.captions, base.family.words
         prior = prior if config.prior_weight > 0 else None
-        latents = torch.stack([encode_latents(base, view, config.batch_size) for view in views])
         return TrainingData(
-            latents=latents,
+            buckets=[Bucket.of(base, dataset, config, numbers) for numbers in dataset.in_buckets()],
+            sizes=[item.sizes for item in dataset.pictures],
             captions=[torch.tensor([texts.index(text) for text in item.captions]) for item in dataset.pictures],
             ids=words.ids(texts),
             empty_ids=words.ids([""])[0],
@@ -111,12 +141,11 @@ class TrainingData:
             prior=prior,
             prior_conditioning=None if prior is None or config.text_encoder else base.family.condition(prior.ids),
             identity=dataset.dataset_hash,
-            shares=_shares(dataset, latents, config),
         )
 
     def conditioning(self, base: Base, batch: Batch) -> Conditioning:
         """Return the prompts of all items as the denoiser takes them; what cannot change is cached."""
-        own = base.family.condition(batch.ids)
+        own = base.family.with_sizes(base.family.condition(batch.ids), batch.sizes)
         if self.prior is None:
             return own
         if self.prior_conditioning is None:
@@ -126,14 +155,16 @@ class TrainingData:
         return Conditioning.cat([own, prior])
 
     def batch(self, config: TrainingConfig, step: int) -> Batch:
-        """Draw the batch of a step: pictures, views, captions, noise and times."""
+        """Draw the batch of a step: a bucket, pictures of it, views, captions, noise and times."""
         generator = seeded("batch", self.identity, config.seed, step)
-        views, count = self.latents.shape[:2]
+        bucket = self._bucket(generator)
+        views, count = bucket.latents.shape[:2]
         chosen = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-config.batch_size // count))])
         chosen = chosen[: config.batch_size]
         mirrored = torch.randint(0, views, chosen.shape, generator=generator)
-        ids = torch.stack([self._caption(int(index), config, generator) for index in chosen])
-        latents = self.latents[mirrored, chosen]
+        numbers = bucket.numbers[chosen].tolist()
+        ids = torch.stack([self._caption(number, config, generator) for number in numbers])
+        latents = bucket.latents[mirrored, chosen]
         foreign = torch.zeros(0, dtype=torch.int64)
         if self.prior is not None:
             extra = max(1, round(config.prior_weight * config.batch_size))
@@ -144,21 +175,22 @@ class TrainingData:
         times = self.schedule.draw(len(latents), generator)
         device = latents.device
         shares = None
-        if self.shares is not None:
-            shares = self.shares[mirrored, chosen]
+        if bucket.shares is not None:
+            shares = bucket.shares[mirrored, chosen]
             shares = torch.cat([shares, torch.ones_like(shares[:1]).expand(len(foreign), -1, -1, -1)]).to(device)
-        return Batch(latents, noise.to(device), times.to(device), ids, foreign, shares)
+        sizes = tuple(self.sizes[number] for number in numbers)
+        return Batch(latents, noise.to(device), times.to(device), ids, foreign, shares, sizes)
+
+    def _bucket(self, generator: torch.Generator) -> Bucket:
+        """Draw a bucket, as likely as it has pictures; a single bucket takes nothing from the generator."""
+        if len(self.buckets) == 1:
+            return self.buckets[0]
+        counts = torch.tensor([len(bucket.numbers) for bucket in self.buckets])
+        place = torch.randint(0, int(counts.sum()), (1,), generator=generator)
+        return self.buckets[int(torch.searchsorted(counts.cumsum(0), place, right=True))]
 
     def _caption(self, index: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
         options = self.captions[index]
         drawn = options[int(torch.randint(0, len(options), (1,), generator=generator))]
         dropped = float(torch.rand(1, generator=generator)) < config.caption_dropout
         return self.empty_ids if dropped else self.ids[drawn]
-
-
-def _shares(dataset: ConceptDataset, latents: Tensor, config: TrainingConfig) -> Tensor | None:
-    masks = None if config.mask_weight == 1 else dataset.masks()
-    if masks is None:
-        return None
-    views = [masks, masks.flip(-1)][: len(latents)]
-    return torch.stack([shares_of(view, (latents.shape[-2], latents.shape[-1]), config.mask_weight) for view in views])

@@ -100,6 +100,9 @@ class TrainingConfig:
         gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
         mask_weight: How much of a picture's loss counts where its mask is black, as a share of where it is white; 1
             ignores masks.
+        resolution: Width and height of the pictures that are trained on, in pixels; None is the base's own.
+        buckets: True lets pictures keep their shape: each is scaled and cut to the nearest of several sizes of the
+            resolution's area, and every batch is of one size.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -157,6 +160,8 @@ class TrainingConfig:
     gradient_accumulation_steps: int = option(1, lowest=1)
     optimizer: Optimizer = "adamw"
     mask_weight: float = option(0.1, lowest=0, highest=1)
+    resolution: int | None = option(None, lowest=1)
+    buckets: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""

@@ -28,6 +28,11 @@ def check_together(config: TrainingConfig) -> None:
             f"prior_weight is {config.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
             "from 1"
         )
+    if config.prior_weight > 0 and config.buckets:
+        raise ConfigurationError(
+            f"prior_weight is {config.prior_weight} and buckets is true, and prior pictures are square; allowed is "
+            "prior_weight 0, or buckets false"
+        )
 
 
 def _check_tokens(config: TrainingConfig) -> None:

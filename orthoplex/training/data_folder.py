@@ -175,16 +175,18 @@ class DataFolder:
             "warnings": list(self.warnings),
         }
 
-    def size_warnings(self, resolution: int) -> tuple[str, ...]:
+    def size_warnings(self, resolution: int, *, are_cut: bool = True) -> tuple[str, ...]:
         """Say which pictures are enlarged to a width and height in pixels, and which lose more than half of themselves.
 
         Args:
             resolution: Width and height of the pictures that are trained on.
+            are_cut: True if all of them are cut to a square; else they are enlarged if their area is smaller.
         """
         small = [
             f"{item.file_name} ({item.size.width}×{item.size.height})"
             for item in self.pictures
             if min(item.size.width, item.size.height) < resolution
+            and (are_cut or item.size.width * item.size.height < resolution * resolution)
         ]
         narrow = [
             item.file_name
@@ -194,7 +196,7 @@ class DataFolder:
         texts = []
         if small:
             texts.append(f"{named(small)}: smaller than {resolution}×{resolution}, and enlarged; details are lost")
-        if narrow:
+        if narrow and are_cut:
             texts.append(f"{named(narrow)}: the square in the middle leaves out more than half of the picture")
         return tuple(texts)
 

@@ -48,7 +48,12 @@ class Run:
     def of(
         base: Base, dataset: ConceptDataset, config: TrainingConfig, *, lengthened_from: tuple[int, ...] = ()
     ) -> "Run":
-        """Name the concept, find its layers, and draw what its tokens start from."""
+        """Name the concept, find its layers, and draw what its tokens start from.
+
+        Raises:
+            ConfigurationError: When the options do not fit the base or the pictures.
+        """
+        _check_pictures(dataset, config)
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
         start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_vectors)
@@ -94,6 +99,9 @@ class Run:
             del config["optimizer"]
         if not dataset.num_masks:  # likewise
             del config["mask_weight"]
+        for name, default in {"resolution": None, "buckets": False}.items():  # likewise
+            if config[name] == default:
+                del config[name]
         if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {
@@ -142,6 +150,18 @@ class Run:
         )
         layers = {layer: _on_cpu(adapter) for layer, adapter in state.adapters.items()}
         return Concept(manifest, layers, self.tokens(state.vectors))
+
+
+def _check_pictures(dataset: ConceptDataset, config: TrainingConfig) -> None:
+    """Refuse pictures that were not read as the options say."""
+    if config.resolution not in (None, dataset.resolution):
+        raise ConfigurationError(f"resolution is {config.resolution}; allowed is {dataset.resolution}, the pictures'")
+    if config.buckets != dataset.has_buckets:
+        words = "are in buckets" if dataset.has_buckets else "are cut to squares"
+        allowed = str(dataset.has_buckets).lower()
+        raise ConfigurationError(
+            f"buckets is {str(config.buckets).lower()} and the pictures {words}; allowed is {allowed}"
+        )
 
 
 def _check_tokens(base: Base, config: TrainingConfig) -> None:
