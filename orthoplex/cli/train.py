@@ -43,6 +43,13 @@ BasisOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
 ]
 
+ClassDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=argument_folder, metavar="FOLDER",
+        help="Folder of pictures of the class, for prior preservation; the base makes what prior_pictures lacks.",
+    ),
+]  # fmt: skip
 NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave the small picture out of the file.")]
 ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
@@ -60,6 +67,7 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
     kind: KindOption = None,
+    class_data: ClassDataOption = None,
     base: BaseOption = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
     method: MethodOption = None,
@@ -102,6 +110,7 @@ def train(
         report = _scanned(folder)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
         dataset = _dataset(report, model, settings, (name, class_word, kind))
+        dataset = dataset if class_data is None else dataset.with_class_pictures(class_data)
         note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
@@ -136,7 +145,8 @@ def _counted(dataset: "ConceptDataset") -> str:
 
     masked = f", {dataset.num_masks} of them with a mask" if dataset.num_masks else ""
     buckets = f", in {counted(len(dataset.in_buckets()), 'bucket')}" if dataset.has_buckets else ""
-    return counted(len(dataset), "picture") + masked + buckets
+    given = f", {counted(len(dataset.class_pictures), 'class picture')}" if dataset.class_pictures else ""
+    return counted(len(dataset), "picture") + masked + buckets + given
 
 
 def _overrides(flags: Mapping[str, object], entries: Sequence[str], *, no_thumbnail: bool) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from orthoplex.activations.captions import with_article
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
 from orthoplex.files import read_alpha, read_mask, read_picture
@@ -56,8 +57,9 @@ class ConceptDataset:
         trigger: Its name in captions: ``<name>`` or ``<name> class_word``.
         kind: One of ``orthoplex.concepts.KINDS``.
         resolution: Width and height of the pictures, in pixels; with buckets, those of a square of their area.
-        has_buckets: True if pictures keep their shape.
         dataset_hash: SHA-256 (hex) over files, captions, masks, trigger and resolution.
+        has_buckets: True if pictures keep their shape.
+        class_pictures: Pictures without the concept, for prior preservation; each has one caption.
     """
 
     pictures: tuple[Picture, ...]
@@ -68,6 +70,7 @@ class ConceptDataset:
     resolution: int
     dataset_hash: str
     has_buckets: bool = False
+    class_pictures: tuple[Picture, ...] = ()
 
     @staticmethod
     def from_folder(
@@ -128,6 +131,24 @@ class ConceptDataset:
             has_buckets=side_multiple is not None,
         )
 
+    def with_class_pictures(self, folder: str | Path) -> "ConceptDataset":
+        """Return the data set with a folder of pictures of the class, for prior preservation.
+
+        They are cut to squares; a picture without a caption has ``a photo of`` and the class word.
+
+        Args:
+            folder: The folder.
+
+        Raises:
+            DatasetError: When the folder is missing or holds no picture, or a picture or caption is damaged.
+        """
+        account = DataFolder.scan(folder)
+        account.check()
+        plain, square = f"a photo of {with_article(self.class_word)}", ((self.resolution, self.resolution),)
+        pictures = tuple(_loaded(item, (item.captions or (plain,))[:1], square) for item in account.pictures)
+        hashed = _hash(pictures, [item.digest for item in account.pictures], (self.dataset_hash,))
+        return replace(self, class_pictures=pictures, dataset_hash=hashed)
+
     def __len__(self) -> int:
         """The number of pictures."""
         return len(self.pictures)
@@ -145,7 +166,7 @@ class ConceptDataset:
         Args:
             numbers: Which; None for all.
         """
-        return torch.stack([picture.pixels for picture in self._chosen(numbers)]).float() / 127.5 - 1.0
+        return pixels_of(self._chosen(numbers))
 
     def masks(self, numbers: Sequence[int] | None = None) -> Tensor | None:
         """Return masks of one size, ``(n, 1, height, width)`` in [0, 1], 1 where pictures count; None without masks.
@@ -175,6 +196,11 @@ class ConceptDataset:
     def image(self, index: int) -> Image.Image:
         """The picture at ``index`` as it is trained on."""
         return Image.fromarray(self.pictures[index].pixels.permute(1, 2, 0).numpy())
+
+
+def pixels_of(pictures: Sequence[Picture]) -> Tensor:
+    """Return pictures of one size, ``(n, 3, height, width)`` float32 in [-1, 1]."""
+    return torch.stack([picture.pixels for picture in pictures]).float() / 127.5 - 1.0
 
 
 def check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:

@@ -156,6 +156,11 @@ def _check_pictures(dataset: ConceptDataset, config: TrainingConfig) -> None:
     """Refuse pictures that were not read as the options say."""
     if config.resolution not in (None, dataset.resolution):
         raise ConfigurationError(f"resolution is {config.resolution}; allowed is {dataset.resolution}, the pictures'")
+    if dataset.class_pictures and config.prior_weight == 0:
+        raise ConfigurationError(
+            f"prior_weight is {config.prior_weight} and {len(dataset.class_pictures)} class pictures are given; "
+            "allowed is above 0, or none of them"
+        )
     if config.buckets != dataset.has_buckets:
         words = "are in buckets" if dataset.has_buckets else "are cut to squares"
         allowed = str(dataset.has_buckets).lower()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from orthoplex.concepts import load_concept
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import ItemSizes, load_base, side_multiple
 from orthoplex.training import ConceptDataset, train
@@ -46,7 +47,7 @@ def test_large_buckets_are_coarse(resolution, multiple, step):
 def test_sizes_of_buckets_written_out():
     assert bucket_sizes(4, 2) == ((2, 6), (2, 8), (4, 4), (6, 2), (8, 2))
     assert bucket_sizes(3, 2) == ((2, 4), (3, 3), (4, 2))
-    assert bucket_sizes(512, 64)[0] == (256, 1024) and (704, 320) in bucket_sizes(512, 64)
+    assert {(256, 832), (256, 1024), (704, 320), (512, 512)} < set(bucket_sizes(512, 64))
 
 
 @pytest.mark.parametrize(("resolution", "step"), [(32, 4), (512, 64), (768, 64), (1024, 64), (1328, 64), (1000, 8)])
@@ -139,7 +140,8 @@ def test_a_resumed_run_is_the_unbroken_one(base, mixed, plain, tmp_path):
             if record.step == 2:
                 break
     list(train(base, read(mixed), plain, output=broken, resume=True))
-    assert whole.read_bytes() == broken.read_bytes()
+    expected, concept = load_concept(whole), load_concept(broken)
+    assert all(torch.equal(concept.layers[name].up, change.up) for name, change in expected.layers.items())
 
 
 def test_stable_diffusion_xl_reads_the_sizes(pico_xl_folder, mixed, plain):
