@@ -20,7 +20,7 @@ from orthoplex.cli.console import argument_folder, completing, errors_shown, pro
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
 from orthoplex.concepts import KINDS, read_manifest, token_names
-from orthoplex.options import METHOD_NAMES, Basis
+from orthoplex.options import METHOD_NAMES, PRESET_NAMES, Basis
 
 if TYPE_CHECKING:
     from orthoplex.models import Base
@@ -38,6 +38,13 @@ KindOption = Annotated[
 ]
 MethodOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(METHOD_NAMES)}.", autocompletion=completing(METHOD_NAMES))
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The training of a paper: {', '.join(PRESET_NAMES)}; other options win over it.",
+        autocompletion=completing(PRESET_NAMES),
+    ),
 ]
 BasisOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
@@ -70,6 +77,7 @@ def train(
     class_data: ClassDataOption = None,
     base: BaseOption = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
+    preset: PresetOption = None,
     method: MethodOption = None,
     basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
@@ -96,8 +104,8 @@ def train(
     denoiser: DenoiserOption = None,
 ) -> None:
     """Train a concept from a folder of pictures."""
-    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
-    flags |= {"learning_rate": learning_rate, "seed": seed}
+    flags = {"preset": preset, "method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
+    flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
         from orthoplex import training
         from orthoplex.models import load_base, training_defaults

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orthoplex.adapters import METHODS
 from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
+from orthoplex.training.presets import preset_of
 
 if TYPE_CHECKING:
     from orthoplex.training.config import TrainingConfig
@@ -21,6 +22,7 @@ def check_together(config: TrainingConfig) -> None:
     Raises:
         ConfigurationError: Names the options, their values, and what was allowed.
     """
+    preset_of(config.preset)
     _check_tokens(config)
     _check_stages(config)
     if config.prior_weight > 0 and config.prior_pictures == 0:

@@ -20,6 +20,7 @@ from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.key_value_units import key_value_units
+from orthoplex.training.presets import nearest_in_words
 from orthoplex.training.sampling import thumbnail_of
 from orthoplex.training.starting_vectors import initial_vectors
 
@@ -91,6 +92,7 @@ class Run:
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
         del (
             config["thumbnail"],
+            config["preset"],
             config["gradient_checkpointing"],
         )  # they change no step, and older checkpoints lack them
         if self.config.gradient_accumulation_steps == 1:  # older checkpoints lack it
@@ -180,7 +182,7 @@ def _check_tokens(base: Base, config: TrainingConfig) -> None:
         allowed = ", ".join(repr(option) for option in learnings() if option not in per_layer)
         raise ConfigurationError(
             f"token_vectors is {config.token_vectors!r} and base '{base.identity.name}' has no cross-attention layers; "
-            f"allowed are {allowed}"
+            f"allowed are {allowed}{nearest_in_words(config.preset, 'token_vectors')}"
         )
 
 
