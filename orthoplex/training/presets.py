@@ -57,12 +57,13 @@ PRESETS: Final[Mapping[str, Preset]] = {
 }
 """Name to preset, in the order of ``options.PRESET_NAMES``.
 
-``orthogonal-adaptation`` has the values of the paper (Po et al., arXiv 2312.02432). Its code differs: rank 32, the attention layers alone, learning
-rates of 3e-6 to 1e-5 for the text encoder and 3e-5 to 1e-4 for the U-Net; the length 0.5 of a direction is the code's.
-The number of steps is in neither, so it is the base's own.
+``orthogonal-adaptation`` has the values of the paper (Po et al., arXiv 2312.02432). Its code differs: rank 32, the
+attention layers alone, learning rates of 3e-6 to 1e-5 for the text encoder and 3e-5 to 1e-4 for the U-Net; the length
+0.5 of a direction is the code's. The number of steps is in neither, so it is the base's own.
 
-``blocklora`` is a reconstruction from the abstract of Zhu et al., arXiv 2503.08575, which names a blockwise parameterisation and randomised
-output erasure: a block of rows, for up to 16 concepts, and erasure as a part of the loss. All numbers are ours.
+``blocklora`` is a reconstruction from the abstract of Zhu et al., arXiv 2503.08575, which names a blockwise
+parameterisation and randomised output erasure: a block of rows, for up to 16 concepts, and erasure in the loss. All
+numbers are ours.
 """
 
 
