@@ -292,7 +292,7 @@ def content_key(values: Mapping[str, Any]) -> str:
 def _decisive_options(config: TrainingConfig) -> dict[str, Any]:
     """Return the options of a training; without `erasure_steps` if there are no such steps."""
     options = config.to_json()
-    del options["erasure_steps"], options["thumbnail"]
+    del options["erasure_steps"], options["thumbnail"], options["preset"]
     return options | ({"erasure_steps": config.steps_after_erasure} if config.steps_after_erasure else {})
 
 

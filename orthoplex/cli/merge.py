@@ -1,5 +1,6 @@
 """``orthoplex merge``: concepts and LoRA files become one LoRA file, or with a base an ordinary pipeline folder."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +24,8 @@ from orthoplex.cli.console import (
     refuse_existing,
 )
 from orthoplex.cli.file_merge import FileMergeRequest, merge_by_recipe, merge_to_file, merge_with_base
-from orthoplex.cli.streams import say
-from orthoplex.errors import ConfigurationError
+from orthoplex.cli.streams import note, say
+from orthoplex.errors import ConfigurationError, OrthoplexError
 from orthoplex.options import AUTO, WeightType
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def merge(
         )  # fmt: skip
         chosen = chosen_base("vignette" if base is None else base, variant, base_config, download)
         _refuse_other_files(output)
+        _note_presets(concepts or [], scale)
         is_file = output.suffix.lower() == _LORA_SUFFIX
         if is_file and base is None:
             _into_file(request, output, recipe, recipe_folder, overwrite=overwrite)
@@ -114,6 +116,19 @@ def merge(
         of_files = {"--rank": rank, "--energy": energy, "--max-rank": max_rank, "--to": to, **without_base}
         _refuse_options(of_files, f"the output is {output}", f"with an output that ends in {_LORA_SUFFIX}")
         _into_folder(concepts or [], output, scale, algorithm, options, chosen, dtype, overwrite=overwrite)
+
+
+def _note_presets(files: list[str], scale: float) -> None:
+    """Say with which strength the papers merge whose presets concepts were trained by."""
+    from orthoplex.concepts import read_manifest
+    from orthoplex.merging.paper_scales import paper_scale_note
+
+    presets = set[object]()
+    for text in files:
+        with suppress(OrthoplexError):  # a LoRA file of others, or a file that is refused later
+            presets.add(read_manifest(parse_strength(text)[0]).training.get("preset"))
+    if line := paper_scale_note(presets, scale):
+        note(line)
 
 
 def _refuse_other_files(output: Path) -> None:

@@ -21,7 +21,7 @@ from orthoplex.cli.console import argument_folder, completing, errors_shown, pro
 from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
 from orthoplex.concepts import KINDS, read_manifest, token_names
-from orthoplex.options import METHOD_NAMES, Basis
+from orthoplex.options import METHOD_NAMES, PRESET_NAMES, Basis
 
 if TYPE_CHECKING:
     from orthoplex.models import Base
@@ -40,10 +40,24 @@ KindOption = Annotated[
 MethodOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(METHOD_NAMES)}.", autocompletion=completing(METHOD_NAMES))
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The training of a paper: {', '.join(PRESET_NAMES)}; other options win over it.",
+        autocompletion=completing(PRESET_NAMES),
+    ),
+]
 BasisOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(get_args(Basis))}.", autocompletion=completing(get_args(Basis)))
 ]
 
+ClassDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=argument_folder, metavar="FOLDER",
+        help="Folder of pictures of the class, for prior preservation; the base makes what prior_pictures lacks.",
+    ),
+]  # fmt: skip
 NoThumbnailOption = Annotated[bool, typer.Option("--no-thumbnail", help="Leave the small picture out of the file.")]
 ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file of training options; by default those of the shipped concepts.")
@@ -65,8 +79,10 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the concept; prompts say <name>.")],
     class_word: Annotated[str, typer.Option(help="The ordinary word for what it is, for example person.")],
     kind: KindOption = None,
+    class_data: ClassDataOption = None,
     base: BaseOption = "vignette",
     output: Annotated[Path | None, typer.Option(help="Concept file; by default NAME.safetensors.")] = None,
+    preset: PresetOption = None,
     method: MethodOption = None,
     basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
@@ -94,8 +110,8 @@ def train(
     denoiser: DenoiserOption = None,
 ) -> None:
     """Train a concept from a folder of pictures."""
-    flags = {"method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure, "steps": steps}
-    flags |= {"learning_rate": learning_rate, "seed": seed}
+    flags = {"preset": preset, "method": method, "basis": basis, "slot": slot, "rank": rank, "erasure": erasure}
+    flags |= {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     with errors_shown():
         from orthoplex import training
         from orthoplex.models import load_base, training_defaults
@@ -108,7 +124,9 @@ def train(
         report = _scanned(folder)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
         settings = options(model.training_defaults)
-        dataset = _dataset(report, model, settings, name, class_word, kind)
+        dataset = _dataset(report, model, settings, (name, class_word, kind))
+        dataset = dataset if class_data is None else dataset.with_class_pictures(class_data)
+        note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
             model,
             dataset,
@@ -120,6 +138,37 @@ def train(
             cache_dir=cache_dir,
         )
         _say_finished(records, settings, output)
+
+
+def _dataset(
+    report: "DataFolder", model: "Base", settings: "TrainingConfig", words: tuple[str, str, str | None]
+) -> "ConceptDataset":
+    """Read the pictures as the options say; the base then makes pictures of their resolution."""
+    from orthoplex.models import side_multiple
+    from orthoplex.training import ConceptDataset
+
+    name, class_word, kind = words
+    if settings.resolution is not None:
+        model.family.use_resolution(settings.resolution)
+    return ConceptDataset.from_folder(
+        report,
+        resolution=model.family.resolution,
+        token=token_names(name)[0],
+        class_word=class_word,
+        kind=kind,
+        trigger_form=settings.trigger_form,
+        side_multiple=side_multiple(model.family) if settings.buckets else None,
+    )
+
+
+def _counted(dataset: "ConceptDataset") -> str:
+    """Return the number of pictures, and of those that have a mask."""
+    from orthoplex.training import counted
+
+    masked = f", {dataset.num_masks} of them with a mask" if dataset.num_masks else ""
+    buckets = f", in {counted(len(dataset.in_buckets()), 'bucket')}" if dataset.has_buckets else ""
+    given = f", {counted(len(dataset.class_pictures), 'class picture')}" if dataset.class_pictures else ""
+    return counted(len(dataset), "picture") + masked + buckets + given
 
 
 def _settings(
@@ -135,24 +184,6 @@ def _settings(
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     overrides = [*given, *entries, *(["thumbnail=none"] if no_thumbnail else [])]
     return TrainingConfig.from_toml(path, overrides=overrides, defaults=defaults)
-
-
-def _dataset(
-    report: "DataFolder", model: "Base", settings: "TrainingConfig", name: str, class_word: str, kind: str | None
-) -> "ConceptDataset":
-    """Read the pictures as a base takes them, and say what is trained."""
-    from orthoplex.training import ConceptDataset, counted
-
-    dataset = ConceptDataset.from_folder(
-        report,
-        resolution=model.family.resolution,
-        token=token_names(name)[0],
-        class_word=class_word,
-        kind=kind,
-        trigger_form=settings.trigger_form,
-    )
-    note(f"Training {dataset.trigger} ({dataset.kind}) on {counted(len(dataset), 'picture')}")
-    return dataset
 
 
 def _scanned(folder: Path) -> "DataFolder":

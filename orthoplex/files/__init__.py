@@ -21,8 +21,21 @@ if TYPE_CHECKING:
     )
     from orthoplex.files.json_text import parse_json, read_json
     from orthoplex.files.markdown import markdown_table
-    from orthoplex.files.picture_folders import check_picture_folder, masks_of, no_pictures, picture_files
-    from orthoplex.files.picture_reading import PICTURE_SUFFIXES, PictureSize, picture_size, read_picture
+    from orthoplex.files.picture_folders import (
+        check_picture_folder,
+        masks_of,
+        no_pictures,
+        picture_files,
+        stem_of_picture,
+    )
+    from orthoplex.files.picture_reading import (
+        PICTURE_SUFFIXES,
+        PictureSize,
+        picture_size,
+        read_alpha,
+        read_mask,
+        read_picture,
+    )
     from orthoplex.files.recognition import FileKind, is_pointer, pointer_or_page, recognised, recognised_content
     from orthoplex.files.reports import reported, write_report
     from orthoplex.files.tensors import (
@@ -69,10 +82,13 @@ __getattr__ = exports(
         "pointer_or_page": "recognition",
         "read_header": "header",
         "read_json": "json_text",
+        "read_alpha": "picture_reading",
+        "read_mask": "picture_reading",
         "read_picture": "picture_reading",
         "recognised": "recognition",
         "recognised_content": "recognition",
         "reported": "reports",
+        "stem_of_picture": "picture_folders",
         "summary_of": "error_text",
         "read_tensors": "tensors",
         "tensor_bytes": "tensors",
@@ -116,10 +132,13 @@ __all__ = [
     "pointer_or_page",
     "read_header",
     "read_json",
+    "read_alpha",
+    "read_mask",
     "read_picture",
     "recognised",
     "recognised_content",
     "reported",
+    "stem_of_picture",
     "summary_of",
     "read_tensors",
     "tensor_bytes",

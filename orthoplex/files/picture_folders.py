@@ -37,6 +37,12 @@ def masks_of(paths: Iterable[Path]) -> set[Path]:
     return masks
 
 
+def stem_of_picture(stem: str) -> str:
+    """Return the stem of the picture that a mask of the given stem belongs to: ``a`` of ``a-mask``, or of ``a``."""
+    match = _LABEL.fullmatch(stem) or _OWN_MASK.fullmatch(stem)
+    return stem if match is None else match["stem"]
+
+
 def check_picture_folder(folder: Path) -> None:
     """Refuse a path that is no folder.
 

@@ -66,6 +66,39 @@ def read_picture(path: Path, digest: str | None = None) -> Image.Image:
     return _opened(path, lambda image, orientation, _: _in_rgb(image, orientation, path), digest)
 
 
+def read_alpha(path: Path, digest: str | None = None) -> Image.Image | None:
+    """Return how opaque a picture is, as grey: black where it is transparent; None if it is opaque everywhere.
+
+    Args:
+        path: The file.
+        digest: SHA-256 (hex) that its bytes must have; None for any.
+
+    Raises:
+        DatasetError: When it cannot be read, or has another digest.
+    """
+
+    def opacity(image: Image.Image, orientation: int, _: bool) -> Image.Image | None:
+        if not _is_transparent(image):
+            return None
+        alpha = _upright(image, orientation, path).convert("RGBA").getchannel("A")
+        return None if alpha.getextrema() == (255, 255) else alpha
+
+    return _opened(path, opacity, digest)
+
+
+def read_mask(path: Path, digest: str | None = None) -> Image.Image:
+    """Return a picture as grey: upright, transparent parts black.
+
+    Args:
+        path: The file.
+        digest: SHA-256 (hex) that its bytes must have; None for any.
+
+    Raises:
+        DatasetError: When it cannot be read, or has another digest.
+    """
+    return _opened(path, lambda image, orientation, _: _in_rgb(image, orientation, path, "black"), digest).convert("L")
+
+
 def picture_size(path: Path) -> PictureSize:
     """Return the size of a picture, upright, without decoding it.
 
@@ -115,16 +148,24 @@ def _guess(content: bytes) -> str:
     return f"it is {kind.sentence}"
 
 
-def _in_rgb(image: Image.Image, orientation: int, path: Path) -> Image.Image:
+def _in_rgb(image: Image.Image, orientation: int, path: Path, ground: str = "white") -> Image.Image:
+    image = _upright(image, orientation, path)
+    if _is_transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
+    return image.convert("RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+
+
+def _upright(image: Image.Image, orientation: int, path: Path) -> Image.Image:
     is_png = image.format == "PNG"
     image.load()
     if (method := _TRANSPOSITIONS.get(orientation)) is not None:
         image = image.transpose(method)
-    image = _in_8_bits(image, path, is_png=is_png)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return _in_8_bits(image, path, is_png=is_png)
 
 
 def _in_8_bits(image: Image.Image, path: Path, *, is_png: bool) -> Image.Image:

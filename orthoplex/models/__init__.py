@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orthoplex.models.families.conditioning import Conditioning
     from orthoplex.models.families.family import Family, Layer
     from orthoplex.models.families.item_sizes import ItemSizes
+    from orthoplex.models.families.latent import side_multiple
     from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep, finished
     from orthoplex.models.layer_names import SELECTIONS
     from orthoplex.models.loading import load_base
@@ -71,6 +72,7 @@ __getattr__ = exports(
         "escaped": "prompts.prompt",
         "read_prompt": "prompts.prompt",
         "with_words": "prompts.prompt_tokens",
+        "side_multiple": "families.latent",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
         "chosen_precision": "mixed_precision",
@@ -122,6 +124,7 @@ __all__ = [
     "escaped",
     "read_prompt",
     "with_words",
+    "side_multiple",
     "check_pipeline_folder",
     "check_pipeline_tokens",
     "chosen_precision",

@@ -62,9 +62,27 @@ class Schedule(ABC):
     def weights(self, times: Tensor, gamma: float | None) -> Tensor:
         """Return the min-SNR weight of each item's loss, ``(b,)``; ones where ``gamma`` is None."""
 
-    def losses(self, prediction: Tensor, latents: Tensor, noise: Tensor, times: Tensor, gamma: float | None) -> Tensor:
-        """Return the weighted mean squared error of each item, ``(b,)`` float32."""
+    def losses(
+        self,
+        prediction: Tensor,
+        latents: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        gamma: float | None,
+        shares: Tensor | None = None,
+    ) -> Tensor:
+        """Return the weighted mean squared error of each item, ``(b,)`` float32.
+
+        Args:
+            prediction: The output of the denoiser, ``(b, c, h, w)``.
+            latents: ``x_0``, the same shape.
+            noise: ε, the same shape.
+            times: ``(b,)``.
+            gamma: The largest signal-to-noise ratio that counts; None for uniform weights.
+            shares: How much each position counts, ``(b, 1, h, w)``, on average 1; None where all count alike.
+        """
         errors = (prediction.float() - self.target(latents, noise, times).float()).square()
+        errors = errors if shares is None else errors * shares
         return errors.flatten(1).mean(1) * self.weights(times, gamma)
 
 

@@ -11,6 +11,9 @@ from typing import Literal, get_args
 METHOD_NAMES = ("lora", "orthogonal", "blockwise", "dual", "full")
 """Methods of adaptation, in the order of ``orthoplex.adapters.METHODS``."""
 
+PRESET_NAMES = ("orthoplex", "orthogonal-adaptation", "blocklora")
+"""Presets of training, in the order of ``orthoplex.training.presets.PRESETS``."""
+
 Basis = Literal["slot", "random", "gaussian", "identical", "half"]
 """Sources of the frozen directions of a method."""
 

@@ -48,8 +48,10 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "adam_weight_decay": Spelling("weight_decay"),
     "cache_latents": Spelling(flag=True),  # they always are
     "center_crop": Spelling(flag=True),  # pictures always are
-    "resolution": Spelling(instead="pictures have the base's own resolution"),
+    "enable_bucket": Spelling("buckets", flag=True),
     "instance_prompt": Spelling(instead="--name and --class-word say what the pictures show"),
+    "class_data_dir": Spelling(instead="--class-data names the folder"),
+    "reg_data_dir": Spelling(instead="--class-data names the folder"),
     "class_prompt": Spelling(instead="--class-word says the word, and prompts about it are made"),
     "validation_epochs": Spelling(instead="sample_every counts steps"),
     "num_validation_images": Spelling(instead="every one of sample_prompts has one picture"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from orthoplex.training.folder_check import checked_folder
     from orthoplex.training.folder_files import counted, holds_pictures
     from orthoplex.training.loop import train
+    from orthoplex.training.presets import PRESETS, Preset
     from orthoplex.training.records import StepRecord, log_path, samples_folder
     from orthoplex.training.run import check_layers, starting_tokens
 
@@ -21,7 +22,9 @@ __getattr__ = exports(
         "ConceptDataset": "dataset",
         "DataFolder": "data_folder",
         "FolderPicture": "data_folder",
+        "PRESETS": "presets",
         "Picture": "dataset",
+        "Preset": "presets",
         "StepRecord": "records",
         "TrainingConfig": "config",
         "check_layers": "run",
@@ -41,7 +44,9 @@ __all__ = [
     "ConceptDataset",
     "DataFolder",
     "FolderPicture",
+    "PRESETS",
     "Picture",
+    "Preset",
     "StepRecord",
     "TrainingConfig",
     "check_layers",

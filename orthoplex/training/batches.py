@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from orthoplex.activations.prior_pictures import PriorPictures
 from orthoplex.concepts.tokens import TOKENS
-from orthoplex.models import Base, Conditioning, Schedule, precision
+from orthoplex.models import Base, Conditioning, ItemSizes, Schedule, precision
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
@@ -26,6 +28,8 @@ class Batch:
         ids: Token ids of the own items, ``(own, length)``.
         rows: Which captions these are, ``(own,)`` int64; the last one is the empty prompt.
         foreign: Which prior pictures follow them, ``(b − own,)`` int64.
+        shares: How much each position counts in the loss, ``(b, 1, h, w)``, on average 1; None where all count alike.
+        sizes: What was done to the own items before they became latents.
     """
 
     latents: Tensor
@@ -34,6 +38,8 @@ class Batch:
     ids: Tensor
     rows: Tensor
     foreign: Tensor
+    shares: Tensor | None
+    sizes: tuple[ItemSizes, ...]
 
     @property
     def own(self) -> int:
@@ -70,12 +76,58 @@ def encode_prompts(base: Base, ids: Tensor, config: TrainingConfig, cache: Tenso
     return Conditioning.cat(parts)
 
 
+def shares_of(masks: Tensor, size: tuple[int, int], mask_weight: float) -> Tensor:
+    """Return how much each position of the latents counts, ``(n, 1, h, w)``, on average 1 in every picture.
+
+    A position where the mask is black counts ``mask_weight`` times as much as one where it is white.
+
+    Args:
+        masks: ``(n, 1, height, width)`` in [0, 1].
+        size: Height and width of the latents.
+        mask_weight: From 0 to 1.
+    """
+    counts = mask_weight + (1.0 - mask_weight) * functional.interpolate(masks, size, mode="area")
+    return counts / counts.mean((2, 3), keepdim=True)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Pictures of one size.
+
+    Attributes:
+        numbers: Which pictures they are, ``(n,)`` int64.
+        latents: ``(1 or 2, n, c, h, w)``: the pictures, and mirrored ones where pictures are flipped.
+        shares: How much each position of the pictures counts, ``(1 or 2, n, 1, h, w)``; None where all count alike.
+    """
+
+    numbers: Tensor
+    latents: Tensor
+    shares: Tensor | None
+
+    @staticmethod
+    def of(
+        base: Base, dataset: ConceptDataset, config: TrainingConfig, numbers: Sequence[int], cache: TensorCache
+    ) -> "Bucket":
+        """Encode pictures of one size."""
+        pixels = dataset.pixels(numbers)
+        views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
+        latents = torch.stack([encode_latents(base, view, config.batch_size, cache) for view in views])
+        masks, shares = None if config.mask_weight == 1 else dataset.masks(numbers), None
+        if masks is not None:
+            size = (latents.shape[-2], latents.shape[-1])
+            flipped = [masks, masks.flip(-1)][: len(views)]
+            shares = torch.stack([shares_of(view, size, config.mask_weight) for view in flipped])
+        return Bucket(torch.tensor(numbers), latents, shares)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingData:
     """Everything cached before the first step.
 
     Attributes:
-        latents: ``(1 or 2, n, c, h, w)``: the pictures, and mirrored ones where pictures are flipped.
+        buckets: The pictures, those of each size together.
+        sizes: Per picture, what was done to it before it became latents.
         captions: Per picture, the rows of ``ids`` that may caption it.
         ids: Token ids of all different captions, ``(m, length)``.
         empty_ids: Token ids of the empty prompt, ``(length,)``.
@@ -86,7 +138,8 @@ class TrainingData:
         identity: Text that the draws depend on, besides seed and step, so that concepts trained apart share no noise.
     """
 
-    latents: Tensor
+    buckets: Sequence[Bucket]
+    sizes: Sequence[ItemSizes]
     captions: Sequence[Tensor]
     ids: Tensor
     empty_ids: Tensor
@@ -106,15 +159,14 @@ class TrainingData:
         cache: TensorCache = NO_CACHE,
     ) -> "TrainingData":
         """Encode pictures and captions once."""
-        pixels = dataset.pixels()
-        views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
         texts, words = dataset.captions, base.family.words
         prior = prior if config.prior_weight > 0 else None
         ids, empty_ids = words.ids(texts), words.ids([""])
         of_prior = cache if config.token_vectors in TOKENS["vector"].learnings else NO_CACHE  # others widen features
         keeps_text = config.num_tokens == 0 and not config.text_encoder
         return TrainingData(
-            latents=torch.stack([encode_latents(base, view, config.batch_size, cache) for view in views]),
+            buckets=[Bucket.of(base, dataset, config, numbers, cache) for numbers in dataset.in_buckets()],
+            sizes=[item.sizes for item in dataset.pictures],
             captions=[torch.tensor([texts.index(text) for text in item.captions]) for item in dataset.pictures],
             ids=ids,
             empty_ids=empty_ids[0],
@@ -133,6 +185,7 @@ class TrainingData:
             own = base.family.condition(batch.ids)
         else:
             own = self.own_conditioning.take(batch.rows).to(device=base.device)
+        own = base.family.with_sizes(own, batch.sizes)
         if self.prior is None:
             return own
         if self.prior_conditioning is None:
@@ -142,15 +195,17 @@ class TrainingData:
         return Conditioning.cat([own, prior])
 
     def batch(self, config: TrainingConfig, step: int) -> Batch:
-        """Draw the batch of a step: pictures, views, captions, noise and times."""
+        """Draw the batch of a step: a bucket, pictures of it, views, captions, noise and times."""
         generator = seeded("batch", self.identity, config.seed, step)
-        views, count = self.latents.shape[:2]
+        bucket = self._bucket(generator)
+        views, count = bucket.latents.shape[:2]
         chosen = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-config.batch_size // count))])
         chosen = chosen[: config.batch_size]
         mirrored = torch.randint(0, views, chosen.shape, generator=generator)
-        rows = torch.tensor([self._caption(int(index), config, generator) for index in chosen])
+        numbers = bucket.numbers[chosen].tolist()
+        rows = torch.tensor([self._caption(number, config, generator) for number in numbers])
         ids = torch.cat([self.ids, self.empty_ids.unsqueeze(0)])[rows]
-        latents = self.latents[mirrored, chosen]
+        latents = bucket.latents[mirrored, chosen]
         foreign = torch.zeros(0, dtype=torch.int64)
         if self.prior is not None:
             extra = max(1, round(config.prior_weight * config.batch_size))
@@ -160,7 +215,20 @@ class TrainingData:
         noise = noise + config.noise_offset * torch.randn(*latents.shape[:2], 1, 1, generator=generator)
         times = self.schedule.draw(len(latents), generator)
         device = latents.device
-        return Batch(latents, noise.to(device), times.to(device), ids, rows, foreign)
+        shares = None
+        if bucket.shares is not None:
+            shares = bucket.shares[mirrored, chosen]
+            shares = torch.cat([shares, torch.ones_like(shares[:1]).expand(len(foreign), -1, -1, -1)]).to(device)
+        sizes = tuple(self.sizes[number] for number in numbers)
+        return Batch(latents, noise.to(device), times.to(device), ids, rows, foreign, shares, sizes)
+
+    def _bucket(self, generator: torch.Generator) -> Bucket:
+        """Draw a bucket, as likely as it has pictures; a single bucket takes nothing from the generator."""
+        if len(self.buckets) == 1:
+            return self.buckets[0]
+        counts = torch.tensor([len(bucket.numbers) for bucket in self.buckets])
+        place = torch.randint(0, int(counts.sum()), (1,), generator=generator)
+        return self.buckets[int(torch.searchsorted(counts.cumsum(0), place, right=True))]
 
     def _caption(self, index: int, config: TrainingConfig, generator: torch.Generator) -> int:
         options = self.captions[index]

@@ -13,6 +13,7 @@ from orthoplex.models import Precision
 from orthoplex.options import check_field_names, check_fields, option, read_entries, read_flat_toml
 from orthoplex.options.spellings import SPELLINGS, in_own_spelling
 from orthoplex.training.config_checks import check_together
+from orthoplex.training.presets import DEFAULT_PRESET, preset_of
 
 _LARGEST = 1e6
 """Of factors that meet numbers of float32: their products must stay finite."""
@@ -101,6 +102,13 @@ class TrainingConfig:
         gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
         report_to: ``"tensorboard"`` also writes event files, ``<stem>.tensorboard/`` beside the log (the extra
             ``tensorboard``).
+        mask_weight: How much of a picture's loss counts where its mask is black, as a share of where it is white; 1
+            ignores masks.
+        resolution: Width and height of the pictures that are trained on, in pixels; None is the base's own.
+        buckets: True lets pictures keep their shape: each is scaled and cut to the nearest of several sizes of the
+            resolution's area, and every batch is of one size.
+        preset: The paper whose training this is, a name in ``presets.PRESETS``. ``from_mapping`` and ``from_toml`` take
+            its options where none are given; here it is a remark.
 
     Raises:
         ConfigurationError: For a value of the wrong type or outside its range.
@@ -158,6 +166,10 @@ class TrainingConfig:
     gradient_accumulation_steps: int = option(1, lowest=1)
     optimizer: Optimizer = "adamw"
     report_to: Literal["none", "tensorboard"] = "none"
+    mask_weight: float = option(0.1, lowest=0, highest=1)
+    resolution: int | None = option(None, lowest=1)
+    buckets: bool = False
+    preset: str = DEFAULT_PRESET
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or outside their range."""
@@ -283,7 +295,8 @@ class TrainingConfig:
         Raises:
             ConfigurationError: For an unknown key (names the nearest valid one) or a value that is not allowed.
         """
-        options = {**(defaults or {}), **in_own_spelling(values)}
+        given = in_own_spelling(values)
+        options = {**(defaults or {}), **preset_of(given.get("preset", DEFAULT_PRESET)).options, **given}
         check_field_names(options, TrainingConfig, "training")
         return TrainingConfig(**options)
 
@@ -321,10 +334,13 @@ class TrainingConfig:
     def with_overrides(self, overrides: Sequence[str]) -> "TrainingConfig":
         """Return a copy with ``key=value`` entries applied; values are read as TOML, bare words as text.
 
+        A preset among them replaces all options that it has, but for those that are entries.
+
         Raises:
             ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
         """
-        return replace(self, **_read(overrides))
+        changes = _read(overrides)
+        return replace(self, **{**preset_of(changes.get("preset", DEFAULT_PRESET)).options, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
@@ -332,7 +348,7 @@ class TrainingConfig:
 
 
 _WITHOUT = {"layers": "attention", "erasure": 0.0, "erasure_form": "activation", "erasure_steps": 0}
-_WITHOUT |= {"thumbnail": "photo"}
+_WITHOUT |= {"thumbnail": "photo", "mask_weight": 1.0}
 _SHARE_AFTER_ERASURE = 0.3
 _KEYS_VALUES_ALONE = 4.0
 """How much faster keys and values of cross-attention learn where no other layer does."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orthoplex.adapters import METHODS
 from orthoplex.concepts.tokens import learnings
 from orthoplex.errors import ConfigurationError
+from orthoplex.training.presets import preset_of
 
 if TYPE_CHECKING:
     from orthoplex.training.config import TrainingConfig
@@ -21,12 +22,18 @@ def check_together(config: TrainingConfig) -> None:
     Raises:
         ConfigurationError: Names the options, their values, and what was allowed.
     """
+    preset_of(config.preset)
     _check_tokens(config)
     _check_stages(config)
     if config.prior_weight > 0 and config.prior_pictures == 0:
         raise ConfigurationError(
             f"prior_weight is {config.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
             "from 1"
+        )
+    if config.prior_weight > 0 and config.buckets:
+        raise ConfigurationError(
+            f"prior_weight is {config.prior_weight} and buckets is true, and prior pictures are square; allowed is "
+            "prior_weight 0, or buckets false"
         )
 
 

@@ -20,6 +20,7 @@ from orthoplex.training.folder_files import (
     repeating_folders,
     unclear_folders,
 )
+from orthoplex.training.masks import Masks
 
 _WORDS_OF_A_TAG = 2
 _BREAKS = {"\r", "\n"}
@@ -40,6 +41,8 @@ class FolderPicture:
         captions: As written; none where templates take their place. ``checked_folder`` gives them as they are learned.
         source: Their source: ``.txt``, ``metadata.csv``, or ``templates``.
         copies: Names of files with equal bytes, whose captions are among these.
+        mask: The file that is white where the picture counts; None if there is none.
+        mask_digest: SHA-256 (hex) of that file; empty if there is none.
     """
 
     path: Path
@@ -49,6 +52,8 @@ class FolderPicture:
     captions: tuple[str, ...]
     source: str
     copies: tuple[str, ...]
+    mask: Path | None = None
+    mask_digest: str = ""
 
 
 @final
@@ -86,16 +91,21 @@ class DataFolder:
         candidates = [file for file in files if file.role == "picture"]
         sources = CaptionSources.read(files)
         measured, errors = _measured(candidates)
-        pictures = _once(measured, sources.captions)
+        masks = Masks.among(files)
+        pictures, damages = _with_masks(_once(measured, sources.captions), masks)
         if not candidates:
             errors.append(_about_no_pictures(folder, files))
-        unread = [file for file in files if file.role == "unread"] + [*sources.unread, *_copies(pictures, candidates)]
+        unread = [file for file in files if file.role == "unread"] + [
+            *sources.unread,
+            *masks.unread,
+            *_copies(pictures, candidates),
+        ]
         return DataFolder(
             folder=folder,
             pictures=pictures,
             unread=tuple(sorted(unread, key=lambda file: file.name)),
-            errors=(*errors, *sources.errors),
-            warnings=sources.warnings,
+            errors=(*errors, *sources.errors, *masks.errors, *damages),
+            warnings=(*sources.warnings, *masks.warnings),
             notes=_notes(pictures, sources.captions),
         )
 
@@ -118,6 +128,8 @@ class DataFolder:
         by_source = [f"{counts[source]} from {source}" for source in sorted(counts) if source != TEMPLATES]
         text = counted(len(self.pictures), "picture") + (f" ({' to '.join(ends)})" if ends else "")
         text += f", captions: {', '.join([*by_source, f'{counts[TEMPLATES]} from {TEMPLATES}'])}"
+        num_masks = sum(item.mask is not None for item in self.pictures)
+        text += f", {counted(num_masks, 'mask')}" if num_masks else ""
         return text + (f"; not read: {self._unread_in_words()}" if self.unread else "")
 
     def _unread_in_words(self) -> str:
@@ -132,6 +144,7 @@ class DataFolder:
         for item in self.pictures:
             texts = " | ".join(map(_in_one_line, item.captions))
             source = f"{item.source}: {texts}" if texts else item.source
+            source = source if item.mask is None else f"mask {item.mask.relative_to(self.folder).as_posix()}, {source}"
             yield f"  {_in_one_line(item.file_name)} {item.size.width}×{item.size.height}, {_in_one_line(source)}"
         yield from (f"Not read: {_in_one_line(file.name)}: {_in_one_line(file.reason)}" for file in self.unread)
         yield from (f"Note: {_in_one_line(note)}" for note in self.notes)
@@ -151,6 +164,7 @@ class DataFolder:
                     "source": item.source,
                     "captions": list(item.captions),
                     "copies": list(item.copies),
+                    "mask": None if item.mask is None else item.mask.relative_to(self.folder).as_posix(),
                 }
                 for item in self.pictures
             ],
@@ -161,16 +175,18 @@ class DataFolder:
             "warnings": list(self.warnings),
         }
 
-    def size_warnings(self, resolution: int) -> tuple[str, ...]:
+    def size_warnings(self, resolution: int, *, are_cut: bool = True) -> tuple[str, ...]:
         """Say which pictures are enlarged to a width and height in pixels, and which lose more than half of themselves.
 
         Args:
             resolution: Width and height of the pictures that are trained on.
+            are_cut: True if all of them are cut to a square; else they are enlarged if their area is smaller.
         """
         small = [
             f"{item.file_name} ({item.size.width}×{item.size.height})"
             for item in self.pictures
             if min(item.size.width, item.size.height) < resolution
+            and (are_cut or item.size.width * item.size.height < resolution * resolution)
         ]
         narrow = [
             item.file_name
@@ -180,7 +196,7 @@ class DataFolder:
         texts = []
         if small:
             texts.append(f"{named(small)}: smaller than {resolution}×{resolution}, and enlarged; details are lost")
-        if narrow:
+        if narrow and are_cut:
             texts.append(f"{named(narrow)}: the square in the middle leaves out more than half of the picture")
         return tuple(texts)
 
@@ -224,6 +240,31 @@ def _once(
         source = written[0].source if written else TEMPLATES
         pictures.append(FolderPicture(first.path, first.name, digest, size, tuple(texts), source, tuple(names[1:])))
     return tuple(pictures)
+
+
+def _with_masks(pictures: Iterable[FolderPicture], masks: Masks) -> tuple[tuple[FolderPicture, ...], list[str]]:
+    """Return the pictures with their masks, and why some masks cannot be used."""
+    masked, errors = [], []
+    for picture in pictures:
+        names = (picture.file_name, *picture.copies)
+        path = next((masks.paths[name] for name in names if name in masks.paths), None)
+        try:
+            masked.append(picture if path is None else _with_mask(picture, path))
+        except (DatasetError, OSError) as error:
+            errors.append(str(error))
+            masked.append(picture)
+    return tuple(masked), errors
+
+
+def _with_mask(picture: FolderPicture, path: Path) -> FolderPicture:
+    size, own = picture_size(path), picture.size
+    if (size.width, size.height) != (own.width, own.height):
+        raise DatasetError(
+            f"mask {path} is {size.width}×{size.height}; allowed is {own.width}×{own.height}, the size of picture "
+            f"{picture.file_name}"
+        )
+    with path.open("rb") as stream:
+        return replace(picture, mask=path, mask_digest=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def _copies(pictures: Iterable[FolderPicture], files: Iterable[FolderFile]) -> Iterator[FolderFile]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,11 +14,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from orthoplex.activations.captions import with_article
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
-from orthoplex.files import read_picture
-from orthoplex.models import with_words
-from orthoplex.training.data_folder import DataFolder
+from orthoplex.files import read_alpha, read_mask, read_picture
+from orthoplex.models import ItemSizes, with_words
+from orthoplex.training.buckets import bucket_of, bucket_sizes, bucket_step, sizes_of
+from orthoplex.training.data_folder import DataFolder, FolderPicture
 from orthoplex.training.learned_captions import caption_warnings, captions_of
 
 _LOG = logging.getLogger(__name__)
@@ -31,12 +34,16 @@ class Picture:
     Attributes:
         file_name: Its name in the folder.
         pixels: ``(3, height, width)`` uint8 RGB.
+        sizes: Its size in the file, and what was cut off.
         captions: Its possible captions, with the trigger; one is drawn at every use.
+        mask: ``(height, width)`` uint8, white where the picture counts; None if all of it does.
     """
 
     file_name: str
     pixels: Tensor
     captions: tuple[str, ...]
+    sizes: ItemSizes
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +56,11 @@ class ConceptDataset:
         class_word: The ordinary word for what it is.
         trigger: Its name in captions: ``<name>`` or ``<name> class_word``.
         kind: One of ``orthoplex.concepts.KINDS``.
-        resolution: Width and height of the pictures, in pixels.
-        dataset_hash: SHA-256 (hex) over files, captions, trigger and resolution.
+        resolution: Width and height of the pictures, in pixels; with buckets, those of a square of their area.
+        dataset_hash: SHA-256 (hex) over files, captions, masks, trigger and resolution.
         word: The rare word that stands in the place of the token; empty where the token itself is learned.
+        has_buckets: True if pictures keep their shape.
+        class_pictures: Pictures without the concept, for prior preservation; each has one caption.
     """
 
     pictures: tuple[Picture, ...]
@@ -62,6 +71,8 @@ class ConceptDataset:
     resolution: int
     dataset_hash: str
     word: str = ""
+    has_buckets: bool = False
+    class_pictures: tuple[Picture, ...] = ()
 
     @staticmethod
     def from_folder(
@@ -72,8 +83,9 @@ class ConceptDataset:
         class_word: str,
         kind: str | None = None,
         trigger_form: Literal["token", "token class"] = "token class",
+        side_multiple: int | None = None,
     ) -> "ConceptDataset":
-        """Read pictures: upright, RGB, resized and cropped at the centre to a square.
+        """Read pictures: upright, RGB, resized and cropped at the centre to a square, or to a bucket.
 
         Captions come from the file of the same stem beside a picture, each line one, else from a table of captions,
         else from the kind; one is drawn at every use. Placeholders in a caption become the trigger
@@ -87,6 +99,8 @@ class ConceptDataset:
             class_word: The ordinary word for what it is, for example ``"person"``.
             kind: One of ``orthoplex.concepts.KINDS``; None takes the one that the class word says.
             trigger_form: The form of the trigger: the token alone, or the token and the class word.
+            side_multiple: The number of which the sides of pictures are multiples that go to the bucket of their shape
+                (``models.side_multiple``); None cuts all of them to a square.
 
         Raises:
             DatasetError: When the folder is missing or holds no picture, a picture or caption is damaged, or an
@@ -97,19 +111,17 @@ class ConceptDataset:
         account = folder if isinstance(folder, DataFolder) else DataFolder.scan(folder)
         account.check()
         trigger = token if trigger_form == "token" else f"{token} {class_word}"
-        pictures = tuple(
-            Picture(
-                file_name=item.file_name,
-                pixels=load_picture(item.path, resolution, item.digest),
-                captions=captions_of(item, token=token, class_word=class_word, trigger=trigger, kind=kind),
-            )
-            for item in account.pictures
-        )
+        buckets = ((resolution, resolution),)
+        if side_multiple is not None:
+            buckets = bucket_sizes(resolution, bucket_step(resolution, side_multiple))
+        words = {"token": token, "class_word": class_word, "trigger": trigger, "kind": kind}
+        pictures = tuple(_loaded(item, captions_of(item, **words), buckets) for item in account.pictures)
         captions = {item.file_name: item.captions for item in pictures}
-        notices = (*account.notes, *account.warnings, *account.size_warnings(resolution))
+        notices = (*account.notes, *account.warnings, *account.size_warnings(resolution, are_cut=side_multiple is None))
         for notice in (*notices, *caption_warnings(captions, token)):
             _LOG.warning("%s", notice)
-        digests = [item.digest for item in account.pictures]
+        shapes = () if side_multiple is None else (f"buckets {side_multiple}",)
+        digests = [_digests(item, picture) for item, picture in zip(account.pictures, pictures, strict=True)]
         return ConceptDataset(
             pictures=pictures,
             token=token,
@@ -117,7 +129,8 @@ class ConceptDataset:
             trigger=trigger,
             kind=kind,
             resolution=resolution,
-            dataset_hash=_hash(pictures, digests, (token, class_word, trigger, kind, resolution)),
+            dataset_hash=_hash(pictures, digests, (token, class_word, trigger, kind, resolution, *shapes)),
+            has_buckets=side_multiple is not None,
         )
 
     @property
@@ -137,13 +150,62 @@ class ConceptDataset:
         )
         return replace(self, pictures=pictures, trigger=self.trigger.replace(self.token, word), word=word)
 
+    def with_class_pictures(self, folder: str | Path) -> "ConceptDataset":
+        """Return the data set with a folder of pictures of the class, for prior preservation.
+
+        They are cut to squares; a picture without a caption has ``a photo of`` and the class word.
+
+        Args:
+            folder: The folder.
+
+        Raises:
+            DatasetError: When the folder is missing or holds no picture, or a picture or caption is damaged.
+        """
+        account = DataFolder.scan(folder)
+        account.check()
+        plain, square = f"a photo of {with_article(self.class_word)}", ((self.resolution, self.resolution),)
+        pictures = tuple(_loaded(item, (item.captions or (plain,))[:1], square) for item in account.pictures)
+        hashed = _hash(pictures, [item.digest for item in account.pictures], (self.dataset_hash,))
+        return replace(self, class_pictures=pictures, dataset_hash=hashed)
+
     def __len__(self) -> int:
         """The number of pictures."""
         return len(self.pictures)
 
-    def pixels(self) -> Tensor:
-        """All pictures, ``(n, 3, resolution, resolution)`` float32 in [-1, 1]."""
-        return torch.stack([picture.pixels for picture in self.pictures]).float() / 127.5 - 1.0
+    def in_buckets(self) -> tuple[tuple[int, ...], ...]:
+        """Return the numbers of the pictures of every size; without buckets all have one."""
+        buckets: dict[tuple[int, ...], list[int]] = {}
+        for number, picture in enumerate(self.pictures):
+            buckets.setdefault(tuple(picture.pixels.shape), []).append(number)
+        return tuple(tuple(buckets[shape]) for shape in sorted(buckets))
+
+    def pixels(self, numbers: Sequence[int] | None = None) -> Tensor:
+        """Return pictures of one size, ``(n, 3, height, width)`` float32 in [-1, 1].
+
+        Args:
+            numbers: Which; None for all.
+        """
+        return pixels_of(self._chosen(numbers))
+
+    def masks(self, numbers: Sequence[int] | None = None) -> Tensor | None:
+        """Return masks of one size, ``(n, 1, height, width)`` in [0, 1], 1 where pictures count; None without masks.
+
+        Args:
+            numbers: Of which pictures; None for all.
+        """
+        if not self.num_masks:
+            return None
+        chosen = self._chosen(numbers)
+        masks = [torch.full_like(item.pixels[0], 255) if item.mask is None else item.mask for item in chosen]
+        return torch.stack(masks)[:, None].float() / 255.0
+
+    def _chosen(self, numbers: Sequence[int] | None) -> Sequence[Picture]:
+        return self.pictures if numbers is None else [self.pictures[number] for number in numbers]
+
+    @property
+    def num_masks(self) -> int:
+        """The number of pictures that have a mask."""
+        return sum(picture.mask is not None for picture in self.pictures)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -153,6 +215,11 @@ class ConceptDataset:
     def image(self, index: int) -> Image.Image:
         """The picture at ``index`` as it is trained on."""
         return Image.fromarray(self.pictures[index].pixels.permute(1, 2, 0).numpy())
+
+
+def pixels_of(pictures: Sequence[Picture]) -> Tensor:
+    """Return pictures of one size, ``(n, 3, height, width)`` float32 in [-1, 1]."""
+    return torch.stack([picture.pixels for picture in pictures]).float() / 127.5 - 1.0
 
 
 def check_arguments(token: str, class_word: str, kind: str, resolution: int) -> None:
@@ -175,19 +242,50 @@ def check_arguments(token: str, class_word: str, kind: str, resolution: int) -> 
         raise DatasetError(f"resolution is {resolution}; allowed are whole numbers from 1")
 
 
-def load_picture(path: Path, resolution: int, digest: str | None = None) -> Tensor:
-    """Return a picture as ``(3, resolution, resolution)`` uint8, its middle, as ``read_picture`` reads it.
+def fitted(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Return the middle of an RGB picture, scaled, as ``(3, height, width)`` uint8.
 
     Args:
-        path: The file.
-        resolution: Width and height of the result, in pixels.
-        digest: SHA-256 (hex) that the file must have; None for any.
+        image: The picture.
+        size: Width and height of the result, in pixels.
+    """
+    image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def _loaded(item: FolderPicture, captions: tuple[str, ...], buckets: tuple[tuple[int, int], ...]) -> Picture:
+    image = read_picture(item.path, item.digest)
+    size = bucket_of(image.width, image.height, buckets)
+    return Picture(item.file_name, fitted(image, size), captions, sizes_of(image, size), load_mask(item, size))
+
+
+def load_mask(picture: FolderPicture, size: tuple[int, int]) -> Tensor | None:
+    """Return where a picture counts, ``(height, width)`` uint8: its mask, else its opacity; None if all of it does.
+
+    It is cut and scaled as the picture is.
+
+    Args:
+        picture: The picture, with its mask.
+        size: Width and height of the result, in pixels.
 
     Raises:
-        DatasetError: When it cannot be read, or has another digest.
+        DatasetError: When the mask cannot be read, or is black in all of the part that is trained on.
     """
-    image = ImageOps.fit(read_picture(path, digest), (resolution, resolution), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+    if picture.mask is None:
+        grey, name = read_alpha(picture.path, picture.digest), f"picture {picture.path} is transparent"
+    else:
+        grey, name = read_mask(picture.mask, picture.mask_digest), f"mask {picture.mask} is black"
+    if grey is None:
+        return None
+    mask = np.asarray(ImageOps.fit(grey, size, Image.Resampling.BOX)).copy()
+    if not mask.any():
+        raise DatasetError(f"{name} in all of the part that is trained on; allowed are masks with white in them")
+    return torch.from_numpy(mask)
+
+
+def _digests(item: FolderPicture, picture: Picture) -> str:
+    """Return the digests of a picture and its mask; of a picture alone they are those of earlier versions."""
+    return item.digest if picture.mask is None else f"{item.digest} {item.mask_digest or 'alpha'}"
 
 
 def _hash(pictures: tuple[Picture, ...], contents: list[str], arguments: tuple[str | int, ...]) -> str:

@@ -10,6 +10,7 @@ from orthoplex.concepts import kind_of
 from orthoplex.errors import DatasetError
 from orthoplex.files import read_picture
 from orthoplex.training.data_folder import DataFolder, FolderPicture
+from orthoplex.training.dataset import load_mask
 from orthoplex.training.learned_captions import caption_fit, caption_warnings, captions_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def checked_folder(
     for picture in account.pictures:
         try:
             read_picture(picture.path, picture.digest)
+            load_mask(picture, (picture.size.width, picture.size.height))
             pictures.append(picture)
         except DatasetError as error:
             errors.append(str(error))

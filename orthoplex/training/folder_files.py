@@ -12,14 +12,13 @@ from orthoplex.files import PICTURE_SUFFIXES, check_picture_folder, masks_of, on
 from orthoplex.training.caption_files import CAPTION_SUFFIXES
 from orthoplex.training.caption_tables import TABLE_SUFFIXES
 
-Role = Literal["picture", "caption", "table", "unread"]
+Role = Literal["picture", "mask", "caption", "table", "unread"]
 
 HIDDEN = "hidden or system file"
 CACHE = "cache or weight file"
-MASK = "mask"
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "__pycache__", "$recycle.bin"}
 _CACHE_SUFFIXES = {".npz", ".npy", ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl"}
-_MASK_FOLDERS = {"mask", "masks"}
+MASK_FOLDERS = {"mask", "masks"}
 _REGULARISATION_FOLDERS = re.compile(
     r"(reg|regulari[sz]ation)([ _-]?(images?|imgs?|data|pictures))?|class[ _-](images?|imgs?|data)"
 )
@@ -185,8 +184,10 @@ def _classified(path: Path, name: str, masks: set[Path]) -> FolderFile:
         group = "regularisation picture" if suffix in PICTURE_SUFFIXES else "regularisation file"
         return unread(group, "regularisation pictures are not used")
     if suffix in PICTURE_SUFFIXES:
-        if _MASK_FOLDERS.intersection(folders) or path in masks:
-            return unread(MASK, "masks are not used")
+        if path in masks and path.stem.lower().endswith("-condlabel"):
+            return unread("control picture", "control pictures are not used")
+        if MASK_FOLDERS.intersection(folders) or path in masks:
+            return FolderFile(path, name, "mask")
         return FolderFile(path, name, "picture")
     if suffix in CAPTION_SUFFIXES:
         return FolderFile(path, name, "caption")

@@ -21,6 +21,7 @@ from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.key_value_units import key_value_units
+from orthoplex.training.presets import nearest_in_words
 from orthoplex.training.sampling import thumbnail_of
 from orthoplex.training.starting_vectors import initial_vectors
 
@@ -49,7 +50,12 @@ class Run:
     def of(
         base: Base, dataset: ConceptDataset, config: TrainingConfig, *, lengthened_from: tuple[int, ...] = ()
     ) -> "Run":
-        """Name the concept, find its layers, and draw what its tokens start from."""
+        """Name the concept, find its layers, and draw what its tokens start from.
+
+        Raises:
+            ConfigurationError: When the options do not fit the base or the pictures.
+        """
+        _check_pictures(dataset, config)
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
         _check_tokens(base, config)
@@ -105,6 +111,7 @@ class Run:
         config = {key: value for key, value in self.config.to_json().items() if not key.endswith("_every")}
         del (
             config["thumbnail"],
+            config["preset"],
             config["gradient_checkpointing"],
             config["report_to"],
         )  # they change no step, and older checkpoints lack them
@@ -112,6 +119,11 @@ class Run:
             del config["gradient_accumulation_steps"]
         if self.config.optimizer == "adamw":  # likewise
             del config["optimizer"]
+        if not dataset.num_masks:  # likewise
+            del config["mask_weight"]
+        for name, default in {"resolution": None, "buckets": False}.items():  # likewise
+            if config[name] == default:
+                del config[name]
         if not self.config.steps_after_erasure:  # older checkpoints lack it
             del config["erasure_steps"]
         return {
@@ -164,6 +176,23 @@ class Run:
         return Concept(manifest, layers, self.tokens(state.vectors))
 
 
+def _check_pictures(dataset: ConceptDataset, config: TrainingConfig) -> None:
+    """Refuse pictures that were not read as the options say."""
+    if config.resolution not in (None, dataset.resolution):
+        raise ConfigurationError(f"resolution is {config.resolution}; allowed is {dataset.resolution}, the pictures'")
+    if dataset.class_pictures and config.prior_weight == 0:
+        raise ConfigurationError(
+            f"prior_weight is {config.prior_weight} and {len(dataset.class_pictures)} class pictures are given; "
+            "allowed is above 0, or none of them"
+        )
+    if config.buckets != dataset.has_buckets:
+        words = "are in buckets" if dataset.has_buckets else "are cut to squares"
+        allowed = str(dataset.has_buckets).lower()
+        raise ConfigurationError(
+            f"buckets is {str(config.buckets).lower()} and the pictures {words}; allowed is {allowed}"
+        )
+
+
 def _check_tokens(base: Base, config: TrainingConfig) -> None:
     """Refuse tokens that the base has no layers for, or that its text encoders cannot get.
 
@@ -181,7 +210,7 @@ def _check_tokens(base: Base, config: TrainingConfig) -> None:
         allowed = ", ".join(repr(option) for option in learnings() if option not in per_layer)
         raise ConfigurationError(
             f"token_vectors is {config.token_vectors!r} and base '{base.identity.name}' has no cross-attention layers; "
-            f"allowed are {allowed}"
+            f"allowed are {allowed}{nearest_in_words(config.preset, 'token_vectors')}"
         )
 
 

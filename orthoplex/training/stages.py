@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from orthoplex.activations.concept_erasure import erasure_directions, foreign_grams
+from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.activations.erasure_statistics import gather_statistics
 from orthoplex.activations.foreign_inputs import ForeignInputs, draw_foreign_inputs
 from orthoplex.activations.grams import gather_grams
@@ -20,9 +21,10 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.files.interrupt import deferred_interrupt
 from orthoplex.models import Base
 from orthoplex.subspaces import dual_rows, seeded
+from orthoplex.training.batches import encode_latents
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
-from orthoplex.training.dataset import ConceptDataset
+from orthoplex.training.dataset import ConceptDataset, pixels_of
 from orthoplex.training.erasure import ActivationErasure, Erasure
 from orthoplex.training.prediction_erasure import PredictionErasure
 from orthoplex.training.run import Run
@@ -85,11 +87,25 @@ def prepared_foreign(
     )
     prior_prompts = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain
     needs_prior = config.prior_pictures > 0 and _uses_prior(base, run)
-    prior = make_prior_pictures(base, options, prior_prompts) if needs_prior else None
+    prior = _prior(base, dataset, options, prior_prompts) if needs_prior else None
     if not config.trains_erasure:
         return prior, None
     latents = None if prior is None else prior.latents
     return prior, draw_foreign_inputs(base, prompts=prompts, vectors=vectors, latents=latents, generator=generator)
+
+
+@torch.no_grad()
+def _prior(base: Base, dataset: ConceptDataset, options: ErasureOptions, prompts: Sequence[str]) -> PriorPictures:
+    """Return the class pictures, and of the base's own as many as are missing."""
+    given, missing = dataset.class_pictures, options.prior_pictures - len(dataset.class_pictures)
+    if not given:
+        return make_prior_pictures(base, options, prompts)
+    latents = encode_latents(base, pixels_of(given), options.batch_size)
+    ids = base.family.words.ids([text for picture in given for text in picture.captions])
+    if missing <= 0:
+        return PriorPictures(latents, ids)
+    made = make_prior_pictures(base, replace(options, prior_pictures=missing), prompts)
+    return PriorPictures(torch.cat([latents, made.latents]), torch.cat([ids, made.ids]))
 
 
 def _uses_prior(base: Base, run: Run) -> bool:

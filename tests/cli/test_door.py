@@ -18,6 +18,7 @@ from orthoplex.evaluation import PRETRAINED
 from orthoplex.merging import AUTO
 from orthoplex.models import Precision
 from orthoplex.options import names
+from orthoplex.training import PRESETS
 
 VERBS = tuple("check train silence adopt conflicts merge generate inspect convert rename evaluate demo bench".split())
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "safetensors", "PIL", "matplotlib", "peft", "accelerate")
@@ -97,7 +98,7 @@ def test_completion_can_be_shown_for_a_shell(tmp_path):
 
 
 def test_names_are_those_of_the_registries():
-    assert tuple(METHODS) == names.METHOD_NAMES
+    assert tuple(METHODS) == names.METHOD_NAMES and tuple(PRESETS) == names.PRESET_NAMES
     assert (names.MOBILENET, *PRETRAINED) == names.ENCODERS
     assert settings.EncoderSettings().kind == names.MOBILENET
     assert get_args(names.Basis) == get_args(Basis) and get_args(names.Precision) == get_args(Precision)

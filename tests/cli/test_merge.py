@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -129,3 +130,15 @@ def test_the_type_of_the_weights_may_be_another(run, concepts, pico_folder, tmp_
     assert set(load_base(tmp_path / "usual").stored_dtypes.values()) == {torch.float32}
     refused = run(*arguments, tmp_path / "eighth", "--dtype", "float8")
     assert refused.exit_code == 2 and "float16" in refused.stderr and not (tmp_path / "eighth").exists()
+
+
+@pytest.mark.parametrize(("scale", "is_said"), [(1.0, True), (0.6, False)])
+def test_the_strength_of_the_paper_is_said(run, pico, tmp_path, scale, is_said):
+    concept = make_concept(pico, "anna")
+    manifest = replace(concept.manifest, training={"preset": "orthogonal-adaptation"})
+    save_concept(replace(concept, manifest=manifest), tmp_path / "anna.safetensors")
+    result = run(
+        "merge", f"{tmp_path / 'anna.safetensors'}@0.5", "--output", tmp_path / "x.safetensors", "--scale", scale
+    )
+    assert result.exit_code == 0, result.stderr
+    assert ("merges with --scale 0.6; this merge has 1" in result.stderr) == is_said

@@ -313,3 +313,32 @@ def test_a_rare_word_a_cache_and_event_files_from_the_command_line(run, train, p
     assert "is not in the prompt" not in result.stderr
     result = run("generate", "a photo of person", *named, "--overwrite")
     assert f"anna is loaded and its trigger is not in the prompt; write {word} person" in result.stderr
+
+
+def test_masks_buckets_and_class_pictures_are_counted(train, pictures, tmp_path):
+    (pictures / "masks").mkdir()
+    first = sorted(pictures.glob("*.png"))[0]
+    with Image.open(first) as image:
+        Image.new("L", image.size, 255).save(pictures / "masks" / first.name)
+    output, common = tmp_path / "anna.safetensors", ["--set", "resolution=24", "--set", "prior_pictures=1"]
+    result = train("--output", output, *common, "--set", "buckets=true")
+    assert result.exit_code == 0, result.stderr
+    assert "1 of them with a mask, in 1 bucket\n" in result.stderr
+    assert read_manifest(output).training["buckets"] is True and read_manifest(output).training["resolution"] == 24
+    options = ["--class-data", pictures, "--set", "prior_weight=0.5", "--overwrite"]
+    result = train("--output", output, *common, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "1 of them with a mask, " in result.stderr and " class pictures\n" in result.stderr
+
+
+def test_a_resolution_that_has_no_latents_is_refused(train, tmp_path):
+    result = train("--output", tmp_path / "anna.safetensors", "--set", "resolution=33")
+    assert result.exit_code != 0 and "resolution is 33; allowed are multiples of 4" in result.stderr
+
+
+def test_options_win_over_a_preset(train, tmp_path):
+    output = tmp_path / "anna.safetensors"
+    result = train("--output", output, "--preset", "orthogonal-adaptation", "--rank", 2)
+    assert result.exit_code == 0, result.stderr
+    training = read_manifest(output).training
+    assert (training["preset"], training["rank"], training["basis"]) == ("orthogonal-adaptation", 2, "random")

@@ -24,11 +24,17 @@ def test_latents_are_scaled_means(base, dataset):
 
 
 def test_both_views_are_cached(base, dataset, config, data):
-    assert data.latents.shape == (2, 4, 4, 8, 8)
+    assert data.buckets[0].latents.shape == (2, 4, 4, 8, 8)
     mirrored = encode_latents(base, dataset.pixels().flip(-1), 4)
-    torch.testing.assert_close(data.latents[1], mirrored)
-    assert TrainingData.prepare(base, dataset, replace(config, flip=False), None).latents.shape == (1, 4, 4, 8, 8)
-    assert not data.latents.requires_grad
+    torch.testing.assert_close(data.buckets[0].latents[1], mirrored)
+    assert TrainingData.prepare(base, dataset, replace(config, flip=False), None).buckets[0].latents.shape == (
+        1,
+        4,
+        4,
+        8,
+        8,
+    )
+    assert not data.buckets[0].latents.requires_grad
 
 
 def test_a_step_is_decided_by_seed_and_step(config, data):
@@ -50,7 +56,7 @@ def test_global_random_state_plays_no_part(config, data):
 def test_pictures_repeat_only_when_there_are_too_few(config, data, batch_size):
     config = replace(config, batch_size=batch_size, flip=False)
     batch = data.batch(config, 0)
-    flat = data.latents.flatten(2)
+    flat = data.buckets[0].latents.flatten(2)
     seen = [next(i for i in range(4) for view in flat if torch.equal(view[i], x)) for x in batch.latents.flatten(1)]
     assert len(seen) == batch_size and len(set(seen)) == min(4, batch_size)
     assert batch.own == batch_size and len(batch.foreign) == 0
@@ -71,7 +77,7 @@ def test_captions_belong_to_their_pictures(base, dataset, config):
     data = TrainingData.prepare(base, replace(dataset, pictures=pictures), replace(config, caption_dropout=0.0), None)
     batch = data.batch(replace(config, caption_dropout=0.0), 0)
     for latents, ids in zip(batch.latents, batch.ids, strict=True):
-        index = next(i for i in range(4) if any(torch.equal(view[i], latents) for view in data.latents))
+        index = next(i for i in range(4) if any(torch.equal(view[i], latents) for view in data.buckets[0].latents))
         assert torch.equal(ids, base.family.words.ids(pictures[index].captions)[0])
 
 

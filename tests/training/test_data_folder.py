@@ -227,7 +227,8 @@ def test_links_are_followed_once(folder, tmp_path_factory):
 UNREAD = {
     "hidden": (("Thumbs.db", ".DS_Store", "._a.png"), "hidden files"),
     "caches": (("a.npz", "a_te.safetensors", "_latent_cache/a.png"), "caches and weights are not read"),
-    "masks": (("a-masklabel.png", "x-condlabel.png", "masks/a.png", "Mask/a.png", "b_mask.png"), "masks are not used"),
+    "masks": (("x-masklabel.png", "masks/x.png", "masks/inner/a.png"), "no picture has its name, so it is not used"),
+    "control pictures": (("x-condlabel.png", "_control/a.png"), "control pictures are not used"),
     "regularisation": (("reg/1_person/a.png", "reg/a.txt"), "regularisation pictures are not used"),
     "samples": (("anna.samples/000010-00.png",), "sample pictures of a training are not used"),
     "HEIF": (("a.heic", "b.HEIF"), "save it as JPEG or PNG"),
@@ -334,10 +335,11 @@ def test_the_verdict_is_there_for_users_of_python(folder):
 def test_the_summary_counts_everything(folder):
     picture(folder / "d.png", 3, size=(40, 32))
     write(folder, {"a.txt": "x", "b.txt": "x", "metadata.csv": "image,prompt\nc.webp,x\n", "notes.pdf": b"x"})
-    write(folder, dict.fromkeys(("masks/a.png", "masks/b.png"), b"x"))
+    picture(folder / "masks" / "a.png", 4)
+    picture(folder / "b_mask.png", 4)
     assert DataFolder.scan(folder).summary == (
-        "4 pictures (6×4 to 40×32), captions: 2 from .txt, 1 from metadata.csv, 1 from templates; "
-        "not read: 2 masks, notes.pdf"
+        "4 pictures (6×4 to 40×32), captions: 2 from .txt, 1 from metadata.csv, 1 from templates, 2 masks; "
+        "not read: notes.pdf"
     )
     write(folder, dict.fromkeys((f"{number}.pdf" for number in range(7)), b"x"))
-    assert DataFolder.scan(folder).summary.endswith("not read: 2 masks, 0.pdf, 1.pdf, 2.pdf and 5 others")
+    assert DataFolder.scan(folder).summary.endswith("not read: 0.pdf, 1.pdf, 2.pdf and 5 others")

@@ -9,8 +9,9 @@ from PIL import Image
 from orthoplex.activations.captions import foreign_syntax, insert_trigger
 from orthoplex.concepts import KINDS
 from orthoplex.errors import DatasetError
+from orthoplex.files import read_picture
 from orthoplex.training import ConceptDataset
-from orthoplex.training.dataset import load_picture
+from orthoplex.training.dataset import fitted
 
 
 def read(folder, **changes):
@@ -38,7 +39,7 @@ def test_crop_is_at_the_centre(tmp_path):
     image = Image.new("RGB", (30, 10), "blue")
     image.paste("red", (10, 0, 20, 10))
     image.save(tmp_path / "wide.png")
-    pixels = load_picture(tmp_path / "wide.png", 10)
+    pixels = fitted(read_picture(tmp_path / "wide.png"), (10, 10))
     assert pixels[0].float().mean() == 255 and pixels[2].float().mean() == 0
 
 
@@ -48,13 +49,13 @@ def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
     image.save(tmp_path / "turned.png", exif=exif)
-    pixels = load_picture(tmp_path / "turned.png", 8)
+    pixels = fitted(read_picture(tmp_path / "turned.png"), (8, 8))
     assert pixels[2, 0, 0] > 200 and pixels[0, 0, 0] < 50
 
 
 def test_transparency_becomes_white(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert load_picture(tmp_path / "clear.png", 8).min() == 255
+    assert fitted(read_picture(tmp_path / "clear.png"), (8, 8)).min() == 255
 
 
 def test_jpeg_and_webp_are_read(tmp_path):
@@ -300,21 +301,21 @@ def test_arguments_are_checked(folder, changes, message):
 def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     values = np.array([[0, 257, 32896, 65535]] * 4, dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "grey.png")
-    pixels = load_picture(tmp_path / "grey.png", 4)
+    pixels = fitted(read_picture(tmp_path / "grey.png"), (4, 4))
     assert pixels[:, 0].tolist() == [[0, 1, 128, 255]] * 3
 
 
 def test_transparent_sixteen_bit_grey_becomes_white(tmp_path):
     values = np.array([[0, 1000, 1001, 65535]] * 4, dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "grey.png", transparency=1000)
-    assert load_picture(tmp_path / "grey.png", 4)[0, 0].tolist() == [0, 255, 4, 255]
+    assert fitted(read_picture(tmp_path / "grey.png"), (4, 4))[0, 0].tolist() == [0, 255, 4, 255]
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_of_unknown_range_are_refused(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "grey.png", format="TIFF")
     with pytest.raises(DatasetError, match=f"grey.png has pixels of mode {mode}; allowed are 8 or 16 bits per channel"):
-        load_picture(tmp_path / "grey.png", 4)
+        fitted(read_picture(tmp_path / "grey.png"), (4, 4))
 
 
 def test_a_backslash_in_the_class_word_is_a_backslash(folder):

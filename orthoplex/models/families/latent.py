@@ -88,7 +88,7 @@ class LatentFamily(Family):
         Raises:
             ConfigurationError: Names the option, its value, and what is allowed.
         """
-        step = self.pixels_per_latent * self.latent_multiple
+        step = side_multiple(self)
         if pixels is not None and (pixels < step or pixels % step):
             raise ConfigurationError(
                 f"{name} is {pixels}; allowed are multiples of {step}, the pixels of base '{self.identity.name}' that "
@@ -170,3 +170,8 @@ class LatentFamily(Family):
     def outputs_hash(self) -> str:
         """Hash the autoencoder."""
         return weights_hash({"vae": self.pipeline.vae})
+
+
+def side_multiple(family: Family) -> int:
+    """Return the number of pixels of which height and width of a base's pictures are multiples."""
+    return family.pixels_per_latent * (family.latent_multiple if isinstance(family, LatentFamily) else 1)
