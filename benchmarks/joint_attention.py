@@ -32,7 +32,7 @@ from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.benchmark.plots import bars
 from orthoplex.concepts import Concept, load_concept
 from orthoplex.evaluation import Interval, bootstrap
-from orthoplex.files import write_json
+from orthoplex.files import read_json, write_json
 from orthoplex.models import Base, load_base
 from orthoplex.subspaces import seeded
 from orthoplex.training import ConceptDataset, TrainingConfig, train
@@ -257,6 +257,14 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def others_rows(output: Path, families: Sequence[str], settings: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the rows of a file that are of other families and of the same settings; none where there is no file."""
+    values = read_json(output) if output.is_file() else {}
+    if any(values.get(name) != value for name, value in settings.items()):
+        return []
+    return [row for row in values["rows"] if row["family"] not in families]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the families named, or all, and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,11 +274,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("results/joint-attention.json"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for name in given.families or BUILDERS:
+    families, settings = given.families or list(BUILDERS), {"seconds": given.seconds, "steps": given.steps}
+    rows = others_rows(given.output, families, settings)
+    for name in families:
         rows += measure(name, given.seconds, given.steps)
         print(name, "is measured", flush=True)
-        write_json(given.output, {"seconds": given.seconds, "steps": given.steps, "rows": rows}, indent=1)
+        write_json(given.output, {**settings, "rows": rows}, indent=1)
         given.output.with_suffix(".svg").write_text(chart(rows), "utf-8")
 
 

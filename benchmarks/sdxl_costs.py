@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from benchmarks.full_size import full_size_xl_folder, random_xl_denoiser
 from benchmarks.load_cost import machine
-from orthoplex.adapters import AdapterConfig, create_adapter
+from orthoplex.adapters import AdapterConfig, create_adapter, share_directions
 from orthoplex.benchmark.targets import peft_lora
 from orthoplex.models import precision
 from orthoplex.models.base import adding
@@ -98,6 +98,7 @@ class Step:
             for layer, linear in self.layers.items():
                 sizes = {"out_features": linear.out_features, "in_features": linear.in_features}
                 adapters[layer] = create_adapter(config, layer=layer, **sizes, concept_id="cost", seed=0)
+            share_directions(adapters.values())
             with attached({layer: self.layers[layer] for layer in adapters}, adapters):
                 every = nn.ModuleDict({str(number): adapter for number, adapter in enumerate(adapters.values())})
                 yield [*every.parameters()], [*every.buffers()]

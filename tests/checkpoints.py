@@ -198,4 +198,7 @@ def checkpoint_of(pipeline, version: str, path: Path) -> Path:  # noqa: ANN001
         return write_checkpoint(path, stable_diffusion_xl_parts(pipeline))
     if version.startswith("sd"):
         return write_checkpoint(path, stable_diffusion_parts(pipeline))
+    if version == "anima":
+        parts = [("net.", original(pipeline.transformer, version))]
+        return write_checkpoint(path, [*parts, ("net.llm_adapter.", pipeline.text_conditioner.state_dict())])
     return write_checkpoint(path, [("", original(pipeline.transformer, version))])

@@ -60,8 +60,8 @@ def build_qwen_tokenizer(folder: Path, length: int = LENGTH) -> Qwen2TokenizerFa
     return Qwen2TokenizerFast.from_pretrained(folder)
 
 
-def qwen3_config(tokenizer: Qwen2TokenizerFast, *, width: int = 16, layers: int = 2) -> Qwen3Config:
-    """A small language model."""
+def qwen3_config(tokenizer: Qwen2TokenizerFast, *, width: int = 16, layers: int = 2, tied: bool = True) -> Qwen3Config:
+    """A small language model; its head has the numbers of the embedding, or its own."""
     return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -73,7 +73,7 @@ def qwen3_config(tokenizer: Qwen2TokenizerFast, *, width: int = 16, layers: int 
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
 
 
@@ -103,8 +103,8 @@ def build_z_image(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def build_klein(folder: Path, *, seed: int = 0, distilled: bool = False) -> Path:
-    """Save a pico FLUX.2 Klein into ``folder`` and return the folder."""
+def build_klein(folder: Path, *, seed: int = 0, distilled: bool = False, tied: bool = True) -> Path:
+    """Save a pico FLUX.2 Klein into ``folder`` and return the folder; untied it is as the 9B."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = build_qwen_tokenizer(folder.with_name(folder.name + "-vocabulary"))
@@ -122,7 +122,7 @@ def build_klein(folder: Path, *, seed: int = 0, distilled: bool = False) -> Path
         pipeline = Flux2KleinPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
             vae=autoencoder,
-            text_encoder=Qwen3ForCausalLM(qwen3_config(tokenizer, layers=27)),
+            text_encoder=Qwen3ForCausalLM(qwen3_config(tokenizer, layers=27, tied=tied)),
             tokenizer=tokenizer,
             transformer=Flux2Transformer2DModel(
                 in_channels=16,

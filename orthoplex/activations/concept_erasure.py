@@ -229,11 +229,9 @@ def foreign_grams(
         token=min(tokens, key=len, default=""),  # the first one's name; the others' have a number behind
         class_word=class_word,
         prompts=prompts,
-        num_vectors=max(1, len(tokens)),
+        num_vectors=len(tokens),
         generator=generator,
     )
-    if not tokens:
-        composed, vectors = replace(composed, tokened=(), words=()), vectors[:0, :0]
     latents, of_text = None, base.family.see_text_alone(layers)
     if options.prior_pictures > 0 and not of_text:
         latents = make_prior_pictures(base, options, composed.plain).latents

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ def foreign_material(
         token: The concept's token.
         class_word: The concept's class word.
         prompts: Prompts of the base's own words.
-        num_vectors: How many vectors a concept has.
+        num_vectors: How many vectors a concept has; for 0, no prompt has a token.
         generator: Decides order and noise.
         count: How many concepts; None makes one for each prompt that has a token.
 
@@ -84,6 +85,8 @@ def foreign_material(
     composed = compose_foreign_prompts(
         options.num_prompts, token=token, class_word=class_word, prompts=prompts, generator=generator
     )
+    if num_vectors == 0:
+        return replace(composed, tokened=(), words=()), torch.zeros(0, 0, base.family.words.width)
     class_words = composed.words or (class_word,)
     words = [class_words[i % len(class_words)] for i in range(len(composed.words) if count is None else count)]
     return composed, random_vectors(base, words, num_vectors=num_vectors, generator=generator)

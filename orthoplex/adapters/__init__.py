@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site
+from orthoplex.adapters.adapter import Adapter, AdapterConfig, Basis, Blocks, Site, share_directions
 from orthoplex.adapters.blockwise import Blockwise
 from orthoplex.adapters.dual import Dual
 from orthoplex.adapters.full import Full
@@ -97,5 +97,6 @@ __all__ = [
     "create_adapter",
     "fold_stack",
     "owned_slot",
+    "share_directions",
     "slot_partition",
 ]

@@ -1,6 +1,7 @@
 """The base class of adapters, trainable low-rank changes of one weight, and their configuration."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -198,7 +199,7 @@ class Adapter(nn.Module, ABC):
                 f"layer {self.site.layer}: {type(self).__name__} is given directions {tuple(rows.shape)}; allowed are "
                 f"{allowed}"
             )
-        self.down.copy_(rows)
+        self.down = rows.to(self.down).clone()  # others may share the tensor
 
     def delta(self, strength: float = 1.0) -> Tensor:
         """Return ``strength · ΔW``, ``(out, in)``, differentiable; strength 0 is the base, 1 the concept."""
@@ -223,4 +224,26 @@ class Adapter(nn.Module, ABC):
             )
         self.scaling = 1.0
         self.up.copy_(factors.up)
-        self.down.copy_(factors.down)
+        if self.has_frozen_directions:
+            self.down = factors.down.to(self.down).clone()  # others may share the tensor
+        else:
+            self.down.copy_(factors.down)
+
+
+def share_directions(adapters: Iterable[Adapter]) -> None:
+    """Let adapters whose frozen directions are equal hold one tensor: those of one slot are, at layers of one width.
+
+    Args:
+        adapters: All of them where they shall stay: moving an adapter to another device gives it a tensor of its own.
+    """
+    held: dict[tuple[torch.Size, torch.device, torch.dtype], list[Tensor]] = {}
+    for adapter in adapters:
+        if not adapter.has_frozen_directions:
+            continue
+        down = adapter.down
+        candidates = held.setdefault((down.shape, down.device, down.dtype), [])
+        equal = next((other for other in candidates if torch.equal(other, down)), None)
+        if equal is None:
+            candidates.append(down)
+        else:
+            adapter.down = equal

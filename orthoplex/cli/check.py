@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orthoplex.models import BaseChoice
     from orthoplex.training import DataFolder
 
-_EMBEDDED, _PIPELINE = "vignette", "model_index.json"
+_EMBEDDED, _PIPELINES = "vignette", ("model_index.json", "modular_model_index.json")
 _PARTS = ("unet", "transformer", "vae", "text_encoder")
 
 
@@ -75,7 +75,7 @@ def _is_base(path: Path, *, download: bool) -> bool:
     if not path.is_dir():
         is_file = path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES
         return str(path) == _EMBEDDED or is_file or (not path.exists() and (download or _is_cached(path)))
-    if (path / _PIPELINE).is_file():
+    if any((path / name).is_file() for name in _PIPELINES):
         return True
     from orthoplex.training import holds_pictures
 

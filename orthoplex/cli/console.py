@@ -328,7 +328,10 @@ def _loaded(path: Path, base: Base) -> Concept:
 
 def note_triggers(concepts: Sequence[tuple[Concept, float]], prompt: str) -> None:
     """Note the concepts without tokens whose triggers are not in a prompt; a header may tell several triggers."""
-    words = " ".join(prompt.lower().split())
+    from orthoplex.models import with_words
+
+    called = {concept.name: concept.manifest.rare_word for concept, _ in concepts if concept.manifest.rare_word}
+    words = " ".join(with_words(prompt, called).lower().split())
     for concept, strength in concepts:
         trigger = concept.manifest.trigger
         parts = [" ".join(part.lower().split()) for part in re.split("[,;|]", trigger)]

@@ -15,7 +15,13 @@ from orthoplex.options.values import parse
 
 _FLAGS: Final = {"pretrained_model_name_or_path": "base"}
 _LATEST: Final = "latest"
-_SETTINGS: Final = ("mixed_precision", "noise_offset", "gradient_accumulation_steps", "gradient_checkpointing")
+_SETTINGS: Final = (
+    "mixed_precision",
+    "noise_offset",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "report_to",
+)
 """Training options that other programs spell as here, and that have no flag of their own."""
 _WITHOUT_VALUE: Final = {"gradient_checkpointing", *(name for name, row in SPELLINGS.items() if row.flag is not None)}
 

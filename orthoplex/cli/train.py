@@ -2,8 +2,9 @@
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 
@@ -64,6 +65,10 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any training option; overrides all else.")
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Store what is computed before the first step; later trainings read it."),
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run.")
 ]
@@ -97,6 +102,7 @@ def train(
     ] = False,
     no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    cache_dir: CacheOption = None,
     variant: VariantOption = None,
     base_config: BaseConfigOption = None,
     download: DownloadOption = False,
@@ -113,15 +119,23 @@ def train(
         output = output or Path(f"{name}.safetensors")
         refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
         chosen = chosen_base(base, variant, base_config, download)
-        overrides = _overrides(flags, set_ or [], no_thumbnail=no_thumbnail)
-        settings = training.TrainingConfig.from_toml(config, overrides=overrides, defaults=training_defaults(chosen))
+        options = partial(_settings, config, flags, set_ or [], no_thumbnail)
+        options(training_defaults(chosen))  # refused before anything is loaded
         report = _scanned(folder)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
+        settings = options(model.training_defaults)
         dataset = _dataset(report, model, settings, (name, class_word, kind))
         dataset = dataset if class_data is None else dataset.with_class_pictures(class_data)
         note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
-            model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint
+            model,
+            dataset,
+            settings,
+            output=output,
+            resume=resume,
+            overwrite=overwrite,
+            keep_checkpoint=checkpoint,
+            cache_dir=cache_dir,
         )
         _say_finished(records, settings, output)
 
@@ -157,10 +171,19 @@ def _counted(dataset: "ConceptDataset") -> str:
     return counted(len(dataset), "picture") + masked + buckets + given
 
 
-def _overrides(flags: Mapping[str, object], entries: Sequence[str], *, no_thumbnail: bool) -> list[str]:
-    """Return ``key=value`` entries, the last of a key counts: flags, then those given as such, then what hides."""
+def _settings(
+    path: Path | None,
+    flags: Mapping[str, object],
+    entries: Sequence[str],
+    no_thumbnail: bool,  # noqa: FBT001  (given by partial)
+    defaults: Mapping[str, Any],
+) -> "TrainingConfig":
+    """Read the options: a file, flags, then entries given as such, then what hides; the last of a key counts."""
+    from orthoplex.training import TrainingConfig
+
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    return [*given, *entries, *(["thumbnail=none"] if no_thumbnail else [])]
+    overrides = [*given, *entries, *(["thumbnail=none"] if no_thumbnail else [])]
+    return TrainingConfig.from_toml(path, overrides=overrides, defaults=defaults)
 
 
 def _scanned(folder: Path) -> "DataFolder":

@@ -66,7 +66,7 @@ class Concept:
     def recipe(self) -> Recipe:
         """The concept as a merge of one, at strength 1."""
         manifest = self.manifest
-        own = Ingredient(self.name, manifest.kind, 1.0, self.content_hash, manifest.slot)
+        own = Ingredient(self.name, manifest.kind, 1.0, self.content_hash, manifest.slot, manifest.rare_word)
         return Recipe(manifest.base, (own,))
 
     @property

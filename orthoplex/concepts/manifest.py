@@ -104,6 +104,12 @@ class Manifest:
         return "a small generated picture" if is_generated else "a small training picture"
 
     @property
+    def rare_word(self) -> str:
+        """The word of the base's own vocabulary that calls a concept without tokens; else empty."""
+        word = self.training.get("rare_word", "")
+        return word if isinstance(word, str) else ""
+
+    @property
     def rank(self) -> int:
         """The largest rank of any layer, 0 when the concept changes no weight."""
         return max((rank for _, rank, _ in self.layers.values()), default=0)

@@ -71,7 +71,7 @@ def _advice(path: Path) -> str:
     """Say the use of what stands in the place of a concept file; empty where there is none."""
     try:
         if path.is_dir():
-            if (path / "model_index.json").is_file():
+            if any((path / name).is_file() for name in ("model_index.json", "modular_model_index.json")):
                 return "; it holds a pipeline, which is a base (--base)"
             adapters = several_adapters(path)
             return f"; it {adapters}" if adapters else ""

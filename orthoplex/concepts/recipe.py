@@ -20,6 +20,7 @@ class Ingredient:
         strength: ``s``; 0 is the base, 1 is the concept.
         content_hash: SHA-256 (hex) of its content.
         slot: The slot it owns, or None.
+        word: The rare word that calls it, where it has no tokens; else empty.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Ingredient:
     strength: float
     content_hash: str
     slot: int | None
+    word: str = ""
 
 
 _USUAL_STRENGTH = 10.0
@@ -70,6 +72,11 @@ class Recipe:
         return tuple(sorted({*self.names} - {concept.name for concept in self.present}))
 
     @property
+    def words(self) -> dict[str, str]:
+        """Names of the concepts in the change that have no tokens, to the rare words that call them."""
+        return {concept.name: concept.word for concept in self.present if concept.word}
+
+    @property
     def strengths(self) -> str:
         """Names with strengths, and the scale, as messages give them."""
         return ", ".join([*(f"{item.name}@{item.strength:g}" for item in self.concepts), f"scale {self.scale:g}"])
@@ -96,7 +103,12 @@ class Recipe:
             "options": dict(self.options),
             "inputs": self.inputs,
             "scale": self.scale,
-            "concepts": [asdict(concept) for concept in self.concepts],
+            "concepts": [_plain(concept) for concept in self.concepts],
             "base": asdict(self.base),
             "package_version": self.package_version,
         }
+
+
+def _plain(concept: Ingredient) -> dict[str, Any]:
+    """An ingredient as plain JSON values; most have no rare word."""
+    return {key: value for key, value in asdict(concept).items() if key != "word" or value}

@@ -164,7 +164,8 @@ def _absent(base: Base) -> tuple[str, ...]:
 
 def _read(base: Base, prompt: str, negative_prompt: str) -> list[Prompt]:
     texts = {"prompt": prompt, "negative_prompt": negative_prompt}
-    return [read_prompt(text, base.tokens, absent=_absent(base), key=key) for key, text in texts.items()]
+    absent, words = _absent(base), {} if base.recipe is None else base.recipe.words
+    return [read_prompt(text, base.tokens, absent=absent, words=words, key=key) for key, text in texts.items()]
 
 
 def _requested(base: Base, prompts: Sequence[Prompt], mixed_precision: Precision) -> list[str | Conditioning]:

@@ -196,7 +196,21 @@ def _collect_tokens(concepts: Sequence[Concept]) -> dict[str, Token]:
                 )
             owners[token] = concept
             tokens[token] = item
+    _check_words(concepts)
     return tokens
+
+
+def _check_words(concepts: Sequence[Concept]) -> None:
+    """Refuse concepts that the same rare word calls."""
+    owners: dict[str, Concept] = {}
+    for concept in concepts:
+        word = concept.manifest.rare_word
+        other = owners.setdefault(word, concept)
+        if word and other is not concept:
+            raise ConfigurationError(
+                f"the rare word '{word}' calls concepts {other.label} and {concept.label}; one is allowed: train one "
+                "of the two under another name"
+            )
 
 
 def _recipe(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orthoplex.models.mixed_precision import Precision, chosen_precision, has_fast_bf16, precision
     from orthoplex.models.pipeline_folder import check_pipeline_folder, check_pipeline_tokens
     from orthoplex.models.prompts.prompt import Fragment, Prompt, escaped, read_prompt
-    from orthoplex.models.prompts.prompt_tokens import concept_names, contract_prompt
+    from orthoplex.models.prompts.prompt_tokens import concept_names, contract_prompt, with_words
     from orthoplex.models.relatives import WeightSample, check_layers, on_base
     from orthoplex.models.report import BaseReport, base_report
     from orthoplex.models.schedules import DiscreteSchedule, Schedule
@@ -71,6 +71,7 @@ __getattr__ = exports(
         "contract_prompt": "prompts.prompt_tokens",
         "escaped": "prompts.prompt",
         "read_prompt": "prompts.prompt",
+        "with_words": "prompts.prompt_tokens",
         "side_multiple": "families.latent",
         "check_pipeline_folder": "pipeline_folder",
         "check_pipeline_tokens": "pipeline_folder",
@@ -122,6 +123,7 @@ __all__ = [
     "contract_prompt",
     "escaped",
     "read_prompt",
+    "with_words",
     "side_multiple",
     "check_pipeline_folder",
     "check_pipeline_tokens",

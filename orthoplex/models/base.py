@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
 from orthoplex.concepts import BaseIdentity, Recipe, Token
+from orthoplex.concepts.tokens import RARE_WORD
 from orthoplex.errors import BaseModelError
 from orthoplex.models.brought import Brought
 from orthoplex.models.families import defaults_of, family_of
@@ -144,8 +145,9 @@ class Base:
 
     @property
     def training_defaults(self) -> Mapping[str, Any]:
-        """The training options with other defaults in the base's family; the embedded base has none."""
-        return {} if self.identity.family == EMBEDDED else defaults_of(type(self.pipeline).__name__)
+        """The training options with other defaults here: in the base's family, or as its text encoders cannot grow."""
+        of_family = {} if self.identity.family == EMBEDDED else defaults_of(type(self.pipeline).__name__)
+        return {**of_family, "token_vectors": RARE_WORD} if self.family.words.fixed else of_family
 
     @property
     def recipe(self) -> Recipe | None:

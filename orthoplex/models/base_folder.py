@@ -15,7 +15,7 @@ from orthoplex.models.base_choice import BaseName
 from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.families import FAMILIES, defaults_of
 from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
-from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.pipeline_folder import INDEX_NAME, MODULAR_INDEX_NAME, index_path, plain_index
 from orthoplex.models.problems import ProblemsError, first_of, problems_of
 from orthoplex.models.shards import check_index, check_shards
 from orthoplex.models.versions import EMBEDDED
@@ -45,9 +45,9 @@ def read_index(place: BasePlace) -> Mapping[str, Any]:
         )
     if not folder.is_dir():
         raise BaseModelError(f"{shown} is {_file_kind(folder)}")
-    path = folder / INDEX_NAME
+    path = index_path(folder)
     try:
-        index = read_json(path)
+        index = plain_index(read_json(path))
         name = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = _hint(folder)
@@ -242,7 +242,7 @@ def _of_the_net(name: str) -> str:
 
 def _file_kind(path: Path) -> str:
     """Return what a file is that was given as a base and is none, and what to do."""
-    if path.name == INDEX_NAME:
+    if path.name in (INDEX_NAME, MODULAR_INDEX_NAME):
         return f"a file; give its folder '{path.parent}'"
     if is_pointer(path):
         return "a git-lfs pointer to a file that was not fetched; 'git lfs pull' in its folder fetches it"
@@ -277,9 +277,10 @@ def _hint(folder: Path) -> str:
     names = sorted(item.name for item in folder.iterdir())
     if not names:
         return "; the folder is empty"
-    if (folder.resolve().parent / INDEX_NAME).is_file():
+    if index_path(folder.resolve().parent).is_file():
         return f"; it is one part of a pipeline, give '{folder.parent}'"
-    inner = sorted({*folder.glob(f"*/{INDEX_NAME}"), *folder.glob(f"snapshots/*/{INDEX_NAME}")})
+    inside = (*folder.glob("*"), *folder.glob("snapshots/*"))
+    inner = sorted({index_path(item) for item in inside if index_path(item).is_file()})
     if inner:
         return f"; give a folder in it: {first_of([str(item.parent) for item in inner])}"
     if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:

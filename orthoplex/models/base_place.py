@@ -20,7 +20,7 @@ from orthoplex.models.families.form_of_checkpoints import (
     checkpoint_class,
 )
 from orthoplex.models.hub import HubName, cached_pipeline, fetched_pipeline
-from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.pipeline_folder import index_path
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles, find_weights
 
@@ -123,7 +123,7 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[
     if choice.config is not None:
         name = None if os.path.lexists(choice.config) else HubName.of(choice.config)
         folder = Path(choice.config) if name is None else _pipeline_of(name, choice, held)
-        if folder is None or not (folder / INDEX_NAME).is_file():
+        if folder is None or not index_path(folder).is_file():
             raise BaseModelError(
                 f"config is '{choice.config}'; allowed is a pipeline folder of {form.title}, or the name of one in the "
                 "hub's cache"

@@ -30,6 +30,8 @@ with quiet():
 _INNER = "text_model."
 _OPEN_CLIP = ".resblocks."
 _DENOISER = "model.diffusion_model."
+_CONDITIONER = "net.llm_adapter."
+"""In front of the names of Anima's conditioner."""
 
 
 def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
@@ -93,15 +95,15 @@ def _converted(
     try:
         if isinstance(network, PreTrainedModel):
             return _of_text_encoder(network, tensors)
+        bare = {name.removeprefix(_CONDITIONER).removeprefix(_DENOISER): values for name, values in tensors.items()}
+        if bare.keys() >= network.state_dict().keys():  # the names of diffusers already
+            return bare
         kind = next((name for name in _bases(network) if name in SINGLE_FILE_LOADABLE_CLASSES), None)
         if kind is None:
             raise BaseModelError(
                 f"{component} is a {type(network).__name__}, which diffusers reads out of no checkpoint file; allowed "
                 "is a pipeline folder"
             )
-        bare = {name.removeprefix(_DENOISER): values for name, values in tensors.items()}
-        if bare.keys() >= network.state_dict().keys():  # the names of diffusers already
-            return bare
         convert: Any = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
         # diffusers asks for the prefix in U-Nets, and stumbles over it in the transformers of FLUX.2.
         named = tensors if isinstance(network, UNet2DConditionModel) else bare

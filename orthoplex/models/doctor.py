@@ -17,7 +17,7 @@ from orthoplex.files import cache_folder, read_json
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.families.sizes import FAMILY_SIZES, FamilySize
 from orthoplex.models.hash_cache import cache_file
-from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.pipeline_folder import index_path
 
 _GB = 1e9
 _BYTES = 2
@@ -253,7 +253,7 @@ def _hub_cache() -> Path | None:
 
 def _hub_names(cache: Path) -> Iterator[str]:
     for folder in sorted(cache.glob("models--*--*")):
-        if next(folder.glob(f"snapshots/*/{INDEX_NAME}"), None) is not None:
+        if any(index_path(snapshot).is_file() for snapshot in folder.glob("snapshots/*")):
             yield "/".join(folder.name.split("--", 2)[1:])
 
 

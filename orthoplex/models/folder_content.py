@@ -20,6 +20,7 @@ from torch import nn
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.files import read_json, write_json
 from orthoplex.models.layer_names import is_text_encoder, portable_path
+from orthoplex.models.pipeline_folder import INDEX_NAME, MODULAR_INDEX_NAME, plain_index
 from orthoplex.models.weight_files import stem, write_weights
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -84,10 +85,8 @@ def write_pipeline(
         OSError: If a file cannot be written.
     """
     folder.mkdir(exist_ok=True)
-    networks = _networks(pipeline)
-    for name, component in pipeline.components.items():
-        if component is None:
-            continue
+    networks, stored = _networks(pipeline), _stored(pipeline)
+    for name, component in stored.items():
         place = folder / name
         if name not in networks:
             component.save_pretrained(place)
@@ -100,7 +99,9 @@ def write_pipeline(
             weights = {portable_path(path): values for path, values in weights.items()}
         write_weights(weights, place / f"{stem(name)}.safetensors", written)
     pipeline.save_config(folder)
-    for name, component in pipeline.components.items():
+    if pipeline.config_name == MODULAR_INDEX_NAME:
+        _complete_index(folder)
+    for name, component in stored.items():
         if (folder / name / "tokenizer_config.json").is_file():
             _complete_tokenizer(component, folder / name)
     for path in sorted(folder.rglob("*.json")):
@@ -109,6 +110,27 @@ def write_pipeline(
 
 def _networks(pipeline: Any) -> dict[str, nn.Module]:  # noqa: ANN401
     return {name: network for name, network in pipeline.components.items() if isinstance(network, nn.Module)}
+
+
+def _stored(pipeline: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The components that a folder holds: a modular pipeline makes some itself, which its index does not name."""
+    is_modular = pipeline.config_name == MODULAR_INDEX_NAME
+    return {
+        name: component
+        for name, component in pipeline.components.items()
+        if component is not None and (not is_modular or name in pipeline.config)
+    }
+
+
+def _complete_index(folder: Path) -> None:
+    """Let a modular pipeline's index name the folder's own parts, and add the index that everyone reads."""
+    values = read_json(folder / MODULAR_INDEX_NAME)
+    for name, entry in values.items():
+        if isinstance(entry, list):
+            own = {"subfolder": name, "pretrained_model_name_or_path": None, "variant": None, "revision": None}
+            entry[2] = {**entry[2], **own, "type_hint": entry[:2]}
+    write_config(folder / MODULAR_INDEX_NAME, values)
+    write_config(folder / INDEX_NAME, plain_index(values))
 
 
 def _stored_dtype(network: nn.Module, stored: torch.dtype | None) -> torch.dtype | None:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from orthoplex.errors import BaseModelError
 from orthoplex.files import read_json, summary_of
 from orthoplex.models.families import FAMILIES, family_of
-from orthoplex.models.pipeline_folder import INDEX_NAME
+from orthoplex.models.pipeline_folder import INDEX_NAME, MODULAR_INDEX_NAME, index_path
 from orthoplex.models.weight_files import find_weights, needed_weights
 
 _LOG = logging.getLogger(__name__)
@@ -57,11 +57,14 @@ def cached_pipeline(name: HubName) -> Path | None:
 
     try:
         folder = snapshot_download(
-            name.owner_and_name, revision=name.revision, local_files_only=True, allow_patterns=[INDEX_NAME]
+            name.owner_and_name,
+            revision=name.revision,
+            local_files_only=True,
+            allow_patterns=[INDEX_NAME, MODULAR_INDEX_NAME],
         )
     except (OSError, ValueError, HFValidationError):
         return None
-    return Path(folder) if (Path(folder) / INDEX_NAME).is_file() else None
+    return Path(folder) if index_path(Path(folder)).is_file() else None
 
 
 def fetched_pipeline(name: HubName, *, variant: str | None = None, without: Collection[str] = ()) -> Path:
@@ -81,10 +84,10 @@ def fetched_pipeline(name: HubName, *, variant: str | None = None, without: Coll
     folder = cached_pipeline(name)
     if folder is not None and _is_whole(folder, variant, without):
         return folder
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     where = {"repo_id": name.owner_and_name, "revision": name.revision}
-    index = Path(_asked(name, lambda: hf_hub_download(**where, filename=INDEX_NAME)))
+    index = Path(_asked(name, lambda: _fetched_index(where)))
     kind = _class_name(index)
     if kind not in FAMILIES:
         raise BaseModelError(f"base '{name}' is a {kind}, supported are {', '.join(sorted(FAMILIES))}")
@@ -112,7 +115,7 @@ def needed_files(
         weighed: Those of them whose weights are fetched.
         variant: See ``BaseChoice``.
     """
-    chosen = [INDEX_NAME]
+    chosen = [INDEX_NAME, *(name for name in names if name == MODULAR_INDEX_NAME)]
     for part in parts:
         own = {name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")}
         weights = needed_weights(own, part, variant) if part in weighed else []
@@ -123,7 +126,7 @@ def needed_files(
 
 def _is_whole(folder: Path, variant: str | None, without: Collection[str]) -> bool:
     """Return True if nothing that is needed of a pipeline is missing in its folder."""
-    kind = _class_name(folder / INDEX_NAME)
+    kind = _class_name(index_path(folder))
     if kind not in FAMILIES:
         return True  # which the loader refuses better
     family = family_of(kind)
@@ -132,6 +135,15 @@ def _is_whole(folder: Path, variant: str | None, without: Collection[str]) -> bo
     files = [find_weights(folder / part, part, variant) for part in family.weighed if part not in without]
     fits = variant is None or any(item is not None and item.variant == variant for item in files)
     return fits and all(item is not None and all(path.is_file() for path in item.files) for item in files)
+
+
+def _fetched_index(where: Mapping[str, Any]) -> str:
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return hf_hub_download(**where, filename=INDEX_NAME)
+    except errors.RemoteEntryNotFoundError:
+        return hf_hub_download(**where, filename=MODULAR_INDEX_NAME)
 
 
 def _class_name(index: Path) -> str:

@@ -12,7 +12,9 @@ from orthoplex.files import check_folder, folder_written_whole, read_json, write
 
 RECIPE_NAME = "recipe.json"
 INDEX_NAME = "model_index.json"
-"""The file without which a folder is no pipeline."""
+"""The file without which a folder is no pipeline, but for those of modular pipelines."""
+MODULAR_INDEX_NAME = "modular_model_index.json"
+"""The same file of a modular pipeline of diffusers."""
 _SUFFIXES = (".bin", ".json", ".model", ".safetensors", ".txt")
 """Of the files in the folders of components."""
 
@@ -37,6 +39,27 @@ def pipeline_folder(folder: Path, *, recipe: Mapping[str, Any] | None, overwrite
             write_json(temporary / RECIPE_NAME, recipe, indent=2, finite=False)
 
 
+def index_path(folder: Path) -> Path:
+    """Return the file that names the parts of a pipeline folder; where there is none, the usual one."""
+    usual, modular = folder / INDEX_NAME, folder / MODULAR_INDEX_NAME
+    return modular if modular.is_file() and not usual.is_file() else usual
+
+
+def plain_index(values: Any) -> Any:  # noqa: ANN401  (whatever a JSON file holds)
+    """Return an index as ``model_index.json`` has it: of modular ones, without where their parts once were.
+
+    Args:
+        values: Of either index.
+    """
+    if not isinstance(values, dict):
+        return values
+    return {
+        name: entry[:2] if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], dict) else entry
+        for name, entry in values.items()
+        if name != "_blocks_class_name"
+    }
+
+
 def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Refuse a folder that no pipeline may be written to; callers check before the work whose result it holds.
 
@@ -46,9 +69,9 @@ def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
         OutputError: If its place cannot be written to.
     """
     check_folder(folder, overwrite=overwrite)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_NAME).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not index_path(folder).is_file():
         raise ConfigurationError(f"{folder}: holds no {INDEX_NAME}, only a pipeline folder may be overwritten")
-    other = next(_no_part_of_a_pipeline(folder), None) if (folder / INDEX_NAME).is_file() else None
+    other = next(_no_part_of_a_pipeline(folder), None) if index_path(folder).is_file() else None
     if other is not None:
         raise ConfigurationError(
             f"{folder}: holds {other.relative_to(folder)}, which is no part of its pipeline and would be deleted; move "
@@ -59,14 +82,14 @@ def check_pipeline_folder(folder: Path, *, overwrite: bool = False) -> None:
 def _no_part_of_a_pipeline(folder: Path) -> Iterator[Path]:
     """The files and folders that no pipeline folder has."""
     try:
-        index = read_json(folder / INDEX_NAME)
+        index = read_json(index_path(folder))
     except (OSError, ValueError):
         index = {}
     components = {name for name in index if not name.startswith("_")} if isinstance(index, dict) else set()
     for path in sorted(folder.iterdir()):
         if path.name in components and path.is_dir():
             yield from (part for part in sorted(path.iterdir()) if part.suffix not in _SUFFIXES or part.is_dir())
-        elif path.name not in (INDEX_NAME, RECIPE_NAME) and path.name not in components:
+        elif path.name not in (INDEX_NAME, MODULAR_INDEX_NAME, RECIPE_NAME) and path.name not in components:
             yield path
 
 

@@ -58,7 +58,7 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "output_dir": Spelling(instead="--output names the concept file"),
     "use_8bit_adam": Spelling("optimizer", {True: "adamw-8bit", False: "adamw"}, flag=True),
     "allow_tf32": Spelling(flag=True, instead="mixed_precision=bf16 is the option for speed"),
-    "report_to": Spelling(instead="every step is a line of NAME.log.jsonl"),
+    "log_with": Spelling("report_to"),
     "num_train_epochs": Spelling(instead="steps counts optimizer steps"),
 }
 """Spelling, with ``_``, to what it is here. Options that are spelled as here need no row."""

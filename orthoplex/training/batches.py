@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from orthoplex.activations.prior_pictures import PriorPictures
-from orthoplex.models import Base, Conditioning, ItemSizes, Schedule
+from orthoplex.concepts.tokens import TOKENS
+from orthoplex.models import Base, Conditioning, ItemSizes, Schedule, precision
 from orthoplex.subspaces import seeded
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
+from orthoplex.training.tensor_cache import NO_CACHE, TensorCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,7 @@ class Batch:
         noise: ε, the same shape.
         times: ``(b,)``, as the base's schedule draws them.
         ids: Token ids of the own items, ``(own, length)``.
+        rows: Which captions these are, ``(own,)`` int64; the last one is the empty prompt.
         foreign: Which prior pictures follow them, ``(b − own,)`` int64.
         shares: How much each position counts in the loss, ``(b, 1, h, w)``, on average 1; None where all count alike.
         sizes: What was done to the own items before they became latents.
@@ -33,6 +36,7 @@ class Batch:
     noise: Tensor
     times: Tensor
     ids: Tensor
+    rows: Tensor
     foreign: Tensor
     shares: Tensor | None
     sizes: tuple[ItemSizes, ...]
@@ -43,15 +47,33 @@ class Batch:
         return len(self.ids)
 
 
-def encode_latents(base: Base, pixels: Tensor, batch_size: int) -> Tensor:
+def encode_latents(base: Base, pixels: Tensor, batch_size: int, cache: TensorCache = NO_CACHE) -> Tensor:
     """Return the mean latents of pictures, as the denoiser sees them, ``(n, c, h, w)`` float32.
 
     Args:
         base: The base whose autoencoder encodes.
         pixels: ``(n, 3, height, width)`` in [-1, 1].
         batch_size: Pictures at a time.
+        cache: Where they are stored and read.
     """
-    return torch.cat([base.family.latents(part) for part in pixels.split(batch_size)])
+    return torch.cat([cache.latents(part, base.family.latents) for part in pixels.split(batch_size)])
+
+
+def encode_prompts(base: Base, ids: Tensor, config: TrainingConfig, cache: TensorCache) -> Conditioning:
+    """Return prompts in which nothing learns, as the denoiser takes them, on the CPU.
+
+    Args:
+        base: The base.
+        ids: Their token ids, ``(n, length)``.
+        config: For the precision, and the number of prompts at a time.
+        cache: Where they are stored and read.
+    """
+    with precision(config.mixed_precision, base.device):
+        parts = [
+            cache.conditioning(part, config.mixed_precision, base.family.condition).to(device=torch.device("cpu"))
+            for part in ids.split(config.batch_size)
+        ]
+    return Conditioning.cat(parts)
 
 
 def shares_of(masks: Tensor, size: tuple[int, int], mask_weight: float) -> Tensor:
@@ -84,11 +106,13 @@ class Bucket:
     shares: Tensor | None
 
     @staticmethod
-    def of(base: Base, dataset: ConceptDataset, config: TrainingConfig, numbers: Sequence[int]) -> "Bucket":
+    def of(
+        base: Base, dataset: ConceptDataset, config: TrainingConfig, numbers: Sequence[int], cache: TensorCache
+    ) -> "Bucket":
         """Encode pictures of one size."""
         pixels = dataset.pixels(numbers)
         views = [pixels, pixels.flip(-1)] if config.flip else [pixels]
-        latents = torch.stack([encode_latents(base, view, config.batch_size) for view in views])
+        latents = torch.stack([encode_latents(base, view, config.batch_size, cache) for view in views])
         masks, shares = None if config.mask_weight == 1 else dataset.masks(numbers), None
         if masks is not None:
             size = (latents.shape[-2], latents.shape[-1])
@@ -110,6 +134,7 @@ class TrainingData:
         schedule: The base's noise schedule.
         prior: Prior pictures, where prior preservation is on.
         prior_conditioning: Their prompts, where the text encoder does not change.
+        own_conditioning: All captions and the empty prompt, where nothing in them learns.
         identity: Text that the draws depend on, besides seed and step, so that concepts trained apart share no noise.
     """
 
@@ -122,30 +147,45 @@ class TrainingData:
     prior: PriorPictures | None
     prior_conditioning: Conditioning | None
     identity: str
+    own_conditioning: Conditioning | None = None
 
     @staticmethod
     @torch.no_grad()
     def prepare(
-        base: Base, dataset: ConceptDataset, config: TrainingConfig, prior: PriorPictures | None
+        base: Base,
+        dataset: ConceptDataset,
+        config: TrainingConfig,
+        prior: PriorPictures | None,
+        cache: TensorCache = NO_CACHE,
     ) -> "TrainingData":
         """Encode pictures and captions once."""
         texts, words = dataset.captions, base.family.words
         prior = prior if config.prior_weight > 0 else None
+        ids, empty_ids = words.ids(texts), words.ids([""])
+        of_prior = cache if config.token_vectors in TOKENS["vector"].learnings else NO_CACHE  # others widen features
+        keeps_text = config.num_tokens == 0 and not config.text_encoder
         return TrainingData(
-            buckets=[Bucket.of(base, dataset, config, numbers) for numbers in dataset.in_buckets()],
+            buckets=[Bucket.of(base, dataset, config, numbers, cache) for numbers in dataset.in_buckets()],
             sizes=[item.sizes for item in dataset.pictures],
             captions=[torch.tensor([texts.index(text) for text in item.captions]) for item in dataset.pictures],
-            ids=words.ids(texts),
-            empty_ids=words.ids([""])[0],
+            ids=ids,
+            empty_ids=empty_ids[0],
             schedule=base.family.schedule,
             prior=prior,
-            prior_conditioning=None if prior is None or config.text_encoder else base.family.condition(prior.ids),
+            prior_conditioning=None
+            if prior is None or config.text_encoder
+            else of_prior.conditioning(prior.ids, "no", base.family.condition),
             identity=dataset.dataset_hash,
+            own_conditioning=encode_prompts(base, torch.cat([ids, empty_ids]), config, cache) if keeps_text else None,
         )
 
     def conditioning(self, base: Base, batch: Batch) -> Conditioning:
         """Return the prompts of all items as the denoiser takes them; what cannot change is cached."""
-        own = base.family.with_sizes(base.family.condition(batch.ids), batch.sizes)
+        if self.own_conditioning is None:
+            own = base.family.condition(batch.ids)
+        else:
+            own = self.own_conditioning.take(batch.rows).to(device=base.device)
+        own = base.family.with_sizes(own, batch.sizes)
         if self.prior is None:
             return own
         if self.prior_conditioning is None:
@@ -163,7 +203,8 @@ class TrainingData:
         chosen = chosen[: config.batch_size]
         mirrored = torch.randint(0, views, chosen.shape, generator=generator)
         numbers = bucket.numbers[chosen].tolist()
-        ids = torch.stack([self._caption(number, config, generator) for number in numbers])
+        rows = torch.tensor([self._caption(number, config, generator) for number in numbers])
+        ids = torch.cat([self.ids, self.empty_ids.unsqueeze(0)])[rows]
         latents = bucket.latents[mirrored, chosen]
         foreign = torch.zeros(0, dtype=torch.int64)
         if self.prior is not None:
@@ -179,7 +220,7 @@ class TrainingData:
             shares = bucket.shares[mirrored, chosen]
             shares = torch.cat([shares, torch.ones_like(shares[:1]).expand(len(foreign), -1, -1, -1)]).to(device)
         sizes = tuple(self.sizes[number] for number in numbers)
-        return Batch(latents, noise.to(device), times.to(device), ids, foreign, shares, sizes)
+        return Batch(latents, noise.to(device), times.to(device), ids, rows, foreign, shares, sizes)
 
     def _bucket(self, generator: torch.Generator) -> Bucket:
         """Draw a bucket, as likely as it has pictures; a single bucket takes nothing from the generator."""
@@ -189,8 +230,8 @@ class TrainingData:
         place = torch.randint(0, int(counts.sum()), (1,), generator=generator)
         return self.buckets[int(torch.searchsorted(counts.cumsum(0), place, right=True))]
 
-    def _caption(self, index: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    def _caption(self, index: int, config: TrainingConfig, generator: torch.Generator) -> int:
         options = self.captions[index]
         drawn = options[int(torch.randint(0, len(options), (1,), generator=generator))]
         dropped = float(torch.rand(1, generator=generator)) < config.caption_dropout
-        return self.empty_ids if dropped else self.ids[drawn]
+        return len(self.ids) if dropped else int(drawn)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from orthoplex.activations.erasure_options import ErasureOptions
 from orthoplex.adapters import METHODS, AdapterConfig, Basis, Blocks, check_config
-from orthoplex.concepts.tokens import learnings
+from orthoplex.concepts.tokens import RARE_WORD, learnings
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Precision
 from orthoplex.options import check_field_names, check_fields, option, read_entries, read_flat_toml
@@ -50,7 +50,8 @@ class TrainingConfig:
             cross-attention layer of the U-Net (P+, arXiv 2303.09522), which start equal; ``"keys-and-values"``: one
             that stays as it starts, and for each of these layers a learned vector more for its key and for its value;
             ``"values"``: the same with keys locked to the class word's (Perfusion, arXiv 2305.01644, in part);
-            ``"frozen"``: one that stays as it starts, so that only weights learn.
+            ``"frozen"``: one that stays as it starts, so that only weights learn; ``"rare word"``: none: a rare word of
+            the base's own vocabulary calls the concept, for text encoders that cannot get new words.
         token_start: Where token vectors start: ``"class word"``: at its embedding; ``"rare word"``: at a random one,
             drawn from the spread of all embeddings; ``"rare and class word"``: all tokens but the last as rare words,
             the last as the class word.
@@ -99,6 +100,8 @@ class TrainingConfig:
         optimizer: ``"adamw"``, or ``"adamw-8bit"``, whose state has a byte a number for tensors from 4096 numbers (the
             extra ``quantised``).
         gradient_accumulation_steps: Batches per optimizer step, each computed on its own; erasure counts once a step.
+        report_to: ``"tensorboard"`` also writes event files, ``<stem>.tensorboard/`` beside the log (the extra
+            ``tensorboard``).
         mask_weight: How much of a picture's loss counts where its mask is black, as a share of where it is white; 1
             ignores masks.
         resolution: Width and height of the pictures that are trained on, in pixels; None is the base's own.
@@ -162,6 +165,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     gradient_accumulation_steps: int = option(1, lowest=1)
     optimizer: Optimizer = "adamw"
+    report_to: Literal["none", "tensorboard"] = "none"
     mask_weight: float = option(0.1, lowest=0, highest=1)
     resolution: int | None = option(None, lowest=1)
     buckets: bool = False
@@ -198,6 +202,11 @@ class TrainingConfig:
     def token_moves(self) -> str:
         """The part of the tokens that learns: ``"embedding"``, ``"keys and values"`` or ``"nothing"``."""
         return learnings()[self.token_vectors].moves
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of the concept's tokens: none where a rare word calls it."""
+        return 0 if self.token_vectors == RARE_WORD else self.num_vectors
 
     @property
     def first_steps(self) -> int:

@@ -18,7 +18,7 @@ from orthoplex.activations.captions import with_article
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
 from orthoplex.files import read_alpha, read_mask, read_picture
-from orthoplex.models import ItemSizes
+from orthoplex.models import ItemSizes, with_words
 from orthoplex.training.buckets import bucket_of, bucket_sizes, bucket_step, sizes_of
 from orthoplex.training.data_folder import DataFolder, FolderPicture
 from orthoplex.training.learned_captions import caption_warnings, captions_of
@@ -58,6 +58,7 @@ class ConceptDataset:
         kind: One of ``orthoplex.concepts.KINDS``.
         resolution: Width and height of the pictures, in pixels; with buckets, those of a square of their area.
         dataset_hash: SHA-256 (hex) over files, captions, masks, trigger and resolution.
+        word: The rare word that stands in the place of the token; empty where the token itself is learned.
         has_buckets: True if pictures keep their shape.
         class_pictures: Pictures without the concept, for prior preservation; each has one caption.
     """
@@ -69,6 +70,7 @@ class ConceptDataset:
     kind: str
     resolution: int
     dataset_hash: str
+    word: str = ""
     has_buckets: bool = False
     class_pictures: tuple[Picture, ...] = ()
 
@@ -130,6 +132,23 @@ class ConceptDataset:
             dataset_hash=_hash(pictures, digests, (token, class_word, trigger, kind, resolution, *shapes)),
             has_buckets=side_multiple is not None,
         )
+
+    @property
+    def mention(self) -> str:
+        """What names the concept in captions: its rare word or its token."""
+        return self.word or self.token
+
+    def called(self, word: str) -> "ConceptDataset":
+        """Return the same pictures with a rare word in the place of the token, in captions and trigger.
+
+        Args:
+            word: A word of the base's own vocabulary.
+        """
+        pictures = tuple(
+            replace(item, captions=tuple(with_words(caption, {self.token[1:-1]: word}) for caption in item.captions))
+            for item in self.pictures
+        )
+        return replace(self, pictures=pictures, trigger=self.trigger.replace(self.token, word), word=word)
 
     def with_class_pictures(self, folder: str | Path) -> "ConceptDataset":
         """Return the data set with a folder of pictures of the class, for prior preservation.

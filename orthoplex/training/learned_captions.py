@@ -130,7 +130,7 @@ def check_captions(base: Base, dataset: ConceptDataset, tokens: Sequence[str]) -
         DatasetError: Names the file, the length and the limit.
     """
     captions = {picture.file_name: picture.captions for picture in dataset.pictures}
-    fit = caption_fit(base, captions, dataset.token, len(tokens))
+    fit = caption_fit(base, captions, dataset.mention, len(tokens) or 1)
     for error in fit.errors:
         raise DatasetError(error)
     for warning in fit.warnings:

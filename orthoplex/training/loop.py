@@ -36,6 +36,7 @@ from orthoplex.training.config import TrainingConfig
 from orthoplex.training.continuation import FREE_IF_LENGTHENED, Continuation, is_finished
 from orthoplex.training.dataset import ConceptDataset
 from orthoplex.training.erasure import Erasure, is_due
+from orthoplex.training.event_files import check_event_files, with_event_files
 from orthoplex.training.learned_captions import check_captions
 from orthoplex.training.records import (
     StepRecord,
@@ -56,6 +57,7 @@ from orthoplex.training.sampling import (
 )
 from orthoplex.training.shared_base import SharedBase, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
+from orthoplex.training.tensor_cache import TensorCache
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ def train(
     overwrite: bool = False,
     foreign_prompts: Sequence[str] | None = None,
     keep_checkpoint: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> Generator[StepRecord, None, None]:
     """Train a concept, yield a record for every step, and write the concept file at the end.
 
@@ -83,11 +86,10 @@ def train(
 
     Ctrl-C (or closing the iterator) writes a checkpoint and ends the iterator; the last record then has no ``output``.
     A file that cannot be written ends it with an error, and with a checkpoint where there is room for one.
-    Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/`` and ``<stem>.checkpoint.safetensors``,
-    from which ``resume`` with more steps lengthens a finished run, and ``.<stem>.lock`` while it runs: one process at a
-    time trains one file. The
-    base is locked while a step is computed, and between two records it is as it was: others may draw, fold and train on
-    it in the meantime.
+    Beside ``<stem>.safetensors`` lie ``<stem>.log.jsonl``, ``<stem>.samples/``, ``<stem>.tensorboard/`` where it is
+    asked for, and ``<stem>.checkpoint.safetensors``, from which ``resume`` with more steps lengthens a finished run;
+    and ``.<stem>.lock`` while it runs: one process at a time trains one file. The base is locked while a step is
+    computed, and between two records it is as it was: others may draw, fold and train on it in the meantime.
 
     Args:
         base: The base, with nothing folded in; it is as before afterwards.
@@ -100,6 +102,7 @@ def train(
         foreign_prompts: Prompts of the base's own words, for erasure, prior pictures and the directions of ``dual``;
             None takes those that come with the base, or general ones.
         keep_checkpoint: True leaves the checkpoint of a finished run, so that it can be lengthened.
+        cache_dir: A folder for latents and text features that do not change, which later trainings read.
 
     Raises:
         ConfigurationError: When an option does not fit the base, its weights are float16, or the checkpoint belongs to
@@ -133,11 +136,14 @@ def train(
         if base.recipe is not None:
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config, lengthened_from=continuation.lengthened_from)
+        dataset = run.called(base, dataset, foreign)
         vectors = run.learning.initial().to(base.device)
         check_sample_prompts(base, dataset, config, run.tokens(vectors))
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
     state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
     _check_outputs(output, resume=resume, overwrite=overwrite)
+    if reports := config.report_to == "tensorboard":
+        check_event_files(output)
     steps = _steps(
         base,
         dataset,
@@ -147,8 +153,9 @@ def train(
         resume=resume,
         foreign_prompts=foreign,
         keep_checkpoint=keep_checkpoint,
+        cache=TensorCache.of(cache_dir, base),
     )
-    records = _alone(output, steps)
+    records = _alone(output, with_event_files(steps, output) if reports else steps)
     _LIVE.add(records)
     return records
 
@@ -213,6 +220,7 @@ def _steps(
     resume: bool,
     foreign_prompts: tuple[str, ...],
     keep_checkpoint: bool,
+    cache: TensorCache,
 ) -> Generator[StepRecord, None, None]:
     config, began, checkpoint = run.config, time.monotonic(), checkpoint_path(output)
     with base.locked():
@@ -229,7 +237,7 @@ def _steps(
         with shared.with_tokens() as tokens:
             check_captions(base, dataset, tokens)
             prior, inputs = prepared_foreign(base, dataset, run, foreign_prompts)
-            data = TrainingData.prepare(base, dataset, config, prior)
+            data = TrainingData.prepare(base, dataset, config, prior, cache)
         begin_log(log_path(output), state.step)
         begin_samples(samples_folder(output), state.step)
         done, images, own = record(None, None, None), (), None

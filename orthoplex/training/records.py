@@ -12,7 +12,8 @@ from PIL import Image
 from orthoplex.errors import OutputError
 from orthoplex.files import write_text
 
-_SAMPLE = re.compile(r"step-(\d{5,})-\d+\.png")
+SAMPLE_NAME = re.compile(r"step-(\d{5,})-(\d+)\.png")
+"""Of a sample picture's file: its step and its number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def begin_samples(folder: Path, step: int) -> None:
     """
     try:
         for path in folder.iterdir() if folder.is_dir() else ():
-            named = _SAMPLE.fullmatch(path.name)
+            named = SAMPLE_NAME.fullmatch(path.name)
             if named and path.is_file() and (step == 0 or int(named[1]) > step):
                 path.unlink(missing_ok=True)
     except OSError as error:

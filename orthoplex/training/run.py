@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot
+from orthoplex.adapters import METHODS, Adapter, LowRank, create_adapter, owned_slot, share_directions
 from orthoplex.concepts import Concept, Manifest, Token, encode_thumbnail, token_names
-from orthoplex.concepts.tokens import TOKENS, learning_class, learnings
+from orthoplex.concepts.tokens import RARE_WORD, TOKENS, learning_class, learnings
 from orthoplex.concepts.tokens.learning import TokenGround, TokenLearning
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConfigurationError
 from orthoplex.models import Base
 from orthoplex.models.relatives import WeightSample
+from orthoplex.models.words.rare_words import rare_word
 from orthoplex.subspaces import BASIS_ID, seeded
 from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.config import TrainingConfig
@@ -57,16 +58,32 @@ class Run:
         _check_pictures(dataset, config)
         name = dataset.token.strip("<>")
         concept_id = f"{name}-{dataset.dataset_hash[:16]}"
-        start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_vectors)
         _check_tokens(base, config)
+        start = torch.zeros(0, base.family.words.width)
+        if config.num_tokens:
+            start = _starting_vectors(base, config, concept_id, dataset.class_word, config.num_tokens)
         ground = TokenGround(base.key_widths, lambda: key_value_units(base, dataset.class_word))
         learning = learning_class(config.token_vectors)(base.family.words.split(start), ground)
         return Run(config, name, concept_id, changed_layers(base, config), learning, lengthened_from)
 
+    def called(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> ConceptDataset:
+        """Return the pictures as they are learned: with a rare word in the place of the token where it has no vectors.
+
+        Raises:
+            ConfigurationError: If the base has no word that stands in no caption and foreign prompt.
+        """
+        if self.config.num_tokens:
+            return dataset
+        sampled = (*self.config.sample_prompts, dataset.class_word, self.name)
+        avoided = (*dataset.captions, *foreign_prompts, *sampled)
+        return dataset.called(rare_word(base.family.readers, self.concept_id, avoided))
+
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
         """Untrained adapters of all layers; a slot chosen automatically comes from the concept's id."""
         untrained = _untrained_adapters(self.config, self.linears, self.concept_id)
-        return {layer: adapter.to(device) for layer, adapter in untrained}
+        adapters = {layer: adapter.to(device) for layer, adapter in untrained}
+        share_directions(adapters.values())
+        return adapters
 
     def tokens(self, rows: Tensor) -> dict[str, Token]:
         """Return the tokens that numbers make, as a concept holds them: apart from any graph, on the CPU.
@@ -75,7 +92,7 @@ class Run:
             rows: The learned rows of the tokens, as ``learning`` begins them.
         """
         own = rows.detach().cpu().clone()
-        return dict(zip(token_names(self.name, len(own)), self.learning.tokens(own), strict=True))
+        return dict(zip(self._names(own), self.learning.tokens(own), strict=True))
 
     def put_in(self, base: Base, rows: Tensor) -> AbstractContextManager[None]:
         """Inside, the base works with the learned rows of the tokens, and gradients flow into them.
@@ -84,8 +101,10 @@ class Run:
             base: The base, with the tokens in.
             rows: The learned rows of the tokens, as ``learning`` begins them.
         """
-        names = token_names(self.name, len(rows))
-        return base.replaced_tokens(dict(zip(names, self.learning.tokens(rows), strict=True)))
+        return base.replaced_tokens(dict(zip(self._names(rows), self.learning.tokens(rows), strict=True)))
+
+    def _names(self, rows: Tensor) -> tuple[str, ...]:
+        return token_names(self.name, len(rows)) if len(rows) else ()
 
     def identity(self, base: Base, dataset: ConceptDataset, foreign_prompts: Sequence[str]) -> dict[str, object]:
         """Return the values that a checkpoint must agree on."""
@@ -94,6 +113,7 @@ class Run:
             config["thumbnail"],
             config["preset"],
             config["gradient_checkpointing"],
+            config["report_to"],
         )  # they change no step, and older checkpoints lack them
         if self.config.gradient_accumulation_steps == 1:  # older checkpoints lack it
             del config["gradient_accumulation_steps"]
@@ -141,9 +161,11 @@ class Run:
             training={
                 **self.config.while_training.to_json(),
                 "sample_prompts": [],  # they decide no weight, and are nobody else's business
+                "report_to": "none",  # likewise
                 "thumbnail": thumbnail,
                 "concept_id": self.concept_id,
                 "num_pictures": len(dataset),
+                **({"rare_word": dataset.word} if dataset.word else {}),
             },
             base_sample=WeightSample.of(base.family.components()).encode(),
             lengthened_from=self.lengthened_from,
@@ -172,11 +194,17 @@ def _check_pictures(dataset: ConceptDataset, config: TrainingConfig) -> None:
 
 
 def _check_tokens(base: Base, config: TrainingConfig) -> None:
-    """Refuse tokens that the base has no layers for.
+    """Refuse tokens that the base has no layers for, or that its text encoders cannot get.
 
     Raises:
         ConfigurationError: Names the base, what it has, and what was allowed.
     """
+    fixed = base.family.words.fixed
+    if config.num_tokens and fixed:
+        raise ConfigurationError(
+            f"token_vectors is {config.token_vectors!r}, and {' and '.join(fixed)} of base '{base.identity.name}' "
+            f"cannot get new words: it is quantised or not there; allowed is {RARE_WORD!r}"
+        )
     per_layer = {option for row in TOKENS.values() if row.description for option in row.learnings}
     if config.token_vectors in per_layer and not base.key_widths:
         allowed = ", ".join(repr(option) for option in learnings() if option not in per_layer)

@@ -18,6 +18,7 @@ from orthoplex.models import (
     finished,
     precision,
     read_prompt,
+    with_words,
 )
 from orthoplex.training.config import TrainingConfig
 from orthoplex.training.dataset import ConceptDataset
@@ -33,7 +34,8 @@ def sample_prompts(dataset: ConceptDataset, config: TrainingConfig) -> tuple[str
         config: For the prompts; where it has none, the first template of the concept's kind is taken.
     """
     texts, trigger = config.sample_prompts or KINDS[dataset.kind].captions[:1], escaped(dataset.trigger)
-    return tuple(text.replace("{trigger}", trigger) for text in texts)
+    texts = tuple(text.replace("{trigger}", trigger) for text in texts)
+    return tuple(with_words(text, {dataset.token[1:-1]: dataset.word}) for text in texts) if dataset.word else texts
 
 
 def check_sample_prompts(

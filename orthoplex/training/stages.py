@@ -82,7 +82,7 @@ def prepared_foreign(
         token=dataset.token,
         class_word=dataset.class_word,
         prompts=foreign_prompts,
-        num_vectors=config.num_vectors,
+        num_vectors=config.num_tokens,
         generator=generator,
     )
     prior_prompts = prompts.plain if config.prior_weight == 0 else prompts.about_class or prompts.plain

@@ -300,6 +300,21 @@ def test_a_quantised_base(train, tmp_path):
     assert (tmp_path / "anna.safetensors").is_file()
 
 
+def test_a_rare_word_a_cache_and_event_files_from_the_command_line(run, train, pico_folder, tmp_path):
+    output, cache = tmp_path / "anna.safetensors", tmp_path / "cache"
+    options = ("--set", "token_vectors=rare word", "--report-to", "tensorboard", "--cache-dir", cache)
+    result = train("--output", output, *options)
+    assert result.exit_code == 0, result.stderr
+    assert list(cache.iterdir()) and list((tmp_path / "anna.tensorboard").iterdir())
+    word = read_manifest(output).rare_word
+    named = ("--concept", output, "--base", pico_folder, "--steps", 1, "--output", tmp_path / "a.png")
+    result = run("generate", "a photo of <anna> person", *named)
+    assert result.exit_code == 0, result.stderr
+    assert "is not in the prompt" not in result.stderr
+    result = run("generate", "a photo of person", *named, "--overwrite")
+    assert f"anna is loaded and its trigger is not in the prompt; write {word} person" in result.stderr
+
+
 def test_masks_buckets_and_class_pictures_are_counted(train, pictures, tmp_path):
     (pictures / "masks").mkdir()
     first = sorted(pictures.glob("*.png"))[0]

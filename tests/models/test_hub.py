@@ -16,8 +16,9 @@ from huggingface_hub import constants, errors
 from orthoplex.errors import BaseModelError
 from orthoplex.models import BaseChoice, load_base, training_defaults
 from orthoplex.models.base_files import BaseFiles
-from orthoplex.models.hub import HubName, needed_files
+from orthoplex.models.hub import HubName, _fetched_index, needed_files
 from tests.checkpoints import stable_diffusion_parts, write_checkpoint
+from tests.pico_anima import build_anima
 
 NAME, COMMIT = "somebody/pico-diffusion", "0123456789abcdef0123456789abcdef01234567"
 
@@ -233,3 +234,25 @@ def test_weights_that_a_checkpoint_file_holds_are_not_fetched(net, pico, pico_fo
     base = load_base(path, config=NAME, download=True)
     assert base.identity.hash == pico.identity.hash
     assert [name for name in net if name.endswith(".safetensors")] == ["text_encoder/model.safetensors"]
+
+
+def test_a_modular_pipeline_has_an_index_of_its_own(cache, tmp_path, monkeypatch):
+    """Its folder on the hub has no other, and its parts are read beside it."""
+    source = build_anima(tmp_path / "anima")
+    snapshot = put(cache, source)
+    base = load_base(NAME)
+    assert base.identity.hash == load_base(source).identity.hash and base.training_defaults == training_defaults(NAME)
+    assert "modular_model_index.json" in needed_files({"modular_model_index.json": 1}, (), ())
+    asked = []
+
+    def one(filename: str, **where: str) -> str:
+        asked.append(filename)
+        if filename == "model_index.json":
+            raise errors.RemoteEntryNotFoundError(
+                "none", response=httpx2.Response(404, request=httpx2.Request("GET", "x"))
+            )
+        return str(snapshot / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", one)
+    assert _fetched_index({"repo_id": NAME}).endswith("modular_model_index.json")
+    assert asked == ["model_index.json", "modular_model_index.json"]

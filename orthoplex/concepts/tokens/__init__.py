@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from orthoplex.concepts.tokens.token import Token
 
 
+RARE_WORD = "rare word"
+"""The value of the training option ``token_vectors`` with which a concept has no tokens: a rare word calls it."""
+
+
 @dataclass(frozen=True)
 class Learning:
     """A value of the training option ``token_vectors``.
@@ -58,7 +62,11 @@ TOKENS: dict[str, TokenKind] = {
     "vector": TokenKind(
         "vector",
         "Vector",
-        learnings={"shared": Learning("LearnedVectors"), "frozen": Learning("LearnedVectors", moves="nothing")},
+        learnings={
+            "shared": Learning("LearnedVectors"),
+            "frozen": Learning("LearnedVectors", moves="nothing"),
+            RARE_WORD: Learning("NoVectors", moves="nothing"),
+        },
     ),
     "layer-vectors": TokenKind(
         "layer_vectors",

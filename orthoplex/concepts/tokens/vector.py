@@ -66,3 +66,16 @@ class LearnedVectors(TokenLearning):
         """Return a token for every row."""
         parts = self._split(rows)
         return [Vector({encoder: part[i] for encoder, part in parts.items()}) for i in range(len(rows))]
+
+
+@final
+class NoVectors(TokenLearning):
+    """No tokens: a word of the base's own vocabulary calls the concept."""
+
+    def initial(self) -> Tensor:
+        """Return no rows, ``(0, 1)``."""
+        return torch.zeros(0, 1)
+
+    def tokens(self, rows: Tensor) -> list[Vector]:
+        """Return no token."""
+        return []

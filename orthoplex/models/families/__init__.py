@@ -64,6 +64,7 @@ FAMILIES = {
     "QwenImagePipeline": FamilyRow(
         "qwen_image", "QwenImage", training={"layers": "attention", "num_inference_steps": 50, "guidance_scale": 4.0}
     ),
+    "AnimaModularPipeline": FamilyRow("anima", "Anima", training={"num_inference_steps": 50, "guidance_scale": 4.0}),
     "Krea2Pipeline": FamilyRow(
         "krea2", "Krea2", training={"layers": "attention", "num_inference_steps": 28, "guidance_scale": 4.5}
     ),

@@ -81,19 +81,19 @@ class KLAutoencoder(Autoencoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return what the network decodes."""
-        with self._wide_enough() as is_upcast:
-            latents = latents.float() if is_upcast else latents
+        with self._wide_enough():
+            latents = latents.to(self.network.dtype)
             return self.network.decode(latents / self.network.config.scaling_factor + self._shift).sample
 
     @contextmanager
-    def _wide_enough(self) -> Iterator[bool]:
-        """Inside, a network that overflows in float16 is one of float32, exactly; yields True then."""
+    def _wide_enough(self) -> Iterator[None]:
+        """Inside, a network that overflows in float16 is one of float32, exactly."""
         if not self._upcasts or self.network.dtype != torch.float16:
-            yield False
+            yield
             return
         try:
             nn.Module.to(self.network, torch.float32)  # diffusers' own method warns
-            yield True
+            yield
         finally:
             nn.Module.to(self.network, torch.float16)
 
@@ -132,6 +132,7 @@ class NormalizedAutoencoder(Autoencoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return what the network decodes."""
+        latents = latents.to(self.network.dtype)
         mean, deviation = self._statistics(latents)
         squares = latents * deviation + mean
         count, channels, height, width = squares.shape

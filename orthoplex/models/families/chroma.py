@@ -14,7 +14,7 @@ from orthoplex.files import without_warnings
 from orthoplex.models.families.autoencoders import KLAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
-from orthoplex.models.families.flow_check import check_flow_reader, check_sizes
+from orthoplex.models.families.flow_check import check_flow_reader, check_side, check_sizes
 from orthoplex.models.families.latent_check import check_autoencoder
 from orthoplex.models.families.layouts.chroma import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
@@ -87,6 +87,7 @@ class Chroma(FlowFamily):
         }
         checks: dict[str, Callable[[], None]] = {
             "vae": partial(check_autoencoder, autoencoder),
+            "size": partial(check_side, autoencoder, 2 ** len(autoencoder.block_out_channels)),
             "transformer": partial(check_sizes, sizes),
             "text_encoder": partial(check_flow_reader, _reader(pipeline)),
             "scheduler": partial(check_flow_scheduler, pipeline.scheduler),

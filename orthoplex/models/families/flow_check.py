@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orthoplex.errors import BaseModelError
 from orthoplex.files import summary_of
 from orthoplex.models.families.latent_check import is_number
-from orthoplex.models.words.prompt_forms import Templated
+from orthoplex.models.words.prompt_forms import Templated, text_mask
 from orthoplex.models.words.words import Reader
 
 
@@ -21,6 +21,11 @@ def check_flow_reader(reader: Reader) -> None:
     name, tokenizer = reader.tokenizer_component, reader.tokenizer
     if tokenizer.pad_token_id is None:
         raise BaseModelError(f"{name} has no pad_token; a prompt needs filling")
+    if reader.length <= reader.num_marks:
+        raise BaseModelError(
+            f"{name} model_max_length is {tokenizer.model_max_length!r}; allowed is more than {reader.num_marks}, the "
+            "tokens around a prompt"
+        )
     largest, rows = max(tokenizer.get_vocab().values()), len(reader.table)
     if largest >= rows:
         raise BaseModelError(
@@ -35,6 +40,34 @@ def check_flow_reader(reader: Reader) -> None:
         raise BaseModelError(
             f"{name} makes {words} tokens of 'a', and ids of shape {shape}; allowed are tokens, and "
             f"(1, {reader.length})"
+        )
+
+
+def check_chat(tokenizer_component: str, make: Callable[[], Reader]) -> None:
+    """Refuse a tokenizer whose chat template makes no prompt.
+
+    Args:
+        tokenizer_component: The tokenizer's component of the pipeline.
+        make: Returns the text encoder with the tokenizer, whose form is ``Templated.of_chat``.
+
+    Raises:
+        BaseModelError: Says what does not fit.
+    """
+    try:
+        reader = make()
+    except Exception as error:  # noqa: BLE001  (templates raise anything)
+        raise BaseModelError(
+            f"{tokenizer_component} makes no chat of a prompt, as the base needs: {summary_of(error)}"
+        ) from error
+    check_flow_reader(reader)
+    tokenizer, form = reader.tokenizer, reader.form
+    if (
+        isinstance(form, Templated)
+        and not text_mask(tokenizer, form.ids(tokenizer, ["a"]))[0, : reader.num_marks].all()
+    ):
+        raise BaseModelError(
+            f"{tokenizer_component} pad_token is {tokenizer.pad_token!r}, which its chat template has; allowed is a "
+            "token that no text has"
         )
 
 
@@ -82,9 +115,35 @@ def check_frames(config: Mapping[str, Any]) -> None:
             f"vae temperal_downsample is {config['temperal_downsample']!r}; allowed are {len(config['dim_mult']) - 1} "
             "values, one less than of dim_mult"
         )
-    side, step = config.get("sample_size"), 2 ** len(config["temperal_downsample"])
-    if side is not None and (type(side) is not int or side < 1 or side % step):
-        raise BaseModelError(f"vae sample_size is {side!r}; allowed are multiples of {step}, the pixels of a latent")
+    if config.get("sample_size") is not None:
+        check_side(config, 2 ** len(config["temperal_downsample"]))
+
+
+def check_side(config: Mapping[str, Any], step: int) -> None:
+    """Refuse an autoencoder that names a size of picture which has no latents.
+
+    Args:
+        config: Its configuration.
+        step: The pixels of the smallest part of a picture.
+
+    Raises:
+        BaseModelError: Names the setting, its value, and what is allowed.
+    """
+    side = config["sample_size"]
+    if type(side) is not int or side < 1 or side % step:
+        raise BaseModelError(
+            f"vae sample_size is {side!r}; allowed are multiples of {step}, the pixels of a picture's smallest part"
+        )
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse a setting that is neither true nor false.
+
+    Raises:
+        BaseModelError: Names the setting, its value, and what is allowed.
+    """
+    if type(value) is not bool:
+        raise BaseModelError(f"{name} is {value!r}; allowed are true and false")
 
 
 def check_sizes(sizes: Mapping[str, tuple[int, str, int]]) -> None:

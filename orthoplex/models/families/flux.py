@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from orthoplex.models.families.autoencoders import KLAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
-from orthoplex.models.families.flow_check import check_flow_reader, check_sizes
+from orthoplex.models.families.flow_check import check_flow_reader, check_side, check_sizes
 from orthoplex.models.families.latent_check import check_autoencoder
 from orthoplex.models.families.layouts.flux import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
@@ -82,6 +82,7 @@ class Flux(FlowFamily):
         width, pooled = pipeline.text_encoder_2.config.d_model, pipeline.text_encoder.config.hidden_size
         checks: dict[str, Callable[[], None]] = {
             "vae": partial(check_autoencoder, autoencoder),
+            "size": partial(check_side, autoencoder, 2 ** len(autoencoder.block_out_channels)),
             "transformer": partial(
                 check_sizes,
                 {

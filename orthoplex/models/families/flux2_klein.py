@@ -10,10 +10,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import NormalizedAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas
-from orthoplex.models.families.flow_check import check_flow_reader, check_sizes
+from orthoplex.models.families.flow_check import check_chat, check_flag, check_side, check_sizes
 from orthoplex.models.families.layouts.flux2 import LAYOUT
 from orthoplex.models.families.parts import load_parts
 from orthoplex.models.flow_schedule import check_flow_scheduler
@@ -62,8 +63,10 @@ class Flux2Klein(FlowFamily):
         cls, folder: Path, index: Mapping[str, Any], files: Mapping[str, WeightFiles | None], dtype: torch.dtype
     ) -> Flux2KleinPipeline:
         """Load a pipeline; see ``Family.load``."""
+        is_distilled = index.get("is_distilled", False)
+        check_flag("is_distilled", is_distilled)
         parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
-        pipeline = Flux2KleinPipeline(**parts, is_distilled=bool(index.get("is_distilled", False)))
+        pipeline = Flux2KleinPipeline(**parts, is_distilled=is_distilled)
         pipeline.register_to_config(_name_or_path=str(folder))
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -77,25 +80,10 @@ class Flux2Klein(FlowFamily):
     @classmethod
     def check(cls, pipeline: Flux2KleinPipeline) -> None:
         """Refuse parts that do not belong together."""
-        transformer, autoencoder = pipeline.transformer.config, pipeline.vae.config
-        language = pipeline.text_encoder.config
-        sizes = {
-            "vae in_channels": (autoencoder.in_channels, "red, green and blue", 3),
-            "vae out_channels": (autoencoder.out_channels, "red, green and blue", 3),
-            "transformer in_channels": (
-                transformer.in_channels,
-                "squares of the vae's latents",
-                4 * autoencoder.latent_channels,
-            ),
-            "transformer joint_attention_dim": (
-                transformer.joint_attention_dim,
-                f"{len(_STATES)} states of the text_encoder",
-                len(_STATES) * language.hidden_size,
-            ),
-        }
         checks: dict[str, Callable[[], None]] = {
-            "transformer": partial(check_sizes, sizes),
-            "text_encoder": lambda: check_flow_reader(_reader(pipeline)),
+            "vae": partial(_check_autoencoder, pipeline.vae.config),
+            "transformer": partial(_check_transformer, pipeline),
+            "text_encoder": partial(check_chat, "tokenizer", partial(_reader, pipeline)),
             "scheduler": partial(check_flow_scheduler, pipeline.scheduler),
         }
         all_done(checks)
@@ -196,6 +184,40 @@ class Flux2Klein(FlowFamily):
 def _reader(pipeline: Flux2KleinPipeline) -> Reader:
     longest = min(_MAX_LENGTH, pipeline.tokenizer.model_max_length)
     return Reader(pipeline, form=Templated.of_chat(pipeline.tokenizer, longest, enable_thinking=False))
+
+
+def _check_autoencoder(config: Mapping[str, Any]) -> None:
+    check_sizes({f"vae {name}": (config[name], "red, green and blue", 3) for name in ("in_channels", "out_channels")})
+    if list(config["patch_size"]) != [2, 2]:
+        raise BaseModelError(f"vae patch_size is {list(config['patch_size'])}; allowed is [2, 2]")
+    check_side(config, 2 ** len(config["block_out_channels"]))
+
+
+def _check_transformer(pipeline: Flux2KleinPipeline) -> None:
+    config, language = pipeline.transformer.config, pipeline.text_encoder.config
+    if language.num_hidden_layers < _STATES[-1]:
+        raise BaseModelError(
+            f"text_encoder num_hidden_layers is {language.num_hidden_layers}; allowed are {_STATES[-1]} or more, as "
+            f"the text is the states behind layers {', '.join(map(str, _STATES))}"
+        )
+    channels, squares = 4 * pipeline.vae.config.latent_channels, "squares of the vae's latents"
+    check_sizes(
+        {
+            "transformer in_channels": (config.in_channels, squares, channels),
+            "transformer out_channels": (config.out_channels or channels, squares, channels),
+            "transformer patch_size": (config.patch_size, "positions of the latents, each a token", 1),
+            "transformer joint_attention_dim": (
+                config.joint_attention_dim,
+                f"{len(_STATES)} states of the text_encoder",
+                len(_STATES) * language.hidden_size,
+            ),
+            "transformer attention_head_dim": (
+                config.attention_head_dim,
+                "the sum of axes_dims_rope",
+                sum(config.axes_dims_rope),
+            ),
+        }
+    )
 
 
 def _places(height: int, width: int, length: int, count: int, device: torch.device) -> Tensor:

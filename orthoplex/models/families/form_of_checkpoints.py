@@ -116,7 +116,15 @@ CHECKPOINTS: Mapping[str, CheckpointForm] = {
         ("Qwen/Qwen-Image",),
     ),
     "AnimaModularPipeline": CheckpointForm(
-        "Anima", (f"{_NET}llm_adapter.", f"{_NET}blocks."), {"transformer": (_NET,)}, ()
+        "Anima",
+        (f"{_NET}llm_adapter.", f"{_NET}blocks."),
+        {
+            "transformer": tuple(
+                f"{_NET}{name}." for name in ("x_embedder", "t_embedder", "t_embedding_norm", "blocks", "final_layer")
+            ),
+            "text_conditioner": (f"{_NET}llm_adapter.",),
+        },
+        (),
     ),
 }  # fmt: skip
 """Pipeline class to its files, the narrower forms first."""

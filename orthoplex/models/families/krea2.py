@@ -14,7 +14,13 @@ from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import FrameAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
-from orthoplex.models.families.flow_check import check_flow_reader, check_frames, check_sizes, check_template
+from orthoplex.models.families.flow_check import (
+    check_flag,
+    check_flow_reader,
+    check_frames,
+    check_sizes,
+    check_template,
+)
 from orthoplex.models.families.layouts.krea2 import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
 from orthoplex.models.families.parts import load_parts
@@ -216,8 +222,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         isinstance(layers, list) and layers and all(type(layer) is int and layer >= 0 for layer in layers)
     ):
         raise BaseModelError(f"text_encoder_select_layers is {layers!r}; allowed are numbers of layers from 0 on")
-    if type(settings.get("is_distilled", False)) is not bool:
-        raise BaseModelError(f"is_distilled is {settings['is_distilled']!r}; allowed are true and false")
+    check_flag("is_distilled", settings.get("is_distilled", False))
     side = settings.get("patch_size", 2)
     if type(side) is not int or side < 1:
         raise BaseModelError(f"patch_size is {side!r}; allowed are whole numbers from 1 on")

@@ -123,7 +123,11 @@ class LatentFamily(Family):
                 pixels = decoded.cpu().permute(0, 2, 3, 1).float().numpy()
             yield Pictures(latents, pixels)
         finally:
-            self.pipeline.maybe_free_model_hooks()
+            self.leave()
+
+    def leave(self) -> None:
+        """Let the networks go that a pipeline has brought to a device for a picture."""
+        self.pipeline.maybe_free_model_hooks()
 
     @final
     def read(self, prompts: Sequence[str | Conditioning]) -> Conditioning:

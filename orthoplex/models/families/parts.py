@@ -79,7 +79,7 @@ def check_part(index: Mapping[str, Any], component: str, folder: Path) -> None:
     """
     library, name = named_class(index, component)
     kind: Any = getattr(_LIBRARIES.get(library), name, None)
-    if not component.startswith("tokenizer"):
+    if not component.endswith(("tokenizer", "tokenizer_2", "tokenizer_3")):
         is_scheduler = inspect.isclass(kind) and (issubclass(kind, SchedulerMixin) or isinstance(kind, DummyObject))
         if library != "diffusers" or not is_scheduler:
             raise BaseModelError(f"{component} is {_shown(library, name)}, allowed are schedulers of diffusers")

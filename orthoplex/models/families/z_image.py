@@ -10,10 +10,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import KLAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.flow import FlowFamily, Guidance, size_shift
-from orthoplex.models.families.flow_check import check_flow_reader, check_sizes
+from orthoplex.models.families.flow_check import check_chat, check_side, check_sizes
 from orthoplex.models.families.latent_check import check_autoencoder
 from orthoplex.models.families.layouts.z_image import LAYOUT
 from orthoplex.models.families.parts import load_parts
@@ -37,6 +38,8 @@ _NETWORKS = {
 }
 _MAX_LENGTH = 512
 """The positions of the language model in diffusers' pipeline."""
+_PATCH = 2
+"""The side of the squares of positions that are one token; the transformer's own default."""
 
 
 @final
@@ -80,8 +83,10 @@ class ZImage(FlowFamily):
         }
         checks: dict[str, Callable[[], None]] = {
             "vae": partial(check_autoencoder, autoencoder),
+            "size": partial(check_side, autoencoder, 2 ** len(autoencoder.block_out_channels)),
             "transformer": partial(check_sizes, sizes),
-            "text_encoder": lambda: check_flow_reader(_reader(pipeline)),
+            "patches": partial(_check_patches, transformer),
+            "text_encoder": partial(check_chat, "tokenizer", partial(_reader, pipeline)),
             "scheduler": partial(check_flow_scheduler, pipeline.scheduler),
         }
         all_done(checks)
@@ -129,7 +134,7 @@ class ZImage(FlowFamily):
     @property
     def latent_multiple(self) -> int:
         """Two: squares of four positions are one token."""
-        return 2
+        return _PATCH
 
     @property
     def latent_dtype(self) -> torch.dtype:
@@ -156,7 +161,7 @@ class ZImage(FlowFamily):
 
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """Linear in the number of tokens; only schedulers with dynamic shifting read it."""
-        return size_shift(self.pipeline.scheduler.config, (height // 2) * (width // 2))
+        return size_shift(self.pipeline.scheduler.config, (height // _PATCH) * (width // _PATCH))
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity: the transformer counts times from noise to picture, and gives the negative velocity."""
@@ -171,6 +176,15 @@ class ZImage(FlowFamily):
             return_dict=False,
         )[0]
         return -torch.stack([prediction.float() for prediction in predictions]).squeeze(2)
+
+
+def _check_patches(config: Mapping[str, Any]) -> None:
+    patches = list(zip(config["all_patch_size"], config["all_f_patch_size"], strict=True))
+    if (_PATCH, 1) not in patches:
+        raise BaseModelError(
+            f"transformer all_patch_size is {list(config['all_patch_size'])} with all_f_patch_size "
+            f"{list(config['all_f_patch_size'])}; allowed are those with {_PATCH}, and 1 at its place"
+        )
 
 
 def _reader(pipeline: ZImagePipeline) -> Reader:

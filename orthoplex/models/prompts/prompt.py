@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -21,6 +21,7 @@ from orthoplex.models.prompts.prompt_tokens import (
     concept_names,
     contract_prompt,
     named_concepts,
+    with_words,
     without_concepts,
 )
 from orthoplex.models.prompts.weight_slips import HIGHEST_WEIGHT, TEXT_BRACKET, check_weights
@@ -83,13 +84,21 @@ class Prompt:
         return f"{self.key} '{' '.join(self.written.split())}'"
 
 
-def read_prompt(text: str, tokens: Sequence[str], *, absent: Sequence[str] = (), key: str = "prompt") -> Prompt:
+def read_prompt(
+    text: str,
+    tokens: Sequence[str],
+    *,
+    absent: Sequence[str] = (),
+    words: Mapping[str, str] | None = None,
+    key: str = "prompt",
+) -> Prompt:
     """Read a prompt.
 
     Args:
         text: The prompt of the user.
         tokens: The concept tokens that the base knows now.
         absent: Names of concepts at strength 0, which are left out.
+        words: Names of concepts without tokens to the rare words that are read in their place.
         key: What the prompt is called in errors.
 
     Raises:
@@ -97,12 +106,14 @@ def read_prompt(text: str, tokens: Sequence[str], *, absent: Sequence[str] = (),
             allowed or not written as one, or holds syntax of another program; says what to write instead.
     """
     _check_text(text, key)
-    check_foreign_syntax(text, concept_names(tokens), key)
-    check_spelling(text, tokens, absent=absent, key=key)
+    words = words or {}
+    known = (*tokens, *(f"<{name}>" for name in words))
+    check_foreign_syntax(text, concept_names(known), key)
+    check_spelling(text, known, absent=absent, key=key)
     check_weights(text, key)
     contracted = contract_prompt(without_concepts(text, absent), tokens)
-    check_names(contracted, tokens, key)
-    return Prompt(text, _chunks(contracted, key), named_concepts(contracted), key)
+    check_names(contracted, known, key)
+    return Prompt(text, _chunks(with_words(contracted, words), key), named_concepts(contracted), key)
 
 
 def escaped(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orthoplex.errors import PromptError
 
@@ -70,6 +70,19 @@ def without_concepts(prompt: str, names: Sequence[str]) -> str:
     """
     for name in names:
         prompt = re.sub(rf"<{re.escape(name)}>(?:_[1-9][0-9]*)?[ ]?", "", prompt)
+    return prompt
+
+
+def with_words(prompt: str, words: Mapping[str, str]) -> str:
+    """Write rare words in the place of the tokens of concepts that have one.
+
+    Args:
+        prompt: Any text.
+        words: Name of a concept to its rare word.
+    """
+    for name, word in words.items():
+        prompt = re.sub(rf"(?<=\w)(?=<{re.escape(name)}>)|(?<=<{re.escape(name)}>)(?=\w)", " ", prompt)
+        prompt = prompt.replace(f"<{name}>", word)
     return prompt
 
 

@@ -21,6 +21,9 @@ from orthoplex.models.words.feature_layout import FeatureBlock
 from orthoplex.models.words.replacement import Replacement, Replacements
 from orthoplex.models.words.words import Reader
 
+SOURCE = "source_hidden_states"
+"""The keyword by which a text encoder reads the states of another."""
+
 
 @final
 @dataclass(frozen=True)
@@ -31,11 +34,20 @@ class EncoderCall:
         block: The layout of its features.
         runs: How often the prompts lie in the batch that it reads: once, or once for each layer.
         marks: Where tokens with keys and values stand, ``(n, length, num_marks)`` of truth values.
+        source: The layout of the states that it reads of another text encoder; None where it reads none.
     """
 
     block: FeatureBlock
     runs: int
     marks: Tensor
+    source: FeatureBlock | None = None
+
+    def each_source(self, states: Tensor) -> Tensor:
+        """Return the states of another encoder for all runs, ``(n, length, width)`` to ``(runs · n, length, dim)``."""
+        if self.source is None or self.source.is_plain(states):
+            return states.repeat(self.runs, 1, 1)
+        groups, _ = self.source.apart(states)
+        return groups.permute(2, 0, 1, 3)[: self.runs].flatten(0, 1)
 
     def repeated(self, value: Any, count: int) -> Any:  # noqa: ANN401  (whatever the encoder is called with)
         """Return an argument for all runs; ``count`` is the number of prompts."""
@@ -53,7 +65,8 @@ class EncoderCall:
         groups = value.unflatten(0, (self.runs, -1)).permute(1, 2, 0, 3)
         if self.runs == 1:
             groups = groups.expand(-1, -1, self.block.num_layers, -1)
-        return self.block.together(groups, self.marks)
+        behind = groups.shape[1] - self.marks.shape[1]  # some networks fill up what they give
+        return self.block.together(groups, nn.functional.pad(self.marks, (0, 0, 0, behind)))
 
 
 @final
@@ -73,6 +86,18 @@ class ReadingEncoder:
         self._wide: list[RemovableHandle] = []
         self._widened: nn.Module | None = None
         self._call: EncoderCall | None = None
+        self._source: tuple[ReadingEncoder, Callable[[], FeatureBlock]] | None = None
+        self.runs = 1
+        """How often prompts lay in the last batch."""
+
+    def read_states(self, source: ReadingEncoder, block: Callable[[], FeatureBlock]) -> None:
+        """Let the network read wide states of another text encoder.
+
+        Args:
+            source: The other, which is called before.
+            block: The layout of its states now.
+        """
+        self._source = source, block
 
     @property
     def dim(self) -> int:
@@ -128,17 +153,24 @@ class ReadingEncoder:
         def begin(
             module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            ids = arguments[0] if arguments else keywords.get("input_ids")
+            ids = arguments[0] if arguments else keywords.get(self.reader.ids_keyword)
             if not isinstance(ids, Tensor):
                 return arguments, keywords
             now, layerwise = block(), self.reader.ids_of(self._replacements.layerwise)
-            runs = now.num_layers if bool(torch.isin(ids, _like(layerwise, ids)).any()) else 1
+            is_layerwise = bool(torch.isin(ids, _like(layerwise, ids)).any())
+            if self._source is not None:
+                is_layerwise = is_layerwise or self._source[0].runs > 1
+            self.runs = runs = now.num_layers if is_layerwise else 1
             marks = self._replacements.marked
             numbers = self.reader.ids_of(marks)
             marked = [number if one is not None else -1 for number, one in zip(numbers, marks.values(), strict=True)]
-            call = self._call = EncoderCall(now, runs, ids.unsqueeze(-1) == _like(marked, ids))
+            source = None if self._source is None else self._source[1]()
+            call = self._call = EncoderCall(now, runs, ids.unsqueeze(-1) == _like(marked, ids), source)
             count = len(ids)
-            repeated = {key: call.repeated(value, count) for key, value in keywords.items()}
+            repeated = {
+                key: call.each_source(value) if key == SOURCE else call.repeated(value, count)
+                for key, value in keywords.items()
+            }
             return tuple(call.repeated(value, count) for value in arguments), repeated
 
         return begin

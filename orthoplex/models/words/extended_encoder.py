@@ -29,12 +29,12 @@ class ExtendedEncoder:
         self._original_tokenizer = reader.tokenizer
         self._embeddings: list[nn.Embedding] = reader.embeddings
         self._original_weight = cast(nn.Parameter, self._embedding.weight)
-        self._original_vocab_size = self._network.config.get_text_config().vocab_size
+        self._original_size = reader.size
         self._tokenizer = copy.deepcopy(self._original_tokenizer)
         self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
         weight = self._extended_weight(tokens)
         self._weight = nn.Parameter(weight, requires_grad=self._original_weight.requires_grad)
-        self._head: Any = self._network.get_output_embeddings()
+        self._head: Any = reader.head
         self._original_head = None if self._head is None else self._head.weight
 
     @property
@@ -71,7 +71,7 @@ class ExtendedEncoder:
         if (self._original_weight.device, self._original_weight.dtype) != (current.device, current.dtype):
             self._original_weight.data = self._original_weight.data.to(current)
         self._reader.use(self._original_tokenizer)
-        self._set_weight(self._original_weight, self._original_vocab_size)
+        self._set_weight(self._original_weight, self._original_size)
         if self._head is not None:
             self._head.weight = self._original_head
 
@@ -95,8 +95,8 @@ class ExtendedEncoder:
             return head
         return nn.Parameter(torch.cat([head.detach(), head.new_zeros(missing, head.shape[1])]), requires_grad=False)
 
-    def _set_weight(self, weight: nn.Parameter, vocab_size: int) -> None:
+    def _set_weight(self, weight: nn.Parameter, size: int) -> None:
         for embedding in self._embeddings:
             embedding.weight = weight
             embedding.num_embeddings = weight.shape[0]
-        self._network.config.get_text_config().vocab_size = vocab_size
+        self._reader.resize(size)

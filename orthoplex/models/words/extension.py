@@ -42,7 +42,7 @@ class TokenExtension:
         """
         self.names = tuple(tokens)
         self._tokens, self._tokens_in = tokens, tokens_in
-        readers = [encoder.reader for encoder in tokens_in.encoders.values()]
+        readers = [encoder.reader for encoder in tokens_in.encoders.values()] if tokens else []
         vocabularies = [reader.tokenizer.get_vocab() for reader in readers]
         for token, item in tokens.items():
             if not CONCEPT_TOKEN.fullmatch(token):

@@ -10,6 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from orthoplex.errors import BaseModelError
+
 
 class PromptForm(ABC):
     """How token ids are made of a prompt; tokenizers are those of transformers."""
@@ -85,6 +87,50 @@ class Marked(PromptForm):
 
 @final
 @dataclass(frozen=True)
+class Bare(PromptForm):
+    """The words alone; filling behind them.
+
+    Attributes:
+        max_length: The positions of every prompt.
+    """
+
+    max_length: int
+
+    @property
+    def num_dropped(self) -> int:
+        """None: denoisers read all positions."""
+        return 0
+
+    def length(self, tokenizer: Any) -> int:  # noqa: ANN401
+        """Return ``max_length``."""
+        return self.max_length
+
+    def num_marks(self, tokenizer: Any) -> int:  # noqa: ANN401
+        """Return 0."""
+        return 0
+
+    def num_words(self, tokenizer: Any, text: str) -> int:  # noqa: ANN401
+        """Return the tokens of a text."""
+        return len(tokenizer(text, truncation=False, verbose=False).input_ids)
+
+    def ids(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:  # noqa: ANN401
+        """Return token ids filled up and cut off."""
+        return tokenizer(
+            list(texts),
+            padding="max_length",
+            padding_side="right",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.long()  # those of the empty text alone would be real numbers
+
+    def filling(self, tokenizer: Any, ids: Tensor) -> Tensor:  # noqa: ANN401
+        """Return what fills up."""
+        return ~text_mask(tokenizer, ids)
+
+
+@final
+@dataclass(frozen=True)
 class Templated(PromptForm):
     """A prompt within a chat, filled up with the tokenizer's filling, which no text holds. Language models.
 
@@ -109,14 +155,21 @@ class Templated(PromptForm):
 
     @staticmethod
     def of_chat(tokenizer: Any, max_length: int, *, enable_thinking: bool) -> Templated:  # noqa: ANN401
-        """Return the form of a user's turn by the tokenizer's own chat template."""
+        """Return the form of a user's turn by the tokenizer's own chat template.
+
+        Raises:
+            BaseModelError: If the template leaves the prompt out.
+            Exception: Whatever a template, or none, makes the tokenizer raise.
+        """
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": _CONTENT}],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=enable_thinking,
         )
-        before, _, behind = text.partition(_CONTENT)
+        before, prompt, behind = text.partition(_CONTENT)
+        if not prompt:
+            raise BaseModelError(f"its chat template makes {text!r} of any prompt; allowed is a text that holds it")
         return Templated(before, behind, max_length)
 
     def length(self, tokenizer: Any) -> int:  # noqa: ANN401

@@ -37,6 +37,10 @@ class TokensIn:
         self.encoders = {reader.component: ReadingEncoder(reader, self._replacements) for reader in readers}
         self._layers: list[ReadingLayer] = []
         self._blocks: dict[str, FeatureBlock] = {}
+        self._sources = {reader.source for reader in readers}
+        for encoder in self.encoders.values():
+            if source := encoder.reader.source:
+                encoder.read_states(self.encoders[source], self._block_of(source))
 
     @property
     def is_plain(self) -> bool:
@@ -113,7 +117,7 @@ class TokensIn:
         self._arrange()
 
     def _layout(self) -> FeatureLayout:
-        return FeatureLayout(tuple(self._blocks.values()))
+        return FeatureLayout(tuple(block for name, block in self._blocks.items() if name not in self._sources))
 
     def _block_of(self, component: str) -> Callable[[], FeatureBlock]:
         return lambda: self._blocks[component]
@@ -130,7 +134,8 @@ class TokensIn:
             return
         num_layers, num_marks = len(self.layers) if now.is_layerwise else 1, len(now.marked)
         for component, encoder in self.encoders.items():
-            self._blocks[component] = FeatureBlock(num_layers, encoder.dim, num_marks)
+            own_marks = 0 if component in self._sources else num_marks
+            self._blocks[component] = FeatureBlock(num_layers, encoder.dim, own_marks)
             encoder.widen(self._block_of(component))
         if not self._layers:
             self._layers = [

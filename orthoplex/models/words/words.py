@@ -35,12 +35,21 @@ class Reader:
         component: The encoder's component of the pipeline.
         tokenizer_component: The tokenizer's, which is one of transformers.
         form: How token ids are made of a prompt.
+        embedding: The name of the words' embedding in a network that is none of transformers.
+        size_setting: What the configuration calls the number of words.
+        ids_keyword: By which the network is called with token ids, if they are not its first argument.
+        source: The component whose states the network reads by the keyword ``source_hidden_states``; empty for none.
+            The denoiser reads those of the network alone.
     """
 
     pipeline: Any
     component: str = "text_encoder"
     tokenizer_component: str = "tokenizer"
     form: PromptForm = Marked()
+    embedding: str = ""
+    size_setting: str = "vocab_size"
+    ids_keyword: str = "input_ids"
+    source: str = ""
 
     @property
     def network(self) -> Any:  # noqa: ANN401  (a network of transformers)
@@ -57,14 +66,37 @@ class Reader:
         setattr(self.pipeline, self.tokenizer_component, tokenizer)
 
     @property
+    def word_embedding(self) -> Any:  # noqa: ANN401  (an embedding of torch)
+        """The embedding of the words."""
+        return self.network.get_submodule(self.embedding) if self.embedding else self.network.get_input_embeddings()
+
+    @property
+    def head(self) -> Any:  # noqa: ANN401  (a linear layer)
+        """A language model's last layer, which has as many rows as the embedding; None in other networks."""
+        return None if self.embedding else self.network.get_output_embeddings()
+
+    @property
+    def size(self) -> int:
+        """The number of words that the network's configuration says."""
+        config = self.network.config
+        return config[self.size_setting] if self.embedding else config.get_text_config().vocab_size
+
+    def resize(self, size: int) -> None:
+        """Let the network's configuration say another number of words."""
+        if self.embedding:
+            self.network.register_to_config(**{self.size_setting: size})
+        else:
+            self.network.config.get_text_config().vocab_size = size
+
+    @property
     def table(self) -> Tensor:
         """The embeddings of all tokens, ``(tokens, width)``."""
-        return self.network.get_input_embeddings().weight
+        return self.word_embedding.weight
 
     @property
     def embeddings(self) -> list[Any]:
         """The embedding of the words, and those that share its numbers, as T5's has; modules of torch."""
-        first = self.network.get_input_embeddings()
+        first = self.word_embedding
         others = [
             module
             for module in self.network.modules()
@@ -73,9 +105,18 @@ class Reader:
         return [first, *others]
 
     @property
+    def can_grow(self) -> bool:
+        """True if the embedding of the words can get rows: the encoder is there, and its embedding is not quantised."""
+        embedding = None if self.network is None else self.network.get_input_embeddings()
+        if not isinstance(embedding, nn.Embedding):
+            return False
+        weight = embedding.weight
+        return type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point() and weight.element_size() > 1
+
+    @property
     def width(self) -> int:
         """The width of an embedding."""
-        return self.network.get_input_embeddings().embedding_dim
+        return self.word_embedding.embedding_dim
 
     @property
     def length(self) -> int:
@@ -172,6 +213,11 @@ class Words:
     def widths(self) -> dict[str, int]:
         """How many numbers a word's embedding has, text encoder by text encoder."""
         return {component: reader.width for component, reader in self._readers.items()}
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The text encoders whose embedding cannot get new words."""
+        return tuple(component for component, reader in self._readers.items() if not reader.can_grow)
 
     @property
     def width(self) -> int:

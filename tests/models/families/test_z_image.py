@@ -1,4 +1,4 @@
-"""Z-Image on a pico pipeline of its exact classes."""
+"""Z-Image on a pico pipeline of its exact classes; what it shares with FLUX.2 Klein is in test_chat_templates.py."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ZImagePipeline
+from diffusers.configuration_utils import FrozenDict
+from transformers import Qwen3ForCausalLM
 
-from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
+from orthoplex.errors import BaseModelError
 from orthoplex.generation import generate
 from orthoplex.models import Base, load_base
+from orthoplex.models.families.z_image import ZImage
 from tests.pico_qwen import LENGTH, build_z_image
+
+LONG = "a photo of a dog in a forest at night by day with a red car and a blue cat on a beach"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_z_image(tmp_path_factory.mktemp("z") / "pipeline")
+    return build_z_image(tmp_path_factory.mktemp("z_image") / "pipeline")
 
 
 @pytest.fixture(scope="module")
@@ -28,93 +33,89 @@ def base(folder: Path) -> Base:
     return load_base(folder)
 
 
-@pytest.fixture(scope="module")
-def pipeline(folder: Path) -> ZImagePipeline:
-    """The pipeline of diffusers."""
+@pytest.mark.parametrize("texts", [("a red cat", "a blue dog at night"), (LONG, "a dog"), ("a dog", LONG)])
+def test_negative_prompts(base, folder, texts):
+    """But for rounding, as diffusers predicts both texts in one batch, in which the shorter is filled up and masked."""
+    prompt, negative = texts
+    options: dict[str, Any] = {"negative_prompt": negative, "guidance_scale": 2.0, "num_inference_steps": 3}
+    (ours,) = generate(base, prompt, seed=3, **options)
     pipeline = ZImagePipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    (theirs,) = pipeline(
+        prompt,
+        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3)),
+        height=32,
+        width=32,
+        max_sequence_length=LENGTH,
+        output_type="np",
+        **options,
+    ).images
+    assert np.abs(np.asarray(ours) - (theirs * 255).round()).max() <= 1
+    plain = generate(base, prompt, seed=3, num_inference_steps=3, guidance_scale=2.0)[0]
+    assert not np.array_equal(np.asarray(ours), np.asarray(plain))
 
 
-def own_picture(pipeline: ZImagePipeline, prompt: str, seed: int, **options: Any) -> np.ndarray:
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
-    sizes = {"height": 32, "width": 32, "max_sequence_length": LENGTH, "num_inference_steps": 3}
-    made = pipeline(prompt, latents=noise, output_type="np", **sizes, **options)
-    return (made.images[0] * 255).round()
+def test_guidance(base):
+    family = base.family
+    with_text, without = torch.tensor([2.0]), torch.tensor([0.5])
+    assert family.guided(with_text, without, 3.0).tolist() == [2.0 + 3.0 * 1.5]
+    assert (family.guidance, family.least_guidance) == ("second prediction", 0.0)
 
 
-@pytest.mark.parametrize(("scale", "negative"), [(0.0, ""), (1.0, ""), (3.0, "a blue dog at night")])
-def test_generate(base, pipeline, scale, negative):
-    """Pictures are those of diffusers' pipeline; with guidance it runs both texts in one batch, so that they round."""
-    options = {"num_inference_steps": 3, "guidance_scale": scale, "negative_prompt": negative}
-    ours = generate(base, "a red cat", seed=3, num_images=2, **options)
-    for seed, picture in zip((3, 4), ours, strict=True):
-        theirs = own_picture(pipeline, "a red cat", seed, guidance_scale=scale, negative_prompt=negative)
-        assert np.abs(np.asarray(picture) - theirs).max() <= (1 if scale else 0)
-
-
-def test_filling_is_not_seen(base):
-    """Prompts of different lengths in one batch give what each gives alone."""
-    family, noise = base.family, torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    times = torch.tensor([300.0, 800.0])
+def test_velocity(base):
+    """The transformer's time runs from noise to picture, and its output is the negative velocity."""
+    family, noisy = base.family, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        both = family.condition(["a cat", "a photo of a dog in a forest at night"])
-        together = family.predict(noise, times, both)
-        for place in range(2):
-            alone = family.predict(noise[place : place + 1], times[place], both.take(torch.tensor([place])))
-            torch.testing.assert_close(together[place : place + 1], alone, rtol=1e-4, atol=1e-5)
-    assert both.features.shape[1] == LENGTH and both.mask.sum(1).tolist()[0] < both.mask.sum(1).tolist()[1]
+        text = family.condition(["a cat"])
+        velocity = family.predict(noisy, torch.tensor(250.0), text)
+        own = family.pipeline.transformer([noisy[0, :, None]], torch.tensor([0.75]), [text.features[0, text.mask[0]]])
+    assert torch.equal(velocity, -own.sample[0][None, :, 0])
 
 
-def test_the_velocity_points_from_pictures_to_noise(base):
-    """The transformer's own output has the other sign, and counts times backwards."""
-    family, noise = base.family, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+def test_positions_without_text_are_left_out(base):
     with torch.no_grad():
-        given = family.condition(["a cat"])
-        words = [given.features[0][given.mask[0]]]
-        own = base.pipeline.transformer([noise[0].unsqueeze(1)], torch.tensor([0.25]), words, return_dict=False)[0][0]
-        torch.testing.assert_close(family.predict(noise, torch.tensor(750.0), given)[0], -own.squeeze(1))
+        text = base.family.condition(["a cat", "a photo of a dog"])
+    assert text.features.shape == (2, LENGTH, 16) and text.mask.shape == (2, LENGTH)
+    marks = base.family.words.ids(["a cat"])[0, text.mask[0]]
+    assert base.pipeline.tokenizer.decode(marks) == "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_template_is_no_word(base):
-    words, ids = base.family.words, base.family.words.ids(["a cat", "a red cat"])
-    assert (~words.filling(ids)).sum(1).tolist() == [2, 3]
-    assert words.room("a red cat").length == 3 and words.room("").length == 0
-    assert words.room("a").limit == LENGTH - base.family.readers[0].num_marks
-    assert base.tokens == ()  # <think> is none
-
-
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ("a (red:1.3) cat", "has weights or BREAK, which base 'pipeline' does not read"),
-        ("cat " * 60, "tokens, base 'pipeline' reads at most"),
-    ],
-)
-def test_prompts_that_are_not_read(base, prompt, message):
-    with pytest.raises(PromptError, match=message):
-        generate(base, prompt, num_inference_steps=1)
-
-
-def test_layers_that_see_the_text_alone_are_refused(base):
-    with pytest.raises(ConfigurationError, match="has no layers 'cross-attention-kv', allowed are attention, linear"):
-        base.family.layers("cross-attention-kv")
-
-
-@pytest.mark.parametrize(
-    ("component", "setting", "value", "message"),
-    [
-        ("text_encoder", "", "T5EncoderModel", "text_encoder is a T5EncoderModel, allowed are Qwen3Model"),
-        ("scheduler", "num_train_timesteps", 500, "scheduler num_train_timesteps is 500; allowed is 1000"),
-        ("vae", "scaling_factor", 0, "vae scaling_factor is 0; allowed is a number other than 0"),
-    ],
-)
-def test_folders_whose_parts_do_not_fit(folder, tmp_path, component, setting, value, message):
+def test_a_language_model_with_a_head(base, folder, tmp_path):
+    """Folders name either class; the states are those of the model below the head."""
     copy = shutil.copytree(folder, tmp_path / "copy")
-    name = "scheduler_config.json" if component == "scheduler" else "config.json"
-    path = copy / component / name if setting else copy / "model_index.json"
-    values = json.loads(path.read_text())
-    values |= {setting: value} if setting else {component: ["transformers", value]}
-    path.write_text(json.dumps(values))
+    network = Qwen3ForCausalLM(base.pipeline.text_encoder.config)
+    network.model.load_state_dict(base.pipeline.text_encoder.state_dict())
+    shutil.rmtree(copy / "text_encoder")
+    network.save_pretrained(copy / "text_encoder")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "text_encoder": ["transformers", "Qwen3ForCausalLM"]}))
+    other = load_base(copy)
+    assert torch.equal(other.family.condition(["a cat"]).features, base.family.condition(["a cat"]).features)
+    assert other.identity.hash == base.identity.hash
+
+
+def test_what_layers_see(base):
+    sees = {name.removeprefix("transformer."): layer.sees for name, layer in base.family.layers("linear").items()}
+    assert (sees["noise_refiner.0.attention.to_q"], sees["layers.0.feed_forward.w1"]) == ("picture", "both")
+    assert not any("adaLN" in name or "embedder" in name or "final" in name for name in sees)
+    assert base.family.table.sees("transformer.cap_embedder.1") == "text"
+
+
+@pytest.mark.parametrize(
+    ("component", "values", "message"),
+    [
+        ("vae", {"scaling_factor": 0}, "vae scaling_factor is 0; allowed is a number other than 0"),
+        ("transformer", {"in_channels": 8}, "transformer in_channels is 8; allowed is 4, of the vae's latents"),
+        ("transformer", {"cap_feat_dim": 8}, "transformer cap_feat_dim is 8; allowed is 16, of text_encoder"),
+        (
+            "transformer",
+            {"all_patch_size": [4]},
+            r"transformer all_patch_size is \[4\] with all_f_patch_size \[1\]; allowed are those with 2, and 1 at",
+        ),
+    ],
+)
+def test_networks_that_do_not_fit(base, monkeypatch, component, values, message):
+    network = base.pipeline.components[component]
+    monkeypatch.setattr(network, "_internal_dict", FrozenDict({**network.config, **values}))
     with pytest.raises(BaseModelError, match=message):
-        load_base(copy)
+        ZImage.check(base.pipeline)
