@@ -73,6 +73,11 @@ ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run.")
 ]
 
+CheckpointOption = Annotated[
+    bool, typer.Option(help="Leave a checkpoint behind a finished run, from which it can be lengthened.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing concept file, and begin anew.")]
+
 
 def train(
     folder: FolderArgument,
@@ -94,12 +99,8 @@ def train(
     config: ConfigOption = None,
     set_: SetOption = None,
     resume: ResumeOption = False,
-    checkpoint: Annotated[
-        bool, typer.Option(help="Leave a checkpoint behind a finished run, from which it can be lengthened.")
-    ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing concept file, and begin anew.")
-    ] = False,
+    checkpoint: CheckpointOption = True,
+    overwrite: OverwriteOption = False,
     no_thumbnail: NoThumbnailOption = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     cache_dir: CacheOption = None,

@@ -222,6 +222,11 @@ class TrainingData:
         sizes = tuple(self.sizes[number] for number in numbers)
         return Batch(latents, noise.to(device), times.to(device), ids, rows, foreign, shares, sizes)
 
+    def losses(self, prediction: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:
+        """Return the loss of each item, ``(b,)`` float32."""
+        gamma = config.min_snr_gamma
+        return self.schedule.losses(prediction, batch.latents, batch.noise, batch.times, gamma, batch.shares)
+
     def _bucket(self, generator: torch.Generator) -> Bucket:
         """Draw a bucket, as likely as it has pictures; a single bucket takes nothing from the generator."""
         if len(self.buckets) == 1:

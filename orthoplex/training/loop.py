@@ -347,9 +347,7 @@ def _denoising_loss(base: Base, data: TrainingData, config: TrainingConfig, batc
         conditioning = data.conditioning(base, batch)
         noisy = data.schedule.add_noise(batch.latents, batch.noise, batch.times)
         prediction = base.family.predict(noisy, batch.times, conditioning)
-    losses = data.schedule.losses(
-        prediction, batch.latents, batch.noise, batch.times, config.min_snr_gamma, batch.shares
-    )
+    losses = data.losses(prediction, batch, config)
     own = losses[: batch.own].mean()
     return own if batch.own == len(losses) else own + config.prior_weight * losses[batch.own :].mean()
 

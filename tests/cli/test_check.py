@@ -72,6 +72,7 @@ def test_json_says_the_same(run, folder):
         "source": ".txt",
         "captions": ["[trigger] smiling", "<anna> (at night:1.2)"],
         "copies": [],
+        "mask": None,
     }
     assert listing["unread"] == [{"file": "notes.pdf", "reason": "it is no picture, caption or table of captions"}]
 
