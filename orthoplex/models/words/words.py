@@ -107,7 +107,7 @@ class Reader:
     @property
     def can_grow(self) -> bool:
         """True if the embedding of the words can get rows: the encoder is there, and its embedding is not quantised."""
-        embedding = None if self.network is None else self.network.get_input_embeddings()
+        embedding = None if self.network is None else self.word_embedding
         if not isinstance(embedding, nn.Embedding):
             return False
         weight = embedding.weight
