@@ -51,7 +51,7 @@ pretraining-env: env
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[pretraining]"
 
 test: env
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 test-all: env
 	$(BIN)/python -m pytest --quiet -m "not gpu"

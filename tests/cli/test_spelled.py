@@ -51,7 +51,7 @@ def test_options_of_other_programs_become_own_ones(arguments, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--resolution", "512"], "resolution is 512, an option that training does not have; pictures have the base"),
+        (["--instance_prompt", "sks"], "instance_prompt is 'sks', an option that training does not have; --name and"),
         (["--allow_tf32"], "allow_tf32 is True, an option that training does not have; mixed_precision=bf16 is"),
         (["--resume_from_checkpoint", "step-9"], "--resume_from_checkpoint is 'step-9'; allowed is latest"),
         (["--train_batch_size"], "--train_batch_size has no value; it needs one"),
@@ -84,6 +84,6 @@ def test_the_command_reads_them(run, pictures, pico_folder):
     result = run("train", "--instance_data_dir", pictures, *named, "--max_train_steps", "0")
     assert result.exit_code != 0
     assert "steps is 0; allowed are whole numbers from 1" in result.stderr
-    result = run("train", pictures, *named, "--resolution", "512")
+    result = run("train", pictures, *named, "--instance_prompt", "sks")
     assert result.exit_code != 0
-    assert "resolution is 512, an option that training does not have" in result.stderr
+    assert "instance_prompt is 'sks', an option that training does not have" in result.stderr

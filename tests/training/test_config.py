@@ -152,7 +152,8 @@ def test_wrong_types_are_named(entry, message):
         ("token_steps=200", "token_steps is 200 of 200 steps; method 'orthogonal' allows 0 to 199"),
         (
             "token_vectors=each",
-            "token_vectors is 'each'; allowed are 'shared', 'frozen', 'rare word', 'layer-wise', 'keys-and-values', 'values'",
+            "token_vectors is 'each'; allowed are 'shared', 'frozen', 'rare word', 'layer-wise', 'keys-and-values', "
+            "'values'",
         ),
         ("token_start=sks", "token_start is 'sks'; allowed are 'class word', 'rare word', 'rare and class word'"),
         ("token_steps=-1", "token_steps is -1; allowed are whole numbers from 0"),
