@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from orthoplex.errors import BaseModelError
 from orthoplex.generation import generate
 from orthoplex.models import load_base
-from orthoplex.models.families import discrete, latent_check
+from orthoplex.models.families import latent, latent_check
 from orthoplex.models.words.words import Reader
 
 UNET, VAE, TEXT = "unet/config.json", "vae/config.json", "text_encoder/config.json"
@@ -270,9 +270,9 @@ def test_latents_have_the_type_of_the_denoiser(pico_folder, monkeypatch):
     """A text encoder may compute in a narrower one."""
     base, types = load_base(pico_folder), []
     base.pipeline.text_encoder.half()
-    whole = discrete.randn_tensor
+    whole = latent.randn_tensor
     monkeypatch.setattr(
-        discrete, "randn_tensor", lambda *a, dtype, **o: types.append(dtype) or whole(*a, dtype=dtype, **o)
+        latent, "randn_tensor", lambda *a, dtype, **o: types.append(dtype) or whole(*a, dtype=dtype, **o)
     )
     generate(base, "a cat", num_inference_steps=1)
     assert types == [torch.float32]

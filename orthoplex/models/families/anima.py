@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import FrameAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas
+from orthoplex.models.families.flow import FROM_NEGATIVE, FlowFamily, Guidance
 from orthoplex.models.families.flow_check import check_flow_reader, check_frames, check_sizes
 from orthoplex.models.families.layouts.anima import LAYOUT
 from orthoplex.models.families.parts import load_parts
@@ -56,6 +56,7 @@ class Anima(FlowFamily):
     feature_encoder = "text_conditioner"
     tokenizers = ("tokenizer", "t5_tokenizer")
     layout = LAYOUT
+    combination = FROM_NEGATIVE
     selections = {
         "cross-attention-kv": ("transformer.*.attn2.to_k", "transformer.*.attn2.to_v"),
         "cross-attention": ("transformer.*.attn2.*",),
@@ -116,9 +117,8 @@ class Anima(FlowFamily):
             for number, block in enumerate(self.pipeline.transformer.transformer_blocks)
         }
 
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return what the conditioner makes of prompts, ``(n, length, width)``, zero behind T5's words."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network, conditioner = self.pipeline.text_encoder, self.pipeline.text_conditioner
         parts = self.words.apart(ids)
         source, own = parts["text_encoder"].to(network.device), parts["text_conditioner"].to(conditioner.device)
@@ -144,12 +144,6 @@ class Anima(FlowFamily):
         return True
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of pictures of 1024 pixels, or of the size that the autoencoder names."""
-        side = self.autoencoder.sample_side // self.pixels_per_latent
-        return self.pipeline.vae.config.z_dim, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """Two: squares of four positions are one token."""
         return 2
@@ -163,19 +157,6 @@ class Anima(FlowFamily):
     def guidance(self) -> Guidance:
         """A second prediction."""
         return "second prediction"
-
-    @property
-    def least_guidance(self) -> float:
-        """One, which is none."""
-        return 1.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return ``without + s (with_text − without)``."""
-        return without + guidance_scale * (with_text - without)
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced."""
-        return even_sigmas(num_inference_steps)
 
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """One: the scheduler's own shift is a constant."""

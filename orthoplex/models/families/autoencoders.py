@@ -33,9 +33,21 @@ class Autoencoder(ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Return the pictures of latents, in the data type of the network."""
 
+    @property
     @abstractmethod
+    def channels(self) -> int:
+        """Numbers of a position of the latents."""
+
+    @property
+    @abstractmethod
+    def sample_side(self) -> int:
+        """Width and height, in pixels, of the pictures that the configuration names."""
+
+    @final
     def encoding(self) -> Mapping[str, nn.Module]:
-        """Return the parts that decide latents, by name."""
+        """Return the parts that decide latents, by name: the encoder and its last convolution, which some have not."""
+        parts = dict(self.network.named_children())
+        return {name: parts[name] for name in ("encoder", "quant_conv") if parts.get(name) is not None}
 
     @abstractmethod
     def scaling(self) -> list[Any]:
@@ -72,6 +84,16 @@ class KLAutoencoder(Autoencoder):
         """Two for each level but the first."""
         return 2 ** (len(self.network.config.block_out_channels) - 1)
 
+    @property
+    def channels(self) -> int:
+        """Those of the configuration."""
+        return self.network.config.latent_channels
+
+    @property
+    def sample_side(self) -> int:
+        """The configuration's ``sample_size``."""
+        return self.network.config.sample_size
+
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Return the mean of the posterior, shifted and scaled."""
@@ -97,11 +119,6 @@ class KLAutoencoder(Autoencoder):
         finally:
             nn.Module.to(self.network, torch.float16)
 
-    def encoding(self) -> Mapping[str, nn.Module]:
-        """The encoder and its last convolution, which a small autoencoder has not."""
-        parts = dict(self.network.named_children())
-        return {name: parts[name] for name in ("encoder", "quant_conv") if parts.get(name) is not None}
-
     def scaling(self) -> list[Any]:
         """Factor and shift."""
         return [self.network.config.scaling_factor, self.network.config.get("shift_factor")]
@@ -119,6 +136,16 @@ class NormalizedAutoencoder(Autoencoder):
     def pixels_per_latent(self) -> int:
         """Two for each level but the first, twice as much for squares."""
         return 2 ** len(self.network.config.block_out_channels)
+
+    @property
+    def channels(self) -> int:
+        """Those of four positions."""
+        return 4 * self.network.config.latent_channels
+
+    @property
+    def sample_side(self) -> int:
+        """The configuration's ``sample_size``."""
+        return self.network.config.sample_size
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -138,11 +165,6 @@ class NormalizedAutoencoder(Autoencoder):
         count, channels, height, width = squares.shape
         means = squares.reshape(count, channels // 4, 2, 2, height, width).permute(0, 1, 4, 2, 5, 3)
         return self.network.decode(means.reshape(count, channels // 4, 2 * height, 2 * width)).sample
-
-    def encoding(self) -> Mapping[str, nn.Module]:
-        """The encoder and its last convolution."""
-        parts = dict(self.network.named_children())
-        return {name: parts[name] for name in ("encoder", "quant_conv") if parts.get(name) is not None}
 
     def scaling(self) -> list[Any]:
         """The statistics."""
@@ -165,6 +187,11 @@ class FrameAutoencoder(Autoencoder):
         return 2 ** len(self.network.config.temperal_downsample)
 
     @property
+    def channels(self) -> int:
+        """Those of the configuration."""
+        return self.network.config.z_dim
+
+    @property
     def sample_side(self) -> int:
         """Width and height of pictures, in pixels: the configuration's ``sample_size``, or 1024, as it has none."""
         return self.network.config.get("sample_size") or 1024
@@ -181,10 +208,6 @@ class FrameAutoencoder(Autoencoder):
         placed, config = self._placed(latents), self.network.config
         placed = placed / (1.0 / _channels(config.latents_std, placed)) + _channels(config.latents_mean, placed)
         return self.network.decode(placed.unsqueeze(2)).sample.squeeze(2)
-
-    def encoding(self) -> Mapping[str, nn.Module]:
-        """The encoder and its last convolution."""
-        return {"encoder": self.network.encoder, "quant_conv": self.network.quant_conv}
 
     def scaling(self) -> list[Any]:
         """Mean and deviation of each channel."""

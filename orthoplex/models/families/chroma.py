@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.files import without_warnings
 from orthoplex.models.families.autoencoders import KLAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
+from orthoplex.models.families.flow import FROM_NEGATIVE, Guidance, JointFamily
 from orthoplex.models.families.flow_check import check_flow_reader, check_side, check_sizes
 from orthoplex.models.families.latent_check import check_autoencoder
 from orthoplex.models.families.layouts.chroma import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
-from orthoplex.models.families.parts import load_parts
+from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.flow_schedule import check_flow_scheduler
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
@@ -42,7 +42,7 @@ _MAX_LENGTH = 512
 
 
 @final
-class Chroma(FlowFamily):
+class Chroma(JointFamily):
     """Chroma.
 
     Attention sees the words of a prompt, its end, and one position of filling, as the model was trained. diffusers'
@@ -55,6 +55,7 @@ class Chroma(FlowFamily):
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT
+    combination = FROM_NEGATIVE
     selections = {
         "attention": ("*transformer_blocks.*.attn.*",),
         "linear": ("*transformer_blocks.*.attn.*", "*transformer_blocks.*.ff*", "*transformer_blocks.*.proj_*"),
@@ -66,10 +67,8 @@ class Chroma(FlowFamily):
         cls, folder: Path, index: Mapping[str, Any], files: Mapping[str, WeightFiles | None], dtype: torch.dtype
     ) -> ChromaPipeline:
         """Load a pipeline without what reads pictures; see ``Family.load``."""
-        pipeline = ChromaPipeline(**load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS))
-        pipeline.register_to_config(_name_or_path=str(folder))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
+        return without_bars(ChromaPipeline(**parts), folder)
 
     @classmethod
     def version(cls, pipeline: ChromaPipeline) -> str:
@@ -104,13 +103,8 @@ class Chroma(FlowFamily):
         """T5 with its tokenizer."""
         return (_reader(self.pipeline),)
 
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None: text and picture share all attention."""
-        return {}
-
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return T5's last states ``(n, length, width)``, and the mask of the text and one position behind it."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network, tokenizer = self.pipeline.text_encoder, self.pipeline.tokenizer
         ids = ids.to(network.device)
         words = text_mask(tokenizer, ids)
@@ -129,13 +123,6 @@ class Chroma(FlowFamily):
         return False
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of the size of picture that the autoencoder names."""
-        config = self.pipeline.vae.config
-        side = config.sample_size // self.pixels_per_latent
-        return config.latent_channels, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """Two: squares of four positions are one token."""
         return 2
@@ -150,22 +137,9 @@ class Chroma(FlowFamily):
         """A second prediction."""
         return "second prediction"
 
-    @property
-    def least_guidance(self) -> float:
-        """One, which is none."""
-        return 1.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return ``without + s (with_text − without)``."""
-        return without + guidance_scale * (with_text - without)
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced."""
-        return even_sigmas(num_inference_steps)
-
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """Linear in the number of tokens; only schedulers with dynamic shifting read it."""
-        return size_shift(self.pipeline.scheduler.config, (height // 2) * (width // 2))
+        return self.size_shift(height, width)
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity."""

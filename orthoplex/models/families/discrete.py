@@ -20,12 +20,8 @@ from orthoplex.models.inference_steps import (
     prepared_scheduler,
     step_options,
 )
-from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import DiscreteSchedule, Sampler
 from orthoplex.models.weights.quantised import compute_dtype
-
-with quiet():
-    from diffusers.utils.torch_utils import randn_tensor
 
 
 class DiscreteFamily(LatentFamily):
@@ -91,11 +87,8 @@ class DiscreteFamily(LatentFamily):
         dtype = compute_dtype(self.denoiser)
         conditioning, guided = self._request_conditioning(request, dtype)
         scheduler = prepared_scheduler(self.pipeline.scheduler, request.num_inference_steps, device)
-        generators = request.generators
-        generators = generators if isinstance(generators, torch.Generator) else list(generators)
-        shape = (len(request), *self.latent_shape)
-        options = step_options(scheduler, generators)
-        latents = randn_tensor(shape, generator=generators, device=device, dtype=dtype) * scheduler.init_noise_sigma
+        options = step_options(scheduler, request.noise_source)
+        latents = self.drawn_noise(request, device, dtype) * scheduler.init_noise_sigma
         num_steps = len(scheduler.timesteps)
         for number, time in enumerate(scheduler.timesteps, start=1):
             scaled = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)

@@ -206,13 +206,14 @@ class Family(ABC):
         """How the text encoders read prompts, with the tokens that are in the base now."""
         return Words(self.readers, seen=self.feature_encoder)
 
-    @abstractmethod
+    @final
     def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
-        """Return prompts as the denoiser takes them; gradients flow through the text encoders.
+        """Return texts, or token ids ``(n, length)`` of ``words.ids``, as the denoiser takes them, with gradients."""
+        return self.encode(prompts if isinstance(prompts, Tensor) else self.words.ids(prompts))
 
-        Args:
-            prompts: Texts, or token ids as ``words.ids`` gives them, ``(n, length)``.
-        """
+    @abstractmethod
+    def encode(self, ids: Tensor) -> Conditioning:
+        """Return token ids of prompts, ``(n, length)``, as the denoiser takes them; see ``condition``."""
 
     def condition_weighted(self, prompt: Prompt) -> Conditioning:
         """Return one prompt with weights, ``BREAK`` or any length as the denoiser takes it; some families read none.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, final
 
@@ -19,14 +20,34 @@ from orthoplex.models.families.latent import LatentFamily
 from orthoplex.models.families.pictures import PictureRequest, PictureStep
 from orthoplex.models.flow_schedule import FlowSchedule
 from orthoplex.models.inference_steps import StepRange
-from orthoplex.models.quiet import quiet
 from orthoplex.models.schedules import Sampler
-
-with quiet():
-    from diffusers.utils.torch_utils import randn_tensor
 
 Guidance = Literal["embedded", "second prediction", "none"]
 """How a base follows ``guidance_scale``: the denoiser reads it, or a prediction of the negative prompt is compared."""
+
+
+def even_sigmas(num_inference_steps: int) -> list[float]:
+    """Return the shares of noise from 1 down to 1 / n, evenly spaced, as most pipelines of flow matching have them."""
+    return np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist()
+
+
+@final
+@dataclass(frozen=True)
+class Combination:
+    """How the predictions of a prompt and of a negative one make one.
+
+    Attributes:
+        least: The ``guidance_scale`` up to which there is no second prediction.
+        of: (prediction of the prompt, that of the negative prompt, ``guidance_scale``) to the one, ``(n, c, h, w)``.
+    """
+
+    least: float
+    of: Callable[[Tensor, Tensor, float], Tensor]
+
+
+FROM_NEGATIVE = Combination(1.0, lambda with_text, without, scale: without + scale * (with_text - without))
+BEYOND = Combination(0.0, lambda with_text, without, scale: with_text + scale * (with_text - without))
+"""``without + s (with_text − without)``, as most pipelines do; ``with_text`` in front instead, where 0 is none."""
 
 
 class FlowFamily(LatentFamily):
@@ -40,25 +61,15 @@ class FlowFamily(LatentFamily):
     """Selection of ``SELECTIONS`` to patterns of the denoiser's layer names; without those that it has no layers of."""
     text_selections: ClassVar[Mapping[str, Sequence[str]]] = {}
     """The same for the layers of the text encoders that concepts may change."""
+    combination: ClassVar[Combination]
+    """How a second prediction, of the negative prompt, and the prompt's make one."""
+    sigmas: ClassVar[staticmethod[[int], list[float]]] = staticmethod(even_sigmas)
+    """Number of denoising steps to the shares of noise at them, falling from 1, before they are shifted."""
 
     @property
     @abstractmethod
     def guidance(self) -> Guidance:
         """How it follows ``guidance_scale``."""
-
-    @abstractmethod
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return the prediction that both predictions make, as the family's pipeline does it.
-
-        Args:
-            with_text: The prediction of the prompt, ``(n, c, h, w)``.
-            without: That of the negative prompt.
-            guidance_scale: Larger than ``least_guidance``.
-        """
-
-    @abstractmethod
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Return the shares of noise at the denoising steps, falling from 1, before they are shifted."""
 
     @abstractmethod
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
@@ -68,6 +79,34 @@ class FlowFamily(LatentFamily):
     @abstractmethod
     def latent_dtype(self) -> torch.dtype:
         """The data type of latents between denoising steps."""
+
+    @final
+    @property
+    def least_guidance(self) -> float:
+        """As the combination of two predictions says."""
+        return self.combination.least
+
+    @final
+    @property
+    def own_latent_shape(self) -> tuple[int, int, int]:
+        """``(c, h, w)``, of the size of picture that the autoencoder names."""
+        autoencoder = self.autoencoder
+        side = autoencoder.sample_side // autoencoder.pixels_per_latent
+        return autoencoder.channels, side, side
+
+    @final
+    def size_shift(self, height: int, width: int) -> float:
+        """Return ``mu``, linear in the number of a picture's tokens (``calculate_shift`` of diffusers' pipelines).
+
+        Args:
+            height: Of latents.
+            width: Of latents.
+        """
+        config, side = self.pipeline.scheduler.config, self.latent_multiple
+        least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        slope = (high - low) / (most - least)
+        return (height // side) * (width // side) * slope + low - slope * least
 
     @final
     @property
@@ -131,16 +170,14 @@ class FlowFamily(LatentFamily):
         """
         device = self.pipeline._execution_device  # where the pipeline's own call would work; offloading moves it
         prompts, negative = self._request_conditioning(request)
-        generators = request.generators
-        generators = generators if isinstance(generators, torch.Generator) else list(generators)
-        shape = (len(request), *self.latent_shape)
-        latents = randn_tensor(shape, generator=generators, device=device, dtype=self.latent_dtype)
-        scheduler = self._prepared_scheduler(*shape[2:], request.num_inference_steps, device)
+        latents = self.drawn_noise(request, device, self.latent_dtype)
+        height, width = latents.shape[2:]
+        scheduler = self._prepared_scheduler(height, width, request.num_inference_steps, device)
         for number, time in enumerate(scheduler.timesteps, start=1):
             prediction = self.predict(latents, time, prompts)
             if negative is not None:
                 without = self.predict(latents, time, negative)
-                prediction = self.guided(prediction, without, request.guidance_scale)
+                prediction = self.combination.of(prediction, without, request.guidance_scale)
             latents = scheduler.step(prediction, time, latents, return_dict=False)[0]
             yield PictureStep(number, len(scheduler.timesteps))
         return latents
@@ -174,26 +211,17 @@ class FlowFamily(LatentFamily):
         return scheduler
 
 
+class JointFamily(FlowFamily):
+    """Those whose text and picture share all attention: no layer's keys and values read the text alone."""
+
+    @final
+    def cross_attention(self) -> Mapping[str, nn.Module]:
+        """None."""
+        return {}
+
+
 _IN_WORDS: Mapping[Guidance, str] = {
     "embedded": "a number that the denoiser reads",
     "second prediction": "a second prediction",
     "none": "trained into it",
 }
-
-
-def even_sigmas(num_inference_steps: int) -> list[float]:
-    """Return the shares of noise from 1 down to 1 / n, evenly spaced, as most pipelines of flow matching have them."""
-    return np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist()
-
-
-def size_shift(config: Mapping[str, Any], num_tokens: int) -> float:
-    """Return ``mu``, linear in the number of a picture's tokens (``calculate_shift`` of diffusers' pipelines).
-
-    Args:
-        config: The scheduler's configuration.
-        num_tokens: Positions of the picture that the transformer reads.
-    """
-    least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    slope = (high - low) / (most - least)
-    return num_tokens * slope + low - slope * least

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.models.families.autoencoders import KLAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
+from orthoplex.models.families.flow import FROM_NEGATIVE, Guidance, JointFamily
 from orthoplex.models.families.flow_check import check_flow_reader, check_side, check_sizes
 from orthoplex.models.families.latent_check import check_autoencoder
 from orthoplex.models.families.layouts.flux import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
-from orthoplex.models.families.parts import load_parts
+from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.flow_schedule import check_flow_scheduler
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
@@ -42,7 +42,7 @@ MAX_LENGTH = 512
 
 
 @final
-class Flux(FlowFamily):
+class Flux(JointFamily):
     """FLUX.1 dev, Krea, Kontext as a model of text alone, and schnell."""
 
     changed = ("transformer", "text_encoder", "text_encoder_2")
@@ -51,6 +51,7 @@ class Flux(FlowFamily):
     feature_encoder = "text_encoder_2"
     tokenizers = ("tokenizer", "tokenizer_2")
     layout = LAYOUT
+    combination = FROM_NEGATIVE
     selections = {
         "attention": ("*transformer_blocks.*.attn.*",),
         "linear": ("*transformer_blocks.*.attn.*", "*transformer_blocks.*.ff*", "*transformer_blocks.*.proj_*"),
@@ -65,10 +66,8 @@ class Flux(FlowFamily):
         cls, folder: Path, index: Mapping[str, Any], files: Mapping[str, WeightFiles | None], dtype: torch.dtype
     ) -> FluxPipeline:
         """Load a pipeline without what reads pictures; see ``Family.load``."""
-        pipeline = FluxPipeline(**load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS))
-        pipeline.register_to_config(_name_or_path=str(folder))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
+        return without_bars(FluxPipeline(**parts), folder)
 
     @classmethod
     def version(cls, pipeline: FluxPipeline) -> str:
@@ -110,13 +109,8 @@ class Flux(FlowFamily):
         """CLIP and T5 with their tokenizers."""
         return _readers(self.pipeline)
 
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None: text and picture share all attention."""
-        return {}
-
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return T5's last states ``(n, length, width)``; ``pooled`` is CLIP's vector of each prompt."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         parts, (clip, t5) = self.words.apart(ids), (self.pipeline.text_encoder, self.pipeline.text_encoder_2)
         pooled = clip(parts["text_encoder"].to(clip.device)).pooler_output
         features = t5(parts["text_encoder_2"].to(t5.device))[0]
@@ -133,13 +127,6 @@ class Flux(FlowFamily):
         return True
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of the size of picture that the autoencoder names."""
-        config = self.pipeline.vae.config
-        side = config.sample_size // self.pixels_per_latent
-        return config.latent_channels, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """Two: squares of four positions are one token."""
         return 2
@@ -154,22 +141,9 @@ class Flux(FlowFamily):
         """Embedded; schnell follows none."""
         return "embedded" if self.pipeline.transformer.config.guidance_embeds else "none"
 
-    @property
-    def least_guidance(self) -> float:
-        """One, at which the denoiser is as it was before it was distilled."""
-        return 1.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return the prediction of the prompt."""
-        return with_text
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced."""
-        return even_sigmas(num_inference_steps)
-
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """Linear in the number of tokens."""
-        return size_shift(self.pipeline.scheduler.config, (height // 2) * (width // 2))
+        return self.size_shift(height, width)
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity; prompts without a guidance get 1, at which a distilled base is as it was before."""

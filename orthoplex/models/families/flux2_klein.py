@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import NormalizedAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas
+from orthoplex.models.families.flow import FROM_NEGATIVE, Guidance, JointFamily
 from orthoplex.models.families.flow_check import check_chat, check_flag, check_side, check_sizes
 from orthoplex.models.families.layouts.flux2 import LAYOUT
-from orthoplex.models.families.parts import load_parts
+from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.flow_schedule import check_flow_scheduler
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
@@ -44,15 +44,16 @@ _WIDTH_OF_4B = 7680
 
 
 @final
-class Flux2Klein(FlowFamily):
+class Flux2Klein(JointFamily):
     """FLUX.2 Klein, 4B and 9B, distilled and base."""
 
     changed = ("transformer",)
     weighed = tuple(_NETWORKS)
-    text_encoders = clip_encoders = ()
+    text_encoders = ()
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT
+    combination = FROM_NEGATIVE
     selections = {
         "attention": ("*transformer_blocks.*.attn.*",),
         "linear": ("*transformer_blocks.*.attn.*", "*transformer_blocks.*.ff*"),
@@ -66,10 +67,7 @@ class Flux2Klein(FlowFamily):
         is_distilled = index.get("is_distilled", False)
         check_flag("is_distilled", is_distilled)
         parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
-        pipeline = Flux2KleinPipeline(**parts, is_distilled=is_distilled)
-        pipeline.register_to_config(_name_or_path=str(folder))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_bars(Flux2KleinPipeline(**parts, is_distilled=is_distilled), folder)
 
     @classmethod
     def version(cls, pipeline: Flux2KleinPipeline) -> str:
@@ -98,13 +96,8 @@ class Flux2Klein(FlowFamily):
         """The language model with its tokenizer."""
         return (_reader(self.pipeline),)
 
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None: text and picture share all attention."""
-        return {}
-
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return three states of the language model side by side, ``(n, length, 3 · width)``, filling included."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network = self.pipeline.text_encoder
         ids = ids.to(network.device)
         words = text_mask(self.pipeline.tokenizer, ids)
@@ -124,13 +117,6 @@ class Flux2Klein(FlowFamily):
         return True
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of the size of picture that the autoencoder names."""
-        config = self.pipeline.vae.config
-        side = config.sample_size // self.pixels_per_latent
-        return 4 * config.latent_channels, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """One: a position of the latents is a token."""
         return 1
@@ -144,19 +130,6 @@ class Flux2Klein(FlowFamily):
     def guidance(self) -> Guidance:
         """A second prediction; none in distilled bases."""
         return "none" if self.pipeline.config.is_distilled else "second prediction"
-
-    @property
-    def least_guidance(self) -> float:
-        """One, which is none."""
-        return 1.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return ``without + s (with_text − without)``."""
-        return without + guidance_scale * (with_text - without)
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced."""
-        return even_sigmas(num_inference_steps)
 
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """What diffusers' pipeline has for a number of tokens and steps."""

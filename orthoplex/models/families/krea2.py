@@ -8,28 +8,26 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import FrameAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
+from orthoplex.models.families.flow import BEYOND, Guidance, JointFamily
 from orthoplex.models.families.flow_check import (
     check_flag,
-    check_flow_reader,
     check_frames,
     check_sizes,
-    check_template,
 )
 from orthoplex.models.families.layouts.krea2 import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
-from orthoplex.models.families.parts import load_parts
-from orthoplex.models.families.qwen_template import NUM_BEFORE, NUM_BEHIND, template
+from orthoplex.models.families.parts import load_parts, without_bars
+from orthoplex.models.families.qwen_template import NUM_BEFORE, check_template_reader, template_reader
 from orthoplex.models.flow_schedule import NUM_TIMES, check_flow_scheduler
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
-from orthoplex.models.words.prompt_forms import Templated, text_mask
+from orthoplex.models.words.prompt_forms import text_mask
 from orthoplex.models.words.words import Reader
 
 with quiet():
@@ -51,7 +49,7 @@ _SHIFT_OF_DISTILLED = 1.15
 
 
 @final
-class Krea2(FlowFamily):
+class Krea2(JointFamily):
     """Krea 2, base and distilled.
 
     Features hold the states of the chosen layers side by side. The transformer sees no positions of text: what fills
@@ -60,10 +58,11 @@ class Krea2(FlowFamily):
 
     changed = ("transformer",)
     weighed = tuple(_NETWORKS)
-    text_encoders = clip_encoders = ()
+    text_encoders = ()
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT
+    combination = BEYOND
     selections = {
         "attention": ("transformer.transformer_blocks.*.attn.*",),
         "linear": ("transformer.*blocks.*.attn.*", "transformer.*blocks.*.ff.*"),
@@ -76,10 +75,8 @@ class Krea2(FlowFamily):
         """Load a pipeline; see ``Family.load``."""
         settings = {name: index[name] for name in _SETTINGS if name in index}
         _check_settings(settings)
-        pipeline = Krea2Pipeline(**load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS), **settings)
-        pipeline.register_to_config(_name_or_path=str(folder))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
+        return without_bars(Krea2Pipeline(**parts, **settings), folder)
 
     @classmethod
     def version(cls, pipeline: Krea2Pipeline) -> str:
@@ -92,7 +89,7 @@ class Krea2(FlowFamily):
         checks: dict[str, Callable[[], None]] = {
             "vae": partial(check_frames, pipeline.vae.config),
             "transformer": partial(_check_transformer, pipeline),
-            "text_encoder": partial(_check_reader, pipeline),
+            "text_encoder": lambda: check_template_reader(_reader(pipeline)),
             "scheduler": partial(check_flow_scheduler, pipeline.scheduler),
         }
         all_done(checks)
@@ -107,16 +104,11 @@ class Krea2(FlowFamily):
         """The language model with its tokenizer."""
         return (_reader(self.pipeline),)
 
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None: text and picture share all attention."""
-        return {}
-
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return states of the language model ``(n, length, layers · width)``, and the mask of the text.
 
         Positions are counted over the text alone: what fills up within a prompt has none.
         """
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network = self.pipeline.text_encoder
         ids = ids.to(network.device)
         words = text_mask(self.pipeline.tokenizer, ids)
@@ -142,12 +134,6 @@ class Krea2(FlowFamily):
         return False
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of pictures of 1024 pixels, or of the size that the autoencoder names."""
-        side = self.autoencoder.sample_side // self.pixels_per_latent
-        return self.pipeline.vae.config.z_dim, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """The side of the squares of positions that are one token."""
         return self.pipeline.patch_size
@@ -162,25 +148,11 @@ class Krea2(FlowFamily):
         """A second prediction; none in distilled bases."""
         return "none" if self.pipeline.config.is_distilled else "second prediction"
 
-    @property
-    def least_guidance(self) -> float:
-        """Zero: the scale says how much of the difference is added."""
-        return 0.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return ``with_text + s (with_text − without)``."""
-        return with_text + guidance_scale * (with_text - without)
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced."""
-        return even_sigmas(num_inference_steps)
-
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """Linear in the number of tokens; the same for all sizes in distilled bases."""
         if self.pipeline.config.is_distilled:
             return _SHIFT_OF_DISTILLED
-        side = self.latent_multiple
-        return size_shift(self.pipeline.scheduler.config, (height // side) * (width // side))
+        return self.size_shift(height, width)
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity."""
@@ -201,18 +173,8 @@ class Krea2(FlowFamily):
         return unpacked(prediction, height, width, side)
 
 
-def _form(pipeline: Krea2Pipeline) -> Templated:
-    return template(min(_MAX_LENGTH + NUM_BEFORE, pipeline.tokenizer.model_max_length), filled_within=True)
-
-
 def _reader(pipeline: Krea2Pipeline) -> Reader:
-    return Reader(pipeline, form=_form(pipeline))
-
-
-def _check_reader(pipeline: Krea2Pipeline) -> None:
-    reader = _reader(pipeline)
-    check_flow_reader(reader)
-    check_template(reader, _form(pipeline), NUM_BEHIND)
+    return template_reader(pipeline, _MAX_LENGTH, filled_within=True)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -17,6 +17,10 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.pictures import PictureRequest, Pictures, PictureStep
 from orthoplex.models.identity import weights_hash
+from orthoplex.models.quiet import quiet
+
+with quiet():
+    from diffusers.utils.torch_utils import randn_tensor
 
 
 class LatentFamily(Family):
@@ -110,6 +114,12 @@ class LatentFamily(Family):
     def pixels(self, latents: Tensor) -> Tensor:
         """Return what the autoencoder decodes."""
         return self.autoencoder.decode(latents)
+
+    @final
+    def drawn_noise(self, request: PictureRequest, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Draw the noise that a request begins with, ``(n, c, h, w)``, as diffusers' pipelines do."""
+        shape = (len(request), *self.latent_shape)
+        return randn_tensor(shape, generator=request.noise_source, device=device, dtype=dtype)
 
     @final
     @torch.no_grad()

@@ -146,6 +146,13 @@ def load_parts(
     return all_done({part: partial(load, part) for part in parts})
 
 
+def without_bars(pipeline: Any, folder: Path) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
+    """Return a pipeline that draws no bars and says where it comes from, as those that the library loads do."""
+    pipeline.register_to_config(_name_or_path=str(folder))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def _shown(library: str, name: str) -> str:
     if library in _LIBRARIES:
         return f"a {name}"

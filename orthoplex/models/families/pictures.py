@@ -38,6 +38,11 @@ class PictureRequest:
     pictures_per_prompt: int = 1
     decoded: bool = True
 
+    @property
+    def noise_source(self) -> torch.Generator | list[torch.Generator]:
+        """The generators as diffusers takes them."""
+        return self.generators if isinstance(self.generators, torch.Generator) else list(self.generators)
+
     def __len__(self) -> int:
         """The number of pictures."""
         return len(self.prompts) * self.pictures_per_prompt

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import FrameAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, even_sigmas, size_shift
-from orthoplex.models.families.flow_check import check_flow_reader, check_frames, check_sizes, check_template
+from orthoplex.models.families.flow import Combination, Guidance, JointFamily
+from orthoplex.models.families.flow_check import check_frames, check_sizes
 from orthoplex.models.families.layouts.qwen_image import LAYOUT
 from orthoplex.models.families.packing import packed, unpacked
-from orthoplex.models.families.parts import load_parts
-from orthoplex.models.families.qwen_template import NUM_BEFORE, NUM_BEHIND, template
+from orthoplex.models.families.parts import load_parts, without_bars
+from orthoplex.models.families.qwen_template import NUM_BEFORE, check_template_reader, template_reader
 from orthoplex.models.flow_schedule import check_flow_scheduler
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
-from orthoplex.models.words.prompt_forms import Templated, text_mask
+from orthoplex.models.words.prompt_forms import text_mask
 from orthoplex.models.words.words import Reader
 
 with quiet():
@@ -43,8 +43,17 @@ _UNSUPPORTED = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
 """Settings of transformers that diffusers' pipeline of text cannot call, or which draw several layers."""
 
 
+def _of_equal_length(with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
+    """Return ``without + s (with_text − without)``, each token as long as that of ``with_text``."""
+    height, width = with_text.shape[2:]
+    own, other = packed(with_text), packed(without)
+    combined = other + guidance_scale * (own - other)
+    lengths = torch.norm(own, dim=-1, keepdim=True) / torch.norm(combined, dim=-1, keepdim=True)
+    return unpacked(combined * lengths, height, width)
+
+
 @final
-class QwenImage(FlowFamily):
+class QwenImage(JointFamily):
     """Qwen-Image, as a model of text alone.
 
     A ``guidance_scale`` is diffusers' ``true_cfg_scale``; above 1, there is always a negative prompt, empty or not.
@@ -52,10 +61,11 @@ class QwenImage(FlowFamily):
 
     changed = ("transformer",)
     weighed = tuple(_NETWORKS)
-    text_encoders = clip_encoders = ()
+    text_encoders = ()
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT
+    combination = Combination(1.0, _of_equal_length)
     selections = {
         "attention": ("*transformer_blocks.*.attn.*",),
         "linear": ("*transformer_blocks.*.attn.*", "*transformer_blocks.*_mlp.*"),
@@ -66,10 +76,8 @@ class QwenImage(FlowFamily):
         cls, folder: Path, index: Mapping[str, Any], files: Mapping[str, WeightFiles | None], dtype: torch.dtype
     ) -> QwenImagePipeline:
         """Load a pipeline; see ``Family.load``."""
-        pipeline = QwenImagePipeline(**load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS))
-        pipeline.register_to_config(_name_or_path=str(folder))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
+        return without_bars(QwenImagePipeline(**parts), folder)
 
     @classmethod
     def version(cls, pipeline: QwenImagePipeline) -> str:
@@ -82,7 +90,7 @@ class QwenImage(FlowFamily):
         checks: dict[str, Callable[[], None]] = {
             "vae": partial(check_frames, pipeline.vae.config),
             "transformer": partial(_check_transformer, pipeline),
-            "text_encoder": partial(_check_reader, pipeline),
+            "text_encoder": lambda: check_template_reader(_reader(pipeline)),
             "scheduler": partial(check_flow_scheduler, pipeline.scheduler),
         }
         all_done(checks)
@@ -103,16 +111,11 @@ class QwenImage(FlowFamily):
         last = f"transformer.transformer_blocks.{len(self.pipeline.transformer.transformer_blocks) - 1}"
         return f"{last}.attn.add_q_proj", f"{last}.attn.to_add_out", f"{last}.txt_mlp.*"
 
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None: text and picture share all attention."""
-        return {}
-
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return the language model's last states behind the template's beginning, and the mask of the text.
 
         Features ``(n, length, width)`` are zero behind the longest prompt, where the language model is not run.
         """
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network = self.pipeline.text_encoder
         ids = ids.to(network.device)
         words = text_mask(self.pipeline.tokenizer, ids)
@@ -139,12 +142,6 @@ class QwenImage(FlowFamily):
         return False
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of pictures of 1024 pixels, or of the size that the autoencoder names."""
-        side = self.autoencoder.sample_side // self.pixels_per_latent
-        return self.pipeline.vae.config.z_dim, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """Two: squares of four positions are one token."""
         return 2
@@ -159,26 +156,9 @@ class QwenImage(FlowFamily):
         """A second prediction."""
         return "second prediction"
 
-    @property
-    def least_guidance(self) -> float:
-        """One, which is none."""
-        return 1.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return ``without + s (with_text − without)``, each token as long as that of ``with_text``."""
-        height, width = with_text.shape[2:]
-        own, other = packed(with_text), packed(without)
-        combined = other + guidance_scale * (own - other)
-        lengths = torch.norm(own, dim=-1, keepdim=True) / torch.norm(combined, dim=-1, keepdim=True)
-        return unpacked(combined * lengths, height, width)
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced."""
-        return even_sigmas(num_inference_steps)
-
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """Linear in the number of tokens."""
-        return size_shift(self.pipeline.scheduler.config, (height // 2) * (width // 2))
+        return self.size_shift(height, width)
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity."""
@@ -198,18 +178,8 @@ class QwenImage(FlowFamily):
         return unpacked(prediction, height, width)
 
 
-def _form(pipeline: QwenImagePipeline) -> Templated:
-    return template(min(_MAX_LENGTH + NUM_BEFORE, pipeline.tokenizer.model_max_length))
-
-
 def _reader(pipeline: QwenImagePipeline) -> Reader:
-    return Reader(pipeline, form=_form(pipeline))
-
-
-def _check_reader(pipeline: QwenImagePipeline) -> None:
-    reader = _reader(pipeline)
-    check_flow_reader(reader)
-    check_template(reader, _form(pipeline), NUM_BEHIND)
+    return template_reader(pipeline, _MAX_LENGTH)
 
 
 def _check_transformer(pipeline: QwenImagePipeline) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.latent_check import check_autoencoder, check_reader, check_scheduler
 from orthoplex.models.families.layouts.stable_diffusion import LAYOUT
-from orthoplex.models.families.parts import load_parts
+from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.families.stable_diffusion_check import check_unet, try_networks
 from orthoplex.models.families.stable_diffusion_folder import version_of
 from orthoplex.models.families.unet import UNetFamily
@@ -68,9 +68,7 @@ class StableDiffusion(UNetFamily):
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        pipeline.register_to_config(_name_or_path=str(folder))  # as pipelines that the library loads say it
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_bars(pipeline, folder)
 
     @classmethod
     def version(cls, pipeline: StableDiffusionPipeline) -> str:
@@ -95,9 +93,8 @@ class StableDiffusion(UNetFamily):
         """CLIP with its tokenizer."""
         return (Reader(self.pipeline),)
 
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return the text encoder's last states, ``(n, length, dim)``."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network = self.pipeline.text_encoder
         return Conditioning(network(ids.to(network.device))[0])
 

@@ -14,7 +14,7 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.families.item_sizes import ItemSizes
 from orthoplex.models.families.latent_check import check_autoencoder, check_reader, check_scheduler
 from orthoplex.models.families.layouts.stable_diffusion_xl import LAYOUT
-from orthoplex.models.families.parts import load_parts
+from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.families.stable_diffusion_xl_check import check_lengths, check_scaling, check_unet, try_networks
 from orthoplex.models.families.stable_diffusion_xl_folder import version_of
 from orthoplex.models.families.unet import UNetFamily
@@ -65,9 +65,7 @@ class StableDiffusionXL(UNetFamily):
         parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
         zeros = index.get("force_zeros_for_empty_prompt", True)
         pipeline = StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
-        pipeline.register_to_config(_name_or_path=str(folder))  # as pipelines that the library loads say it
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_bars(pipeline, folder)
 
     @classmethod
     def version(cls, pipeline: StableDiffusionXLPipeline) -> str:
@@ -96,9 +94,8 @@ class StableDiffusionXL(UNetFamily):
         """CLIP-L and CLIP-bigG with their tokenizers."""
         return _readers(self.pipeline)
 
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return the last states but one of both text encoders side by side, ``(n, length, Σ dim)``."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         parts = self.words.apart(ids)
         outputs = [
             reader.network(parts[reader.component].to(reader.network.device), output_hidden_states=True)

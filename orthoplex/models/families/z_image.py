@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models.families.autoencoders import KLAutoencoder
 from orthoplex.models.families.conditioning import Conditioning
-from orthoplex.models.families.flow import FlowFamily, Guidance, size_shift
+from orthoplex.models.families.flow import BEYOND, Guidance, JointFamily
 from orthoplex.models.families.flow_check import check_chat, check_side, check_sizes
 from orthoplex.models.families.latent_check import check_autoencoder
 from orthoplex.models.families.layouts.z_image import LAYOUT
-from orthoplex.models.families.parts import load_parts
+from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.flow_schedule import NUM_TIMES, check_flow_scheduler
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
@@ -42,16 +42,23 @@ _PATCH = 2
 """The side of the squares of positions that are one token; the transformer's own default."""
 
 
+def _float32_sigmas(num_inference_steps: int) -> list[float]:
+    """Shares of noise evenly spaced, in float32."""
+    return torch.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist()
+
+
 @final
-class ZImage(FlowFamily):
+class ZImage(JointFamily):
     """Z-Image, Turbo and Base."""
 
     changed = ("transformer",)
     weighed = tuple(_NETWORKS)
-    text_encoders = clip_encoders = ()
+    text_encoders = ()
     feature_encoder = "text_encoder"
     tokenizers = ("tokenizer",)
     layout = LAYOUT
+    combination = BEYOND
+    sigmas = staticmethod(_float32_sigmas)
     selections = {
         "attention": ("transformer.*.attention.to_*",),
         "linear": ("transformer.*.attention.to_*", "transformer.*.feed_forward.*"),
@@ -62,10 +69,8 @@ class ZImage(FlowFamily):
         cls, folder: Path, index: Mapping[str, Any], files: Mapping[str, WeightFiles | None], dtype: torch.dtype
     ) -> ZImagePipeline:
         """Load a pipeline; see ``Family.load``."""
-        pipeline = ZImagePipeline(**load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS))
-        pipeline.register_to_config(_name_or_path=str(folder))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        parts = load_parts(cls.parts(), folder, index, files, dtype, _NETWORKS)
+        return without_bars(ZImagePipeline(**parts), folder)
 
     @classmethod
     def version(cls, pipeline: ZImagePipeline) -> str:
@@ -101,13 +106,8 @@ class ZImage(FlowFamily):
         """The language model with its tokenizer."""
         return (_reader(self.pipeline),)
 
-    def cross_attention(self) -> Mapping[str, nn.Module]:
-        """None: text and picture share all attention."""
-        return {}
-
-    def condition(self, prompts: Sequence[str] | Tensor) -> Conditioning:
+    def encode(self, ids: Tensor) -> Conditioning:
         """Return the language model's last states but one ``(n, length, width)``, and the mask of the text."""
-        ids = prompts if isinstance(prompts, Tensor) else self.words.ids(prompts)
         network = self.pipeline.text_encoder
         ids = ids.to(network.device)
         words = text_mask(self.pipeline.tokenizer, ids)
@@ -125,13 +125,6 @@ class ZImage(FlowFamily):
         return False
 
     @property
-    def own_latent_shape(self) -> tuple[int, int, int]:
-        """``(c, h, w)``, of the size of picture that the autoencoder names."""
-        config = self.pipeline.vae.config
-        side = config.sample_size // self.pixels_per_latent
-        return config.latent_channels, side, side
-
-    @property
     def latent_multiple(self) -> int:
         """Two: squares of four positions are one token."""
         return _PATCH
@@ -146,22 +139,9 @@ class ZImage(FlowFamily):
         """A second prediction; Turbo's pages ask for none."""
         return "second prediction"
 
-    @property
-    def least_guidance(self) -> float:
-        """Zero: the scale says how much of the difference is added."""
-        return 0.0
-
-    def guided(self, with_text: Tensor, without: Tensor, guidance_scale: float) -> Tensor:
-        """Return ``with_text + s (with_text − without)``."""
-        return with_text + guidance_scale * (with_text - without)
-
-    def sigmas(self, num_inference_steps: int) -> Sequence[float]:
-        """Evenly spaced, in float32."""
-        return torch.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist()
-
     def shift(self, height: int, width: int, num_inference_steps: int) -> float:
         """Linear in the number of tokens; only schedulers with dynamic shifting read it."""
-        return size_shift(self.pipeline.scheduler.config, (height // _PATCH) * (width // _PATCH))
+        return self.size_shift(height, width)
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity: the transformer counts times from noise to picture, and gives the negative velocity."""

@@ -68,7 +68,7 @@ def test_generate(base, pipeline, scale, negative):
 
 def test_guidance_keeps_the_length_of_every_token(base):
     own, other = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    guided = base.family.guided(own, other, 4.0)
+    guided = base.family.combination.of(own, other, 4.0)
     torch.testing.assert_close(packed(guided).norm(dim=-1), packed(own).norm(dim=-1))
     assert not torch.allclose(guided, own)
 

@@ -58,7 +58,7 @@ def test_negative_prompts(base, folder, texts):
 def test_guidance(base):
     family = base.family
     with_text, without = torch.tensor([2.0]), torch.tensor([0.5])
-    assert family.guided(with_text, without, 3.0).tolist() == [2.0 + 3.0 * 1.5]
+    assert family.combination.of(with_text, without, 3.0).tolist() == [2.0 + 3.0 * 1.5]
     assert (family.guidance, family.least_guidance) == ("second prediction", 0.0)
 
 
