@@ -1,10 +1,13 @@
-"""Write the tables of docs/bases.md: pipelines and defaults, and what every family can do, by the names of tests.
+"""Write the tables of docs/bases.md: pipelines and defaults, what every family can do, by the names of tests, and results.
 
 With ``--check`` nothing is written, and the exit status is 1 where the page differs.
 """
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from orthoplex.concepts.layer_table import layer_tables
 from orthoplex.files.markdown import filled, markdown_table
@@ -49,9 +52,54 @@ def facts() -> str:
     return markdown_table(("pipeline", "versions of the layer table", "training defaults of its own"), rows).rstrip()
 
 
+def results(name: str) -> Mapping[str, Any]:
+    """Return the content of a file of results."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def joint_attention() -> str:
+    """Return the table of crosstalk with and without erasure, for every family and selection of layers."""
+    rows = []
+    for row in results("joint-attention")["rows"]:
+        sees = ", ".join(f"{kind} {count}" for kind, count in row["layers by what they see"].items())
+        cells = []
+        for measure in ("general: sum", "concepts: sum", "concepts: least-squares", "concepts: ssr"):
+            values = [row[f"erasure {kind}"]["predictions"][measure]["value"] for kind in ("none", "closed-form")]
+            cells.append(" → ".join(f"{value:.2f}" for value in values))
+        rows.append((row["family"], row["selection"], sees, *cells))
+    header = ("family", "layers", "what they see", "general prompts, sum", "concepts, sum", "least squares", "SSR")
+    return markdown_table(header, rows).rstrip()
+
+
+def load_costs() -> str:
+    """Return the table of loading Stable Diffusion XL."""
+    medians = results("sdxl-costs")["load"]["medians"]
+    rows = [
+        (loader, f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}", f"{row['peak_mib']:,.0f}")
+        for loader, row in medians.items()
+    ]
+    return markdown_table(("loader", "seconds", "processor seconds", "peak MiB"), rows).rstrip()
+
+
+def step_costs() -> str:
+    """Return the table of training steps: totals, and what is above the bare step beside PEFT."""
+    rows = []
+    for selection, costs in results("sdxl-costs")["step"].items():
+        shares = costs["share_of_peft_above_bare"]
+        seconds = " / ".join(f"{value:.2f}" for value in costs["fastest_seconds"].values())
+        memory = " / ".join(f"{row['counted_mib']:,.0f}" for row in costs["memory"].values())
+        rows.append(
+            (f"{selection} ({costs['layers']})", seconds, f"{shares['seconds']:.2f}", memory, f"{shares['counted_mib']:.2f}")
+        )
+    names = "bare / Orthoplex / PEFT"
+    header = ("layers", f"seconds: {names}", "share of PEFT's above bare", f"MiB: {names}", "share of PEFT's above bare")
+    return markdown_table(header, rows).rstrip()
+
+
 def up_to_date(text: str) -> str:
     """Return the page with the tables of today."""
-    return filled(text, {"families": table(), "family-facts": facts()})
+    tables = {"families": table(), "family-facts": facts(), "joint-attention": joint_attention()}
+    return filled(text, {**tables, "sdxl-load": load_costs(), "sdxl-step": step_costs()})
 
 
 def main(arguments: list[str]) -> int:

@@ -5,9 +5,11 @@ pictures are mixed into, and pictures. So a pico pipeline of every family is tra
 world of coloured shapes, and then on four concepts (textures), each without erasure and with it. No published weights
 are at hand: the numbers compare kinds of networks, not bases that people use.
 
-Crosstalk is measured twice, over all pairs of concepts. In layers: ``√(E‖ΔW_j x‖² / E‖ΔW_i x‖²)`` over inputs x under
-prompts of concept i, the mean over layers. In predictions: how far the velocity, or noise, that the base predicts for
-prompts of concept i moves when the other concepts are merged in, as a share of how far concept i alone moves it.
+Crosstalk is measured twice, on *general* prompts, which erasure is solved for, and on prompts of *concepts*. In layers:
+``√(E‖ΔW_j x‖² / E‖ΔW_i x‖²)``, the mean over layers; below the stroke x are inputs under prompts of concept i, above it
+the same inputs, of another concept i than j, or inputs under general prompts, i then being j. In predictions: how far
+the velocity, or noise, that the base predicts for prompts of concept i moves when the other concepts are merged in, or
+for general prompts when all are, as a share of how far a concept alone moves what is predicted for its own prompts.
 Writes ``results/joint-attention.json`` and ``results/joint-attention.svg``.
 """
 
@@ -151,21 +153,30 @@ def foreign_prompts() -> tuple[str, ...]:
 
 
 def layer_crosstalk(base: Base, concepts: Sequence[Concept]) -> dict[str, list[float]]:
-    """Return what concept j adds to inputs of i over what i adds, the mean over layers of one kind, for every pair.
+    """Return what is added to inputs that are not a concept's own over what it adds to these, the mean over layers.
 
     Returns:
-        The kind of the layers' inputs to a number for every ordered pair.
+        ``"concepts: "`` or ``"general: "`` and the kind of the layers' inputs, to a number for every ordered pair of
+        concepts, or every concept.
     """
     ratios: dict[str, list[float]] = {}
-    for i, own in enumerate(concepts):
-        grams = gather_grams(base, list(own.layers), own_prompts(base, own.manifest), change=own, num_inference_steps=4)
-        for other in (concept for j, concept in enumerate(concepts) if j != i):
-            by_kind: dict[str, list[float]] = {}
-            for layer, gram in grams.items():
-                share = float(other.layers[layer].energy(gram)) / max(float(own.layers[layer].energy(gram)), 1e-30)
-                by_kind.setdefault(base.family.table.sees(layer), []).append(share**0.5)
-            for kind, shares in by_kind.items():
-                ratios.setdefault(kind, []).append(fmean(shares))
+
+    def add(whose: str, above: Concept, on: Mapping[str, Tensor], below: Concept, own: Mapping[str, Tensor]) -> None:
+        by_kind: dict[str, list[float]] = {}
+        for layer in own:
+            share = float(above.layers[layer].energy(on[layer])) / max(float(below.layers[layer].energy(own[layer])), 1e-30)
+            by_kind.setdefault(base.family.table.sees(layer), []).append(share**0.5)
+        for kind, shares in by_kind.items():
+            ratios.setdefault(f"{whose}: {kind}", []).append(fmean(shares))
+
+    layers = list(concepts[0].layers)
+    general = gather_grams(base, layers, foreign_prompts(), num_inference_steps=4)
+    for own in concepts:
+        grams = gather_grams(base, layers, own_prompts(base, own.manifest), change=own, num_inference_steps=4)
+        add("general", own, general, own, grams)
+        for other in concepts:
+            if other is not own:
+                add("concepts", other, grams, own, grams)
     return ratios
 
 
@@ -183,30 +194,48 @@ class Probe:
         return base.family.predict(self.noisy, self.times, base.family.condition(self.prompts)).float()
 
 
+def probe_of(base: Base, images: Sequence[Image.Image], prompts: Sequence[str], generator: torch.Generator) -> Probe:
+    """Noise pictures, the prompts in turn."""
+    latents, schedule = base.family.latents(pixels_of(images)), base.family.schedule
+    times = schedule.draw(len(latents), generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    chosen = tuple(prompts[index % len(prompts)] for index in range(len(latents)))
+    return Probe(chosen, schedule.add_noise(latents, noise, times), times)
+
+
 def probes(base: Base, concepts: Sequence[Concept]) -> Iterator[Probe]:
     """Yield the probe of every concept."""
-    schedule, side = base.family.schedule, base.family.resolution
     for number, concept in enumerate(concepts):
         generator = seeded("probe", str(number), 1)
-        latents = base.family.latents(pixels_of([texture(number, side, generator) for _ in range(24)]))
-        times = schedule.draw(len(latents), generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        prompts = own_prompts(base, concept.manifest)
-        chosen = tuple(prompts[index % len(prompts)] for index in range(len(latents)))
-        yield Probe(chosen, schedule.add_noise(latents, noise, times), times)
+        images = [texture(number, base.family.resolution, generator) for _ in range(24)]
+        yield probe_of(base, images, own_prompts(base, concept.manifest), generator)
 
 
-def prediction_crosstalk(base: Base, concepts: Sequence[Concept], algorithm: str) -> list[float]:
-    """Return how far a merge moves what each concept predicts, as a share of its own effect."""
+def general_probe(base: Base) -> Probe:
+    """The probe of what the base was trained on."""
+    generator = seeded("probe", "general", 1)
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES] * 3
+    images = [scene(*pair, base.family.resolution, generator) for pair in pairs]
+    return probe_of(base, images, foreign_prompts(), generator)
+
+
+def prediction_crosstalk(base: Base, concepts: Sequence[Concept], algorithm: str) -> dict[str, list[float]]:
+    """Return how far a merge moves what each concept predicts, and what the base does, as a share of its own effect."""
     merged = merge_for(base, [(concept, 1.0) for concept in concepts], algorithm=algorithm)
-    shares = []
+    general = general_probe(base)
+    plain = general.prediction(base)
+    with base.folded(merged):
+        moved = float((general.prediction(base) - plain).norm() / plain.norm())
+    shares: dict[str, list[float]] = {"concepts": [], "general": []}
     for concept, probe in zip(concepts, probes(base, concepts), strict=True):
         predictions = []
         for change in (Concept(concept.manifest, {}, concept.tokens), concept, merged):
             with base.folded(change):
                 predictions.append(probe.prediction(base))
         without, alone, together = predictions
-        shares.append(float((together - alone).norm() / (alone - without).norm().clamp(min=1e-12)))
+        own = (alone - without).norm().clamp(min=1e-12)
+        shares["concepts"].append(float((together - alone).norm() / own))
+        shares["general"].append(moved / float(own / without.norm()))
     return shares
 
 
@@ -231,7 +260,11 @@ def measure(name: str, seconds: float, steps: int) -> list[dict[str, Any]]:
                 predictions = {kind: prediction_crosstalk(base, concepts, kind) for kind in ALGORITHMS}
                 row[f"erasure {erasure}"] = {
                     "layers": {kind: interval(values) for kind, values in layers.items()},
-                    "predictions": {kind: interval(values) for kind, values in predictions.items()},
+                    "predictions": {
+                        f"{whose}: {kind}": interval(values)
+                        for kind, by_prompts in predictions.items()
+                        for whose, values in by_prompts.items()
+                    },
                 }
             rows.append(row)
         return rows
@@ -246,15 +279,15 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the crosstalk in predictions of every row, as SVG."""
     groups = {
         f"{row['family']}, {row['selection']}": {
-            f"{algorithm}, erasure {erasure}": Interval(**row[f"erasure {erasure}"]["predictions"][algorithm])
-            for algorithm in ("sum", "ssr")
+            f"{prompts}: {algorithm}, erasure {erasure}": Interval(
+                **row[f"erasure {erasure}"]["predictions"][f"{prompts}: {algorithm}"]
+            )
+            for prompts, algorithm in (("general", "sum"), ("concepts", "sum"), ("concepts", "ssr"))
             for erasure in ERASURES
         }
         for row in rows
     }
-    return bars(
-        groups, title="How far three other concepts move a prediction, as a share of its own effect", reference=1
-    )
+    return bars(groups, title="How far other concepts move a prediction, as a share of a concept's own effect", reference=1)
 
 
 def others_rows(output: Path, families: Sequence[str], settings: Mapping[str, float]) -> list[dict[str, Any]]:

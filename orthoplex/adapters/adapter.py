@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,7 @@ class Adapter(nn.Module, ABC):
         self.rank = self._rank(config, site)
         self.scaling = 1.0 if config.alpha is None else config.alpha / self.rank
         self.up = nn.Parameter(torch.zeros(site.out_features, self.rank))
+        self._rounded = RoundedDirections()
         self._set_down(self._initial_down(config, site))
 
     def _rank(self, config: AdapterConfig, site: Site) -> int:
@@ -182,7 +183,10 @@ class Adapter(nn.Module, ABC):
         Returns:
             ``(..., out)``.
         """
-        directions = functional.linear(x, self.down.to(x.dtype))
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        down = self._rounded.of(self.down, dtype) if self.has_frozen_directions else self.down.to(x.dtype)
+        directions = functional.linear(x, down)
         up = self.up if self.scaling == 1 else self.up * self.scaling  # a product by 1 takes time forward and backward
         return functional.linear(directions, up.to(directions.dtype))
 
@@ -199,7 +203,10 @@ class Adapter(nn.Module, ABC):
                 f"layer {self.site.layer}: {type(self).__name__} is given directions {tuple(rows.shape)}; allowed are "
                 f"{allowed}"
             )
-        self.down = rows.to(self.down).clone()  # others may share the tensor
+        self._replace_directions(rows)
+
+    def _replace_directions(self, rows: Tensor) -> None:
+        self.down, self._rounded = rows.to(self.down).clone(), RoundedDirections()  # others may share both
 
     def delta(self, strength: float = 1.0) -> Tensor:
         """Return ``strength · ΔW``, ``(out, in)``, differentiable; strength 0 is the base, 1 the concept."""
@@ -225,9 +232,28 @@ class Adapter(nn.Module, ABC):
         self.scaling = 1.0
         self.up.copy_(factors.up)
         if self.has_frozen_directions:
-            self.down = factors.down.to(self.down).clone()  # others may share the tensor
+            self._replace_directions(factors.down)
         else:
             self.down.copy_(factors.down)
+
+
+@final
+class RoundedDirections:
+    """Frozen directions in the type that products are made in, rounded once for all steps."""
+
+    def __init__(self) -> None:
+        self._source: tuple[Tensor, int] | None = None
+        self._rounded: dict[torch.dtype, Tensor] = {}
+
+    def of(self, directions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return directions as ``dtype``; they are rounded anew when they are another tensor, or have been changed."""
+        if directions.dtype == dtype:
+            return directions
+        if self._source is None or self._source[0] is not directions or self._source[1] != directions._version:
+            self._source, self._rounded = (directions, directions._version), {}
+        if dtype not in self._rounded:
+            self._rounded[dtype] = directions.to(dtype)
+        return self._rounded[dtype]
 
 
 def share_directions(adapters: Iterable[Adapter]) -> None:
@@ -236,14 +262,14 @@ def share_directions(adapters: Iterable[Adapter]) -> None:
     Args:
         adapters: All of them where they shall stay: moving an adapter to another device gives it a tensor of its own.
     """
-    held: dict[tuple[torch.Size, torch.device, torch.dtype], list[Tensor]] = {}
+    held: dict[tuple[torch.Size, torch.device, torch.dtype], list[Adapter]] = {}
     for adapter in adapters:
         if not adapter.has_frozen_directions:
             continue
         down = adapter.down
         candidates = held.setdefault((down.shape, down.device, down.dtype), [])
-        equal = next((other for other in candidates if torch.equal(other, down)), None)
+        equal = next((other for other in candidates if torch.equal(other.down, down)), None)
         if equal is None:
-            candidates.append(down)
+            candidates.append(adapter)
         else:
-            adapter.down = equal
+            adapter.down, adapter._rounded = equal.down, equal._rounded

@@ -68,4 +68,4 @@ class Dual(Adapter):
                 f"layer {self.site.layer}: dual directions have shape {tuple(rows.shape)}; "
                 f"allowed is {(self.duals, self.down.shape[1])}"
             )
-        self.down = torch.cat([rows.to(self.down), self.down[self.duals :]])  # others may share the tensor
+        self._replace_directions(torch.cat([rows.to(self.down), self.down[self.duals :]]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from orthoplex.benchmark.merges import MergeGroup, MergeSettings, merge_groups
 from orthoplex.benchmark.settings import OWN_SEED, PLACEHOLDER, EncoderSettings, PictureSettings, Published, Variant
 from orthoplex.benchmark.sources import ConceptSource, indexed_sources, sample_sources
 from orthoplex.errors import ConfigurationError
+from orthoplex.models import Base, BaseChoice, load_base
 from orthoplex.options import FILLED, Limits, check_field_names, check_fields, check_keys, checked, limited
 from orthoplex.training import TrainingConfig
 
@@ -24,7 +25,7 @@ _FILE: Mapping[str, Any] = {
     "concepts": tuple[_TABLE, ...],
     "collections": tuple[_TABLE, ...],
     "pictures": _TABLE,
-    "encoder": _TABLE,
+    "encoder": _TABLE | tuple[_TABLE, ...],
     "merges": _TABLE,
     "together": tuple[_TABLE, ...],
     "published": _TABLE,
@@ -41,13 +42,14 @@ class Experiment:
     Attributes:
         name: Also the name of the result files.
         base: The base model.
-        resolution: Side of the training pictures in pixels.
+        resolution: Side of the training pictures in pixels; None is the base's own.
         seeds: Training seeds; every variant is trained once for each.
         concepts: Where the concepts' pictures are.
         training: Training options that every variant shares.
         prompts: Kind -> prompts; `{trigger}` is what the concept is called, or the class word for the base alone.
         pictures: How pictures are made.
-        encoder: The features that measure pictures.
+        encoder: The features that measure pictures; concepts of kinds that they do not read are trained and merged, and
+            not measured.
         variants: The rows of the result.
         merges: The merges; by default one of all concepts.
         together: Pictures of several concepts.
@@ -55,11 +57,13 @@ class Experiment:
         published: Figures of others for the report.
         share_slots: True lets concepts beyond the `slots` share slots from slot 0 on; False refuses them.
         sheet: True writes a sheet of pictures beside the tables.
+        further_encoders: More features; each of them has a result of its own (see `parts`).
+        defaults: Training options that the base has other defaults of, once it is known (see `on`).
     """
 
     name: str
     base: str = field(metadata=limited(FILLED))
-    resolution: int = field(metadata=limited(Limits(lowest=1)))
+    resolution: int | None = field(metadata=limited(Limits(lowest=1)))
     seeds: tuple[int, ...] = field(metadata=limited(Limits(lowest=0)))
     concepts: tuple[ConceptSource, ...]
     training: Mapping[str, Any]
@@ -73,6 +77,8 @@ class Experiment:
     published: Published | None = None
     share_slots: bool = False
     sheet: bool = False
+    further_encoders: tuple[EncoderSettings, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         """Refuse experiments that could not be run to their end."""
@@ -102,11 +108,26 @@ class Experiment:
                     f"experiment {self.name!r} has the seed {seed} {self.seeds.count(seed)} times; allowed: once"
                 )
         self.merges.check([concept.name for concept in self.concepts])
+        self._check_encoders()
         self.combinations  # noqa: B018  (refuses what cannot be drawn)
         for variant in self.variants:
             for seed in self.seeds:
                 config = self.training_config(variant, self.trained[0], seed)
                 self._check_blocks(variant, config)
+
+    def _check_encoders(self) -> None:
+        """Refuse two encoders of one kind, whose results would have one name, and encoders that measure nothing."""
+        kinds = [encoder.kind for encoder in (self.encoder, *self.further_encoders)]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise ConfigurationError(
+                    f"experiment {self.name!r} has {kinds.count(kind)} encoders of kind {kind!r}; allowed: 1"
+                )
+        if not self.measured:
+            raise ConfigurationError(
+                f"experiment {self.name!r}: encoder {self.encoder.kind!r} measures concepts of kind "
+                f"{', '.join(self.encoder.kinds)}; there are none among those to be measured"
+            )
 
     def _check_blocks(self, variant: Variant, config: TrainingConfig) -> None:
         """Refuse fewer blocks than trained concepts; the slots of other methods end where the base's layers do."""
@@ -127,7 +148,7 @@ class Experiment:
         """
         values = {"sample_every": 0, **self.training, **variant.training, "seed": seed}
         try:
-            config = TrainingConfig.from_mapping(values)
+            config = TrainingConfig.from_mapping(values, defaults=self.defaults)
             if owned_slot(config.adapter, concept.name) is not None and "slot" not in values:
                 place = self.trained.index(concept)
                 config = replace(config, slot=place % config.slots if self.share_slots else place)
@@ -138,7 +159,14 @@ class Experiment:
     @cached_property
     def groups(self) -> dict[int, tuple[MergeGroup, ...]]:
         """Size of a merge -> the merges of that size."""
-        return merge_groups(self.merges, [concept.name for concept in self.concepts])
+        drawn = merge_groups(self.merges, [concept.name for concept in self.concepts])
+        names = {concept.name for concept in self.measured}
+        return {
+            size: tuple(
+                replace(group, measured=tuple(name for name in group.measured if name in names)) for group in groups
+            )
+            for size, groups in drawn.items()
+        }
 
     @cached_property
     def capacity(self) -> int | None:
@@ -165,7 +193,31 @@ class Experiment:
     def measured(self) -> tuple[ConceptSource, ...]:
         """The concepts that are pictured and measured."""
         names = self.merges.measured
-        return tuple(concept for concept in self.concepts if not names or concept.name in names)
+        return tuple(concept for concept in self.comparable if not names or concept.name in names)
+
+    @cached_property
+    def comparable(self) -> tuple[ConceptSource, ...]:
+        """The concepts whose real pictures the encoder reads."""
+        return tuple(concept for concept in self.concepts if concept.kind in self.encoder.kinds)
+
+    @property
+    def parts(self) -> tuple[Experiment, ...]:
+        """The experiment, or one for every encoder where there are several: all of them train and picture alike.
+
+        An encoder that reads no kind that is measured has none. Tables `[[together]]`, crosstalk and the sheet are
+        those of the first.
+        """
+        if not self.further_encoders:
+            return (self,)
+        alone = replace(self, name=f"{self.name}-{self.encoder.kind}", further_encoders=())
+        kinds = {concept.kind for concept in self.measured}
+        others = [encoder for encoder in self.further_encoders if kinds & {*encoder.kinds}]
+        plain = replace(alone, together=(), crosstalk=False, sheet=False)
+        return (alone, *(replace(plain, name=f"{self.name}-{other.kind}", encoder=other) for other in others))
+
+    def on(self, base: Base) -> Experiment:
+        """The experiment on its base, whose training options it takes where it has none of its own."""
+        return replace(self, defaults=base.training_defaults)
 
     @cached_property
     def measured_prompts(self) -> dict[str, tuple[str, ...]]:
@@ -180,17 +232,45 @@ class Experiment:
             concept["folder"] = Path(concept["folder"]).name
             if concept["held_out"] is None:
                 del concept["held_out"]
-        model = self.encoder.model
-        if model is not None and Path(model).expanduser().is_dir():
-            values["encoder"]["model"] = Path(model).expanduser().resolve().name
+        values["base"] = folder_name(self.base)
+        for encoder in (values["encoder"], *values["further_encoders"]):
+            encoder["model"] = encoder["model"] and folder_name(encoder["model"])
         return values
 
 
-def load_experiment(path: Path) -> Experiment:
+def folder_name(name: str) -> str:
+    """The last part of a folder's path; any other name as it is."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.exists() else name
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What stands in the place of a file's own, where an experiment is run.
+
+    Attributes:
+        base: The base.
+        pictures: A folder with `concepts.json` (see `indexed_sources`), whose concepts take the place of the file's.
+        encoders: The features that measure pictures.
+        device: Where the base computes.
+    """
+
+    base: BaseChoice | None = None
+    pictures: Path | None = None
+    encoders: tuple[EncoderSettings, ...] = ()
+    device: str = "cpu"
+
+    def load(self, experiment: Experiment) -> Base:
+        """Load the base of an experiment."""
+        return load_base(self.base or experiment.base, device=self.device)
+
+
+def load_experiment(path: Path, choices: Choices = Choices()) -> Experiment:
     """Read an experiment from a TOML file (see `experiments/merge-of-twelve.toml`).
 
     `sample_concepts` is a list of names, or `"all"`; `[[concepts]]` entries name folders of one's own,
     `[[collections]]` entries an `index` of many (see `indexed_sources`) and perhaps the `names` or `kinds` wanted;
+    `[encoder]` is one, `[[encoder]]` one of several;
     paths are relative to the file. The experiment is called as the file. What several experiments share may stand in a
     file that they name (see `orthoplex.benchmark.experiment_file`).
 
@@ -198,22 +278,26 @@ def load_experiment(path: Path) -> Experiment:
         ConfigurationError: when the file cannot be read, or a key or value is not allowed; names the file.
     """
     try:
-        return _experiment(path, read_tables(path))
+        return _experiment(path, read_tables(path), choices)
     except ConfigurationError as error:
         raise ConfigurationError(f"experiment {path}: {error}") from error
 
 
-def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
-    plain = [item.name for item in fields(Experiment) if item.name != "name"]
+def _experiment(path: Path, values: Mapping[str, Any], choices: Choices) -> Experiment:
+    plain = [item.name for item in fields(Experiment) if item.name not in ("name", "further_encoders", "defaults")]
     check_keys(values, [*plain, *(key for key in _FILE if key not in plain), "common", "methods"], "the experiment")
     for key in values.keys() & _FILE.keys():
         checked(key, values[key], _FILE[key], FILLED)
+    encoders = choices.encoders or _encoders(values.get("encoder", {}))
+    if choices.pictures is not None:
+        values = {key: value for key, value in values.items() if key not in ("sample_concepts", "concepts")}
+        values["collections"] = ({"index": str(choices.pictures.absolute() / "concepts.json")},)
     samples = values.get("sample_concepts", ())
     concepts = sample_sources(() if samples == "all" else samples) if samples else ()
     return Experiment(
         name=path.stem,
-        base=values.get("base", "vignette"),
-        resolution=values.get("resolution", 128),
+        base=values.get("base", "vignette") if choices.base is None else choices.base.name,
+        resolution=values.get("resolution"),
         seeds=values.get("seeds", (0,)),
         concepts=(
             *concepts,
@@ -223,7 +307,8 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         training=values.get("training", {}),
         prompts=values.get("prompts", {}),
         pictures=_build(PictureSettings, values.get("pictures", {}), "pictures"),
-        encoder=_build(EncoderSettings, values.get("encoder", {}), "encoder"),
+        encoder=encoders[0],
+        further_encoders=encoders[1:],
         merges=_build(MergeSettings, values.get("merges", {}), "merges"),
         together=tuple(_build(GroupPictures, row, "together") for row in values.get("together", ())),
         crosstalk=values.get("crosstalk", False),
@@ -232,6 +317,11 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         published=_build(Published, values["published"], "published") if "published" in values else None,
         variants=tuple(_build(Variant, row, "a variant") for row in values.get("variants", ())),
     )
+
+
+def _encoders(values: _TABLE | Sequence[_TABLE]) -> tuple[EncoderSettings, ...]:
+    tables = (values,) if isinstance(values, Mapping) else values
+    return tuple(_build(EncoderSettings, table, "encoder") for table in tables) or (EncoderSettings(),)
 
 
 def _source(folder: Path, row: Mapping[str, Any]) -> ConceptSource:

@@ -16,13 +16,12 @@ from typing import Any
 import torch
 
 from orthoplex.benchmark.events import BenchmarkEvent, Stage
-from orthoplex.benchmark.experiment import Experiment
+from orthoplex.benchmark.experiment import Choices, Experiment
 from orthoplex.benchmark.measurement import References
 from orthoplex.benchmark.study import Study, finished
 from orthoplex.benchmark.text_readers import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.errors import OrthoplexError
-from orthoplex.models import load_base
 
 GRACE_SECONDS = 60.0
 """Time for a process to stop, long enough to write the checkpoint of a training."""
@@ -44,6 +43,7 @@ class Task:
     stage: Stage
     jobs: tuple[Job, ...]
     experiment: Experiment
+    choices: Choices
     references: Mapping[str, References]
     work: Path
     threads: int
@@ -73,7 +73,7 @@ def picture_jobs(experiment: Experiment) -> tuple[Job, ...]:
 
 
 def fill(
-    experiment: Experiment, references: Mapping[str, References], *, work: Path, processes: int
+    experiment: Experiment, choices: Choices, references: Mapping[str, References], *, work: Path, processes: int
 ) -> Generator[BenchmarkEvent, None, None]:
     """Train and picture what an experiment misses in the work folder, in processes with equal shares of the threads.
 
@@ -85,8 +85,8 @@ def fill(
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
     training, pictures = training_jobs(experiment), picture_jobs(experiment)
-    yield from _side_by_side(Task("train", training, experiment, references, work, threads), processes)
-    yield from _side_by_side(Task("pictures", pictures, experiment, references, work, threads), processes)
+    yield from _side_by_side(Task("train", training, experiment, choices, references, work, threads), processes)
+    yield from _side_by_side(Task("pictures", pictures, experiment, choices, references, work, threads), processes)
 
 
 def _side_by_side(task: Task, processes: int) -> Generator[BenchmarkEvent, None, None]:
@@ -141,7 +141,7 @@ def _work(task: Task, taken: Any, reports: Any) -> None:  # noqa: ANN401  (multi
         signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(task.threads)
     try:
-        workspace = Workspace(load_base(task.experiment.base), task.work)
+        workspace = Workspace(task.choices.load(task.experiment), task.work)
         encoder = task.experiment.encoder.build()
         text = text_reader(encoder, workspace.base, task.experiment.measured_prompts)
         while (parent := parent_process()) is not None and parent.is_alive():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from orthoplex.benchmark.experiment import folder_name
 from orthoplex.benchmark.experiment_result import ExperimentResult
 from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.measurement import ceilings, recognition
@@ -80,7 +81,7 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary], difference
     sizes = list(experiment.groups)
     chunks = [
         f"# {experiment.name}\n\n"
-        f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{experiment.base}` in merges "
+        f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on `{folder_name(experiment.base)}` in merges "
         f"of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
         f"Numbers are means over concepts{' and seeds' * (len(experiment.seeds) > 1)} with 95 % bootstrap intervals "
         "over them; concepts that share a merge are not independent, and one merge is not all merges. Retention is "

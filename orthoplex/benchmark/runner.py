@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,31 +10,35 @@ import torch
 from orthoplex.activations import with_article
 from orthoplex.benchmark.contact_sheet import Block, write_contact_sheet
 from orthoplex.benchmark.events import BenchmarkEvent
-from orthoplex.benchmark.experiment import Experiment, load_experiment
+from orthoplex.benchmark.experiment import Choices, Experiment, load_experiment
 from orthoplex.benchmark.experiment_result import ExperimentResult
-from orthoplex.benchmark.measurement import read_references
+from orthoplex.benchmark.measurement import References, read_references
 from orthoplex.benchmark.parallel import fill
 from orthoplex.benchmark.plots import check_charts
 from orthoplex.benchmark.report import write_result
+from orthoplex.benchmark.side_by_side import side_by_side
 from orthoplex.benchmark.study import Study, StudyResults, fill_prompts
 from orthoplex.benchmark.text_readers import text_reader
 from orthoplex.benchmark.workspace import Workspace
 from orthoplex.concepts import Token, token_names
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import CapacityError, PromptError
-from orthoplex.models import Base, load_base, read_prompt
+from orthoplex.evaluation import Encoder
+from orthoplex.models import Base, read_prompt
+from orthoplex.files import write_text
 from orthoplex.options import Limits, checked
 from orthoplex.training import check_layers
 
 
 def run(
-    path: str | Path, *, results: str | Path, work: str | Path, processes: int = 1
+    path: str | Path, *, results: str | Path, work: str | Path, processes: int = 1, choices: Choices = Choices()
 ) -> Generator[BenchmarkEvent, None, None]:
     """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
 
     These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg`, `NAME-recognised.svg` and, where the experiment
     asks for it, `NAME-together.svg`, `NAME-crosstalk.svg` and `NAME-silence.svg`. A sheet of the pictures of the first
-    seed, `NAME.jpg`, is written where it is asked for.
+    seed, `NAME.jpg`, is written where it is asked for. Where several encoders measure the pictures, each has these files
+    with its kind behind the name, and `NAME.md` sets them side by side.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 
@@ -43,6 +47,7 @@ def run(
         results: Folder of the result files.
         work: Folder that remembers concepts, pictures and features.
         processes: How many processes train and make pictures; they share the CPU's threads.
+        choices: What stands in the place of the file's own base, concepts and encoders.
 
     Raises:
         ConfigurationError: when the experiment, or the combination of its options, is not allowed.
@@ -53,17 +58,35 @@ def run(
     """
     checked("processes", processes, int, Limits(lowest=1))
     check_charts()
-    experiment = load_experiment(Path(path))
-    base = load_base(experiment.base)
-    checked("resolution", experiment.resolution, int, Limits(lowest=base.family.pixels_per_latent))  # a latent pixel
+    experiment = load_experiment(Path(path), choices)
+    base = choices.load(experiment)
+    experiment = experiment.on(base)
+    if experiment.resolution is not None:
+        checked("resolution", experiment.resolution, int, Limits(lowest=base.family.pixels_per_latent))  # a latent pixel
     check_capacity(experiment, base)
     check_pictures(experiment, base)
-    workspace = Workspace(base, Path(work))
-    encoder = experiment.encoder.build()
-    text = text_reader(encoder, base, experiment.measured_prompts)
-    references = read_references(experiment.concepts, encoder)
-    if processes > 1:
-        yield from fill(experiment, references, work=Path(work), processes=processes)
+    workspace, parts = Workspace(base, Path(work)), experiment.parts
+    encoders = [part.encoder.build() for part in parts]  # what is missing is told before anything is trained
+    references = [read_references(part.comparable, encoder) for part, encoder in zip(parts, encoders, strict=True)]
+    measured: list[ExperimentResult] = []
+    for part, encoder, real in zip(parts, encoders, references, strict=True):
+        if processes > 1:
+            yield from fill(part, choices, real, work=Path(work), processes=processes)
+        result, studies = yield from _measured(part, workspace, encoder, real)
+        write_result(result, Path(results))
+        write_sheet(part, studies, Path(results))
+        measured.append(result)
+    if experiment.further_encoders:
+        write_text(Path(results) / f"{experiment.name}.md", side_by_side(experiment, measured))
+    suffix = "md" if experiment.further_encoders else "json"
+    yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.{suffix}"))
+
+
+def _measured(
+    experiment: Experiment, workspace: Workspace, encoder: Encoder, references: Mapping[str, References]
+) -> Generator[BenchmarkEvent, None, tuple[ExperimentResult, list[StudyResults]]]:
+    """Train, picture and measure what one encoder reads; what is there is taken from the work folder."""
+    text = text_reader(encoder, workspace.base, experiment.measured_prompts)
     studies: list[StudyResults] = []
     pairs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     for done, (variant, seed) in enumerate(pairs, start=1):
@@ -73,7 +96,7 @@ def run(
         yield BenchmarkEvent("measure", done, len(pairs), f"{variant.name}, seed {seed}")
     result = ExperimentResult(
         experiment=experiment,
-        base=base.identity,
+        base=workspace.base.identity,
         encoder=encoder.name,
         text=text.name if text else None,
         real_text={source.name: text.real(source) if text else None for source in experiment.measured},
@@ -83,9 +106,7 @@ def run(
         together=tuple(row for part in studies for row in part.together),
         crosstalk=tuple(row for part in studies for row in part.crosstalk),
     )
-    write_result(result, Path(results))
-    write_sheet(experiment, studies, Path(results))
-    yield BenchmarkEvent("report", 1, 1, str(Path(results) / f"{experiment.name}.json"))
+    return result, studies
 
 
 def write_sheet(experiment: Experiment, studies: Sequence[StudyResults], folder: Path) -> None:

@@ -76,6 +76,11 @@ class EncoderSettings:
             elif self.kind == MOBILENET and name in _MOBILENET:
                 object.__setattr__(self, name, _MOBILENET[name])
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of concepts that it measures."""
+        return (MobileNetEncoder if self.kind == MOBILENET else PRETRAINED[self.kind]).kinds
+
     def build(self) -> Encoder:
         """The encoder itself.
 

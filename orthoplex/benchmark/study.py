@@ -104,7 +104,8 @@ class Study:
         for concept in concepts:
             config = self.experiment.training_config(self.variant, concept, self.seed)
             message = f"{concept.name}, {self.variant.name}, seed {self.seed}"
-            resolution = self.experiment.resolution
+            own = self.workspace.base.family.resolution
+            resolution = own if self.experiment.resolution is None else self.experiment.resolution
             files.append((yield from self.workspace.concept(concept, config, resolution=resolution, message=message)))
         return tuple(files)
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orthoplex.cli.console import completing, errors_shown
+from orthoplex.cli.encoder_arguments import ENCODER_FORM, ENCODER_HELP, encoder_settings
 from orthoplex.cli.streams import say_json, say_table
 from orthoplex.errors import ConfigurationError
-from orthoplex.options import ENCODERS, MOBILENET, EncoderKind, checked
+from orthoplex.options import ENCODERS, MOBILENET
 
 if TYPE_CHECKING:
     from orthoplex.evaluation import Encoder, FolderEvaluation
@@ -31,8 +32,8 @@ def evaluate(
     encoder: Annotated[
         str,
         typer.Option(
-            metavar="KIND[=MODEL]",
-            help=f"What measures pictures: {', '.join(ENCODERS)}; MODEL is a folder or a name.",
+            metavar=ENCODER_FORM,
+            help=f"{ENCODER_HELP}.",
             autocompletion=completing(ENCODERS),
         ),
     ] = MOBILENET,
@@ -72,14 +73,8 @@ def evaluate(
 
 
 def _encoder(text: str, picture_size: int | None) -> "Encoder":
-    from orthoplex.benchmark.settings import EncoderSettings
-
-    kind, separator, model = text.partition("=")
-    if separator and not model:
-        raise ConfigurationError(f"encoder is {text!r}; allowed is KIND or KIND=MODEL, as in clip=models/clip")
-    size = _PICTURE_SIZE if kind == MOBILENET and picture_size is None else picture_size
-    known = checked("encoder kind", kind, EncoderKind)
-    return EncoderSettings(kind=known, model=model or None, picture_size=size).build()
+    usual = _PICTURE_SIZE if text == MOBILENET else None
+    return encoder_settings(text, picture_size=usual if picture_size is None else picture_size).build()
 
 
 def _named_folders(texts: list[str]) -> dict[str, Path]:

@@ -63,6 +63,7 @@ class FaceEncoder(Encoder):
         MissingExtraError: when insightface is not installed.
     """
 
+    kinds = ("person",)
     identity_cosine = FACE_COSINE
 
     def __init__(self, model: str = FACE_MODEL, *, detector: FaceDetector | None = None) -> None:

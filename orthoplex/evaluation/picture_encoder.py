@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from orthoplex.concepts import KINDS
 from orthoplex.errors import ConfigurationError
 
 LARGEST_PICTURE = 4096
@@ -26,6 +28,7 @@ class Encoder(ABC):
         batch_size: Pictures a forward pass.
 
     Attributes:
+        kinds: Kinds of concepts whose pictures these features can compare.
         identity_cosine: The cosine above which two pictures show the same, where one is published for these features;
             None where a threshold has to be set on impostors.
 
@@ -33,6 +36,7 @@ class Encoder(ABC):
         ConfigurationError: for a batch size below 1.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = tuple(KINDS)
     identity_cosine: float | None = None
 
     def __init__(self, *, batch_size: int = 32) -> None:

@@ -6,7 +6,7 @@ from orthoplex.benchmark.events import BenchmarkEvent
 
 
 def test_the_result_file_is_named(run, monkeypatch, tmp_path):
-    def stand_in(path, *, results, work, processes):
+    def stand_in(path, *, results, work, processes, choices):
         yield BenchmarkEvent("train", 1, 1, "1 jobs side by side")
         yield BenchmarkEvent("report", 1, 1, f"{results}/{path.stem}.json by {processes}")
 
