@@ -65,6 +65,9 @@ def generate(
     guidance_scale: Annotated[float, typer.Option(help="How strictly the prompt is followed.")] = 4.0,
     negative_prompt: Annotated[str, typer.Option(help="What the pictures shall not hold.")] = "",
     mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast; auto: where it is fast.")] = "no",
+    resolution: Annotated[
+        int | None, typer.Option(help="Width and height of the pictures in pixels; the base's own by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     variant: VariantOption = None,
@@ -88,6 +91,7 @@ def generate(
         prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
         chosen = chosen_base(base, variant, base_config, download)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser, dtype=weight_type(dtype))
+        model.family.use_resolution(resolution)
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None

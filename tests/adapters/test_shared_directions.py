@@ -25,3 +25,39 @@ def test_equal_directions_become_one_tensor_and_part_again():
     assert torch.equal(first.down, before) and second.down.sum() == 16
     second.load_factors(first.factors())
     assert torch.equal(second.down, before) and second.down is not first.down
+
+
+def test_directions_are_rounded_once_for_all_that_share_them():
+    first, second = adapter_of("a"), adapter_of("bb")
+    share_directions([first, second])
+    x = torch.randn(5, 8, dtype=torch.bfloat16, requires_grad=True)
+    stored: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda values: stored.append(values) or values, lambda values: values):
+        first(x), second(x), first(x)  # noqa: B018
+    rounded = {values.data_ptr() for values in stored if 8 in values.shape and values.dtype == torch.bfloat16}
+    assert len(rounded) == 1
+
+
+def by_hand(adapter, x):
+    down, up = (values.to(torch.bfloat16) for values in (adapter.down, adapter.up))
+    return nn.functional.linear(nn.functional.linear(x.to(torch.bfloat16), down), up)
+
+
+def test_rounded_directions_follow_what_they_are_rounded_from():
+    first, second = adapter_of("a"), adapter_of("bb")
+    share_directions([first, second])
+    x = torch.randn(5, 8)
+
+    def check():
+        for adapter in (first, second):
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(adapter(x), by_hand(adapter, x))
+            assert torch.equal(adapter(x.bfloat16()), by_hand(adapter, x))
+
+    check()
+    second.set_directions(torch.randn(2, 8))
+    check()
+    first.load_state_dict({**first.state_dict(), "down": torch.randn(2, 8)})
+    check()
+    first.double().float()
+    check()

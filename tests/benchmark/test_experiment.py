@@ -281,10 +281,16 @@ def with_pool(tmp_path_factory):
         (root / folder / "concepts.json").write_text(json.dumps(index_rows(samples)))
     (root / "experiments").mkdir()
     shutil.copytree(SHIPPED / "common", root / "experiments" / "common")
+    own = [{"name": kind, "kind": kind, "class_word": KINDS[kind].class_words[0]} for kind in KINDS]
+    (root / "experiments" / "pictures").mkdir()
+    (root / "experiments" / "pictures" / "concepts.json").write_text(json.dumps(own))
     return root / "experiments"
 
 
-@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+ON_VIGNETTE = sorted({*SHIPPED.glob("*.toml")} - {SHIPPED / "real-base.toml"})
+
+
+@pytest.mark.parametrize("path", ON_VIGNETTE, ids=lambda path: path.stem)
 def test_the_shipped_experiments_are_read_and_fit_their_base(path, with_pool):
     experiment = load_experiment(Path(shutil.copy(path, with_pool)))
     assert experiment.name == path.stem
@@ -309,7 +315,7 @@ def test_make_bench_runs_all_of_them():
     line = next(
         line for line in (SHIPPED.parent / "Makefile").read_text().splitlines() if line.startswith("EXPERIMENTS")
     )
-    assert sorted(line.partition(":=")[2].split()) == sorted(path.stem for path in SHIPPED.glob("*.toml"))
+    assert sorted(line.partition(":=")[2].split()) == [path.stem for path in ON_VIGNETTE]
 
 
 def test_published_figures_have_one_number_a_column(tmp_path):

@@ -158,8 +158,8 @@ def test_what_is_given_wrong_is_refused_by_name(run, pictures, arguments, messag
 
 
 def test_an_encoder_that_cannot_be_loaded_is_refused_before_training(pico_folder, pictures, models, tmp_path):
-    settings = (EncoderSettings(kind="clip", model=str(models["clip"])), EncoderSettings(kind="dino", model="nowhere"))
+    settings = (EncoderSettings(kind="clip", model=str(models["clip"])), EncoderSettings(kind="dino", model=str(pictures)))
     choices = Choices(BaseChoice(str(pico_folder)), pictures, settings)
-    with pytest.raises(ConfigurationError, match="nowhere"):
+    with pytest.raises(ConfigurationError, match=f"encoder model '{pictures}'"):
         next(runner.run(small(tmp_path), results=tmp_path / "results", work=tmp_path / "work", choices=choices))
     assert not (tmp_path / "work" / "concepts").exists()
