@@ -10,20 +10,19 @@ from typer.core import TyperCommand
 
 from orthoplex.cli.console import errors_shown
 from orthoplex.errors import ConfigurationError
-from orthoplex.options.spellings import SPELLINGS, in_own_spelling
+from orthoplex.options.spellings import SPELLINGS, in_own_spelling, own_name
 from orthoplex.options.values import parse
 
-_FLAGS: Final = {"pretrained_model_name_or_path": "base"}
+_FLAGS: Final = {"pretrained_model_name_or_path": "base", "class_data_dir": "class-data", "reg_data_dir": "class-data"}
 _LATEST: Final = "latest"
-_SETTINGS: Final = (
-    "mixed_precision",
-    "noise_offset",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "report_to",
-)
-"""Training options that other programs spell as here, and that have no flag of their own."""
-_WITHOUT_VALUE: Final = {"gradient_checkpointing", *(name for name, row in SPELLINGS.items() if row.flag is not None)}
+_WITHOUT_VALUE: Final = {name for name, row in SPELLINGS.items() if row.flag is not None}
+
+
+def _settings() -> dict[str, bool]:
+    """Return every training option, and whether it is one of true and false, which needs no value."""
+    from orthoplex.training import TrainingConfig
+
+    return {name: isinstance(value, bool) for name, value in TrainingConfig().to_json().items()}
 
 
 @final
@@ -61,21 +60,31 @@ def own_arguments(arguments: Sequence[str], own: set[str]) -> list[str]:
         dashed = f"--{name.replace('_', '-')}"
         if not option.startswith("--") or option in own:
             result.append(argument)
+        elif option == "--cache_dir":
+            raise ConfigurationError(f"{option} is where other programs store downloads; --cache-dir stores features here")
         elif dashed in own:
             result.append(f"{dashed}{joined}{text}")
-        elif name in SPELLINGS or name in _SETTINGS:
-            settings[name] = True if name in _WITHOUT_VALUE and not joined else _value(option, joined, text, rest)
         elif name in _FLAGS:
             result += [f"--{_FLAGS[name]}", _text(option, joined, text, rest)]
+        elif name in SPELLINGS:
+            settings[name] = True if name in _WITHOUT_VALUE and not joined else _value(option, joined, text, rest)
         elif name == "instance_data_dir":
             result.append(_text(option, joined, text, rest))
         elif name == "resume_from_checkpoint":
             if (value := _text(option, joined, text, rest)) != _LATEST:
                 raise ConfigurationError(f"{option} is {value!r}; allowed is {_LATEST}, the checkpoint of the file")
             result.append("--resume")
+        elif name != "help" and (is_switch := _settings().get(name)) is not None:
+            settings[name] = True if is_switch and not joined else _value(option, joined, text, rest)
         else:
             result.append(argument)
-    entries = [f"{key}={_entry(value)}" for key, value in in_own_spelling(settings).items()]
+    entries = []
+    for key, value in in_own_spelling(settings).items():
+        flag = f"--{key.replace('_', '-')}"
+        if flag in own and any(argument.partition("=")[0] == flag for argument in result):
+            spelled = next(name for name in settings if own_name(name) == key)
+            raise ConfigurationError(f"{flag} and --{spelled} are both given; allowed is one, they are the same")
+        entries.append(f"{key}={_entry(value)}")
     return [*(part for entry in entries for part in ("--set", entry)), *result]
 
 

@@ -22,6 +22,7 @@ from orthoplex.cli.guard import INTERRUPTED_EXIT
 from orthoplex.cli.streams import note, say
 from orthoplex.concepts import KINDS, read_manifest, token_names
 from orthoplex.options import METHOD_NAMES, PRESET_NAMES, Basis
+from orthoplex.options.spellings import own_name
 
 if TYPE_CHECKING:
     from orthoplex.models import Base
@@ -182,7 +183,8 @@ def _settings(
     """Read the options: a file, flags, then entries given as such, then what hides; the last of a key counts."""
     from orthoplex.training import TrainingConfig
 
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    replaced = {own_name(entry.partition("=")[0].strip()) for entry in entries}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None and key not in replaced]
     overrides = [*given, *entries, *(["thumbnail=none"] if no_thumbnail else [])]
     return TrainingConfig.from_toml(path, overrides=overrides, defaults=defaults)
 

@@ -50,8 +50,8 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
     "center_crop": Spelling(flag=True),  # pictures always are
     "enable_bucket": Spelling("buckets", flag=True),
     "instance_prompt": Spelling(instead="--name and --class-word say what the pictures show"),
-    "class_data_dir": Spelling(instead="--class-data names the folder"),
-    "reg_data_dir": Spelling(instead="--class-data names the folder"),
+    "class_data_dir": Spelling(instead="the folder of class pictures is an argument of its own, --class-data"),
+    "reg_data_dir": Spelling(instead="the folder of class pictures is an argument of its own, --class-data"),
     "class_prompt": Spelling(instead="--class-word says the word, and prompts about it are made"),
     "validation_epochs": Spelling(instead="sample_every counts steps"),
     "num_validation_images": Spelling(instead="every one of sample_prompts has one picture"),
@@ -64,10 +64,16 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
 """Spelling, with ``_``, to what it is here. Options that are spelled as here need no row."""
 
 
+def own_name(name: str) -> str:
+    """Return what an option in any spelling is called here; one without an equal keeps its name."""
+    return SPELLINGS[name].key or name if name in SPELLINGS else name
+
+
 def in_own_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return training options with the names and values that they have here.
 
-    ``with_prior_preservation`` gives way to ``prior_loss_weight``, whichever comes first.
+    ``with_prior_preservation`` gives way to ``prior_loss_weight``, whichever comes first; alone, the latter does nothing
+    in the scripts that have it, and is refused.
 
     Args:
         values: Option to value, in any spelling; names that are nobody's stay as they are.
@@ -77,7 +83,12 @@ def in_own_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     own: dict[str, Any] = {}
     givers: dict[str, str] = {}
-    if values.get("with_prior_preservation") is True and "prior_loss_weight" in values:
+    if "prior_loss_weight" in values:
+        if values.get("with_prior_preservation") is not True:
+            raise ConfigurationError(
+                f"prior_loss_weight is {values['prior_loss_weight']!r} without with_prior_preservation; allowed is "
+                "prior_weight, which needs nothing beside it"
+            )
         values = {name: value for name, value in values.items() if name != "with_prior_preservation"}
     for name, value in values.items():
         spelling = SPELLINGS.get(name)

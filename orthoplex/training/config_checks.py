@@ -25,6 +25,7 @@ def check_together(config: TrainingConfig) -> None:
     preset_of(config.preset)
     _check_tokens(config)
     _check_stages(config)
+    _check_used(config)
     if config.prior_weight > 0 and config.prior_pictures == 0:
         raise ConfigurationError(
             f"prior_weight is {config.prior_weight} and prior_pictures is 0; prior preservation needs prior_pictures "
@@ -34,6 +35,20 @@ def check_together(config: TrainingConfig) -> None:
         raise ConfigurationError(
             f"prior_weight is {config.prior_weight} and buckets is true, and prior pictures are square; allowed is "
             "prior_weight 0, or buckets false"
+        )
+
+
+def _check_used(config: TrainingConfig) -> None:
+    """Refuse options that would do nothing without another one."""
+    if config.text_encoder_learning_rate is not None and not config.text_encoder:
+        raise ConfigurationError(
+            f"text_encoder_learning_rate is {config.text_encoder_learning_rate} and text_encoder is false; allowed is "
+            "text_encoder true"
+        )
+    if config.sample_prompts and config.sample_every == 0:
+        raise ConfigurationError(
+            f"sample_prompts are {list(config.sample_prompts)} and sample_every is 0, which makes no sample pictures; "
+            "allowed is sample_every from 1"
         )
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from orthoplex.cli.spelled import own_arguments
+from orthoplex.cli.train import _settings
 from orthoplex.errors import ConfigurationError
 from orthoplex.options.spellings import SPELLINGS
 from orthoplex.training import TrainingConfig
@@ -40,6 +41,10 @@ OWN = {"--base", "--rank", "--learning-rate", "--seed", "--steps", "--set", "--r
         ("--report-to=tensorboard", '--set report_to="tensorboard"'),
         ("--log_with tensorboard", '--set report_to="tensorboard"'),
         ("--use_8bit_adam", '--set optimizer="adamw-8bit"'),
+        ("--resolution 512 --min_snr_gamma 5", "--set resolution=512 --set min_snr_gamma=5"),
+        ("--token-vectors=layer-wise --buckets", '--set token_vectors="layer-wise" --set buckets=true'),
+        ("--class_data_dir c", "--class-data c"),
+        ("--reg_data_dir=c", "--class-data c"),
         ("--steps 3 pictures --nonsense", "--steps 3 pictures --nonsense"),
         ("-- --train_batch_size", "-- --train_batch_size"),
     ],
@@ -56,6 +61,10 @@ def test_options_of_other_programs_become_own_ones(arguments, expected):
         (["--resume_from_checkpoint", "step-9"], "--resume_from_checkpoint is 'step-9'; allowed is latest"),
         (["--train_batch_size"], "--train_batch_size has no value; it needs one"),
         (["--network_dim=8", "--lora_alpha=4", "--network_alpha=4"], "lora_alpha and network_alpha are both given"),
+        (["--cache_dir", "x"], "--cache_dir is where other programs store downloads; --cache-dir stores features here"),
+        (["--prior_loss_weight", "1"], "prior_loss_weight is 1 without with_prior_preservation; allowed is prior_weight"),
+        (["--steps", "1", "--max_train_steps", "2"], "--steps and --max_train_steps are both given; allowed is one"),
+        (["--max_train_steps", "2", "--steps=1"], "--steps and --max_train_steps are both given; allowed is one"),
         (["--cache_latents=false"], "cache_latents is False; allowed is true, which training always does"),
     ],
 )
@@ -71,7 +80,7 @@ def test_spellings_lead_to_options_that_exist():
 
 def test_files_and_entries_take_the_spellings(tmp_path):
     path = tmp_path / "a.toml"
-    path.write_text("max_train_steps = 9\nvalidation_prompt = 'a {trigger}'\n")
+    path.write_text("max_train_steps = 9\nvalidation_prompt = 'a {trigger}'\nsample_every = 3\n")
     config = TrainingConfig.from_toml(path, overrides=["train_batch_size=3", "lr_scheduler=constant"])
     assert (config.steps, config.batch_size, config.schedule) == (9, 3, "constant")
     assert config.sample_prompts == ("a {trigger}",)
@@ -87,3 +96,33 @@ def test_the_command_reads_them(run, pictures, pico_folder):
     result = run("train", pictures, *named, "--instance_prompt", "sks")
     assert result.exit_code != 0
     assert "instance_prompt is 'sks', an option that training does not have" in result.stderr
+
+
+def test_every_option_that_has_no_flag_is_read_like_one():
+    for name, value in TrainingConfig().to_json().items():
+        if f"--{name.replace('_', '-')}" not in OWN:
+            given = [f"--{name}"] if isinstance(value, bool) else [f"--{name}", "7"]
+            assert own_arguments(given, OWN)[0] == "--set" and own_arguments(given, OWN)[1].startswith(f"{name}=")
+
+
+@pytest.mark.parametrize("entry", ["steps=4", "max_train_steps=4", " max_train_steps = 4"])
+def test_entries_go_before_flags_in_any_spelling(entry):
+    config = _settings(None, {"steps": 100, "rank": 3}, [entry], no_thumbnail=False, defaults={})
+    assert (config.steps, config.rank) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text_encoder_lr": 1e-5}, "text_encoder_learning_rate is 1e-05 and text_encoder is false; allowed is"),
+        ({"validation_prompt": "a"}, r"sample_prompts are \['a'\] and sample_every is 0, which makes no sample pictures"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        TrainingConfig.from_mapping(values)
+
+
+def test_files_of_versions_that_allowed_options_without_effect_are_read():
+    recorded = {**TrainingConfig().to_json(), "text_encoder_learning_rate": 1e-5, "sample_prompts": ["a"]}
+    assert TrainingConfig.recorded(recorded) == TrainingConfig()

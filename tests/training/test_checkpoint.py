@@ -72,7 +72,7 @@ def test_the_text_encoder_may_learn_at_a_rate_of_its_own(config):
     layers = ("unet.a", "text_encoder.a")
     adapters = {layer: create_adapter(config.adapter, layer=layer, **options) for layer in layers}
     for own, expected in ((None, 0.25), (0.5, 0.5)):
-        config = replace(config, learning_rate=0.25, text_encoder_learning_rate=own)
+        config = replace(config, learning_rate=0.25, text_encoder=True, text_encoder_learning_rate=own)
         state = TrainingState.begin(config, adapters, torch.ones(2, 5), ["text_encoder.a"])
         before = values(state)
         step(state, 1.0)

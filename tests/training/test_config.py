@@ -84,6 +84,7 @@ def test_overrides_are_read_as_toml():
             'trigger_form="token"',
             "min_snr_gamma=5",
             'sample_prompts=["a {trigger}", "b"]',
+            "sample_every=5",
         ]
     )
     assert (config.steps, config.learning_rate, config.slot, config.rank) == (7, 1e-3, 3, "proportional")
@@ -186,7 +187,7 @@ def test_prior_preservation_needs_pictures():
 
 def test_toml_file(tmp_path):
     path = tmp_path / "anna.toml"
-    path.write_text('method = "lora"\nsteps = 9\nerasure = 1\nsample_prompts = ["x"]\n')
+    path.write_text('method = "lora"\nsteps = 9\nerasure = 1\nsample_prompts = ["x"]\nsample_every = 5\n')
     config = TrainingConfig.from_toml(path)
     assert (config.method, config.steps, config.erasure, config.sample_prompts) == ("lora", 9, 1.0, ("x",))
 
@@ -219,7 +220,7 @@ def test_missing_toml_file(tmp_path):
 
 
 def test_json_round_trip():
-    config = TrainingConfig(sample_prompts=("a", "b"), rank=3, slot=2, learning_rate=0.1)
+    config = TrainingConfig(sample_prompts=("a", "b"), sample_every=5, rank=3, slot=2, learning_rate=0.1)
     assert TrainingConfig.from_mapping(config.to_json()) == config
 
 
