@@ -164,7 +164,8 @@ def layer_crosstalk(base: Base, concepts: Sequence[Concept]) -> dict[str, list[f
     def add(whose: str, above: Concept, on: Mapping[str, Tensor], below: Concept, own: Mapping[str, Tensor]) -> None:
         by_kind: dict[str, list[float]] = {}
         for layer in own:
-            share = float(above.layers[layer].energy(on[layer])) / max(float(below.layers[layer].energy(own[layer])), 1e-30)
+            energies = float(above.layers[layer].energy(on[layer])), float(below.layers[layer].energy(own[layer]))
+            share = energies[0] / max(energies[1], 1e-30)
             by_kind.setdefault(base.family.table.sees(layer), []).append(share**0.5)
         for kind, shares in by_kind.items():
             ratios.setdefault(f"{whose}: {kind}", []).append(fmean(shares))
@@ -287,7 +288,8 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> str:
         }
         for row in rows
     }
-    return bars(groups, title="How far other concepts move a prediction, as a share of a concept's own effect", reference=1)
+    title = "How far other concepts move a prediction, as a share of a concept's own effect"
+    return bars(groups, title=title, reference=1)
 
 
 def others_rows(output: Path, families: Sequence[str], settings: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -11,8 +11,11 @@ as every learned token asks for, and so through all layers behind the first cros
 adapters need is alive in it, and what a case takes above it is due to its adapters. ``orthogonal`` is Orthoplex's
 default, with frozen directions; ``peft`` is PEFT's LoRA of the same rank on the same layers, through diffusers'
 ``add_adapter``; both train in float32 (``cast_training_params``), as Orthoplex always does. Times are of one process,
-the cases of a round one after the other in an order that alternates, and the fastest step of each case counts: whatever
-else the machine does only adds to a time. Memory is of a process for each case.
+the cases of a round one after the other in an order that alternates, and the fastest of each case counts: whatever
+else the machine does only adds to a time. Whole steps differ from one another by more than adapters take, so what is
+above the bare step is added up of its parts: one layer of every kind and shape, with and without its adapter, times the
+layers of its kind, at the side of pictures such bases are trained on, and the optimizer. Memory is of a process for
+each case.
 
 ``python -m benchmarks.sdxl_costs --output results/sdxl-costs.json``
 """
@@ -28,14 +31,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import cast_training_params
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from benchmarks.full_size import full_size_xl_folder, random_xl_denoiser
@@ -46,7 +51,7 @@ from orthoplex.models import precision
 from orthoplex.models.base import adding
 from orthoplex.models.layer_names import select_linear_layers
 
-CASES = ("bare", "orthogonal", "peft")
+CASES: tuple[str, ...] = ("bare", "orthogonal", "peft")
 LOADERS = ("diffusers", "remembered", "first time")
 SELECTIONS = ("cross-attention-kv", "attention")
 LIMIT = 0.4
@@ -68,7 +73,7 @@ class Step:
             return torch.randn(batch_size, *shape, generator=generator)
 
         self.latents, self.target = random(4, side, side), random(4, side, side)
-        self.text, self.pooled = random(77, 2048).requires_grad_(), random(1280)
+        self.text, self.pooled = random(77, 2048).to(torch.bfloat16).requires_grad_(), random(1280)
         self.sizes = torch.tensor([[8.0 * side, 8.0 * side, 0, 0, 8.0 * side, 8.0 * side]]).expand(batch_size, -1)
         self.rank = rank
         self.layers = select_linear_layers({"unet": self.unet}, selection)
@@ -133,6 +138,99 @@ def seconds_of(step: Step, rounds: int) -> dict[str, list[float]]:
     return dict(seconds)
 
 
+@dataclass(frozen=True)
+class Place:
+    """What layers of one kind have in common in a step.
+
+    Attributes:
+        out_features: Width of the output.
+        shape: Shape of the input.
+        dtype: Type of the input.
+        has_gradient: True if a gradient flows to the input.
+    """
+
+    out_features: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    has_gradient: bool
+
+
+def places_of(step: Step, side: int) -> dict[Place, int]:
+    """Return how many of the layers that adapters go to have what in common, with latents of another side."""
+    places: Counter[Place] = Counter()
+
+    def note(linear: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(linear, nn.Linear)
+        x = inputs[0]
+        num, tokens, width = x.shape
+        if tokens != step.text.shape[1]:
+            tokens = tokens * side**2 // step.latents.shape[-1] ** 2
+        places[Place(linear.out_features, (num, tokens, width), x.dtype, x.requires_grad)] += 1
+
+    handles = [linear.register_forward_pre_hook(note) for linear in step.layers.values()]
+    step.loss()
+    for handle in handles:
+        handle.remove()
+    return dict(places)
+
+
+def seconds_of_parts(step: Step, rounds: int, side: int) -> dict[str, Row]:
+    """Return the seconds of all target layers, forward and backward, and of the optimizer, for every case.
+
+    One layer of every kind is timed, many times, the cases in turns; the fastest counts, times the layers of the kind.
+
+    Args:
+        step: The step whose layers they are.
+        rounds: Rounds of the optimizer; a layer has ten times as many.
+        side: Height and width of the latents that layers see, in the place of the step's own.
+    """
+    layers = {name: 0.0 for name in CASES}
+    for place, count in places_of(step, side).items():
+        for name, seconds in seconds_of_layer(place, step.rank, 10 * rounds).items():
+            layers[name] += seconds * count
+    optimizers = {name: float("inf") for name in CASES}
+    for name in CASES:
+        with step.case(name) as (trained, _):
+            for values in trained:
+                values.grad = torch.full_like(values, 1e-3)
+            optimizer = torch.optim.AdamW([*trained, step.text.detach().requires_grad_()])
+            for _ in range(3 * rounds):
+                began = time.perf_counter()
+                optimizer.step()
+                optimizers[name] = min(optimizers[name], time.perf_counter() - began)
+            optimizer.zero_grad()
+    return {name: {"layers": layers[name], "optimizer": optimizers[name]} for name in CASES}
+
+
+def seconds_of_layer(place: Place, rank: int, rounds: int) -> dict[str, float]:
+    """Return the seconds of a layer's fastest pass forward and backward, without an adapter and with each."""
+    sizes = {"out_features": place.out_features, "in_features": place.shape[-1]}
+    bare, ours = (nn.Linear(place.shape[-1], place.out_features).to(torch.bfloat16) for _ in range(2))
+    theirs: Any = nn.ModuleDict({"layer": nn.Linear(place.shape[-1], place.out_features).to(torch.bfloat16)})
+    for module in (bare, ours, theirs):
+        module.requires_grad_(False)
+    adapter = create_adapter(
+        AdapterConfig(method="orthogonal", rank=rank, slot=0), layer="layer", **sizes, concept_id="cost", seed=0
+    )
+    ours.register_forward_hook(adding(adapter))
+    theirs = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=["layer"]), theirs)
+    cast_training_params(theirs, dtype=torch.float32)
+    modules: dict[str, nn.Module] = dict(zip(CASES, (bare, ours, theirs["layer"]), strict=True))
+    x = torch.randn(place.shape).to(place.dtype).requires_grad_(place.has_gradient)
+    gradient = torch.randn(*place.shape[:-1], place.out_features).to(torch.bfloat16)
+    fastest = {name: float("inf") for name in CASES}
+    for number in range(rounds):
+        for name in CASES if number % 2 == 0 else reversed(CASES):
+            for _ in range(2):
+                began = time.perf_counter()
+                with precision("bf16", _CPU):
+                    output = modules[name](x)
+                if output.requires_grad:
+                    output.backward(gradient)
+                fastest[name] = min(fastest[name], time.perf_counter() - began)
+    return fastest
+
+
 def memory_of(step: Step, name: str) -> Row:
     """MiB of a case: what the graph stores, what trained and frozen numbers take with all states, and the peak."""
     with step.case(name) as (trained, frozen):
@@ -173,8 +271,9 @@ def step_costs(options: argparse.Namespace, selection: str) -> dict[str, Any]:
     """All numbers of one selection of layers."""
     memory = {name: worker(options, "memory", selection, name) for name in CASES}
     seconds = worker(options, "seconds", selection)
-    fastest = {name: min(values) for name, values in seconds.items()}
-    time_above = (fastest["orthogonal"] - fastest["bare"]) / (fastest["peft"] - fastest["bare"])
+    parts = worker(options, "parts", selection)
+    above_bare = {name: sum(parts[name].values()) - sum(parts["bare"].values()) for name in CASES}
+    time_above = above_bare["orthogonal"] / above_bare["peft"]
     above = {
         key: (memory["orthogonal"][key] - memory["bare"][key]) / (memory["peft"][key] - memory["bare"][key])
         for key in ("graph_mib", "adapters_mib", "counted_mib", "peak_mib")
@@ -183,7 +282,9 @@ def step_costs(options: argparse.Namespace, selection: str) -> dict[str, Any]:
         "layers": worker(options, "layers", selection)["count"],
         "memory": memory,
         "seconds": seconds,
-        "fastest_seconds": fastest,
+        "fastest_seconds": {name: min(values) for name, values in seconds.items()},
+        "seconds_of_parts": parts,
+        "seconds_above_bare": above_bare,
         "share_of_peft_above_bare": {"seconds": time_above, **above},
         "within_limit": {"seconds": time_above <= LIMIT, "counted_mib": above["counted_mib"] <= LIMIT},
     }
@@ -238,7 +339,14 @@ def load_worker(folder: Path, loader: str) -> Row:
 def worker(options: argparse.Namespace, *arguments: str, environ: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401
     """Run a part in a process of its own, and return the JSON value that it prints."""
     settings = ["--folder", str(options.folder), "--side", str(options.side), "--rank", str(options.rank)]
-    settings += ["--rounds", str(options.rounds), "--batch-size", str(options.batch_size)]
+    settings += [
+        "--parts-side",
+        str(options.parts_side),
+        "--rounds",
+        str(options.rounds),
+        "--batch-size",
+        str(options.batch_size),
+    ]
     settings += ["--small"] if options.small else []
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sdxl_costs", *settings, "--part", *arguments]
     finished = subprocess.run(
@@ -260,6 +368,8 @@ def part(options: argparse.Namespace, arguments: Sequence[str]) -> object:
     step = Step(**sizes, selection=names[0])
     if what == "layers":
         return {"count": len(step.layers)}
+    if what == "parts":
+        return seconds_of_parts(step, options.rounds, options.parts_side)
     return seconds_of(step, options.rounds) if what == "seconds" else memory_of(step, names[1])
 
 
@@ -269,6 +379,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "orthoplex-sdxl")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=32, help="height and width of the latents")
+    parser.add_argument("--parts-side", type=int, default=128, help="the same for the times of layers")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--small", action="store_true", help="fewer transformer blocks, to try the harness")
@@ -280,7 +391,7 @@ def main() -> None:
         print(json.dumps(part(options, options.part)))
         return
     settings = {"rounds": options.rounds, "side": options.side, "batch_size": options.batch_size}
-    settings |= {"rank": options.rank, "small": options.small}
+    settings |= {"parts_side": options.parts_side, "rank": options.rank, "small": options.small}
     result: dict[str, Any] = {"command": "python -m benchmarks.sdxl_costs", "settings": settings}
     result["machine"] = {**machine(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
     if options.only and options.output.is_file():  # the other half stays

@@ -363,6 +363,6 @@ def adding(adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor]
     """A forward hook that adds the adapter's output to the layer's."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + adapter(inputs[0]).to(output.dtype)
+        return adapter(inputs[0]).to(output.dtype).add_(output)  # the same sum, without a third tensor of its size
 
     return hook
