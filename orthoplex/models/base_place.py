@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.families.form_of_checkpoints import (
     CHECKPOINTS,
+    EDM_MARK,
     V_PREDICTION_MARK,
+    ZERO_SNR_MARK,
     CheckpointForm,
     checkpoint_class,
 )
@@ -23,6 +26,8 @@ from orthoplex.models.hub import HubName, cached_pipeline, fetched_pipeline
 from orthoplex.models.pipeline_folder import index_path
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles, find_weights
+
+_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -37,6 +42,7 @@ class BasePlace:
         held: For a checkpoint file: component to its weights; components that are not named are read from the folder.
         kind: For a checkpoint file: the pipeline class of its family.
         is_v_prediction: True for a checkpoint file that says so of itself, whatever its settings say.
+        is_zero_snr: True for such a file that says it was trained down to no signal at all.
         is_of_hub: True for a folder in the hub's cache.
     """
 
@@ -46,6 +52,7 @@ class BasePlace:
     held: Mapping[str, CheckpointPart] = field(default_factory=dict)
     kind: str | None = None
     is_v_prediction: bool = False
+    is_zero_snr: bool = False
     is_of_hub: bool = False
 
     @property
@@ -109,9 +116,17 @@ def _checkpoint_place(choice: BaseChoice, path: Path) -> BasePlace | None:
         return None
     if choice.variant is not None:
         raise BaseModelError(f"variant is '{choice.variant}' and base '{choice}' is a checkpoint file; allowed is none")
+    edm = next((name for name in header.entries if name.startswith(EDM_MARK)), None)
+    if edm is not None:
+        raise BaseModelError(
+            f"base '{choice}' holds {edm}: its denoiser predicts as EDM does; allowed are denoisers that predict epsilon or v"
+        )
     folder = _settings_folder(choice, CHECKPOINTS[kind], held)
     parts = {component: CheckpointPart(path, names) for component, names in held.items()}
-    return BasePlace(choice, path.stem, folder, parts, kind, is_v_prediction=V_PREDICTION_MARK in header.entries)
+    predicts_v, zero_snr = (mark in header.entries for mark in (V_PREDICTION_MARK, ZERO_SNR_MARK))
+    return BasePlace(
+        choice, path.stem, folder, parts, kind, is_v_prediction=predicts_v, is_zero_snr=predicts_v and zero_snr
+    )
 
 
 def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[str]) -> Path:
@@ -136,6 +151,12 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[
         fetch = f", or let --download fetch those of {names[0]} once" if names else ""
         raise BaseModelError(
             f"base '{choice}' is a checkpoint file of {form.title}, which holds no settings and no tokenizer; give "
-            f"--base-config FOLDER (config=FOLDER), any pipeline folder of {form.title}{fetch}"
+            f"--base-config FOLDER (config=FOLDER), a pipeline folder of {form.title}{fetch}"
         )
+    _LOG.warning(
+        "base '%s' is read with the settings of %s, which decide its schedule and its guidance; give --base-config FOLDER "
+        "(config=FOLDER) if it comes from another version",
+        choice,
+        name,
+    )
     return folder

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError
 from orthoplex.files import read_header, read_tensors, summary_of
 from orthoplex.models.quiet import quiet
-from orthoplex.models.tensor_report import check_tensors
+from orthoplex.models.tensor_report import check_all_used, check_plain, check_tensors
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles
 
 with quiet():
@@ -30,6 +30,7 @@ with quiet():
 _INNER = "text_model."
 _OPEN_CLIP = ".resblocks."
 _DENOISER = "model.diffusion_model."
+_DENOISERS = ("unet", "transformer")
 _CONDITIONER = "net.llm_adapter."
 """In front of the names of Anima's conditioner."""
 
@@ -107,7 +108,12 @@ def _converted(
         convert: Any = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
         # diffusers asks for the prefix in U-Nets, and stumbles over it in the transformers of FLUX.2.
         named = tensors if isinstance(network, UNet2DConditionModel) else bare
-        return convert(checkpoint=named, config=dict(network.config))
+        check_plain(part.path.name, component, named)
+        given = sum(values.numel() for values in named.values())
+        converted: dict[str, Tensor] = convert(checkpoint=named, config=dict(network.config))
+        if component in _DENOISERS:
+            check_all_used(part.path.name, component, given - sum(values.numel() for values in converted.values()))
+        return converted
     except BaseModelError:
         raise
     except Exception as error:  # noqa: BLE001  (conversions raise anything where a file is of another form)

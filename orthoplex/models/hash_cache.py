@@ -1,4 +1,4 @@
-"""Hashes of weights, remembered by path, size and time of every file in the folders that they come from.
+"""Hashes of weights, remembered by the files that are read, and path, size and time of every file in their folders.
 
 Never an error: what cannot be read is computed again, what cannot be written is computed again next time.
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from orthoplex.errors import OutputError
 from orthoplex.files import cache_folder, read_json, write_json
 
-_SCHEME = "float16-sha256-v1"
+_SCHEME = "float16-sha256-v2"
 _LIMIT = 256
 _RACE_NS = 2 * 10**9
 """A file that was written this shortly ago may be written again without another time; its hash is not stored."""
 
 Fingerprint = Mapping[str, Sequence[int]]
-"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number."""
+"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number; and ``read``
+and the place of every file that is read to nothing."""
 
 
 def cache_file() -> Path:
@@ -29,10 +30,14 @@ def cache_file() -> Path:
     return cache_folder() / "base-hashes.json"
 
 
-def fingerprint(places: Sequence[Path]) -> Fingerprint | None:
+def fingerprint(places: Sequence[Path], read: Iterable[Path]) -> Fingerprint | None:
     """Return sizes, times and numbers of files, and of those in folders; None if they cannot tell a changed file.
 
     They cannot for files that were written so shortly ago that another write may leave the time as it is.
+
+    Args:
+        places: Files, and folders with files.
+        read: The files among them whose weights are hashed; others, as variants, may lie beside them.
     """
     statuses: dict[str, Sequence[int]] = {}
     try:
@@ -44,7 +49,8 @@ def fingerprint(places: Sequence[Path]) -> Fingerprint | None:
     except (OSError, RuntimeError):
         return None
     newest = max((max(status[1], status[2]) for status in statuses.values()), default=0)
-    return statuses if time.time_ns() - newest >= _RACE_NS else None
+    chosen = {f"read {path}": () for path in sorted(str(path.resolve()) for path in read)}
+    return {**statuses, **chosen} if time.time_ns() - newest >= _RACE_NS else None
 
 
 def recall(files: Fingerprint) -> str | None:

@@ -20,7 +20,7 @@ from orthoplex.models.weight_files import find_weights, needed_weights
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w-][\w.-]*)(?:@([\w./+-]+))?")
-_SETTINGS = (".json", ".txt", ".model")
+_SETTINGS = (".json", ".txt", ".model", ".jinja")
 """Endings of the files that are no weights and no code."""
 _GB = 1e9
 _T = TypeVar("_T")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -15,7 +16,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.files import DTYPES, Header, without_warnings
 from orthoplex.models.base import Base
-from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
+from orthoplex.models.base_choice import BaseName, choice_of
 from orthoplex.models.base_folder import check_parts_held, check_weight_files, hub_advised, read_index
 from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.brought import Brought, brought_by_vignette
@@ -78,8 +79,8 @@ def load_base(
     device_of_weights = _device(device)
     check_quantisation(quantise)
     choice = choice_of(name_or_path)
-    if variant is not None or config is not None or download:
-        choice = BaseChoice(choice.name, variant, None if config is None else str(config), download)
+    given = {"variant": variant, "config": None if config is None else str(config), "download": download or None}
+    choice = replace(choice, **{name: value for name, value in given.items() if value is not None})
     place = base_place(choice)
     index = read_index(place)
     family = family_of(index["_class_name"])
@@ -117,7 +118,7 @@ def _load(
     with prefixed(f"base '{place.choice}' cannot be loaded: "):
         pipeline = family.load(place.folder, index, weight_files, dtype)
         if place.is_v_prediction:
-            predict_v(pipeline)
+            predict_v(pipeline, is_zero_snr=place.is_zero_snr)
     with prefixed(f"base '{place.choice}': "):
         family.check(pipeline)
     return pipeline

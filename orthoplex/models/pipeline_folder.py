@@ -15,7 +15,7 @@ INDEX_NAME = "model_index.json"
 """The file without which a folder is no pipeline, but for those of modular pipelines."""
 MODULAR_INDEX_NAME = "modular_model_index.json"
 """The same file of a modular pipeline of diffusers."""
-_SUFFIXES = (".bin", ".json", ".model", ".safetensors", ".txt")
+_SUFFIXES = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
 """Of the files in the folders of components."""
 
 

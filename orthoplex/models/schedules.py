@@ -194,7 +194,14 @@ class DiscreteSchedule(Schedule):
         return alphas.sqrt().to(like.dtype), (1.0 - alphas).sqrt().to(like.dtype)
 
 
-def predict_v(pipeline: Any) -> None:  # noqa: ANN401  (pipelines share no typed parent)
-    """Let the scheduler of a pipeline read the denoiser's predictions as v, whatever its settings say."""
+def predict_v(pipeline: Any, *, is_zero_snr: bool) -> None:  # noqa: ANN401  (pipelines share no typed parent)
+    """Let the scheduler of a pipeline read the denoiser's predictions as v, whatever its settings say.
+
+    Args:
+        pipeline: The pipeline, of diffusers.
+        is_zero_snr: True for a denoiser that was trained down to no signal at all: Lin et al., arXiv 2305.08891.
+    """
     scheduler = pipeline.scheduler
-    pipeline.register_modules(scheduler=type(scheduler).from_config(scheduler.config, prediction_type="v_prediction"))
+    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if is_zero_snr else {}
+    settings = {**scheduler.config, "prediction_type": "v_prediction", **zero_snr}
+    pipeline.register_modules(scheduler=type(scheduler).from_config(settings))

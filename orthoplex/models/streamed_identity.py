@@ -54,7 +54,8 @@ class FolderHash:
         """
         folders = [_place_of(files) for files in weight_files.values() if files is not None]
         is_plain = all(files is not None and files.part is None for files in weight_files.values())
-        self._before = fingerprint(folders) if len(folders) == len(weight_files) else None
+        self._read = [path for files in weight_files.values() if files is not None for path in files.files]
+        self._before = fingerprint(folders, self._read) if len(folders) == len(weight_files) else None
         self._remembered = None if self._before is None else recall(self._before)
         self._folders = folders
         self._stop = Event()
@@ -94,7 +95,7 @@ class FolderHash:
 
     def remember(self, digest: str) -> None:
         """Remember a hash of the files, unless one of them has changed since they were first looked at."""
-        if self._before is not None and fingerprint(self._folders) == self._before:
+        if self._before is not None and fingerprint(self._folders, self._read) == self._before:
             remember(self._before, digest)
 
     def __enter__(self) -> FolderHash:

@@ -12,9 +12,8 @@ from orthoplex.models.problems import first_of
 
 _HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale|num_batches_tracked)$|^(text_projection|visual|vision_model)")
 """Tensors that files of text encoders hold besides, and that change nothing."""
-_QUANTISED = re.compile(
-    r"\.(scale_weight|weight_scale|scale_input|absmax|quant_map|quant_state\.|SCB$|scale$|zero_point)"
-)
+_SCALES = r"\.(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|absmax|quant_map|quant_state\.|SCB$|zero_point)"
+_QUANTISED = re.compile(rf"{_SCALES}|\.scale$")
 _ADDED = re.compile(r"lora|hada|lokr|motion_modules|ip_adapter", re.IGNORECASE)
 
 
@@ -50,6 +49,38 @@ def check_tensors(
     if mismatched:
         shapes = [f"{key} is {theirs}, allowed is {ours}" for key, theirs, ours in sorted(mismatched)]
         raise BaseModelError(f"{name} holds {len(shapes)} tensors of other shapes: {first_of(shapes)}")
+
+
+def check_plain(name: str, component: str, keys: Iterable[str]) -> None:
+    """Refuse a checkpoint file of quantised weights, before its tensors are renamed: scales get lost there.
+
+    Args:
+        name: The file, as errors show it.
+        component: The component's name.
+        keys: The component's tensors under the names of the file.
+
+    Raises:
+        BaseModelError: Names the file and the first scales.
+    """
+    _refuse_unexpected(name, component, [key for key in keys if re.search(_SCALES, key)])
+
+
+def check_all_used(name: str, component: str, lost: int) -> None:
+    """Refuse a checkpoint file of which renaming, which cuts and joins tensors, left some out.
+
+    Args:
+        name: The file, as errors show it.
+        component: The component's name.
+        lost: The numbers that are in no renamed tensor.
+
+    Raises:
+        BaseModelError: Says how many they are.
+    """
+    if lost > 0:
+        raise BaseModelError(
+            f"{name} holds {lost:,} numbers of its {component} that are part of no such network; allowed are the weights of "
+            f"{component}/config.json"
+        )
 
 
 def _refuse_unexpected(name: str, component: str, keys: list[str]) -> None:

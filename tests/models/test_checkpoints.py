@@ -112,7 +112,7 @@ def test_the_file_stays_free_to_change(settings, whole, tmp_path):
 def test_settings_are_looked_for_in_the_cache_of_the_hub(settings, whole, pico, cache):
     assert refusal(whole) == (
         f"base '{whole}' is a checkpoint file of Stable Diffusion, which holds no settings and no tokenizer; give "
-        "--base-config FOLDER (config=FOLDER), any pipeline folder of Stable Diffusion, or let --download fetch those "
+        "--base-config FOLDER (config=FOLDER), a pipeline folder of Stable Diffusion, or let --download fetch those "
         "of stable-diffusion-v1-5/stable-diffusion-v1-5 once"
     )
     put(cache, settings, name="somebody/else")
@@ -203,6 +203,29 @@ def test_a_file_that_says_so_predicts_v(settings, whole, pico, tmp_path):
     base = load_base(path, config=settings)
     assert base.pipeline.scheduler.config.prediction_type == "v_prediction"
     assert base.family.sampler.prediction_type == "v_prediction" and base.identity.hash == pico.identity.hash
+
+
+def test_a_file_that_was_trained_down_to_no_signal_says_so(settings, whole, tmp_path):
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    base = load_base(changed(whole, tmp_path / "zero.safetensors", added=marks), config=settings)
+    config = base.pipeline.scheduler.config
+    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
+        "v_prediction",
+        True,
+        "trailing",
+    )
+    assert float(base.family.schedule.alphas[-1]) < 1e-6
+
+
+def test_files_that_predict_otherwise_or_are_quantised_are_refused(settings, whole, tmp_path):
+    edm = changed(whole, tmp_path / "edm.safetensors", added={"edm_mean": torch.zeros(4)})
+    assert "holds edm_mean: its denoiser predicts as EDM does; allowed are denoisers" in refusal(edm, config=settings)
+    scale = {"model.diffusion_model.input_blocks.0.0.scale_weight": torch.ones(1)}
+    scaled = changed(whole, tmp_path / "scaled.safetensors", added=scale)
+    assert "the weights are quantised; allowed are plain ones" in refusal(scaled, config=settings)
+    other = {"model.diffusion_model.extra.weight": torch.ones(2, 3)}
+    more = changed(whole, tmp_path / "more.safetensors", added=other)
+    assert "holds 6 numbers of its unet that are part of no such network" in refusal(more, config=settings)
 
 
 def test_a_report_and_a_merge_know_the_file(settings, whole):

@@ -14,6 +14,10 @@ _INNER = "model.diffusion_model."
 _NET = "net."
 V_PREDICTION_MARK = "v_pred"
 """A tensor without numbers in files of Stable Diffusion whose denoiser predicts v, as ComfyUI and others read it."""
+ZERO_SNR_MARK = "ztsnr"
+"""The same of a denoiser that predicts v and was trained down to no signal at all."""
+EDM_MARK = "edm_"
+"""In front of the names of such tensors where a denoiser predicts as Karras et al. (arXiv 2206.00364) have it."""
 
 
 @final
