@@ -265,7 +265,7 @@ class Choices:
         return load_base(self.base or experiment.base, device=self.device)
 
 
-def load_experiment(path: Path, choices: Choices = Choices()) -> Experiment:
+def load_experiment(path: Path, choices: Choices | None = None) -> Experiment:
     """Read an experiment from a TOML file (see `experiments/merge-of-twelve.toml`).
 
     `sample_concepts` is a list of names, or `"all"`; `[[concepts]]` entries name folders of one's own,
@@ -278,7 +278,7 @@ def load_experiment(path: Path, choices: Choices = Choices()) -> Experiment:
         ConfigurationError: when the file cannot be read, or a key or value is not allowed; names the file.
     """
     try:
-        return _experiment(path, read_tables(path), choices)
+        return _experiment(path, read_tables(path), choices or Choices())
     except ConfigurationError as error:
         raise ConfigurationError(f"experiment {path}: {error}") from error
 

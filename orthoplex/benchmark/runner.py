@@ -24,21 +24,21 @@ from orthoplex.concepts import Token, token_names
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import CapacityError, PromptError
 from orthoplex.evaluation import Encoder
-from orthoplex.models import Base, read_prompt
 from orthoplex.files import write_text
+from orthoplex.models import Base, read_prompt
 from orthoplex.options import Limits, checked
 from orthoplex.training import check_layers
 
 
 def run(
-    path: str | Path, *, results: str | Path, work: str | Path, processes: int = 1, choices: Choices = Choices()
+    path: str | Path, *, results: str | Path, work: str | Path, processes: int = 1, choices: Choices | None = None
 ) -> Generator[BenchmarkEvent, None, None]:
     """Compute the experiment of a TOML file and write its tables and pictures into a results folder.
 
     These are `NAME.json`, and from its numbers `NAME.md`, `NAME.svg`, `NAME-recognised.svg` and, where the experiment
     asks for it, `NAME-together.svg`, `NAME-crosstalk.svg` and `NAME-silence.svg`. A sheet of the pictures of the first
-    seed, `NAME.jpg`, is written where it is asked for. Where several encoders measure the pictures, each has these files
-    with its kind behind the name, and `NAME.md` sets them side by side.
+    seed, `NAME.jpg`, is written where it is asked for. Where several encoders measure the pictures, each has these
+    files with its kind behind the name, and `NAME.md` sets them side by side.
 
     Only what is missing in the work folder is computed; a stopped run goes on where it was.
 
@@ -58,11 +58,14 @@ def run(
     """
     checked("processes", processes, int, Limits(lowest=1))
     check_charts()
+    choices = choices or Choices()
     experiment = load_experiment(Path(path), choices)
     base = choices.load(experiment)
     experiment = experiment.on(base)
     if experiment.resolution is not None:
-        checked("resolution", experiment.resolution, int, Limits(lowest=base.family.pixels_per_latent))  # a latent pixel
+        checked(
+            "resolution", experiment.resolution, int, Limits(lowest=base.family.pixels_per_latent)
+        )  # a latent pixel
     check_capacity(experiment, base)
     check_pictures(experiment, base)
     workspace, parts = Workspace(base, Path(work)), experiment.parts

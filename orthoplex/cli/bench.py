@@ -18,6 +18,7 @@ from orthoplex.cli.encoder_arguments import ENCODER_FORM, ENCODER_HELP, encoder_
 from orthoplex.cli.streams import say
 from orthoplex.errors import ConfigurationError
 
+
 def bench(
     experiment: Annotated[Path, typer.Argument(help="TOML file, for example experiments/merge-of-twelve.toml.")],
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = Path("results"),
@@ -30,9 +31,7 @@ def bench(
     ] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar=ENCODER_FORM, help=f"{ENCODER_HELP}; may be repeated."
-        ),
+        typer.Option(metavar=ENCODER_FORM, help=f"{ENCODER_HELP}; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     variant: VariantOption = None,
@@ -47,7 +46,9 @@ def bench(
         for folder in (results, work):
             refuse_file(folder)
         if base is None and (variant is not None or base_config is not None or download):
-            raise ConfigurationError("--variant, --base-config and --download are given without --base; allowed with it")
+            raise ConfigurationError(
+                "--variant, --base-config and --download are given without --base; allowed with it"
+            )
         choices = Choices(
             base=None if base is None else chosen_base(base, variant, base_config, download),
             pictures=pictures,

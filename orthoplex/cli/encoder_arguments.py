@@ -27,4 +27,6 @@ def encoder_settings(text: str, *, picture_size: int | None = None) -> "EncoderS
     kind, separator, model = text.partition("=")
     if separator and not model:
         raise ConfigurationError(f"encoder is {text!r}; allowed is KIND or KIND=MODEL, as in clip=models/clip")
-    return EncoderSettings(kind=checked("encoder kind", kind, EncoderKind), model=model or None, picture_size=picture_size)
+    return EncoderSettings(
+        kind=checked("encoder kind", kind, EncoderKind), model=model or None, picture_size=picture_size
+    )

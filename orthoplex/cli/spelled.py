@@ -61,7 +61,9 @@ def own_arguments(arguments: Sequence[str], own: set[str]) -> list[str]:
         if not option.startswith("--") or option in own:
             result.append(argument)
         elif option == "--cache_dir":
-            raise ConfigurationError(f"{option} is where other programs store downloads; --cache-dir stores features here")
+            raise ConfigurationError(
+                f"{option} is where other programs store downloads; --cache-dir stores features here"
+            )
         elif dashed in own:
             result.append(f"{dashed}{joined}{text}")
         elif name in _FLAGS:

@@ -119,7 +119,8 @@ def _checkpoint_place(choice: BaseChoice, path: Path) -> BasePlace | None:
     edm = next((name for name in header.entries if name.startswith(EDM_MARK)), None)
     if edm is not None:
         raise BaseModelError(
-            f"base '{choice}' holds {edm}: its denoiser predicts as EDM does; allowed are denoisers that predict epsilon or v"
+            f"base '{choice}' holds {edm}: its denoiser predicts as EDM does; allowed are denoisers that predict epsilon "
+            "or v"
         )
     folder = _settings_folder(choice, CHECKPOINTS[kind], held)
     parts = {component: CheckpointPart(path, names) for component, names in held.items()}
@@ -154,8 +155,8 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[
             f"--base-config FOLDER (config=FOLDER), a pipeline folder of {form.title}{fetch}"
         )
     _LOG.warning(
-        "base '%s' is read with the settings of %s, which decide its schedule and its guidance; give --base-config FOLDER "
-        "(config=FOLDER) if it comes from another version",
+        "base '%s' is read with the settings of %s, which decide its schedule and its guidance; give --base-config "
+        "FOLDER (config=FOLDER) if it comes from another version",
         choice,
         name,
     )

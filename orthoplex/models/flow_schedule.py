@@ -28,6 +28,9 @@ def check_flow_scheduler(scheduler: Any) -> None:  # noqa: ANN401  (diffusers' s
         raise BaseModelError(
             f"scheduler num_train_timesteps is {scheduler.config.num_train_timesteps!r}; allowed is {NUM_TIMES}"
         )
+    for setting in ("invert_sigmas", "stochastic_sampling"):
+        if scheduler.config.get(setting):
+            raise BaseModelError(f"scheduler {setting} is {scheduler.config[setting]!r}; allowed is false")
 
 
 @final

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +21,24 @@ with quiet():
     from diffusers.models.modeling_utils import ModelMixin
     from transformers import PreTrainedModel
     from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+_PASSED_ON: ContextVar[Mapping[nn.Module, Mapping[str, Any]]] = ContextVar("passed on", default=MappingProxyType({}))
+
+
+@contextmanager
+def passed_on(parts: Iterable[nn.Module], **arguments: Any) -> Iterator[None]:  # noqa: ANN401 (a network's own)
+    """Inside, parts that are computed a second time get arguments that their network forgets to hand them then.
+
+    Args:
+        parts: Those of a network.
+        arguments: What the network hands them where they are computed once.
+    """
+    token = _PASSED_ON.set({**_PASSED_ON.get(), **dict.fromkeys(parts, arguments)})
+    try:
+        yield
+    finally:
+        _PASSED_ON.reset(token)
 
 
 @contextmanager
@@ -67,7 +88,8 @@ def _names(module: nn.Module) -> set[str]:
 
 
 def _recompute(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 (the libraries' protocol)
-    return checkpoint(function, *arguments, use_reentrant=False, context_fn=_contexts)
+    more = _PASSED_ON.get().get(function, {}) if isinstance(function, nn.Module) else {}
+    return checkpoint(partial(function, **more), *arguments, use_reentrant=False, context_fn=_contexts)
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

@@ -21,8 +21,8 @@ _RACE_NS = 2 * 10**9
 """A file that was written this shortly ago may be written again without another time; its hash is not stored."""
 
 Fingerprint = Mapping[str, Sequence[int]]
-"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number; and ``read``
-and the place of every file that is read to nothing."""
+"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number; and
+``read`` and the place of every file that is read to nothing."""
 
 
 def cache_file() -> Path:

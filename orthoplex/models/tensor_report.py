@@ -12,7 +12,9 @@ from orthoplex.models.problems import first_of
 
 _HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale|num_batches_tracked)$|^(text_projection|visual|vision_model)")
 """Tensors that files of text encoders hold besides, and that change nothing."""
-_SCALES = r"\.(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|absmax|quant_map|quant_state\.|SCB$|zero_point)"
+_SCALES = (
+    r"\.(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|absmax|quant_map|quant_state\.|SCB$|zero_point)"
+)
 _QUANTISED = re.compile(rf"{_SCALES}|\.scale$")
 _ADDED = re.compile(r"lora|hada|lokr|motion_modules|ip_adapter", re.IGNORECASE)
 
@@ -78,8 +80,8 @@ def check_all_used(name: str, component: str, lost: int) -> None:
     """
     if lost > 0:
         raise BaseModelError(
-            f"{name} holds {lost:,} numbers of its {component} that are part of no such network; allowed are the weights of "
-            f"{component}/config.json"
+            f"{name} holds {lost:,} numbers of its {component} that are part of no such network; allowed are the weights "
+            f"of {component}/config.json"
         )
 
 

@@ -72,8 +72,8 @@ def own_name(name: str) -> str:
 def in_own_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return training options with the names and values that they have here.
 
-    ``with_prior_preservation`` gives way to ``prior_loss_weight``, whichever comes first; alone, the latter does nothing
-    in the scripts that have it, and is refused.
+    ``with_prior_preservation`` gives way to ``prior_loss_weight``, whichever comes first; alone, the latter does
+    nothing in the scripts that have it, and is refused.
 
     Args:
         values: Option to value, in any spelling; names that are nobody's stay as they are.

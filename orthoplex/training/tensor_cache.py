@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import final
 
@@ -34,7 +35,7 @@ class TensorCache:
 
     Attributes:
         folder: The folder; None stores nothing.
-        ground: Everything of the base that decides what it computes.
+        ground: Everything of the base, and the programs, that decides what it computes.
         device: Where the base is, and what is read goes.
     """
 
@@ -56,12 +57,16 @@ class TensorCache:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cache {folder} cannot be made: {error}; allowed is a folder") from error
+        family = base.family
+        networks = {**family.components(), **{reader.component: reader.network for reader in family.readers}}
         types = {
             name: sorted({str(value.dtype) for value in network.state_dict().values() if isinstance(value, Tensor)})
-            for name, network in base.family.components().items()
+            for name, network in networks.items()
         }
-        numbers = [str(base.dtype), base.device.type, torch.__version__, json.dumps(types, sort_keys=True)]
-        return TensorCache(folder, " ".join([base.identity.hash, base.family.inputs_hash(), *numbers]), base.device)
+        programs = [f"{name} {version(name)}" for name in ("orthoplex", "torch", "diffusers", "transformers")]
+        numbers = [str(base.dtype), base.device.type, str(family.latent_shape), json.dumps(types, sort_keys=True)]
+        ground = [base.identity.hash, family.inputs_hash(), *numbers, *programs]
+        return TensorCache(folder, " ".join(ground), base.device)
 
     def latents(self, pixels: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the latents of a batch of pictures, ``(n, c, h, w)``.

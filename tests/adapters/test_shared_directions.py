@@ -32,7 +32,9 @@ def test_directions_are_rounded_once_for_all_that_share_them():
     share_directions([first, second])
     x = torch.randn(5, 8, dtype=torch.bfloat16, requires_grad=True)
     stored: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda values: stored.append(values) or values, lambda values: values):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda values: stored.append(values) or values, lambda values: values
+    ):
         first(x), second(x), first(x)  # noqa: B018
     rounded = {values.data_ptr() for values in stored if 8 in values.shape and values.dtype == torch.bfloat16}
     assert len(rounded) == 1

@@ -1,4 +1,4 @@
-"""The experiment for a base and pictures of one's own: one command, measured by CLIP, DINOv2 and a stand-in of ArcFace."""
+"""The experiment for a base and pictures of one's own, measured by CLIP, DINOv2 and a stand-in of ArcFace."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_one_command_measures_the_papers_beside_ours(run, pico_folder, pictures,
     assert (tmp_path / "results" / "real-base-clip.jpg").is_file()
     trained = {path.name.rsplit("-", 1)[0] for path in (tmp_path / "work" / "concepts").iterdir()}
     assert trained == {*WORDS}
-    assert len([*(tmp_path / "work" / "concepts").glob("*/*.safetensors")]) == 3 * 5  # for all encoders; ours before and after erasure
+    assert (
+        len([*(tmp_path / "work" / "concepts").glob("*/*.safetensors")]) == 3 * 5
+    )  # for all encoders; ours before and after erasure
 
 
 def test_the_variants_are_the_presets_and_a_plain_lora(pictures):
@@ -158,7 +160,10 @@ def test_what_is_given_wrong_is_refused_by_name(run, pictures, arguments, messag
 
 
 def test_an_encoder_that_cannot_be_loaded_is_refused_before_training(pico_folder, pictures, models, tmp_path):
-    settings = (EncoderSettings(kind="clip", model=str(models["clip"])), EncoderSettings(kind="dino", model=str(pictures)))
+    settings = (
+        EncoderSettings(kind="clip", model=str(models["clip"])),
+        EncoderSettings(kind="dino", model=str(pictures)),
+    )
     choices = Choices(BaseChoice(str(pico_folder)), pictures, settings)
     with pytest.raises(ConfigurationError, match=f"encoder model '{pictures}'"):
         next(runner.run(small(tmp_path), results=tmp_path / "results", work=tmp_path / "work", choices=choices))

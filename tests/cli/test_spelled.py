@@ -62,7 +62,10 @@ def test_options_of_other_programs_become_own_ones(arguments, expected):
         (["--train_batch_size"], "--train_batch_size has no value; it needs one"),
         (["--network_dim=8", "--lora_alpha=4", "--network_alpha=4"], "lora_alpha and network_alpha are both given"),
         (["--cache_dir", "x"], "--cache_dir is where other programs store downloads; --cache-dir stores features here"),
-        (["--prior_loss_weight", "1"], "prior_loss_weight is 1 without with_prior_preservation; allowed is prior_weight"),
+        (
+            ["--prior_loss_weight", "1"],
+            "prior_loss_weight is 1 without with_prior_preservation; allowed is prior_weight",
+        ),
         (["--steps", "1", "--max_train_steps", "2"], "--steps and --max_train_steps are both given; allowed is one"),
         (["--max_train_steps", "2", "--steps=1"], "--steps and --max_train_steps are both given; allowed is one"),
         (["--cache_latents=false"], "cache_latents is False; allowed is true, which training always does"),
@@ -115,7 +118,10 @@ def test_entries_go_before_flags_in_any_spelling(entry):
     ("values", "message"),
     [
         ({"text_encoder_lr": 1e-5}, "text_encoder_learning_rate is 1e-05 and text_encoder is false; allowed is"),
-        ({"validation_prompt": "a"}, r"sample_prompts are \['a'\] and sample_every is 0, which makes no sample pictures"),
+        (
+            {"validation_prompt": "a"},
+            r"sample_prompts are \['a'\] and sample_every is 0, which makes no sample pictures",
+        ),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(values, message):

@@ -124,7 +124,7 @@ def test_vectors_are_refused_where_an_encoder_cannot_grow(base, dataset, trained
         match=rf"token_vectors is '{token_vectors}', and text_encoder of base .* cannot get new words.*'rare word'",
     ):
         train(base, dataset, config, output=output)
-    list(train(base, dataset, replace(trained[0], sample_every=0), output=output))
+    list(train(base, dataset, replace(trained[0], sample_every=0, sample_prompts=()), output=output))
     assert read_manifest(output).rare_word == read_manifest(trained[1]).rare_word
 
 

@@ -20,6 +20,7 @@ from orthoplex.models.families.layouts.chroma import LAYOUT
 from orthoplex.models.families.packing import packed, places, unpacked
 from orthoplex.models.families.parts import load_parts, without_bars
 from orthoplex.models.flow_schedule import check_flow_scheduler
+from orthoplex.models.gradient_checkpointing import passed_on
 from orthoplex.models.problems import all_done
 from orthoplex.models.quiet import quiet
 from orthoplex.models.weight_files import WeightFiles
@@ -150,15 +151,16 @@ class Chroma(JointFamily):
         seen = None
         if given.mask is not None and not given.mask.all():
             seen = torch.cat([given.mask, given.mask.new_ones(len(tokens), tokens.shape[1])], dim=1)
-        prediction = transformer(
-            hidden_states=tokens,
-            timestep=times.to(device).expand(len(noisy)).to(dtype) / 1000,
-            encoder_hidden_states=given.features,
-            txt_ids=given.features.new_zeros(given.features.shape[1], 3),
-            img_ids=places(height, width, tokens),
-            attention_mask=seen,
-            return_dict=False,
-        )[0]
+        with passed_on(transformer.single_transformer_blocks, attention_mask=seen):  # diffusers 0.42 forgets it there
+            prediction = transformer(
+                hidden_states=tokens,
+                timestep=times.to(device).expand(len(noisy)).to(dtype) / 1000,
+                encoder_hidden_states=given.features,
+                txt_ids=given.features.new_zeros(given.features.shape[1], 3),
+                img_ids=places(height, width, tokens),
+                attention_mask=seen,
+                return_dict=False,
+            )[0]
         return unpacked(prediction, height, width)
 
 

@@ -178,7 +178,7 @@ class FlowFamily(LatentFamily):
             if negative is not None:
                 without = self.predict(latents, time, negative)
                 prediction = self.combination.of(prediction, without, request.guidance_scale)
-            latents = scheduler.step(prediction, time, latents, return_dict=False)[0]
+            latents = scheduler.step(prediction.to(latents.dtype), time, latents, return_dict=False)[0]
             yield PictureStep(number, len(scheduler.timesteps))
         return latents
 

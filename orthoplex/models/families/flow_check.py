@@ -41,6 +41,14 @@ def check_flow_reader(reader: Reader) -> None:
             f"{name} makes {words} tokens of 'a', and ids of shape {shape}; allowed are tokens, and "
             f"(1, {reader.length})"
         )
+    if (
+        isinstance(reader.form, Templated)
+        and int(text_mask(tokenizer, reader.ids(["a"])).sum()) < reader.num_marks + words
+    ):
+        raise BaseModelError(
+            f"{name} pad_token is {tokenizer.pad_token!r}, which its chat template has; allowed is a token that no text "
+            "has"
+        )
 
 
 def check_chat(tokenizer_component: str, make: Callable[[], Reader]) -> None:
@@ -60,15 +68,6 @@ def check_chat(tokenizer_component: str, make: Callable[[], Reader]) -> None:
             f"{tokenizer_component} makes no chat of a prompt, as the base needs: {summary_of(error)}"
         ) from error
     check_flow_reader(reader)
-    tokenizer, form = reader.tokenizer, reader.form
-    if (
-        isinstance(form, Templated)
-        and not text_mask(tokenizer, form.ids(tokenizer, ["a"]))[0, : reader.num_marks].all()
-    ):
-        raise BaseModelError(
-            f"{tokenizer_component} pad_token is {tokenizer.pad_token!r}, which its chat template has; allowed is a "
-            "token that no text has"
-        )
 
 
 def check_template(reader: Reader, form: Templated, behind: int) -> None:

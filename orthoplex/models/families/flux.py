@@ -170,6 +170,6 @@ class Flux(JointFamily):
 def _readers(pipeline: FluxPipeline) -> tuple[Reader, Reader]:
     longest = min(MAX_LENGTH, pipeline.tokenizer_2.model_max_length)
     return (
-        Reader(pipeline),
+        Reader(pipeline, is_pooled=True),
         Reader(pipeline, "text_encoder_2", "tokenizer_2", Marked(marks=1, max_length=longest)),
     )

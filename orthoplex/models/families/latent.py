@@ -162,8 +162,19 @@ class LatentFamily(Family):
 
     @final
     def inputs_hash(self) -> str:
-        """Hash the autoencoder's encoder, the words, and the schedule; the decoder decides finished pictures only."""
+        """Hash the autoencoder's encoder, the words, text encoders that concepts leave alone, settings and schedule.
+
+        The decoder decides finished pictures only.
+        """
         pipeline, autoencoder = self.pipeline, self.autoencoder
+        unchanged = {
+            reader.component: reader.network for reader in self.readers if reader.component not in self.changed
+        }
+        settings = {
+            name: value
+            for name, value in pipeline.config.items()
+            if not name.startswith("_") and name not in (*pipeline.components, "requires_safety_checker")
+        }
         tables = [reader.table.detach().float().cpu().numpy().tobytes() for reader in self.readers]
         vocabularies = [reader.tokenizer.get_vocab() for reader in self.readers]
         values = {
@@ -174,6 +185,8 @@ class LatentFamily(Family):
             "schedule": type(pipeline.scheduler).__name__,
             "scaling": autoencoder.scaling(),
         }
+        values |= {"readers": weights_hash(unchanged)} if unchanged else {}
+        values |= {"settings": settings} if settings else {}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
 
     @final

@@ -21,6 +21,8 @@ from orthoplex.models.words.prompt_forms import Marked, PromptForm
 
 CONCEPT_TOKEN = re.compile(r"<[a-z0-9_-]{1,64}>(_[1-9][0-9]*)?")
 _OF_LANGUAGE_MODELS = ("<think>", "<tool_call>", "<tool_response>")
+_STAND_IN = "\ue000"
+"""Stands for one token, whatever the tokenizer; no text has it."""
 _OF_T5 = "<extra_id_"
 """Tokens of tokenizers that look like those of concepts."""
 
@@ -38,6 +40,7 @@ class Reader:
         embedding: The name of the words' embedding in a network that is none of transformers.
         size_setting: What the configuration calls the number of words.
         ids_keyword: By which the network is called with token ids, if they are not its first argument.
+        is_pooled: True if the denoiser reads one vector for a whole prompt, whose end may be cut off.
         source: The component whose states the network reads by the keyword ``source_hidden_states``; empty for none.
             The denoiser reads those of the network alone.
     """
@@ -49,6 +52,7 @@ class Reader:
     embedding: str = ""
     size_setting: str = "vocab_size"
     ids_keyword: str = "input_ids"
+    is_pooled: bool = False
     source: str = ""
 
     @property
@@ -255,17 +259,17 @@ class Words:
         return torch.cat([table[part.to(table.device)].flatten(1) for table, part in rows], dim=1)
 
     def room(self, prompt: str) -> Room:
-        """How long a prompt is for the text encoder that has the least room for it."""
+        """How long a prompt is for the text encoder that has the least room for it, of those that read every word."""
         rooms = []
-        for reader in self._readers.values():
-            (text,) = reader.spelled_out([prompt])
+        for reader in (reader for reader in self._readers.values() if not reader.is_pooled):
+            (text,) = reader.spelled_out([prompt.replace(_STAND_IN, reader.tokenizer.eos_token)])
             length = reader.form.num_words(reader.tokenizer, text)
             rooms.append(Room(length, reader.length - reader.num_marks))
         return min(rooms, key=lambda room: room.limit - room.length)
 
     def stand_in(self, count: int) -> str:
-        """A text of ``count`` tokens, for a concept whose tokens the base does not know yet."""
-        return self._readers[self._seen].tokenizer.eos_token * count
+        """A text that ``room`` takes for ``count`` tokens, for a concept whose tokens the base does not know yet."""
+        return _STAND_IN * count
 
     def places(self, ids: Tensor, tokens: Sequence[str], encoder: str | None = None) -> Tensor:
         """Where each of k tokens stands among the positions of ``Conditioning.features``, ``(n, k, length)`` bool.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,22 @@ def test_filling_is_not_seen(base):
             alone = family.predict(noise[place : place + 1], times[place], both.take(torch.tensor([place])))
             torch.testing.assert_close(together[place : place + 1], alone, rtol=1e-4, atol=1e-5)
     assert both.features.shape[1] == MAX_LENGTH and both.mask.sum(1).tolist() == [4, 12]
+
+
+def test_filling_is_not_seen_where_parts_are_computed_again(base):
+    """diffusers hands no mask to the single blocks then."""
+    family, noise = base.family, torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    times = torch.tensor([300.0, 800.0])
+    predictions, gradients = [], []
+    for recomputes in (False, True):
+        with family.recomputed() if recomputes else nullcontext():
+            features = family.condition(["a cat", "a photo of a dog in a forest at night"])
+            given = replace(features, features=features.features.detach().requires_grad_())
+            prediction = family.predict(noise, times, given)
+            prediction.square().sum().backward()
+        predictions.append(prediction.detach())
+        gradients.append(given.features.grad)
+    assert torch.equal(*predictions) and torch.equal(*gradients)
 
 
 def test_masks_are_filled_up_when_prompts_are_put_together():
