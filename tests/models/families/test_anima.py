@@ -192,7 +192,7 @@ def test_keys_and_values_are_added_where_the_token_stands(base):
     torch.testing.assert_close(difference[0, place], added[LAYERS[0]][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values"])
+@pytest.mark.parametrize("kind", [pytest.param("layer-wise", marks=pytest.mark.slow), "keys-and-values"])
 def test_train_with_the_conditioner(base, tmp_path, kind):
     """With every kind of tokens; the conditioner's layers are those of a text encoder."""
     pictures = write_pictures(tmp_path / "pictures", 2)
