@@ -161,7 +161,7 @@ class Base:
 
     @property
     def quantisation(self) -> str | None:
-        """How the denoiser is quantised, as ``load_base`` was asked, else the library's name; None for plain weights."""
+        """How the denoiser is quantised: what ``load_base`` was asked for, else the library; None for plain weights."""
         return self._quantise or library_of(self.family.denoiser)
 
     @property
