@@ -49,6 +49,14 @@ LoraFolderOption = Annotated[
     list[Path] | None, typer.Option(help="Folder of the files that <lora:NAME:0.8> names; may be repeated.")
 ]
 
+StepsOption = Annotated[int | None, typer.Option(help="Denoising steps; the base's own by default.")]
+GuidanceOption = Annotated[
+    float | None, typer.Option(help="How strictly the prompt is followed; the base's own by default.")
+]
+ResolutionOption = Annotated[
+    int | None, typer.Option(help="Width and height of the pictures in pixels; the base's own by default.")
+]
+
 
 def generate(
     prompt: PromptArgument,
@@ -61,13 +69,11 @@ def generate(
     option: AlgorithmOption = None,
     seed: Annotated[int, typer.Option(help="Noise of the first picture; the next ones count up.")] = 0,
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
-    guidance_scale: Annotated[float, typer.Option(help="How strictly the prompt is followed.")] = 4.0,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceOption = None,
     negative_prompt: Annotated[str, typer.Option(help="What the pictures shall not hold.")] = "",
     mixed_precision: Annotated[Precision, typer.Option(help="bf16: autocast; auto: where it is fast.")] = "no",
-    resolution: Annotated[
-        int | None, typer.Option(help="Width and height of the pictures in pixels; the base's own by default.")
-    ] = None,
+    resolution: ResolutionOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing pictures.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     variant: VariantOption = None,
@@ -95,19 +101,20 @@ def generate(
         loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
-        settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+        settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "merge": merged}
         settings |= {"negative_prompt": negative_prompt, "mixed_precision": mixed_precision}
+        settings["unmerged"] = unmerged or None
         saved: list[Path] = []
 
         def save(number: int, image: "Image") -> None:
-            recipe = picture_recipe(prompt, base=model, merge=merged, seed=seed + number, **settings)
+            recipe = picture_recipe(prompt, base=model, seed=seed + number, **settings)
             save_png(image, paths[number], recipe | lora_tags_json(tagged))
             saved.append(paths[number])
 
         try:
             with _step_bar() as advance:
                 draw = {"num_images": num_images, "seed": seed, "progress": advance, "finish": save, **settings}
-                generate_pictures(model, prompt, merge=merged, unmerged=unmerged or None, **draw)
+                generate_pictures(model, prompt, **draw)
         finally:
             for path in saved:
                 say(str(path))

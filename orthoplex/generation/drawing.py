@@ -56,8 +56,8 @@ def generate(
     unmerged: bool | None = None,
     num_images: int = 1,
     seed: int = 0,
-    num_inference_steps: int = 20,
-    guidance_scale: float = 4.0,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
     progress: Callable[[GenerationProgress], None] | None = None,
@@ -73,8 +73,8 @@ def generate(
         unmerged: See ``Base.fold``.
         num_images: How many pictures.
         seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever count and device.
-        num_inference_steps: Denoising steps per picture.
-        guidance_scale: Strength of classifier-free guidance; 1 is none.
+        num_inference_steps: Denoising steps per picture; by default ``Base.picture_defaults``.
+        guidance_scale: Strength of guidance, ``least_guidance`` of the family is none; by default likewise.
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
@@ -87,6 +87,7 @@ def generate(
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
+    num_inference_steps, guidance_scale = _numbers_or_defaults(base, num_inference_steps, guidance_scale)
     _check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     pictures: list[Image.Image] = []
     with base.locked(), base.folded(merge, unmerged=unmerged) if merge is not None else nullcontext():
@@ -114,18 +115,22 @@ def picture_recipe(
     *,
     base: Base,
     merge: Foldable | None = None,
+    unmerged: bool | None = None,
     seed: int = 0,
-    num_inference_steps: int = 20,
-    guidance_scale: float = 4.0,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
     negative_prompt: str = "",
     mixed_precision: Precision = "no",
 ) -> dict[str, Any]:
     """Return the recipe of one picture as JSON values for ``save_png``.
 
+    ``dtype``, ``quantise`` and ``unmerged`` are in it where they are not ``float32``, none and False.
+
     Args:
         prompt: As given to ``generate``.
         base: The base.
         merge: As given to ``generate``; None takes what is folded into the base now.
+        unmerged: As given to ``generate``.
         seed: The seed of this one picture (``seed + i`` of ``generate``).
         num_inference_steps: As given to ``generate``.
         guidance_scale: As given to ``generate``.
@@ -133,7 +138,11 @@ def picture_recipe(
         mixed_precision: As given to ``generate``; the recipe holds what ``"auto"`` stood for.
     """
     identity = base.identity
+    num_inference_steps, guidance_scale = _numbers_or_defaults(base, num_inference_steps, guidance_scale)
     folded = merge.recipe if merge is not None else base.recipe
+    dtype = str(base.dtype).removeprefix("torch.")
+    is_unmerged = unmerged is True if merge is not None else base.is_unmerged
+    unusual = {"dtype": None if dtype == "float32" else dtype, "quantise": base.quantisation}
     return {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -143,7 +152,20 @@ def picture_recipe(
         "mixed_precision": chosen_precision(mixed_precision, base.device),
         "base": {"family": identity.family, "hash": identity.hash, "name": identity.name},
         "merge": None if folded is None else folded.to_json(),
+        **{key: value for key, value in unusual.items() if value is not None},
+        **({"unmerged": True} if is_unmerged else {}),
     }
+
+
+def _numbers_or_defaults(
+    base: Base, num_inference_steps: int | None, guidance_scale: float | None
+) -> tuple[int, float]:
+    """Those that are given, and the base's own in the place of None."""
+    steps, guidance = base.picture_defaults
+    return (
+        steps if num_inference_steps is None else num_inference_steps,
+        guidance if guidance_scale is None else guidance_scale,
+    )
 
 
 def _check_numbers(

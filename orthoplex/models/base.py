@@ -27,12 +27,14 @@ from orthoplex.models.weights import (
     Foldable,
     check_base,
     compute_dtype,
+    library_of,
     linear_layers,
     named_modules,
 )
 from orthoplex.models.words.extension import TokenExtension, by_kind, check_placement
 from orthoplex.models.words.replacement import Replacement
 from orthoplex.models.words.tokens_in import TokensIn
+from orthoplex.options import Quantisation
 
 
 @final
@@ -64,6 +66,7 @@ class Base:
         identity: BaseIdentity,
         stored_dtypes: Mapping[str, torch.dtype] | None = None,
         brought: Brought | None = None,
+        quantise: Quantisation | None = None,
     ) -> None:
         """Wrap a pipeline; ``load_base`` does so usually.
 
@@ -75,6 +78,7 @@ class Base:
         self.identity = identity
         self.brought = brought or Brought()
         self.stored_dtypes = dict(stored_dtypes or {})
+        self._quantise = quantise
         self._undo: Undo | None = None
         self._lock = threading.RLock()
         self._tokens_in = TokensIn(self.family.readers, self.family.cross_attention)
@@ -148,6 +152,23 @@ class Base:
         """The training options with other defaults here: in the base's family, or as its text encoders cannot grow."""
         of_family = {} if self.identity.family == EMBEDDED else defaults_of(type(self.pipeline).__name__)
         return {**of_family, "token_vectors": RARE_WORD} if self.family.words.fixed else of_family
+
+    @property
+    def picture_defaults(self) -> tuple[int, float]:
+        """Denoising steps and ``guidance_scale`` of pictures for which none are given: the family's, else 20 and 4."""
+        options = self.training_defaults
+        return options.get("num_inference_steps", 20), options.get("guidance_scale", 4.0)
+
+    @property
+    def quantisation(self) -> str | None:
+        """How the denoiser is quantised: what ``load_base`` was asked for, else the library; None for plain weights."""
+        return self._quantise or library_of(self.family.denoiser)
+
+    @property
+    def is_unmerged(self) -> bool:
+        """True if something is in now that was put in with ``unmerged=True``."""
+        undo = self._undo  # which another thread may take out meanwhile
+        return undo is not None and undo.is_unmerged
 
     @property
     def recipe(self) -> Recipe | None:

@@ -17,6 +17,7 @@ from orthoplex.files import cache_folder, read_json
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.families.sizes import FAMILY_SIZES, FamilySize
 from orthoplex.models.hash_cache import cache_file
+from orthoplex.models.mixed_precision import cpu_capabilities
 from orthoplex.models.pipeline_folder import index_path
 
 _GB = 1e9
@@ -194,7 +195,7 @@ def _devices() -> list[DeviceFacts]:
     if torch.backends.mps.is_available():
         devices.append(DeviceFacts("mps", "", memory.available, memory.total, ("float32", "float16")))
     threads = f"{torch.get_num_threads()} threads"
-    return [*devices, DeviceFacts("cpu", threads, memory.available, memory.total, cpu_types(_capabilities()))]
+    return [*devices, DeviceFacts("cpu", threads, memory.available, memory.total, cpu_types(cpu_capabilities()))]
 
 
 def cuda_types(capability: tuple[int, int]) -> tuple[str, ...]:
@@ -206,13 +207,6 @@ def cuda_types(capability: tuple[int, int]) -> tuple[str, ...]:
 def cpu_types(capabilities: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the types in which a processor computes, by what torch says of it; others are much slower there."""
     return ("float32", *(name for name, flags in _CPU_FLAGS.items() if any(capabilities.get(flag) for flag in flags)))
-
-
-def _capabilities() -> Mapping[str, Any]:
-    try:
-        return torch.cpu.get_capabilities()
-    except AttributeError:  # an older torch does not tell
-        return {}
 
 
 def _version(package: str) -> str | None:

@@ -12,11 +12,11 @@ from orthoplex.files import tensor_bytes
 from orthoplex.models.layer_names import component_name
 
 _NOT_HASHED = ("token_embedding.weight", "shared.weight", "embed_tokens.weight", "position_ids")
-"""Embeddings of words, as CLIP, T5 and language models name them, and positions."""
+"""Embeddings of words, as CLIP, T5 and language models name them, and positions; not Anima's ``embed.weight``."""
 
 
 def is_hashed(name: str) -> bool:
-    """Return True if a weight counts; token embeddings and the numbers of positions in older files do not."""
+    """Return True if a weight counts; embeddings in ``_NOT_HASHED`` and the numbers of positions do not."""
     return not name.endswith(_NOT_HASHED)
 
 
@@ -24,7 +24,8 @@ def weights_hash(modules: Mapping[str, nn.Module], stored: Mapping[str, Mapping[
     """SHA-256 over the names, shapes and float16-rounded values of the adapted components' parameters.
 
     float16 rounding makes the hash the same whether weights stored in float16 were loaded in float16 or float32. The
-    token embedding is left out, so tokens that a merge added do not change it.
+    token embedding is left out, so tokens that a merge added do not change it; that of Anima's ``text_conditioner``,
+    which is named otherwise, counts, and a saved base with tokens is another one.
 
     Args:
         modules: Component (``unet``, ``text_encoder``) to module.

@@ -105,7 +105,7 @@ def load_base(
     version = EMBEDDED if place.is_embedded else family.version(pipeline)
     types = {component: kind for component, files in headers.items() if files and (kind := stored_dtype(files))}
     brought = brought_by_vignette() if place.is_embedded else Brought()
-    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), types, brought)
+    return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), types, brought, quantise)
 
 
 def _load(

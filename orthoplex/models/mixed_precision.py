@@ -56,11 +56,11 @@ def has_fast_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and any(_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
+    return device.type == "cpu" and any(cpu_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def _capabilities() -> Mapping[str, Any]:
-    """What the processor can do; nothing where torch is too old to tell."""
+def cpu_capabilities() -> Mapping[str, Any]:
+    """Return what the processor can do; nothing where torch is too old to tell."""
     try:
         return torch.cpu.get_capabilities()
     except AttributeError:

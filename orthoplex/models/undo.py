@@ -27,7 +27,7 @@ class Undo:
     def __init__(self, base: Base, change: Foldable, *, unmerged: bool | None = None) -> None:
         """Put ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
-        self._recipe = change.recipe
+        self._recipe, self._is_unmerged = change.recipe, unmerged is True
         modules = named_modules(base.family.components())
         self._weights = chosen_weights(modules, change, base.locked, unmerged=unmerged)
         self._tokens: TokenExtension | None = None
@@ -57,6 +57,11 @@ class Undo:
     def unmerged_layers(self) -> tuple[str, ...]:
         """The layers whose changes are computed beside them, and are not in their weights."""
         return self._weights.unmerged_layers
+
+    @property
+    def is_unmerged(self) -> bool:
+        """True if all changes were asked to be beside their layers."""
+        return self._is_unmerged
 
     def restore(self) -> None:
         """Put the base's weights and tokens back, bit for bit.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from orthoplex.errors import ConfigurationError, FileFormatError
 from orthoplex.files import DTYPES, Header, read_header, read_json, write_in_order
+from orthoplex.models.layer_names import is_text_encoder
 
 _VARIANTS = (None, "fp16")
 
@@ -38,7 +39,7 @@ class CheckpointPart:
 
 def stem(component: str, *, is_pickle: bool = False) -> str:
     """Return a weights file's name without its ending: transformers names text encoders, diffusers all others."""
-    if not component.startswith("text_encoder"):
+    if not is_text_encoder(component):
         return "diffusion_pytorch_model"
     return "pytorch_model" if is_pickle else "model"
 

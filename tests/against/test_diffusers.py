@@ -42,8 +42,8 @@ def test_diffusers_loads_our_file_and_makes_our_picture(pico: Base, pico_folder,
         make_concept(pico, "anna", text_encoder=True, ranks=ranks, scale=0.3, num_vectors=2), path, dtype=dtype
     )
     concept = load_concept(path, base=pico.identity)
-    ours = generate(pico, PROMPT, merge=concept, seed=3, num_inference_steps=4)[0]
-    plain = generate(pico, "a photo of person in the forest", seed=3, num_inference_steps=4)[0]
+    ours = generate(pico, PROMPT, merge=concept, seed=3, num_inference_steps=4, guidance_scale=4.0)[0]
+    plain = generate(pico, "a photo of person in the forest", seed=3, num_inference_steps=4, guidance_scale=4.0)[0]
 
     pipeline = StableDiffusionPipeline.from_pretrained(pico_folder)
     with caplog.at_level(logging.WARNING):
@@ -60,7 +60,7 @@ def test_diffusers_loads_our_file_and_makes_our_picture(pico: Base, pico_folder,
 def test_a_saved_merge_is_an_ordinary_pipeline_with_our_picture(pico: Base, tmp_path):
     concept = make_concept(pico, "anna", text_encoder=True, scale=0.3)
     with pico.folded(concept):
-        ours = generate(pico, PROMPT, seed=3, num_inference_steps=4)[0]
+        ours = generate(pico, PROMPT, seed=3, num_inference_steps=4, guidance_scale=4.0)[0]
         pico.save(tmp_path / "merged")
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "merged")
     assert psnr(ours, diffusers_picture(pipeline, PROMPT)) > 45

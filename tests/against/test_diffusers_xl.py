@@ -48,8 +48,8 @@ def trained(shared_pico_xl, tmp_path_factory):
 @pytest.mark.parametrize("style", ["diffusers", "kohya"])
 def test_diffusers_draws_what_was_trained_here(pico_xl, pico_xl_folder, trained, tmp_path, caplog, style):
     concept = load_concept(trained, base=pico_xl.identity)
-    ours = generate(pico_xl, PROMPT, merge=concept, seed=3, num_inference_steps=4)[0]
-    plain = generate(pico_xl, "a photo of person in the forest", seed=3, num_inference_steps=4)[0]
+    ours = generate(pico_xl, PROMPT, merge=concept, seed=3, num_inference_steps=4, guidance_scale=4.0)[0]
+    plain = generate(pico_xl, "a photo of person in the forest", seed=3, num_inference_steps=4, guidance_scale=4.0)[0]
     paths = write_lora(lora_of_concept(concept), tmp_path / "anna.safetensors", style=style)
     with safe_open(paths[0], "pt") as file:
         alphas = {float(file.get_tensor(name)) for name in file.keys() if name.endswith(".alpha")}

@@ -328,6 +328,7 @@ def background():
     signal.signal(signal.SIGINT, previous)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_processes_leaves_none_goes_on_and_gives_what_one_process_gives(
     finished, tmp_path, background
 ):

@@ -10,7 +10,7 @@ from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.generation import GenerationProgress, generate, picture_recipe
 from orthoplex.generation import generate as generate_function
 from orthoplex.merging import merge
-from orthoplex.models import Family, chosen_precision, load_base, precision
+from orthoplex.models import Base, Family, PictureRequest, chosen_precision, load_base, precision
 from tests.pico import MAX_LENGTH, make_concept
 
 
@@ -268,6 +268,46 @@ def test_the_recipe_of_a_picture(pico):
         assert picture_recipe("a cat", base=pico)["merge"] == both.recipe.to_json()
 
 
+def test_the_recipe_says_how_an_unusual_base_drew(pico, pico_folder):
+    anna, usual = merge([(make_concept(pico), 1.0)]), {"dtype", "quantise", "unmerged"}
+    assert not usual & picture_recipe("a cat", base=pico, merge=anna).keys()
+    assert picture_recipe("a cat", base=pico, merge=anna, unmerged=True)["unmerged"] is True
+    with pico.folded(anna, unmerged=True):
+        assert picture_recipe("a cat", base=pico)["unmerged"] is True
+    with pico.folded(anna):
+        assert not usual & picture_recipe("a cat", base=pico).keys()
+    narrow = load_base(pico_folder, dtype=torch.bfloat16, quantise="torchao-int8")
+    recipe = picture_recipe("a cat", base=narrow, merge=anna)
+    assert (recipe["dtype"], recipe["quantise"]) == ("bfloat16", "torchao-int8") and "unmerged" not in recipe
+    assert picture_recipe("a cat", base=Base(narrow.pipeline, narrow.identity))["quantise"] == "torchao"
+
+
+def test_steps_and_guidance_are_the_bases_own_where_none_are_given(pico, monkeypatch):
+    requests: list[PictureRequest] = []
+    run = type(pico.family).picture
+
+    def recording(self, request):
+        requests.append(request)
+        return run(self, request)
+
+    monkeypatch.setattr(type(pico.family), "picture", recording)
+    for row, own in (
+        ({"num_inference_steps": 2, "guidance_scale": 0.0}, (2, 0.0)),
+        ({"num_inference_steps": 2}, (2, 4.0)),
+    ):
+        monkeypatch.setattr("orthoplex.models.base.defaults_of", lambda name, row=row: row)
+        generate_function(pico, "a cat")
+        generate_function(pico, "a cat", num_inference_steps=1, guidance_scale=1.5)
+        asked = [(request.num_inference_steps, request.guidance_scale) for request in requests[-2:]]
+        assert asked == [own, (1, 1.5)]
+        recipe = picture_recipe("a cat", base=pico)
+        assert (recipe["num_inference_steps"], recipe["guidance_scale"]) == own
+
+
+def test_defaults_of_pictures_by_family(pico):
+    assert load_base("vignette").picture_defaults == (20, 4.0) and pico.picture_defaults == (30, 7.5)
+
+
 def test_noise_comes_from_the_cpu_generator_of_each_seed(pico, monkeypatch):
     seeds = []
     run = type(pico.family).picture
@@ -296,7 +336,7 @@ def test_pictures_that_are_not_finite_are_refused(pico):
 
 
 def test_pictures_are_the_pipelines_own(pico):
-    ours = generate(pico, "a cat", seed=3, num_inference_steps=2)[0]
+    ours = generate(pico, "a cat", seed=3, num_inference_steps=2, guidance_scale=4.0)[0]
     generator = [torch.Generator().manual_seed(3)]
     result = pico.pipeline("a cat", num_inference_steps=2, guidance_scale=4.0, negative_prompt="", generator=generator)
     assert numpy.array_equal(pixels(ours), pixels(result.images[0]))

@@ -44,7 +44,12 @@ def test_a_turned_base_gives_its_state_as_it_usually_lies(base, tmp_path):
 def test_pictures_are_those_of_the_pipeline_but_for_rounding(base):
     turned = []
     ours = generate(
-        base, "a cat", seed=3, num_inference_steps=2, progress=lambda _: turned.append(are_turned(base) == {True})
+        base,
+        "a cat",
+        seed=3,
+        num_inference_steps=2,
+        guidance_scale=4.0,
+        progress=lambda _: turned.append(are_turned(base) == {True}),
     )
     noise = torch.Generator().manual_seed(3)
     plain = base.pipeline("a cat", num_inference_steps=2, guidance_scale=4.0, generator=noise)

@@ -64,7 +64,13 @@ def flux(tmp_path_factory):
     return load_base(build_flux(tmp_path_factory.mktemp("flux") / "pipeline"))
 
 
-@pytest.mark.parametrize(("name", "values"), [("orthogonal-adaptation", {"rank": 2}), ("blocklora", {"slots": 2})])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        pytest.param("orthogonal-adaptation", {"rank": 2}, marks=pytest.mark.slow),
+        ("blocklora", {"slots": 2}),
+    ],
+)
 def test_a_concept_says_its_preset(base, dataset, tmp_path, name, values):
     config = TrainingConfig.from_mapping({"preset": name, **SMALL, **values})
     output = tmp_path / "anna.safetensors"

@@ -71,7 +71,7 @@ def check_part(index: Mapping[str, Any], component: str, folder: Path) -> None:
 
     Args:
         index: The values of ``model_index.json``.
-        component: The component's name; those of tokenizers begin with ``tokenizer``.
+        component: The component's name; those of tokenizers end with ``tokenizer``, ``tokenizer_2`` or ``tokenizer_3``.
         folder: The component's folder.
 
     Raises:

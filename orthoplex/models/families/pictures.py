@@ -24,7 +24,7 @@ class PictureRequest:
         prompts: At least one: plain texts, or what ``Family.condition_weighted`` made of one other prompt.
         generators: Decides the noise: one generator for the batch, or one for each picture; on the CPU.
         num_inference_steps: Denoising steps.
-        guidance_scale: Strength of classifier-free guidance; 1 is none.
+        guidance_scale: Strength of guidance; ``Family.least_guidance`` is none.
         negative_prompt: What guidance leads away from.
         pictures_per_prompt: Pictures of each prompt; those of one prompt follow one another.
         decoded: True for pixels; False for latents alone.

@@ -88,5 +88,5 @@ class UNetFamily(DiscreteFamily):
         if width is None:
             return None
         scales = torch.tensor(guidance_scale - 1).repeat(len(conditioning))
-        embedding = self.pipeline.get_guidance_scale_embedding(scales, width)
+        embedding = self.pipeline.get_guidance_scale_embedding(scales, width).to(conditioning.features)
         return Conditioning(conditioning.features, {**conditioning.extras, "guidance": embedding})

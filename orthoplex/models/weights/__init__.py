@@ -4,7 +4,14 @@ from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
 from orthoplex.models.weights.chosen import ChosenWeights, chosen_weights
 from orthoplex.models.weights.engine import Strengths, WeightEngine
 from orthoplex.models.weights.folded import FoldedWeights
-from orthoplex.models.weights.quantised import compute_dtype, is_quantised, plain_weight, quantisation_of, weight_shape
+from orthoplex.models.weights.quantised import (
+    compute_dtype,
+    is_quantised,
+    library_of,
+    plain_weight,
+    quantisation_of,
+    weight_shape,
+)
 from orthoplex.models.weights.refusals import check_foldable, linear_layers, matrix_shape, matrix_shapes, named_modules
 from orthoplex.models.weights.unmerged import UnmergedWeights
 
@@ -20,6 +27,7 @@ __all__ = [
     "chosen_weights",
     "compute_dtype",
     "is_quantised",
+    "library_of",
     "linear_layers",
     "matrix_shape",
     "matrix_shapes",

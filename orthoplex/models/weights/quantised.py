@@ -38,9 +38,14 @@ def quantisation_of(module: nn.Module) -> str | None:
     return None
 
 
+def library_of(network: nn.Module) -> str | None:
+    """Return the library that the first quantised layer of a network is quantised by; None where all are plain."""
+    return next((library for module in network.modules() if (library := quantisation_of(module)) is not None), None)
+
+
 def is_quantised(network: nn.Module) -> bool:
     """Return True if any layer of a network is quantised."""
-    return any(quantisation_of(module) is not None for module in network.modules())
+    return library_of(network) is not None
 
 
 def weight_shape(module: nn.Module) -> tuple[int, ...]:

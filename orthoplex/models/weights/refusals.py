@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models.layer_names import component_name
+from orthoplex.models.layer_names import component_name, is_text_encoder
 from orthoplex.models.weights.quantised import quantisation_of, weight_shape
 
 _FUSED = {
@@ -186,7 +186,7 @@ def _spellings(name: str) -> Iterator[str]:
     """A name, and for a text encoder's the same with ``text_model.``, which some programs leave out, or without."""
     yield name
     component, _, path = name.partition(".")
-    if component.startswith("text_encoder"):
+    if is_text_encoder(component):
         inner = path.removeprefix("text_model.")
         yield f"{component}.{inner}" if inner != path else f"{component}.text_model.{path}"
 

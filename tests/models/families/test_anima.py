@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_keys_and_values_are_added_where_the_token_stands(base):
     torch.testing.assert_close(difference[0, place], added[LAYERS[0]][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["layer-wise", "keys-and-values"])
+@pytest.mark.parametrize("kind", [pytest.param("layer-wise", marks=pytest.mark.slow), "keys-and-values"])
 def test_train_with_the_conditioner(base, tmp_path, kind):
     """With every kind of tokens; the conditioner's layers are those of a text encoder."""
     pictures = write_pictures(tmp_path / "pictures", 2)
@@ -208,8 +209,9 @@ def test_train_with_the_conditioner(base, tmp_path, kind):
     concept = load_concept(output)
     assert concept.layers.keys() == base.family.layers("cross-attention-kv", text_encoder=True).keys()
     assert {name.partition(".")[0] for name in concept.layers} == {"transformer", "text_conditioner"}
-    loud = merge([(concept, 40.0)])
-    assert not np.array_equal(drawn(base, "a <anna> person", merge=loud), drawn(base, "a person")) and not base.tokens
+    loud, tokens_alone = merge([(concept, 40.0)]), replace(concept, layers={}, inputs=None)
+    pictures = [drawn(base, "a <anna> person", merge=change) for change in (loud, tokens_alone)]
+    assert not np.array_equal(*pictures) and not base.tokens
 
 
 def foreign_file(base: Base, folder: Path, style: str) -> Path:

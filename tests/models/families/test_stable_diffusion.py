@@ -62,11 +62,22 @@ def test_pictures_are_those_of_diffusers_bit_for_bit(base, scheduler, settings, 
     assert [image.tobytes() for image in ours.images()] == [image.tobytes() for image in images]
 
 
-def test_an_embedded_guidance_reaches_the_denoiser(base):
-    """As latent consistency models have it, whose guidance is embedded beside the time."""
+@pytest.mark.parametrize(
+    ("folder", "dtype"),
+    [
+        ("pico_folder", torch.float32),
+        ("pico_folder", torch.bfloat16),
+        ("pico_xl_folder", torch.float16),
+        ("pico_xl_folder", torch.bfloat16),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.upcast_vae. is deprecated:FutureWarning")  # of diffusers' own pipeline in float16
+def test_an_embedded_guidance_reaches_the_denoiser(request, folder, dtype):
+    """As latent consistency models have it, whose guidance is embedded beside the time; in every type of weights."""
+    base = load_base(request.getfixturevalue(folder), dtype=dtype)
     base.pipeline.unet.register_to_config(time_cond_proj_dim=8)
     embedding = base.pipeline.unet.time_embedding
-    embedding.cond_proj = nn.Linear(8, embedding.linear_1.in_features, bias=False)
+    embedding.cond_proj = nn.Linear(8, embedding.linear_1.in_features, bias=False, dtype=dtype)
     theirs = copy.copy(base.pipeline)(
         PROMPTS, num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(3), output_type="np"
     ).images
