@@ -9,9 +9,12 @@ from PIL import Image
 
 from orthoplex.activations.prior_pictures import PriorPictures
 from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.models import ItemSizes
 from orthoplex.training import ConceptDataset, DataFolder, TrainingConfig, checked_folder, train
 from orthoplex.training.batches import TrainingData, shares_of
 from orthoplex.training.run import Run
+
+WHOLE = ItemSizes.whole(32, 32)
 
 
 def half(size=(40, 36), *, left=255, right=0):
@@ -177,7 +180,7 @@ def test_shares_are_one_on_average():
 def test_masks_follow_mirrored_views_and_leave_prior_pictures(base, folder, config):
     for number in range(4):
         put(folder, f"masks/{number:02d}.png", half(left=255 - 60 * number))
-    prior = PriorPictures(torch.zeros(2, 4, 8, 8), base.family.words.ids(["a dog", "a cat"]))
+    prior = PriorPictures(torch.zeros(2, 4, 8, 8), base.family.words.ids(["a dog", "a cat"]), (WHOLE, WHOLE))
     config = replace(config, prior_weight=0.5, batch_size=4)
     data = TrainingData.prepare(base, read(folder), config, prior)
     (only,) = data.buckets
