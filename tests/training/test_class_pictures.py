@@ -8,7 +8,7 @@ from PIL import Image
 
 from orthoplex.errors import ConfigurationError, DatasetError
 from orthoplex.options.spellings import in_own_spelling
-from orthoplex.training import DataFolder, train
+from orthoplex.training import ConceptDataset, DataFolder, train
 from orthoplex.training.run import Run
 from orthoplex.training.stages import prepared_foreign
 from tests.training.conftest import write_pictures
@@ -87,6 +87,20 @@ def test_no_rare_word_stands_in_their_captions(base, given, preserving):
 
 def test_they_are_trained_with(base, given, preserving, tmp_path):
     assert last_of(train(base, given, preserving, output=tmp_path / "anna.safetensors")).output is not None
+
+
+def test_all_pictures_are_of_the_data_set_s_resolution(base, config, tmp_path, folder):
+    """Given ones, those that the base makes, and samples; between two records the base is as it was."""
+    options = {"token": "<anna>", "class_word": "person"}
+    large = ConceptDataset.from_folder(folder, resolution=64, **options).with_class_pictures(folder)
+    config = replace(config, prior_weight=1.0, prior_pictures=5, steps=1, sample_every=1, thumbnail="generated")
+    config = replace(config, erasure_form="prediction")
+    for record in train(base, large, config, output=tmp_path / "anna.safetensors"):
+        assert [image.size for image in record.images] == [(64, 64)] and base.family.resolution == 32
+    assert record.output is not None and base.family.use_resolution(None) is None
+    odd = ConceptDataset.from_folder(folder, resolution=33, **options)
+    with pytest.raises(ConfigurationError, match="resolution is 33; allowed are multiples of 4"):
+        train(base, odd, config, output=tmp_path / "bob.safetensors")
 
 
 def test_without_prior_preservation_they_are_refused(base, given, preserving, tmp_path):

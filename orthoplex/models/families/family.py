@@ -285,8 +285,8 @@ class Family(ABC):
         """Shape of the latents of one picture at ``resolution``, ``(c, h, w)``."""
 
     @abstractmethod
-    def use_resolution(self, pixels: int | None) -> None:
-        """Let pictures be of another resolution, until it is called again.
+    def use_resolution(self, pixels: int | None) -> int | None:
+        """Let pictures be of another resolution, until it is called again; return the one before, None for the own.
 
         Args:
             pixels: Width and height; None for the base's own.
