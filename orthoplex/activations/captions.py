@@ -35,16 +35,30 @@ def insert_trigger(caption: str, *, token: str, class_word: str, trigger: str) -
         class_word: Where the trigger goes when nothing else stands for it; an article before it goes too.
         trigger: What is put in.
     """
-    word = rf"{re.escape(class_word)}\b"
-    mention = re.compile(rf"(?:(?i:{re.escape(token)})|{_PLACEHOLDER})(?:\s*(?i:{word}))?")
-    caption = caption.strip()
+    mention, caption = _mention(token, class_word), caption.strip()
     if mention.search(caption):
         return _unescaped(mention.sub(lambda _: trigger, caption))
     caption = _unescaped(caption)
-    plain = re.compile(rf"\b(?:(?:a|an|the)\s+)?{word}", re.IGNORECASE)
+    plain = re.compile(rf"\b(?:(?:a|an|the)\s+)?{re.escape(class_word)}\b", re.IGNORECASE)
     if plain.search(caption):
         return plain.sub(lambda _: trigger, caption, count=1)
     return f"{trigger}, {caption}" if caption else trigger
+
+
+def without_trigger(caption: str, *, token: str, class_word: str) -> str:
+    """Return the caption of a picture of the class: what stands for the concept says the class word.
+
+    Args:
+        caption: As written.
+        token: See ``insert_trigger``.
+        class_word: What is put in.
+    """
+    return _unescaped(_mention(token, class_word).sub(lambda _: class_word, caption.strip()))
+
+
+def _mention(token: str, class_word: str) -> re.Pattern[str]:
+    """Return the pattern of what stands for a concept in a caption, with a class word behind it."""
+    return re.compile(rf"(?:(?i:{re.escape(token)})|{_PLACEHOLDER})(?:\s*(?i:{re.escape(class_word)}\b))?")
 
 
 def _unescaped(caption: str) -> str:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthoplex.activations.foreign_inputs import ForeignInputs, position_weights
+from orthoplex.activations.foreign_inputs import ForeignInputs, PositionWeights, position_weights
 from orthoplex.activations.grams import observed_inputs
 from orthoplex.adapters import Adapter
-from orthoplex.concepts.layer_table import component_of
 from orthoplex.errors import OrthoplexError
 from orthoplex.models import Base, plain_weight
 
@@ -42,11 +41,11 @@ class StatisticsCollector:
     """Sums over the foreign inputs of each layer; see ``collecting``.
 
     Attributes:
-        weights: Layer that sees the text to how much every position of the prompts that run now counts in it,
-            ``(n, length)``; all count alike in other layers.
+        weights: Layer that sees the text to how much every position of the prompts that run now counts in it; all count
+            alike in other layers.
     """
 
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, PositionWeights]
 
     def __init__(self, adapters: Mapping[str, Adapter]) -> None:
         """Begin with nothing seen."""
@@ -64,7 +63,7 @@ class StatisticsCollector:
         adapter = self._adapters[layer]
         x = x.detach().float()
         if layer in self.weights:
-            x = x * self.weights[layer][:, : x.shape[1]].sqrt().unsqueeze(-1).to(x)
+            x = x * self.weights[layer].of_inputs(layer, x).sqrt().unsqueeze(-1).to(x)
         x = x.flatten(0, -2)
         output = functional.linear(x, plain_weight(linear).float())
         z = x if adapter.down.requires_grad else functional.linear(x, adapter.down.float())
@@ -121,12 +120,10 @@ def gather_statistics(
         tokens: The names of the concept's k tokens.
         batch_size: Inputs at a time.
     """
-    weights, family = position_weights(base, inputs.ids, tokens), base.family
-    encoders = {
-        layer: component_of(layer) if family.is_text_encoders(layer) else "" for layer in family.text_layers(adapters)
-    }
+    encoders = {layer: base.family.reader_of(layer) for layer in base.family.text_layers(adapters)}
+    weights = {name: position_weights(base, inputs.ids, tokens, name) for name in set(encoders.values())}
     with collecting(linears, adapters) as collector:
         for chosen in torch.arange(len(inputs)).split(batch_size):
-            collector.weights = {layer: weights[encoder][chosen] for layer, encoder in encoders.items()}
+            collector.weights = {layer: weights[encoder].take(chosen) for layer, encoder in encoders.items()}
             inputs.take(chosen).predict(base, tokens)
     return collector.statistics()

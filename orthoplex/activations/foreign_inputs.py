@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from orthoplex.activations.foreign_prompts import ForeignPrompts
 from orthoplex.activations.random_concepts import replaced_vectors
+from orthoplex.errors import OrthoplexError
 from orthoplex.models import Base, Conditioning
 
 _PURE_NOISE_FROM = 0.8
@@ -82,7 +84,43 @@ def draw_foreign_inputs(
     return ForeignInputs(ids[order], vectors[order], noisy, times)
 
 
-def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> dict[str, Tensor]:
+@final
+@dataclass(frozen=True, eq=False)
+class PositionWeights:
+    """How much every position of n prompts counts, for layers that see the text.
+
+    Attributes:
+        weights: ``(n, length)``.
+        filling: Which positions are no words, ``(n, length)`` bool.
+    """
+
+    weights: Tensor
+    filling: Tensor
+
+    def take(self, chosen: Tensor) -> "PositionWeights":
+        """The prompts numbered ``chosen``."""
+        return PositionWeights(self.weights[chosen], self.filling[chosen])
+
+    def of_inputs(self, layer: str, x: Tensor) -> Tensor:
+        """Return the weights of a layer's inputs, ``(n, length)``; some encoders leave out filling behind all words.
+
+        Args:
+            layer: The layer.
+            x: Its inputs, ``(n, length, in)``.
+
+        Raises:
+            OrthoplexError: When the inputs have other positions than the prompts.
+        """
+        n, length = self.weights.shape
+        if x.ndim != 3 or len(x) != n or x.shape[1] > length or not self.filling[:, x.shape[1] :].all():
+            raise OrthoplexError(
+                f"layer {layer}: its inputs are {tuple(x.shape)}; allowed is ({n}, {length}, …), the positions of the "
+                "prompts, of which filling alone may be missing"
+            )
+        return self.weights[:, : x.shape[1]]
+
+
+def position_weights(base: Base, ids: Tensor, tokens: Sequence[str], encoder: str = "") -> PositionWeights:
     """Return the weight of every position of prompts, for layers that see the text.
 
     There are three groups of positions: words, concepts' tokens, and filling (beginning, end, padding). Each group has
@@ -93,17 +131,13 @@ def position_weights(base: Base, ids: Tensor, tokens: Sequence[str]) -> dict[str
         base: The base.
         ids: Token ids of the prompts, ``(n, length)``.
         tokens: The names of the concepts' tokens.
-
-    Returns:
-        Text encoder to the weights of its positions, ``(n, its length)``; ``""`` to those of ``Conditioning.features``.
+        encoder: The text encoder whose positions they are (``Family.reader_of``); empty for those of
+            ``Conditioning.features``.
     """
-    return {encoder or "": _weights(base, ids, tokens, encoder) for encoder in (None, *base.family.text_encoders)}
-
-
-def _weights(base: Base, ids: Tensor, tokens: Sequence[str], encoder: str | None) -> Tensor:
     words = base.family.words
-    filling = words.filling(ids, encoder)
-    named = words.places(ids, tokens, encoder).any(1) & ~filling
+    filling = words.filling(ids, encoder or None)
+    named = words.places(ids, tokens, encoder or None).any(1) & ~filling
     groups = [group for group in (filling, named, ~(filling | named)) if group.any()]
     shares = (group / group.sum() for group in groups)
-    return sum(shares, torch.zeros(filling.shape)) * (filling.numel() / len(groups))
+    weights = sum(shares, torch.zeros(filling.shape)) * (filling.numel() / len(groups))
+    return PositionWeights(weights, filling)

@@ -7,20 +7,22 @@ import torch
 from torch import Tensor
 
 from orthoplex.activations.erasure_options import ErasureOptions
-from orthoplex.models import Base, PictureRequest, finished, precision
+from orthoplex.models import Base, ItemSizes, PictureRequest, finished, precision
 
 
 @dataclass(frozen=True, eq=False)
 class PriorPictures:
-    """Pictures that the base made of plain foreign prompts.
+    """Pictures without the concept: those that the base made of plain foreign prompts, or given ones of the class.
 
     Attributes:
         latents: ``(n, c, h, w)``.
         ids: Token ids of their prompts, ``(n, length)``.
+        sizes: What was done to each before it became latents.
     """
 
     latents: Tensor
     ids: Tensor
+    sizes: tuple[ItemSizes, ...]
 
 
 @torch.no_grad()
@@ -38,4 +40,7 @@ def make_prior_pictures(base: Base, options: ErasureOptions, prompts: Sequence[s
         )
         with base.locked(), precision(options.mixed_precision, base.device):
             latents.append(finished(base.family.picture(request)).latents.float())
-    return PriorPictures(torch.cat(latents), base.family.words.ids(chosen))
+    side = base.family.resolution
+    return PriorPictures(
+        torch.cat(latents), base.family.words.ids(chosen), (ItemSizes.whole(side, side),) * len(chosen)
+    )

@@ -124,10 +124,10 @@ def train(
         options = partial(_settings, config, flags, set_ or [], no_thumbnail)
         options(training_defaults(chosen))  # refused before anything is loaded
         report = _scanned(folder)
+        of_class = None if class_data is None else _scanned(class_data, of_class=True)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
         settings = options(model.training_defaults)
-        dataset = _dataset(report, model, settings, (name, class_word, kind))
-        dataset = dataset if class_data is None else dataset.with_class_pictures(class_data)
+        dataset = _dataset(report, of_class, model, settings, (name, class_word, kind))
         note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
             model,
@@ -143,7 +143,11 @@ def train(
 
 
 def _dataset(
-    report: "DataFolder", model: "Base", settings: "TrainingConfig", words: tuple[str, str, str | None]
+    report: "DataFolder",
+    of_class: "DataFolder | None",
+    model: "Base",
+    settings: "TrainingConfig",
+    words: tuple[str, str, str | None],
 ) -> "ConceptDataset":
     """Read the pictures as the options say; the base then makes pictures of their resolution."""
     from orthoplex.models import side_multiple
@@ -152,7 +156,7 @@ def _dataset(
     name, class_word, kind = words
     if settings.resolution is not None:
         model.family.use_resolution(settings.resolution)
-    return ConceptDataset.from_folder(
+    dataset = ConceptDataset.from_folder(
         report,
         resolution=model.family.resolution,
         token=token_names(name)[0],
@@ -161,6 +165,7 @@ def _dataset(
         trigger_form=settings.trigger_form,
         side_multiple=side_multiple(model.family) if settings.buckets else None,
     )
+    return dataset if of_class is None else dataset.with_class_pictures(of_class)
 
 
 def _counted(dataset: "ConceptDataset") -> str:
@@ -189,12 +194,12 @@ def _settings(
     return TrainingConfig.from_toml(path, overrides=overrides, defaults=defaults)
 
 
-def _scanned(folder: Path) -> "DataFolder":
-    """Look at a folder of pictures, and say what is read and what not."""
+def _scanned(folder: Path, *, of_class: bool = False) -> "DataFolder":
+    """Look at a folder of pictures, of the concept or of its class, and say what is read and what not."""
     from orthoplex.training import DataFolder
 
-    report = DataFolder.scan(folder)
-    note(report.summary)
+    report = DataFolder.scan(folder, with_masks=not of_class)
+    note(f"Class pictures: {report.summary}" if of_class else report.summary)
     report.check()
     return report
 

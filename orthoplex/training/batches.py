@@ -29,7 +29,7 @@ class Batch:
         rows: Which captions these are, ``(own,)`` int64; the last one is the empty prompt.
         foreign: Which prior pictures follow them, ``(b − own,)`` int64.
         shares: How much each position counts in the loss, ``(b, 1, h, w)``, on average 1; None where all count alike.
-        sizes: What was done to the own items before they became latents.
+        sizes: What was done to each item before it became latents.
     """
 
     latents: Tensor
@@ -185,14 +185,13 @@ class TrainingData:
             own = base.family.condition(batch.ids)
         else:
             own = self.own_conditioning.take(batch.rows).to(device=base.device)
-        own = base.family.with_sizes(own, batch.sizes)
         if self.prior is None:
-            return own
+            return base.family.with_sizes(own, batch.sizes)
         if self.prior_conditioning is None:
-            return Conditioning.cat([own, base.family.condition(self.prior.ids[batch.foreign])])
-        features = own.features
-        prior = self.prior_conditioning.take(batch.foreign).to(features.dtype, features.device)
-        return Conditioning.cat([own, prior])
+            prior = base.family.condition(self.prior.ids[batch.foreign])
+        else:
+            prior = self.prior_conditioning.take(batch.foreign).to(own.features.dtype, own.features.device)
+        return base.family.with_sizes(Conditioning.cat([own, prior]), batch.sizes)
 
     def batch(self, config: TrainingConfig, step: int) -> Batch:
         """Draw the batch of a step: a bucket, pictures of it, views, captions, noise and times."""
@@ -206,11 +205,12 @@ class TrainingData:
         rows = torch.tensor([self._caption(number, config, generator) for number in numbers])
         ids = torch.cat([self.ids, self.empty_ids.unsqueeze(0)])[rows]
         latents = bucket.latents[mirrored, chosen]
-        foreign = torch.zeros(0, dtype=torch.int64)
+        foreign, sizes = torch.zeros(0, dtype=torch.int64), tuple(self.sizes[number] for number in numbers)
         if self.prior is not None:
             extra = max(1, round(config.prior_weight * config.batch_size))
             foreign = torch.randint(0, len(self.prior.ids), (extra,), generator=generator)
             latents = torch.cat([latents, self.prior.latents[foreign].to(latents)])
+            sizes += tuple(self.prior.sizes[number] for number in foreign.tolist())
         noise = torch.randn(latents.shape, generator=generator)
         noise = noise + config.noise_offset * torch.randn(*latents.shape[:2], 1, 1, generator=generator)
         times = self.schedule.draw(len(latents), generator)
@@ -219,7 +219,6 @@ class TrainingData:
         if bucket.shares is not None:
             shares = bucket.shares[mirrored, chosen]
             shares = torch.cat([shares, torch.ones_like(shares[:1]).expand(len(foreign), -1, -1, -1)]).to(device)
-        sizes = tuple(self.sizes[number] for number in numbers)
         return Batch(latents, noise.to(device), times.to(device), ids, rows, foreign, shares, sizes)
 
     def losses(self, prediction: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:

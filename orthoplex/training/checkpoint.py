@@ -161,7 +161,8 @@ def load_checkpoint(
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(f"checkpoint {path} cannot be read: {error}") from error
-    _check_identity(path, header.identity, json.loads(json.dumps(identity)), free)
+    expected = json.loads(json.dumps(identity))
+    _check_identity(path, _completed(header.identity, expected), expected, free)
     steps = identity.get("config", {}).get("steps", step)
     if step > steps:
         raise ConfigurationError(f"checkpoint {path} holds step {step} of {steps}; it is damaged")
@@ -205,6 +206,16 @@ def read_checkpoint_header(path: Path) -> CheckpointHeader:
     if type(step) is not int or step < 0 or not isinstance(identity, dict):
         raise ConfigurationError(f"checkpoint {path} cannot be read: its header is {header!r:.200}; {_ANEW}")
     return CheckpointHeader(step, identity, header.get("finished") is True)
+
+
+def _completed(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a stored identity with the options that are newer than it, at the values of training without them."""
+    before, now = stored.get("config"), expected.get("config")
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return stored
+    recorded = json.loads(json.dumps(TrainingConfig.recorded(before).to_json()))
+    newer = {key: recorded[key] for key in now.keys() - before.keys() if key in recorded}
+    return {**stored, "config": {**before, **newer}}
 
 
 def _check_identity(

@@ -337,13 +337,19 @@ class TrainingConfig:
     def with_overrides(self, overrides: Sequence[str]) -> "TrainingConfig":
         """Return a copy with ``key=value`` entries applied; values are read as TOML, bare words as text.
 
-        A preset among them replaces all options that it has, but for those that are entries.
+        A preset among them replaces all options that it has, but for those that are entries. Options that still have
+        the values of the preset before it get their defaults first.
 
         Raises:
             ConfigurationError: For an entry without ``=``, an unknown key, or a value that is not allowed.
         """
         changes = _read(overrides)
-        return replace(self, **{**preset_of(changes.get("preset", DEFAULT_PRESET)).options, **changes})
+        if "preset" not in changes:
+            return replace(self, **changes)
+        own, before = preset_of(changes["preset"]).options, preset_of(self.preset).options
+        defaults = {item.name: item.default for item in fields(self) if item.name in before}
+        unchanged = {name: defaults[name] for name, value in before.items() if getattr(self, name) == value}
+        return replace(self, **{**unchanged, **own, **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from orthoplex.errors import DatasetError
 from orthoplex.files import PictureSize, no_pictures, picture_size
+from orthoplex.training.buckets import bucket_of
 from orthoplex.training.caption_files import CAPTION_SUFFIXES
 from orthoplex.training.caption_sources import CaptionSources, PictureCaptions
 from orthoplex.training.folder_files import (
@@ -78,10 +79,14 @@ class DataFolder:
     notes: tuple[str, ...]
 
     @staticmethod
-    def scan(folder: str | Path) -> "DataFolder":
+    def scan(folder: str | Path, *, with_masks: bool = True) -> "DataFolder":
         """Account for every file of a folder and of folders in it; pixels are not decoded.
 
         Damaged files are among ``errors``, so that the others are accounted for too.
+
+        Args:
+            folder: The folder.
+            with_masks: False reads no mask, as of class pictures, all of which counts.
 
         Raises:
             DatasetError: When the folder is missing, or cannot be read.
@@ -91,7 +96,7 @@ class DataFolder:
         candidates = [file for file in files if file.role == "picture"]
         sources = CaptionSources.read(files)
         measured, errors = _measured(candidates)
-        masks = Masks.among(files)
+        masks = Masks.among(files) if with_masks else Masks.unread_among(files)
         pictures, damages = _with_masks(_once(measured, sources.captions), masks)
         if not candidates:
             errors.append(_about_no_pictures(folder, files))
@@ -175,30 +180,36 @@ class DataFolder:
             "warnings": list(self.warnings),
         }
 
-    def size_warnings(self, resolution: int, *, are_cut: bool = True) -> tuple[str, ...]:
+    def size_warnings(self, resolution: int, buckets: Sequence[tuple[int, int]] = ()) -> tuple[str, ...]:
         """Say which pictures are enlarged to a width and height in pixels, and which lose more than half of themselves.
 
         Args:
             resolution: Width and height of the pictures that are trained on.
-            are_cut: True if all of them are cut to a square; else they are enlarged if their area is smaller.
+            buckets: Width and height of every bucket, where pictures are cut to the nearest; then those are enlarged
+                whose area is smaller than the square's. None cut all to the square.
         """
+        sizes = tuple(buckets) or ((resolution, resolution),)
         small = [
             f"{item.file_name} ({item.size.width}×{item.size.height})"
             for item in self.pictures
             if min(item.size.width, item.size.height) < resolution
-            and (are_cut or item.size.width * item.size.height < resolution * resolution)
+            and (not buckets or item.size.width * item.size.height < resolution * resolution)
         ]
-        narrow = [
-            item.file_name
-            for item in self.pictures
-            if 2 * min(item.size.width, item.size.height) < max(item.size.width, item.size.height)
-        ]
+        narrow = [item.file_name for item in self.pictures if 2 * _remaining_share(item.size, sizes) < 1]
         texts = []
         if small:
             texts.append(f"{named(small)}: smaller than {resolution}×{resolution}, and enlarged; details are lost")
-        if narrow and are_cut:
-            texts.append(f"{named(narrow)}: the square in the middle leaves out more than half of the picture")
+        if narrow:
+            part = "bucket" if buckets else "square"
+            texts.append(f"{named(narrow)}: the {part} in the middle leaves out more than half of the picture")
         return tuple(texts)
+
+
+def _remaining_share(size: PictureSize, sizes: tuple[tuple[int, int], ...]) -> float:
+    """Return which share of a picture is left when it is cut to the nearest of some sizes."""
+    width, height = bucket_of(size.width, size.height, sizes)
+    ratio = (size.width * height) / (size.height * width)
+    return min(ratio, 1 / ratio)
 
 
 def _in_one_line(text: str) -> str:
@@ -246,10 +257,15 @@ def _with_masks(pictures: Iterable[FolderPicture], masks: Masks) -> tuple[tuple[
     """Return the pictures with their masks, and why some masks cannot be used."""
     masked, errors = [], []
     for picture in pictures:
-        names = (picture.file_name, *picture.copies)
-        path = next((masks.paths[name] for name in names if name in masks.paths), None)
+        names = [name for name in (picture.file_name, *picture.copies) if name in masks.paths]
         try:
-            masked.append(picture if path is None else _with_mask(picture, path))
+            several = [_with_mask(picture, masks.paths[name]) for name in names]
+            different = {item.mask_digest: item for item in reversed(several)}
+            if len(different) > 1:
+                raise DatasetError(
+                    f"pictures {named(names)} are equal and have {len(different)} different masks; allowed is one"
+                )
+            masked.append(several[0] if several else picture)
         except (DatasetError, OSError) as error:
             errors.append(str(error))
             masked.append(picture)

@@ -14,13 +14,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from orthoplex.activations.captions import with_article
+from orthoplex.activations.captions import with_article, without_trigger
 from orthoplex.concepts import KINDS, kind_of
 from orthoplex.errors import DatasetError
 from orthoplex.files import read_alpha, read_mask, read_picture
 from orthoplex.models import ItemSizes, with_words
 from orthoplex.training.buckets import bucket_of, bucket_sizes, bucket_step, sizes_of
 from orthoplex.training.data_folder import DataFolder, FolderPicture
+from orthoplex.training.folder_files import named
 from orthoplex.training.learned_captions import caption_warnings, captions_of
 
 _LOG = logging.getLogger(__name__)
@@ -115,11 +116,9 @@ class ConceptDataset:
         if side_multiple is not None:
             buckets = bucket_sizes(resolution, bucket_step(resolution, side_multiple))
         words = {"token": token, "class_word": class_word, "trigger": trigger, "kind": kind}
-        pictures = tuple(_loaded(item, captions_of(item, **words), buckets) for item in account.pictures)
-        captions = {item.file_name: item.captions for item in pictures}
-        notices = (*account.notes, *account.warnings, *account.size_warnings(resolution, are_cut=side_multiple is None))
-        for notice in (*notices, *caption_warnings(captions, token)):
-            _LOG.warning("%s", notice)
+        captions = [captions_of(item, **words) for item in account.pictures]
+        size_warnings = account.size_warnings(resolution, () if side_multiple is None else buckets)
+        pictures = _loaded(account, captions, buckets, token, size_warnings)
         shapes = () if side_multiple is None else (f"buckets {side_multiple}",)
         digests = [_digests(item, picture) for item, picture in zip(account.pictures, pictures, strict=True)]
         return ConceptDataset(
@@ -150,21 +149,30 @@ class ConceptDataset:
         )
         return replace(self, pictures=pictures, trigger=self.trigger.replace(self.token, word), word=word)
 
-    def with_class_pictures(self, folder: str | Path) -> "ConceptDataset":
+    def with_class_pictures(self, folder: str | Path | DataFolder) -> "ConceptDataset":
         """Return the data set with a folder of pictures of the class, for prior preservation.
 
-        They are cut to squares; a picture without a caption has ``a photo of`` and the class word.
+        They are cut to squares, and all of each counts: masks and transparency are not read. A picture without a
+        caption has ``a photo of`` and the class word, and in a caption the class word stands in the place of the token
+        and of placeholders. Notes and warnings of the account are logged.
 
         Args:
-            folder: The folder.
+            folder: The folder; or its account, ``DataFolder.scan(folder, with_masks=False)``.
 
         Raises:
             DatasetError: When the folder is missing or holds no picture, or a picture or caption is damaged.
         """
-        account = DataFolder.scan(folder)
+        account = folder if isinstance(folder, DataFolder) else DataFolder.scan(folder, with_masks=False)
         account.check()
         plain, square = f"a photo of {with_article(self.class_word)}", ((self.resolution, self.resolution),)
-        pictures = tuple(_loaded(item, (item.captions or (plain,))[:1], square) for item in account.pictures)
+        words = {"token": self.token, "class_word": self.class_word}
+        captions = [
+            (without_trigger(item.captions[0], **words) if item.captions else plain,) for item in account.pictures
+        ]
+        warnings = account.size_warnings(self.resolution)
+        if several := [item.file_name for item in account.pictures if len(item.captions) > 1]:
+            warnings += (f"{named(several)}: of several captions the first is read",)
+        pictures = _loaded(account, captions, square, self.token, warnings, of_class=True)
         hashed = _hash(pictures, [item.digest for item in account.pictures], (self.dataset_hash,))
         return replace(self, class_pictures=pictures, dataset_hash=hashed)
 
@@ -253,10 +261,26 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
 
 
-def _loaded(item: FolderPicture, captions: tuple[str, ...], buckets: tuple[tuple[int, int], ...]) -> Picture:
-    image = read_picture(item.path, item.digest)
-    size = bucket_of(image.width, image.height, buckets)
-    return Picture(item.file_name, fitted(image, size), captions, sizes_of(image, size), load_mask(item, size))
+def _loaded(
+    account: DataFolder,
+    captions: Sequence[tuple[str, ...]],
+    buckets: tuple[tuple[int, int], ...],
+    token: str,
+    size_warnings: Sequence[str],
+    *,
+    of_class: bool = False,
+) -> tuple[Picture, ...]:
+    """Read the pictures of a folder, those of a class without masks, and log what is to be said of them."""
+    pictures = []
+    for item, texts in zip(account.pictures, captions, strict=True):
+        image = read_picture(item.path, item.digest)
+        size = bucket_of(image.width, image.height, buckets)
+        mask = None if of_class else load_mask(item, size)
+        pictures.append(Picture(item.file_name, fitted(image, size), texts, sizes_of(image, size), mask))
+    of_captions = caption_warnings({item.file_name: item.captions for item in pictures}, token)
+    for notice in (*account.notes, *account.warnings, *size_warnings, *of_captions):
+        _LOG.warning("%s%s", "class pictures: " if of_class else "", notice)
+    return tuple(pictures)
 
 
 def load_mask(picture: FolderPicture, size: tuple[int, int]) -> Tensor | None:

@@ -36,14 +36,16 @@ def checked_folder(
         account: The account of ``DataFolder.scan``.
         token: ``<name>``; with the class word, the captions of the result are those that are learned.
         class_word: The ordinary word for the concept.
-        base: The base; without it neither its resolution nor the length of its texts is known.
+        base: The base; without it neither its resolution nor the length of its texts is known, and masks are looked at
+            in the square of the short side.
         num_vectors: The number of the concept's token vectors.
     """
     pictures, errors = list[FolderPicture](), list(account.errors)
     for picture in account.pictures:
         try:
             read_picture(picture.path, picture.digest)
-            load_mask(picture, (picture.size.width, picture.size.height))
+            side = min(picture.size.width, picture.size.height) if base is None else base.family.resolution
+            load_mask(picture, (side, side))
             pictures.append(picture)
         except DatasetError as error:
             errors.append(str(error))

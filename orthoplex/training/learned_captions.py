@@ -82,20 +82,21 @@ def caption_fit(base: Base, captions: Mapping[str, Sequence[str]], token: str, n
     Args:
         base: The base; whether it knows the token does not matter.
         captions: File name to captions with the trigger in them.
-        token: The concept's token.
+        token: The concept's token, or the rare word that stands in its place.
         num_vectors: The number of the concept's token vectors, each of which takes the place of a token.
     """
     words, stand_in = base.family.words, base.family.words.stand_in(num_vectors)
     limit, errors, cut, longest = words.room("").limit, list[str](), dict[str, None](), (0, "")
     most = _LETTERS_OF_A_TOKEN * (limit + num_vectors)
+    mention = re.compile(re.escape(token) if token.startswith("<") else rf"\b{re.escape(token)}\b")
     for name, several in captions.items():
         for caption in several:
-            before, mention, _ = caption.partition(token)
-            start = _beginning(caption.replace(token, stand_in), most)
-            room, more = words.room(start), "" if start == caption.replace(token, stand_in) else "more than "
-            if not mention:
+            first, whole = mention.search(caption), mention.sub(lambda _: stand_in, caption)
+            start = _beginning(whole, most)
+            room, more = words.room(start), "" if start == whole else "more than "
+            if first is None:
                 errors.append(f"caption of {name} does not name {token}; allowed are captions that name it")
-            elif words.room(_beginning(before, most) + stand_in).length > room.limit:
+            elif words.room(_beginning(caption[: first.start()], most) + stand_in).length > room.limit:
                 errors.append(
                     f"caption of {name} has {more}{room.length} tokens, and {token} stands behind the "
                     f"{room.limit} that the base reads; allowed are captions that name it before"

@@ -55,7 +55,7 @@ from orthoplex.training.sampling import (
     thumbnail_of,
     with_generated_thumbnail,
 )
-from orthoplex.training.shared_base import SharedBase, refuse_folded
+from orthoplex.training.shared_base import SharedBase, at_resolution, refuse_folded
 from orthoplex.training.stages import Stage, StageWork, prepared_foreign, ready_stage, stages
 from orthoplex.training.tensor_cache import TensorCache
 
@@ -93,7 +93,7 @@ def train(
 
     Args:
         base: The base, with nothing folded in; it is as before afterwards.
-        dataset: The pictures; its token, class word and kind become the concept's.
+        dataset: The pictures; its token, class word and kind become the concept's. The base works at its resolution.
         config: All knobs.
         output: The concept file to write, ``*.safetensors``.
         resume: Continue from the checkpoint if there is one; more steps than it was begun with lengthen the run (see
@@ -132,7 +132,7 @@ def train(
     foreign = default_foreign_prompts(base) if foreign_prompts is None else tuple(foreign_prompts)
     if config.uses_foreign_prompts and not foreign:
         raise ConfigurationError("foreign_prompts holds 0 prompts; allowed is a list of at least 1")
-    with base.locked():
+    with at_resolution(base, dataset.resolution):
         if base.recipe is not None:
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config, lengthened_from=continuation.lengthened_from)
@@ -226,7 +226,7 @@ def _steps(
     with base.locked():
         refuse_folded(base, run.name)
         identity = run.identity(base, dataset, foreign_prompts)
-        shared = SharedBase(base, run.name, run.tokens(state.vectors))
+        shared = SharedBase(base, run.name, run.tokens(state.vectors), dataset.resolution)
     if resume and checkpoint.is_file():
         load_checkpoint(state, checkpoint, identity, free=FREE_IF_LENGTHENED if run.lengthened_from else ())
 
@@ -289,7 +289,7 @@ def _finished(
     own: Mapping[str, Tensor] | None,
 ) -> Concept:
     """The trained concept, with erasure that is solved for at the end, and with what its layers see (``own``)."""
-    with base.locked():
+    with at_resolution(base, dataset.resolution):
         refuse_folded(base, run.name)
         concept = run.concept(base, dataset, state)
         if run.config.solves_at_end:

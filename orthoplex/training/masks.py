@@ -10,7 +10,7 @@ from typing import final
 from orthoplex.files import stem_of_picture
 from orthoplex.training.folder_files import MASK_FOLDERS, FolderFile, named
 
-_ORPHAN = "mask without a picture"
+_ORPHAN, _UNUSED = "mask without a picture", "unused mask"
 
 
 @final
@@ -61,6 +61,18 @@ class Masks:
         names = [file.name for file in unread]
         warnings = (f"masks without a picture are not used: {named(names)}",) if names else ()
         return Masks(paths, unread, tuple(errors), warnings)
+
+    @staticmethod
+    def unread_among(files: Sequence[FolderFile]) -> Masks:
+        """Give no picture a mask, and name the masks as files that are not read.
+
+        Args:
+            files: As ``folder_files`` gives them.
+        """
+        reason = "class pictures count as a whole, so their masks are not used"
+        masks = (file for file in files if file.role == "mask")
+        unread = tuple(replace(file, role="unread", group=_UNUSED, reason=reason) for file in masks)
+        return Masks({}, unread, (), ())
 
 
 def _place(name: str) -> tuple[str, str]:

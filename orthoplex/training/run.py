@@ -70,12 +70,14 @@ class Run:
         """Return the pictures as they are learned: with a rare word in the place of the token where it has no vectors.
 
         Raises:
-            ConfigurationError: If the base has no word that stands in no caption and foreign prompt.
+            ConfigurationError: If the base has no word that stands in none of these captions, those of class pictures
+                and foreign prompts.
         """
         if self.config.num_tokens:
             return dataset
         sampled = (*self.config.sample_prompts, dataset.class_word, self.name)
-        avoided = (*dataset.captions, *foreign_prompts, *sampled)
+        of_class = (caption for picture in dataset.class_pictures for caption in picture.captions)
+        avoided = (*dataset.captions, *of_class, *foreign_prompts, *sampled)
         return dataset.called(rare_word(base.family.readers, self.concept_id, avoided))
 
     def adapters(self, device: torch.device) -> dict[str, Adapter]:
@@ -114,18 +116,9 @@ class Run:
             config["preset"],
             config["gradient_checkpointing"],
             config["report_to"],
-        )  # they change no step, and older checkpoints lack them
-        if self.config.gradient_accumulation_steps == 1:  # older checkpoints lack it
-            del config["gradient_accumulation_steps"]
-        if self.config.optimizer == "adamw":  # likewise
-            del config["optimizer"]
-        if not dataset.num_masks:  # likewise
+        )  # they change no step
+        if not dataset.num_masks:  # then it changes none, either
             del config["mask_weight"]
-        for name, default in {"resolution": None, "buckets": False}.items():  # likewise
-            if config[name] == default:
-                del config[name]
-        if not self.config.steps_after_erasure:  # older checkpoints lack it
-            del config["erasure_steps"]
         return {
             "name": self.name,
             "base": base.identity.hash,

@@ -23,25 +23,49 @@ def refuse_folded(base: Base, name: str) -> None:
         )
 
 
+@contextmanager
+def at_resolution(base: Base, pixels: int) -> Iterator[None]:
+    """Inside, the base belongs to this thread, and its pictures are of a training's resolution.
+
+    Args:
+        base: The base.
+        pixels: Width and height.
+
+    Raises:
+        ConfigurationError: If such pictures have no latents; names what is allowed.
+    """
+    with base.locked():
+        if pixels == base.family.resolution:
+            yield
+            return
+        before = base.family.use_resolution(pixels)
+        try:
+            yield
+        finally:
+            base.family.use_resolution(before)
+
+
 @final
 class SharedBase:
-    """A base with a training's tokens in it for one computation at a time; in between nothing of the training is there.
+    """A base with a training's tokens in it, and at its resolution, for one computation at a time.
 
-    So a training that stops half-way holds nothing, and several trainings may alternate on a base.
+    In between nothing of the training is there. So a training that stops half-way holds nothing, and several trainings
+    may alternate on a base.
     """
 
-    def __init__(self, base: Base, name: str, tokens: Mapping[str, Token]) -> None:
+    def __init__(self, base: Base, name: str, tokens: Mapping[str, Token], resolution: int) -> None:
         """Prepare the tokens of a concept.
 
         Args:
             base: The base, with nothing folded in.
             name: The concept's name, for errors.
             tokens: Name to token.
+            resolution: Width and height of its pictures, in pixels.
 
         Raises:
             ConfigurationError: See ``Base.with_tokens``.
         """
-        self._base, self._name = base, name
+        self._base, self._name, self._resolution = base, name, resolution
         self._tokens = base.prepared_tokens(tokens)
 
     @contextmanager
@@ -53,7 +77,7 @@ class SharedBase:
         Raises:
             BusyError: If something was folded in meanwhile, and stays.
         """
-        with self._base.locked():
+        with at_resolution(self._base, self._resolution):
             refuse_folded(self._base, self._name)
             self._base.family.channels_last()
             with self._tokens.put_in() as names:

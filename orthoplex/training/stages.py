@@ -102,10 +102,11 @@ def _prior(base: Base, dataset: ConceptDataset, options: ErasureOptions, prompts
         return make_prior_pictures(base, options, prompts)
     latents = encode_latents(base, pixels_of(given), options.batch_size)
     ids = base.family.words.ids([text for picture in given for text in picture.captions])
+    sizes = tuple(picture.sizes for picture in given)
     if missing <= 0:
-        return PriorPictures(latents, ids)
+        return PriorPictures(latents, ids, sizes)
     made = make_prior_pictures(base, replace(options, prior_pictures=missing), prompts)
-    return PriorPictures(torch.cat([latents, made.latents]), torch.cat([ids, made.ids]))
+    return PriorPictures(torch.cat([latents, made.latents]), torch.cat([ids, made.ids]), sizes + made.sizes)
 
 
 def _uses_prior(base: Base, run: Run) -> bool:

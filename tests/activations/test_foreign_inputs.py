@@ -7,9 +7,10 @@ import torch
 
 from orthoplex.activations import ErasureOptions
 from orthoplex.activations.erasure_statistics import gather_statistics
-from orthoplex.activations.foreign_inputs import draw_foreign_inputs, position_weights
+from orthoplex.activations.foreign_inputs import PositionWeights, draw_foreign_inputs, position_weights
 from orthoplex.activations.prior_pictures import make_prior_pictures
 from orthoplex.adapters import AdapterConfig, create_adapter
+from orthoplex.errors import OrthoplexError
 from tests.activations.test_foreign_prompts import compose
 from tests.pico import linear_layers, tokens_of
 
@@ -19,8 +20,8 @@ DIM = 24
 def test_positions_that_all_prompts_share_do_not_drown_the_tokens(base):
     with base.with_tokens(tokens_of(dict.fromkeys(("<anna>", "<anna>_1"), torch.zeros(DIM)))) as names:
         numbers = base.family.words.ids(["a photo of <anna> cat", "a dog", ""])
-        weights = position_weights(base, numbers, names)[""]
-        plain = position_weights(base, numbers[1:], names)[""]  # without tokens two groups share all
+        weights = position_weights(base, numbers, names).weights
+        plain = position_weights(base, numbers[1:], names).weights  # without tokens two groups share all
         tokens = torch.isin(numbers, torch.tensor(base.pipeline.tokenizer.convert_tokens_to_ids(list(names))))
     filling = (numbers == base.pipeline.tokenizer.eos_token_id).cumsum(1) > 0
     filling |= numbers == base.pipeline.tokenizer.bos_token_id
@@ -38,6 +39,17 @@ def test_only_layers_that_see_the_text_weigh_positions(base):
         *linear_layers(base, "cross-attention-kv"),
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
     }
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 4, 5), (2, 1, 5), (2, 5)])
+def test_inputs_of_other_positions_are_refused(shape):
+    weights = PositionWeights(torch.rand(2, 3), torch.tensor([[False, False, True], [False, True, True]]))
+    assert torch.equal(weights.of_inputs("a", torch.zeros(2, 2, 5)), weights.weights[:, :2])
+    if shape == (2, 3, 5):
+        assert torch.equal(weights.of_inputs("a", torch.zeros(shape)), weights.weights)
+        return
+    with pytest.raises(OrthoplexError, match=r"layer a: its inputs are .*; allowed is \(2, 3, …\)"):
+        weights.of_inputs("a", torch.zeros(shape))
 
 
 def test_prior_pictures_are_latents_of_plain_prompts(base):

@@ -329,6 +329,14 @@ def test_masks_buckets_and_class_pictures_are_counted(train, pictures, tmp_path)
     result = train("--output", output, *common, *options)
     assert result.exit_code == 0, result.stderr
     assert "1 of them with a mask, " in result.stderr and " class pictures\n" in result.stderr
+    assert "Class pictures: " in result.stderr and "not read: 1 unused mask\n" in result.stderr
+
+
+def test_class_pictures_are_looked_at_before_the_base_is_loaded(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("orthoplex.models.load_base", lambda *_, **__: pytest.fail("the base is loaded"))
+    (tmp_path / "class").mkdir()
+    result = train("--class-data", tmp_path / "class", "--set", "prior_weight=0.5")
+    assert result.exit_code == 2 and "class holds no pictures" in result.stderr
 
 
 def test_a_resolution_that_has_no_latents_is_refused(train, tmp_path):

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from orthoplex.activations.prior_pictures import PriorPictures
+from orthoplex.models import ItemSizes
 from orthoplex.training.batches import TrainingData, encode_latents
+
+WHOLE = ItemSizes.whole(32, 32)
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_noise_offset_moves_whole_channels(config, data):
 @pytest.mark.parametrize("text_encoder", [False, True])
 def test_prior_pictures_follow_the_own_ones(base, dataset, config, text_encoder):
     config = replace(config, batch_size=4, prior_weight=0.5, text_encoder=text_encoder)
-    prior = PriorPictures(torch.full((2, 4, 8, 8), 9.0), base.family.words.ids(["a dog", "a cat"]))
+    prior = PriorPictures(torch.full((2, 4, 8, 8), 9.0), base.family.words.ids(["a dog", "a cat"]), (WHOLE, WHOLE))
     data = TrainingData.prepare(base, dataset, config, prior)
     batch = data.batch(config, 0)
     assert (batch.own, len(batch.latents), len(batch.foreign)) == (4, 6, 2)
@@ -102,7 +105,7 @@ def test_prior_pictures_follow_the_own_ones(base, dataset, config, text_encoder)
 
 
 def test_prior_pictures_without_a_weight_are_for_erasure_alone(base, dataset, config):
-    prior = PriorPictures(torch.zeros(1, 4, 8, 8), base.family.words.ids(["a dog"]))
+    prior = PriorPictures(torch.zeros(1, 4, 8, 8), base.family.words.ids(["a dog"]), (WHOLE,))
     data = TrainingData.prepare(base, dataset, config, prior)
     assert data.prior is None and len(data.batch(config, 0).latents) == config.batch_size
 

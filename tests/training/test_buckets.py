@@ -97,6 +97,15 @@ def test_small_pictures_are_enlarged_with_a_warning(tmp_path, caplog):
     ]
 
 
+def test_pictures_wider_than_every_bucket_are_named(tmp_path, caplog):
+    for name, size in {"wide": (1000, 50), "high": (60, 1000), "half": (1000, 130), "square": (99, 99)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    read(tmp_path)
+    assert [record.message for record in caplog.records] == [
+        "high.png, wide.png: the bucket in the middle leaves out more than half of the picture"
+    ]
+
+
 def test_square_pictures_train_as_without_buckets(base, dataset, config, folder):
     plain = TrainingData.prepare(base, dataset, config, None)
     bucketed = TrainingData.prepare(base, replace(dataset, has_buckets=True), replace(config, buckets=True), None)

@@ -134,6 +134,25 @@ def test_a_checkpoint_of_another_run_is_refused(config, tmp_path, identity, mess
         load_checkpoint(begin(config), path, identity)
 
 
+def test_options_newer_than_a_checkpoint_have_the_values_without_them(config, tmp_path):
+    """Of every option that it lacks, which no one gave; so old checkpoints go on, and differences name true values."""
+    path, options = tmp_path / "x.checkpoint.safetensors", config.to_json()
+    newer = ("gradient_accumulation_steps", "optimizer", "resolution", "buckets", "token_start", "erasure_steps")
+    before = {key: value for key, value in options.items() if key not in newer}
+    save_checkpoint(begin(config), path, {"config": before})
+    without = {**options, "erasure_steps": 0}
+    load_checkpoint(begin(config), path, {"config": without})
+    for key, own, value in [
+        ("optimizer", "'adamw'", "adamw-8bit"),
+        ("gradient_accumulation_steps", 1, 2),
+        ("buckets", False, True),
+        ("erasure_steps", 0, 4),
+        ("token_start", "'class word'", "rare word"),
+    ]:
+        with pytest.raises(ConfigurationError, match=f"made with {key} {own}, this run has {value!r}; both must"):
+            load_checkpoint(begin(config), path, {"config": {**without, key: value}})
+
+
 def test_a_damaged_checkpoint_is_named(config, tmp_path):
     path = tmp_path / "x.checkpoint.safetensors"
     path.write_bytes(b"nothing")

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from orthoplex.activations.erasure_statistics import ErasureStatistics, collecting
+from orthoplex.activations.foreign_inputs import PositionWeights
 from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.errors import OrthoplexError
 from orthoplex.training.erasure import ActivationErasure, is_due
@@ -57,7 +58,8 @@ def test_positions_count_as_they_are_weighed_where_the_text_is_seen():
     for weights in ([0.5, 1.5], [1.0, 1.0]):
         with collecting({LAYER: linear}, {LAYER: adapter}) as collector:
             if weights != [1.0, 1.0]:  # the weights of layers that see pictures
-                collector.weights = {LAYER: torch.tensor([weights])}
+                rows = torch.tensor([weights])
+                collector.weights = {LAYER: PositionWeights(rows, rows < 0)}
             linear(x)
         first, second = weights
         expected = torch.tensor([[first + 9 * second, 2 * first], [2 * first, 4 * first]])

@@ -30,6 +30,21 @@ def test_captions_that_do_not_fit_are_named_with_their_length(base, num_vectors)
     )
 
 
+def test_a_rare_word_is_no_part_of_other_words(base):
+    """It counts as a whole word, wherever its letters stand."""
+    limit = base.family.words.room("").limit
+    texts = (
+        "a garden" + " dog" * limit + " ar person",
+        "a garden",
+        "ar person" + " garden" * (limit - 2),
+        "art, ar, a",
+    )
+    fit = caption_fit(base, {f"{place}.png": [text] for place, text in enumerate(texts)}, "ar", 1)
+    assert len(fit.errors) == 2 and "caption of 0.png has " in fit.errors[0]
+    assert f"and ar stands behind the {limit} that the base reads" in fit.errors[0]
+    assert fit.errors[1] == "caption of 1.png does not name ar; allowed are captions that name it"
+
+
 def test_of_a_caption_without_end_the_beginning_is_measured(base, monkeypatch):
     measured = []
     room = type(base.family.words).room

@@ -9,9 +9,12 @@ from PIL import Image
 
 from orthoplex.activations.prior_pictures import PriorPictures
 from orthoplex.errors import ConfigurationError, DatasetError
+from orthoplex.models import ItemSizes
 from orthoplex.training import ConceptDataset, DataFolder, TrainingConfig, checked_folder, train
 from orthoplex.training.batches import TrainingData, shares_of
 from orthoplex.training.run import Run
+
+WHOLE = ItemSizes.whole(32, 32)
 
 
 def half(size=(40, 36), *, left=255, right=0):
@@ -82,6 +85,27 @@ def test_a_copy_of_a_picture_may_have_its_mask(folder):
     assert masks(folder) == {"01.png": folder / "copy-mask.png"}
 
 
+def test_copies_of_a_picture_may_have_equal_masks(folder):
+    (folder / "copy.png").write_bytes((folder / "01.png").read_bytes())
+    put(folder, "copy-mask.png", half())
+    put(folder, "01-mask.png", half())
+    assert masks(folder) == {"01.png": folder / "01-mask.png"}
+
+
+def copies(folder):
+    (folder / "01.png").write_bytes((folder / "00.png").read_bytes())
+    put(folder, "00-mask.png", half())
+    put(folder, "01-mask.png", half(left=0, right=255))
+
+
+def at_the_edge(folder):
+    """White where no square in the middle is."""
+    wide = np.zeros((40, 90), dtype=np.uint8)
+    put(folder, "wide.png", Image.fromarray(wide))
+    wide[:, :10] = 255
+    put(folder, "wide-mask.png", Image.fromarray(wide))
+
+
 def both(folder):
     put(folder, "00-mask.png", half())
     put(folder, "masks/00.png", half())
@@ -91,20 +115,23 @@ BAD = {
     "another size": (lambda folder: put(folder, "masks/00.png", half((20, 18))), "00.png is 20×18; allowed is 40×36, "),
     "damaged": (lambda folder: (folder / "00-mask.png").write_bytes(b"x"), "00-mask.png cannot be read"),
     "two": (both, "picture 00.png has 2 masks: 00-mask.png, masks/00.png; allowed is one"),
+    "two of copies": (copies, "pictures 00.png, 01.png are equal and have 2 different masks; allowed is one"),
+    "edge": (at_the_edge, "wide-mask.png is black in all of the part that is trained on"),
     "black": (lambda folder: put(folder, "masks/00.png", half(left=0)), "masks/00.png is black in all of the part "),
     "clear": (lambda folder: put(folder, "x.png", Image.new("RGBA", (9, 9))), "x.png is transparent in all of the "),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_masks_that_cannot_be_used_are_refused(folder, case):
+def test_masks_that_cannot_be_used_are_refused(base, folder, case):
     damage, message = BAD[case]
     damage(folder)
     with pytest.raises(DatasetError) as error:
         read(folder)
     assert message in str(error.value)
-    (verdict,) = checked_folder(DataFolder.scan(folder)).errors
-    assert message in verdict
+    for checked_with in (None, base):
+        (verdict,) = checked_folder(DataFolder.scan(folder), base=checked_with).errors
+        assert message in verdict
 
 
 def test_a_mask_is_cut_as_its_picture(tmp_path):
@@ -152,15 +179,24 @@ def test_shares_are_one_on_average():
 
 def test_masks_follow_mirrored_views_and_leave_prior_pictures(base, folder, config):
     for number in range(4):
-        put(folder, f"masks/{number:02d}.png", half())
-    prior = PriorPictures(torch.zeros(2, 4, 8, 8), base.family.words.ids(["a dog", "a cat"]))
+        put(folder, f"masks/{number:02d}.png", half(left=255 - 60 * number))
+    prior = PriorPictures(torch.zeros(2, 4, 8, 8), base.family.words.ids(["a dog", "a cat"]), (WHOLE, WHOLE))
     config = replace(config, prior_weight=0.5, batch_size=4)
     data = TrainingData.prepare(base, read(folder), config, prior)
     (only,) = data.buckets
     torch.testing.assert_close(only.shares[1], only.shares[0].flip(-1))
-    batch = data.batch(config, 0)
-    views = [(batch.latents[0] == only.latents[view]).flatten(1).all(1).any() for view in (0, 1)]
-    torch.testing.assert_close(batch.shares[0], only.shares[views.index(True), 0])
+    for number in range(4):
+        row = only.shares[0, number, 0, 0]
+        left = 0.1 + 0.9 * (255 - 60 * number) / 255
+        torch.testing.assert_close(row[0] / row[-1], torch.tensor(left / 0.1))
+    seen = set()
+    for step in range(8):
+        batch = data.batch(config, step)
+        for latents, shares in zip(batch.latents[:4], batch.shares, strict=False):
+            ((view, number),) = (only.latents == latents).flatten(2).all(2).nonzero().tolist()
+            assert torch.equal(shares, only.shares[view, number])
+            seen.add((view, number))
+    assert seen == {(view, number) for view in (0, 1) for number in range(4)}
     assert batch.shares.shape == (6, 1, 8, 8) and torch.equal(batch.shares[4:], torch.ones(2, 1, 8, 8))
 
 

@@ -43,6 +43,15 @@ def test_options_win_over_presets_wherever_they_stand(tmp_path):
     assert (changed.seed, changed.rank, changed.method, changed.erasure) == (3, 5, "blockwise", 2.0)
 
 
+def test_a_preset_ends_with_the_next_one():
+    """What is not the preset's any more stays: somebody gave it."""
+    first = TrainingConfig().with_overrides(["preset=blocklora"])
+    assert first.with_overrides(["preset=orthoplex"]) == TrainingConfig()
+    assert first.with_overrides(["steps=9"]) == replace(first, steps=9)
+    papers = TrainingConfig.from_mapping({"preset": "orthogonal-adaptation"})
+    assert replace(first, slots=8).with_overrides(["preset=orthogonal-adaptation"]) == replace(papers, slots=8)
+
+
 def test_a_recorded_preset_changes_nothing_that_is_recorded():
     config = replace(TrainingConfig(rank=7), preset="orthogonal-adaptation")
     assert TrainingConfig.recorded(config.to_json()) == config

@@ -14,6 +14,7 @@ from orthoplex.errors import ConfigurationError, MissingExtraError
 from orthoplex.models import gradient_checkpointing
 from orthoplex.training import train
 from orthoplex.training.batches import TrainingData
+from orthoplex.training.checkpoint import TrainingState
 from orthoplex.training.optimizers import created, set_state, state_tensors
 
 
@@ -60,7 +61,15 @@ def test_networks_that_cannot_are_refused_by_name():
 
 def test_several_batches_a_step_average_their_gradients(base, dataset, config, tmp_path, monkeypatch):
     config = replace(config, steps=1, erasure=0.0, gradient_accumulation_steps=2, token_vectors="frozen")
-    drawn, original = [], TrainingData.batch
+    drawn, original, gradients, update = [], TrainingData.batch, [], TrainingState.update
+
+    def spy(state, **options):
+        gradients.append(
+            {name: part.grad.clone() for name, part in state.parameters().items() if part.grad is not None}
+        )
+        update(state, **options)
+
+    monkeypatch.setattr(TrainingState, "update", spy)
     monkeypatch.setattr(TrainingData, "batch", lambda *a: drawn.append(a[-1]) or original(*a))
     _, record, *_ = train(base, dataset, config, output=tmp_path / "a.safetensors")
     assert drawn == [0, 1]
@@ -73,6 +82,12 @@ def test_several_batches_a_step_average_their_gradients(base, dataset, config, t
         _, part, *_ = train(base, dataset, single, output=tmp_path / f"{number}.safetensors")
         parts.append(part.loss)
     assert record.loss == sum(parts) / 2
+    together, *single = gradients
+    assert len(single) == 2 and any(value.any() for value in together.values())
+    for name, value in together.items():
+        first, second = (part[name] for part in single)
+        torch.testing.assert_close(value, (first + second) / 2, rtol=1e-4, atol=1e-7)
+    assert any(not torch.equal(single[0][name], single[1][name]) for name in together)
 
 
 def test_a_resumed_training_of_several_batches_is_the_unbroken_one(base, dataset, config, tmp_path):
@@ -81,7 +96,7 @@ def test_a_resumed_training_of_several_batches_is_the_unbroken_one(base, dataset
     output = tmp_path / "b.safetensors"
     with closing(train(base, dataset, config, output=output)) as records:
         list(islice(records, 3))
-    with pytest.raises(ConfigurationError, match="made with gradient_accumulation_steps 2, this run has None"):
+    with pytest.raises(ConfigurationError, match="made with gradient_accumulation_steps 2, this run has 1;"):
         list(train(base, dataset, replace(config, gradient_accumulation_steps=1), output=output, resume=True))
     again = replace(config, gradient_checkpointing=True)  # which changes no step
     assert_equal(whole, trained(base, dataset, again, output, resume=True))
@@ -94,7 +109,7 @@ def test_a_resumed_training_with_state_in_bytes_is_the_unbroken_one(base, datase
     output = tmp_path / "b.safetensors"
     with closing(train(base, dataset, config, output=output)) as records:
         list(islice(records, 3))
-    with pytest.raises(ConfigurationError, match="made with optimizer 'adamw-8bit', this run has None"):
+    with pytest.raises(ConfigurationError, match="made with optimizer 'adamw-8bit', this run has 'adamw';"):
         list(train(base, dataset, replace(config, optimizer="adamw"), output=output, resume=True))
     assert_equal(whole, trained(base, dataset, config, output, resume=True))
 

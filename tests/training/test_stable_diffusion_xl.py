@@ -7,7 +7,11 @@ import pytest
 from orthoplex.concepts import load_concept
 from orthoplex.models import load_base
 from orthoplex.training import TrainingConfig, train
+from orthoplex.training.batches import TrainingData
+from orthoplex.training.run import Run
+from orthoplex.training.stages import prepared_foreign
 from tests.pico_xl import WIDTHS
+from tests.training.conftest import write_pictures
 from tests.training.test_loop import last_of
 
 
@@ -29,6 +33,22 @@ def config():
         num_inference_steps=2,
         thumbnail="none",
     )
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_it_reads_the_sizes_of_class_pictures(base, dataset, config, tmp_path, text_encoder):
+    """Of given ones those that they had; those that the base made are whole."""
+    config = replace(config, prior_weight=1.0, prior_pictures=3, erasure=0.0, text_encoder=text_encoder)
+    given = dataset.with_class_pictures(write_pictures(tmp_path / "class", 1, size=(90, 40)))
+    prior, _ = prepared_foreign(base, given, Run.of(base, given, config), ["a dog"])
+    data = TrainingData.prepare(base, given, config, prior)
+    seen = set()
+    for step in range(6):
+        batch = data.batch(config, step)
+        rows = data.conditioning(base, batch).extras["sizes"].tolist()
+        assert rows == [list(item.numbers) for item in batch.sizes] and rows[0] == [36, 40, 0, 2, 32, 32]
+        seen |= {(number, *row) for number, row in zip(batch.foreign.tolist(), rows[batch.own :], strict=True)}
+    assert seen == {(0, 40, 90, 0, 20, 32, 32), (1, 32, 32, 0, 0, 32, 32), (2, 32, 32, 0, 0, 32, 32)}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -38,6 +39,7 @@ _NETWORKS = {
     "text_conditioner": (AnimaTextConditioner,),
     "transformer": (CosmosTransformer3DModel,),
 }
+_OF_SOURCE = "text_conditioner.*.cross_attn.[kv]_proj"
 _MAX_LENGTH = 512
 """The tokens of either tokenizer in diffusers' pipeline."""
 
@@ -116,6 +118,10 @@ class Anima(FlowFamily):
             f"transformer.transformer_blocks.{number}.attn2": block.attn2
             for number, block in enumerate(self.pipeline.transformer.transformer_blocks)
         }
+
+    def reader_of(self, layer: str) -> str:
+        """Return the text encoder of a layer's positions; the conditioner's cross-attention reads the other's."""
+        return "text_encoder" if fnmatchcase(layer, _OF_SOURCE) else super().reader_of(layer)
 
     def encode(self, ids: Tensor) -> Conditioning:
         """Return what the conditioner makes of prompts, ``(n, length, width)``, zero behind T5's words."""

@@ -187,11 +187,14 @@ class Family(ABC):
         """Those of some layers that see the text alone."""
         return frozenset(layer for layer in layers if self.table.sees(layer) == "text")
 
+    def reader_of(self, layer: str) -> str:
+        """Return the text encoder of a text layer's positions; empty for those of ``Conditioning.features``."""
+        return component_of(layer) if self.is_text_encoders(layer) else ""
+
     @final
     def see_text_alone(self, layers: Iterable[str]) -> bool:
         """Return True if no layer among these sees pictures."""
-        names = set(layers)
-        return len(self.text_layers(names)) == len(names)
+        return all(self.table.sees(layer) == "text" for layer in layers)
 
     # text
 
@@ -219,8 +222,7 @@ class Family(ABC):
         """Return one prompt with weights, ``BREAK`` or any length as the denoiser takes it; some families read none.
 
         Raises:
-            PromptError: If the family reads plain prompts alone, or a concept has more vectors than a text encoder
-                reads.
+            PromptError: If the family reads plain prompts alone, or a concept has more vectors than an encoder reads.
             MissingExtraError: If a package for it is not installed.
         """
         base = f"base '{self.identity.name}'"
@@ -283,8 +285,8 @@ class Family(ABC):
         """Shape of the latents of one picture at ``resolution``, ``(c, h, w)``."""
 
     @abstractmethod
-    def use_resolution(self, pixels: int | None) -> None:
-        """Let pictures be of another resolution, until it is called again.
+    def use_resolution(self, pixels: int | None) -> int | None:
+        """Let pictures be of another resolution, until it is called again; return the one before, None for the own.
 
         Args:
             pixels: Width and height; None for the base's own.

@@ -76,10 +76,11 @@ class LatentFamily(Family):
         return channels, side, side
 
     @final
-    def use_resolution(self, pixels: int | None) -> None:
+    def use_resolution(self, pixels: int | None) -> int | None:
         """Let pictures be of another resolution; see ``Family.use_resolution``."""
         self.check_side("resolution", pixels)
-        self._resolution = pixels
+        before, self._resolution = self._resolution, pixels
+        return before
 
     @final
     def check_side(self, name: str, pixels: int | None) -> None:

@@ -16,6 +16,7 @@ from diffusers.guiders import ClassifierFreeGuidance
 from safetensors.torch import save_file
 from torch import Tensor
 
+from orthoplex.activations.foreign_inputs import position_weights
 from orthoplex.concepts import Token, load_concept
 from orthoplex.concepts.exchange import read_lora
 from orthoplex.concepts.lora_concept import foreign_concept
@@ -190,6 +191,32 @@ def test_keys_and_values_are_added_where_the_token_stands(base):
     difference = marked[LAYERS[0]] - plain[LAYERS[0]]
     (place,) = difference[0].abs().sum(1).nonzero().flatten().tolist()
     torch.testing.assert_close(difference[0, place], added[LAYERS[0]][0], rtol=1e-4, atol=1e-5)
+
+
+def test_every_layer_of_the_conditioner_weighs_the_positions_that_it_sees(base):
+    """Its cross-attention's keys and values have those of the language model, all others those of T5."""
+    layers = base.family.layers("attention", text_encoder=True)
+    of_text = {name: layer.linear for name, layer in layers.items() if name.startswith("text_conditioner")}
+    tokens = {"<anna>": Vector({encoder: values[0] for encoder, values in vectors(1, seed=0).items()})}
+    seen = {}
+    with base.with_tokens(tokens) as names, torch.no_grad():
+        ids = base.family.words.ids(["dog", "a photo of <anna> dog at night"])
+        for name, linear in of_text.items():
+            linear.register_forward_pre_hook(lambda _, given, name=name: seen.setdefault(name, given[0]))
+        base.family.condition(ids)
+        for linear in of_text.values():
+            linear._forward_pre_hooks.clear()
+        counts = {}
+        for name in of_text:
+            encoder = base.family.reader_of(name)
+            weights = position_weights(base, ids, names, encoder)
+            assert weights.of_inputs(name, seen[name]).shape == seen[name].shape[:2]
+            counts[encoder] = int((~weights.filling[0]).sum())
+            words = base.family.words.apart(ids)[encoder]
+            (place,) = (words[1] == base.family.words._readers[encoder].ids_of(names)[0]).nonzero().flatten().tolist()
+            assert weights.weights[1, place] == weights.weights[1].max()
+            assert name.endswith(("cross_attn.k_proj", "cross_attn.v_proj")) == (encoder == "text_encoder")
+    assert counts == {"text_encoder": 3, "text_conditioner": 1}  # tokens of "dog"
 
 
 @pytest.mark.parametrize("kind", [pytest.param("layer-wise", marks=pytest.mark.slow), "keys-and-values"])
