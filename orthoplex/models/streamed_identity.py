@@ -52,11 +52,12 @@ class FolderHash:
             weight_files: Component to its files, or None where only the library knows.
             headers: Component to the headers of its files, or None where they are not to be streamed.
         """
-        folders = [_place_of(files) for files in weight_files.values() if files is not None]
-        is_plain = all(files is not None and files.part is None for files in weight_files.values())
-        self._before = fingerprint(folders) if len(folders) == len(weight_files) else None
+        known = {component: files for component, files in weight_files.items() if files is not None}
+        self._files = {component: files.main for component, files in known.items()}
+        self._alone = {component for component, files in known.items() if files.part is not None}
+        is_plain = len(known) == len(weight_files) and not self._alone
+        self._before = fingerprint(self._files, alone=self._alone) if len(known) == len(weight_files) else None
         self._remembered = None if self._before is None else recall(self._before)
-        self._folders = folders
         self._stop = Event()
         self._places: dict[str, _Place] = {}
         self._future: Future[str | None] | None = None
@@ -94,7 +95,7 @@ class FolderHash:
 
     def remember(self, digest: str) -> None:
         """Remember a hash of the files, unless one of them has changed since they were first looked at."""
-        if self._before is not None and fingerprint(self._folders) == self._before:
+        if self._before is not None and fingerprint(self._files, alone=self._alone) == self._before:
             remember(self._before, digest)
 
     def __enter__(self) -> FolderHash:
@@ -118,11 +119,6 @@ def streamed_hash(headers: Mapping[str, Mapping[Path, Header]]) -> str | None:
         64 hexadecimal digits, or None if a file cannot be read.
     """
     return _streamed(_places(headers), Event())
-
-
-def _place_of(files: WeightFiles) -> Path:
-    """Return what has to stay as it is for a hash to be right: a component's folder, or a checkpoint file."""
-    return files.main.parent if files.part is None else files.main
 
 
 def _places(headers: Mapping[str, Mapping[Path, Header] | None]) -> dict[str, _Place]:
