@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError, ConfigurationError, MissingExtraError
 from orthoplex.files import DTYPES, Header, read_header, summary_of
 from orthoplex.models.base_folder import quantised_form
+from orthoplex.models.checkpoint_networks import stored_tensors
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.quiet import quiet
 from orthoplex.models.streamed_identity import streamed_hash
@@ -231,7 +232,9 @@ def stored_hash(
     own = {name: plain for name, plain in files.items() if plain is not None and plain.part is None}
     headers = {name: headers for name, plain in own.items() if (headers := read_headers(plain)) is not None}
     streamed = streamed_hash(headers) if headers.keys() == modules.keys() and _are_floats(headers) else None
-    digest = hashlib.sha256((streamed or weights_hash(modules)).encode())
+    if streamed is None:  # of the files too: numbers in memory may be coarser
+        streamed = weights_hash(modules, {name: stored_tensors(modules[name], name, files[name]) for name in modules})
+    digest = hashlib.sha256(streamed.encode())
     for component, quantised in sorted(stored.items()):
         for name, chunks in sorted(_tensors(quantised), key=lambda item: item[0]):
             digest.update(f"{component}.{name}\n".encode())
