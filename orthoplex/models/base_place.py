@@ -15,7 +15,8 @@ from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.families.form_of_checkpoints import (
     CHECKPOINTS,
-    V_PREDICTION_MARK,
+    OTHER_SCHEDULE,
+    SCHEDULE_MARKS,
     CheckpointForm,
     checkpoint_class,
 )
@@ -36,7 +37,7 @@ class BasePlace:
         folder: Its pipeline folder; that of the settings for a checkpoint file.
         held: For a checkpoint file: component to its weights; components that are not named are read from the folder.
         kind: For a checkpoint file: the pipeline class of its family.
-        is_v_prediction: True for a checkpoint file that says so of itself, whatever its settings say.
+        schedule: Settings of the scheduler that a checkpoint file holds itself, whatever its folder says.
         is_of_hub: True for a folder in the hub's cache.
     """
 
@@ -45,7 +46,7 @@ class BasePlace:
     folder: Path
     held: Mapping[str, CheckpointPart] = field(default_factory=dict)
     kind: str | None = None
-    is_v_prediction: bool = False
+    schedule: Mapping[str, object] = field(default_factory=dict)
     is_of_hub: bool = False
 
     @property
@@ -109,9 +110,17 @@ def _checkpoint_place(choice: BaseChoice, path: Path) -> BasePlace | None:
         return None
     if choice.variant is not None:
         raise BaseModelError(f"variant is '{choice.variant}' and base '{choice}' is a checkpoint file; allowed is none")
+    if others := sorted(name for name in header.entries if name.startswith(OTHER_SCHEDULE)):
+        raise BaseModelError(
+            f"base '{choice}' holds {', '.join(others)}: its denoiser was trained on the schedule of EDM, which is not "
+            "supported; allowed are files whose denoiser predicts epsilon or v"
+        )
+    schedule = {
+        key: value for mark in SCHEDULE_MARKS if mark in header.entries for key, value in SCHEDULE_MARKS[mark].items()
+    }
     folder = _settings_folder(choice, CHECKPOINTS[kind], held)
     parts = {component: CheckpointPart(path, names) for component, names in held.items()}
-    return BasePlace(choice, path.stem, folder, parts, kind, is_v_prediction=V_PREDICTION_MARK in header.entries)
+    return BasePlace(choice, path.stem, folder, parts, kind, schedule)
 
 
 def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[str]) -> Path:
@@ -136,6 +145,7 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[
         fetch = f", or let --download fetch those of {names[0]} once" if names else ""
         raise BaseModelError(
             f"base '{choice}' is a checkpoint file of {form.title}, which holds no settings and no tokenizer; give "
-            f"--base-config FOLDER (config=FOLDER), any pipeline folder of {form.title}{fetch}"
+            f"--base-config FOLDER (config=FOLDER), the pipeline folder of the {form.title} that it was made from"
+            f"{fetch}"
         )
     return folder

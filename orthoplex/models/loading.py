@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -36,13 +37,16 @@ from orthoplex.models.quantising import (
     stored_hash,
 )
 from orthoplex.models.quiet import quiet
-from orthoplex.models.schedules import predict_v
+from orthoplex.models.schedules import set_schedule
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, read_headers, stored_dtype
 from orthoplex.options import Quantisation
 
 _LOADING = Lock()
+_LOG = logging.getLogger(__name__)
+_DECIDING = ("is_distilled", "prediction_type", "rescale_betas_zero_snr", "shift", "use_dynamic_shifting")
+"""Settings by which the same weights draw other pictures, of a pipeline or of its scheduler."""
 
 
 def load_base(
@@ -77,9 +81,7 @@ def load_base(
     """
     device_of_weights = _device(device)
     check_quantisation(quantise)
-    choice = choice_of(name_or_path)
-    if variant is not None or config is not None or download:
-        choice = BaseChoice(choice.name, variant, None if config is None else str(config), download)
+    choice = _choice(name_or_path, variant, config, download=download)
     place = base_place(choice)
     index = read_index(place)
     family = family_of(index["_class_name"])
@@ -107,6 +109,17 @@ def load_base(
     return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), types, brought)
 
 
+def _choice(base: BaseName, variant: str | None, config: str | Path | None, *, download: bool) -> BaseChoice:
+    """Return a choice with what is given besides; what is not given stays."""
+    choice = choice_of(base)
+    return BaseChoice(
+        choice.name,
+        choice.variant if variant is None else variant,
+        choice.config if config is None else str(config),
+        choice.download or download,
+    )
+
+
 def _load(
     family: type[Family],
     place: BasePlace,
@@ -116,11 +129,19 @@ def _load(
 ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
     with prefixed(f"base '{place.choice}' cannot be loaded: "):
         pipeline = family.load(place.folder, index, weight_files, dtype)
-        if place.is_v_prediction:
-            predict_v(pipeline)
+        if place.schedule:
+            set_schedule(pipeline, place.schedule)
     with prefixed(f"base '{place.choice}': "):
         family.check(pipeline)
+    if place.held:
+        _LOG.info("checkpoint file '%s' takes the settings of '%s': %s", place.choice, place.folder, _decided(pipeline))
     return pipeline
+
+
+def _decided(pipeline: Any) -> str:  # noqa: ANN401  (likewise)
+    """Return in words what a checkpoint file's settings decide, which its weights do not say."""
+    settings = {**pipeline.config, **pipeline.scheduler.config}
+    return ", ".join(f"{name} {settings[name]}" for name in _DECIDING if name in settings)
 
 
 def _folder_hash(
