@@ -24,6 +24,7 @@ from orthoplex.models.checkpoint_networks import stored_tensors
 from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import check_part, named_class
+from orthoplex.models.finite_weights import check_finite
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.problems import all_done, prefixed
 from orthoplex.models.quantising import (
@@ -31,7 +32,6 @@ from orthoplex.models.quantising import (
     check_quantisation,
     denoiser_of,
     gguf_files,
-    has_plain_numbers,
     quantise_network,
     quantised_files,
     stored_hash,
@@ -95,9 +95,10 @@ def load_base(
     with _LOADING, quiet(), without_warnings(), identity:
         pipeline = _load(family, place, index, weight_files, dtype)
         # Weights that were loaded before are finite, unless they come in a narrower type now; the hash holds no others.
-        known = {item for item in family.changed if identity.is_remembered and _holds_all(dtype, headers[item])}
+        whole = {item: files for item, files in headers.items() if files is not None and _holds_all(dtype, files)}
+        known = whole.keys() & family.changed if identity.is_remembered else frozenset[str]()
         with prefixed(f"base '{choice}': "):
-            _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
+            check_finite({item: pipeline.components[item] for item in family.weighed if item not in known}, whole)
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
             weights = _exact_hash(family, place, index, pipeline, weight_files, dtype, stored)
@@ -244,19 +245,3 @@ def _holds_all(dtype: torch.dtype, headers: Mapping[Path, Header] | None) -> boo
     stored = {entry.dtype for header in headers.values() for entry in header.entries.values()}
     numbers = {kind for kind in stored if not kind.startswith(("I", "U", "BOOL"))}
     return all(kind in DTYPES and torch.finfo(DTYPES[kind]).max <= torch.finfo(dtype).max for kind in numbers)
-
-
-def _check_finite(networks: Mapping[str, nn.Module]) -> None:
-    """Refuse weights that are not finite."""
-    all_done({component: partial(_check_network, component, network) for component, network in networks.items()})
-
-
-def _check_network(component: str, network: nn.Module) -> None:
-    for name, values in network.state_dict().items():
-        if not has_plain_numbers(values):
-            continue
-        # The sum of a tensor is not finite where a number in it is not, and is taken in a third of the time.
-        if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():
-            raise BaseModelError(
-                f"{component}.{name} holds numbers that are not finite as {values.dtype}; allowed are finite weights"
-            )

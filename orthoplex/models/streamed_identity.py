@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -157,15 +157,11 @@ def _streamed(places: Mapping[str, _Place], stop: Event) -> str | None:
 
 
 def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearray, stop: Event) -> bool:
-    """Hash one tensor's values in float16; False if the file ends too early, or it is time to stop."""
-    file.seek(place.data_start + place.entry.start)
+    """Hash one tensor's values in float16; False if it is time to stop."""
     dtype = DTYPES[place.entry.dtype]
-    remaining = place.entry.end - place.entry.start
-    while remaining:
-        view = memoryview(buffer)[: min(remaining, len(buffer))]
-        if stop.is_set() or not _read_whole(file, view):
+    for view in chunks(file, place.data_start + place.entry.start, place.data_start + place.entry.end, buffer):
+        if stop.is_set():
             return False
-        remaining -= len(view)
         if dtype == torch.float16:
             digest.update(view)
         else:
@@ -173,11 +169,25 @@ def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearra
     return True
 
 
-def _read_whole(file: FileIO, view: memoryview) -> bool:
-    position = 0
-    while position < len(view):
-        count = file.readinto(view[position:])
-        if not count:
-            return False
-        position += count
-    return True
+def chunks(file: FileIO, start: int, end: int, buffer: bytearray) -> Iterator[memoryview]:
+    """Yield a part of a file piece by piece, all of them in the same memory.
+
+    Args:
+        file: The file.
+        start: Where the part begins, in bytes.
+        end: Where it ends.
+        buffer: The memory, whose length is that of all pieces but the last.
+
+    Raises:
+        OSError: If it cannot be read, or ends before.
+    """
+    file.seek(start)
+    for begin in range(start, end, len(buffer)):
+        view = memoryview(buffer)[: min(end - begin, len(buffer))]
+        position = 0
+        while position < len(view):
+            count = file.readinto(view[position:])
+            if not count:
+                raise OSError("the file ends too early")
+            position += count
+        yield view
