@@ -1,4 +1,4 @@
-"""Write the tables of docs/bases.md: pipelines and defaults, what every family can do, by the names of tests, and results.
+"""Write the tables of docs/bases.md: pipelines and defaults, what every family can do (by tests), and results.
 
 With ``--check`` nothing is written, and the exit status is 1 where the page differs.
 """
@@ -88,11 +88,10 @@ def step_costs() -> str:
         shares = costs["share_of_peft_above_bare"]
         seconds = " / ".join(f"{value:.2f}" for value in costs["fastest_seconds"].values())
         memory = " / ".join(f"{row['counted_mib']:,.0f}" for row in costs["memory"].values())
-        rows.append(
-            (f"{selection} ({costs['layers']})", seconds, f"{shares['seconds']:.2f}", memory, f"{shares['counted_mib']:.2f}")
-        )
+        time, room = (f"{shares[name]:.2f}" for name in ("seconds", "counted_mib"))
+        rows.append((f"{selection} ({costs['layers']})", seconds, time, memory, room))
     names = "bare / Orthoplex / PEFT"
-    header = ("layers", f"seconds: {names}", "share of PEFT's above bare", f"MiB: {names}", "share of PEFT's above bare")
+    header = ("layers", f"seconds: {names}", "share of time", f"MiB: {names}", "share of memory")
     return markdown_table(header, rows).rstrip()
 
 

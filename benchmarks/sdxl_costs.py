@@ -140,14 +140,7 @@ def seconds_of(step: Step, rounds: int) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Place:
-    """What layers of one kind have in common in a step.
-
-    Attributes:
-        out_features: Width of the output.
-        shape: Shape of the input.
-        dtype: Type of the input.
-        has_gradient: True if a gradient flows to the input.
-    """
+    """What layers of one kind have in common in a step: the width of the output, and the input."""
 
     out_features: int
     shape: tuple[int, ...]
@@ -175,15 +168,7 @@ def places_of(step: Step, side: int) -> dict[Place, int]:
 
 
 def seconds_of_parts(step: Step, rounds: int, side: int) -> dict[str, Row]:
-    """Return the seconds of all target layers, forward and backward, and of the optimizer, for every case.
-
-    One layer of every kind is timed, many times, the cases in turns; the fastest counts, times the layers of the kind.
-
-    Args:
-        step: The step whose layers they are.
-        rounds: Rounds of the optimizer; a layer has ten times as many.
-        side: Height and width of the latents that layers see, in the place of the step's own.
-    """
+    """Return the seconds of all target layers, at latents of a side, and of the optimizer, for every case."""
     layers = {name: 0.0 for name in CASES}
     for place, count in places_of(step, side).items():
         for name, seconds in seconds_of_layer(place, step.rank, 10 * rounds).items():

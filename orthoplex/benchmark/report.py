@@ -82,7 +82,8 @@ def _markdown(result: ExperimentResult, summaries: Sequence[Summary], difference
     chunks = [
         f"# {experiment.name}\n\n"
         f"{len(experiment.measured)} of {len(experiment.concepts)} concepts measured on "
-        f"`{folder_name(experiment.base)}` in merges of {', '.join(map(str, sizes))}, seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
+        f"`{folder_name(experiment.base)}` in merges of {', '.join(map(str, sizes))}, "
+        f"seeds {', '.join(map(str, experiment.seeds))}; features: {result.encoder}. "
         f"Numbers are means over concepts{' and seeds' * (len(experiment.seeds) > 1)} with 95 % bootstrap intervals "
         "over them; concepts that share a merge are not independent, and one merge is not all merges. Retention is "
         "merged / alone.\n"

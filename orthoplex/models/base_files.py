@@ -248,8 +248,7 @@ class BaseFiles:
 
 def _digest(changed: Mapping[str, tuple[Path, Header]], *, embedded: bool) -> str | None:
     """The hash of the base: remembered from loading it, or, of the embedded one, whose files are known, streamed."""
-    read = [path for path, _ in changed.values()]
-    before = fingerprint([path.parent for path in read], read)
+    before = fingerprint({component: path for component, (path, _) in changed.items()})
     known = None if before is None else recall(before)
     if known is None and embedded:
         return streamed_hash({name: {path: header} for name, (path, header) in changed.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +15,8 @@ from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.families.form_of_checkpoints import (
     CHECKPOINTS,
-    EDM_MARK,
-    V_PREDICTION_MARK,
-    ZERO_SNR_MARK,
+    OTHER_SCHEDULE,
+    SCHEDULE_MARKS,
     CheckpointForm,
     checkpoint_class,
 )
@@ -26,8 +24,6 @@ from orthoplex.models.hub import HubName, cached_pipeline, fetched_pipeline
 from orthoplex.models.pipeline_folder import index_path
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles, find_weights
-
-_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -41,8 +37,7 @@ class BasePlace:
         folder: Its pipeline folder; that of the settings for a checkpoint file.
         held: For a checkpoint file: component to its weights; components that are not named are read from the folder.
         kind: For a checkpoint file: the pipeline class of its family.
-        is_v_prediction: True for a checkpoint file that says so of itself, whatever its settings say.
-        is_zero_snr: True for such a file that says it was trained down to no signal at all.
+        schedule: Settings of the scheduler that a checkpoint file holds itself, whatever its folder says.
         is_of_hub: True for a folder in the hub's cache.
     """
 
@@ -51,8 +46,7 @@ class BasePlace:
     folder: Path
     held: Mapping[str, CheckpointPart] = field(default_factory=dict)
     kind: str | None = None
-    is_v_prediction: bool = False
-    is_zero_snr: bool = False
+    schedule: Mapping[str, object] = field(default_factory=dict)
     is_of_hub: bool = False
 
     @property
@@ -116,18 +110,17 @@ def _checkpoint_place(choice: BaseChoice, path: Path) -> BasePlace | None:
         return None
     if choice.variant is not None:
         raise BaseModelError(f"variant is '{choice.variant}' and base '{choice}' is a checkpoint file; allowed is none")
-    edm = next((name for name in header.entries if name.startswith(EDM_MARK)), None)
-    if edm is not None:
+    if others := sorted(name for name in header.entries if name.startswith(OTHER_SCHEDULE)):
         raise BaseModelError(
-            f"base '{choice}' holds {edm}: its denoiser predicts as EDM does; allowed are denoisers that predict epsilon "
-            "or v"
+            f"base '{choice}' holds {', '.join(others)}: its denoiser was trained on the schedule of EDM, which is not "
+            "supported; allowed are files whose denoiser predicts epsilon or v"
         )
+    schedule = {
+        key: value for mark in SCHEDULE_MARKS if mark in header.entries for key, value in SCHEDULE_MARKS[mark].items()
+    }
     folder = _settings_folder(choice, CHECKPOINTS[kind], held)
     parts = {component: CheckpointPart(path, names) for component, names in held.items()}
-    predicts_v, zero_snr = (mark in header.entries for mark in (V_PREDICTION_MARK, ZERO_SNR_MARK))
-    return BasePlace(
-        choice, path.stem, folder, parts, kind, is_v_prediction=predicts_v, is_zero_snr=predicts_v and zero_snr
-    )
+    return BasePlace(choice, path.stem, folder, parts, kind, schedule)
 
 
 def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[str]) -> Path:
@@ -152,12 +145,7 @@ def _settings_folder(choice: BaseChoice, form: CheckpointForm, held: Collection[
         fetch = f", or let --download fetch those of {names[0]} once" if names else ""
         raise BaseModelError(
             f"base '{choice}' is a checkpoint file of {form.title}, which holds no settings and no tokenizer; give "
-            f"--base-config FOLDER (config=FOLDER), a pipeline folder of {form.title}{fetch}"
+            f"--base-config FOLDER (config=FOLDER), the pipeline folder of the {form.title} that it was made from"
+            f"{fetch}"
         )
-    _LOG.warning(
-        "base '%s' is read with the settings of %s, which decide its schedule and its guidance; give --base-config "
-        "FOLDER (config=FOLDER) if it comes from another version",
-        choice,
-        name,
-    )
     return folder

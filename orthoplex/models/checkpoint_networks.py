@@ -6,9 +6,10 @@ file lacks with nothing, and drops what it does not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from accelerate import init_empty_weights
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from orthoplex.errors import BaseModelError
 from orthoplex.files import read_header, read_tensors, summary_of
 from orthoplex.models.quiet import quiet
-from orthoplex.models.tensor_report import check_all_used, check_plain, check_tensors
+from orthoplex.models.tensor_report import check_tensors, refuse_quantised, refuse_unexpected
 from orthoplex.models.weight_files import CheckpointPart, WeightFiles
 
 with quiet():
@@ -30,9 +31,10 @@ with quiet():
 _INNER = "text_model."
 _OPEN_CLIP = ".resblocks."
 _DENOISER = "model.diffusion_model."
-_DENOISERS = ("unet", "transformer")
 _CONDITIONER = "net.llm_adapter."
 """In front of the names of Anima's conditioner."""
+_UNREAD = re.compile(r"^norm_final\.weight$|^first_stage_model\.(loss|model_ema)\.")
+"""Tensors of published files that no network reads: a norm of Z-Image, and what autoencoders were trained with."""
 
 
 def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
@@ -51,6 +53,7 @@ def load_checkpoint_part(kind: Any, folder: Path, part: CheckpointPart, dtype: t
             missing, unknown, or of another shape; names the file and the first such weights.
     """
     component = folder.name
+    refuse_quantised(part.path.name, component, part.names)
     try:
         network = _empty(kind, folder)
     except Exception as error:  # noqa: BLE001  (a damaged folder makes the libraries raise anything)
@@ -91,7 +94,8 @@ def _converted(
     """Return the tensors of a checkpoint file under the names of a network, which may be without numbers.
 
     Raises:
-        BaseModelError: If diffusers reads no such files of the network's class, or they are of another form.
+        BaseModelError: If diffusers reads no such files of the network's class, they are of another form, or hold what
+            it drops.
     """
     try:
         if isinstance(network, PreTrainedModel):
@@ -108,18 +112,56 @@ def _converted(
         convert: Any = SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
         # diffusers asks for the prefix in U-Nets, and stumbles over it in the transformers of FLUX.2.
         named = tensors if isinstance(network, UNet2DConditionModel) else bare
-        check_plain(part.path.name, component, named)
-        given = sum(values.numel() for values in named.values())
-        converted: dict[str, Tensor] = convert(checkpoint=named, config=dict(network.config))
-        if component in _DENOISERS:
-            check_all_used(part.path.name, component, given - sum(values.numel() for values in converted.values()))
-        return converted
+        refuse_unexpected(part.path.name, component, _unused(convert, named, dict(network.config)))
+        return convert(checkpoint=named, config=dict(network.config))
     except BaseModelError:
         raise
     except Exception as error:  # noqa: BLE001  (conversions raise anything where a file is of another form)
         raise BaseModelError(
             f"{part.path.name} holds another {component} than its settings say: {summary_of(error)}"
         ) from error
+
+
+@final
+class _Traced(Tensor):
+    """A tensor without numbers that knows which tensors of a file it is made of."""
+
+    sources: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, name: str, values: Tensor) -> _Traced:
+        """Stand for a tensor of a file."""
+        traced = torch.empty(values.shape, dtype=values.dtype, device="meta").as_subclass(cls)
+        traced.sources = frozenset([name])
+        return traced
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Compute, and give what comes out the sources of what went in."""
+        made = super().__torch_function__(func, types, args, kwargs or {})
+        sources = frozenset().union(*(each.sources for each in _traced([args, *(kwargs or {}).values()])))
+        for each in _traced(made):
+            each.sources = sources
+        return made
+
+
+def _traced(values: object) -> list[_Traced]:
+    if isinstance(values, _Traced):
+        return [values]
+    return [each for value in values for each in _traced(value)] if isinstance(values, list | tuple) else []
+
+
+def _unused(convert: Callable[..., Any], tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> list[str]:
+    """Return the tensors that a conversion drops."""
+    converted = convert(checkpoint={name: _Traced.of(name, each) for name, each in tensors.items()}, config=config)
+    used = frozenset().union(*(each.sources for each in _traced(list(converted.values()))))
+    return sorted(name for name in tensors if name not in used and not _UNREAD.search(name))
 
 
 def stored_tensors(network: nn.Module, component: str, files: WeightFiles | None) -> dict[str, Tensor]:
@@ -131,9 +173,9 @@ def stored_tensors(network: nn.Module, component: str, files: WeightFiles | None
         files: Its files.
 
     Returns:
-        Tensors that lie in the files until they are read; none for pickles, and none of other names.
+        Tensors, which lie in the files until they are read but for those of pickles; none of other names.
     """
-    if files is None or not files.is_safetensors:
+    if files is None:
         return {}
     if files.part is not None:
         part = files.part
@@ -141,6 +183,9 @@ def stored_tensors(network: nn.Module, component: str, files: WeightFiles | None
             return _converted(network, component, part, {name: file.get_tensor(name) for name in part.names})
     tensors: dict[str, Tensor] = {}
     for path in files.files:
+        if not files.is_safetensors:
+            tensors |= torch.load(path, map_location="cpu", weights_only=True)
+            continue
         with safe_open(path, "pt") as file:
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a file is no mapping)
     names = {name for name, _ in network.named_parameters()}
@@ -166,7 +211,7 @@ def _of_text_encoder(network: Any, tensors: Mapping[str, Tensor]) -> dict[str, T
     if is_open_clip:
         named: dict[str, Tensor] = convert_open_clip_checkpoint(network, dict(tensors), prefix=start)
     else:
-        named = {name.removeprefix(start): values for name, values in tensors.items() if name.startswith(start)}
+        named = {name.removeprefix(start): values for name, values in tensors.items()}
     return _renamed(network, named)
 
 

@@ -1,4 +1,4 @@
-"""Hashes of weights, remembered by the files that are read, and path, size and time of every file in their folders.
+"""Hashes of weights, remembered by the files that are read, and by size and time of every file in their folders.
 
 Never an error: what cannot be read is computed again, what cannot be written is computed again next time.
 """
@@ -8,21 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from orthoplex.errors import OutputError
 from orthoplex.files import cache_folder, read_json, write_json
 
-_SCHEME = "float16-sha256-v2"
+_SCHEME = "float16-sha256-v1"
 _LIMIT = 256
 _RACE_NS = 2 * 10**9
 """A file that was written this shortly ago may be written again without another time; its hash is not stored."""
 
-Fingerprint = Mapping[str, Sequence[int]]
-"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number; and
-``read`` and the place of every file that is read to nothing."""
+Fingerprint = Mapping[str, Sequence[int | str]]
+"""Resolved path of every file to its size, its times of change (content, entry; nanoseconds) and its number.
+
+Component to its resolved folder and the file that is read there, of which there may be several in a folder.
+"""
 
 
 def cache_file() -> Path:
@@ -30,26 +32,27 @@ def cache_file() -> Path:
     return cache_folder() / "base-hashes.json"
 
 
-def fingerprint(places: Sequence[Path], read: Iterable[Path]) -> Fingerprint | None:
-    """Return sizes, times and numbers of files, and of those in folders; None if they cannot tell a changed file.
+def fingerprint(files: Mapping[str, Path], *, alone: Collection[str] = ()) -> Fingerprint | None:
+    """Return which files are read, with sizes, times and numbers of all in their folders; None if these cannot tell.
 
-    They cannot for files that were written so shortly ago that another write may leave the time as it is.
+    They cannot tell a changed file that was written so shortly ago that another write may leave the time as it is.
 
     Args:
-        places: Files, and folders with files.
-        read: The files among them whose weights are hashed; others, as variants, may lie beside them.
+        files: Component to the file of its weights, or to the index of them.
+        alone: Components whose file alone counts, whatever lies beside it.
     """
     statuses: dict[str, Sequence[int]] = {}
+    chosen: dict[str, Sequence[str]] = {}
     try:
-        for place in places:
-            whole = place.resolve()
-            for path in sorted(whole.iterdir()) if whole.is_dir() else [whole]:
+        for component, file in files.items():
+            folder = file.parent.resolve()
+            chosen[component] = (str(folder), file.name)
+            for path in [file.resolve()] if component in alone else sorted(folder.iterdir()):
                 status = path.resolve().stat()
                 statuses[str(path)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     except (OSError, RuntimeError):
         return None
     newest = max((max(status[1], status[2]) for status in statuses.values()), default=0)
-    chosen = {f"read {path}": () for path in sorted(str(path.resolve()) for path in read)}
     return {**statuses, **chosen} if time.time_ns() - newest >= _RACE_NS else None
 
 

@@ -15,13 +15,11 @@ from typing import Any, TypeVar, final
 from orthoplex.errors import BaseModelError
 from orthoplex.files import read_json, summary_of
 from orthoplex.models.families import FAMILIES, family_of
-from orthoplex.models.pipeline_folder import INDEX_NAME, MODULAR_INDEX_NAME, index_path
+from orthoplex.models.pipeline_folder import INDEX_NAME, MODULAR_INDEX_NAME, SETTINGS_SUFFIXES, index_path
 from orthoplex.models.weight_files import find_weights, needed_weights
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w-][\w.-]*)(?:@([\w./+-]+))?")
-_SETTINGS = (".json", ".txt", ".model", ".jinja")
-"""Endings of the files that are no weights and no code."""
 _GB = 1e9
 _T = TypeVar("_T")
 
@@ -119,7 +117,7 @@ def needed_files(
     for part in parts:
         own = {name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")}
         weights = needed_weights(own, part, variant) if part in weighed else []
-        settings = sorted(name for name in own if name.endswith(_SETTINGS) and ".index." not in name)
+        settings = sorted(name for name in own if name.endswith(SETTINGS_SUFFIXES) and ".index." not in name)
         chosen += [f"{part}/{name}" for name in (*settings, *weights)]
     return chosen
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -16,7 +16,7 @@ from orthoplex.concepts import BaseIdentity
 from orthoplex.errors import BaseModelError
 from orthoplex.files import DTYPES, Header, without_warnings
 from orthoplex.models.base import Base
-from orthoplex.models.base_choice import BaseName, choice_of
+from orthoplex.models.base_choice import BaseChoice, BaseName, choice_of
 from orthoplex.models.base_folder import check_parts_held, check_weight_files, hub_advised, read_index
 from orthoplex.models.base_place import BasePlace, base_place
 from orthoplex.models.brought import Brought, brought_by_vignette
@@ -24,6 +24,7 @@ from orthoplex.models.checkpoint_networks import stored_tensors
 from orthoplex.models.families import family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.families.parts import check_part, named_class
+from orthoplex.models.finite_weights import check_finite
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.problems import all_done, prefixed
 from orthoplex.models.quantising import (
@@ -31,19 +32,21 @@ from orthoplex.models.quantising import (
     check_quantisation,
     denoiser_of,
     gguf_files,
-    has_plain_numbers,
     quantise_network,
     quantised_files,
     stored_hash,
 )
 from orthoplex.models.quiet import quiet
-from orthoplex.models.schedules import predict_v
+from orthoplex.models.schedules import set_schedule
 from orthoplex.models.streamed_identity import FolderHash
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weight_files import WeightFiles, read_headers, stored_dtype
 from orthoplex.options import Quantisation
 
 _LOADING = Lock()
+_LOG = logging.getLogger(__name__)
+_DECIDING = ("is_distilled", "prediction_type", "rescale_betas_zero_snr", "shift", "use_dynamic_shifting")
+"""Settings by which the same weights draw other pictures, of a pipeline or of its scheduler."""
 
 
 def load_base(
@@ -78,9 +81,7 @@ def load_base(
     """
     device_of_weights = _device(device)
     check_quantisation(quantise)
-    choice = choice_of(name_or_path)
-    given = {"variant": variant, "config": None if config is None else str(config), "download": download or None}
-    choice = replace(choice, **{name: value for name, value in given.items() if value is not None})
+    choice = _choice(name_or_path, variant, config, download=download)
     place = base_place(choice)
     index = read_index(place)
     family = family_of(index["_class_name"])
@@ -94,9 +95,10 @@ def load_base(
     with _LOADING, quiet(), without_warnings(), identity:
         pipeline = _load(family, place, index, weight_files, dtype)
         # Weights that were loaded before are finite, unless they come in a narrower type now; the hash holds no others.
-        known = {item for item in family.changed if identity.is_remembered and _holds_all(dtype, headers[item])}
+        whole = {item: files for item, files in headers.items() if files is not None and _holds_all(dtype, files)}
+        known = whole.keys() & family.changed if identity.is_remembered else frozenset[str]()
         with prefixed(f"base '{choice}': "):
-            _check_finite({item: pipeline.components[item] for item in family.weighed if item not in known})
+            check_finite({item: pipeline.components[item] for item in family.weighed if item not in known}, whole)
         weights = identity.result(_hashed(family, pipeline))
         if weights is None:
             weights = _exact_hash(family, place, index, pipeline, weight_files, dtype, stored)
@@ -108,6 +110,17 @@ def load_base(
     return Base(pipeline, BaseIdentity(family=version, hash=weights, name=place.name), types, brought, quantise)
 
 
+def _choice(base: BaseName, variant: str | None, config: str | Path | None, *, download: bool) -> BaseChoice:
+    """Return a choice with what is given besides; what is not given stays."""
+    choice = choice_of(base)
+    return BaseChoice(
+        choice.name,
+        choice.variant if variant is None else variant,
+        choice.config if config is None else str(config),
+        choice.download or download,
+    )
+
+
 def _load(
     family: type[Family],
     place: BasePlace,
@@ -117,11 +130,19 @@ def _load(
 ) -> Any:  # noqa: ANN401  (pipelines share no typed parent)
     with prefixed(f"base '{place.choice}' cannot be loaded: "):
         pipeline = family.load(place.folder, index, weight_files, dtype)
-        if place.is_v_prediction:
-            predict_v(pipeline, is_zero_snr=place.is_zero_snr)
+        if place.schedule:
+            set_schedule(pipeline, place.schedule)
     with prefixed(f"base '{place.choice}': "):
         family.check(pipeline)
+    if place.held:
+        _LOG.info("checkpoint file '%s' takes the settings of '%s': %s", place.choice, place.folder, _decided(pipeline))
     return pipeline
+
+
+def _decided(pipeline: Any) -> str:  # noqa: ANN401  (likewise)
+    """Return in words what a checkpoint file's settings decide, which its weights do not say."""
+    settings = {**pipeline.config, **pipeline.scheduler.config}
+    return ", ".join(f"{name} {settings[name]}" for name in _DECIDING if name in settings)
 
 
 def _folder_hash(
@@ -224,19 +245,3 @@ def _holds_all(dtype: torch.dtype, headers: Mapping[Path, Header] | None) -> boo
     stored = {entry.dtype for header in headers.values() for entry in header.entries.values()}
     numbers = {kind for kind in stored if not kind.startswith(("I", "U", "BOOL"))}
     return all(kind in DTYPES and torch.finfo(DTYPES[kind]).max <= torch.finfo(dtype).max for kind in numbers)
-
-
-def _check_finite(networks: Mapping[str, nn.Module]) -> None:
-    """Refuse weights that are not finite."""
-    all_done({component: partial(_check_network, component, network) for component, network in networks.items()})
-
-
-def _check_network(component: str, network: nn.Module) -> None:
-    for name, values in network.state_dict().items():
-        if not has_plain_numbers(values):
-            continue
-        # The sum of a tensor is not finite where a number in it is not, and is taken in a third of the time.
-        if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():
-            raise BaseModelError(
-                f"{component}.{name} holds numbers that are not finite as {values.dtype}; allowed are finite weights"
-            )

@@ -15,8 +15,9 @@ INDEX_NAME = "model_index.json"
 """The file without which a folder is no pipeline, but for those of modular pipelines."""
 MODULAR_INDEX_NAME = "modular_model_index.json"
 """The same file of a modular pipeline of diffusers."""
-_SUFFIXES = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
-"""Of the files in the folders of components."""
+SETTINGS_SUFFIXES = (".jinja", ".json", ".model", ".txt")
+"""Endings of the files of components that are no weights and no code."""
+_SUFFIXES = (".bin", ".safetensors", *SETTINGS_SUFFIXES)
 
 
 @contextmanager

@@ -232,9 +232,8 @@ def stored_hash(
     own = {name: plain for name, plain in files.items() if plain is not None and plain.part is None}
     headers = {name: headers for name, plain in own.items() if (headers := read_headers(plain)) is not None}
     streamed = streamed_hash(headers) if headers.keys() == modules.keys() and _are_floats(headers) else None
-    if streamed is None:  # numbers in memory may be coarser than those of the files
-        numbers = {name: stored_tensors(module, name, files.get(name)) for name, module in modules.items()}
-        streamed = weights_hash(modules, numbers)
+    if streamed is None:  # of the files too: numbers in memory may be coarser
+        streamed = weights_hash(modules, {name: stored_tensors(modules[name], name, files[name]) for name in modules})
     digest = hashlib.sha256(streamed.encode())
     for component, quantised in sorted(stored.items()):
         for name, chunks in sorted(_tensors(quantised), key=lambda item: item[0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from orthoplex.errors import BaseModelError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+_PURE_NOISE = 1e-6
+"""The largest ᾱ that counts as none: some schedulers take 2^-24 for 0, so that σ is a number."""
 
 
 @final
@@ -194,14 +197,27 @@ class DiscreteSchedule(Schedule):
         return alphas.sqrt().to(like.dtype), (1.0 - alphas).sqrt().to(like.dtype)
 
 
-def predict_v(pipeline: Any, *, is_zero_snr: bool) -> None:  # noqa: ANN401  (pipelines share no typed parent)
-    """Let the scheduler of a pipeline read the denoiser's predictions as v, whatever its settings say.
+def set_schedule(pipeline: Any, settings: Mapping[str, object]) -> None:  # noqa: ANN401  (pipelines share no parent)
+    """Give the scheduler of a pipeline other settings.
 
     Args:
-        pipeline: The pipeline, of diffusers.
-        is_zero_snr: True for a denoiser that was trained down to no signal at all: Lin et al., arXiv 2305.08891.
+        pipeline: Of discrete timesteps.
+        settings: Name to value, as ``prediction_type``.
+
+    Raises:
+        BaseModelError: If ᾱ of the last timestep shall be zero, and the scheduler cannot, or the denoiser predicts ε.
     """
-    scheduler = pipeline.scheduler
-    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if is_zero_snr else {}
-    settings = {**scheduler.config, "prediction_type": "v_prediction", **zero_snr}
-    pipeline.register_modules(scheduler=type(scheduler).from_config(settings))
+    scheduler = type(pipeline.scheduler).from_config({**pipeline.scheduler.config, **settings})
+    if settings.get("rescale_betas_zero_snr"):
+        name, predicted = type(scheduler).__name__, scheduler.config.prediction_type
+        if predicted == "epsilon":
+            raise BaseModelError(
+                "the last timestep is pure noise (ztsnr), and its settings predict epsilon, of which no picture "
+                "follows there; allowed are settings that predict v_prediction"
+            )
+        if float(scheduler.alphas_cumprod[-1]) > _PURE_NOISE:
+            raise BaseModelError(
+                f"the last timestep is pure noise (ztsnr), which the {name} of its settings cannot do; allowed are "
+                "settings with a scheduler that can, as EulerDiscreteScheduler or DDIMScheduler"
+            )
+    pipeline.register_modules(scheduler=scheduler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,12 +52,12 @@ class FolderHash:
             weight_files: Component to its files, or None where only the library knows.
             headers: Component to the headers of its files, or None where they are not to be streamed.
         """
-        folders = [_place_of(files) for files in weight_files.values() if files is not None]
-        is_plain = all(files is not None and files.part is None for files in weight_files.values())
-        self._read = [path for files in weight_files.values() if files is not None for path in files.files]
-        self._before = fingerprint(folders, self._read) if len(folders) == len(weight_files) else None
+        known = {component: files for component, files in weight_files.items() if files is not None}
+        self._files = {component: files.main for component, files in known.items()}
+        self._alone = {component for component, files in known.items() if files.part is not None}
+        is_plain = len(known) == len(weight_files) and not self._alone
+        self._before = fingerprint(self._files, alone=self._alone) if len(known) == len(weight_files) else None
         self._remembered = None if self._before is None else recall(self._before)
-        self._folders = folders
         self._stop = Event()
         self._places: dict[str, _Place] = {}
         self._future: Future[str | None] | None = None
@@ -95,7 +95,7 @@ class FolderHash:
 
     def remember(self, digest: str) -> None:
         """Remember a hash of the files, unless one of them has changed since they were first looked at."""
-        if self._before is not None and fingerprint(self._folders, self._read) == self._before:
+        if self._before is not None and fingerprint(self._files, alone=self._alone) == self._before:
             remember(self._before, digest)
 
     def __enter__(self) -> FolderHash:
@@ -119,11 +119,6 @@ def streamed_hash(headers: Mapping[str, Mapping[Path, Header]]) -> str | None:
         64 hexadecimal digits, or None if a file cannot be read.
     """
     return _streamed(_places(headers), Event())
-
-
-def _place_of(files: WeightFiles) -> Path:
-    """Return what has to stay as it is for a hash to be right: a component's folder, or a checkpoint file."""
-    return files.main.parent if files.part is None else files.main
 
 
 def _places(headers: Mapping[str, Mapping[Path, Header] | None]) -> dict[str, _Place]:
@@ -162,15 +157,11 @@ def _streamed(places: Mapping[str, _Place], stop: Event) -> str | None:
 
 
 def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearray, stop: Event) -> bool:
-    """Hash one tensor's values in float16; False if the file ends too early, or it is time to stop."""
-    file.seek(place.data_start + place.entry.start)
+    """Hash one tensor's values in float16; False if it is time to stop."""
     dtype = DTYPES[place.entry.dtype]
-    remaining = place.entry.end - place.entry.start
-    while remaining:
-        view = memoryview(buffer)[: min(remaining, len(buffer))]
-        if stop.is_set() or not _read_whole(file, view):
+    for view in chunks(file, place.data_start + place.entry.start, place.data_start + place.entry.end, buffer):
+        if stop.is_set():
             return False
-        remaining -= len(view)
         if dtype == torch.float16:
             digest.update(view)
         else:
@@ -178,11 +169,25 @@ def _update(digest: hashlib._Hash, file: FileIO, place: _Place, buffer: bytearra
     return True
 
 
-def _read_whole(file: FileIO, view: memoryview) -> bool:
-    position = 0
-    while position < len(view):
-        count = file.readinto(view[position:])
-        if not count:
-            return False
-        position += count
-    return True
+def chunks(file: FileIO, start: int, end: int, buffer: bytearray) -> Iterator[memoryview]:
+    """Yield a part of a file piece by piece, all of them in the same memory.
+
+    Args:
+        file: The file.
+        start: Where the part begins, in bytes.
+        end: Where it ends.
+        buffer: The memory, whose length is that of all pieces but the last.
+
+    Raises:
+        OSError: If it cannot be read, or ends before.
+    """
+    file.seek(start)
+    for begin in range(start, end, len(buffer)):
+        view = memoryview(buffer)[: min(end - begin, len(buffer))]
+        position = 0
+        while position < len(view):
+            count = file.readinto(view[position:])
+            if not count:
+                raise OSError("the file ends too early")
+            position += count
+        yield view

@@ -10,12 +10,15 @@ from torch import nn
 from orthoplex.errors import BaseModelError
 from orthoplex.models.problems import first_of
 
-_HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale|num_batches_tracked)$|^(text_projection|visual|vision_model)")
-"""Tensors that files of text encoders hold besides, and that change nothing."""
-_SCALES = (
-    r"\.(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|absmax|quant_map|quant_state\.|SCB$|zero_point)"
+_HARMLESS = re.compile(
+    r"(^|\.)(position_ids|logit_scale|num_batches_tracked|spiece_model)$|^(text_projection|visual|vision_model)"
 )
-_QUANTISED = re.compile(rf"{_SCALES}|\.scale$")
+"""Tensors that files of text encoders hold besides, and that change nothing."""
+_QUANTISED = re.compile(
+    r"\.(scale_weight|weight_scale|scale_input|input_scale|absmax|quant_map|quant_state\.|SCB$|zero_point)"
+    r"|(^|\.)(scaled_fp8|comfy_quant)$"
+)
+"""Tensors beside quantised weights. ``.scale`` too, where it is not the weight of a normalisation."""
 _ADDED = re.compile(r"lora|hada|lokr|motion_modules|ip_adapter", re.IGNORECASE)
 
 
@@ -47,49 +50,41 @@ def check_tensors(
             f"{name} lacks {len(lacking)} of {len(network.state_dict())} tensors: {first_of(lacking)}"
             + (f"; it holds {len(others)} that no {component} has: {first_of(others)}" if others else "")
         )
-    _refuse_unexpected(name, component, [key for key in unexpected if not _HARMLESS.search(key)])
+    refuse_unexpected(name, component, unexpected)
     if mismatched:
         shapes = [f"{key} is {theirs}, allowed is {ours}" for key, theirs, ours in sorted(mismatched)]
         raise BaseModelError(f"{name} holds {len(shapes)} tensors of other shapes: {first_of(shapes)}")
 
 
-def check_plain(name: str, component: str, keys: Iterable[str]) -> None:
-    """Refuse a checkpoint file of quantised weights, before its tensors are renamed: scales get lost there.
+def refuse_quantised(name: str, component: str, keys: Iterable[str]) -> None:
+    """Refuse names of which some say that the others are quantised, before they are read as plain weights.
 
     Args:
         name: The file, as errors show it.
         component: The component's name.
-        keys: The component's tensors under the names of the file.
+        keys: The names of its tensors.
 
     Raises:
-        BaseModelError: Names the file and the first scales.
+        BaseModelError: Names the file and the first such tensors.
     """
-    _refuse_unexpected(name, component, [key for key in keys if re.search(_SCALES, key)])
+    refuse_unexpected(name, component, [key for key in keys if _QUANTISED.search(key)])
 
 
-def check_all_used(name: str, component: str, lost: int) -> None:
-    """Refuse a checkpoint file of which renaming, which cuts and joins tensors, left some out.
+def refuse_unexpected(name: str, component: str, unexpected: Iterable[str]) -> None:
+    """Refuse tensors that a network has no place for: the libraries drop them, and the rest means something else.
 
     Args:
         name: The file, as errors show it.
         component: The component's name.
-        lost: The numbers that are in no renamed tensor.
+        unexpected: The tensors; some change nothing, and are not refused.
 
     Raises:
-        BaseModelError: Says how many they are.
+        BaseModelError: Names the file and the first such tensors.
     """
-    if lost > 0:
-        raise BaseModelError(
-            f"{name} holds {lost:,} numbers of its {component} that are part of no such network; allowed are the weights "
-            f"of {component}/config.json"
-        )
-
-
-def _refuse_unexpected(name: str, component: str, keys: list[str]) -> None:
-    """Refuse tensors that a network has no place for: the libraries drop them, and the rest means something else."""
+    keys = [key for key in unexpected if not _HARMLESS.search(key)]
     if not keys:
         return
-    if any(_QUANTISED.search(key) for key in keys):
+    if any(_QUANTISED.search(key) or key.endswith(".scale") for key in keys):
         cure = "the weights are quantised; allowed are plain ones of 16 or 32 bits"
     elif any(_ADDED.search(key) for key in keys):
         cure = "an adapter was left in it; allowed is the network alone"

@@ -276,14 +276,12 @@ def test_numbers_are_kept_as_written(tmp_path):
 def with_pool(tmp_path_factory):
     """A folder for experiments, beside which lie the indices of the held-out pool, but no picture."""
     root = tmp_path_factory.mktemp("shipped")
-    for folder, samples in (("work/pool", pool()), ("work/pool/more", more())):
-        (root / folder).mkdir(parents=True)
-        (root / folder / "concepts.json").write_text(json.dumps(index_rows(samples)))
-    (root / "experiments").mkdir()
-    shutil.copytree(SHIPPED / "common", root / "experiments" / "common")
     own = [{"name": kind, "kind": kind, "class_word": kind} for kind in KINDS]
-    (root / "experiments" / "pictures").mkdir()
-    (root / "experiments" / "pictures" / "concepts.json").write_text(json.dumps(own))
+    indices = {"work/pool": index_rows(pool()), "work/pool/more": index_rows(more()), "experiments/pictures": own}
+    for folder, rows in indices.items():
+        (root / folder).mkdir(parents=True)
+        (root / folder / "concepts.json").write_text(json.dumps(rows))
+    shutil.copytree(SHIPPED / "common", root / "experiments" / "common")
     return root / "experiments"
 
 

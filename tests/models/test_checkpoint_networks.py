@@ -15,13 +15,14 @@ from diffusers import (
     UNet2DConditionModel,
     ZImageTransformer2DModel,
 )
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from orthoplex.errors import BaseModelError
 from orthoplex.models import load_base
-from orthoplex.models.checkpoint_networks import load_checkpoint_part
+from orthoplex.models.checkpoint_networks import _unused, load_checkpoint_part
 from orthoplex.models.families.form_of_checkpoints import CHECKPOINTS, checkpoint_class
 from orthoplex.models.weight_files import CheckpointPart
 from tests.checkpoints import ldm_text_encoder, ldm_unet, open_clip, original, write_checkpoint
@@ -157,6 +158,25 @@ def test_a_denoiser_of_flux_takes_its_other_parts_from_a_folder(tmp_path):
     base = load_base(tmp_path / "flux1.safetensors", config=folder, dtype=torch.float16)
     assert base.identity.hash == whole.identity.hash
     assert_same(base.pipeline.transformer, whole.pipeline.transformer)
+
+
+def test_what_a_conversion_drops_is_named(tmp_path):
+    """diffusers drops what it does not know of FLUX.1, and is not asked for files with scales of weights at all."""
+    with torch.device("meta"):
+        network = FluxTransformer2DModel(num_layers=1, num_single_layers=1, joint_attention_dim=8)
+    tensors = original(network, "flux1")
+    convert, config = convert_flux_transformer_checkpoint_to_diffusers, dict(network.config)
+    other = {"double_blocks.0.other.weight": torch.empty(1, device="meta")}
+    assert _unused(convert, tensors, config) == [] and _unused(convert, tensors | other, config) == [*other]
+    names = frozenset(["img_in.weight", "double_blocks.0.img_attn.qkv.scale_weight", "scaled_fp8"])
+    part = CheckpointPart(tmp_path / "flux1-dev-fp8.safetensors", names)
+    with pytest.raises(BaseModelError) as caught:
+        load_checkpoint_part(FluxTransformer2DModel, tmp_path / "transformer", part, torch.float32)
+    assert str(caught.value) == (
+        "flux1-dev-fp8.safetensors holds 2 tensors that its transformer has not: "
+        "double_blocks.0.img_attn.qkv.scale_weight, scaled_fp8; the weights are quantised; allowed are plain ones of "
+        "16 or 32 bits"
+    )
 
 
 ORIGINALS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -112,8 +113,8 @@ def test_the_file_stays_free_to_change(settings, whole, tmp_path):
 def test_settings_are_looked_for_in_the_cache_of_the_hub(settings, whole, pico, cache):
     assert refusal(whole) == (
         f"base '{whole}' is a checkpoint file of Stable Diffusion, which holds no settings and no tokenizer; give "
-        "--base-config FOLDER (config=FOLDER), a pipeline folder of Stable Diffusion, or let --download fetch those "
-        "of stable-diffusion-v1-5/stable-diffusion-v1-5 once"
+        "--base-config FOLDER (config=FOLDER), the pipeline folder of the Stable Diffusion that it was made from, or "
+        "let --download fetch those of stable-diffusion-v1-5/stable-diffusion-v1-5 once"
     )
     put(cache, settings, name="somebody/else")
     assert load_base(whole, config="somebody/else").identity.hash == pico.identity.hash
@@ -171,6 +172,14 @@ def test_parts_that_a_file_lacks_come_from_the_folder(pico, pico_folder, setting
             "1 tensors of other shapes: conv_out.weight is (4, 16, 1, 1), al",
         ),
         ("-", {f"{TEXT}transformer.text_model.other.weight": (1,)}, "holds 1 tensors that its text_encoder has not: "),
+        ("-", {f"{TEXT}other.weight": (1,)}, "holds 1 tensors that its text_encoder has not: "),
+        ("-", {f"{UNET}other.weight": (1,)}, "holds 1 tensors that its unet has not: model.diffusion_model.other.w"),
+        ("-", {f"{VAE}other.weight": (1,)}, "holds 1 tensors that its vae has not: "),
+        (
+            "-",
+            {f"{UNET}scaled_fp8": (0,), f"{UNET}out.2.scale_weight": ()},
+            "out.2.scale_weight, model.diffusion_model.scaled_fp8; the weights are quantised; allowed are plain ones",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_its_settings_is_named(settings, whole, tmp_path, without, added, expected):
@@ -205,27 +214,51 @@ def test_a_file_that_says_so_predicts_v(settings, whole, pico, tmp_path):
     assert base.family.sampler.prediction_type == "v_prediction" and base.identity.hash == pico.identity.hash
 
 
-def test_a_file_that_was_trained_down_to_no_signal_says_so(settings, whole, tmp_path):
+def test_a_file_that_says_so_ends_in_pure_noise(whole, settings, tmp_path):
+    scheduler = settings / "scheduler" / "scheduler_config.json"
+    index = settings / "model_index.json"
+
+    def use(kind: str) -> None:
+        values = json.loads(scheduler.read_text()) | {"_class_name": kind}
+        scheduler.write_text(json.dumps(values))
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", kind]}))
+
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
-    base = load_base(changed(whole, tmp_path / "zero.safetensors", added=marks), config=settings)
-    config = base.pipeline.scheduler.config
-    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
-        "v_prediction",
-        True,
-        "trailing",
+    path = changed(whole, tmp_path / "v.safetensors", added=marks)
+    for kind in ("EulerDiscreteScheduler", "DDIMScheduler"):
+        use(kind)
+        base = load_base(path, config=settings)
+        assert base.pipeline.scheduler.alphas_cumprod[-1] < 1e-6
+        assert base.pipeline.scheduler.config.timestep_spacing == "trailing"
+        assert base.family.schedule.alphas[-1] < 1e-6 and base.family.schedule.prediction_type == "v_prediction"
+        assert generate(base, "a cat", num_inference_steps=2)
+    only = changed(whole, tmp_path / "only.safetensors", added={"ztsnr": torch.zeros(0)})
+    assert refusal(only, config=settings).endswith(
+        "the last timestep is pure noise (ztsnr), and its settings predict epsilon, of which no picture follows there; "
+        "allowed are settings that predict v_prediction"
     )
-    assert float(base.family.schedule.alphas[-1]) < 1e-6
+    use("PNDMScheduler")
+    assert refusal(path, config=settings).endswith(
+        "the last timestep is pure noise (ztsnr), which the PNDMScheduler of its settings cannot do; allowed are "
+        "settings with a scheduler that can, as EulerDiscreteScheduler or DDIMScheduler"
+    )
 
 
-def test_files_that_predict_otherwise_or_are_quantised_are_refused(settings, whole, tmp_path):
-    edm = changed(whole, tmp_path / "edm.safetensors", added={"edm_mean": torch.zeros(4)})
-    assert "holds edm_mean: its denoiser predicts as EDM does; allowed are denoisers" in refusal(edm, config=settings)
-    scale = {"model.diffusion_model.input_blocks.0.0.scale_weight": torch.ones(1)}
-    scaled = changed(whole, tmp_path / "scaled.safetensors", added=scale)
-    assert "the weights are quantised; allowed are plain ones" in refusal(scaled, config=settings)
-    other = {"model.diffusion_model.extra.weight": torch.ones(2, 3)}
-    more = changed(whole, tmp_path / "more.safetensors", added=other)
-    assert "holds 6 numbers of its unet that are part of no such network" in refusal(more, config=settings)
+@pytest.mark.parametrize("names", [("edm_mean", "edm_std"), ("edm_vpred.sigma_max", "edm_vpred.sigma_min")])
+def test_a_file_of_another_schedule_is_refused(whole, settings, tmp_path, names):
+    path = changed(whole, tmp_path / "edm.safetensors", added={name: torch.ones(4) for name in names})
+    assert refusal(path, config=settings) == (
+        f"base '{path}' holds {', '.join(names)}: its denoiser was trained on the schedule of EDM, which is not "
+        "supported; allowed are files whose denoiser predicts epsilon or v"
+    )
+
+
+def test_the_settings_of_a_file_are_named(whole, settings, caplog):
+    with caplog.at_level(logging.INFO, logger="orthoplex"):
+        base = load_base(whole, config=settings)
+    (line,) = [record.getMessage() for record in caplog.records if "takes the settings" in record.getMessage()]
+    predicted = base.family.sampler.prediction_type
+    assert line.startswith(f"checkpoint file '{whole}' takes the settings of '{settings}': prediction_type {predicted}")
 
 
 def test_a_report_and_a_merge_know_the_file(settings, whole):

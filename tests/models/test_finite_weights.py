@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from orthoplex.errors import BaseModelError
-from orthoplex.models import hash_cache, load_base, loading
+from orthoplex.models import finite_weights, hash_cache, load_base, loading
 from orthoplex.models.base_folder import check_weight_files
+from orthoplex.models.finite_weights import check_finite
 from orthoplex.models.problems import problems_of
 from orthoplex.models.weight_files import find_weights, stem
 
@@ -73,20 +74,36 @@ def test_every_network_with_such_weights_has_a_line(folder):
 
 def test_known_weights_are_not_checked_again(folder, monkeypatch):
     checked = []
-    monkeypatch.setattr(loading, "_check_network", lambda component, network: checked.append(component))
+    monkeypatch.setattr(finite_weights, "_check", lambda component, *parts: checked.append(component))
     for _ in range(2):
         load_base(folder)
     assert checked == ["vae", "text_encoder", "unet", "vae"]
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
+def test_networks_are_not_looked_at_where_their_files_say_all(folder, monkeypatch, stored):
+    change(folder, "unet", 1.0, stored)
+    monkeypatch.setattr(finite_weights, "has_plain_numbers", lambda values: pytest.fail("looked at"))
+    load_base(folder)
+    change(folder, "unet", float("nan"))
+    with pytest.raises(pytest.fail.Exception, match="looked at"):
+        load_base(folder)
+
+
+def test_numbers_that_no_network_reads_are_not_asked(folder):
+    path = folder / "text_encoder" / "model.safetensors"
+    save_file(load_file(path) | {"logit_scale": torch.tensor(float("inf"))}, path, metadata={"format": "pt"})
+    load_base(folder)
 
 
 def test_finite_weights_with_an_infinite_sum_are_taken():
     network = nn.Linear(2, 1)
     with torch.no_grad():
         network.weight.fill_(3e38)
-    loading._check_network("unet", network)
+    check_finite({"unet": network}, {})
     network.register_buffer("shares", torch.tensor([float("nan")]))
     with pytest.raises(BaseModelError, match=r"unet\.shares holds numbers that are not finite as torch\.float32"):
-        loading._check_network("unet", network)
+        check_finite({"unet": network}, {})
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ def test_a_folder_of_that_name_goes_before_the_hub(cache, pico_folder, tmp_path,
     assert load_base(NAME).identity.name == "pico-diffusion"
 
 
+def test_the_chat_template_of_a_tokenizer_is_fetched():
+    names = ["tokenizer/chat_template.jinja", "tokenizer/code.py", "other/chat_template.jinja"]
+    assert needed_files(names, ["tokenizer"], ()) == ["model_index.json", "tokenizer/chat_template.jinja"]
+
+
 FILES = (
     "model_index.json README.md code.py unet/config.json unet/code.py unet/diffusion_pytorch_model.bin "
     "unet/diffusion_pytorch_model.safetensors unet/diffusion_pytorch_model.fp16.safetensors "

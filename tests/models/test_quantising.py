@@ -101,6 +101,19 @@ def test_a_gguf_file_stands_in_the_place_of_the_denoiser(pico, pico_folder, gguf
     assert load_base(pico_folder, denoiser=copied, dtype=torch.bfloat16).identity.hash == base.identity.hash
 
 
+@pytest.mark.parametrize("is_pickle", [False, True])
+def test_the_hash_beside_a_gguf_file_is_the_same_for_every_type(pico_folder, gguf_file, tmp_path, is_pickle):
+    folder = shutil.copytree(pico_folder, tmp_path / "pipeline")
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path) | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    save_file(tensors, path)
+    if is_pickle:
+        torch.save(tensors, path.with_name("pytorch_model.bin"))
+        path.unlink()
+    bases = [load_base(folder, denoiser=gguf_file, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
+    assert bases[0].identity == bases[1].identity
+
+
 def test_the_folder_needs_no_weights_of_a_denoiser_that_a_gguf_file_holds(pico_folder, gguf_file, tmp_path):
     folder = tmp_path / "pipeline"
     shutil.copytree(pico_folder, folder)

@@ -38,19 +38,51 @@ def refusal(folder, **options):
     return line
 
 
-def test_a_variant_is_read_where_it_is_asked_for(folder, pico_folder, pico, monkeypatch):
-    monkeypatch.setattr(hash_cache, "_RACE_NS", 0)  # hashes of files of this moment are remembered, too
+@pytest.fixture
+def hashes(tmp_path, monkeypatch):
+    """An empty cache of hashes, which remembers new files too."""
+    monkeypatch.setattr(hash_cache, "_RACE_NS", 0)
+    monkeypatch.setattr(hash_cache, "cache_file", lambda: tmp_path / "hashes.json")
+
+
+def test_a_variant_is_read_where_it_is_asked_for(folder, pico_folder, pico, hashes):
     other = load_base(pico_folder)
     with torch.no_grad():
         next(other.pipeline.unet.parameters()).add_(0.5)
     save(other, folder, "unet", variant="ema")
     plain, ema = load_base(folder).identity, load_base(folder, variant="ema").identity
     assert plain.hash == pico.identity.hash != ema.hash
-    assert load_base(BaseChoice(str(folder), variant="ema")).identity == ema
-    assert load_base(BaseChoice(str(folder), variant="ema"), download=True).identity == ema
-    assert load_base(folder).identity == plain and load_base(folder, variant="ema").identity == ema  # as remembered
+    choice = BaseChoice(str(folder), variant="ema")
+    assert load_base(choice).identity == load_base(choice, download=True).identity == ema
+    assert load_base(folder).identity == plain
     assert BaseFiles.of(BaseChoice(str(folder), variant="ema")) is None
     assert variants_of(folder / "unet", "unet") == ["ema"] and variants_of(folder / "vae", "vae") == []
+
+
+def test_a_variant_is_checked_whatever_is_remembered_of_its_folder(folder, pico_folder, hashes):
+    other = load_base(pico_folder)
+    load_base(folder)
+    with torch.no_grad():
+        next(other.pipeline.unet.parameters()).fill_(float("nan"))
+    save(other, folder, "unet", variant="ema")
+    load_base(folder)
+    with pytest.raises(BaseModelError, match="holds numbers that are not finite"):
+        load_base(folder, variant="ema")
+
+
+def test_a_base_as_files_is_that_of_the_files_it_reads(folder, pico_folder, hashes):
+    other = load_base(pico_folder)
+    with torch.no_grad():
+        next(other.pipeline.unet.parameters()).add_(0.5)
+    save(other, folder, "unet", variant="ema")
+    base = load_base(BaseChoice(str(folder), variant="ema")).save(folder.parent / "saved")
+    name = "unet/diffusion_pytorch_model"
+    shutil.copy(folder / f"{name}.safetensors", base / f"{name}.ema.safetensors")
+    varied = load_base(base, variant="ema").identity
+    assert BaseFiles.of(str(base)) is None
+    plain = load_base(base).identity
+    files = BaseFiles.of(str(base))
+    assert files is not None and files.identity == plain != varied
 
 
 @pytest.mark.parametrize("component", NETWORKS)

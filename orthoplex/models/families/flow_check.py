@@ -46,8 +46,8 @@ def check_flow_reader(reader: Reader) -> None:
         and int(text_mask(tokenizer, reader.ids(["a"])).sum()) < reader.num_marks + words
     ):
         raise BaseModelError(
-            f"{name} pad_token is {tokenizer.pad_token!r}, which its chat template has; allowed is a token that no text "
-            "has"
+            f"{name} pad_token is {tokenizer.pad_token!r}, which its chat template has; allowed is a token that no "
+            "text has"
         )
 
 

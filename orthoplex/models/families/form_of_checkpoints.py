@@ -12,12 +12,16 @@ from typing import final
 _INNER = "model.diffusion_model."
 """In front of a denoiser's names, where a file holds more than the denoiser, and often where it does not."""
 _NET = "net."
-V_PREDICTION_MARK = "v_pred"
-"""A tensor without numbers in files of Stable Diffusion whose denoiser predicts v, as ComfyUI and others read it."""
-ZERO_SNR_MARK = "ztsnr"
-"""The same of a denoiser that predicts v and was trained down to no signal at all."""
-EDM_MARK = "edm_"
-"""In front of the names of such tensors where a denoiser predicts as Karras et al. (arXiv 2206.00364) have it."""
+SCHEDULE_MARKS: Mapping[str, Mapping[str, object]] = {
+    "v_pred": {"prediction_type": "v_prediction"},
+    "ztsnr": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+}
+"""Names of tensors without numbers in files of Stable Diffusion, to the settings of the scheduler that they stand for.
+
+ComfyUI and others read them so: the denoiser predicts v; the last of its timesteps is pure noise (arXiv 2305.08891).
+"""
+OTHER_SCHEDULE = "edm_"
+"""What tensors of files whose denoiser was trained on EDM's shares of noise begin with, as ``edm_mean``."""
 
 
 @final
