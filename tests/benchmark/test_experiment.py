@@ -20,6 +20,7 @@ from pretraining.pool import more, pool
 from tests.tiny_vision import build_dino
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
+ON_VIGNETTE = sorted({*SHIPPED.glob("*.toml")} - {SHIPPED / "real-base.toml"})
 GOOD = """
 base = "somewhere"
 resolution = 32
@@ -277,15 +278,12 @@ def with_pool(tmp_path_factory):
     """A folder for experiments, beside which lie the indices of the held-out pool, but no picture."""
     root = tmp_path_factory.mktemp("shipped")
     own = [{"name": kind, "kind": kind, "class_word": kind} for kind in KINDS]
-    indices = {"work/pool": index_rows(pool()), "work/pool/more": index_rows(more()), "experiments/pictures": own}
-    for folder, rows in indices.items():
+    pools = {"work/pool": index_rows(pool()), "work/pool/more": index_rows(more())}
+    for folder, rows in {**pools, "experiments/pictures": own}.items():
         (root / folder).mkdir(parents=True)
         (root / folder / "concepts.json").write_text(json.dumps(rows))
     shutil.copytree(SHIPPED / "common", root / "experiments" / "common")
     return root / "experiments"
-
-
-ON_VIGNETTE = sorted({*SHIPPED.glob("*.toml")} - {SHIPPED / "real-base.toml"})
 
 
 @pytest.mark.parametrize("path", ON_VIGNETTE, ids=lambda path: path.stem)
