@@ -88,10 +88,12 @@ def step_costs() -> str:
         shares = costs["share_of_peft_above_bare"]
         seconds = " / ".join(f"{value:.2f}" for value in costs["fastest_seconds"].values())
         memory = " / ".join(f"{row['counted_mib']:,.0f}" for row in costs["memory"].values())
-        time, room = (f"{shares[name]:.2f}" for name in ("seconds", "counted_mib"))
-        rows.append((f"{selection} ({costs['layers']})", seconds, time, memory, room))
+        bare, ours, theirs = costs["fastest_seconds"].values()
+        of_steps = f"{(ours - bare) / (theirs - bare):.2f}"
+        of_parts, room = (f"{shares[name]:.2f}" for name in ("seconds", "counted_mib"))
+        rows.append((f"{selection} ({costs['layers']})", seconds, of_steps, of_parts, memory, room))
     names = "bare / Orthoplex / PEFT"
-    header = ("layers", f"seconds: {names}", "share of time", f"MiB: {names}", "share of memory")
+    header = ("layers", f"seconds: {names}", "share", "share of parts", f"MiB: {names}", "share of memory")
     return markdown_table(header, rows).rstrip()
 
 
