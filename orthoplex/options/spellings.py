@@ -83,6 +83,11 @@ def in_own_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     own: dict[str, Any] = {}
     givers: dict[str, str] = {}
+    if "validation_prompt" in values and "sample_every" not in values:
+        raise ConfigurationError(
+            f"validation_prompt is {values['validation_prompt']!r} without sample_every; allowed is one beside it, the "
+            "number of steps between pictures, or sample_prompts"
+        )
     if "prior_loss_weight" in values:
         if values.get("with_prior_preservation") is not True:
             raise ConfigurationError(

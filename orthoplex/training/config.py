@@ -307,9 +307,8 @@ class TrainingConfig:
         An option that is missing in the file is newer than the file: it takes the value of training without it.
         """
         known = {key: value for key, value in values.items() if key in _names()}
-        unused = [] if known.get("text_encoder") else ["text_encoder_learning_rate"]
-        for key in [*unused, *([] if known.get("sample_every") else ["sample_prompts"])]:
-            known.pop(key, None)  # which earlier versions allowed
+        if not known.get("text_encoder"):
+            known.pop("text_encoder_learning_rate", None)  # which earlier versions allowed
         return TrainingConfig.from_mapping({**_WITHOUT, **known})
 
     @staticmethod

@@ -39,16 +39,11 @@ def check_together(config: TrainingConfig) -> None:
 
 
 def _check_used(config: TrainingConfig) -> None:
-    """Refuse options that would do nothing without another one."""
+    """Refuse a rate that nothing would learn at."""
     if config.text_encoder_learning_rate is not None and not config.text_encoder:
         raise ConfigurationError(
             f"text_encoder_learning_rate is {config.text_encoder_learning_rate} and text_encoder is false; allowed is "
             "text_encoder true"
-        )
-    if config.sample_prompts and config.sample_every == 0:
-        raise ConfigurationError(
-            f"sample_prompts are {list(config.sample_prompts)} and sample_every is 0, which makes no sample pictures; "
-            "allowed is sample_every from 1"
         )
 
 

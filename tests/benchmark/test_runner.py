@@ -212,12 +212,12 @@ def test_tables_and_chart_are_written(finished):
 def test_where_heads_know_the_words_text_alignment_is_measured(finished, monkeypatch, tmp_path):
     path, folder, _ = finished
 
-    def bringing_heads(name):
-        base = load_base(name)
+    def bringing_heads(name, device):
+        base = load_base(name, device=device)
         base.brought = Brought(heads=brought_by_vignette().heads)
         return base
 
-    monkeypatch.setattr(runner, "load_base", bringing_heads)
+    monkeypatch.setattr(sys.modules["orthoplex.benchmark.experiment"], "load_base", bringing_heads)
     list(run(path, results=tmp_path, work=folder / "work"))
     values = json.loads((tmp_path / "tiny.json").read_text())
     assert "scene and style that linear heads read off mobilenetv2-bottleneck-128px-grid1" in values["text"]

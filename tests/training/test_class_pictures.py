@@ -117,5 +117,5 @@ def test_a_folder_without_pictures_is_refused(dataset, tmp_path):
 
 @pytest.mark.parametrize("name", ["class_data_dir", "reg_data_dir"])
 def test_other_spellings_say_the_option(name):
-    with pytest.raises(ConfigurationError, match="--class-data names the folder"):
+    with pytest.raises(ConfigurationError, match="an argument of its own, --class-data"):
         in_own_spelling({name: "class"})

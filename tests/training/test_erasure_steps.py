@@ -1,6 +1,5 @@
 """Weights that go on learning in directions that are silent already."""
 
-import json
 import signal
 from contextlib import closing
 from dataclasses import replace
@@ -8,7 +7,6 @@ from itertools import islice
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from orthoplex.adapters import METHODS, AdapterConfig, create_adapter
 from orthoplex.concepts import load_concept
@@ -139,18 +137,6 @@ def test_an_error_at_the_end_keeps_the_steps(base, dataset, config, tmp_path, mo
     assert checkpoint_step(checkpoint_path(output)) == 2
     last_of(train(base, dataset, config, output=output, resume=True))
     assert output.is_file() and is_finished(output)
-
-
-def test_a_checkpoint_tells_of_them_only_where_there_are_any(base, dataset, config, tmp_path):
-    """Those of a time when there were none go on."""
-    for steps in (0, 1):
-        output = tmp_path / f"{steps}.safetensors"
-        told = replace(config, **CLOSED, erasure_steps=steps)
-        with closing(train(base, dataset, told, output=output)) as records:
-            last_of(islice(records, 2))
-        with safe_open(checkpoint_path(output), "pt") as file:
-            header = json.loads(file.metadata()["orthoplex_checkpoint"])
-        assert ("erasure_steps" in header["identity"]["config"]) == (steps > 0)
 
 
 def test_the_manifest_says_what_was_done(base, dataset, config, tmp_path):
