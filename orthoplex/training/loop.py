@@ -137,11 +137,11 @@ def train(
             raise ConfigurationError("the base has concepts folded in; allowed is training on the base alone")
         run = Run.of(base, dataset, config, lengthened_from=continuation.lengthened_from)
         dataset = run.called(base, dataset, foreign)
-        vectors = run.learning.initial().to(base.device)
-        check_sample_prompts(base, dataset, config, run.tokens(vectors))
+        check_sample_prompts(base, dataset, config, run.tokens(vectors := run.learning.initial().to(base.device)))
+        _check_outputs(output, resume=resume, overwrite=overwrite)
+        cache = TensorCache.of(cache_dir, base)
     of_text_encoders = frozenset(filter(base.family.is_text_encoders, run.linears))
     state = TrainingState.begin(config, run.adapters(base.device), vectors, of_text_encoders)
-    _check_outputs(output, resume=resume, overwrite=overwrite)
     if reports := config.report_to == "tensorboard":
         check_event_files(output)
     steps = _steps(
@@ -153,7 +153,7 @@ def train(
         resume=resume,
         foreign_prompts=foreign,
         keep_checkpoint=keep_checkpoint,
-        cache=TensorCache.of(cache_dir, base),
+        cache=cache,
     )
     records = _alone(output, with_event_files(steps, output) if reports else steps)
     _LIVE.add(records)
