@@ -63,9 +63,8 @@ def run(
     base = choices.load(experiment)
     experiment = experiment.on(base)
     if experiment.resolution is not None:
-        checked(
-            "resolution", experiment.resolution, int, Limits(lowest=base.family.pixels_per_latent)
-        )  # a latent pixel
+        latent_pixel = Limits(lowest=base.family.pixels_per_latent)
+        checked("resolution", experiment.resolution, int, latent_pixel)
     check_capacity(experiment, base)
     check_pictures(experiment, base)
     workspace, parts = Workspace(base, Path(work)), experiment.parts

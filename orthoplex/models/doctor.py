@@ -17,7 +17,7 @@ from orthoplex.files import cache_folder, read_json
 from orthoplex.models.families import FAMILIES
 from orthoplex.models.families.sizes import FAMILY_SIZES, FamilySize
 from orthoplex.models.hash_cache import cache_file
-from orthoplex.models.mixed_precision import cpu_capabilities
+from orthoplex.models.mixed_precision import cpu_capabilities, cpu_types
 from orthoplex.models.pipeline_folder import index_path
 
 _GB = 1e9
@@ -29,7 +29,6 @@ TRAINING = (1.25, 2e9)
 that of low-rank updates beside frozen weights."""
 _PACKAGES = ("torch", "diffusers", "transformers")
 _NOT_FOR_USERS = {"dev", "all", "pretraining"}
-_CPU_FLAGS = {"bfloat16": ("amx_bf16", "avx512_bf16"), "float16": ("amx_fp16", "avx512_fp16")}
 _BF16_SINCE, _FP8_SINCE = (8, 0), (8, 9)
 """Capabilities of CUDA."""
 
@@ -202,11 +201,6 @@ def cuda_types(capability: tuple[int, int]) -> tuple[str, ...]:
     """Return the types in which a card computes, by its capability: Ampere and later know bfloat16, Ada float8."""
     later = (("bfloat16", _BF16_SINCE), ("float8", _FP8_SINCE))
     return ("float32", "float16", *(name for name, since in later if capability >= since))
-
-
-def cpu_types(capabilities: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the types in which a processor computes, by what torch says of it; others are much slower there."""
-    return ("float32", *(name for name, flags in _CPU_FLAGS.items() if any(capabilities.get(flag) for flag in flags)))
 
 
 def _version(package: str) -> str | None:

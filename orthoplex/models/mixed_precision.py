@@ -12,6 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 from orthoplex.options import Precision
 
+_CPU_FLAGS = {"bfloat16": ("amx_bf16", "avx512_bf16"), "float16": ("amx_fp16", "avx512_fp16")}
+"""Type of numbers to the abilities of a processor, one of which makes it fast."""
+
 
 @final
 class Float32Attention(TorchFunctionMode):
@@ -56,7 +59,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and any(cpu_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
+    return device.type == "cpu" and "bfloat16" in cpu_types(cpu_capabilities())
 
 
 def cpu_capabilities() -> Mapping[str, Any]:
@@ -65,6 +68,11 @@ def cpu_capabilities() -> Mapping[str, Any]:
         return torch.cpu.get_capabilities()
     except AttributeError:
         return {}
+
+
+def cpu_types(capabilities: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the types in which a processor computes, by what torch says of it; others are much slower there."""
+    return ("float32", *(name for name, flags in _CPU_FLAGS.items() if any(capabilities.get(flag) for flag in flags)))
 
 
 def chosen_precision(mixed_precision: Precision, device: torch.device) -> Precision:

@@ -7,6 +7,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
+from io import FileIO
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from orthoplex.models.base_folder import quantised_form
 from orthoplex.models.checkpoint_networks import stored_tensors
 from orthoplex.models.identity import weights_hash
 from orthoplex.models.quiet import quiet
-from orthoplex.models.streamed_identity import streamed_hash
+from orthoplex.models.streamed_identity import CHUNK_BYTES, chunks, streamed_hash
 from orthoplex.models.weight_files import WeightFiles, read_headers
 from orthoplex.options import Quantisation
 
@@ -27,7 +28,6 @@ GGUF_SUFFIX = ".gguf"
 QUANTISATIONS: tuple[Quantisation, ...] = get_args(Quantisation)
 _PACKAGES = {"bnb": "bitsandbytes", "torchao": "torchao", "gguf": "gguf"}
 """What a name begins with -> the package that it needs."""
-_CHUNK_BYTES = 2**20
 _CASTS = logging.getLogger("bitsandbytes.autograd._functions")
 """Says at every call of an 8-bit layer in which type it computes."""
 
@@ -236,10 +236,10 @@ def stored_hash(
         streamed = weights_hash(modules, {name: stored_tensors(modules[name], name, files[name]) for name in modules})
     digest = hashlib.sha256(streamed.encode())
     for component, quantised in sorted(stored.items()):
-        for name, chunks in sorted(_tensors(quantised), key=lambda item: item[0]):
+        for name, pieces in sorted(_tensors(quantised), key=lambda item: item[0]):
             digest.update(f"{component}.{name}\n".encode())
-            for chunk in chunks:
-                digest.update(chunk)
+            for piece in pieces:
+                digest.update(piece)
     return digest.hexdigest()
 
 
@@ -265,11 +265,9 @@ def _tensors(files: WeightFiles) -> Iterator[tuple[str, Iterator[Any]]]:
             yield path.name, _read(path, 0, path.stat().st_size)
 
 
-def _read(path: Path, start: int, end: int) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        stream.seek(start)
-        while chunk := stream.read(min(_CHUNK_BYTES, end - stream.tell())):
-            yield chunk
+def _read(path: Path, start: int, end: int) -> Iterator[memoryview]:
+    with FileIO(path) as file:
+        yield from chunks(file, start, end, bytearray(CHUNK_BYTES))
 
 
 def has_plain_numbers(values: Tensor) -> bool:

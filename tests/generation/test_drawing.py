@@ -10,8 +10,9 @@ from orthoplex.errors import BaseModelError, ConfigurationError, PromptError
 from orthoplex.generation import GenerationProgress, generate, picture_recipe
 from orthoplex.generation import generate as generate_function
 from orthoplex.merging import merge
-from orthoplex.models import Base, Family, PictureRequest, chosen_precision, load_base, precision
+from orthoplex.models import Base, Family, chosen_precision, load_base, precision
 from tests.pico import MAX_LENGTH, make_concept
+from tests.pictures import recorded_requests
 
 
 def pixels(image):
@@ -283,14 +284,7 @@ def test_the_recipe_says_how_an_unusual_base_drew(pico, pico_folder):
 
 
 def test_steps_and_guidance_are_the_bases_own_where_none_are_given(pico, monkeypatch):
-    requests: list[PictureRequest] = []
-    run = type(pico.family).picture
-
-    def recording(self, request):
-        requests.append(request)
-        return run(self, request)
-
-    monkeypatch.setattr(type(pico.family), "picture", recording)
+    requests = recorded_requests(pico, monkeypatch)
     for row, own in (
         ({"num_inference_steps": 2, "guidance_scale": 0.0}, (2, 0.0)),
         ({"num_inference_steps": 2}, (2, 4.0)),
@@ -309,16 +303,11 @@ def test_defaults_of_pictures_by_family(pico):
 
 
 def test_noise_comes_from_the_cpu_generator_of_each_seed(pico, monkeypatch):
-    seeds = []
-    run = type(pico.family).picture
-
-    def recording(self, request):
-        seeds.extend((generator.device.type, generator.initial_seed()) for generator in request.generators)
-        return run(self, request)
-
-    monkeypatch.setattr(type(pico.family), "picture", recording)
+    requests = recorded_requests(pico, monkeypatch)
     with torch.random.fork_rng(devices=[]):
         generate(pico, "a cat", num_images=3, seed=4, num_inference_steps=1)
+    generators = [generator for request in requests for generator in request.generators]
+    seeds = [(generator.device.type, generator.initial_seed()) for generator in generators]
     assert seeds == [("cpu", 4), ("cpu", 5), ("cpu", 6)]
 
 

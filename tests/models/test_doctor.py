@@ -9,8 +9,9 @@ import torch
 from huggingface_hub import constants
 
 from orthoplex.models import doctor
-from orthoplex.models.doctor import DeviceFacts, FamilyFit, MachineReport, cpu_types, cuda_types, machine_report
+from orthoplex.models.doctor import DeviceFacts, FamilyFit, MachineReport, cuda_types, machine_report
 from orthoplex.models.families.sizes import COUNTED, FAMILY_SIZES, FamilySize
+from orthoplex.models.mixed_precision import cpu_types
 from tests.models.test_hub import put
 
 BILLION = 10**9

@@ -7,9 +7,10 @@ import pytest
 
 from orthoplex.errors import MissingExtraError, PromptError
 from orthoplex.generation import generate
-from orthoplex.models import Conditioning, PictureRequest
+from orthoplex.models import Conditioning
 from orthoplex.training import train
 from orthoplex.training.sampling import make_pictures
+from tests.pictures import recorded_requests
 
 
 @pytest.mark.parametrize(
@@ -51,24 +52,11 @@ def test_without_the_extra_weighted_samples_are_refused_before_the_training(
         train(base, dataset, config, output=tmp_path / "anna.safetensors")
 
 
-def requests(base, monkeypatch):
-    """The requests of pictures from here on."""
-    seen: list[PictureRequest] = []
-    original = type(base.family).picture
-
-    def recording(self, request):
-        seen.append(request)
-        return original(self, request)
-
-    monkeypatch.setattr(type(base.family), "picture", recording)
-    return seen
-
-
 def test_samples_with_weights_and_long_ones_are_read_whole(base, dataset, config, tmp_path, monkeypatch):
     long = "{trigger} " + "cat " * 40
     prompts = ("a {trigger}", "({trigger}:1.4) BREAK [cat]", long)
     config = replace(config, erasure=0.0, steps=1, sample_every=1, sample_prompts=prompts)
-    seen = requests(base, monkeypatch)
+    seen = recorded_requests(base, monkeypatch)
     records = list(train(base, dataset, config, output=tmp_path / "anna.safetensors"))
     assert [len(record.images) for record in records] == [3, 3]
     plain, weighted, chunked = seen[0].prompts
@@ -89,6 +77,6 @@ def test_the_trigger_is_text_in_samples_and_thumbnails(base, dataset, config, tm
     trigger = f"<anna> {class_word}"
     dataset = replace(dataset, class_word=class_word, trigger=trigger)
     config = replace(config, erasure=0.0, steps=1, sample_every=1, thumbnail="generated")
-    seen = requests(base, monkeypatch)
+    seen = recorded_requests(base, monkeypatch)
     list(train(base, dataset, config, output=tmp_path / "anna.safetensors"))
     assert {prompt for request in seen for prompt in request.prompts} == {f"a photo of {trigger}"}
