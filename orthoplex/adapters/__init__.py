@@ -9,7 +9,7 @@ from orthoplex.adapters.blockwise import Blockwise
 from orthoplex.adapters.dual import Dual
 from orthoplex.adapters.full import Full
 from orthoplex.adapters.lora import Lora
-from orthoplex.adapters.low_rank import LowRank, fold_stack
+from orthoplex.adapters.low_rank import LowRank
 from orthoplex.adapters.orthogonal import Orthogonal
 from orthoplex.errors import ConfigurationError
 
@@ -95,7 +95,6 @@ __all__ = [
     "Site",
     "check_config",
     "create_adapter",
-    "fold_stack",
     "owned_slot",
     "share_directions",
     "slot_partition",

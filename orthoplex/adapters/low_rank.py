@@ -1,4 +1,4 @@
-"""A low-rank change of one weight, as plain tensors, and the exact addition of such changes to weights."""
+"""A low-rank change of one weight, as plain tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,31 +89,3 @@ class LowRank:
         if len(parts) == 1:
             return parts[0]
         return LowRank(torch.cat([part.up for part in parts], dim=1), torch.cat([part.down for part in parts], dim=0))
-
-
-def fold_stack(weights: Tensor, ups: Tensor, downs: Tensor) -> Tensor:
-    """Return ``round(W_b + up_b · down_b)`` for a batch of weights of equal shape: one product, one rounding.
-
-    float32 weights take one fused product; half-precision weights are added in float32 and rounded once.
-
-    Args:
-        weights: ``(b, out, in)``, not changed.
-        ups: ``(b, out, R)``.
-        downs: ``(b, R, in)``.
-
-    Returns:
-        ``(b, out, in)`` in the dtype of ``weights``, a new tensor.
-
-    Raises:
-        ConfigurationError: when the shapes do not fit.
-    """
-    batch, out_features, in_features = weights.shape if weights.ndim == 3 else (-1, -1, -1)
-    fits = ups.ndim == 3 and ups.shape[:2] == (batch, out_features)
-    if not fits or downs.shape != (batch, ups.shape[2], in_features):
-        raise ConfigurationError(
-            f"weights {tuple(weights.shape)}, ups {tuple(ups.shape)}, downs {tuple(downs.shape)} do not fit; "
-            "allowed are (b, out, in), (b, out, R), (b, R, in)"
-        )
-    accumulate = torch.float64 if weights.dtype == torch.float64 else torch.float32
-    folded = torch.baddbmm(weights.to(accumulate), ups.to(accumulate), downs.to(accumulate))
-    return folded.to(weights.dtype)

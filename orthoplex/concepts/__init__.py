@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orthoplex.concepts.file import load_concept, save_concept
     from orthoplex.concepts.lora_concept import foreign_concept, trigger_advice
     from orthoplex.concepts.rename import renamed
-    from orthoplex.concepts.stack import Stack
+    from orthoplex.concepts.stack import Run, Stack
     from orthoplex.concepts.thumbnail import decode_thumbnail, encode_thumbnail
     from orthoplex.concepts.tokens.token import Token
 
@@ -30,6 +30,7 @@ __getattr__ = exports(
     __name__,
     {
         "Concept": "concept",
+        "Run": "stack",
         "Stack": "stack",
         "Token": "tokens.token",
         "concept_embedding": "embedding",
@@ -55,6 +56,7 @@ __all__ = [
     "Kind",
     "Manifest",
     "Recipe",
+    "Run",
     "Stack",
     "StoredTokens",
     "TOKENS",

@@ -23,6 +23,9 @@ Precision = Literal["no", "bf16", "auto"]
 WeightType = Literal["float16", "bfloat16", "float32"]
 """Types of the weights in files, as torch names them."""
 
+OriginalsPlace = Literal["memory", "pinned", "mapped"]
+"""Where the original numbers of changed weights are stored."""
+
 Quantisation = Literal["bnb-8bit", "bnb-4bit", "torchao-int8", "torchao-int4", "torchao-fp8"]
 """How the linear layers of a denoiser are quantised when it is loaded: the library, and the type of the numbers."""
 

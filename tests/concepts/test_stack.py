@@ -124,25 +124,10 @@ def random_change_of_two() -> LowRank:
     return LowRank(torch.ones(2, 3), torch.ones(3, 2))
 
 
-@pytest.mark.parametrize(
-    ("owners", "up", "down"),
-    [
-        ((("anna", 2),), (2, 1), (1, 2)),
-        ((("anna", 1),), (2, 1), (2, 2)),
-        ((("anna", 2),), (2,), (2, 2)),
-    ],
-)
-def test_factors_and_owners_that_do_not_fit_are_refused(owners, up, down):
-    with pytest.raises(ConfigurationError, match=r"a stack has up \(2,.* owned columns; allowed are up \(out, R\)"):
-        Stack(torch.ones(up), torch.ones(down), owners, torch.ones(1))
-
-
-@pytest.mark.parametrize("strengths", [torch.ones(2), torch.ones(1, dtype=torch.float64)])
-def test_strengths_that_do_not_fit_are_refused(strengths):
-    with pytest.raises(
-        ConfigurationError, match=r"a stack's strengths are \([12],\) torch.float(32|64); allowed is one"
-    ):
-        Stack(ANNA.up, ANNA.down, (("anna", 1),), strengths)
+def test_nothing_is_copied_before_somebody_asks():
+    assert [run.change for run in BOTH.runs] == [ANNA, REX]
+    assert BOTH.is_as(Stack.stack([Stack.of("anna", ANNA), Stack.of("rex", REX, 0.5)]))
+    assert not BOTH.is_as(BOTH.with_strength("rex", 0.25)) and not BOTH.is_as(BOTH.without("rex"))
 
 
 def test_nothing_and_other_shapes_are_not_stacked():

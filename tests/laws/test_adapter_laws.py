@@ -6,10 +6,11 @@ from typing import get_args
 import pytest
 import torch
 
-from orthoplex.adapters import METHODS, Adapter, AdapterConfig, Basis, create_adapter, fold_stack
-from orthoplex.concepts import BaseIdentity, Concept, Manifest, load_concept, save_concept
+from orthoplex.adapters import METHODS, Adapter, AdapterConfig, Basis, create_adapter
+from orthoplex.concepts import BaseIdentity, Concept, Manifest, Stack, load_concept, save_concept
 from orthoplex.merging import ALGORITHMS, InputGrams, merge
 from orthoplex.subspaces import overlap
+from tests.folding import folded_weight
 from tests.pico import tokens_of
 
 CASES = [(method, basis) for method in METHODS for basis in get_args(Basis)]
@@ -87,9 +88,8 @@ def test_strength_zero_is_the_base_and_one_the_concept(method, basis):
     adapter = trained(method, basis, alpha=3.0)
     assert torch.equal(adapter.delta(0.0).abs(), torch.zeros(24, 64))
     torch.testing.assert_close(adapter.delta(-0.5), -0.5 * adapter.delta())
-    weight = torch.randn(1, 24, 64, generator=torch.Generator().manual_seed(1))
-    nothing = adapter.factors().scaled(0.0)
-    assert torch.equal(fold_stack(weight, nothing.up[None], nothing.down[None]), weight)
+    weight = torch.randn(24, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(folded_weight(weight, Stack.of(None, adapter.factors().scaled(0.0))), weight)
 
 
 @pytest.mark.parametrize("alpha", [None, 3.0])
@@ -159,7 +159,7 @@ def test_folded_merge_is_the_float64_sum(method, basis):
     shape = (24, 64)
     adapters = [trained(method, basis, shape, slot=slot) for slot in range(6)]
     concepts = [(as_concept(f"concept-{slot}", [adapter]), 0.5 + 0.1 * slot) for slot, adapter in enumerate(adapters)]
-    change = merge(concepts).layers["unet.24x64"].low_rank
+    change = merge(concepts).layers["unet.24x64"]
     weight = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
     exact = weight.double()[0]
     for adapter, (_, strength) in zip(adapters, concepts, strict=True):
@@ -167,7 +167,7 @@ def test_folded_merge_is_the_float64_sum(method, basis):
         exact = exact + strength * factors.up.double() @ factors.down.double()
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         target = exact - weight[0].double() + weight[0].to(dtype).double()
-        folded = fold_stack(weight.to(dtype), change.up[None], change.down[None])[0]
+        folded = folded_weight(weight[0].to(dtype), change)
         floor = (target.to(dtype).double() - target).norm()
         assert (folded.double() - target).norm() <= 1.5 * floor
 

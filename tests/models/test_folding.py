@@ -11,7 +11,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
-from orthoplex.models.weights import folded
+from orthoplex.models.weights.products import Products
 from tests.pico import make_concept, tokens_of
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -92,13 +92,13 @@ def test_a_written_out_fold(pico):
 
 def test_layers_of_one_shape_and_rank_take_one_product(pico, monkeypatch):
     calls = []
-    original = folded.fold_stack
+    original = Products._write_piece
 
-    def counting(weights, ups, downs):
-        calls.append(tuple(weights.shape))
-        return original(weights, ups, downs)
+    def counting(self, piece, *arguments, **named):
+        calls.append((len(piece), *piece[0].original.values.shape))
+        original(self, piece, *arguments, **named)
 
-    monkeypatch.setattr(folded, "fold_stack", counting)
+    monkeypatch.setattr(Products, "_write_piece", counting)
     concept = make_concept(pico, selection="attention")
     with pico.folded(concept):
         pass
@@ -116,16 +116,16 @@ def test_an_error_inside_restores_everything(pico):
 
 def test_an_error_while_folding_restores_everything(pico, monkeypatch):
     before = snapshot(pico)
-    original = folded.fold_stack
+    original = Products._write_piece
     calls = []
 
-    def failing(weights, ups, downs):
+    def failing(self, *arguments, **named):
         calls.append(1)
         if len(calls) == 2:
             raise MemoryError
-        return original(weights, ups, downs)
+        original(self, *arguments, **named)
 
-    monkeypatch.setattr(folded, "fold_stack", failing)
+    monkeypatch.setattr(Products, "_write_piece", failing)
     with pytest.raises(MemoryError):
         pico.fold(make_concept(pico))
     assert len(calls) == 2 and same_bits(snapshot(pico), before) and pico.recipe is None

@@ -16,7 +16,8 @@ from orthoplex.generation import generate
 from orthoplex.merging import merge
 from orthoplex.models import Base, load_base
 from orthoplex.models.layer_names import all_linear_layers
-from orthoplex.models.weights import FoldedWeights, folded, named_modules
+from orthoplex.models.weights import FoldedWeights, named_modules
+from orthoplex.models.weights.products import Products
 from tests.pico import make_concept
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -81,10 +82,8 @@ def test_many_turns_leave_no_trace(pico):
 
 def test_only_the_layers_of_a_concept_are_computed_again(pico, monkeypatch):
     undo = pico.fold(merge(pair(pico), algorithm="sum"))
-    count, original = [], folded.fold_stack
-    monkeypatch.setattr(
-        folded, "fold_stack", lambda weights, *factors: count.append(len(weights)) or original(weights, *factors)
-    )
+    count, original = [], Products.write
+    monkeypatch.setattr(Products, "write", lambda self, targets: count.append(len(targets)) or original(self, targets))
     undo.strengths["rex"] = 0.5
     assert sum(count) == len(pair(pico)[1][0].layers)
     undo.restore()
@@ -197,15 +196,15 @@ def test_a_strength_that_is_too_large_changes_nothing(pico):
 def test_an_error_half_way_leaves_the_strength_of_before(pico, monkeypatch):
     untouched = weights(pico)
     with pico.fold(merge(pair(pico), algorithm="sum")) as undo:
-        before, calls, original = weights(pico), [], folded.fold_stack
+        before, calls, original = weights(pico), [], Products._write_piece
 
-        def failing(*tensors):
+        def failing(self, *arguments, **named):
             calls.append(1)
             if len(calls) == 3:
                 raise MemoryError
-            return original(*tensors)
+            original(self, *arguments, **named)
 
-        monkeypatch.setattr(folded, "fold_stack", failing)
+        monkeypatch.setattr(Products, "_write_piece", failing)
         with pytest.raises(MemoryError):
             undo.strengths["anna"] = 0.1
         assert same(weights(pico), before) and undo.strengths["anna"] == 0.8

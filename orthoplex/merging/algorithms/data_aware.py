@@ -3,7 +3,7 @@
 ``G_i = E[x xᵀ]`` over the inputs of a layer under concept i's own prompts. Everything is solved in float64.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
@@ -97,7 +97,7 @@ class LeastSquares(Algorithm):
                 )
             total = total + self.foreign * changes.foreign.double()
         seen = torch.cat([part.change.down.double() @ grams[part.concept] for part in changes.parts])
-        return replace(changes.stacked(), down=solve_damped(total, seen, self.ridge).float().contiguous())
+        return changes.stacked().with_down(solve_damped(total, seen, self.ridge).float().contiguous())
 
 
 @final
@@ -132,4 +132,4 @@ class SubspaceRouter(Algorithm):
         total = down @ torch.stack(list(grams.values())).sum(0) @ down.T
         own = torch.cat([part.change.down.double() @ grams[part.concept] @ down.T for part in changes.parts])
         router = solve_damped(total, own, self.ridge)
-        return replace(stacked, down=(router @ down).float().contiguous())
+        return stacked.with_down((router @ down).float().contiguous())

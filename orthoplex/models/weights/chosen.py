@@ -16,6 +16,7 @@ from orthoplex.models.weights.folded import FoldedWeights
 from orthoplex.models.weights.quantised import quantisation_of
 from orthoplex.models.weights.refusals import parameter_place
 from orthoplex.models.weights.unmerged import UnmergedWeights
+from orthoplex.options import OriginalsPlace
 
 
 @final
@@ -29,6 +30,7 @@ class ChosenWeights(WeightEngine):
         locked: Callable[[], AbstractContextManager[object]] = nullcontext,
         *,
         unmerged: bool | None = None,
+        originals: OriginalsPlace = "memory",
     ) -> None:
         """Prepare both engines; see ``WeightEngine``.
 
@@ -37,10 +39,11 @@ class ChosenWeights(WeightEngine):
             owners: See ``WeightEngine``.
             locked: See ``WeightEngine``.
             unmerged: True computes all changes beside their layers, False folds all, None only where layers are plain.
+            originals: See ``Originals``.
         """
         super().__init__(owners, locked)
         self._modules, self._unmerged = modules, unmerged
-        self._folds, self._hooks = FoldedWeights(modules), UnmergedWeights(modules)
+        self._folds, self._hooks = FoldedWeights(modules, originals=originals), UnmergedWeights(modules)
 
     @property
     def changes(self) -> Mapping[str, Stack]:
@@ -58,6 +61,14 @@ class ChosenWeights(WeightEngine):
         prepared = self._hooks.prepared(beside)
         self._folds.apply({name: change for name, change in changes.items() if name not in beside})
         self._hooks.put(prepared)
+
+    def switch(self, changes: Mapping[str, Stack]) -> None:
+        """Put changes in and take all others out; see ``WeightEngine.switch``."""
+        beside = {name: change for name, change in changes.items() if self._is_beside(name)}
+        prepared = self._hooks.prepared(beside)
+        self._folds.switch({name: change for name, change in changes.items() if name not in beside})
+        self._hooks.put(prepared)
+        self._hooks.take([name for name in self._hooks.changes if name not in beside])
 
     def restore(self) -> None:
         """Take everything out; see ``WeightEngine.restore``."""
@@ -77,6 +88,7 @@ def chosen_weights(
     locked: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     unmerged: bool | None = None,
+    originals: OriginalsPlace = "memory",
 ) -> ChosenWeights:
     """Put a change into modules.
 
@@ -85,12 +97,13 @@ def chosen_weights(
         change: The change.
         locked: See ``WeightEngine``.
         unmerged: See ``ChosenWeights``.
+        originals: See ``Originals``.
 
     Raises:
         BaseModelError: See ``WeightEngine.apply``.
         ConfigurationError: If a weight would not be finite; names the layer and the strengths.
     """
-    engine = ChosenWeights(modules, change.recipe.present, locked, unmerged=unmerged)
+    engine = ChosenWeights(modules, change.recipe.present, locked, unmerged=unmerged, originals=originals)
     try:
         engine.apply(stacks_of(change))
     except ConfigurationError as error:

@@ -48,6 +48,17 @@ class WeightEngine(ABC):
         """
 
     @abstractmethod
+    def switch(self, changes: Mapping[str, Stack]) -> None:
+        """Put changes in and take all others out: afterwards the weights hold these changes alone.
+
+        Layers whose change stays the same are not written.
+
+        Raises:
+            BaseModelError: See ``apply``.
+            ConfigurationError: See ``apply``. After any error the weights are those before the call.
+        """
+
+    @abstractmethod
     def restore(self) -> None:
         """Put the weights back that were there before the first ``apply``, bit for bit; strengths are closed."""
 

@@ -1,28 +1,26 @@
 """The engine that folds changes into the weights themselves, and its exact undo.
 
-``W' = round(W + up · diag(s) · down)``: one stacked product per distinct shape and rank, float32 accumulation, one
-rounding. The original weights are stored, not recomputed: restoring puts the same tensors back.
+``W' = round(W + up · diag(s) · down)`` with float32 accumulation and one rounding, always from the original weights,
+which are stored. Parameters keep their place in memory: every number is written where it was.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from orthoplex.adapters import fold_stack
-from orthoplex.concepts import Ingredient, Stack
-from orthoplex.errors import ConfigurationError
+from orthoplex.adapters import LowRank
+from orthoplex.concepts import Ingredient, Run, Stack
+from orthoplex.models.weights.arrangement import ArrangedFactors
 from orthoplex.models.weights.engine import WeightEngine
-from orthoplex.models.weights.refusals import check_foldable, matrix_shape
-
-_LARGEST_STACK_BYTES = 2**29
-"""Of weights of one shape that one product takes, as float32; more layers take several products."""
+from orthoplex.models.weights.factor_facts import FactorFacts, Span, facts_of
+from orthoplex.models.weights.originals import Originals, sharing_memory
+from orthoplex.models.weights.products import Block, Products, Target, blocks_of
+from orthoplex.models.weights.refusals import check_foldable
+from orthoplex.options import OriginalsPlace
 
 
 @final
@@ -34,6 +32,8 @@ class FoldedWeights(WeightEngine):
         modules: Mapping[str, nn.Module],
         owners: Sequence[Ingredient] = (),
         locked: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        originals: OriginalsPlace = "memory",
     ) -> None:
         """Prepare folding into modules; see ``WeightEngine``.
 
@@ -41,90 +41,135 @@ class FoldedWeights(WeightEngine):
             modules: Name to module, of all modules of the components; see ``named_modules``.
             owners: See ``WeightEngine``.
             locked: See ``WeightEngine``.
+            originals: See ``Originals``.
         """
         super().__init__(owners, locked)
         self._modules = modules
         self._changes: dict[str, Stack] = {}
-        self._originals: dict[str, tuple[Tensor, Tensor]] = {}
+        self._originals = Originals(originals)
+        self.arranged = ArrangedFactors()
+        self._products = Products(self.arranged)
+
+    arranged: ArrangedFactors
+    """Copies of factors in the order in which products read them; none are needed."""
 
     @property
     def changes(self) -> Mapping[str, Stack]:
         """Layer to the change that is folded into it now."""
         return self._changes
 
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that the engine takes besides the weights: their originals, copies of factors, and buffers."""
+        return self._originals.num_bytes + self.arranged.num_bytes + self._products.num_bytes
+
     def apply(self, changes: Mapping[str, Stack]) -> None:
         """Fold changes in; see ``WeightEngine.apply``."""
-        parameters = check_foldable({name: change.shape for name, change in changes.items()}, self._modules)
-        try:
-            self._fold(parameters, changes)
-        except BaseException:
-            before = {name: self._changes[name] for name in changes if name in self._changes}
-            self._put_back(changes)
-            self._fold({name: parameters[name] for name in before}, before)
-            raise
-        self._changes.update(changes)
+        self._write(changes, {})
+
+    def switch(self, changes: Mapping[str, Stack]) -> None:
+        """Fold changes in and take all others out; see ``WeightEngine.switch``."""
+        self._write(changes, {name: None for name in self._changes if name not in changes})
 
     def restore(self) -> None:
-        """Put the original tensors back, bit for bit; if the weights were cast meanwhile, the same cast of them."""
-        self._put_back(tuple(self._originals))
+        """Write the originals back, bit for bit; if the weights were cast meanwhile, the same cast of them."""
+        self._originals.restore()
         self._changes.clear()
         self.strengths.close()
 
-    def _put_back(self, names: Iterable[str]) -> None:
+    def _write(self, changes: Mapping[str, Stack], absent: Mapping[str, None]) -> None:
+        """Write what differs from what is in; after an error the weights are those of before."""
+        parameters = check_foldable({name: change.shape for name, change in changes.items()}, self._modules)
+        differing = {
+            name: change
+            for name, change in changes.items()
+            if name not in self._changes or not change.is_as(self._changes[name])
+        }
+        runs = {name: _active(change) for name, change in differing.items()}
+        before = {name: _active(self._changes[name]) for name in differing if name in self._changes}
+        facts = facts_of(run.change for own in (*runs.values(), *before.values()) for run in own)
+        try:
+            self._store({name: parameters[name] for name in runs if name not in self._originals})
+            targets = [self._target(name, own, before.get(name, ()), facts) for name, own in runs.items() if own]
+            self._products.write([target for target in targets if target.rows[0] < target.rows[1]])
+            for name in (*(name for name, own in runs.items() if not own), *absent):
+                self._originals.put_back(name)
+        except BaseException:
+            self._write_again([name for name in (*differing, *absent) if name in self._originals])
+            raise
+        self._changes.update(changes)
+        for name in absent:
+            del self._changes[name]
+
+    def _store(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        if not parameters:
+            return
+        every = (item for module in self._modules.values() for item in module._parameters.values() if item is not None)
+        sharing = sharing_memory(every)
+        for name, weight in parameters.items():
+            self._originals.store(name, weight, is_shared=id(weight) in sharing)
+
+    def _target(
+        self, name: str, runs: tuple[Run, ...], before: Sequence[Run], facts: Mapping[LowRank, FactorFacts]
+    ) -> Target:
+        """What is written for a layer; nothing where its rows are none."""
+        original = self._originals[name]
+        num_rows, num_columns = original.values.shape
+        rows, columns = (0, num_rows), (0, num_columns)
+        if original.weight.ndim <= 2 or original.weight.is_contiguous():
+            rows, columns = _written((num_rows, num_columns), before, runs, facts)
+        return Target(name, original, runs, rows, columns)
+
+    def _write_again(self, names: Sequence[str]) -> None:
+        """Let weights hold the changes that they should have now."""
+        targets = []
         for name in names:
-            if name in self._originals:
-                weight, original = self._originals.pop(name)
-                # the very tensor where nothing changed
-                weight.data = _laid_out(original.to(weight.device, weight.dtype), weight)
-
-    def _fold(self, parameters: Mapping[str, nn.Parameter], changes: Mapping[str, Stack]) -> None:
-        """Fold all changes, those of one shape and rank by one product, or by several where they need much memory."""
-        groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
-        for name, change in changes.items():
-            weight = parameters[name]
-            groups[(weight.shape, weight.dtype, weight.device, change.rank)].append(name)
-        for group in groups.values():
-            count = max(1, _LARGEST_STACK_BYTES // (4 * parameters[group[0]].numel()))
-            for start in range(0, len(group), count):
-                names = group[start : start + count]
-                self._fold_group(names, [parameters[name] for name in names], [changes[name] for name in names])
-
-    @torch.no_grad()
-    def _fold_group(self, names: list[str], weights: list[Tensor], changes: list[Stack]) -> None:
-        device = weights[0].device
-        ups = torch.stack([change.up for change in changes])
-        strengths = torch.cat([change.strengths for change in changes])
-        if not bool((strengths == 1).all()):
-            counts = torch.tensor([count for change in changes for _, count in change.owners], device=strengths.device)
-            columns = strengths.repeat_interleave(counts).view(len(changes), 1, -1)
-            ups.mul_(columns.to(ups.device))  # in place: the stack is a copy already
-        folded = fold_stack(
-            torch.stack([self._original(name, weight) for name, weight in zip(names, weights, strict=True)]),
-            ups.to(device),
-            torch.stack([change.down for change in changes]).to(device),
-        )
-        _check_finite(names, folded)
-        for name, weight, new in zip(names, weights, folded, strict=True):
-            self._originals.setdefault(name, (weight, weight.data))
-            weight.data = _laid_out(new.view(weight.shape), weight)
-
-    def _original(self, name: str, weight: Tensor) -> Tensor:
-        """A weight without any change as a matrix, on the device and in the type that the layer has now."""
-        values = (
-            self._originals[name][1].to(weight.device, weight.dtype) if name in self._originals else weight.detach()
-        )
-        return values.reshape(matrix_shape(weight.shape))
+            own = _active(self._changes[name]) if name in self._changes else ()
+            if own:
+                original = self._originals[name]
+                rows, columns = original.values.shape
+                targets.append(Target(name, original, own, (0, rows), (0, columns)))
+            else:
+                self._originals.put_back(name)
+        self._products.write(targets)
 
 
-def _laid_out(values: Tensor, like: Tensor) -> Tensor:
-    """Return values as a convolution's weight lies in memory now; the very tensor of any other weight."""
-    is_usual = like.ndim != 4 or like.is_contiguous()
-    return values if is_usual else values.to(memory_format=torch.channels_last)
+def _active(change: Stack) -> tuple[Run, ...]:
+    """The runs of a change that change something."""
+    return tuple(run for run in change.runs if run.factor != 0 and run.change.rank)
 
 
-def _check_finite(names: list[str], folded: Tensor) -> None:
-    lowest, highest = torch.aminmax(folded)  # one pass and no copy; not finite if any number is not
-    if math.isfinite(lowest) and math.isfinite(highest):
-        return
-    name = next(name for name, weight in zip(names, folded, strict=True) if not weight.isfinite().all())
-    raise ConfigurationError(f"layer '{name}': with the change, numbers of the weight are no longer finite")
+def _written(
+    shape: tuple[int, int], before: Sequence[Run], after: Sequence[Run], facts: Mapping[LowRank, FactorFacts]
+) -> tuple[Span, Span]:
+    """The part of a weight that differs before and after: all of it, or what bounds the blocks that differ.
+
+    A part is written only if every block is inside or outside, so that each is the product that it always is.
+    """
+    whole = ((0, shape[0]), (0, shape[1]))
+    old, new = (
+        {(block.rows, block.columns): block for block in blocks_of(runs, shape, facts)} for runs in (before, after)
+    )
+    if whole in old or whole in new:
+        return whole
+    changed = [place for place in {**old, **new} if not _are_as(old.get(place), new.get(place), before, after)]
+    if not changed:
+        return (0, 0), (0, 0)
+    rows = min(rows[0] for rows, _ in changed), max(rows[1] for rows, _ in changed)
+    columns = min(columns[0] for _, columns in changed), max(columns[1] for _, columns in changed)
+    is_clean = all(_is_clean(place, (rows, columns)) for place in (*old, *new))
+    return (rows, columns) if is_clean else whole
+
+
+def _are_as(old: Block | None, new: Block | None, before: Sequence[Run], after: Sequence[Run]) -> bool:
+    """True if a block is made of the same runs in the same order."""
+    if old is None or new is None or len(old.runs) != len(new.runs):
+        return False
+    return all(before[one].is_as(after[other]) for one, other in zip(old.runs, new.runs, strict=True))
+
+
+def _is_clean(place: tuple[Span, Span], outer: tuple[Span, Span]) -> bool:
+    """True if a block is inside of another or apart from it."""
+    spans = list(zip(place, outer, strict=True))
+    is_inside = all(wide[0] <= own[0] and own[1] <= wide[1] for own, wide in spans)
+    return is_inside or any(own[1] <= wide[0] or wide[1] <= own[0] for own, wide in spans)

@@ -77,6 +77,17 @@ class UnmergedWeights(WeightEngine):
                 self._added[name] = AddedChange(change, is_bias=name.endswith(".bias"))
                 self._handles[name] = module.register_forward_hook(self._added[name], with_kwargs=True)
 
+    def switch(self, changes: Mapping[str, Stack]) -> None:
+        """Compute changes beside their layers, and no others; see ``WeightEngine.switch``."""
+        self.put(self.prepared(changes))
+        self.take([name for name in self._added if name not in changes])
+
+    def take(self, names: Sequence[str]) -> None:
+        """Remove the hooks of some layers; this cannot fail."""
+        for name in names:
+            del self._added[name]
+            self._handles.pop(name).remove()
+
     def restore(self) -> None:
         """Remove the hooks; no weight was changed."""
         for handle in self._handles.values():
@@ -109,7 +120,10 @@ class AddedChange:
 
     def set(self, change: Stack) -> None:
         """Take another change in the place of this one; other strengths of the same factors are copied in."""
-        is_same = change.up is self.change.up and change.down is self.change.down
+        is_same = len(change.runs) == len(self.change.runs) and all(
+            new.change is old.change and new.gain == old.gain
+            for new, old in zip(change.runs, self.change.runs, strict=True)
+        )
         self.change = change
         if not is_same:
             self._factors = None

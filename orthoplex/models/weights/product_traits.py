@@ -1,0 +1,82 @@
+"""What matrix products of a type do on a device, asked of the device itself: libraries and settings differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import torch
+from torch import Tensor
+
+_SHAPES = ((64, 96, 12), (320, 320, 80), (320, 768, 40), (640, 640, 300))
+"""``(out, in, R)`` of the products that are tried."""
+_MOST_ERROR = 1.05
+
+
+@final
+@dataclass(frozen=True)
+class ProductTraits:
+    """What was measured.
+
+    Attributes:
+        is_exact: True if ``W + up · down`` is accumulated in float32 and rounded once, by its error against float64.
+        is_batch_invariant: True if a product has the same bits alone and in a batch.
+    """
+
+    is_exact: bool
+    is_batch_invariant: bool
+
+
+def traits_of(dtype: torch.dtype, device: torch.device) -> ProductTraits:
+    """Return the traits of products; they are measured once for a type, a device and a number of threads.
+
+    On other devices than a CPU no batch is taken for invariant: their libraries choose another kernel for each size.
+    """
+    return _measured(dtype, device, torch.get_num_threads())
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, products of float32 are made of float32, whatever ``torch.set_float32_matmul_precision`` allows."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@lru_cache(maxsize=64)
+@torch.no_grad()
+def _measured(dtype: torch.dtype, device: torch.device, threads: int) -> ProductTraits:
+    generator = torch.Generator().manual_seed(0)
+    is_exact, is_batch_invariant = True, device.type == "cpu"
+    for out_features, in_features, rank in _SHAPES:
+        weights, ups, downs = (
+            (torch.randn(3, *shape, generator=generator) * scale).to(device, dtype)
+            for shape, scale in (
+                ((out_features, in_features), 1.0),
+                ((out_features, rank), 0.1),
+                ((rank, in_features), 0.1),
+            )
+        )
+        together = weights.clone().baddbmm_(ups, downs)
+        if is_batch_invariant:
+            alone = [weights[i : i + 1].clone().baddbmm_(ups[i : i + 1], downs[i : i + 1])[0] for i in range(3)]
+            is_batch_invariant = all(map(torch.equal, alone, together))
+        if dtype.itemsize < torch.float32.itemsize:
+            is_exact = is_exact and _is_rounded_once(together, weights, ups, downs)
+    return ProductTraits(is_exact, is_batch_invariant)
+
+
+def _is_rounded_once(sums: Tensor, weights: Tensor, ups: Tensor, downs: Tensor) -> bool:
+    """True if the error is that of one rounding of the exact sum."""
+    exact = weights.double() + ups.double() @ downs.double()
+    floor = (exact.to(sums.dtype).double() - exact).norm()
+    return bool((sums.double() - exact).norm() <= _MOST_ERROR * floor)
