@@ -63,6 +63,7 @@ def generate(
     progress: Callable[[GenerationProgress], None] | None = None,
     finish: Callable[[int, Image.Image], None] | None = None,
     expect_names: bool = True,
+    live: bool = False,
 ) -> list[Image.Image]:
     """Make pictures of a prompt; threads that share the base wait for one another.
 
@@ -80,6 +81,8 @@ def generate(
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
         finish: Called with each number and picture once its batch of ``BATCH_SIZE`` is made; the base is locked, too.
         expect_names: True logs concepts of ``merge`` that no prompt names, or that none in the base is named.
+        live: True lets other threads change the base's blend between two steps; the next steps are made with the new
+            set, and what the text encoders said stays. False makes all of the pictures with one set.
 
     Raises:
         PromptError: For a prompt that ``read_prompt`` refuses, or weights and lengths that the base does not read.
@@ -101,7 +104,7 @@ def generate(
             noise = [torch.Generator().manual_seed(seed + i) for i in batch]
             request = PictureRequest([wanted], noise, num_inference_steps, guidance_scale, unwanted, len(batch))
             with precision(mixed_precision, base.device):
-                made = finished(base.family.picture(request), _reporting(progress, number, len(batches)))
+                made = finished(base.family.picture(request), _after_steps(base, progress, number, len(batches), live))
             _check_finite(base, made.pixels, prompt, guidance_scale)
             pictures.extend(made.images())
             if finish is not None:
@@ -236,11 +239,17 @@ def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_s
     )
 
 
-def _reporting(
-    progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int
+def _after_steps(
+    base: Base, progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int, live: bool
 ) -> Callable[[PictureStep], None] | None:
-    if progress is None:
+    """What is done after every step: a report, and, in a live picture, the changes that wait."""
+    if progress is None and not live:
         return None
-    return lambda done: progress(
-        GenerationProgress(step=batch * done.steps + done.step, steps=num_batches * done.steps)
-    )
+
+    def after_step(done: PictureStep) -> None:
+        if progress is not None:
+            progress(GenerationProgress(step=batch * done.steps + done.step, steps=num_batches * done.steps))
+        if live:
+            base.run_waiting()
+
+    return after_step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.adapters import Adapter
-from orthoplex.concepts import BaseIdentity, Recipe, Token
+from orthoplex.concepts import BaseIdentity, Token
 from orthoplex.concepts.tokens import RARE_WORD
 from orthoplex.errors import BaseModelError
+from orthoplex.models.base_lock import BaseLock
 from orthoplex.models.brought import Brought
+from orthoplex.models.changeable_base import ChangeableBase
 from orthoplex.models.families import defaults_of, family_of
 from orthoplex.models.families.family import Family
 from orthoplex.models.memory_format import give_contiguous_state
 from orthoplex.models.pipeline_folder import check_pipeline_tokens
 from orthoplex.models.saving import save_pipeline
-from orthoplex.models.undo import Undo, check_absent, check_in_weights
+from orthoplex.models.undo import check_absent, check_in_weights
 from orthoplex.models.versions import EMBEDDED
 from orthoplex.models.weights import (
-    Foldable,
-    check_base,
     compute_dtype,
     library_of,
     linear_layers,
@@ -38,7 +37,7 @@ from orthoplex.options import Quantisation
 
 
 @final
-class Base:
+class Base(ChangeableBase):
     """A diffusion model that concepts are trained on and folded into.
 
     Threads may share a base: every picture, fold and training step takes the base's lock, and the others wait. The
@@ -73,14 +72,13 @@ class Base:
         Raises:
             BaseModelError: When the pipeline is of a class that no family has, or of a version without a layer table.
         """
+        super().__init__()
         self.pipeline = pipeline
         self.family = family_of(type(pipeline).__name__)(pipeline, identity)
         self.identity = identity
         self.brought = brought or Brought()
         self.stored_dtypes = dict(stored_dtypes or {})
         self._quantise = quantise
-        self._undo: Undo | None = None
-        self._lock = threading.RLock()
         self._tokens_in = TokensIn(self.family.readers, self.family.cross_attention)
         for network in self.family.convolutional():
             give_contiguous_state(network)
@@ -100,7 +98,7 @@ class Base:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-        self._lock = threading.RLock()
+        self._lock = BaseLock()
 
     @property
     def device(self) -> torch.device:
@@ -163,28 +161,6 @@ class Base:
     def quantisation(self) -> str | None:
         """How the denoiser is quantised: what ``load_base`` was asked for, else the library; None for plain weights."""
         return self._quantise or library_of(self.family.denoiser)
-
-    @property
-    def is_unmerged(self) -> bool:
-        """True if something is in now that was put in with ``unmerged=True``."""
-        undo = self._undo  # which another thread may take out meanwhile
-        return undo is not None and undo.is_unmerged
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """The recipe of what is folded in now, or None."""
-        undo = self._undo  # which another thread may take out meanwhile
-        return None if undo is None else undo.recipe
-
-    @contextmanager
-    def locked(self) -> Iterator[Base]:
-        """Inside, the base belongs to this thread; others that draw, fold or train on it wait.
-
-        ``folded``, ``attached``, ``with_tokens``, ``replaced_vectors`` and ``replaced_tokens`` take the lock
-        themselves. It is for own use of ``pipeline``, and for several of these that belong together.
-        """
-        with self._lock:
-            yield self
 
     def check_inference_steps(self, name: str, value: int) -> None:
         """Refuse a number of denoising steps that the base's scheduler cannot do.
@@ -294,61 +270,6 @@ class Base:
                 self._tokens_in.put(replacement)
                 stack.callback(self._tokens_in.take, replacement)
             yield
-
-    def fold(self, change: Foldable, *, unmerged: bool | None = None) -> Undo:
-        """Put a merge's or a concept's weights and tokens in, until ``Undo.restore()``.
-
-        ``W' = round(W + up · diag(s) · down)``, float32 accumulation, one rounding to the base's data type. A quantised
-        layer keeps its weight, and a forward hook adds ``up · diag(s) · down x`` to its output. The lock is held during
-        the computation only: afterwards the change is in for every thread. ``folded`` is for a single thread.
-        ``Undo.strengths`` sets the strengths of single concepts.
-
-        Args:
-            change: The merge or concept.
-            unmerged: None folds into plain weights, and leaves quantised ones as they are; True leaves all as they are,
-                so that changes of norms are refused; False folds all, so that quantised layers are refused.
-
-        Raises:
-            BaseModelError: If something is folded in already, the change names another base or none, a layer is
-                missing or of another shape, its weight cannot be changed in place (fused, quantised, wrapped, compiled,
-                offloaded, float8 or shared), or tokens are made for other cross-attention layers or for other widths of
-                them. Then nothing was changed.
-            ConfigurationError: If a token is in the base already, or a weight would not be finite, as with a
-                huge strength. Then nothing was changed.
-        """
-        with self._lock:
-            self._check_fold(change)
-            self._undo = Undo(self, change, unmerged=unmerged)
-            return self._undo
-
-    def forget(self, undo: Undo) -> None:
-        """Note that a change is out again; ``Undo.restore`` calls it."""
-        if self._undo is undo:
-            self._undo = None
-
-    def _check_fold(self, change: Foldable) -> None:
-        """Refuse a second change, and a change of another base or of none."""
-        if self._undo is not None:
-            names = ", ".join(self._undo.recipe.names) or "a change"
-            raise BaseModelError(f"base '{self.identity.name}' has {names} folded in; restore it before the next fold")
-        check_base(change.recipe, self.identity)
-
-    @contextmanager
-    def folded(self, change: Foldable, *, unmerged: bool | None = None) -> Iterator[Base]:
-        """Inside, the merge or concept is part of the base, which belongs to this thread; leaving restores every bit.
-
-        An error restores every bit, too.
-
-        Args:
-            change: The merge or concept.
-            unmerged: See ``fold``.
-
-        Raises:
-            BaseModelError: See ``fold``.
-            ConfigurationError: See ``fold``.
-        """
-        with self._lock, self.fold(change, unmerged=unmerged):
-            yield self
 
     def save(self, folder: str | Path, *, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
         """Write an ordinary pipeline folder with what is folded in, and ``recipe.json`` if something is.

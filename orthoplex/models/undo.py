@@ -14,7 +14,8 @@ from orthoplex.models.weights import Foldable, Strengths, chosen_weights, is_qua
 from orthoplex.models.words.extension import TokenExtension
 
 if TYPE_CHECKING:
-    from orthoplex.models.base import Base
+    from orthoplex.models.blend import Blend
+    from orthoplex.models.changeable_base import ChangeableBase
 
 
 @final
@@ -24,12 +25,12 @@ class Undo:
     ``restore()`` may be called twice; a ``with`` block calls it on leaving.
     """
 
-    def __init__(self, base: Base, change: Foldable, *, unmerged: bool | None = None) -> None:
+    def __init__(self, base: ChangeableBase, change: Foldable, *, unmerged: bool | None = None) -> None:
         """Put ``change`` into ``base``; see ``Base.fold``."""
         self._base = base
         self._recipe, self._is_unmerged = change.recipe, unmerged is True
         modules = named_modules(base.family.components())
-        self._weights = chosen_weights(modules, change, base.locked, unmerged=unmerged)
+        self._weights = chosen_weights(modules, change, base.locked, unmerged=unmerged, originals=base.originals)
         self._tokens: TokenExtension | None = None
         try:
             if change.tokens:
@@ -85,9 +86,10 @@ class Undo:
         self.restore()
 
 
-def check_absent(undo: Undo | None, tokens: Sequence[str]) -> None:
+def check_absent(undo: Undo | Blend | None, tokens: Sequence[str]) -> None:
     """Refuse to save a concept at strength 0 with its tokens: the folder would not be the base without it."""
-    absent = () if undo is None else [name for name in undo.recipe.absent_names if f"<{name}>" in tokens]
+    recipe = None if undo is None else undo.recipe
+    absent = () if recipe is None else [name for name in recipe.absent_names if f"<{name}>" in tokens]
     if absent:
         raise ConfigurationError(
             f"concept {', '.join(absent)} is turned to strength 0 and its tokens are in; allowed is saving a merge "
@@ -95,7 +97,7 @@ def check_absent(undo: Undo | None, tokens: Sequence[str]) -> None:
         )
 
 
-def check_in_weights(undo: Undo | None, name: str, components: Mapping[str, nn.Module]) -> None:
+def check_in_weights(undo: Undo | Blend | None, name: str, components: Mapping[str, nn.Module]) -> None:
     """Refuse to save a base whose weights are quantised, or do not hold the change that is in it.
 
     Args:

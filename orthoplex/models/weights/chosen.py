@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
+import torch
 from torch import nn
 
+from orthoplex.adapters import LowRank
 from orthoplex.concepts import Ingredient, Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.models.weights.changes import Foldable, stacks_of
@@ -54,6 +57,26 @@ class ChosenWeights(WeightEngine):
     def unmerged_layers(self) -> tuple[str, ...]:
         """The layers whose changes are beside them now."""
         return tuple(self._hooks.changes)
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes besides weights and changes: see ``FoldedWeights``."""
+        return self._folds.num_bytes
+
+    def arrange(self, layers: Mapping[str, LowRank]) -> None:
+        """Arrange the factors of a concept for quick products; see ``ArrangedFactors``.
+
+        Args:
+            layers: Layer to its change; layers that are missing or computed beside are left out.
+        """
+        groups: defaultdict[tuple[torch.dtype, torch.device], dict[str, LowRank]] = defaultdict(dict)
+        for name, change in layers.items():
+            if name in self._modules and not self._is_beside(name):
+                weight = self._modules[name]._parameters.get("weight")
+                if weight is not None and not weight.is_meta:
+                    groups[weight.dtype, weight.device][name] = change
+        for (dtype, device), group in groups.items():
+            self._folds.arranged.arrange(group, dtype, device)
 
     def apply(self, changes: Mapping[str, Stack]) -> None:
         """Put changes in; see ``WeightEngine.apply``."""

@@ -126,7 +126,7 @@ class Originals:
 
 
 def sharing_memory(parameters: Iterable[nn.Parameter]) -> set[int]:
-    """Return the ids of parameters whose numbers cannot be written alone: memory of others, or of themselves, is theirs.
+    """Return the ids of parameters that cannot be written alone, because numbers of theirs are others' too.
 
     Args:
         parameters: All parameters of the networks.
@@ -149,7 +149,7 @@ def _repeats(values: Tensor) -> bool:
 
 
 def _bytes(values: Tensor) -> tuple[int, int]:
-    """The addresses of the first byte of a tensor, and of the one behind the last; devices have addresses of their own."""
+    """The addresses of the first byte of a tensor, and of the one behind the last."""
     span = 1 + sum(stride * (size - 1) for stride, size in zip(values.stride(), values.shape, strict=True))
     return values.data_ptr(), values.data_ptr() + span * values.itemsize
 
@@ -161,7 +161,7 @@ def _mapped(count: int, dtype: torch.dtype) -> Tensor:
     size = count * dtype.itemsize
     try:
         _reserve(descriptor, size)
-        storage = torch.UntypedStorage.from_file(path, shared=True, nbytes=size)
+        values = torch.from_file(path, shared=True, size=count, dtype=dtype)
     except OSError as error:
         raise OutputError(
             f"original weights of {size} bytes cannot be mapped into folder {folder}: {error.strerror}; allowed is a "
@@ -171,7 +171,7 @@ def _mapped(count: int, dtype: torch.dtype) -> Tensor:
         os.close(descriptor)
         with suppress(PermissionError):  # Windows removes no file that is mapped
             Path(path).unlink()
-    return torch.empty(0, dtype=dtype).set_(storage, 0, (count,))
+    return values
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -1,0 +1,74 @@
+"""The lock of a base, which a picture may open between two of its steps for those who wait."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+_SECONDS_BETWEEN_LOOKS = 0.005
+
+
+@final
+class BaseLock:
+    """A re-entrant lock with a queue of short actions, which the holder may run in between.
+
+    The queue keeps others out: while a picture pauses, its holder runs what waits, and nobody else takes the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._waiting: deque[_Action] = deque()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Run an action once: now where the lock is free, else when its holder pauses or gives it back.
+
+        Raises:
+            BaseException: What the action raises, in this thread, whoever ran it.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                action()
+            finally:
+                self._lock.release()
+            return
+        waiting = _Action(action)
+        self._waiting.append(waiting)
+        while not waiting.done.wait(_SECONDS_BETWEEN_LOOKS):
+            if self._lock.acquire(blocking=False):
+                try:
+                    self.run_waiting()
+                finally:
+                    self._lock.release()
+        if waiting.error is not None:
+            raise waiting.error
+
+    def run_waiting(self) -> None:
+        """Run every action that waits; for the holder of the lock, where a change does no harm."""
+        while self._waiting:
+            self._waiting.popleft().run()
+
+
+@final
+class _Action:
+    """An action of another thread, and how it ended."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._action()
+        except BaseException as error:  # noqa: BLE001  (it belongs to the thread that waits)
+            self.error = error
+        finally:
+            self.done.set()
