@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,12 +33,12 @@ class LowRank:
                 "allowed are up (out, r) and down (r, in) with the same r"
             )
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """The number r of directions."""
         return self.up.shape[1]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """The shape ``(out, in)`` of the weight that is changed."""
         return self.up.shape[0], self.down.shape[1]

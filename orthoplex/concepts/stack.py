@@ -61,7 +61,8 @@ class Stack:
         """Refuse runs that are no change of one weight."""
         if not self.runs:
             raise ConfigurationError("a stack of 0 low-rank changes was asked for; at least 1 is allowed")
-        if len({run.change.shape for run in self.runs}) > 1:
+        first = self.runs[0].change.shape
+        if any(run.change.shape != first for run in self.runs):
             shapes = ", ".join(str(run.change.shape) for run in self.runs)
             raise ConfigurationError(f"low-rank changes of weights {shapes} cannot be stacked; all must have one shape")
 

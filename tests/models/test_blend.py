@@ -108,9 +108,12 @@ def test_only_layers_whose_change_differs_are_written(pico, monkeypatch):
     members = concepts(pico)
     with pico.blend(members, algorithm="sum") as blend:
         written, original = [], Products.write
-        monkeypatch.setattr(
-            Products, "write", lambda self, targets: written.extend(t.name for t in targets) or original(self, targets)
-        )
+
+        def recording(self, targets, facts):
+            written.extend(target.name for target in targets)
+            original(self, targets, facts)
+
+        monkeypatch.setattr(Products, "write", recording)
         blend["rex"] = 0.5
         assert sorted(written) == sorted(members[1].layers)
         written.clear()

@@ -83,7 +83,9 @@ def test_many_turns_leave_no_trace(pico):
 def test_only_the_layers_of_a_concept_are_computed_again(pico, monkeypatch):
     undo = pico.fold(merge(pair(pico), algorithm="sum"))
     count, original = [], Products.write
-    monkeypatch.setattr(Products, "write", lambda self, targets: count.append(len(targets)) or original(self, targets))
+    monkeypatch.setattr(
+        Products, "write", lambda self, targets, facts: count.append(len(targets)) or original(self, targets, facts)
+    )
     undo.strengths["rex"] = 0.5
     assert sum(count) == len(pair(pico)[1][0].layers)
     undo.restore()

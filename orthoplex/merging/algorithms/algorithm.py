@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from orthoplex.adapters import LowRank
-from orthoplex.concepts import Stack
+from orthoplex.concepts import Run, Stack
 from orthoplex.options import check_field_names, check_fields
 
 LARGEST = 2**62
@@ -65,7 +65,7 @@ class WeightChanges:
 
     def stacked(self) -> Stack:
         """``Σ s_i ΔW_i`` without cross terms, float32; every concept owns its columns."""
-        return Stack.stack([Stack.of(part.concept, part.change, part.strength) for part in self.parts])
+        return Stack(tuple(Run(part.concept, part.change, part.strength) for part in self.parts))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 
+_StackKey = tuple[LowRank, int, torch.dtype, torch.device]
+
 
 @final
 class ArrangedFactors:
@@ -23,6 +25,7 @@ class ArrangedFactors:
 
     def __init__(self) -> None:
         self._copies: WeakKeyDictionary[LowRank, LowRank] = WeakKeyDictionary()
+        self._stacks: dict[_StackKey, tuple[tuple[LowRank, ...], Sequence[Tensor], Sequence[Tensor]]] = {}
 
     @property
     def num_bytes(self) -> int:
@@ -38,6 +41,7 @@ class ArrangedFactors:
             dtype: Of the copies.
             device: Of the copies.
         """
+        self._stacks.clear()
         groups: defaultdict[tuple[object, ...], list[LowRank]] = defaultdict(list)
         for _, change in sorted(layers.items()):
             if change not in self._copies:
@@ -61,39 +65,67 @@ class ArrangedFactors:
             rows: The outputs that are taken.
             columns: The inputs that are taken.
         """
-        start = 0
-        for changes, own in zip(runs, factors, strict=True):
-            stop = start + changes[0].rank
-            sources = [self._source(change, ups) for change in changes]
-            _copy([source.up[rows] for source in sources], ups[:, :, start:stop], 1.0)
+        sources = [self._sources(changes, ups) for changes in runs]
+        every_up, every_down = [up for up, _ in sources], [down for _, down in sources]
+        if every_up[0][0].shape[-2] != ups.shape[1]:
+            every_up = [[part[..., rows, :] for part in up] for up in every_up]
+        if every_down[0][0].shape[-1] != downs.shape[2]:
+            every_down = [[part[..., columns] for part in down] for down in every_down]
+        ranks = [changes[0].rank for changes in runs]
+        _gather(every_up, ups, ranks, 2)
+        if all(factor == 1.0 for own in factors for factor in own):
+            _gather(every_down, downs, ranks, 1)
+            return
+        for down, own, target in zip(every_down, factors, downs.split(ranks, 1), strict=True):
             is_one = len(set(own)) == 1
-            target = downs[:, start:stop]
-            _copy([source.down[:, columns] for source in sources], target, own[0] if is_one else 1.0)
+            _copy(down, target, own[0] if is_one else 1.0)
             if not is_one:
                 target.mul_(torch.tensor(own, device=target.device).view(-1, 1, 1))
-            start = stop
 
-    def _source(self, change: LowRank, like: Tensor) -> LowRank:
-        """The copy of a change where there is one in the type that is asked for; else the change itself."""
-        copied = self._copies.get(change)
-        fits = copied is not None and (copied.up.dtype, copied.up.device) == (like.dtype, like.device)
-        return copied if fits and copied is not None else change
+    def _sources(self, changes: Sequence[LowRank], like: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The ups and downs of several layers: one stack of each where they lie in a row, else a matrix for each layer.
+
+        Stacks are remembered: live sets ask for the same ones again and again.
+        """
+        own = tuple(changes)
+        key = (own[0], len(own), like.dtype, like.device)
+        stacks = self._stacks.get(key)
+        if stacks is not None and stacks[0] == own:
+            return stacks[1:]
+        copies = [self._copies.get(change) for change in own]
+        fit = [
+            copied for copied in copies if copied and (copied.up.dtype, copied.up.device) == (like.dtype, like.device)
+        ]
+        if len(fit) == len(own):
+            up, down = _spaced([copied.up for copied in fit]), _spaced([copied.down for copied in fit])
+            if up is not None and down is not None:
+                self._stacks[key] = (own, [up], [down])
+                return [up], [down]
+        sources = fit if len(fit) == len(own) else own
+        return [change.up for change in sources], [change.down for change in sources]
+
+
+def _gather(parts: Sequence[Sequence[Tensor]], target: Tensor, ranks: Sequence[int], dim: int) -> None:
+    """Copy the matrices of all runs side by side; by one call where each run has one stack of the target's type."""
+    if all(part[0].ndim == target.ndim and part[0].dtype == target.dtype for part in parts):
+        torch.cat([part[0] for part in parts], dim, out=target)
+        return
+    for part, own in zip(parts, target.split(ranks, dim), strict=True):
+        _copy(part, own, 1.0)
 
 
 def _copy(sources: Sequence[Tensor], target: Tensor, factor: float) -> None:
-    """Copy ``factor`` times matrices of one shape into a stack of them; each is rounded to the stack's type first."""
-    spaced = _spaced(sources)
-    if spaced is None:
-        for source, own in zip(sources, target, strict=True):
-            own.copy_(source, non_blocking=True)
-        if factor != 1.0:
-            target.mul_(factor)
-    elif factor != 1.0 and spaced.dtype == target.dtype:
-        torch.mul(spaced, factor, out=target)
-    else:
-        target.copy_(spaced, non_blocking=True)
-        if factor != 1.0:
-            target.mul_(factor)
+    """Copy ``factor`` times some matrices, or one stack of them; each is rounded to the target's type first."""
+    if sources[0].ndim == target.ndim and factor != 1.0:
+        torch.mul(sources[0], factor, out=target)
+        return
+    if sources[0].ndim == target.ndim:
+        target.copy_(sources[0], non_blocking=True)
+        return
+    for source, own in zip(sources, target, strict=True):
+        own.copy_(source, non_blocking=True)
+    if factor != 1.0:
+        target.mul_(factor)
 
 
 def _spaced(tensors: Sequence[Tensor]) -> Tensor | None:

@@ -46,6 +46,7 @@ class ChosenWeights(WeightEngine):
         """
         super().__init__(owners, locked)
         self._modules, self._unmerged = modules, unmerged
+        self._beside: dict[str, bool] = {}
         self._folds, self._hooks = FoldedWeights(modules, originals=originals), UnmergedWeights(modules)
 
     @property
@@ -100,9 +101,11 @@ class ChosenWeights(WeightEngine):
         self.strengths.close()
 
     def _is_beside(self, name: str) -> bool:
-        if self._unmerged is None:
-            return quantisation_of(parameter_place(name, self._modules)[0]) is not None
-        return self._unmerged
+        if self._unmerged is not None:
+            return self._unmerged
+        if name not in self._beside:
+            self._beside[name] = quantisation_of(parameter_place(name, self._modules)[0]) is not None
+        return self._beside[name]
 
 
 def chosen_weights(

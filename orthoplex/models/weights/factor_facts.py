@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -31,12 +32,14 @@ class FactorFacts:
         roundings: Type to the expected ``‖error‖²`` of the change if both factors are rounded to it.
         rows: First row of ``up`` that is not zero, and the row behind the last; ``(0, 0)`` where all are zero.
         columns: The same of the columns of ``down``.
+        is_small: True if that block is at most half of the weight, and all numbers are finite.
     """
 
     peak: float
     roundings: dict[torch.dtype, float]
     rows: Span
     columns: Span
+    is_small: bool
 
 
 _KNOWN: WeakKeyDictionary[LowRank, FactorFacts] = WeakKeyDictionary()
@@ -50,7 +53,9 @@ def facts_of(changes: Iterable[LowRank]) -> dict[LowRank, FactorFacts]:
     """
     distinct = dict.fromkeys(changes)
     with _LOCK:
-        known = {change: facts for change in distinct if (facts := _KNOWN.get(change)) is not None}
+        known = {change: _KNOWN[change] for change in distinct if change in _KNOWN}
+    if len(known) == len(distinct):
+        return known
     groups: defaultdict[tuple[object, ...], list[LowRank]] = defaultdict(list)
     for change in distinct:
         if change not in known:
@@ -69,7 +74,7 @@ def facts_of(changes: Iterable[LowRank]) -> dict[LowRank, FactorFacts]:
 def _measured(changes: Sequence[LowRank]) -> list[FactorFacts]:
     """Facts of changes of one shape and rank."""
     if changes[0].rank == 0:
-        return [FactorFacts(0.0, dict.fromkeys(HALVES, 0.0), (0, 0), (0, 0)) for _ in changes]
+        return [FactorFacts(0.0, dict.fromkeys(HALVES, 0.0), (0, 0), (0, 0), True) for _ in changes]
     ups = torch.stack([change.up.detach() for change in changes]).float()
     downs = torch.stack([change.down.detach() for change in changes]).float()
     up_sizes, down_sizes = ups.abs(), downs.abs()
@@ -84,7 +89,15 @@ def _measured(changes: Sequence[LowRank]) -> list[FactorFacts]:
         energies = (up_error * down_energy + 2 * up_energy * down_error).sum(1).tolist()
         for own, energy in zip(roundings, energies, strict=True):
             own[dtype] = energy
-    return [FactorFacts(*parts) for parts in zip(peaks, roundings, rows, columns, strict=True)]
+    half = ups.shape[1] * downs.shape[2] / 2
+    return [
+        FactorFacts(peak, errors, own_rows, own_columns, math.isfinite(peak) and _area(own_rows, own_columns) <= half)
+        for peak, errors, own_rows, own_columns in zip(peaks, roundings, rows, columns, strict=True)
+    ]
+
+
+def _area(rows: Span, columns: Span) -> int:
+    return (rows[1] - rows[0]) * (columns[1] - columns[0])
 
 
 def _spans(is_used: Tensor) -> list[Span]:

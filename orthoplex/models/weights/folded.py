@@ -19,7 +19,7 @@ from orthoplex.models.weights.engine import WeightEngine
 from orthoplex.models.weights.factor_facts import FactorFacts, Span, facts_of
 from orthoplex.models.weights.originals import Originals, sharing_memory
 from orthoplex.models.weights.products import Block, Products, Target, blocks_of
-from orthoplex.models.weights.refusals import check_foldable
+from orthoplex.models.weights.refusals import check_foldable, parameter_place
 from orthoplex.options import OriginalsPlace
 
 
@@ -47,6 +47,7 @@ class FoldedWeights(WeightEngine):
         self._modules = modules
         self._changes: dict[str, Stack] = {}
         self._originals = Originals(originals)
+        self._places: dict[str, tuple[nn.Module, str]] = {}
         self.arranged = ArrangedFactors()
         self._products = Products(self.arranged)
 
@@ -79,7 +80,7 @@ class FoldedWeights(WeightEngine):
 
     def _write(self, changes: Mapping[str, Stack], absent: Mapping[str, None]) -> None:
         """Write what differs from what is in; after an error the weights are those of before."""
-        parameters = check_foldable({name: change.shape for name, change in changes.items()}, self._modules)
+        parameters = self._checked(changes)
         differing = {
             name: change
             for name, change in changes.items()
@@ -91,7 +92,7 @@ class FoldedWeights(WeightEngine):
         try:
             self._store({name: parameters[name] for name in runs if name not in self._originals})
             targets = [self._target(name, own, before.get(name, ()), facts) for name, own in runs.items() if own]
-            self._products.write([target for target in targets if target.rows[0] < target.rows[1]])
+            self._products.write([target for target in targets if target.rows[0] < target.rows[1]], facts)
             for name in (*(name for name, own in runs.items() if not own), *absent):
                 self._originals.put_back(name)
         except BaseException:
@@ -100,6 +101,18 @@ class FoldedWeights(WeightEngine):
         self._changes.update(changes)
         for name in absent:
             del self._changes[name]
+
+    def _checked(self, changes: Mapping[str, Stack]) -> Mapping[str, nn.Parameter]:
+        """The weights of changes; those that were changed before are checked again only if they are others now."""
+        shapes = {name: change.shape for name, change in changes.items()}
+        if not all(
+            name in self._originals and self._originals[name].is_of(self._places[name], shape)
+            for name, shape in shapes.items()
+        ):
+            parameters = check_foldable(shapes, self._modules)
+            self._places = {name: parameter_place(name, self._modules) for name in (*self._places, *shapes)}
+            return parameters
+        return {name: self._originals[name].weight for name in shapes}
 
     def _store(self, parameters: Mapping[str, nn.Parameter]) -> None:
         if not parameters:
@@ -131,7 +144,7 @@ class FoldedWeights(WeightEngine):
                 targets.append(Target(name, original, own, (0, rows), (0, columns)))
             else:
                 self._originals.put_back(name)
-        self._products.write(targets)
+        self._products.write(targets, facts_of(run.change for target in targets for run in target.runs))
 
 
 def _active(change: Stack) -> tuple[Run, ...]:
@@ -147,11 +160,11 @@ def _written(
     A part is written only if every block is inside or outside, so that each is the product that it always is.
     """
     whole = ((0, shape[0]), (0, shape[1]))
+    if not all(facts[run.change].is_small for run in (*before, *after)):
+        return whole
     old, new = (
         {(block.rows, block.columns): block for block in blocks_of(runs, shape, facts)} for runs in (before, after)
     )
-    if whole in old or whole in new:
-        return whole
     changed = [place for place in {**old, **new} if not _are_as(old.get(place), new.get(place), before, after)]
     if not changed:
         return (0, 0), (0, 0)

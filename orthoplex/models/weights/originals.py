@@ -38,6 +38,11 @@ class Original:
     energy: float
     shared: Tensor | None = None
 
+    def is_of(self, place: tuple[nn.Module, str], shape: tuple[int, int]) -> bool:
+        """Return True if the weight is still the parameter of a module, in memory, and a change has its shape."""
+        module, part = place
+        return module._parameters.get(part) is self.weight and not self.weight.is_meta and self.values.shape == shape
+
 
 @final
 class Originals:

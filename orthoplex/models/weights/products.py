@@ -1,8 +1,8 @@
 """``W' = round(W + up · diag(s) · down)``, written into the weights that are there, in pieces of bounded memory.
 
-Weights of one shape are taken a few at a time: their originals are copied into one buffer, one batched product is added
-to it, and the sum is copied out. Nothing is rounded but that sum, once. On two cores this is as fast as one
-``addmm(out=)`` a weight in float32, and faster in bfloat16 (``python -m benchmarks.merge_engine``).
+Weights of one shape are taken a few at a time: one batched product of theirs stays in a buffer that the processor's
+caches hold, and is added to the originals on the way into the weights. On two cores this is as fast as one
+``addmm(out=)`` a weight (``python -m benchmarks.merge_engine``).
 
 A product is made in half precision where the weights are, if rounding the factors costs next to nothing beside rounding
 the sum, by the numbers at hand: the expected error stays below 1.1 times that of one rounding.
@@ -23,7 +23,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Run
 from orthoplex.errors import ConfigurationError
 from orthoplex.models.weights.arrangement import ArrangedFactors
-from orthoplex.models.weights.factor_facts import HALVES, FactorFacts, Span, facts_of
+from orthoplex.models.weights.factor_facts import HALVES, FactorFacts, Span
 from orthoplex.models.weights.originals import Original
 from orthoplex.models.weights.product_traits import full_precision, traits_of
 
@@ -86,6 +86,7 @@ class _Plan:
     columns: Span
     ranks: tuple[int, ...]
     blocks: tuple[Block, ...]
+    is_bounded: bool
 
 
 def blocks_of(runs: Sequence[Run], shape: tuple[int, int], facts: Mapping[LowRank, FactorFacts]) -> tuple[Block, ...]:
@@ -99,11 +100,12 @@ def blocks_of(runs: Sequence[Run], shape: tuple[int, int], facts: Mapping[LowRan
         facts: Of all runs' changes.
     """
     whole = ((0, shape[0]), (0, shape[1]))
+    if not any(facts[run.change].is_small for run in runs):
+        return (Block(tuple(range(len(runs))), *whole),)
     numbers: defaultdict[tuple[Span, Span], list[int]] = defaultdict(list)
     for number, run in enumerate(runs):
         own = facts[run.change]
-        is_small = math.isfinite(own.peak) and 2 * length(own.rows) * length(own.columns) <= shape[0] * shape[1]
-        numbers[(own.rows, own.columns) if is_small else whole].append(number)
+        numbers[(own.rows, own.columns) if own.is_small else whole].append(number)
     return tuple(Block(tuple(own), rows, columns) for (rows, columns), own in numbers.items())
 
 
@@ -140,52 +142,79 @@ class Products:
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
     @torch.no_grad()
-    def write(self, targets: Sequence[Target]) -> None:
+    def write(self, targets: Sequence[Target], facts: Mapping[LowRank, FactorFacts]) -> None:
         """Write changes into their weights.
+
+        Args:
+            targets: What is written.
+            facts: Of all runs' changes.
 
         Raises:
             ConfigurationError: If a number would not be finite; weights of other targets may be written then.
         """
-        facts = facts_of(run.change for target in targets for run in target.runs)
         groups: defaultdict[_Plan, list[Target]] = defaultdict(list)
         for target in targets:
             groups[_plan(target, facts)].append(target)
         with full_precision():
             for plan, group in groups.items():
-                for piece in _pieces(group, plan):
-                    self._write_piece(piece, plan, is_bounded=all(_is_bounded(target, facts) for target in piece))
+                for piece, size in _pieces(group, plan):
+                    self._write_piece(piece, size, plan)
 
-    def _write_piece(self, piece: Sequence[Target], plan: _Plan, *, is_bounded: bool) -> None:
+    def _write_piece(self, piece: Sequence[Target], size: int, plan: _Plan) -> None:
+        """Write a few targets; their batch is filled up to a size with whatever the buffers hold."""
         first = piece[0]
-        shape = (len(piece), length(first.rows), length(first.columns))
+        shape = (size, length(first.rows), length(first.columns))
         sums = self._buffer("sums", shape, plan)
-        for own, target in zip(sums, piece, strict=True):
-            values = target.original.values
-            if values.dtype != plan.stored:  # the weights were cast after they were stored
-                values = values.to(plan.stored)
-            own.copy_(values[slice(*target.rows), slice(*target.columns)], non_blocking=True)
-        for block in plan.blocks:
-            self._add(sums, piece, block, plan)
-        if not is_bounded:
-            _check_finite(sums, piece, plan.stored)
-        for own, target in zip(sums, piece, strict=True):
-            _write_out(own, target)
+        originals = [_original(target, plan) for target in piece]
+        is_rounded = plan.computed == plan.stored and plan.computed in HALVES
+        if is_rounded:  # the product adds the weights itself, before its one rounding
+            for own, values in zip(sums, originals, strict=False):
+                own.copy_(values, non_blocking=True)
+        self._add_products(sums, piece, plan, is_empty=not is_rounded)
+        for own, values, target in zip(sums, originals, piece, strict=False):
+            place = _place(target)
+            if place is not None and plan.is_bounded and not is_rounded and values.device == place.device:
+                torch.add(values, own, out=place)
+                continue
+            if not is_rounded:
+                own.add_(values.to(own.device, non_blocking=True))
+            if not plan.is_bounded:
+                _check_finite(own, target, plan.stored)
+            if place is not None:
+                place.copy_(own)
+            else:  # convolutions in channels last; they are written by whole rows
+                weight = target.original.weight.data
+                weight[slice(*target.rows)].copy_(own.view(-1, *weight.shape[1:]))
 
-    def _add(self, sums: Tensor, piece: Sequence[Target], block: Block, plan: _Plan) -> None:
-        """Add the products of the runs of one block, as far as it is written."""
+    def _add_products(self, sums: Tensor, piece: Sequence[Target], plan: _Plan, *, is_empty: bool) -> None:
+        """Add the products of all blocks; a buffer that is empty gets them in the place of what it holds."""
         first = piece[0]
-        rows, columns = _shared(block.rows, first.rows), _shared(block.columns, first.columns)
-        if length(rows) <= 0 or length(columns) <= 0:
-            return
-        inner = sums[:, slice(*_moved(rows, first.rows)), slice(*_moved(columns, first.columns))]
-        for numbers in _limited(block.runs, plan.ranks):
-            runs = [[target.runs[number].change for target in piece] for number in numbers]
-            factors = [[target.runs[number].factor for target in piece] for number in numbers]
-            rank = sum(plan.ranks[number] for number in numbers)
-            ups = self._buffer("ups", (len(piece), length(rows), rank), plan)
-            downs = self._buffer("downs", (len(piece), rank, length(columns)), plan)
-            self._arranged.gather(runs, factors, ups, downs, slice(*rows), slice(*columns))
-            inner.baddbmm_(ups, downs)
+        for number, block in enumerate(plan.blocks):
+            rows, columns = _shared(block.rows, first.rows), _shared(block.columns, first.columns)
+            is_all = rows == first.rows and columns == first.columns
+            if is_empty and number == 0 and not is_all:
+                sums.zero_()
+            if length(rows) <= 0 or length(columns) <= 0:
+                continue
+            inner = sums[:, slice(*_moved(rows, first.rows)), slice(*_moved(columns, first.columns))]
+            for position, numbers in enumerate(_limited(block.runs, plan.ranks)):
+                factors = self._factors(piece, numbers, rows, columns, len(sums), plan)
+                if is_empty and is_all and number == position == 0:
+                    torch.bmm(*factors, out=sums)
+                else:
+                    inner.baddbmm_(*factors)
+
+    def _factors(
+        self, piece: Sequence[Target], numbers: Sequence[int], rows: Span, columns: Span, size: int, plan: _Plan
+    ) -> tuple[Tensor, Tensor]:
+        """The factors of some runs side by side: ``(c, out, R)`` and ``(c, R, in)``, with their strengths."""
+        runs = [[target.runs[number].change for target in piece] for number in numbers]
+        factors = [[target.runs[number].factor for target in piece] for number in numbers]
+        rank = sum(plan.ranks[number] for number in numbers)
+        ups = self._buffer("ups", (size, length(rows), rank), plan)
+        downs = self._buffer("downs", (size, rank, length(columns)), plan)
+        self._arranged.gather(runs, factors, ups[: len(piece)], downs[: len(piece)], slice(*rows), slice(*columns))
+        return ups, downs
 
     def _buffer(self, name: str, shape: tuple[int, int, int], plan: _Plan) -> Tensor:
         """A part of a buffer that is used again and again."""
@@ -212,7 +241,31 @@ def _plan(target: Target, facts: Mapping[LowRank, FactorFacts]) -> _Plan:
         target.columns,
         tuple(run.change.rank for run in target.runs),
         blocks,
+        _is_bounded(target, facts),
     )
+
+
+def _original(target: Target, plan: _Plan) -> Tensor:
+    """The part of a weight that is written, as it was; as its cast where the weight was cast afterwards."""
+    values = target.original.values
+    if values.dtype != plan.stored:
+        values = values.to(plan.stored)
+    return _part(values, target)
+
+
+def _place(target: Target) -> Tensor | None:
+    """The part of a weight that is written, as a matrix; None where it does not lie in memory as one."""
+    weight = target.original.weight.data
+    if weight.ndim > 2 and not weight.is_contiguous():
+        return None
+    matrix = weight if weight.ndim == 2 else weight.view(target.original.values.shape)
+    return _part(matrix, target)
+
+
+def _part(matrix: Tensor, target: Target) -> Tensor:
+    if matrix.shape == (length(target.rows), length(target.columns)):
+        return matrix
+    return matrix[slice(*target.rows), slice(*target.columns)]
 
 
 def _product_type(target: Target, blocks: Sequence[Block], facts: Mapping[LowRank, FactorFacts]) -> torch.dtype:
@@ -234,21 +287,27 @@ def _is_bounded(target: Target, facts: Mapping[LowRank, FactorFacts]) -> bool:
     return size < 0.99 * torch.finfo(target.original.weight.dtype).max
 
 
-def _pieces(group: Sequence[Target], plan: _Plan) -> Iterator[Sequence[Target]]:
-    """Targets of one plan, a few at a time; a part of the rows of one where a whole one is too large."""
+def _pieces(group: Sequence[Target], plan: _Plan) -> Iterator[tuple[Sequence[Target], int]]:
+    """Targets of one plan, a few at a time, with the size of their batch; a part of the rows of one that is too large.
+
+    A number is computed alike, whatever else is in its group: sizes are multiples of the step in which batches are the
+    same.
+    """
     num_rows, num_columns = length(plan.rows), length(plan.columns)
     rank = min(sum(plan.ranks), _MOST_COLUMNS)
     widest = max(num_rows * num_columns, rank * num_rows, rank * num_columns, 1)
+    step = traits_of(plan.computed, plan.device).batch_step
     count = PIECE_BYTES // (plan.computed.itemsize * widest)
     if count:
-        count = count if traits_of(plan.computed, plan.device).is_batch_invariant else 1
+        count = max(step, count // step * step) if step else 1
         for start in range(0, len(group), count):
-            yield group[start : start + count]
+            piece = group[start : start + count]
+            yield piece, -(-len(piece) // max(step, 1)) * max(step, 1)
         return
-    step = max(1, PIECE_BYTES // (plan.computed.itemsize * max(num_columns, rank, 1)))
+    rows = max(1, PIECE_BYTES // (plan.computed.itemsize * max(num_columns, rank, 1)))
     for target in group:
-        for start in range(*target.rows, step):
-            yield [replace(target, rows=(start, min(start + step, target.rows[1])))]
+        for start in range(*target.rows, rows):
+            yield [replace(target, rows=(start, min(start + rows, target.rows[1])))], 1
 
 
 def _limited(numbers: Sequence[int], ranks: Sequence[int]) -> Iterator[list[int]]:
@@ -262,21 +321,10 @@ def _limited(numbers: Sequence[int], ranks: Sequence[int]) -> Iterator[list[int]
     yield chosen
 
 
-def _write_out(values: Tensor, target: Target) -> None:
-    weight = target.original.weight.data
-    if weight.ndim == 2 or weight.is_contiguous():
-        weight.view(target.original.values.shape)[slice(*target.rows), slice(*target.columns)].copy_(values)
-    else:  # convolutions in channels last; they are written by whole rows
-        weight[slice(*target.rows)].copy_(values.view(-1, *weight.shape[1:]))
-
-
-def _check_finite(sums: Tensor, piece: Sequence[Target], stored: torch.dtype) -> None:
-    for values, target in zip(sums, piece, strict=True):
-        lowest, highest = torch.aminmax(values.to(stored))  # not finite if any number is not
-        if not (math.isfinite(lowest) and math.isfinite(highest)):
-            raise ConfigurationError(
-                f"layer '{target.name}': with the change, numbers of the weight are no longer finite"
-            )
+def _check_finite(values: Tensor, target: Target, stored: torch.dtype) -> None:
+    lowest, highest = torch.aminmax(values.to(stored))  # not finite if any number is not
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise ConfigurationError(f"layer '{target.name}': with the change, numbers of the weight are no longer finite")
 
 
 def _meet(one: Span, other: Span) -> bool:
