@@ -6,7 +6,7 @@ from orthoplex.exports import exports
 
 if TYPE_CHECKING:
     from orthoplex.activations.adoption import Adoption, adopt
-    from orthoplex.activations.base_merge import inputs_for, merge_for
+    from orthoplex.activations.base_merge import blend_for, inputs_for, merge_for
     from orthoplex.activations.captions import foreign_syntax, insert_trigger, with_article
     from orthoplex.activations.concept_erasure import with_erasure
     from orthoplex.activations.conflict_inputs import conflicts_for, weight_norms
@@ -37,6 +37,7 @@ __getattr__ = exports(
         "inputs_for": "base_merge",
         "foreign_syntax": "captions",
         "insert_trigger": "captions",
+        "blend_for": "base_merge",
         "merge_for": "base_merge",
         "merge_to_folder": "merged_folder",
         "merge_to_lora": "merged_file",
@@ -64,6 +65,7 @@ __all__ = [
     "inputs_for",
     "foreign_syntax",
     "insert_trigger",
+    "blend_for",
     "merge_for",
     "merge_to_folder",
     "merge_to_lora",

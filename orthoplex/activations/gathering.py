@@ -15,7 +15,7 @@ from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.activations.stored_inputs import NUM_FOREIGN, foreign_gram
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Concept
-from orthoplex.merging import InputGrams, stored_gram
+from orthoplex.merging import InputGrams, RowGram
 from orthoplex.models import Base, Foldable
 
 Gather = Callable[[Foldable | None, Sequence[str], Sequence[str]], Mapping[str, Tensor]]
@@ -51,7 +51,7 @@ def gather_inputs(
     """
     foreign = tuple(dict.fromkeys(default_foreign_prompts(base) if prompts is None else prompts))
     changed = {layer for concept in concepts for layer in concept.layers if not only or only(layer)}
-    names, others = split_layers(base, sorted(changed))
+    names, others = split_layers(base, sorted(changed)) if changed else ([], ())
     summed = frozenset(others)
     if not names:  # tokens alone, or nothing whose inputs are observed
         return InputGrams({concept.content_hash: {} for concept in concepts}, summed=summed)
@@ -60,7 +60,7 @@ def gather_inputs(
     of_text = set(names) <= base.family.feature_layers().keys()
     for concept in concepts:
         if of_text and not common and concept.inputs is not None:
-            grams[concept.content_hash] = dict.fromkeys(names, stored_gram(concept.inputs))
+            grams[concept.content_hash] = dict.fromkeys(names, RowGram(concept.inputs))
             continue
         folded = replace(concept, layers={**concept.layers, **common}) if common else concept
         grams[concept.content_hash] = made(folded, names, own_prompts(base, concept.manifest))

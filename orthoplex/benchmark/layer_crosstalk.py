@@ -13,6 +13,7 @@ from orthoplex.adapters import LowRank
 from orthoplex.benchmark.measurement import Measurement
 from orthoplex.concepts import Concept
 from orthoplex.merging import InputGrams, crosstalk
+from orthoplex.merging.systems import dense
 from orthoplex.subspaces import overlap
 
 
@@ -67,7 +68,7 @@ def measure_crosstalk(
             continue
         shared = _shared(owners, layer)
         for concept in owners:
-            change, gram = concept.layers[layer], inputs.concepts[concept.content_hash][layer]
+            change, gram = concept.layers[layer], dense(inputs.concepts[concept.content_hash][layer])
             rests = [_rest(owners, group, concept, layer) for group in groups if concept.name in group]
             said = [crosstalk(rest, weights[layer], gram) if rest else 0.0 for rest in rests]
             if not said:

@@ -140,14 +140,13 @@ class Stack:
         """Return ``factor · ΔW``; the strengths stay."""
         return self if factor == 1.0 else Stack(tuple(replace(run, gain=run.gain * factor) for run in self.runs))
 
-    def with_down(self, down: Tensor) -> Stack:
+    def with_downs(self, downs: Sequence[Tensor]) -> Stack:
         """Return the same columns, owners and strengths with other rows.
 
         Args:
-            down: ``(R, in)``.
+            downs: For every run ``(r, in)``.
         """
-        rows = down.split([run.change.rank for run in self.runs])
-        parts = zip(self.runs, rows, strict=True)
+        parts = zip(self.runs, downs, strict=True)
         return Stack(tuple(replace(run, change=LowRank(run.change.up, own)) for run, own in parts))
 
     def strength_of(self, owner: str) -> float | None:

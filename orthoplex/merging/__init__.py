@@ -16,6 +16,7 @@ from orthoplex.merging.foreign_store import ForeignGram, prompts_key, store_fore
 from orthoplex.merging.input_grams import InputGrams, missing_inputs, stored_gram
 from orthoplex.merging.layer_merge import Changes, merge_layers
 from orthoplex.merging.strengths import Strengths
+from orthoplex.merging.systems import Gram, RowGram
 from orthoplex.merging.truncation import Truncated, Truncation, truncate
 from orthoplex.merging.verification import LayerError, verify
 
@@ -33,6 +34,7 @@ __all__ = [
     "FileRecipe",
     "FileSettings",
     "ForeignGram",
+    "Gram",
     "InputGrams",
     "LEVELS",
     "LayerConflict",
@@ -46,6 +48,7 @@ __all__ = [
     "Part",
     "RECIPE_KEY",
     "RecipeFile",
+    "RowGram",
     "Strengths",
     "Truncated",
     "Truncation",

@@ -14,6 +14,7 @@ from orthoplex.merging.conflict_files import ComparedFile
 from orthoplex.merging.conflict_measures import LayerMeasures, measure_layer
 from orthoplex.merging.conflict_report import LayerConflict
 from orthoplex.merging.input_grams import InputGrams
+from orthoplex.merging.systems import dense
 
 _TINY = 1e-30
 
@@ -149,4 +150,4 @@ def _grams(layer: str, files: Sequence[ComparedFile], width: int, inputs: InputG
     if not inputs.concepts:
         return {}
     own = ((i, inputs.concepts.get(item.file.content_hash, {}).get(layer)) for i, item in enumerate(files))
-    return {i: gram for i, gram in own if gram is not None and gram.shape[0] == width}
+    return {i: dense(gram) for i, gram in own if gram is not None and gram.shape[0] == width}

@@ -11,6 +11,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import Algorithm
 from orthoplex.merging.algorithms.linear import Sum
 from orthoplex.merging.foreign_store import stored_foreign_gram
+from orthoplex.merging.systems import Gram, RowGram
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,11 @@ class InputGrams:
             summed, whatever the algorithm.
     """
 
-    concepts: Mapping[str, Mapping[str, Tensor]]
-    foreign: Mapping[str, Tensor] = field(default_factory=dict)
+    concepts: Mapping[str, Mapping[str, Gram]]
+    foreign: Mapping[str, Gram] = field(default_factory=dict)
     summed: frozenset[str] = frozenset()
 
-    def of_layer(self, layer: str) -> dict[str, Tensor]:
+    def of_layer(self, layer: str) -> dict[str, Gram]:
         """Content hash of every concept to its matrix at one layer."""
         return {concept: grams[layer] for concept, grams in self.concepts.items() if layer in grams}
 
@@ -38,12 +39,13 @@ class InputGrams:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 (hex) over all names and numbers."""
+        """SHA-256 (hex) over all names and numbers, those of factors where they are stored."""
         digest, digests = hashlib.sha256(), {}
         for owner, grams in (*sorted(self.concepts.items()), ("", self.foreign)):
             for layer, gram in sorted(grams.items()):
                 if id(gram) not in digests:  # layers that see the same share a matrix
-                    digests[id(gram)] = hashlib.sha256(gram.detach().cpu().float().contiguous().numpy().tobytes())
+                    values = gram.rows if isinstance(gram, RowGram) else gram
+                    digests[id(gram)] = hashlib.sha256(values.detach().cpu().float().contiguous().numpy().tobytes())
                 digest.update(f"{owner} {layer} {tuple(gram.shape)} {digests[id(gram)].hexdigest()}\n".encode())
         return digest.hexdigest()
 
@@ -61,8 +63,7 @@ def algorithm_of(layer: str, algorithm: Algorithm, inputs: InputGrams | None) ->
 
 def stored_gram(inputs: Tensor) -> Tensor:
     """Return the Gram matrix ``(in, in)``, float64, of a concept's stored inputs, ``(k, in)``."""
-    rows = inputs.double()
-    return rows.T @ rows
+    return RowGram(inputs).matrix
 
 
 def missing_inputs(concepts: Sequence[Concept], *, with_foreign: bool = False) -> list[str]:
@@ -102,7 +103,7 @@ def stored_inputs(concepts: Sequence[Concept], *, algorithm: str, with_foreign: 
             "algorithm 'sum' needs none"
         )
     grams = {
-        concept.content_hash: dict.fromkeys(layers, stored_gram(concept.inputs))
+        concept.content_hash: dict.fromkeys(layers, RowGram(concept.inputs))
         for concept in concepts
         if concept.inputs is not None
     }

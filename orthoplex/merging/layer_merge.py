@@ -11,6 +11,7 @@ from orthoplex.concepts import Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms import Algorithm, Part, WeightChanges
 from orthoplex.merging.input_grams import InputGrams, algorithm_of
+from orthoplex.merging.systems import SharedSystems
 
 Strength = float | Callable[[str], float]
 """The strength of all layers, or the strength of each by its name; a layer at strength 0 counts as not changed."""
@@ -53,9 +54,9 @@ def merge_layers(
     Raises:
         ConfigurationError: When a layer has different shapes.
     """
-    merged = {}
+    merged, systems = {}, SharedSystems()
     for layer in changed_layers(members):
-        changes = weight_changes(layer, members, inputs) if not only or only(layer) else None
+        changes = weight_changes(layer, members, inputs, systems) if not only or only(layer) else None
         if changes is not None:
             merged[layer] = algorithm_of(layer, algorithm, inputs).merge(changes)
     return merged
@@ -67,7 +68,10 @@ def changed_layers(members: Sequence[tuple[Changes, Strength]]) -> list[str]:
 
 
 def weight_changes(
-    layer: str, members: Sequence[tuple[Changes, Strength]], inputs: InputGrams | None = None
+    layer: str,
+    members: Sequence[tuple[Changes, Strength]],
+    inputs: InputGrams | None = None,
+    systems: SharedSystems | None = None,
 ) -> WeightChanges | None:
     """Return the changes of one layer by all members; None if no member changes it.
 
@@ -75,6 +79,7 @@ def weight_changes(
         layer: The layer's name.
         members: See ``merge_layers``.
         inputs: See ``merge_layers``.
+        systems: What it shares with other layers of the merge; None for nothing.
 
     Raises:
         ConfigurationError: When the layer has different shapes.
@@ -97,4 +102,5 @@ def weight_changes(
         return None
     if inputs is None:
         return WeightChanges(layer, tuple(parts), len(members))
-    return WeightChanges(layer, tuple(parts), len(members), inputs.of_layer(layer), inputs.foreign.get(layer))
+    grams, foreign = inputs.of_layer(layer), inputs.foreign.get(layer)
+    return WeightChanges(layer, tuple(parts), len(members), grams, foreign, systems or SharedSystems())

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from orthoplex.models.base import Base
     from orthoplex.models.base_choice import BaseChoice, BaseName
     from orthoplex.models.base_folder import training_defaults
+    from orthoplex.models.blend import Blend
     from orthoplex.models.brought import Brought
     from orthoplex.models.families import FAMILIES
     from orthoplex.models.families.conditioning import Conditioning
@@ -38,6 +39,7 @@ __getattr__ = exports(
     __name__,
     {
         "Base": "base",
+        "Blend": "blend",
         "BaseChoice": "base_choice",
         "BaseName": "base_choice",
         "BaseReport": "report",
@@ -90,6 +92,7 @@ __getattr__ = exports(
 
 __all__ = [
     "Base",
+    "Blend",
     "BaseChoice",
     "BaseName",
     "BaseReport",

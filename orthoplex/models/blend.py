@@ -43,7 +43,7 @@ class Blend(MutableMapping[str, float]):
         merger: Merger,
         *,
         unmerged: bool | None = None,
-        needs_plain_base: bool = False,
+        needs_plain_base: Callable[[Sequence[tuple[Concept, float]]], bool] | None = None,
     ) -> None:
         """Put concepts in; see ``Base.blend``.
 
@@ -52,7 +52,8 @@ class Blend(MutableMapping[str, float]):
             concepts: The members with their strengths; those at strength 0 are not in the set. There may be none.
             merger: Merges members; a pure function.
             unmerged: See ``Base.fold``.
-            needs_plain_base: True takes everything out before the merger is called, which asks the base.
+            needs_plain_base: Says for concepts with their strengths if the merger asks the base, which has nothing in
+                then; None if it never does.
         """
         self._base, self._merger, self._is_unmerged = base, merger, unmerged is True
         self._needs_plain_base = needs_plain_base
@@ -223,10 +224,8 @@ class Blend(MutableMapping[str, float]):
             self._weights.arrange(members[owner].layers)
         before = dict(self._weights.changes)
         try:
-            if self._needs_plain_base:
-                self._weights.switch({})
-                self._swap({})
-            merge = self._merger([(members[owner], values[owner]) for owner in members]) if members else None
+            pairs = [(members[owner], values[owner]) for owner in members]
+            merge = self._merged(pairs) if pairs else None
             self._swap(self._wanted_tokens(members.values(), {} if merge is None else merge.tokens))
             self._weights.switch({} if merge is None else stacks_of(merge))
         except BaseException:
@@ -237,6 +236,14 @@ class Blend(MutableMapping[str, float]):
         self._present = {} if merge is None else merge.tokens
         self._recipe = None if merge is None else merge.recipe
         self._usual |= {owner: value for owner, value in values.items() if value or owner not in self._usual}
+
+    def _merged(self, pairs: Sequence[tuple[Concept, float]]) -> Merge:
+        if self._needs_plain_base is None or not self._needs_plain_base(pairs):
+            return self._merger(pairs)
+        self._weights.switch({})
+        self._swap({})
+        with self._base.plain():
+            return self._merger(pairs)
 
     def _wanted_tokens(self, members: Iterable[Concept], present: Mapping[str, Token]) -> Mapping[str, Token]:
         """The tokens that shall be in: those of the set, and those of other members where they do no harm.

@@ -155,7 +155,7 @@ class ChangeableBase(ABC):
         merger: Merger,
         *,
         unmerged: bool | None = None,
-        needs_plain_base: bool = False,
+        needs_plain_base: Callable[[Sequence[tuple[Concept, float]]], bool] | None = None,
     ) -> Blend:
         """Put a set of concepts in that another function merges; see ``blend``.
 
@@ -163,13 +163,22 @@ class ChangeableBase(ABC):
             concepts: See ``blend``.
             merger: Called for every new set, with all members; a pure function.
             unmerged: See ``fold``.
-            needs_plain_base: True if the merger asks the base, which has nothing in meanwhile.
+            needs_plain_base: See ``Blend``.
         """
         pairs = [(item, 1.0) if isinstance(item, Concept) else item for item in concepts]
         with self._lock:
             self._check_empty()
             self._undo = Blend(self, pairs, merger, unmerged=unmerged, needs_plain_base=needs_plain_base)
             return self._undo
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Inside, the base counts as one without anything in; for a blend that has taken everything out."""
+        undo, self._undo = self._undo, None
+        try:
+            yield
+        finally:
+            self._undo = undo
 
     def forget(self, undo: Undo | Blend) -> None:
         """Note that a change is out again; ``Undo.restore`` calls it."""

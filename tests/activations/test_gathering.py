@@ -18,6 +18,7 @@ from orthoplex.activations.stored_inputs import NUM_FOREIGN
 from orthoplex.concepts import KINDS
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import create_algorithm, foreign_store, merge
+from orthoplex.merging.systems import dense
 from orthoplex.models import load_base
 from tests.pico import linear_layers, make_concept, make_manifest
 
@@ -161,7 +162,7 @@ def test_what_a_concept_keeps_is_what_its_layers_see(pico, keys_values):
     assert kept.keys() == gathered.keys() and anna.inputs.dtype == torch.float16
     for layer in layers:
         torch.testing.assert_close(
-            kept[layer].float(), gathered[layer], rtol=2e-3, atol=2e-3 * gathered[layer].trace().item()
+            dense(kept[layer]).float(), gathered[layer], rtol=2e-3, atol=2e-3 * gathered[layer].trace().item()
         )
         assert len(anna.inputs) < len(gathered[layer])  # directions in which nothing is seen are left out
 
@@ -179,7 +180,8 @@ def test_a_merge_of_what_concepts_keep_is_that_of_what_is_gathered(pico):
     for layer, change in kept.layers.items():
         weight, expected = change.up @ change.down, gathered.layers[layer].up @ gathered.layers[layer].down
         weight, expected = weight.double(), expected.double()
-        gram = sum(gather_inputs(pico, concepts).concepts[concept.content_hash][layer] for concept in concepts)
+        grams = gather_inputs(pico, concepts).concepts
+        gram = sum(dense(grams[concept.content_hash][layer]) for concept in concepts)
         error = weight - expected
         assert ((error @ gram) * error).sum() < 1e-3 * ((expected @ gram) * expected).sum()
         assert torch.equal(change.down, told.layers[layer].down)
@@ -204,7 +206,7 @@ def test_what_is_kept_does_not_serve_layers_that_see_pictures_nor_another_text_e
     boro = make_concept(pico, "boro", seed=2, selection="cross-attention-kv", text_encoder=True)
     found = inputs_for(create_algorithm("least-squares"), pico, [(anna, 1.0), (boro, 1.0)])
     layer = next(iter(anna.layers))
-    kept = gather_inputs(pico, [anna], with_foreign=False).concepts[anna.content_hash][layer]
+    kept = dense(gather_inputs(pico, [anna], with_foreign=False).concepts[anna.content_hash][layer])
     assert not torch.allclose(found.concepts[anna.content_hash][layer], kept.float(), rtol=0.01)
 
 

@@ -13,7 +13,7 @@ from orthoplex import __version__
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import BaseIdentity, Concept, Manifest
 from orthoplex.errors import ConfigurationError
-from orthoplex.merging import ALGORITHMS, AUTO, InputGrams, foreign_store, merge, stored_gram
+from orthoplex.merging import ALGORITHMS, AUTO, InputGrams, RowGram, foreign_store, merge
 from tests.pico import tokens_of, vectors_of
 
 BASE = BaseIdentity(family="vignette", hash="ab" * 32, name="vignette")
@@ -150,7 +150,7 @@ def test_unasked_it_does_what_the_command_line_does_where_all_is_stored(tmp_path
     merged = merge(pairs)
     assert (merged.recipe.algorithm, merged.recipe.options["foreign"]) == ("least-squares", 3.0)
     inputs = InputGrams(
-        {one.content_hash: {KEY: stored_gram(rows)} for one, _ in pairs},
+        {one.content_hash: {KEY: RowGram(rows)} for one, _ in pairs},
         {KEY: foreign_store.stored_foreign_gram(BASE.hash).gram},
     )
     told = merge(pairs, algorithm="least-squares", options={"foreign": 3.0}, inputs=inputs)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Run, Stack
+from orthoplex.merging.systems import Gram, SharedSystems
 from orthoplex.options import check_field_names, check_fields
 
 LARGEST = 2**62
@@ -42,13 +43,15 @@ class WeightChanges:
         grams: Content hash of every concept in the merge to ``G_i = E[x xᵀ]``, ``(in, in)``, over the layer's inputs
             under the concept's own prompts; empty where nobody gathered them.
         foreign: ``E[x xᵀ]`` under prompts without any concept, ``(in, in)``, or None.
+        systems: What layers with the same inputs share; those of one merge have one.
     """
 
     layer: str
     parts: tuple[Part, ...]
     num_concepts: int
-    grams: Mapping[str, Tensor] = field(default_factory=dict)
-    foreign: Tensor | None = None
+    grams: Mapping[str, Gram] = field(default_factory=dict)
+    foreign: Gram | None = None
+    systems: SharedSystems = field(default_factory=SharedSystems)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from orthoplex.adapters import LowRank
 from orthoplex.concepts import Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
-from orthoplex.merging.algorithms.data_aware import SMALLEST_RIDGE, concept_grams, damped
+from orthoplex.merging.algorithms.data_aware import concept_grams
+from orthoplex.merging.systems import SMALLEST_RIDGE, damped, dense
 from orthoplex.options import option
 
 
@@ -68,7 +69,7 @@ class CustomDiffusion(Algorithm):
                 f"layer {changes.layer}: merging algorithm 'custom-diffusion' needs the Gram matrix of foreign "
                 "prompts; none given"
             )
-        values, vectors = torch.linalg.eigh(damped(changes.foreign.double(), self.ridge))
+        values, vectors = torch.linalg.eigh(damped(dense(changes.foreign), self.ridge))
         root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
         parts = {part.concept: part for part in changes.parts}
         claims = {concept: self._claim(inverse @ gram @ inverse) for concept, gram in grams.items()}

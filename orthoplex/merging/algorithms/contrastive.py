@@ -10,7 +10,8 @@ from torch import Tensor
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Stack
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
-from orthoplex.merging.algorithms.data_aware import concept_grams, damped, solve_damped
+from orthoplex.merging.algorithms.data_aware import concept_grams
+from orthoplex.merging.systems import damped, solve_damped
 from orthoplex.options import option
 
 _NOTHING = 1e-10

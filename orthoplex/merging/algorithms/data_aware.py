@@ -12,14 +12,12 @@ from torch import Tensor
 from orthoplex.concepts import Stack
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging.algorithms.algorithm import LARGEST, Algorithm, WeightChanges
+from orthoplex.merging.systems import Gram, RowGram, dense, solve_damped
 from orthoplex.options import option
 
-SMALLEST_RIDGE = 1e-6
-"""Gram matrices of float32 are indefinite below: directions that no input has would be inverted as if they had."""
 
-
-def concept_grams(changes: WeightChanges) -> dict[str, Tensor]:
-    """Return the Gram matrices of all concepts in the merge, content hash to ``(in, in)`` float64, in sorted order.
+def own_grams(changes: WeightChanges) -> dict[str, Gram]:
+    """Return the Gram matrices of all concepts in the merge by content hash, sorted.
 
     Raises:
         ConfigurationError: When a concept has none, or one has another width.
@@ -31,27 +29,20 @@ def concept_grams(changes: WeightChanges) -> dict[str, Tensor]:
             "Gram matrix; this algorithm needs one for each"
         )
     for gram in (*changes.grams.values(), *(() if changes.foreign is None else (changes.foreign,))):
-        if gram.shape != (width, width):
+        if tuple(gram.shape) != (width, width):
             raise ConfigurationError(
                 f"layer {changes.layer}: a Gram matrix has shape {tuple(gram.shape)}; allowed is {(width, width)}"
             )
-    return {concept: changes.grams[concept].double() for concept in sorted(changes.grams)}
+    return dict(sorted(changes.grams.items()))
 
 
-def damped(matrix: Tensor, ridge: float) -> Tensor:
-    """Return ``matrix + ridge · mean(diag) · I``; a ridge below 1e-6 counts as 1e-6.
+def concept_grams(changes: WeightChanges) -> dict[str, Tensor]:
+    """Return the Gram matrices of all concepts in the merge, content hash to ``(in, in)`` float64, in sorted order.
 
-    Args:
-        matrix: Symmetric, positive semidefinite but for rounding.
-        ridge: As a share of the mean diagonal.
+    Raises:
+        ConfigurationError: When a concept has none, or one has another width.
     """
-    size = float(matrix.diagonal().mean())
-    return matrix + max(ridge, SMALLEST_RIDGE) * (size or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype)
-
-
-def solve_damped(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Return ``right · (matrix + ridge · mean(diag) · I)⁻¹`` for a symmetric matrix that is positive semidefinite."""
-    return torch.linalg.solve(damped(matrix, ridge), right.T).T
+    return {concept: dense(gram) for concept, gram in own_grams(changes).items()}
 
 
 @final
@@ -87,17 +78,15 @@ class LeastSquares(Algorithm):
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
         """
-        grams = concept_grams(changes)
-        total = torch.stack(list(grams.values())).sum(0)
-        if self.foreign > 0:
-            if changes.foreign is None:
-                raise ConfigurationError(
-                    f"layer {changes.layer}: merging option foreign is {self.foreign} and no Gram matrix of foreign "
-                    "prompts is given; allowed without one is 0"
-                )
-            total = total + self.foreign * changes.foreign.double()
-        seen = torch.cat([part.change.down.double() @ grams[part.concept] for part in changes.parts])
-        return changes.stacked().with_down(solve_damped(total, seen, self.ridge).float().contiguous())
+        grams = own_grams(changes)
+        if self.foreign > 0 and changes.foreign is None:
+            raise ConfigurationError(
+                f"layer {changes.layer}: merging option foreign is {self.foreign} and no Gram matrix of foreign "
+                "prompts is given; allowed without one is 0"
+            )
+        foreign = changes.foreign if self.foreign > 0 else None
+        nearest = changes.systems.nearest(grams, foreign, self.foreign, self.ridge)
+        return changes.stacked().with_downs([nearest.of(part.concept, part.change.down) for part in changes.parts])
 
 
 @final
@@ -127,9 +116,17 @@ class SubspaceRouter(Algorithm):
         Raises:
             ConfigurationError: When a Gram matrix is missing or of another width.
         """
-        grams, stacked = concept_grams(changes), changes.stacked()
+        grams, stacked = own_grams(changes), changes.stacked()
         down = stacked.down.double()
-        total = down @ torch.stack(list(grams.values())).sum(0) @ down.T
-        own = torch.cat([part.change.down.double() @ grams[part.concept] @ down.T for part in changes.parts])
+        total = down @ changes.systems.total(grams, None, 0.0) @ down.T
+        own = torch.cat([_seen(part.change.down.double(), grams[part.concept], down) for part in changes.parts])
         router = solve_damped(total, own, self.ridge)
-        return stacked.with_down((router @ down).float().contiguous())
+        rows = (router @ down).float().contiguous()
+        return stacked.with_downs(rows.split([part.change.rank for part in changes.parts]))
+
+
+def _seen(own: Tensor, gram: Gram, down: Tensor) -> Tensor:
+    """``own · G · downᵀ``."""
+    if isinstance(gram, RowGram):
+        return (own @ gram.factor.T) @ (gram.factor @ down.T)
+    return own @ dense(gram) @ down.T
