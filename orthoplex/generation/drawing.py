@@ -69,20 +69,19 @@ def generate(
 
     Args:
         base: The base, with or without something folded in.
-        prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, and is left out where its strength is 0.
+        prompt: As ``read_prompt`` reads it; ``<name>`` calls a concept, unless its strength is 0.
         merge: A merge or concept to put in for this call only.
         unmerged: See ``Base.fold``.
         num_images: How many pictures.
-        seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever count and device.
+        seed: Picture ``i`` starts from noise of a CPU generator seeded ``seed + i``, whatever the device.
         num_inference_steps: Denoising steps per picture; by default ``Base.picture_defaults``.
         guidance_scale: Strength of guidance, ``least_guidance`` of the family is none; by default likewise.
         negative_prompt: The text that guidance leads away from.
         mixed_precision: ``"bf16"`` (autocast) for nearly the same picture, faster on some processors; ``"auto"`` there.
         progress: Called after every denoising step; the base is locked: it must not wait for a thread that wants it.
-        finish: Called with each number and picture once its batch of ``BATCH_SIZE`` is made; the base is locked, too.
+        finish: Called with each number and picture once its batch of ``BATCH_SIZE`` is made; likewise.
         expect_names: True logs concepts of ``merge`` that no prompt names, or that none in the base is named.
-        live: True lets other threads change the base's blend between two steps; the next steps are made with the new
-            set, and what the text encoders said stays. False makes all of the pictures with one set.
+        live: True lets other threads change the base's blend between two steps; what the text encoders said stays.
 
     Raises:
         PromptError: For a prompt that ``read_prompt`` refuses, or weights and lengths that the base does not read.
@@ -90,8 +89,8 @@ def generate(
         ConfigurationError: For a number outside its range, or pictures that are not finite, as a huge guidance gives.
         BaseModelError: If ``merge`` does not fit the base.
     """
-    num_inference_steps, guidance_scale = _numbers_or_defaults(base, num_inference_steps, guidance_scale)
-    _check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
+    num_inference_steps, guidance_scale = numbers_or_defaults(base, num_inference_steps, guidance_scale)
+    check_numbers(base, num_images, seed, num_inference_steps, guidance_scale, mixed_precision)
     pictures: list[Image.Image] = []
     with base.locked(), base.folded(merge, unmerged=unmerged) if merge is not None else nullcontext():
         base.family.channels_last()
@@ -99,18 +98,46 @@ def generate(
         if expect_names:
             _warn_of_names(base, read, every=merge is not None)
         wanted, unwanted = _requested(base, read, mixed_precision)
-        batches = [range(i, min(i + BATCH_SIZE, num_images)) for i in range(0, num_images, BATCH_SIZE)]
+        batches = batches_of(num_images)
         for number, batch in enumerate(batches):
             noise = [torch.Generator().manual_seed(seed + i) for i in batch]
             request = PictureRequest([wanted], noise, num_inference_steps, guidance_scale, unwanted, len(batch))
-            with precision(mixed_precision, base.device):
-                made = finished(base.family.picture(request), _after_steps(base, progress, number, len(batches), live))
-            _check_finite(base, made.pixels, prompt, guidance_scale)
-            pictures.extend(made.images())
+            after_step = after_steps(base, progress, number, len(batches), live=live)
+            pictures.extend(drawn(base, request, prompt, mixed_precision, after_step))
             if finish is not None:
                 for i in batch:
                     finish(i, pictures[i])
     return pictures
+
+
+def drawn(
+    base: Base,
+    request: PictureRequest,
+    prompt: str,
+    mixed_precision: Precision,
+    after_step: Callable[[PictureStep], None] | None,
+) -> list[Image.Image]:
+    """Make the pictures of a request, within the base's lock.
+
+    Args:
+        base: The base.
+        request: What is asked for.
+        prompt: Its prompt, for errors.
+        mixed_precision: See ``generate``.
+        after_step: Called after every denoising step.
+
+    Raises:
+        ConfigurationError: If pictures are not finite.
+    """
+    with precision(mixed_precision, base.device):
+        made = finished(base.family.picture(request), after_step)
+    _check_finite(base, made.pixels, prompt, request.guidance_scale)
+    return made.images()
+
+
+def batches_of(count: int) -> list[range]:
+    """Return the numbers of pictures that are made at a time, ``BATCH_SIZE`` at most."""
+    return [range(i, min(i + BATCH_SIZE, count)) for i in range(0, count, BATCH_SIZE)]
 
 
 def picture_recipe(
@@ -141,7 +168,7 @@ def picture_recipe(
         mixed_precision: As given to ``generate``; the recipe holds what ``"auto"`` stood for.
     """
     identity = base.identity
-    num_inference_steps, guidance_scale = _numbers_or_defaults(base, num_inference_steps, guidance_scale)
+    num_inference_steps, guidance_scale = numbers_or_defaults(base, num_inference_steps, guidance_scale)
     folded = merge.recipe if merge is not None else base.recipe
     dtype = str(base.dtype).removeprefix("torch.")
     is_unmerged = unmerged is True if merge is not None else base.is_unmerged
@@ -160,10 +187,8 @@ def picture_recipe(
     }
 
 
-def _numbers_or_defaults(
-    base: Base, num_inference_steps: int | None, guidance_scale: float | None
-) -> tuple[int, float]:
-    """Those that are given, and the base's own in the place of None."""
+def numbers_or_defaults(base: Base, num_inference_steps: int | None, guidance_scale: float | None) -> tuple[int, float]:
+    """Return the numbers that are given, and the base's own in the place of None."""
     steps, guidance = base.picture_defaults
     return (
         steps if num_inference_steps is None else num_inference_steps,
@@ -171,9 +196,14 @@ def _numbers_or_defaults(
     )
 
 
-def _check_numbers(
+def check_numbers(
     base: Base, num_images: int, seed: int, num_inference_steps: int, guidance_scale: float, mixed_precision: Precision
 ) -> None:
+    """Refuse numbers that no picture can be made with.
+
+    Raises:
+        ConfigurationError: Names the number, its value and what is allowed.
+    """
     for name, count in (("num_images", num_images), ("num_inference_steps", num_inference_steps)):
         checked(name, count, int, Limits(lowest=1))
     checked("seed", seed, int, Limits(lowest=0, highest=2**63 - 1))
@@ -239,10 +269,15 @@ def _check_finite(base: Base, pixels: np.ndarray | None, prompt: str, guidance_s
     )
 
 
-def _after_steps(
-    base: Base, progress: Callable[[GenerationProgress], None] | None, batch: int, num_batches: int, live: bool
+def after_steps(
+    base: Base,
+    progress: Callable[[GenerationProgress], None] | None,
+    batch: int,
+    num_batches: int,
+    *,
+    live: bool = False,
 ) -> Callable[[PictureStep], None] | None:
-    """What is done after every step: a report, and, in a live picture, the changes that wait."""
+    """Return what is done after every step: a report, and, in a live picture, the changes that wait."""
     if progress is None and not live:
         return None
 

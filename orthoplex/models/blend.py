@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from types import TracebackType
 from typing import TYPE_CHECKING, final
 
+from torch import Tensor
+
 from orthoplex.concepts import Concept, Recipe, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import Merge
 from orthoplex.merging.concept_merge import check_pairs
+from orthoplex.models.undo import token_masks
 from orthoplex.models.weights import ChosenWeights, check_base, named_modules, stacks_of
 from orthoplex.models.words.extension import TokenExtension
 from orthoplex.options import checked, did_you_mean
@@ -185,6 +188,15 @@ class Blend(MutableMapping[str, float]):
             self._change({owner: 0.0}, forgotten=owner)
 
         self._run(change)
+
+    def mask(self, masks: Mapping[str, Tensor] | None) -> None:
+        """Let members work in parts of the picture alone; see ``Undo.mask``.
+
+        Raises:
+            ConfigurationError: See ``Undo.mask``.
+            BaseModelError: See ``Undo.mask``.
+        """
+        self._run(lambda: self._weights.set_masks(token_masks(masks, self._recipe, self._base.family)))
 
     def restore(self) -> None:
         """Put the base's weights and tokens back, bit for bit; the blend has ended."""

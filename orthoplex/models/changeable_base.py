@@ -14,6 +14,7 @@ from orthoplex.merging import AUTO, check_options, merge
 from orthoplex.models.base_lock import BaseLock
 from orthoplex.models.blend import Blend, Merger
 from orthoplex.models.families.family import Family
+from orthoplex.models.rows import RowChanges
 from orthoplex.models.undo import Undo
 from orthoplex.models.weights import Foldable, check_base
 from orthoplex.models.words.extension import TokenExtension
@@ -32,7 +33,7 @@ class ChangeableBase(ABC):
 
     def __init__(self) -> None:
         """Begin with nothing in."""
-        self._undo: Undo | Blend | None = None
+        self._undo: Undo | Blend | RowChanges | None = None
         self._originals: OriginalsPlace = "memory"
         self._lock = BaseLock()
 
@@ -170,6 +171,28 @@ class ChangeableBase(ABC):
             self._check_empty()
             self._undo = Blend(self, pairs, merger, unmerged=unmerged, needs_plain_base=needs_plain_base)
             return self._undo
+
+    @contextmanager
+    def rows(self, changes: Sequence[Foldable | None]) -> Iterator[Self]:
+        """Inside, row i of every batch has the i-th change, beside the layers; the base belongs to this thread.
+
+        A batch of ``m · n`` is m repetitions of the n rows, as guidance makes them. Rows of None are the base's own.
+
+        Args:
+            changes: For every row a merge or concept, or None.
+
+        Raises:
+            BaseModelError: See ``fold``; or if a layer cannot be changed unmerged.
+            ConfigurationError: If there is no row, or a token is in the base already, or of two rows' concepts.
+        """
+        with self._lock:
+            self._check_empty()
+            rows = self._undo = RowChanges(self, changes)
+            try:
+                yield self
+            finally:
+                rows.restore()
+                self._undo = None
 
     @contextmanager
     def plain(self) -> Iterator[None]:

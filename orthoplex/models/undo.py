@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from orthoplex.concepts import Recipe
 from orthoplex.errors import BaseModelError, ConfigurationError
-from orthoplex.models.weights import Foldable, Strengths, chosen_weights, is_quantised, named_modules
+from orthoplex.models.families.family import Family
+from orthoplex.models.weights import Foldable, Strengths, TokenMasks, chosen_weights, is_quantised, named_modules
 from orthoplex.models.words.extension import TokenExtension
 
 if TYPE_CHECKING:
     from orthoplex.models.blend import Blend
     from orthoplex.models.changeable_base import ChangeableBase
+    from orthoplex.models.rows import RowChanges
 
 
 @final
@@ -64,6 +66,21 @@ class Undo:
         """True if all changes were asked to be beside their layers."""
         return self._is_unmerged
 
+    def mask(self, masks: Mapping[str, Tensor] | None) -> None:
+        """Let concepts work in parts of the picture alone; see ``models.weights.TokenMasks``.
+
+        Args:
+            masks: Concept, by content hash, to ``(height, width)`` in [0, 1], all of one shape; others work everywhere.
+                None removes all masks.
+
+        Raises:
+            ConfigurationError: If a mask is not allowed, a concept is not in the change, a change is folded into its
+                weight, or a layer's positions are not those of a picture alone.
+            BaseModelError: If a layer is a convolution in groups.
+        """
+        with self._base.locked():
+            self._weights.set_masks(token_masks(masks, self._recipe, self._base.family))
+
     def restore(self) -> None:
         """Put the base's weights and tokens back, bit for bit.
 
@@ -86,7 +103,23 @@ class Undo:
         self.restore()
 
 
-def check_absent(undo: Undo | Blend | None, tokens: Sequence[str]) -> None:
+def token_masks(masks: Mapping[str, Tensor] | None, recipe: Recipe | None, family: Family) -> TokenMasks | None:
+    """Return masks of concepts that are in a recipe, as engines take them.
+
+    Raises:
+        ConfigurationError: If a concept is not in it; names those that are.
+    """
+    if masks is None:
+        return None
+    named = {} if recipe is None else {item.content_hash: item.name for item in recipe.concepts}
+    for owner in masks:
+        if owner not in named:
+            shown = ", ".join(f"{known} ({name})" for known, name in named.items()) or "none"
+            raise ConfigurationError(f"mask of concept {owner!r}, which is not in the base; allowed are {shown}")
+    return TokenMasks(masks, family.table.sees)
+
+
+def check_absent(undo: Undo | Blend | RowChanges | None, tokens: Sequence[str]) -> None:
     """Refuse to save a concept at strength 0 with its tokens: the folder would not be the base without it."""
     recipe = None if undo is None else undo.recipe
     absent = () if recipe is None else [name for name in recipe.absent_names if f"<{name}>" in tokens]
@@ -97,7 +130,7 @@ def check_absent(undo: Undo | Blend | None, tokens: Sequence[str]) -> None:
         )
 
 
-def check_in_weights(undo: Undo | Blend | None, name: str, components: Mapping[str, nn.Module]) -> None:
+def check_in_weights(undo: Undo | Blend | RowChanges | None, name: str, components: Mapping[str, nn.Module]) -> None:
     """Refuse to save a base whose weights are quantised, or do not hold the change that is in it.
 
     Args:

@@ -1,5 +1,6 @@
 """Engines that put a change into a base, or beside its layers, set its strengths, and take it out exactly."""
 
+from orthoplex.models.weights.added_change import RowStack
 from orthoplex.models.weights.changes import Foldable, check_base, stacks_of
 from orthoplex.models.weights.chosen import ChosenWeights, chosen_weights
 from orthoplex.models.weights.engine import Strengths, WeightEngine
@@ -13,13 +14,16 @@ from orthoplex.models.weights.quantised import (
     weight_shape,
 )
 from orthoplex.models.weights.refusals import check_foldable, linear_layers, matrix_shape, matrix_shapes, named_modules
+from orthoplex.models.weights.token_masks import TokenMasks
 from orthoplex.models.weights.unmerged import UnmergedWeights
 
 __all__ = [
     "ChosenWeights",
     "Foldable",
     "FoldedWeights",
+    "RowStack",
     "Strengths",
+    "TokenMasks",
     "UnmergedWeights",
     "WeightEngine",
     "check_base",

@@ -18,6 +18,7 @@ from orthoplex.models.weights.engine import WeightEngine
 from orthoplex.models.weights.folded import FoldedWeights
 from orthoplex.models.weights.quantised import quantisation_of
 from orthoplex.models.weights.refusals import parameter_place
+from orthoplex.models.weights.token_masks import TokenMasks
 from orthoplex.models.weights.unmerged import UnmergedWeights
 from orthoplex.options import OriginalsPlace
 
@@ -93,6 +94,20 @@ class ChosenWeights(WeightEngine):
         self._folds.switch({name: change for name, change in changes.items() if name not in beside})
         self._hooks.put(prepared)
         self._hooks.take([name for name in self._hooks.changes if name not in beside])
+
+    def set_masks(self, masks: TokenMasks | None) -> None:
+        """Weigh concepts at the positions of layers; see ``UnmergedWeights.set_masks``.
+
+        Raises:
+            ConfigurationError: See ``UnmergedWeights.set_masks``; or if a change is folded in.
+            BaseModelError: See ``UnmergedWeights.set_masks``.
+        """
+        if masks is not None and self._folds.changes:
+            raise ConfigurationError(
+                f"the change of layer '{next(iter(self._folds.changes))}' is folded into its weight; masks are allowed "
+                "with unmerged=True"
+            )
+        self._hooks.set_masks(masks)
 
     def restore(self) -> None:
         """Take everything out; see ``WeightEngine.restore``."""

@@ -1,27 +1,25 @@
 """Changes that are computed beside their layers, by one stacked pair a layer: ``W x + up · diag(s) · down x``.
 
 No weight is touched, so that layers may be quantised, offloaded or stored in any type. Factors are ``down (R, in)`` and
-``up (out, R)`` for all concepts together; the strengths are a vector of R numbers between the two.
+``up (out, R)`` for all concepts together. Between the two, the strengths are a vector of R numbers, or one such vector
+for each row of a batch; masks weigh every column at every position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+from typing import final
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from orthoplex.concepts import Ingredient, Stack
-from orthoplex.errors import ConfigurationError
+from orthoplex.errors import BaseModelError, ConfigurationError
+from orthoplex.models.weights.added_change import AddedChange, RowStack
 from orthoplex.models.weights.engine import WeightEngine
-from orthoplex.models.weights.quantised import weight_shape
 from orthoplex.models.weights.refusals import check_hookable
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from orthoplex.models.weights.token_masks import TokenMasks
 
 
 @final
@@ -44,7 +42,9 @@ class UnmergedWeights(WeightEngine):
         super().__init__(owners, locked)
         self._modules = modules
         self._added: dict[str, AddedChange] = {}
+        self._modules_of: dict[str, nn.Module] = {}
         self._handles: dict[str, RemovableHandle] = {}
+        self._masks: TokenMasks | None = None
 
     @property
     def changes(self) -> Mapping[str, Stack]:
@@ -74,8 +74,44 @@ class UnmergedWeights(WeightEngine):
             if name in self._added:
                 self._added[name].set(change)
             else:
-                self._added[name] = AddedChange(change, is_bias=name.endswith(".bias"))
-                self._handles[name] = module.register_forward_hook(self._added[name], with_kwargs=True)
+                self._add(AddedChange(name, change), name, module)
+
+    def put_rows(self, rows: Mapping[str, RowStack]) -> None:
+        """Compute changes beside their layers, another set for each row of a batch.
+
+        A batch of ``m · n`` is m repetitions of the n rows, as guidance makes them: row i uses the set ``i mod n``.
+
+        Args:
+            rows: Layer to the changes of all rows; of an engine that holds no other changes.
+
+        Raises:
+            BaseModelError: See ``apply``; or if a layer is a convolution in groups.
+            ConfigurationError: See ``apply``. After any error nothing is in.
+        """
+        prepared = self.prepared({name: stack.change for name, stack in rows.items()})
+        for name, (module, _) in prepared.items():
+            _check_apart(name, module, "rows")
+        for name, (module, change) in prepared.items():
+            self._add(AddedChange(name, change, rows[name].strengths), name, module)
+
+    def set_masks(self, masks: TokenMasks | None) -> None:
+        """Weigh concepts at the positions of layers; None lets them work everywhere again.
+
+        Raises:
+            ConfigurationError: If columns of a layer have no owner, or masks do not suit a layer. Then nothing changes.
+            BaseModelError: If a layer is a convolution in groups.
+        """
+        if masks is not None:
+            for name, added in self._added.items():
+                _check_masked(name, added.change, self._modules_of[name], masks)
+        self._masks = masks
+        for added in self._added.values():
+            added.masks = masks
+
+    def _add(self, added: AddedChange, name: str, module: nn.Module) -> None:
+        added.masks = self._masks
+        self._added[name], self._modules_of[name] = added, module
+        self._handles[name] = module.register_forward_hook(added, with_kwargs=True)
 
     def switch(self, changes: Mapping[str, Stack]) -> None:
         """Compute changes beside their layers, and no others; see ``WeightEngine.switch``."""
@@ -85,7 +121,7 @@ class UnmergedWeights(WeightEngine):
     def take(self, names: Sequence[str]) -> None:
         """Remove the hooks of some layers; this cannot fail."""
         for name in names:
-            del self._added[name]
+            del self._added[name], self._modules_of[name]
             self._handles.pop(name).remove()
 
     def restore(self) -> None:
@@ -94,77 +130,25 @@ class UnmergedWeights(WeightEngine):
             handle.remove()
         self._handles.clear()
         self._added.clear()
+        self._modules_of.clear()
         self.strengths.close()
 
 
-@final
-class AddedChange:
-    """The change of one layer as a forward hook, in the type and on the device of the layer's output.
-
-    Attributes:
-        change: The change.
-    """
-
-    change: Stack
-
-    def __init__(self, change: Stack, *, is_bias: bool) -> None:
-        """Take a change; its factors are brought to the layer's type and device at the first call, once.
-
-        Args:
-            change: Of a layer's weight, or of its bias.
-            is_bias: True for a bias.
-        """
-        self.change = change
-        self._is_bias = is_bias
-        self._factors: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def set(self, change: Stack) -> None:
-        """Take another change in the place of this one; other strengths of the same factors are copied in."""
-        is_same = len(change.runs) == len(self.change.runs) and all(
-            new.change is old.change and new.gain == old.gain
-            for new, old in zip(change.runs, self.change.runs, strict=True)
+def _check_apart(name: str, module: nn.Module, what: str) -> None:
+    """Refuse a convolution in groups, whose columns are not computed one by one."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups > 1:
+        raise BaseModelError(
+            f"layer '{name}' is a convolution in {module.groups} groups; allowed with {what} are linear layers and "
+            "convolutions in one group"
         )
-        self.change = change
-        if not is_same:
-            self._factors = None
-        elif self._factors is not None:
-            self._factors[1].copy_(change.column_strengths)
 
-    def __call__(self, module: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any], output: Tensor) -> Tensor:
-        """Return a layer's output with the change of it.
 
-        Args:
-            module: The layer.
-            inputs: What it was called with.
-            named: Likewise, by name.
-            output: What it returned.
-        """
-        down, strengths, up = self._placed(output)
-        if self._is_bias:
-            added = functional.linear(down[:, 0] * strengths, up)
-            dimensions = len(module.kernel_size) if isinstance(module, _CONVOLUTIONS) else 0
-            return output + added.view(-1, *(1,) * dimensions)
-        x = (inputs[0] if inputs else named["input"]).to(output.dtype)
-        if not isinstance(module, _CONVOLUTIONS):
-            return output + functional.linear(functional.linear(x, down) * strengths, up).to(output.dtype)
-        kernels = down.view(-1, *weight_shape(module)[1:])
-        if module.groups > 1:  # each group of outputs reads inputs of its own
-            delta = functional.linear((down.T * strengths), up).T.reshape(weight_shape(module))
-            return output + module._conv_forward(x, delta, None).to(output.dtype)
-        channels = -1 - len(module.kernel_size)
-        directions = module._conv_forward(x, kernels, None).movedim(channels, -1)
-        return output + functional.linear(directions * strengths, up).movedim(-1, channels).to(output.dtype)
-
-    def _placed(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Down, strengths and up in the type and on the device of an output."""
-        factors = self._factors
-        if factors is None or (factors[0].dtype, factors[0].device) != (output.dtype, output.device):
-            with torch.inference_mode(False), torch.no_grad():  # a later training may read them, too
-                change = self.change
-                factors = (
-                    change.down.to(output),
-                    change.column_strengths.to(output, copy=True),
-                    change.up.to(output),
-                )
-            self._factors = factors
-        return factors
+def _check_masked(name: str, change: Stack, module: nn.Module, masks: TokenMasks) -> None:
+    """Refuse a layer whose columns cannot be weighed at every position."""
+    masks.check(name)
+    _check_apart(name, module, "masks")
+    if not change.is_owned:
+        raise ConfigurationError(
+            f"layer '{name}' has columns that are mixed from several concepts; masks are allowed where every column "
+            "has an owner, as of algorithm 'sum'"
+        )
