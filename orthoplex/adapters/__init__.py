@@ -1,6 +1,6 @@
 """Adapters: trainable changes of one weight. A new method is one file here and one line in ``METHODS``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +12,7 @@ from orthoplex.adapters.lora import Lora
 from orthoplex.adapters.low_rank import LowRank
 from orthoplex.adapters.orthogonal import Orthogonal
 from orthoplex.errors import ConfigurationError
+from orthoplex.subspaces import capacity
 
 METHODS: dict[str, type[Adapter]] = {
     "lora": Lora,
@@ -56,6 +57,31 @@ def slot_partition(recorded: Mapping[str, Any]) -> str:
     return METHODS.get(config.method, Adapter).partition(config)
 
 
+def slot_capacity(recorded: Mapping[str, Any], widths: Sequence[int]) -> int | None:
+    """Return how many concepts may own slots in all layers of some widths; None where nothing says so.
+
+    Args:
+        recorded: see ``slot_partition``.
+        widths: the inputs of the layers.
+    """
+    options = {item.name for item in fields(AdapterConfig)}
+    try:
+        config = AdapterConfig(**{name: value for name, value in recorded.items() if name in options})
+    except ConfigurationError:
+        return None
+    limit = METHODS[config.method].slot_limit(config) if config.method in METHODS else None
+    if limit is not None or not config.has_slots:
+        return limit
+    ranks = [(width, config.rank_of(width)) for width in widths]
+    common = [rank // 2 if config.basis == "half" else 0 for _, rank in ranks]
+    counts = (
+        capacity(width - shared, rank - shared)
+        for (width, rank), shared in zip(ranks, common, strict=True)
+        if rank > shared
+    )
+    return min(counts, default=None)
+
+
 def create_adapter(
     config: AdapterConfig, *, layer: str, out_features: int, in_features: int, concept_id: str, seed: int
 ) -> Adapter:
@@ -97,5 +123,6 @@ __all__ = [
     "create_adapter",
     "owned_slot",
     "share_directions",
+    "slot_capacity",
     "slot_partition",
 ]

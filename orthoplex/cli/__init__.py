@@ -13,6 +13,7 @@ import typer
 
 from orthoplex import __version__
 from orthoplex.cli.adopt import adopt
+from orthoplex.cli.bank import app as bank
 from orthoplex.cli.bench import bench
 from orthoplex.cli.check import check
 from orthoplex.cli.conflicts import conflicts
@@ -43,6 +44,7 @@ VERBS = (
 )
 for verb in VERBS:
     app.command(cls=SpelledCommand if verb is train else None)(verb)
+app.add_typer(bank, name="bank")
 
 
 def _print_version(asked: bool) -> None:

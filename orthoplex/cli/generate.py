@@ -1,12 +1,13 @@
 """``orthoplex generate``: a prompt becomes pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orthoplex.cli.bank import BankOption, banked
 from orthoplex.cli.base_arguments import (
     BaseConfigOption,
     BaseOption,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from orthoplex.generation import GenerationProgress
+    from orthoplex.models import Base
+    from orthoplex.models.prompts.lora_tags import LoraTag
 
 PromptArgument = Annotated[
     str, typer.Argument(help="What to picture; <name> is a concept, (words:1.2) a weight, <lora:NAME:0.8> a file.")
@@ -62,6 +65,7 @@ def generate(
     prompt: PromptArgument,
     output: Annotated[Path, typer.Option(help="PNG file; several pictures get _0, _1, … before the suffix.")],
     concept: ConceptOption = None,
+    bank: BankOption = None,
     lora_dir: LoraFolderOption = None,
     base: BaseOption = "vignette",
     scale: Annotated[float, typer.Option(help="Strength of all concepts together (lambda).")] = 1.0,
@@ -87,37 +91,49 @@ def generate(
     """Make pictures of a prompt, with any set of concepts."""
     with errors_shown():
         from orthoplex.activations import merge_for
-        from orthoplex.generation import generate as generate_pictures
-        from orthoplex.generation import picture_recipe, save_png
         from orthoplex.models import load_base
 
-        paths = _new_files(output, num_images, overwrite)
+        paths, concept = _new_files(output, num_images, overwrite), banked(concept, bank)
         options = parse_options(option or [])
         check_merge_options(algorithm=algorithm, options=options, scale=scale)
-        prompt, tagged = tagged_files(prompt, concept or [], lora_dir or [])
+        prompt, tagged = tagged_files(prompt, concept, lora_dir or [])
         chosen = chosen_base(base, variant, base_config, download)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser, dtype=weight_type(dtype))
         model.family.use_resolution(resolution)
-        loaded = [*load_concepts(concept or [], model), *load_tagged(tagged, model)]
+        loaded = [*load_concepts(concept, model), *load_tagged(tagged, model)]
         note_triggers(loaded, prompt)
         merged = merge_for(model, loaded, algorithm=algorithm, options=options, scale=scale) if loaded else None
         settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "merge": merged}
-        settings |= {"negative_prompt": negative_prompt, "mixed_precision": mixed_precision}
-        settings["unmerged"] = unmerged or None
-        saved: list[Path] = []
+        settings |= {
+            "negative_prompt": negative_prompt,
+            "mixed_precision": mixed_precision,
+            "unmerged": unmerged or None,
+        }
+        draw = {"num_images": num_images, "seed": seed, **settings}
+        _draw(model, prompt, paths, draw, tagged)
 
-        def save(number: int, image: "Image") -> None:
-            recipe = picture_recipe(prompt, base=model, seed=seed + number, **settings)
-            save_png(image, paths[number], recipe | lora_tags_json(tagged))
-            saved.append(paths[number])
 
-        try:
-            with _step_bar() as advance:
-                draw = {"num_images": num_images, "seed": seed, "progress": advance, "finish": save, **settings}
-                generate_pictures(model, prompt, **draw)
-        finally:
-            for path in saved:
-                say(str(path))
+def _draw(
+    model: "Base", prompt: str, paths: Sequence[Path], draw: dict[str, Any], tagged: "Sequence[tuple[Path, LoraTag]]"
+) -> None:
+    """Make pictures, write each as it is done, and say which were written."""
+    from orthoplex.generation import generate as generate_pictures
+    from orthoplex.generation import picture_recipe, save_png
+
+    saved: list[Path] = []
+    of_each = {name: value for name, value in draw.items() if name not in ("num_images", "seed")}
+
+    def save(number: int, image: "Image") -> None:
+        recipe = picture_recipe(prompt, base=model, seed=draw["seed"] + number, **of_each)
+        save_png(image, paths[number], recipe | lora_tags_json(tagged))
+        saved.append(paths[number])
+
+    try:
+        with _step_bar() as advance:
+            generate_pictures(model, prompt, progress=advance, finish=save, **draw)
+    finally:
+        for path in saved:
+            say(str(path))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orthoplex.cli.bank import BankOption, banked
 from orthoplex.cli.base_arguments import (
     BaseConfigOption,
     DownloadOption,
@@ -68,6 +69,7 @@ def merge(
         list[str] | None,
         typer.Argument(help="Concept or LoRA files, each with @STRENGTH, or @STRENGTH:TEXT-ENCODERS, if it is not 1."),
     ] = None,
+    bank: BankOption = None,
     scale: Annotated[float, typer.Option(help="Strength of the whole (lambda).")] = 1.0,
     algorithm: AlgorithmName = AUTO,
     option: AlgorithmOption = None,
@@ -92,19 +94,19 @@ def merge(
 ) -> None:
     """Merge concepts and LoRA files into one LoRA file, without any base, or into a base as a pipeline folder."""
     with errors_shown():
-        options = parse_options(option or [])
+        options, concepts = parse_options(option or []), banked(concepts, bank)
         without_base = {
             "--text-encoder": text_encoder, "--blocks": blocks, "--only": only, "--family": family,
             "--partial": partial, "--recipe": recipe, "--recipe-folder": recipe_folder, "--verify": verify,
         }  # fmt: skip
         request = FileMergeRequest(
-            files=concepts or (), algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
+            files=concepts, algorithm=algorithm, options=options, scale=scale, rank=rank, energy=energy,
             max_rank=max_rank, text_encoders=text_encoder, blocks=blocks, only=only or (), style=to, dtype=dtype,
             family=family, partial=partial, verify=verify,
         )  # fmt: skip
         chosen = chosen_base("vignette" if base is None else base, variant, base_config, download)
         _refuse_other_files(output)
-        _note_presets(concepts or [], scale)
+        _note_presets(concepts, scale)
         is_file = output.suffix.lower() == _LORA_SUFFIX
         if is_file and base is None:
             _into_file(request, output, recipe, recipe_folder, overwrite=overwrite)
@@ -115,7 +117,7 @@ def merge(
             return
         of_files = {"--rank": rank, "--energy": energy, "--max-rank": max_rank, "--to": to, **without_base}
         _refuse_options(of_files, f"the output is {output}", f"with an output that ends in {_LORA_SUFFIX}")
-        _into_folder(concepts or [], output, scale, algorithm, options, chosen, dtype, overwrite=overwrite)
+        _into_folder(concepts, output, scale, algorithm, options, chosen, dtype, overwrite=overwrite)
 
 
 def _note_presets(files: list[str], scale: float) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 
+from orthoplex.cli.bank import in_bank, put_into_bank
 from orthoplex.cli.base_arguments import (
     BaseConfigOption,
     BaseOption,
@@ -74,6 +75,10 @@ ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one; more --steps lengthen a run.")
 ]
 
+TrainingBankOption = Annotated[
+    Path | None,
+    typer.Option("--bank", help="Bank that gives a free slot before the training, and gets the concept after it."),
+]
 CheckpointOption = Annotated[
     bool, typer.Option(help="Leave a checkpoint behind a finished run, from which it can be lengthened.")
 ]
@@ -92,6 +97,7 @@ def train(
     method: MethodOption = None,
     basis: BasisOption = None,
     slot: Annotated[str | None, typer.Option(help="Number of the slot, or auto.")] = None,
+    bank: TrainingBankOption = None,
     rank: Annotated[str | None, typer.Option(help="Directions per layer, or proportional.")] = None,
     erasure: Annotated[float | None, typer.Option(help="Weight of erasure on prompts without the concept.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
@@ -126,20 +132,15 @@ def train(
         report = _scanned(folder)
         of_class = None if class_data is None else _scanned(class_data, of_class=True)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
-        settings = options(model.training_defaults)
+        settings = in_bank(bank, name, options(model.training_defaults), model, overwrite=overwrite)
         dataset = _dataset(report, of_class, model, settings, (name, class_word, kind))
         note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
-            model,
-            dataset,
-            settings,
-            output=output,
-            resume=resume,
-            overwrite=overwrite,
-            keep_checkpoint=checkpoint,
+            model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint,
             cache_dir=cache_dir,
-        )
+        )  # fmt: skip
         _say_finished(records, settings, output)
+        put_into_bank(bank, output, overwrite=overwrite)
 
 
 def _dataset(

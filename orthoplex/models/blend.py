@@ -15,7 +15,7 @@ from orthoplex.merging.concept_merge import check_pairs
 from orthoplex.models.undo import token_masks
 from orthoplex.models.weights import ChosenWeights, check_base, named_modules, stacks_of
 from orthoplex.models.words.extension import TokenExtension
-from orthoplex.options import checked, did_you_mean
+from orthoplex.options import checked
 
 if TYPE_CHECKING:
     from orthoplex.models.changeable_base import ChangeableBase
@@ -310,8 +310,8 @@ class Blend(MutableMapping[str, float]):
             )
         if not owners:
             raise ConfigurationError(
-                f"concept {concept!r} is no member of the blend; allowed are {', '.join(self.members) or 'none'}"
-                f"{did_you_mean(concept, self.members)}; add(concept) makes another a member"
+                f"concept {concept!r} is no member of the blend; allowed are {', '.join(self.members) or 'none'}, and "
+                "add(concept) makes another a member"
             )
         return owners[0]
 
