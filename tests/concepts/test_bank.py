@@ -211,12 +211,12 @@ def test_a_writer_that_is_killed_gives_no_slot_twice(bank):
     ).replace("\\\n", "\n")
     given: list[int] = []
     for number in range(3):
-        killed = subprocess.Popen([sys.executable, "-c", code, str(bank.folder), f"a{number}"], stdout=subprocess.PIPE)
-        first = killed.stdout.readline()
-        time.sleep(0.05 * (number + 1))
-        os.kill(killed.pid, signal.SIGKILL)
-        given += [int(first), *map(int, killed.stdout.read().split())]
-        killed.wait()
+        command = [sys.executable, "-c", code, str(bank.folder), f"a{number}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+            first = killed.stdout.readline()
+            time.sleep(0.05 * (number + 1))
+            os.kill(killed.pid, signal.SIGKILL)
+            given += [int(first), *map(int, killed.stdout.read().split())]
         given.append(bank.reserve(f"b{number}", PARTITION))
     assert len(given) == len(set(given)) > 6
     assert {item.slot for item in Bank(bank.folder).reservations} >= set(given)

@@ -109,7 +109,7 @@ def test_blocks_are_multiplied_alone_and_nothing_else_is_written():
 def test_facts_of_factors_written_out():
     change = LowRank(torch.tensor([[0.0, 0.0], [1.0, -2.0], [0.0, 0.5]]), torch.tensor([[0.0, 4.0], [0.0, 1.0]]))
     facts = facts_of([change])[change]
-    assert (facts.peak, facts.rows, facts.columns) == (1 * 4 + 2 * 1, (1, 3), (1, 2))
+    assert (facts.peak, facts.down_peak, facts.rows, facts.columns) == (1 * 4 + 2 * 1, 4, (1, 3), (1, 2))
     assert facts.roundings == {torch.bfloat16: 0.0, torch.float16: 0.0}
     nothing = LowRank(torch.zeros(3, 1), torch.zeros(1, 2))
     assert facts_of([nothing])[nothing].rows == (0, 0) and facts_of([change])[change] is facts
@@ -184,3 +184,16 @@ def test_numbers_that_are_not_finite_are_refused(dtype, value):
         ConfigurationError, match="layer 'layer': with the change, numbers of the weight are no longer f"
     ):
         folded_weight(torch.zeros(4, 4, dtype=dtype), Stack.of("anna", change))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16))
+def test_factors_that_overflow_before_the_product_are_seen(dtype):
+    change = LowRank(torch.full((4, 1), 1e-6), torch.full((1, 4), 1e6))
+    for strength in (1e35, 1e39, -1e300):
+        with pytest.raises(ConfigurationError, match="no longer finite"):
+            folded_weight(torch.zeros(4, 4, dtype=dtype), Stack.of("anna", change, strength))
+    small = LowRank(torch.full((4, 1), 0.01), torch.full((1, 4), 1000.0))
+    expected = torch.full((4, 4), 2000.0)
+    assert torch.equal(
+        folded_weight(torch.zeros(4, 4, dtype=dtype), Stack.of("anna", small, 200.0)), expected.to(dtype)
+    )

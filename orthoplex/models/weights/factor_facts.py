@@ -29,6 +29,7 @@ class FactorFacts:
 
     Attributes:
         peak: No number of the change is larger than this in size.
+        down_peak: The largest number of ``down`` in size.
         roundings: Type to the expected ``‖error‖²`` of the change if both factors are rounded to it.
         rows: First row of ``up`` that is not zero, and the row behind the last; ``(0, 0)`` where all are zero.
         columns: The same of the columns of ``down``.
@@ -36,6 +37,7 @@ class FactorFacts:
     """
 
     peak: float
+    down_peak: float
     roundings: dict[torch.dtype, float]
     rows: Span
     columns: Span
@@ -74,7 +76,7 @@ def facts_of(changes: Iterable[LowRank]) -> dict[LowRank, FactorFacts]:
 def _measured(changes: Sequence[LowRank]) -> list[FactorFacts]:
     """Facts of changes of one shape and rank."""
     if changes[0].rank == 0:
-        return [FactorFacts(0.0, dict.fromkeys(HALVES, 0.0), (0, 0), (0, 0), True) for _ in changes]
+        return [FactorFacts(0.0, 0.0, dict.fromkeys(HALVES, 0.0), (0, 0), (0, 0), True) for _ in changes]
     ups = torch.stack([change.up.detach() for change in changes]).float()
     downs = torch.stack([change.down.detach() for change in changes]).float()
     up_sizes, down_sizes = ups.abs(), downs.abs()
@@ -91,8 +93,17 @@ def _measured(changes: Sequence[LowRank]) -> list[FactorFacts]:
             own[dtype] = energy
     half = ups.shape[1] * downs.shape[2] / 2
     return [
-        FactorFacts(peak, errors, own_rows, own_columns, math.isfinite(peak) and _area(own_rows, own_columns) <= half)
-        for peak, errors, own_rows, own_columns in zip(peaks, roundings, rows, columns, strict=True)
+        FactorFacts(
+            peak,
+            down_peak,
+            errors,
+            own_rows,
+            own_columns,
+            math.isfinite(peak) and _area(own_rows, own_columns) <= half,
+        )
+        for peak, down_peak, errors, own_rows, own_columns in zip(
+            peaks, down_sizes.amax((1, 2)).tolist(), roundings, rows, columns, strict=True
+        )
     ]
 
 

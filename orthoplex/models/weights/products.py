@@ -31,6 +31,8 @@ PIECE_BYTES = 2**24
 """Of the buffer of sums, and at most as much again for either factor."""
 _MOST_COLUMNS = 4096
 """Of one product; more are added by several."""
+_USUAL_FACTOR = 64.0
+"""Products in half precision take factors up to this, and down to its inverse."""
 _SHARE_OF_ROUNDING = 0.2
 """``√(1 + 0.2) < 1.1``: the error of half-precision factors beside that of rounding the sum, as energies."""
 _ROUNDING_ENERGY = 1 / 27
@@ -274,6 +276,8 @@ def _product_type(target: Target, blocks: Sequence[Block], facts: Mapping[LowRan
     if weight.dtype not in HALVES or original.values.dtype != weight.dtype:
         return torch.promote_types(weight.dtype, torch.float32)
     rank = sum(run.change.rank for run in target.runs)
+    if any(not 1 / _USUAL_FACTOR <= abs(run.factor) <= _USUAL_FACTOR for run in target.runs):
+        return torch.float32  # rows times a factor may leave the numbers of the type
     if rank > _MOST_COLUMNS or not are_apart(blocks) or not traits_of(weight.dtype, weight.device).is_exact:
         return torch.float32  # a sum that is added to again is rounded again
     error = sum(run.factor**2 * facts[run.change].roundings[weight.dtype] for run in target.runs)
@@ -283,8 +287,13 @@ def _product_type(target: Target, blocks: Sequence[Block], facts: Mapping[LowRan
 
 def _is_bounded(target: Target, facts: Mapping[LowRank, FactorFacts]) -> bool:
     """True if no number can leave the finite ones, whatever its place."""
-    size = target.original.peak + sum(abs(run.factor) * facts[run.change].peak for run in target.runs)
-    return size < 0.99 * torch.finfo(target.original.weight.dtype).max
+    highest = 0.99 * torch.finfo(target.original.weight.dtype).max
+    size, widest = target.original.peak, 1.0
+    for run in target.runs:
+        factor, own = abs(run.factor), facts[run.change]
+        size += factor * own.peak
+        widest = max(widest, factor, factor * own.down_peak)
+    return size < highest and widest < highest  # rows are multiplied with the factor first
 
 
 def _pieces(group: Sequence[Target], plan: _Plan) -> Iterator[tuple[Sequence[Target], int]]:
