@@ -333,10 +333,10 @@ def before_costs(checkout: Path, files: Sequence[Path], dtype: str, rounds: int)
         code += "settings = m.MergeSettings('sd15', 15, 20)\n"
         code += "m.random_concepts(base, settings, Path(sys.argv[1]))"
         environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
-        subprocess.run([sys.executable, "-c", code, folder], check=True, env=environment, capture_output=True)
+        subprocess.run([sys.executable, "-c", code, folder], check=True, env=environment, cwd=folder, capture_output=True)
         paths = sorted(Path(folder).glob("*.safetensors"))
         command = [sys.executable, "-c", BEFORE, dtype, str(rounds), *map(str, paths)]
-        done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, env=environment, cwd=folder, capture_output=True, text=True)
     return {"seconds": summary(json.loads(done.stdout.splitlines()[-1]))}
 
 
