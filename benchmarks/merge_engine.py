@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.merge_cost import Contest, MergeSettings, linears, random_concepts
+from benchmarks.merge_cost import Contest, linears
 from orthoplex import vignette
 from orthoplex.adapters import LowRank
 from orthoplex.benchmark.machine import machine
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target
-from orthoplex.concepts import load_concept
+from orthoplex.concepts import Concept, Manifest, load_concept, save_concept
 from orthoplex.files import write_json
 from orthoplex.merging import create_algorithm, merge_layers
 from orthoplex.models import Base, load_base
@@ -41,6 +41,8 @@ from orthoplex.models.quiet import quiet
 from orthoplex.models.weights import FoldedWeights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WEIGHT, USUAL, LARGE = 0.02, 0.01, 0.2
+"""Of a random weight, and of a concept's change beside it; LoRA files change weights by a few hundredths."""
 SAMPLED = 6
 """Layers whose error is measured against float64."""
 MOST_BYTES = 13 * 2**30
@@ -62,7 +64,7 @@ class Row:
 ROWS = [
     *(Row("sd15", "attention", dtype, count, 20) for dtype in DTYPES for count in (1, 4, 15, 64)),
     *(Row("sd15", "attention", dtype, 15, rank) for dtype in DTYPES for rank in (4, 64)),
-    *(Row("sd15", "attention", dtype, 15, 20, "blocks") for dtype in DTYPES),
+    *(Row("sd15", "attention", dtype, 15, 20, form) for form in ("blocks", "large") for dtype in DTYPES),
     *(Row("sd15", layers, dtype, 15, 20) for layers in ("cross-attention-kv", "linear") for dtype in DTYPES),
     *(Row("sdxl", layers, dtype, 15, 20) for layers in ("attention", "cross-attention-kv") for dtype in DTYPES),
     *(Row("sdxl", "linear", dtype, 15, 20) for dtype in DTYPES),
@@ -101,13 +103,14 @@ class Member:
 
 
 def members_of(row: Row, shapes: Mapping[str, tuple[int, int]], count: int) -> list[Member]:
-    """Return concepts whose change of a weight is about a hundredth of it; in blocks, each has one of sixteen."""
+    """Return concepts of random numbers; in blocks, each changes a part of the outputs that no other does."""
     members = []
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
         layers = {}
         for name, (out_features, in_features) in shapes.items():
-            up = torch.randn(out_features, row.rank, generator=generator) * 0.02 * 0.01
+            size = LARGE if row.form == "large" else USUAL
+            up = torch.randn(out_features, row.rank, generator=generator) * WEIGHT * size
             down = torch.randn(row.rank, in_features, generator=generator) / row.rank**0.5
             if row.form == "blocks":
                 size = out_features // (count + 1)
@@ -144,7 +147,7 @@ def row_costs(row: Row, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     for name, (out_features, in_features) in shapes.items():
         layer = nn.Linear(in_features, out_features, bias=False, device="meta")
-        values = (torch.randn(out_features, in_features, generator=generator) * 0.02).to(dtype)
+        values = (torch.randn(out_features, in_features, generator=generator) * WEIGHT).to(dtype)
         layer.weight = nn.Parameter(values, requires_grad=False)
         modules[name], originals[name] = layer, values.clone()
     members = members_of(row, shapes, row.concepts + 1)
@@ -218,11 +221,10 @@ def errors_of(
 
 def peer_costs(dtype: str, rounds: int, before: Path | None) -> dict[str, Any]:
     """Measure 15 concepts of rank 20 in Stable Diffusion 1.5's attention: a blend beside peers, from the same files."""
-    settings = MergeSettings(RANDOM_SD15, 15, 20, dtype=dtype)
     base = load_target(RANDOM_SD15, dtype=DTYPES[dtype])
-    layers = linears(base, settings.layers)
+    layers = linears(base, "attention")
     with tempfile.TemporaryDirectory() as folder:
-        files = random_concepts(base, MergeSettings(RANDOM_SD15, 16, 20, dtype=dtype), Path(folder))
+        files = concept_files(base, layers, Path(folder))
         contest = Contest(base, files[:15], layers)
         ours = blend_costs(base, files, contest, rounds)
         theirs = diffusers_costs(base, files, contest, rounds)
@@ -232,6 +234,18 @@ def peer_costs(dtype: str, rounds: int, before: Path | None) -> dict[str, Any]:
     switched, fused = rows["switch"]["seconds"], rows["diffusers"]["seconds"]
     ratios = {key: fused[key] / switched[key] for key in switched}
     return {"dtype": dtype, **rows, "diffusers_to_switch": ratios, "rounding_floor": contest.rounding_floor()}
+
+
+def concept_files(base: Base, layers: Mapping[str, nn.Linear], folder: Path) -> list[Path]:
+    """Write sixteen concept files; every contestant reads fifteen of them at a time."""
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    paths = []
+    for member in members_of(Row("sd15", "attention", "float32", 15, 20), shapes, 16):
+        about = {"name": member.name, "kind": "other", "class_word": "thing", "trigger": f"<{member.name}>"}
+        manifest = Manifest(**about, base=base.identity, method="lora")
+        paths.append(folder / f"{member.name}.safetensors")
+        save_concept(Concept(manifest, member.layers), paths[-1])
+    return paths
 
 
 def blend_costs(base: Base, files: Sequence[Path], contest: Contest, rounds: int) -> dict[str, Any]:
@@ -308,7 +322,7 @@ BEFORE = """
 import json, sys, time, torch
 from pathlib import Path
 from orthoplex.benchmark.targets import load_target
-from orthoplex.concepts import load_concept
+from orthoplex.concepts import Concept, Manifest, load_concept, save_concept
 from orthoplex.merging import merge
 base = load_target("sd15", dtype=getattr(torch, sys.argv[1]))
 concepts = [(load_concept(Path(path)), 1.0) for path in sys.argv[3:]]
@@ -333,7 +347,9 @@ def before_costs(checkout: Path, files: Sequence[Path], dtype: str, rounds: int)
         code += "settings = m.MergeSettings('sd15', 15, 20)\n"
         code += "m.random_concepts(base, settings, Path(sys.argv[1]))"
         environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
-        subprocess.run([sys.executable, "-c", code, folder], check=True, env=environment, cwd=folder, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", code, folder], check=True, env=environment, cwd=folder, capture_output=True
+        )
         paths = sorted(Path(folder).glob("*.safetensors"))
         command = [sys.executable, "-c", BEFORE, dtype, str(rounds), *map(str, paths)]
         done = subprocess.run(command, check=True, env=environment, cwd=folder, capture_output=True, text=True)
