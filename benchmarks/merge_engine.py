@@ -253,7 +253,16 @@ def blend_costs(base: Base, files: Sequence[Path], contest: Contest, rounds: int
     concepts = [load_concept(file, base=base.identity) for file in files]
     names = [concept.name for concept in concepts]
     made = timed(lambda: base.blend(concepts, algorithm="sum").restore())
-    switches, strengths = [], []
+    dtype = base.dtype
+    ups = {name: torch.cat([one.layers[name].up for one in concepts[:15]], 1).to(dtype) for name in contest.layers}
+    downs = {name: torch.cat([one.layers[name].down for one in concepts[:15]]).to(dtype) for name in contest.layers}
+    outputs = {name: values.clone() for name, values in contest.original.items()}
+
+    def floor() -> None:
+        for name, values in contest.original.items():
+            torch.addmm(values, ups[name], downs[name], out=outputs[name])
+
+    switches, strengths, floors = [], [], []
     with base.blend(concepts, algorithm="sum") as blend:
         blend.only(*names[:15])
         error = contest.merged_error()
@@ -263,11 +272,15 @@ def blend_costs(base: Base, files: Sequence[Path], contest: Contest, rounds: int
             blend.only(*names[:15])
             strengths.append(timed(lambda: blend.update({names[0]: 0.7})))
             blend.update({names[0]: 1.0})
+            floors.append(timed(floor))
         num_bytes = blend.num_bytes
     changed, largest = contest.undo_difference()
     left = {"error": error, "changed_by_undo": changed, "undo_error": largest}
+    times, limits = summary(switches), summary(floors)
     return {
-        "switch": {"seconds": summary(switches), "seconds_made": made, "bytes_besides_weights": num_bytes, **left},
+        "floor": {"seconds": limits},
+        "switch_to_floor": {key: times[key] / limits[key] for key in times},
+        "switch": {"seconds": times, "seconds_made": made, "bytes_besides_weights": num_bytes, **left},
         "one_strength": {"seconds": summary(strengths)},
     }
 
