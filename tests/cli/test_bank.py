@@ -77,6 +77,8 @@ def test_a_training_gets_its_slot_from_the_bank(bank, tmp_path):
     for number, name in enumerate(("kim", "lee")):
         assert f"{name} is in bank" in run(*train, "--name", name)
         assert Bank(bank)[name].slot == number
-    assert "has a concept kim; give another name" in run(*train, "--name", "kim", "--output", "other.safetensors", code=2)
+    assert "has a concept kim; give another name" in run(
+        *train, "--name", "kim", "--output", "other.safetensors", code=2
+    )
     assert "which gives the slot; give one of them" in run(*train, "--name", "max", "--slot", 3, code=2)
     assert Bank(bank).reservations == ()

@@ -81,7 +81,9 @@ class AddedChange:
         )
         self.change = change
         if not is_same:
-            self._factors = None
+            before, self._factors = self._factors, None
+            if before is not None:
+                self.place(before[0].dtype, before[0].device)
         elif self._factors is not None:
             self._factors[1].copy_(change.column_strengths)
 
@@ -133,13 +135,27 @@ class AddedChange:
         masks = None if self.masks is None else self.masks.of_layer(self._name, positions, self.change.owners)
         return weights if masks is None else weights * masks.to(weights)
 
+    def place(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Bring down, strengths and up to a type and a device, and return them; layers ask for the same ones usually.
+
+        Args:
+            dtype: The type of the layer's outputs.
+            device: Their device.
+        """
+        with torch.inference_mode(False), torch.no_grad():  # a later training may read them, too
+            change = self.change
+            strengths = change.column_strengths if self._rows is None else self._rows
+            placed = (
+                change.down.to(device, dtype),
+                strengths.to(device, dtype, copy=True),
+                change.up.to(device, dtype),
+            )
+        self._factors = placed
+        return placed
+
     def _placed(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Down, strengths and up in the type and on the device of an output."""
         factors = self._factors
-        if factors is None or (factors[0].dtype, factors[0].device) != (output.dtype, output.device):
-            with torch.inference_mode(False), torch.no_grad():  # a later training may read them, too
-                change = self.change
-                strengths = change.column_strengths if self._rows is None else self._rows
-                factors = (change.down.to(output), strengths.to(output, copy=True), change.up.to(output))
-            self._factors = factors
+        if factors is None or factors[0].dtype != output.dtype or factors[0].device != output.device:
+            return self.place(output.dtype, output.device)
         return factors

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -20,6 +21,9 @@ from orthoplex.models.weights.added_change import AddedChange, RowStack
 from orthoplex.models.weights.engine import WeightEngine
 from orthoplex.models.weights.refusals import check_hookable
 from orthoplex.models.weights.token_masks import TokenMasks
+
+_OUTPUT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Types of weights whose layers return the same type."""
 
 
 @final
@@ -110,6 +114,9 @@ class UnmergedWeights(WeightEngine):
 
     def _add(self, added: AddedChange, name: str, module: nn.Module) -> None:
         added.masks = self._masks
+        weight = module._parameters.get("weight")
+        if weight is not None and not weight.is_meta and weight.dtype in _OUTPUT_TYPES:
+            added.place(weight.dtype, weight.device)  # now, so that compiled code finds them
         self._added[name], self._modules_of[name] = added, module
         self._handles[name] = module.register_forward_hook(added, with_kwargs=True)
 
