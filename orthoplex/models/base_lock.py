@@ -12,20 +12,27 @@ _SECONDS_BETWEEN_LOOKS = 0.005
 
 @final
 class BaseLock:
-    """A re-entrant lock with a queue of short actions, which the holder may run in between.
+    """A re-entrant lock with a queue of short actions, which the holder may run in between, and runs at its end.
 
     The queue keeps others out: while a picture pauses, its holder runs what waits, and nobody else takes the lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._depth = 0
         self._waiting: deque[_Action] = deque()
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self._depth += 1
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        try:
+            if self._depth == 1:  # whoever waits for the lock itself is in no hurry
+                self.run_waiting()
+        finally:
+            self._depth -= 1
+            self._lock.release()
 
     def run(self, action: Callable[[], None]) -> None:
         """Run an action once: now where the lock is free, else when its holder pauses or gives it back.
@@ -35,7 +42,8 @@ class BaseLock:
         """
         if self._lock.acquire(blocking=False):
             try:
-                action()
+                with self:
+                    action()
             finally:
                 self._lock.release()
             return
@@ -44,7 +52,8 @@ class BaseLock:
         while not waiting.done.wait(_SECONDS_BETWEEN_LOOKS):
             if self._lock.acquire(blocking=False):
                 try:
-                    self.run_waiting()
+                    with self:
+                        self.run_waiting()
                 finally:
                     self._lock.release()
         if waiting.error is not None:
