@@ -69,7 +69,8 @@ class BankEntry:
             KeyError: If a value is missing.
             TypeError: If there are others.
         """
-        return BankEntry(**{**values, "files": tuple(StoredFile(**file) for file in values["files"])})
+        files = tuple([StoredFile(**file) for file in values["files"]])
+        return BankEntry(**(dict(values) | {"files": files}))
 
 
 @final

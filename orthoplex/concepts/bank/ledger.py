@@ -54,19 +54,19 @@ class Ledger:
             raise FileFormatError(
                 f"{self.path} cannot be read: {error.strerror}; allowed is the folder of a bank"
             ) from error
-        facts: list[Fact] = []
+        texts: list[bytes] = []
         place = start
         for line in content.splitlines(keepends=True):
-            fact = _fact(line)
-            if fact is None:
+            text = _text(line)
+            if text is None:
                 if place + len(line) < start + len(content):
                     raise FileFormatError(
                         f"{self.path}: line at byte {place} is damaged; allowed are lines as they were written"
                     )
                 break
-            facts.append(fact)
+            texts.append(text)
             place += len(line)
-        return facts, place
+        return json.loads(b"[%s]" % b",".join(texts)), place  # one call for all: half the time for thousands
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -122,12 +122,12 @@ def _line(fact: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _fact(line: bytes) -> Fact | None:
-    """The fact of a line; None if the line is not whole."""
+def _text(line: bytes) -> bytes | None:
+    """The JSON of a line; None if the line is not whole."""
     checksum, _, text = line.partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
         return None
-    return json.loads(text)
+    return text[:-1]
 
 
 def _sync_folder(folder: Path) -> None:
