@@ -144,6 +144,7 @@ def measured(case: Case, before: Path | None, rounds: int, calls: int) -> dict[s
     root = Path(__file__).parents[1]
     checkouts = {"now": root} if before is None else {"now": root, "before": before.resolve()}
     outcomes = {version: Outcome() for version in checkouts}
+    layers = 0
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             for version in checkouts if number % 2 == 0 else reversed(checkouts):
@@ -184,7 +185,7 @@ def asked(job: Mapping[str, Any], checkout: Path, output: Path) -> Any:  # noqa:
     """Run the worker of a job in a fresh process with an empty cache folder.
 
     Raises:
-        ConfigurationError: If it fails; says how.
+        ConfigurationError: See ``answer``.
     """
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "job.json"
@@ -192,11 +193,20 @@ def asked(job: Mapping[str, Any], checkout: Path, output: Path) -> Any:  # noqa:
         environment = {**os.environ, "PYTHONPATH": str(checkout), "HOME": home}
         command = [sys.executable, str(WORKER), str(file)]
         done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    return answer(done, checkout)
+
+
+def answer(done: subprocess.CompletedProcess[str], checkout: Path) -> Any:  # noqa: ANN401  (what JSON holds)
+    """Return what a worker has printed.
+
+    Raises:
+        ConfigurationError: If it failed, which says how, or ran another package than the checkout's.
+    """
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConfigurationError(f"merge by {checkout} failed: {reason}; allowed are checkouts that can merge")
     found = json.loads(done.stdout.splitlines()[-1])
-    if found and not Path(found["package"]).is_relative_to(checkout):
+    if found and not Path(found["package"]).resolve().is_relative_to(checkout.resolve()):
         raise ConfigurationError(f"package is {found['package']}; allowed is one in {checkout}")
     return found
 

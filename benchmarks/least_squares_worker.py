@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def of_layers(job: Mapping[str, Any]) -> Act:
     members, algorithm = members_of(Path(job["members"])), create_algorithm("least-squares", {})
 
     def act() -> Mapping[str, Any]:
-        grams = {member.name: dict.fromkeys(member.layers, gram_of(member.inputs)) for member in members}
+        grams: dict[str, Any] = {
+            member.name: dict.fromkeys(member.layers, gram_of(member.inputs)) for member in members
+        }
         pairs: Any = [(member, 1.0) for member in members]
         return merge_layers(algorithm, pairs, InputGrams(grams))
 
@@ -94,21 +97,14 @@ def of_layers(job: Mapping[str, Any]) -> Act:
 
 def gram_of(rows: Tensor) -> Any:  # noqa: ANN401  (a matrix in version 0.1)
     """Return the Gram matrix of rows, as a version's own merge makes it from a file."""
-    if IS_BEFORE:
-        from orthoplex.merging import kept_gram  # pyright: ignore[reportAttributeAccessIssue]
-
-        return kept_gram(rows)
-    from orthoplex.merging import RowGram
-
-    return RowGram(rows)
+    room: Any = import_module("orthoplex.merging")
+    return room.kept_gram(rows) if IS_BEFORE else room.RowGram(rows)
 
 
 def on_base(job: Mapping[str, Any], base: Base) -> Act:
     """Return a merge of concepts on a base."""
-    if IS_BEFORE:
-        from orthoplex.training import merge_on as merge_for  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        from orthoplex.activations import merge_for
+    room: Any = import_module("orthoplex.training" if IS_BEFORE else "orthoplex.activations")
+    merge_for = room.merge_on if IS_BEFORE else room.merge_for
     pairs = [(concept, 1.0) for concept in concepts_of(job, base)]
     return lambda: merge_for(base, pairs, algorithm=job["algorithm"]).layers
 

@@ -124,10 +124,9 @@ class Contest:
 
     def __init__(self, base: Base, files: Sequence[Path], settings: StepSettings) -> None:
         self.base, self.files = base, files
-        channels, height, width = base.family.own_latent_shape
-        if settings.target == RANDOM_SD15:
-            height = width = settings.pixels // SHORTENED
-        self.size = (channels, height, width)
+        config: Any = base.pipeline.unet.config
+        edge = settings.pixels // SHORTENED if settings.target == RANDOM_SD15 else config.sample_size
+        self.size = (config.in_channels, edge, edge)
         concepts = [load_concept(file, base=base.identity) for file in files]
         self.merges = {count: summed(concepts[:count]) for count in sorted(set(settings.concepts))}
         self.most = max(self.merges)
