@@ -32,8 +32,10 @@ from benchmarks.merge_cost import Contest, linears
 from orthoplex import vignette
 from orthoplex.adapters import LowRank
 from orthoplex.benchmark.machine import machine
+from orthoplex.benchmark.plots import bars
 from orthoplex.benchmark.targets import RANDOM_SD15, load_target
 from orthoplex.concepts import Concept, Manifest, load_concept, save_concept
+from orthoplex.evaluation import Interval
 from orthoplex.files import write_json
 from orthoplex.merging import create_algorithm, merge_layers
 from orthoplex.models import Base, load_base
@@ -428,10 +430,27 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, object]]:
                 yield "rows", rows
 
 
+def chart(peers: Sequence[Mapping[str, Any]]) -> str:
+    """Return how much longer than the floor a switch takes, by type of weights and contestant, as SVG."""
+    names = {"switch": "Orthoplex", "version_0_1": "version 0.1", "peft": "PEFT", "diffusers": "diffusers"}
+    groups = {}
+    for row in peers:
+        floor = row["floor"]["seconds"]["fastest"]
+        groups[row["dtype"]] = {
+            shown: Interval(*(row[name]["seconds"][key] / floor for key in ("median", "fastest", "median")))
+            for name, shown in names.items()
+            if name in row
+        }
+    title = (
+        "Seconds to switch to another set of 15 concepts, 1 is the machine's floor (Stable Diffusion 1.5, attention)"
+    )
+    return bars(groups, title=title, reference=1)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("all", "rows", "peers", "drift"), default="all")
+    parser.add_argument("--part", choices=("all", "rows", "peers", "drift", "chart"), default="all")
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--switches", type=int, default=1000)
@@ -439,10 +458,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/merge-engine.json"))
     options = parser.parse_args()
     before = json.loads(options.output.read_text()) if options.output.exists() else {}
-    for name, value in measured(options):
+    for name, value in (("peers", before.get("peers", [])),) if options.part == "chart" else measured(options):
         before[name] = value
         command = "python -m benchmarks.merge_engine --before CHECKOUT"
         write_json(options.output, {**before, "command": command, "machine": machine()})
+        if "peers" in before:
+            options.output.with_suffix(".svg").write_text(chart(before["peers"]), "utf-8")
 
 
 if __name__ == "__main__":
