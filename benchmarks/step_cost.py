@@ -38,6 +38,7 @@ from orthoplex.models.families.conditioning import Conditioning
 from orthoplex.models.quiet import quiet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Put = Callable[[], AbstractContextManager[object]]
 GUIDED, ROWS = 2, 4
 """Rows of a batch: of one picture with guidance, and of pictures with sets of their own."""
 SHORTENED = 8
@@ -134,15 +135,21 @@ class Contest:
         self.seconds: dict[str, list[float]] = {}
         self.predictions: dict[str, Tensor] = {}
 
-    def round(self) -> None:
-        """Time every contestant once."""
+    def round(self, number: int) -> None:
+        """Time every contestant once, in the opposite order in odd rounds; PEFT, which wraps layers, comes last."""
         guided, rows = (Step.of(self.base, count, self.size) for count in (GUIDED, ROWS))
-        self._take("base", guided)
-        self._take("merged", guided, partial(self.base.folded, self.merges[self.most]))
-        for count, change in self.merges.items():
-            self._take(f"unmerged {count}", guided, partial(self.base.folded, change, unmerged=True))
-        self._take("base, four rows", rows)
-        self._take("four rows of four sets", rows, partial(self.base.rows, self.sets))
+        contestants: list[tuple[str, Step, Put | None]] = [
+            ("base", guided, None),
+            ("merged", guided, partial(self.base.folded, self.merges[self.most])),
+            *(
+                (f"unmerged {count}", guided, partial(self.base.folded, change, unmerged=True))
+                for count, change in self.merges.items()
+            ),
+            ("base, four rows", rows, None),
+            ("four rows of four sets", rows, partial(self.base.rows, self.sets)),
+        ]
+        for name, step, put in contestants if number % 2 == 0 else reversed(contestants):
+            self._take(name, step, put)
         with self._adapters() as choose:
             for count in self.merges:
                 choose(count)
@@ -168,7 +175,7 @@ class Contest:
         shares[name] = _share(self.predictions[name], torch.stack(alone), self.predictions["base, four rows"])
         return shares
 
-    def _take(self, name: str, step: Step, put: Callable[[], AbstractContextManager[object]] | None = None) -> None:
+    def _take(self, name: str, step: Step, put: Put | None = None) -> None:
         if put is None:
             seconds, prediction = step.timed()
         else:
@@ -209,8 +216,8 @@ def step_cost(settings: StepSettings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files = random_concepts(base, MergeSettings(settings.target, most, settings.rank), Path(folder))
         contest = Contest(base, files, settings)
-        for _ in range(settings.rounds):
-            contest.round()
+        for number in range(settings.rounds):
+            contest.round(number)
         differences = contest.differences()
     seconds = {
         name: {"fastest": min(values), "median": statistics.median(values)} for name, values in contest.seconds.items()
