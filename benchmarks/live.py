@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ def picture(base: Base, prompt: str, **named: Any) -> bytes:  # noqa: ANN401  (a
     return np.asarray(generate(base, prompt, num_inference_steps=STEPS, expect_names=False, **named)[0]).tobytes()
 
 
+def fresh_pictures(concepts: Mapping[str, Concept], pool: Sequence[tuple[Strengths, str]]) -> list[bytes]:
+    """Return the pictures of fresh merges, drawn by a base that nobody else uses."""
+    other, pictures = load_base("vignette"), []
+    for strengths, prompt in pool:
+        fresh = merge([(concept, strengths.get(name, 0.0)) for name, concept in concepts.items()], algorithm="sum")
+        pictures.append(picture(other, prompt, merge=fresh))
+    return pictures
+
+
 def resident_bytes() -> int:
     """Return the memory of this process, as Linux tells it."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -65,11 +74,8 @@ def measure(seconds: float, threads: int, sets: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     names = [sample.name for sample in vignette.sample_concepts()]
     concepts = {name: load_concept(vignette.concept_file(name, method="orthogonal")) for name in names}
-    pool, other = pool_of(concepts, sets, seed=0), load_base("vignette")
-    expected = []
-    for strengths, prompt in pool:
-        fresh = merge([(concepts[name], strengths.get(name, 0.0)) for name in names], algorithm="sum")
-        expected.append(picture(other, prompt, merge=fresh))
+    pool = pool_of(concepts, sets, seed=0)
+    expected = fresh_pictures(concepts, pool)
     base = load_base("vignette")
     blend = base.blend(list(concepts.values()), algorithm="sum")
     outcomes, switches, memory = Counter[str](), list[float](), list[tuple[float, int]]()
