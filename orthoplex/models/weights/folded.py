@@ -47,7 +47,6 @@ class FoldedWeights(WeightEngine):
         self._modules = modules
         self._changes: dict[str, Stack] = {}
         self._originals = Originals(originals)
-        self._places: dict[str, tuple[nn.Module, str]] = {}
         self.arranged = ArrangedFactors()
         self._products = Products(self.arranged)
 
@@ -103,16 +102,15 @@ class FoldedWeights(WeightEngine):
             del self._changes[name]
 
     def _checked(self, changes: Mapping[str, Stack]) -> Mapping[str, nn.Parameter]:
-        """The weights of changes; those that were changed before are checked again only if they are others now."""
+        """The weights of changes; all is checked again where one is new, or is another than it was."""
         shapes = {name: change.shape for name, change in changes.items()}
-        if not all(
-            name in self._originals and self._originals[name].is_of(self._places[name], shape)
-            for name, shape in shapes.items()
+        places = {name: parameter_place(name, self._modules) for name in shapes}
+        if all(
+            name in self._originals and self._originals[name].is_of(place, shapes[name])
+            for name, place in places.items()
         ):
-            parameters = check_foldable(shapes, self._modules)
-            self._places = {name: parameter_place(name, self._modules) for name in (*self._places, *shapes)}
-            return parameters
-        return {name: self._originals[name].weight for name in shapes}
+            return {name: self._originals[name].weight for name in shapes}
+        return check_foldable(shapes, self._modules)
 
     def _store(self, parameters: Mapping[str, nn.Parameter]) -> None:
         if not parameters:
