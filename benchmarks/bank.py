@@ -11,17 +11,15 @@ twice, and everything that was told must be there.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,8 @@ from orthoplex.adapters import LowRank
 from orthoplex.benchmark.machine import machine
 from orthoplex.concepts import BaseIdentity, Concept, Manifest, load_concept
 from orthoplex.concepts.bank import Bank, BankCache, BankEntry, StoredFile, add_concept
-from orthoplex.files import write_json
+from orthoplex.concepts.bank.ledger import _line
+from orthoplex.files import check_writable, write_json
 
 BASE = BaseIdentity(family="sd1", hash="ab" * 32, name="base")
 ADAPTER = {"method": "orthogonal", "basis": "slot", "rank": 1}
@@ -39,17 +38,23 @@ PARTITION = "basis=slot, rank=1"
 WIDTH = 1 << 14
 """Inputs of the one layer: more slots than the torture gives."""
 WORKER = """
-import sys
-from benchmarks.bank import small_concept
+import sys, time
+from pathlib import Path
+from benchmarks.bank import PARTITION, small_concept
 from orthoplex.concepts.bank import Bank, add_concept
-bank, worker, told = Bank(sys.argv[1]), sys.argv[2], open(sys.argv[3], "a")
+bank, worker, told, pause = Bank(sys.argv[1]), sys.argv[2], open(sys.argv[3], "a"), Path(sys.argv[4])
+told.write("ready\\n"); told.flush()
 for number in range(10**6):
+    while pause.exists():
+        time.sleep(0.001)
     name = f"{worker}-{number}"
-    slot = bank.reserve(name, "basis=slot, rank=1")
+    slot = bank.reserve(name, PARTITION)
     told.write(f"slot {name} {slot}\\n"); told.flush()
     entry = add_concept(bank, small_concept(name, slot))
     told.write(f"added {name} {entry.content_hash}\\n"); told.flush()
 """
+LONGEST_LIFE = 0.3
+"""Seconds that a writer has at most from its first slot until it is killed."""
 
 
 def small_concept(name: str, slot: int | None = None) -> Concept:
@@ -81,34 +86,26 @@ def times(action: Callable[[], object], rounds: int) -> dict[str, float]:
 
 def listing(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """Time how a bank of many concepts is listed; no file of theirs is there."""
-    bank = Bank.create(folder, BASE)
+    Bank.create(folder, BASE)
     entry = BankEntry("a", "person", "person", "<a>", "0" * 64, 4, None, "", None, (StoredFile("a", 1, "0" * 64),))
-    sync, os.fsync = os.fsync, lambda descriptor: None  # one for all facts, which nobody was told of
-    try:
-        with bank.writing():
-            for number in range(count):
-                fact = {"fact": "add", "entry": replace(entry, name=f"c{number}").to_json(), "base": vars(BASE)}
-                bank._ledger.append(fact) if number < 2 else _append(bank, fact)
-    finally:
-        os.fsync = sync
+    entries = [replace(entry, name=f"c{number}", trigger=f"<c{number}>") for number in range(count)]
+    lines = [_line({"fact": "add", "entry": item.to_json(), "base": asdict(BASE)}) for item in entries]
+    with (folder / "ledger.jsonl").open("ab") as file:
+        file.write(b"".join(lines))  # at once: each alone would wait for the disk
+    assert len(Bank(folder)) == count
 
     def command(*arguments: str) -> None:
         subprocess.run([sys.executable, "-m", "orthoplex", *arguments], check=True, capture_output=True)
 
+    opened = Bank(folder)
     return {
         "concepts": count,
+        "open": times(lambda: Bank(folder), rounds),
         "call": times(lambda: list(Bank(folder)), rounds),
+        "list_again": times(lambda: list(opened), rounds),
         "command": times(lambda: command("bank", "list", str(folder), "--json"), rounds),
-        "shortest_command": times(lambda: command("--help"), rounds),
+        "shortest_command": times(lambda: command("--version"), rounds),
     }
-
-
-def _append(bank: Bank, fact: dict[str, Any]) -> None:
-    """Append a fact without reading the ledger first."""
-    from orthoplex.concepts.bank.ledger import _line
-
-    with bank._ledger.path.open("ab") as file:
-        file.write(_line(fact))
 
 
 def adding(folder: Path, count: int) -> dict[str, Any]:
@@ -126,29 +123,54 @@ def adding(folder: Path, count: int) -> dict[str, Any]:
     return {"added_a_second": count / seconds, "load": misses, "load_from_memory": hits}
 
 
-def torture(folder: Path, kills: int) -> dict[str, Any]:
-    """Let two processes add, kill one again and again, and look at what is left."""
+def kill(folder: Path, kills: int) -> list[Path]:
+    """Let two processes add, kill one again and again, and return the files of what they were told."""
     bank_folder, rng = folder / "bank", random.Random(0)
     Bank.create(bank_folder)
     told = [folder / f"told-{number}.txt" for number in range(kills + 1)]
+    pause = folder / "pause"  # nobody adds while a writer starts
 
     def start(worker: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", WORKER, str(bank_folder), f"w{worker}", str(told[worker])]
-        return subprocess.Popen(command)
+        arguments = [str(bank_folder), f"w{worker}", str(told[worker]), str(pause)]
+        return subprocess.Popen([sys.executable, "-c", WORKER, *arguments])
 
-    steady = start(0)
-    for number in range(1, kills + 1):
-        with start(number) as killed:
-            while not told[number].exists() or not told[number].stat().st_size:
-                time.sleep(0.005)
-            time.sleep(rng.uniform(0, 0.06))
-            os.kill(killed.pid, signal.SIGKILL)
-    os.kill(steady.pid, signal.SIGKILL)
-    steady.wait()
+    def check(process: subprocess.Popen[bytes], worker: int) -> None:
+        if process.poll() is not None:
+            raise RuntimeError(f"writer w{worker} ended by itself with exit code {process.returncode}")
+
+    def wait(process: subprocess.Popen[bytes], worker: int, text: str) -> None:
+        while not told[worker].exists() or text not in told[worker].read_text():
+            check(process, worker)
+            time.sleep(0.001)
+
+    pause.touch()
+    with start(0) as steady:
+        try:
+            wait(steady, 0, "ready")
+            for number in range(1, kills + 1):
+                pause.touch()
+                with start(number) as killed:
+                    try:
+                        wait(killed, number, "ready")
+                        pause.unlink()
+                        wait(killed, number, "slot")
+                        time.sleep(rng.uniform(0, LONGEST_LIFE))
+                        check(killed, number)
+                    finally:
+                        killed.kill()
+                check(steady, 0)
+        finally:
+            steady.kill()
+    return told
+
+
+def torture(folder: Path, kills: int) -> dict[str, Any]:
+    """Kill writers, and look at what is left."""
+    told = kill(folder, kills)
     lines = [line.split() for path in told for line in path.read_text().splitlines()]
     slots = {name: int(value) for kind, name, value in (line for line in lines if len(line) == 3) if kind == "slot"}
     added = {name: value for kind, name, value in (line for line in lines if len(line) == 3) if kind == "added"}
-    bank = Bank(bank_folder)
+    bank = Bank(folder / "bank")
     lost = [name for name, value in added.items() if name not in bank or bank[name].content_hash != value]
     unlike = [entry.name for entry in bank if load_concept(bank.path(entry.name)).content_hash != entry.content_hash]
     owners = Counter(item.slot for item in [*bank, *bank.reservations] if item.slot is not None)
@@ -156,6 +178,8 @@ def torture(folder: Path, kills: int) -> dict[str, Any]:
     cleaned = bank.clean()
     return {
         "kills": kills,
+        "slots_told_to_killed_writers": sum(not name.startswith("w0-") for name in slots),
+        "concepts_told_to_the_steady_writer": sum(name.startswith("w0-") for name in added),
         "slots_told": len(slots),
         "slots_told_twice": len(slots) - len(set(slots.values())),
         "slots_with_two_owners": sum(count > 1 for count in owners.values()),
@@ -169,7 +193,7 @@ def torture(folder: Path, kills: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concepts", type=int, default=10_000)
@@ -177,7 +201,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("results/bank.json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    check_writable(options.output)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured = {
