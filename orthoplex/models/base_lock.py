@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import final
 
 _SECONDS_BETWEEN_LOOKS = 0.005
@@ -49,6 +50,17 @@ class BaseLock:
             return
         waiting = _Action(action)
         self._waiting.append(waiting)
+        try:
+            self._wait(waiting)
+        except BaseException:
+            with suppress(ValueError):  # nobody waits for it any more
+                self._waiting.remove(waiting)
+            raise
+        if waiting.error is not None:
+            raise waiting.error
+
+    def _wait(self, waiting: _Action) -> None:
+        """Wait until an action is done, by whoever has the lock, or by this thread where nobody has it."""
         while not waiting.done.wait(_SECONDS_BETWEEN_LOOKS):
             if self._lock.acquire(blocking=False):
                 try:
@@ -56,13 +68,15 @@ class BaseLock:
                         self.run_waiting()
                 finally:
                     self._lock.release()
-        if waiting.error is not None:
-            raise waiting.error
 
     def run_waiting(self) -> None:
         """Run every action that waits; for the holder of the lock, where a change does no harm."""
-        while self._waiting:
-            self._waiting.popleft().run()
+        while True:
+            try:
+                waiting = self._waiting.popleft()
+            except IndexError:
+                return
+            waiting.run()
 
 
 @final

@@ -277,6 +277,27 @@ def test_a_live_picture_takes_a_change_at_the_end_of_a_step(pico):
     assert same(fresh(pico, [(concepts(pico)[1], 1.0)]), now)
 
 
+def test_a_change_that_is_not_waited_for_is_not_made(pico, monkeypatch):
+    def interrupted(waiting):
+        raise KeyboardInterrupt
+
+    with pico.blend(concepts(pico), algorithm="sum") as blend:
+        errors = []
+
+        def ask():
+            try:
+                blend.only("rex")
+            except KeyboardInterrupt as error:
+                errors.append(error)
+
+        with pico.locked():
+            monkeypatch.setattr(pico._lock, "_wait", interrupted)
+            thread = threading.Thread(target=ask)
+            thread.start()
+            thread.join(10)
+        assert len(errors) == 1 and len(blend) == 4
+
+
 def test_an_error_of_a_waiting_change_is_raised_where_it_was_asked_for(pico):
     errors = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -76,6 +77,7 @@ class Bank:
         self.folder = Path(folder)
         self._ledger = Ledger(self.folder)
         self._place = 0
+        self._reading = threading.Lock()
         self._base: BaseIdentity | None = None
         self._entries: dict[str, BankEntry] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -299,12 +301,16 @@ class Bank:
         return min((capacity for capacity in known if capacity is not None), default=None)
 
     def _refresh(self) -> None:
-        facts, self._place = self._ledger.read(self._place)
-        for fact in facts:
-            try:
-                self._take(fact)
-            except (KeyError, TypeError) as error:
-                raise FileFormatError(f"{self._ledger.path}: fact {fact} is not one that this version knows") from error
+        with self._reading:
+            facts, place = self._ledger.read(self._place)
+            for fact in facts:
+                try:
+                    self._take(fact)
+                except (KeyError, TypeError) as error:
+                    raise FileFormatError(
+                        f"{self._ledger.path}: fact {fact} is not one that this version knows"
+                    ) from error
+            self._place = place
 
     def _take(self, fact: Fact) -> None:
         match fact["fact"]:

@@ -70,7 +70,7 @@ class BankEntry:
             TypeError: If there are others.
         """
         files = tuple([StoredFile(**file) for file in values["files"]])
-        return BankEntry(**(dict(values) | {"files": files}))
+        return BankEntry(**{**values, "files": files})
 
 
 @final
