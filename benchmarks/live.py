@@ -150,7 +150,7 @@ def growth(memory: Sequence[tuple[float, int]]) -> float | None:
     return statistics.linear_regression(moments, sizes).slope
 
 
-def measure(seconds: float, threads: int, sets: int, live_pictures: int, reading: float) -> dict[str, Any]:
+def measure(seconds: float, threads: int, sets: int, live_pictures: int = 10, reading: float = 15.0) -> dict[str, Any]:
     """Draw for some seconds, and count what differs."""
     torch.set_num_threads(1)
     names = [sample.name for sample in vignette.sample_concepts()]
