@@ -267,7 +267,7 @@ class Bank:
         Raises:
             OutputError: If it cannot be written.
         """
-        self._ledger.append(fact)
+        self._ledger.append(fact, self._place)
         self._refresh()
 
     def delete_files(self, entry: BankEntry) -> None:

@@ -21,6 +21,7 @@ from orthoplex.errors import BusyError, FileFormatError, OutputError
 
 _NAME, _LOCK = "ledger.jsonl", "ledger.lock"
 _PATIENCE_SECONDS = 60.0
+_SECONDS_BETWEEN_LOOKS = 0.005
 Fact = dict[str, Any]
 
 
@@ -76,7 +77,7 @@ class Ledger:
             BusyError: If another writes for a minute.
             OutputError: If the folder cannot be written to.
         """
-        lock = FileLock(self._lock_path, timeout=_PATIENCE_SECONDS)
+        lock = FileLock(self._lock_path, timeout=_PATIENCE_SECONDS, poll_interval=_SECONDS_BETWEEN_LOOKS)
         try:
             lock.acquire()
         except Timeout as error:
@@ -92,8 +93,12 @@ class Ledger:
         finally:
             lock.release()
 
-    def append(self, fact: Mapping[str, Any]) -> None:
+    def append(self, fact: Mapping[str, Any], end: int = 0) -> None:
         """Write a fact behind all others, onto the disk; within ``locked()``.
+
+        Args:
+            fact: The fact.
+            end: The place behind the last whole line that the caller knows of; what is behind it is read first.
 
         Raises:
             OutputError: If it cannot be written; then it is not in the ledger.
@@ -102,7 +107,7 @@ class Ledger:
         try:
             is_new = not self.path.exists()
             with self.path.open("ab") as file:
-                whole = 0 if is_new else self.read()[1]
+                whole = 0 if is_new else self.read(end)[1]
                 file.truncate(whole)  # the beginning of a line that a killed writer left
                 try:
                     file.write(line)
