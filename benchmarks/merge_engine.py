@@ -4,7 +4,7 @@
 
 Rounds of all contestants are interleaved in one process; 0.1 has a process of its own in the same run. A switch goes
 from one set to another in which one concept is replaced, so that all layers are written. `--part rows|peers|drift` does
-a part, and keeps the others that the file has.
+a part, and keeps the others that the file has; `--part chart` draws what it has.
 """
 
 from __future__ import annotations
@@ -228,12 +228,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/merge-engine.json"))
     options = parser.parse_args()
     before = json.loads(options.output.read_text()) if options.output.exists() else {}
-    for name, value in (("peers", before.get("peers", [])),) if options.part == "chart" else measured(options):
+    for name, value in measured(options):
         before[name] = value
         command = "python -m benchmarks.merge_engine --before CHECKOUT"
         write_json(options.output, {**before, "command": command, "machine": machine()})
-        if "peers" in before:
-            options.output.with_suffix(".svg").write_text(chart(before["peers"]), "utf-8")
+    if "peers" in before:
+        options.output.with_suffix(".svg").write_text(chart(before["peers"]), "utf-8")
 
 
 if __name__ == "__main__":
