@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -59,7 +60,7 @@ LONGEST_LIFE = 0.3
 
 def small_concept(name: str, slot: int | None = None) -> Concept:
     """Return a concept of one narrow layer, whose content is its name's."""
-    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     change = LowRank(torch.randn(2, 1, generator=generator), torch.zeros(1, WIDTH))
     manifest = Manifest(
         name=name,

@@ -1,5 +1,6 @@
 """``orthoplex bank``: a folder of concepts that share slots."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -226,10 +227,10 @@ def _identity(base: str | None) -> "BaseIdentity | None":
     return load_base(chosen_base(base, None, None, False)).identity
 
 
-def _say_json(values: object) -> None:
+def _say_json(values: Iterable[object]) -> None:
     import json
 
-    say(json.dumps(values, indent=1))
+    say("[" + ",".join(f"\n {json.dumps(value)}" for value in values) + "\n]")
 
 
 def _verdict(count: int) -> str:

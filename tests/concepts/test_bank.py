@@ -258,6 +258,14 @@ def test_a_cache_holds_what_was_used_last(bank):
         BankCache(bank, budget_bytes=-1)
 
 
+def test_a_cache_tells_concepts_of_the_same_content_apart(bank):
+    for name in ("anna", "rex"):
+        add_concept(bank, concept(name))
+    cache = BankCache(bank)
+    assert [cache.load(name).name for name in ("anna", "rex", "anna")] == ["anna", "rex", "anna"]
+    assert bank["anna"].content_hash == bank["rex"].content_hash and cache.stats.misses == 2
+
+
 def test_a_cache_refuses_content_that_is_not_the_ledgers(bank):
     add_concept(bank, concept("anna"))
     save_concept(concept("anna", seed=5), bank.path("anna"))

@@ -46,7 +46,7 @@ class BankCache:
         """
         self._bank = bank
         self._budget = checked("budget_bytes", budget_bytes, int, Limits(lowest=0))
-        self._loaded: OrderedDict[str, tuple[Concept, int]] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], tuple[Concept, int]] = OrderedDict()
         self._hits = self._misses = self._num_bytes = 0
         self._lock, self._reading = threading.Lock(), dict[str, threading.Lock]()
 
@@ -67,11 +67,12 @@ class BankCache:
             reading = self._reading.setdefault(name, threading.Lock())
         with reading:  # others that ask for the same wait, and those who ask for others do not
             content_hash = self._bank[name].content_hash
+            key = (name, content_hash)
             with self._lock:
-                if content_hash in self._loaded:
+                if key in self._loaded:
                     self._hits += 1
-                    self._loaded.move_to_end(content_hash)
-                    return self._loaded[content_hash][0]
+                    self._loaded.move_to_end(key)
+                    return self._loaded[key][0]
                 self._misses += 1
             path = self._bank.path(name)
             concept = load_concept(path)
@@ -81,7 +82,7 @@ class BankCache:
                     "orthoplex bank verify looks at all files"
                 )
             with self._lock:
-                self._store(content_hash, concept)
+                self._store(key, concept)
             return concept
 
     def clear(self) -> None:
@@ -90,11 +91,11 @@ class BankCache:
             self._loaded.clear()
             self._num_bytes = 0
 
-    def _store(self, content_hash: str, concept: Concept) -> None:
+    def _store(self, key: tuple[str, str], concept: Concept) -> None:
         size = _num_bytes(concept)
         if size > self._budget:
             return
-        self._loaded[content_hash] = (concept, size)
+        self._loaded[key] = (concept, size)
         self._num_bytes += size
         while self._num_bytes > self._budget:
             _, (_, gone) = self._loaded.popitem(last=False)

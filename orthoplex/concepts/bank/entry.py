@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, final
 
 
@@ -59,7 +59,7 @@ class BankEntry:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return {**vars(self), "files": [dict(vars(file)) for file in self.files]}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> BankEntry:
