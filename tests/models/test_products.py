@@ -197,3 +197,15 @@ def test_factors_that_overflow_before_the_product_are_seen(dtype):
     assert torch.equal(
         folded_weight(torch.zeros(4, 4, dtype=dtype), Stack.of("anna", small, 200.0)), expected.to(dtype)
     )
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_small_products_are_made_in_float32(dtype):
+    generator = torch.Generator().manual_seed(6)
+    for shape, rank in (((32, 36), 20), ((320, 1), 3), ((320, 32), 1)):
+        weight = (torch.rand(*shape, generator=generator) / 6).to(dtype)
+        change = LowRank(
+            0.01 * torch.randn(shape[0], rank, generator=generator), torch.randn(rank, shape[1], generator=generator)
+        )
+        folded = folded_weight(weight, Stack.of("anna", change))
+        assert errors(folded, weight.double() + change.up.double() @ change.down.double()) < 1.001

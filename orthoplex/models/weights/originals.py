@@ -15,8 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from orthoplex.errors import OutputError
+from orthoplex.models.weights.factor_facts import HALVES
 from orthoplex.models.weights.refusals import matrix_shape
 from orthoplex.options import OriginalsPlace
+
+_SAMPLED = 1 << 15
+"""Numbers of a weight whose rounding is looked at."""
 
 
 @final
@@ -28,14 +32,14 @@ class Original:
         weight: The parameter, which holds the change now.
         values: What it held before, as a matrix ``(out, in)``, wherever it is stored.
         peak: The largest of these numbers in size.
-        energy: The sum of their squares.
+        rounding: The expected ``‖error‖²`` of rounding such numbers to their type once.
         shared: The memory that it shared with another parameter, and has left meanwhile; None for memory of its own.
     """
 
     weight: nn.Parameter
     values: Tensor
     peak: float
-    energy: float
+    rounding: float
     shared: Tensor | None = None
 
     def is_of(self, place: tuple[nn.Module, str], shape: tuple[int, int]) -> bool:
@@ -95,10 +99,10 @@ class Originals:
             if is_shared:
                 weight.data = weight.data.clone(memory_format=torch.contiguous_format)
             lowest, highest = (float(edge) for edge in torch.aminmax(weight.data)) if weight.numel() else (0.0, 0.0)
-            wide = torch.promote_types(weight.dtype, torch.float32)
-            energy = float(torch.linalg.vector_norm(weight.data, dtype=wide)) ** 2
             peak = max(abs(lowest), abs(highest))
-            self._stored[name] = Original(weight, values, peak if math.isfinite(peak) else math.inf, energy, shared)
+            self._stored[name] = Original(
+                weight, values, peak if math.isfinite(peak) else math.inf, _rounding(weight.data), shared
+            )
         return self._stored[name]
 
     @torch.no_grad()
@@ -146,6 +150,16 @@ def sharing_memory(parameters: Iterable[nn.Parameter]) -> set[int]:
         if end > highest:
             highest, holder = end, own
     return sharing
+
+
+def _rounding(values: Tensor) -> float:
+    """The expected ``‖error‖²`` of one rounding, ``Σ ulp² / 12``, from numbers that stand for all."""
+    if values.dtype not in HALVES or not values.numel():
+        return 0.0
+    numbers = values.flatten()[:: max(1, values.numel() // _SAMPLED)].float()
+    exponents = torch.frexp(numbers).exponent.double() - 1
+    units = torch.where(numbers == 0, 0.0, torch.exp2(exponents) * torch.finfo(values.dtype).eps)
+    return float(units.square().mean()) / 12 * values.numel()
 
 
 def _repeats(values: Tensor) -> bool:

@@ -11,7 +11,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-_SHAPES = ((64, 96, 12), (320, 320, 80), (320, 768, 40), (640, 640, 300))
+LEAST_PRODUCT = 1 << 17
+"""Multiplications of the smallest products that are tried."""
+_SHAPES = ((64, 128, 16), (320, 320, 4), (320, 320, 80), (320, 768, 40), (640, 640, 300))
 """``(out, in, R)`` of the products that are tried."""
 _MOST_ERROR = 1.05
 

@@ -25,7 +25,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.models.weights.arrangement import ArrangedFactors
 from orthoplex.models.weights.factor_facts import HALVES, FactorFacts, Span
 from orthoplex.models.weights.originals import Original
-from orthoplex.models.weights.product_traits import full_precision, traits_of
+from orthoplex.models.weights.product_traits import LEAST_PRODUCT, full_precision, traits_of
 
 PIECE_BYTES = 2**24
 """Of the buffer of sums, and at most as much again for either factor."""
@@ -35,8 +35,6 @@ _USUAL_FACTOR = 64.0
 """Products in half precision take factors up to this, and down to its inverse."""
 _SHARE_OF_ROUNDING = 0.2
 """``√(1 + 0.2) < 1.1``: the error of half-precision factors beside that of rounding the sum, as energies."""
-_ROUNDING_ENERGY = 1 / 27
-"""Expected ``‖error‖² / (‖W‖² ε²)`` of rounding numbers that are spread evenly over a power of two: 1/12 over 9/4."""
 
 
 @final
@@ -189,22 +187,42 @@ class Products:
                 weight[slice(*target.rows)].copy_(own.view(-1, *weight.shape[1:]))
 
     def _add_products(self, sums: Tensor, piece: Sequence[Target], plan: _Plan, *, is_empty: bool) -> None:
-        """Add the products of all blocks; a buffer that is empty gets them in the place of what it holds."""
+        """Add the products of all blocks; a buffer that is empty gets them in the place of what it holds.
+
+        A block is computed in memory of its own, so that its bits do not depend on what is written beside it.
+        """
         first = piece[0]
-        for number, block in enumerate(plan.blocks):
+        whole = (first.rows, first.columns)
+        if is_empty and [(block.rows, block.columns) for block in plan.blocks] != [whole]:
+            sums.zero_()
+        for block in plan.blocks:
             rows, columns = _shared(block.rows, first.rows), _shared(block.columns, first.columns)
-            is_all = rows == first.rows and columns == first.columns
-            if is_empty and number == 0 and not is_all:
-                sums.zero_()
             if length(rows) <= 0 or length(columns) <= 0:
                 continue
             inner = sums[:, slice(*_moved(rows, first.rows)), slice(*_moved(columns, first.columns))]
-            for position, numbers in enumerate(_limited(block.runs, plan.ranks)):
-                factors = self._factors(piece, numbers, rows, columns, len(sums), plan)
-                if is_empty and is_all and number == position == 0:
-                    torch.bmm(*factors, out=sums)
-                else:
-                    inner.baddbmm_(*factors)
+            own = sums
+            if (rows, columns) != whole:
+                own = self._buffer("block", (len(sums), length(rows), length(columns)), plan)
+                own.copy_(inner)
+            elif is_empty and len(plan.blocks) > 1:
+                own = self._buffer("block", (len(sums), length(rows), length(columns)), plan)
+            self._multiply(own, piece, block, (rows, columns), plan, is_empty=is_empty)
+            if own is not sums and is_empty:
+                inner.add_(own)
+            elif own is not sums:
+                inner.copy_(own)
+
+    def _multiply(
+        self, sums: Tensor, piece: Sequence[Target], block: Block, place: tuple[Span, Span], plan: _Plan, *,
+        is_empty: bool,
+    ) -> None:  # fmt: skip
+        """Add the products of one block to a buffer, or let an empty one hold them."""
+        for position, numbers in enumerate(_limited(block.runs, plan.ranks)):
+            factors = self._factors(piece, numbers, *place, len(sums), plan)
+            if is_empty and position == 0:
+                torch.bmm(*factors, out=sums)
+            else:
+                sums.baddbmm_(*factors)
 
     def _factors(
         self, piece: Sequence[Target], numbers: Sequence[int], rows: Span, columns: Span, size: int, plan: _Plan
@@ -278,11 +296,17 @@ def _product_type(target: Target, blocks: Sequence[Block], facts: Mapping[LowRan
     rank = sum(run.change.rank for run in target.runs)
     if any(not 1 / _USUAL_FACTOR <= abs(run.factor) <= _USUAL_FACTOR for run in target.runs):
         return torch.float32  # rows times a factor may leave the numbers of the type
+    if any(_size(block, target.runs) < LEAST_PRODUCT for block in blocks):
+        return torch.float32  # libraries have other kernels for small ones, which may round between
     if rank > _MOST_COLUMNS or not are_apart(blocks) or not traits_of(weight.dtype, weight.device).is_exact:
         return torch.float32  # a sum that is added to again is rounded again
     error = sum(run.factor**2 * facts[run.change].roundings[weight.dtype] for run in target.runs)
-    rounding = _ROUNDING_ENERGY * torch.finfo(weight.dtype).eps ** 2 * original.energy
-    return weight.dtype if error <= _SHARE_OF_ROUNDING * rounding else torch.float32
+    return weight.dtype if error <= _SHARE_OF_ROUNDING * original.rounding else torch.float32
+
+
+def _size(block: Block, runs: Sequence[Run]) -> int:
+    """The multiplications of a block's product."""
+    return length(block.rows) * length(block.columns) * sum(runs[number].change.rank for number in block.runs)
 
 
 def _is_bounded(target: Target, facts: Mapping[LowRank, FactorFacts]) -> bool:
