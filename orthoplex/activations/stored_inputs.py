@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import final
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from orthoplex.activations.grams import gather_grams
 from orthoplex.activations.own_prompts import own_prompts
 from orthoplex.concepts import TOKENS, Concept
 from orthoplex.errors import BaseModelError
+from orthoplex.files import cache_folder
 from orthoplex.merging import ForeignGram, prompts_key, store_foreign_gram, stored_foreign_gram
 from orthoplex.models import Base
 
@@ -42,12 +44,11 @@ def foreign_gram(base: Base) -> ForeignGram:
     """
     prompts = tuple(dict.fromkeys(default_foreign_prompts(base)))[:NUM_FOREIGN]
     with base.locked():
-        now = _Words.of(base, prompts)
         before = _ASKED.get(base)
-        if before is not None and before[0] == now:
-            return before[1]
+        if before is not None and before.holds(base, prompts):
+            return before.made
         made = _sought(base, prompts)
-        _ASKED[base] = (now, made)
+        _ASKED[base] = _Asked.of(base, prompts, made)
         return made
 
 
@@ -56,7 +57,7 @@ def has_foreign_gram(base: Base) -> bool:
     prompts = tuple(dict.fromkeys(default_foreign_prompts(base)))[:NUM_FOREIGN]
     with base.locked():
         before = _ASKED.get(base)
-        if before is not None and before[0] == _Words.of(base, prompts):
+        if before is not None and before.holds(base, prompts):
             return True
         words = base.family.words
         ids = words.ids(prompts)
@@ -64,27 +65,46 @@ def has_foreign_gram(base: Base) -> bool:
 
 
 @final
-@dataclass(frozen=True)
-class _Words:
-    """The prompts, and everything that decides how a base reads them: tokenizers, and embeddings as they are now."""
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a base was asked for last, and all that decides the answer.
+
+    Attributes:
+        prompts: The prompts.
+        folder: Where the matrix is stored.
+        tokenizers: Which tokenizer every text encoder has, and how many tokens it knows.
+        ids: The tokens of the prompts, each once, by text encoder.
+        embeddings: Their embeddings, a copy, by text encoder.
+        made: The answer.
+    """
 
     prompts: tuple[str, ...]
-    tokenizers: tuple[int, ...]
-    embeddings: tuple[tuple[int, int, torch.dtype], ...]
+    folder: Path
+    tokenizers: tuple[tuple[int, int], ...]
+    ids: tuple[Tensor, ...]
+    embeddings: tuple[Tensor, ...]
+    made: ForeignGram
 
     @staticmethod
-    def of(base: Base, prompts: tuple[str, ...]) -> _Words:
+    def of(base: Base, prompts: tuple[str, ...], made: ForeignGram) -> _Asked:
         readers = base.family.readers
-        weights = [reader.embeddings[0].weight for reader in readers]
-        return _Words(
-            prompts,
-            tuple(id(reader.tokenizer) for reader in readers),
-            tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in weights),
-        )
+        ids = tuple(reader.ids(prompts).unique() for reader in readers)
+        embeddings = tuple(reader.rows(numbers).clone() for reader, numbers in zip(readers, ids, strict=True))
+        return _Asked(prompts, cache_folder(), _tokenizers(base), ids, embeddings, made)
+
+    def holds(self, base: Base, prompts: tuple[str, ...]) -> bool:
+        """True if the base would give the same answer, and store it in the same folder."""
+        if (self.prompts, self.folder, self.tokenizers) != (prompts, cache_folder(), _tokenizers(base)):
+            return False
+        now = (reader.rows(ids) for reader, ids in zip(base.family.readers, self.ids, strict=True))
+        return all(torch.equal(rows, before) for rows, before in zip(now, self.embeddings, strict=True))
 
 
-_ASKED: WeakKeyDictionary[Base, tuple[_Words, ForeignGram]] = WeakKeyDictionary()
-"""What bases were asked for last, and the words that they had then."""
+_ASKED: WeakKeyDictionary[Base, _Asked] = WeakKeyDictionary()
+
+
+def _tokenizers(base: Base) -> tuple[tuple[int, int], ...]:
+    return tuple((id(reader.tokenizer), len(reader.tokenizer)) for reader in base.family.readers)
 
 
 def _sought(base: Base, prompts: tuple[str, ...]) -> ForeignGram:

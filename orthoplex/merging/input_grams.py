@@ -46,7 +46,9 @@ class InputGrams:
                 if id(gram) not in digests:  # layers that see the same share a matrix
                     values = gram.rows if isinstance(gram, RowGram) else gram
                     digests[id(gram)] = hashlib.sha256(values.detach().cpu().float().contiguous().numpy().tobytes())
-                digest.update(f"{owner} {layer} {tuple(gram.shape)} {digests[id(gram)].hexdigest()}\n".encode())
+                form = "factor of " if isinstance(gram, RowGram) else ""  # the same numbers may be either
+                name = f"{owner} {layer} {form}{tuple(gram.shape)} {digests[id(gram)].hexdigest()}\n"
+                digest.update(name.encode())
         return digest.hexdigest()
 
 

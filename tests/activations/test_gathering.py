@@ -12,9 +12,10 @@ from orthoplex.activations import (
     gather_grams,
     gather_inputs,
     inputs_for,
+    stored_inputs,
     with_inputs,
 )
-from orthoplex.activations.stored_inputs import NUM_FOREIGN
+from orthoplex.activations.stored_inputs import NUM_FOREIGN, has_foreign_gram
 from orthoplex.concepts import KINDS
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import create_algorithm, foreign_store, merge
@@ -248,3 +249,25 @@ def test_a_coarse_base_stores_nothing(pico_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path)
     foreign_gram(load_base(pico_folder, dtype=torch.bfloat16))
     assert not (tmp_path / "foreign-inputs").exists()
+
+
+def test_a_remembered_answer_is_asked_for_anew_when_something_changes(pico_folder, tmp_path, monkeypatch):
+    base, asked = load_base(pico_folder), []
+    sought = stored_inputs._sought
+    monkeypatch.setattr(stored_inputs, "_sought", lambda *args: asked.append(0) or sought(*args))
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path / "first")
+    monkeypatch.setattr(stored_inputs, "cache_folder", lambda: tmp_path / "first")
+    first = foreign_gram(base)
+    assert foreign_gram(base) is first and has_foreign_gram(base) and len(asked) == 1
+    with base.folded(make_concept(base, "anna", text_encoder=True)):
+        assert has_foreign_gram(base) and torch.equal(foreign_gram(base).gram, first.gram)
+
+    monkeypatch.setattr(foreign_store, "cache_folder", lambda: tmp_path / "second")
+    monkeypatch.setattr(stored_inputs, "cache_folder", lambda: tmp_path / "second")
+    assert not has_foreign_gram(base) and torch.equal(foreign_gram(base).gram, first.gram)
+    assert list((tmp_path / "second" / "foreign-inputs").iterdir())
+
+    base.pipeline.text_encoder.get_input_embeddings().weight.data.mul_(1.5)
+    assert not has_foreign_gram(base)
+    other = foreign_gram(base)
+    assert other.key != first.key and not torch.equal(other.gram, first.gram)

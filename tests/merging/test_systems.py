@@ -115,3 +115,9 @@ def test_rows_are_a_matrix_where_one_is_asked_for():
     changes = WeightChanges("layer", (Part("anna", change(0), 1.0),), 1, {"anna": gram})
     assert torch.equal(concept_grams(changes)["anna"], gram.matrix) and gram.shape == (WIDTH, WIDTH)
     torch.testing.assert_close(gram.matrix, rows(1).double().T @ rows(1).double())
+
+
+def test_the_hash_tells_a_matrix_from_a_factor_of_one():
+    square = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
+    one, other = (InputGrams({"anna": {"layer": gram}}).content_hash for gram in (square, RowGram(square)))
+    assert one != other

@@ -97,6 +97,10 @@ class Reader:
         """The embeddings of all tokens, ``(tokens, width)``."""
         return self.word_embedding.weight
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """The embeddings of token ids, ``(…)`` to ``(…, width)``, as they are now."""
+        return self.table[ids.to(self.table.device)]
+
     @property
     def embeddings(self) -> list[Any]:
         """The embedding of the words, and those that share its numbers, as T5's has; modules of torch."""
@@ -255,8 +259,8 @@ class Words:
     def embeddings(self, ids: Tensor) -> Tensor:
         """The embeddings of token ids, all numbers of a prompt side by side, ``(n, numbers)``."""
         parts = self.apart(ids)
-        rows = [(reader.table, parts[component]) for component, reader in self._readers.items()]
-        return torch.cat([table[part.to(table.device)].flatten(1) for table, part in rows], dim=1)
+        rows = [reader.rows(parts[component]) for component, reader in self._readers.items()]
+        return torch.cat([part.flatten(1) for part in rows], dim=1)
 
     def room(self, prompt: str) -> Room:
         """How long a prompt is for the text encoder that has the least room for it, of those that read every word."""
