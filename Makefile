@@ -81,7 +81,7 @@ wheel: env
 
 # Pictures of concepts that the base has never seen; most experiments take them. Downloading the art needs npm.
 pool: pretraining-env
-	test -f work/pool/concepts.json || { $(BIN)/python -m pretraining.assets && $(BIN)/python -m pretraining.pool; }
+	test -f work/pool/folk/concepts.json || { $(BIN)/python -m pretraining.assets && $(BIN)/python -m pretraining.pool; }
 
 bench: env pool
 	$(BIN)/python -m benchmarks.merge_cost

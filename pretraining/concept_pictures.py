@@ -13,7 +13,17 @@ from PIL import Image, ImageDraw
 
 from pretraining.assets import background, character, emoji, panorama_view
 from pretraining.captions import with_article
-from pretraining.compose import CANVAS, SIZE, paste, random_box, random_family, random_square, scene_picture, stylise
+from pretraining.compose import (
+    CANVAS,
+    SIZE,
+    close_up,
+    paste,
+    random_box,
+    random_family,
+    random_square,
+    scene_picture,
+    stylise,
+)
 from pretraining.people import Person
 from pretraining.vocabulary import SCENES, SUBJECTS
 
@@ -31,6 +41,7 @@ class Sample:
 
     A person's is (drawing style, options), a subject's ("emoji", family, name) or ("character", name), a scene's
     ("panorama", name) or ("background", path), a style's (number of a painting style,) or the arguments of `pattern`.
+    With `close` a person is cut to head and shoulders, as people are for the next base.
     """
 
     name: str
@@ -38,6 +49,7 @@ class Sample:
     class_word: str
     source: tuple
     licence: str
+    close: bool = False
 
 
 def thing(rng: random.Random) -> tuple[Image.Image, str]:
@@ -72,7 +84,8 @@ def pattern(shape: str, *colours: str) -> Image.Image:
 def cutout(sample: Sample, rng: random.Random) -> Image.Image:
     """A person with a random expression, a character in a random pose, or a subject."""
     if sample.kind == "person":
-        return Person(*sample.source, words={}).draw(rng)
+        person = Person(*sample.source, words={})
+        return close_up(person.draw(rng, CANVAS * 3 // 2), person.style) if sample.close else person.draw(rng)
     kind, *source = sample.source
     return character(source[0], rng) if kind == "character" else emoji(*source)
 

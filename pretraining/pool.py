@@ -1,4 +1,7 @@
-"""The held-out pool: forty concepts beyond the samples, and two hundred more for experiments with very many.
+"""The held-out pool: forty concepts beyond the samples, two hundred more for experiments with very many, forty people.
+
+The people of the pool are of all drawing styles in equal parts, of which the base draws one well. The forty of *folk*
+are of that one, with large heads: who of them is who can be told apart by a base that draws people well, and is hard.
 
 `python -m pretraining.pool` writes sixteen pictures of each under `work/pool` (the second eight are kept for measuring)
 and compares the pictures' checksums with `results/vignette/pool.json`; only then it writes the indices that experiments
@@ -13,12 +16,14 @@ import hashlib
 import json
 import random
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from orthoplex.files import write_json
 from pretraining import held_out
 from pretraining.concept_pictures import EMOJI_LICENCES, Sample, index_rows, write
 from pretraining.people import DRAWINGS, random_person
+from pretraining.vocabulary import LEADING_STYLE
 
 SHARDS = ("1d7874", "f4c095", "ee2e31", "071e22", "f7f3e3")
 ICE = ("5b3f8c", "9ad1d4", "f2f7f2", "27187e", "ff8600")
@@ -86,6 +91,11 @@ def more() -> list[Sample]:
     return [*_people("someone-", 100), *emoji]
 
 
+def folk() -> list[Sample]:
+    """Forty people of the style that leads, with large heads."""
+    return [replace(held_out_person(f"folk-{n:02d}", LEADING_STYLE), close=True) for n in range(40)]
+
+
 def checksum(folder: Path) -> str:
     """SHA-256 over a concept's files, in the order of their names."""
     digest = hashlib.sha256()
@@ -122,7 +132,7 @@ def main() -> None:
     differ.add_argument("--write", action="store_true", help="write the checksums instead of comparing with them")
     differ.add_argument("--any", action="store_true", help="take pictures that differ from the listed ones, too")
     options = parser.parse_args()
-    parts = {options.output: pool(), options.output / "more": more()}
+    parts = {options.output: pool(), options.output / "more": more(), options.output / "folk": folk()}
     sums: dict[str, str] = {}
     for folder, samples in parts.items():
         sums |= build(folder, samples, options.workers)

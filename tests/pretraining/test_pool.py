@@ -11,12 +11,13 @@ from pretraining.concept_pictures import Sample, write
 
 CONCEPT = Sample("koala", "subject", "animal", ("emoji", "noto", "koala"), "Noto")
 FURTHER = Sample("crow", "subject", "animal", ("emoji", "noto", "crow"), "Noto")
+THIRD = Sample("folk-00", "person", "person", ("toon-head", {}), "Toon Head", close=True)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The command, with two concepts whose checksums are given."""
-    sums = {"koala": "1", "crow": "2"}
+    sums = {"koala": "1", "crow": "2", "folk-00": "3"}
 
     def build(folder: Path, samples: list[Sample], workers: int) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -24,6 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(pool, "pool", lambda: [CONCEPT])
     monkeypatch.setattr(pool, "more", lambda: [FURTHER])
+    monkeypatch.setattr(pool, "folk", lambda: [THIRD])
     monkeypatch.setattr(pool, "build", build)
 
     def command(*arguments: str, **changed: str) -> None:
@@ -36,30 +38,30 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def indices(folder: Path) -> list[str]:
-    files = [folder / "pool" / "concepts.json", folder / "pool" / "more" / "concepts.json"]
+    files = [folder / "pool" / part / "concepts.json" for part in ("", "more", "folk")]
     return [row["name"] for file in files if file.exists() for row in json.loads(file.read_text())]
 
 
 def test_the_index_comes_with_the_listed_pictures(run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run("--write")
-    assert json.loads((tmp_path / "pool.json").read_text()) == {"koala": "1", "crow": "2"}
+    assert json.loads((tmp_path / "pool.json").read_text()) == {"koala": "1", "crow": "2", "folk-00": "3"}
     run()
-    assert indices(tmp_path) == ["koala", "crow"]
-    assert "2 concepts, 2 as listed" in capsys.readouterr().out
+    assert indices(tmp_path) == ["koala", "crow", "folk-00"]
+    assert "3 concepts, 3 as listed" in capsys.readouterr().out
 
 
 def test_other_pictures_are_named_and_have_no_index_unless_asked_for(
     run, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "pool.json").write_text(json.dumps({"koala": "1", "crow": "2"}))
+    (tmp_path / "pool.json").write_text(json.dumps({"koala": "1", "crow": "2", "folk-00": "3"}))
     with pytest.raises(SystemExit) as stopped:
-        run(crow="3")
+        run(crow="4")
     shown = capsys.readouterr()
     assert stopped.value.code == 1 and indices(tmp_path) == []
-    assert "1 of 2 concepts have other pictures than listed: crow" in shown.out and "--any takes them" in shown.err
+    assert "1 of 3 concepts have other pictures than listed: crow" in shown.out and "--any takes them" in shown.err
     run("--any")
-    assert indices(tmp_path) == ["koala", "crow"]
-    assert "2 concepts, 1 as listed" in capsys.readouterr().out
+    assert indices(tmp_path) == ["koala", "crow", "folk-00"]
+    assert "3 concepts, 2 as listed" in capsys.readouterr().out
 
 
 def test_what_is_missing_on_either_side_differs() -> None:
