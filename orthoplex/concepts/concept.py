@@ -109,3 +109,7 @@ def _hash_tokens(digest: hashlib._Hash, placements: Mapping[str, Placement]) -> 
         for layer, values in sorted(placement.keys_values.items()):
             digest.update(f"{token} {layer} {tuple(values.shape)}\n".encode())
             digest.update(tensor_bytes(values.to(torch.float32)))
+        for layer, factors in sorted(placement.key_value_maps.items()):
+            for part in factors:
+                digest.update(f"{token} {layer} map {tuple(part.shape)}\n".encode())
+                digest.update(tensor_bytes(part.to(torch.float32)))

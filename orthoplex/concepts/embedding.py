@@ -24,8 +24,7 @@ def concept_embedding(concept: Concept) -> dict[str, Tensor]:
         raise ConfigurationError(f"concept {concept.label} has no tokens, allowed for an embedding is at least one")
     for token, item in concept.tokens.items():
         if not item.placement.is_one_vector:
-            count = len(item.placement.layers) or len(item.placement.keys_values)
-            content = TOKENS[item.kind].description.format(count=count)
+            content = TOKENS[item.kind].description.format(count=len(item.placement.own_layers))
             raise ConfigurationError(
                 f"token '{token}' of concept {concept.label} has {content}, which no embedding file holds; allowed are "
                 "tokens with one vector for all layers"

@@ -16,6 +16,7 @@ from torch import Tensor
 from orthoplex.concepts import Concept
 from orthoplex.concepts.exchange.lora_file import LoraFile
 from orthoplex.concepts.layer_table import layer_table
+from orthoplex.concepts.tokens.token import named_tensors
 from orthoplex.merging.strengths import Strengths
 
 Level = Literal["none", "mild", "strong"]
@@ -109,9 +110,7 @@ def identity_of(file: Concept | LoraFile, name: str, strengths: Strengths) -> Fi
     """
     if isinstance(file, Concept):
         base = file.manifest.base
-        tokens = {
-            token: {**item.placement.vectors, **item.placement.keys_values} for token, item in file.tokens.items()
-        }
+        tokens = {token: dict(named_tensors({token: item})) for token, item in file.tokens.items()}
         table = layer_table(base.family)
         family = None if table is None else table.family
         return FileIdentity(

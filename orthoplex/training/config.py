@@ -50,6 +50,8 @@ class TrainingConfig:
             cross-attention layer of the U-Net (P+, arXiv 2303.09522), which start equal; ``"keys-and-values"``: one
             that stays as it starts, and for each of these layers a learned vector more for its key and for its value;
             ``"values"``: the same with keys locked to the class word's (Perfusion, arXiv 2305.01644, in part);
+            ``"masked-lora"``: one that stays as it starts, and for each of these layers a learned LoRA of its keys and
+            values, which works at the token's positions only (TARA, arXiv 2508.08812, in part);
             ``"frozen"``: one that stays as it starts, so that only weights learn; ``"rare word"``: none: a rare word of
             the base's own vocabulary calls the concept, for text encoders that cannot get new words.
         token_start: Where token vectors start: ``"class word"``: at its embedding; ``"rare word"``: at a random one,

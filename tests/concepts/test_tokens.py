@@ -12,6 +12,8 @@ from orthoplex.concepts.tokens import learning_class, token_class
 from orthoplex.concepts.tokens.checks import check_tokens
 from orthoplex.concepts.tokens.keys_values import KeysValues, LearnedValues
 from orthoplex.concepts.tokens.layer_vectors import LayerVectors
+from orthoplex.concepts.tokens.masked_lora import MaskedLora
+from orthoplex.concepts.tokens.stored import TokenNumbers
 from orthoplex.concepts.tokens.token import Token, named_tensors
 from orthoplex.concepts.tokens.vector import Vector
 from orthoplex.errors import ConceptFileError
@@ -20,7 +22,8 @@ from tests.pico import make_manifest
 VECTOR = Vector.of(torch.ones(3))
 LAYERED = LayerVectors.of(torch.ones(2, 3), ("a", "b"))
 KEYED = KeysValues.of(torch.ones(3), {"a": torch.ones(2, 4)})
-KINDS = {"vector": VECTOR, "layer-vectors": LAYERED, "keys-values": KEYED}
+MASKED = MaskedLora({"text_encoder": torch.ones(3)}, {"a": torch.ones(2, 1, 3)}, {"a": torch.ones(2, 4, 1)})
+KINDS = {"vector": VECTOR, "layer-vectors": LAYERED, "keys-values": KEYED, "masked-lora": MASKED}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,7 +33,7 @@ def test_a_name_gives_its_class(kind):
 
 
 def test_one_vector_alone_is_a_row_that_any_folder_holds():
-    assert [token.placement.is_one_vector for token in (VECTOR, LAYERED, KEYED)] == [True, False, False]
+    assert [token.placement.is_one_vector for token in KINDS.values()] == [True, False, False, False]
 
 
 def test_every_number_has_a_name():
@@ -82,6 +85,14 @@ def test_tokens_of_several_kinds_are_refused_on_saving(kind, tmp_path):
             r"'<b>' in layer 'a' have shape \(2, 5\), allowed is that of token '<a>', \(2, 4\)",
         ),
         (replace(KEYED, keys_values={}), "'<b>' in layer 'a' have shape none, allowed is that of token '<a>'"),
+        (
+            replace(MASKED, ups={"a": torch.ones(2, 4, 2)}),
+            r"maps of token '<b>' in layer 'a' have shapes \(2, 1, 3\) and \(2, 4, 2\), allowed are \(2, r, in\) and",
+        ),
+        (
+            replace(MASKED, ups={"a": torch.ones(2, 5, 1)}),
+            r"key_value_maps of token '<b>' in layer 'a' have shape \(\(2, 1, 3\), \(2, 5, 1\)\), allowed is that of",
+        ),
     ],
 )
 def test_what_tokens_of_one_concept_must_have_in_common(token: Token, message):
@@ -89,3 +100,21 @@ def test_what_tokens_of_one_concept_must_have_in_common(token: Token, message):
         check_tokens({"<a>": KINDS[token.kind], "<b>": token})
     check_tokens({"<a>": KINDS[token.kind], "<b>": KINDS[token.kind]})
     check_tokens({})
+
+
+@pytest.mark.parametrize(
+    ("downs", "ups", "message"),
+    [
+        ({"a": (1, 2, 1, 3)}, {"b": (1, 2, 4, 1)}, r"masked_down has layers \['a'\]; allowed are those of masked_up"),
+        ({"a": (1, 2, 2, 3)}, {"a": (1, 2, 4, 1)}, r"layer 'a' have shapes \(1, 2, 2, 3\) and \(1, 2, 4, 1\); allowed"),
+        ({"a": (1, 3)}, {"a": (1, 2, 4, 1)}, r"layer 'a' have shapes \(1, 3\) and"),
+    ],
+)
+def test_factors_that_do_not_belong_together_are_refused(downs, ups, message):
+    blocks = {
+        "tokens": {"text_encoder": torch.ones(1, 3)},
+        "masked_down": {layer: torch.ones(shape) for layer, shape in downs.items()},
+        "masked_up": {layer: torch.ones(shape) for layer, shape in ups.items()},
+    }
+    with pytest.raises(ConceptFileError, match=message):
+        MaskedLora.decode(TokenNumbers(("<anna>",), blocks))

@@ -13,7 +13,7 @@ from torch import Tensor
 from orthoplex.concepts import TOKENS, Concept, Token, load_concept, read_manifest, save_concept
 from orthoplex.concepts.tokens import RARE_WORD, learning_class, learnings, token_class
 from orthoplex.concepts.tokens.learning import TokenGround, TokenLearning
-from orthoplex.concepts.tokens.token import TEXT_ENCODER
+from orthoplex.concepts.tokens.token import TEXT_ENCODER, named_tensors
 from orthoplex.errors import BaseModelError
 from orthoplex.models import Base
 from tests.models.test_vectors import features, latents, untouched
@@ -52,7 +52,7 @@ def numbers(tokens: Mapping[str, Token]) -> dict[str, dict[str, Tensor]]:
     return {
         token: {
             **item.placement.vectors,
-            **{f"{layer} keys and values": values for layer, values in item.placement.keys_values.items()},
+            **dict(named_tensors({token: item})),
         }
         for token, item in tokens.items()
     }

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from orthoplex.activations import gather_grams, observed_inputs
+from orthoplex.concepts.tokens.masked_lora import MaskedLora
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import merge
 from tests.models.test_vectors import (
@@ -302,3 +303,74 @@ def test_a_pipeline_folder_cannot_hold_them(pico, tmp_path):
         pico.save(tmp_path / "merged")
     assert "tokens <anna> have vectors of single cross-attention layers" in str(error.value)
     assert not (tmp_path / "merged").exists()
+
+
+def test_maps_change_keys_and_values_where_their_token_stands_and_nowhere_else(pico):
+    """Of two tokens with maps of different ranks, beside one that adds keys and values."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = random_vectors(3, DIM)
+    ranks = {"<anna>": 1, "<rex>": 3}
+    factors = {
+        token: {
+            layer: (torch.randn(2, r, DIM, generator=generator), torch.randn(2, width, r, generator=generator))
+            for layer, width in pico.key_widths.items()
+        }
+        for token, r in ranks.items()
+    }
+    masked = [
+        MaskedLora(
+            {"text_encoder": vectors[i]},
+            {layer: down for layer, (down, _) in factors[token].items()},
+            {layer: up for layer, (_, up) in factors[token].items()},
+        )
+        for i, token in enumerate(ranks)
+    ]
+    plain = tokens_of(dict(zip((*ranks, "<tom>"), vectors, strict=True)))
+    added = {"<tom>": of_token(of_tokens(pico, 1))}
+    prompts = ["<rex> and <anna> and <tom>", "a cat"]
+    linears, handles = linear_layers(pico, "cross-attention-kv"), []
+    with pico.with_tokens({"<tom>": tokens_of({"<tom>": vectors[2]}, keys_values=added)["<tom>"]}):
+        with pico.with_tokens({token: plain[token] for token in ranks}):
+            positions = positions_of(pico, prompts, ranks).float()
+            for layer in pico.key_widths:
+                for row, name in enumerate(("to_k", "to_v")):
+
+                    def by_hand(module, arguments, output, layer=layer, row=row):
+                        for i, token in enumerate(ranks):
+                            down, up = factors[token][layer]
+                            output = output + positions[..., i : i + 1] * (arguments[0] @ down[row].T @ up[row].T)
+                        return output
+
+                    handles.append(linears[f"{layer}.{name}"].register_forward_hook(by_hand))
+            expected = latents(pico, prompts, guidance_scale=1.0)
+            for handle in handles:
+                handle.remove()
+            before = latents(pico, prompts, guidance_scale=1.0)
+        with pico.with_tokens(dict(zip(ranks, masked, strict=True))):
+            found = latents(pico, prompts, guidance_scale=1.0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[0], before[0], atol=1e-3) and torch.equal(found[1], before[1])
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "message"),
+    [
+        ((2, 1, 5), (2, 24, 1), r"maps of layer '.*' have shapes \(2, 1, 5\) and .*, allowed are \(2, r, "),
+        ((2, 2, DIM), (2, 24, 1), "allowed are"),
+    ],
+)
+def test_maps_of_other_widths_are_refused_by_name(pico, down, up, message):
+    layers = pico.cross_attention_layers
+    masked = MaskedLora(
+        {"text_encoder": torch.ones(DIM)},
+        dict.fromkeys(layers, torch.ones(down)),
+        dict.fromkeys(layers, torch.ones(up)),
+    )
+    with untouched(pico), pytest.raises(BaseModelError, match=message), pico.with_tokens({"<anna>": masked}):
+        pass
+    few = MaskedLora(
+        {"text_encoder": torch.ones(DIM)}, {layers[0]: torch.ones(2, 1, DIM)}, {layers[0]: torch.ones(2, 8, 1)}
+    )
+    with pytest.raises(BaseModelError, match="token '<anna>' has maps for each of 1 cross-attention layers"):
+        with pico.with_tokens({"<anna>": few}):
+            pass

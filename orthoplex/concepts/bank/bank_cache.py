@@ -10,6 +10,7 @@ from typing import final
 from orthoplex.concepts.bank.bank import Bank
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.file import load_concept
+from orthoplex.concepts.tokens.token import named_tensors
 from orthoplex.errors import ConceptFileError
 from orthoplex.options import Limits, checked
 
@@ -105,6 +106,5 @@ class BankCache:
 def _num_bytes(concept: Concept) -> int:
     """The bytes of a concept's tensors."""
     tensors = [*concept.tensors().values(), *([] if concept.inputs is None else [concept.inputs])]
-    for item in concept.tokens.values():
-        tensors += [*item.placement.vectors.values(), *item.placement.keys_values.values()]
+    tensors += [tensor for _, tensor in named_tensors(concept.tokens)]
     return sum(tensor.nbytes for tensor in tensors)

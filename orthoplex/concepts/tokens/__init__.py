@@ -86,6 +86,13 @@ TOKENS: dict[str, TokenKind] = {
         },
         description="a key and a value for each of {count} cross-attention layers",
     ),
+    "masked-lora": TokenKind(
+        "masked_lora",
+        "MaskedLora",
+        blocks=("masked_down", "masked_up"),
+        learnings={"masked-lora": Learning("LearnedMaskedLora", moves="keys and values")},
+        description="a LoRA of keys and values for each of {count} cross-attention layers",
+    ),
 }
 """Name to kind."""
 

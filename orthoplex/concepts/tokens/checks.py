@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from orthoplex.concepts.tokens.token import Placement, Token
 from orthoplex.errors import ConceptFileError
 
@@ -24,6 +26,7 @@ def check_tokens(tokens: Mapping[str, Token]) -> None:
             )
         _check_vectors(token, item.placement)
         _check_keys_values(token, item.placement)
+        _check_maps(token, item.placement)
         _check_alike(token, item.placement, first, model.placement)
 
 
@@ -49,6 +52,16 @@ def _check_keys_values(token: str, placement: Placement) -> None:
             )
 
 
+def _check_maps(token: str, placement: Placement) -> None:
+    for layer, (down, up) in placement.key_value_maps.items():
+        are_pairs = down.ndim == up.ndim == 3 and len(down) == len(up) == 2
+        if not are_pairs or down.shape[1] != up.shape[2]:
+            raise ConceptFileError(
+                f"maps of token '{token}' in layer '{layer}' have shapes {tuple(down.shape)} and {tuple(up.shape)}, "
+                "allowed are (2, r, in) and (2, out, r)"
+            )
+
+
 def _check_alike(token: str, placement: Placement, first: str, model: Placement) -> None:
     """Refuse a token whose layers or shapes differ from those of the concept's first token."""
     if placement.layers != model.layers:
@@ -64,12 +77,17 @@ def _check_alike(token: str, placement: Placement, first: str, model: Placement)
         raise ConceptFileError(
             f"token '{token}' has vectors {of_vectors[0]}, allowed are those of token '{first}', {of_vectors[1]}"
         )
-    own, shapes = (
-        {layer: tuple(values.shape) for layer, values in side.keys_values.items()} for side in (placement, model)
-    )
-    for layer in sorted(own.keys() | shapes.keys()):
-        if own.get(layer) != shapes.get(layer):
-            raise ConceptFileError(
-                f"keys_values of token '{token}' in layer '{layer}' have shape {own.get(layer, 'none')}, allowed is "
-                f"that of token '{first}', {shapes.get(layer, 'none')}"
-            )
+    for name in ("keys_values", "key_value_maps"):
+        own, shapes = (
+            {layer: _shape(value) for layer, value in getattr(side, name).items()} for side in (placement, model)
+        )
+        for layer in sorted(own.keys() | shapes.keys()):
+            if own.get(layer) != shapes.get(layer):
+                raise ConceptFileError(
+                    f"{name} of token '{token}' in layer '{layer}' have shape {own.get(layer, 'none')}, allowed is "
+                    f"that of token '{first}', {shapes.get(layer, 'none')}"
+                )
+
+
+def _shape(value: Tensor | tuple[Tensor, Tensor]) -> tuple[object, ...]:
+    return tuple(tuple(part.shape) for part in value) if isinstance(value, tuple) else tuple(value.shape)

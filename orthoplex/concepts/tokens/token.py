@@ -25,16 +25,24 @@ class Placement:
         layers: The L cross-attention layers that the rows belong to; empty if one vector serves all.
         keys_values: Cross-attention layer to the additions to its key and to its value at the token's positions,
             ``(2, out)``; empty for none.
+        key_value_maps: Cross-attention layer to low-rank changes of the maps to its key and to its value at the token's
+            positions, ``(2, r, in)`` and ``(2, out, r)``; empty for none.
     """
 
     vectors: Mapping[str, Tensor]
     layers: tuple[str, ...] = ()
     keys_values: Mapping[str, Tensor] = field(default_factory=dict)
+    key_value_maps: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def own_layers(self) -> tuple[str, ...]:
+        """The cross-attention layers that have something of their own; empty if one vector is all."""
+        return self.layers or tuple(self.keys_values) or tuple(self.key_value_maps)
 
     @property
     def is_one_vector(self) -> bool:
         """True if the token is a row of each embedding table and nothing else, which any pipeline folder can hold."""
-        return not self.layers and not self.keys_values
+        return not self.own_layers
 
 
 class Token(ABC):
@@ -78,3 +86,6 @@ def named_tensors(tokens: Mapping[str, Token]) -> Iterator[tuple[str, Tensor]]:
             yield f"token '{token}'" + (f" of {encoder}" if len(placement.vectors) > 1 else ""), vectors
         for layer, values in placement.keys_values.items():
             yield f"keys_values of token '{token}' in layer '{layer}'", values
+        for layer, (down, up) in placement.key_value_maps.items():
+            yield f"masked_down of token '{token}' in layer '{layer}'", down
+            yield f"masked_up of token '{token}' in layer '{layer}'", up

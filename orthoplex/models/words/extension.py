@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import final
 
 from orthoplex.concepts import TOKENS, Token
+from orthoplex.concepts.tokens.token import Placement
 from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.models.words.extended_encoder import ExtendedEncoder
 from orthoplex.models.words.replacement import Replacement
@@ -164,6 +165,22 @@ def check_placement(token: str, item: Token, tokens_in: TokensIn) -> None:
             raise BaseModelError(
                 f"token '{token}': key and value of layer '{layer}' have shape {tuple(values.shape)}, allowed is "
                 f"{allowed}"
+            )
+    _check_maps(token, placement, tokens_in)
+
+
+def _check_maps(token: str, placement: Placement, tokens_in: TokensIn) -> None:
+    """Refuse low-rank maps of other layers or widths than the base's."""
+    if not placement.key_value_maps:
+        return
+    _check_names(f"token '{token}' has maps for each", tuple(placement.key_value_maps), tokens_in.layers)
+    read, made = tokens_in.read_widths, tokens_in.key_widths
+    for layer, (down, up) in placement.key_value_maps.items():
+        rank = down.shape[1] if down.ndim == 3 else 0
+        if tuple(down.shape) != (2, rank, read[layer]) or tuple(up.shape) != (2, made[layer], rank):
+            raise BaseModelError(
+                f"token '{token}': maps of layer '{layer}' have shapes {tuple(down.shape)} and {tuple(up.shape)}, "
+                f"allowed are (2, r, {read[layer]}) and (2, {made[layer]}, r)"
             )
 
 

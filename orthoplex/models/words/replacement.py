@@ -1,4 +1,4 @@
-"""Replacements of tokens by vectors, keys and values, and which of several replacements counts."""
+"""Replacements of tokens by vectors, and by keys and values; which of several replacements counts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from orthoplex.concepts.tokens.token import Placement
 @final
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """Vectors, keys and values in the place of k tokens.
+    """Vectors in the place of k tokens, and what layers add to their keys and values.
 
     Attributes:
         tokens: The names of the k tokens, which every text encoder's tokenizer knows.
         vectors: Text encoder to ``(n or 1, k, L or 1, dim)``: of every prompt of a batch or of all, of every one of the
             base's L cross-attention layers or of all; empty leaves the rows of the embedding.
         keys_values: Cross-attention layer to the additions to keys and values at each token, ``(k, 2, out)``.
+        key_value_maps: Cross-attention layer to low-rank changes of the maps to keys and values at each token, k pairs
+            ``(2, r, in)`` and ``(2, out, r)``.
     """
 
     tokens: tuple[str, ...]
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     keys_values: Mapping[str, Tensor] = field(default_factory=dict)
+    key_value_maps: Mapping[str, tuple[tuple[Tensor, Tensor], ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(tokens: Mapping[str, Token], layers: Sequence[str]) -> Replacement:
@@ -46,7 +49,11 @@ class Replacement:
             layer: torch.stack([placement.keys_values[layer] for placement in placements])
             for layer in placements[0].keys_values
         }
-        return Replacement(tuple(tokens), vectors, keys_values)
+        maps = {
+            layer: tuple(placement.key_value_maps[layer] for placement in placements)
+            for layer in placements[0].key_value_maps
+        }
+        return Replacement(tuple(tokens), vectors, keys_values, maps)
 
     def beyond_rows(self, device: torch.device) -> Replacement:
         """Return the part that rows of the embedding cannot hold, apart from any graph, on a device."""
@@ -54,6 +61,10 @@ class Replacement:
             self.tokens,
             {encoder: vectors.detach() for encoder, vectors in self.vectors.items()} if self.is_layerwise else {},
             {layer: values.detach().to(device) for layer, values in self.keys_values.items()},
+            {
+                layer: tuple((down.detach().to(device), up.detach().to(device)) for down, up in pairs)
+                for layer, pairs in self.key_value_maps.items()
+            },
         )
 
     @property
@@ -64,14 +75,19 @@ class Replacement:
     @property
     def is_wide(self) -> bool:
         """True if it needs more of the text features than their plain width."""
-        return self.is_layerwise or bool(self.keys_values)
+        return self.is_layerwise or self.has_marks
+
+    @property
+    def has_marks(self) -> bool:
+        """True if layers have to know where its tokens stand."""
+        return bool(self.keys_values or self.key_value_maps)
 
 
 @final
 class Replacements:
     """The replacements that are in, in the order in which they came; later ones win.
 
-    A later replacement without keys and values also removes those of earlier ones for its tokens.
+    A later replacement that adds nothing to keys and values also removes what earlier ones add for its tokens.
     """
 
     def __init__(self) -> None:
@@ -109,13 +125,13 @@ class Replacements:
 
     @property
     def marked(self) -> dict[str, tuple[Replacement, int] | None]:
-        """Tokens that some replacement gives keys and values, to the one that counts and the token's place in it.
+        """Tokens whose keys and values some replacement changes, to the one that counts and the token's place in it.
 
         None stands for a token whose last replacement has none.
         """
-        tokens = self._last([replacement for replacement in self._every if replacement.keys_values])
+        tokens = self._last([replacement for replacement in self._every if replacement.has_marks])
         last = self._last(self._every)
-        return {token: last[token] if last[token][0].keys_values else None for token in tokens}
+        return {token: last[token] if last[token][0].has_marks else None for token in tokens}
 
     @staticmethod
     def _last(replacements: Sequence[Replacement]) -> dict[str, tuple[Replacement, int]]:

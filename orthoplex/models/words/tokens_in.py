@@ -56,6 +56,14 @@ class TokensIn:
         }
 
     @property
+    def read_widths(self) -> dict[str, int]:
+        """Cross-attention layer to the width of the features that its keys and values read."""
+        return {
+            name: cast(nn.Linear, module.get_submodule("to_k")).in_features
+            for name, module in self._cross_attention().items()
+        }
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The names of the cross-attention layers, in the order in which the denoiser uses them."""
         return tuple(self._cross_attention())
@@ -88,7 +96,8 @@ class TokensIn:
     def put(self, replacement: Replacement) -> None:
         """Let something stand in the place of tokens, until ``take``; gradients reach it.
 
-        Later replacements win. A replacement without keys and values also removes those of earlier ones for its tokens.
+        Later replacements win. One that adds nothing to keys and values also removes what earlier ones add for its
+        tokens.
 
         Raises:
             ConfigurationError: If a tokenizer does not know a token.
@@ -97,7 +106,7 @@ class TokensIn:
         """
         for encoder in self.encoders.values():
             encoder.reader.ids_of(replacement.tokens)
-        if replacement.keys_values:
+        if replacement.has_marks:
             for name, module in self._cross_attention().items():
                 check_projections(name, module, PROJECTIONS)
         try:
