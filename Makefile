@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # of `make base` and `make base-gpu`: what it goes on from, and how many samples the denoiser sees, which a run keeps;
 # where it is kept, and its few megabytes; of a GPU's run, the processes that compose pictures, and the file of drawings
 INITIAL ?= orthoplex/vignette/base
-SAMPLES ?= 4000000
+SAMPLES ?= 1800000
 PROCESSES ?= 1
 WORK ?= work
 PACKED ?= pretraining/next-base

@@ -40,7 +40,7 @@ class DenoiserConfig:
     rate rises anew over `restart_samples`, below the schedule.
     """
 
-    samples: int = 4_000_000
+    samples: int = 1_800_000
     batch_size: int = 128
     learning_rate: float = 6e-4
     adam_learning_rate: float = 3.6e-4

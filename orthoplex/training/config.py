@@ -82,6 +82,7 @@ class TrainingConfig:
             silent already; 0 solves at the end, after which nothing is learned again. None is
             three tenths of the steps where it can be (with frozen directions, on keys and values of cross-attention)
             and token vectors learn, so that they differ from the class word's.
+        erasure_rate: The learning rate of the last ``erasure_steps``, as a factor of that of the others.
         erasure_share: Share of steps that erasure takes part in, evenly spread over those in which weights learn.
         erasure_prompts: How many foreign prompts there are.
         erasure_batch_size: Foreign inputs a step, for the prediction form; each costs what a picture of the batch does.
@@ -151,6 +152,7 @@ class TrainingConfig:
     erasure: float = option(30.0, lowest=0, highest=_LARGEST)
     erasure_form: Literal["activation", "prediction", "closed-form"] = "closed-form"
     erasure_steps: int | None = option(None, lowest=0)
+    erasure_rate: float = option(1.0, above=0, highest=_LARGEST)
     erasure_share: float = option(1.0, above=0, highest=1)
     erasure_prompts: int = option(128, lowest=1)
     erasure_batch_size: int = option(3, lowest=1)

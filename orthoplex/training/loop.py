@@ -381,7 +381,7 @@ def _learning_rate_factor(config: TrainingConfig, stage: Stage, step: int) -> fl
     done, steps = step - stage.start, stage.stop - stage.start
     rise = min(1.0, (done + 1) / max(1, config.warmup))
     fall = 0.5 * (1.0 + math.cos(math.pi * done / steps)) if config.schedule == "cosine" else 1.0
-    return rise * fall
+    return rise * fall * (config.erasure_rate if stage.after_erasure else 1.0)
 
 
 def _samples(base: Base, dataset: ConceptDataset, work: StageWork, output: Path, step: int) -> tuple[Image.Image, ...]:

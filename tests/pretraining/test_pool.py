@@ -1,6 +1,7 @@
 """An index of the pool is written once its pictures are the listed ones."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from PIL import Image
 
 from pretraining import concept_pictures, pool
 from pretraining.concept_pictures import Sample, write
+from pretraining.samples import SAMPLES
+from pretraining.vocabulary import LEADING_STYLE
 
+EVERY = [*SAMPLES, *pool.pool(), *pool.more(), *pool.folk()]
 CONCEPT = Sample("koala", "subject", "animal", ("emoji", "noto", "koala"), "Noto")
 FURTHER = Sample("crow", "subject", "animal", ("emoji", "noto", "crow"), "Noto")
 THIRD = Sample("folk-00", "person", "person", ("toon-head", {}), "Toon Head", close=True)
@@ -81,3 +85,22 @@ def test_no_picture_of_a_concept_comes_twice(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(concept_pictures, "draw", lambda sample, number: (Image.new("RGB", (8, 8)), ""))
     with pytest.raises(ValueError, match="koala has 1 different pictures; 16 are needed"):
         write(CONCEPT, tmp_path / "again")
+
+
+def test_the_pool_has_forty_concepts_beyond_the_samples_two_hundred_more_and_forty_people() -> None:
+    kinds = {"person": 12, "subject": 12, "scene": 8, "style": 8}
+    assert Counter(sample.kind for sample in pool.pool()) == kinds
+    assert Counter(sample.kind for sample in pool.more()) == {"person": 100, "subject": 100}
+    assert Counter((sample.kind, sample.source[0]) for sample in pool.folk()) == {("person", LEADING_STYLE): 40}
+    assert len({sample.name for sample in EVERY}) == len(EVERY)
+    sources = [json.dumps(sample.source) for sample in EVERY if sample.source[0] != "emoji"]
+    assert len(set(sources)) == len(sources)
+    drawn = [sample.source[2] for sample in EVERY if sample.source[0] == "emoji"]
+    assert len(set(drawn)) == len(drawn)
+    assert pool.held_out_person("person-00", "micah") == pool.pool()[0]
+
+
+def test_checksums_of_all_pool_concepts_are_kept() -> None:
+    kept = json.loads(Path("results/vignette/pool.json").read_text())
+    assert set(kept) == {sample.name for sample in (*pool.pool(), *pool.more(), *pool.folk())}
+    assert len(set(kept.values())) == len(kept)

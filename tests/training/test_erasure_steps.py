@@ -54,6 +54,17 @@ def test_they_begin_where_the_closed_form_ends(base, dataset, config, tmp_path, 
         assert torch.equal(vectors_of(found.tokens)[token], vector)
 
 
+def test_they_may_learn_at_a_rate_of_their_own(config):
+    config = replace(config, **CLOSED, steps=6, erasure_steps=2)
+    slower = replace(config, erasure_rate=0.25)
+    weights, last = stages.stages(config)
+    assert last.after_erasure and stages.stages(slower) == (weights, last)
+    for stage, share in ((weights, 1.0), (last, 0.25)):
+        for step in range(stage.start, stage.stop):
+            factor = loop._learning_rate_factor(config, stage, step)
+            assert factor > 0 and loop._learning_rate_factor(slower, stage, step) == share * factor
+
+
 def test_they_learn_and_stay_silent(base, dataset, config, tmp_path):
     plain = replace(config, **TEXT_ONLY, erasure=0.0, sample_every=0)
     loud = finished(base, dataset, replace(plain, steps=10), tmp_path / "loud.safetensors")
