@@ -17,7 +17,7 @@ ART ?= work/art.tar.xz
 TRAIN = $(BIN)/python -m pretraining.train denoiser --initial $(INITIAL) --samples $(SAMPLES) --work $(WORK) --packed $(PACKED)
 SOURCES := orthoplex pretraining benchmarks tests .ci
 # in this order: rates first, then what the others take their trainings from
-EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges fifteen-least-squares how-many how-many-lora identities ablations where-identity-lives together merge-of-twelve
+EXPERIMENTS := learning-rates learning-rates-others fifteen fifteen-merges fifteen-least-squares how-many how-many-lora identities ablations where-identity-lives together forty-people silent-steps merge-of-twelve
 
 .PHONY: help env pretraining-env test test-all gate format demo bench pool base base-start base-stop base-gpu base-art concepts clean
 

@@ -16,7 +16,7 @@ from orthoplex.errors import ConfigurationError
 from orthoplex.evaluation import DinoEncoder
 from orthoplex.models import load_base
 from pretraining.concept_pictures import index_rows
-from pretraining.pool import more, pool
+from pretraining.pool import folk, more, pool
 from tests.tiny_vision import build_dino
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
@@ -278,7 +278,8 @@ def with_pool(tmp_path_factory):
     """A folder for experiments, beside which lie the indices of the held-out pool, but no picture."""
     root = tmp_path_factory.mktemp("shipped")
     own = [{"name": kind, "kind": kind, "class_word": kind} for kind in KINDS]
-    pools = {"work/pool": index_rows(pool()), "work/pool/more": index_rows(more())}
+    made = {"work/pool": pool, "work/pool/more": more, "work/pool/folk": folk}
+    pools = {folder: index_rows(samples()) for folder, samples in made.items()}
     for folder, rows in {**pools, "experiments/pictures": own}.items():
         (root / folder).mkdir(parents=True)
         (root / folder / "concepts.json").write_text(json.dumps(rows))
