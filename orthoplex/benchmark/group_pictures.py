@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +142,8 @@ class GroupMeasurement:
         recognised: For each of them, the share of pictures in which it is recognised.
         alignment: For each of them, the mean pairwise cosine of whole pictures to its held-out pictures.
         all_recognised: Share of pictures in which every one is recognised, two things on a side each.
+        alone: For each of them, the share in which it is recognised where it is the only concept in the base, class
+            words in the others' places.
         base_alignment: `alignment` of the base's pictures, class words in the concepts' places.
         base_all_recognised: `all_recognised` of the base's pictures.
     """
@@ -152,8 +155,29 @@ class GroupMeasurement:
     recognised: tuple[float, ...]
     alignment: tuple[float, ...]
     all_recognised: float
+    alone: tuple[float, ...]
     base_alignment: tuple[float, ...]
     base_all_recognised: float
+
+    @property
+    def expected(self) -> float:
+        """The product of the shares alone: in how many pictures all would be recognised if none disturbed another."""
+        return math.prod(self.alone)
+
+
+@dataclass(frozen=True, eq=False)
+class CombinationViews:
+    """Features of one combination's pictures, all of the same prompts and noise.
+
+    Attributes:
+        together: With all concepts of the merge in the base.
+        alone: For each shown concept, with it alone, class words in the others' places.
+        base: With none, class words in all places.
+    """
+
+    together: Views
+    alone: tuple[Views, ...]
+    base: Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +197,7 @@ def measure_groups(
     table: GroupPictures,
     variant: str,
     seed: int,
-    views: Mapping[Combination, tuple[Views, Views]],
+    shown: Mapping[Combination, CombinationViews],
     impostors: Mapping[tuple[str, ...], Views],
     references: Mapping[str, References],
     words: Mapping[str, str],
@@ -190,7 +214,7 @@ def measure_groups(
         table: The table.
         variant: The variant's name.
         seed: The training seed.
-        views: Combination -> features of its pictures, and of the base's.
+        shown: Combination -> features of its pictures.
         impostors: Class words, one for each place -> features of other pictures by the base of the prompts with them.
         references: Concept -> features of its real pictures.
         words: Concept -> its class word.
@@ -200,17 +224,18 @@ def measure_groups(
         (place, name): _threshold(table, place, name, impostors, references, words)
         if identity_cosine is None
         else identity_cosine
-        for place, name in {role for combination in views for role in enumerate(combination.shown)}
+        for place, name in {role for combination in shown for role in enumerate(combination.shown)}
     }
+
+    def judge(views: Views, place: int, name: str) -> tuple[Tensor, Tensor]:
+        seen = views.of(table.kinds[place], alone=table.alone)
+        return _judged(seen, name, references, thresholds[place, name])
+
     rows = []
-    for combination, (pictures, base) in views.items():
-        judged, by_chance = (
-            [
-                _judged(views.of(kind, alone=table.alone), name, references, thresholds[place, name])
-                for place, (name, kind) in enumerate(zip(combination.shown, table.kinds, strict=True))
-            ]
-            for views in (pictures, base)
-        )
+    for combination, pictures in shown.items():
+        places = list(enumerate(combination.shown))
+        judged, by_chance = ([judge(views, *place) for place in places] for views in (pictures.together, pictures.base))
+        alone = [judge(views, *place)[0] for views, place in zip(pictures.alone, places, strict=True)]
         rows.append(
             GroupMeasurement(
                 table=table.name,
@@ -218,9 +243,10 @@ def measure_groups(
                 seed=seed,
                 shown=combination.shown,
                 recognised=tuple(float(passed.any(0).double().mean()) for passed, _ in judged),
-                alignment=_alignments(pictures, combination.shown, references),
+                alignment=_alignments(pictures.together, combination.shown, references),
                 all_recognised=float(_every(judged, table.kinds).double().mean()),
-                base_alignment=_alignments(base, combination.shown, references),
+                alone=tuple(float(passed.any(0).double().mean()) for passed in alone),
+                base_alignment=_alignments(pictures.base, combination.shown, references),
                 base_all_recognised=float(_every(by_chance, table.kinds).double().mean()),
             )
         )
@@ -296,7 +322,10 @@ class GroupSummary:
         alignment: For each kind, the alignment of whole pictures.
         base_alignment: For each kind, that of the base's pictures.
         all_recognised: Share of pictures in which every concept is.
-        base_all_recognised: The same of the base's pictures.
+        alone: For each kind, the share in which its concept is recognised alone.
+        of_expected: `all_recognised` as a share of `GroupMeasurement.expected`, of the same combinations; None where
+            nothing is expected.
+        base_all_recognised: The same as `all_recognised`, of the base's pictures.
     """
 
     table: str
@@ -305,6 +334,8 @@ class GroupSummary:
     alignment: tuple[Interval, ...]
     base_alignment: tuple[Interval, ...]
     all_recognised: Interval
+    alone: tuple[Interval, ...]
+    of_expected: Interval | None
     base_all_recognised: Interval
 
 
@@ -322,13 +353,18 @@ def summarise_groups(rows: Sequence[GroupMeasurement], kinds: Sequence[str]) -> 
     if len(owners) != 1:
         raise ConfigurationError(f"a summary of {len(owners)} tables and variants {owners} was asked for; allowed: 1")
 
+    owners_of_rows = sorted({row.shown for row in rows})
+
+    def values_of(value: Callable[[GroupMeasurement], float]) -> Tensor:
+        return seed_table([(row.shown, row.seed, value(row)) for row in rows], "combinations")
+
     def interval(value: Callable[[GroupMeasurement], float]) -> Interval:
-        values = seed_table([(row.shown, row.seed, value(row)) for row in rows], "combinations")
-        return crossed_interval(values, sorted({row.shown for row in rows}), kinds)
+        return crossed_interval(values_of(value), owners_of_rows, kinds)
 
     def intervals(values: Callable[[GroupMeasurement], tuple[float, ...]]) -> tuple[Interval, ...]:
         return tuple(interval(lambda row, place=place: values(row)[place]) for place in range(len(rows[0].shown)))
 
+    every, expected = values_of(lambda row: row.all_recognised), values_of(lambda row: row.expected)
     return GroupSummary(
         table=owners[0][0],
         variant=owners[0][1],
@@ -336,5 +372,7 @@ def summarise_groups(rows: Sequence[GroupMeasurement], kinds: Sequence[str]) -> 
         alignment=intervals(lambda row: row.alignment),
         base_alignment=intervals(lambda row: row.base_alignment),
         all_recognised=interval(lambda row: row.all_recognised),
+        alone=intervals(lambda row: row.alone),
+        of_expected=crossed_interval(every, owners_of_rows, kinds, per=expected) if expected.sum() > 0 else None,
         base_all_recognised=interval(lambda row: row.base_all_recognised),
     )

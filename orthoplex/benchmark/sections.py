@@ -29,14 +29,20 @@ def groups_section(tables: Sequence[GroupPictures], summaries: Sequence[GroupSum
         rows = [row for row in summaries if row.table == table.name]
         chunks.append(
             f"\n## Together: {table.name}\n\n{table.draws} combinations of {' + '.join(table.kinds)} in {merged}. "
-            "Shares of pictures in which a concept, and in which every one, is recognised; image alignment of whole "
-            "pictures; the base's pictures of the same prompts hold class words.\n\n"
+            "Shares of pictures in which a concept, and in which every one, is recognised. *Alone*: the concept is the "
+            "only one in the base, class words stand in the others' places; the product of these shares is what all "
+            "would reach if none disturbed another. Image alignment of whole pictures; the base's pictures of the same "
+            "prompts hold class words.\n\n"
         )
         kinds = _numbered(table.kinds)
-        header = ["variant", *kinds, "all", *(f"{kind} alignment" for kind in kinds)]
-        base = rows[0]
-        lines = [["the base", *("–" for _ in kinds), str(base.base_all_recognised), *map(str, base.base_alignment)]]
-        lines += [[row.variant, *map(str, (*row.recognised, row.all_recognised, *row.alignment))] for row in rows]
+        alone = [f"{kind} alone" for kind in kinds]
+        header = ["variant", *kinds, "all", *alone, "all / product alone", *(f"{kind} alignment" for kind in kinds)]
+        base, empty = rows[0], ["–" for _ in kinds]
+        lines = [["the base", *empty, str(base.base_all_recognised), *empty, "–", *map(str, base.base_alignment)]]
+        for row in rows:
+            share = "–" if row.of_expected is None else str(row.of_expected)
+            numbers = map(str, (*row.recognised, row.all_recognised, *row.alone))
+            lines.append([row.variant, *numbers, share, *map(str, row.alignment)])
         chunks.append(markdown_table(header, lines))
     return "".join(chunks)
 

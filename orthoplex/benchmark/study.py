@@ -15,7 +15,14 @@ from orthoplex.benchmark.contact_sheet import SEVERAL, Block
 from orthoplex.benchmark.events import BenchmarkEvent
 from orthoplex.benchmark.experiment import Experiment
 from orthoplex.benchmark.experiment_result import Seconds
-from orthoplex.benchmark.group_pictures import Combination, GroupMeasurement, GroupPictures, Views, measure_groups
+from orthoplex.benchmark.group_pictures import (
+    Combination,
+    CombinationViews,
+    GroupMeasurement,
+    GroupPictures,
+    Views,
+    measure_groups,
+)
 from orthoplex.benchmark.layer_crosstalk import LayerCrosstalk, measure_crosstalk
 from orthoplex.benchmark.measurement import ConceptFeatures, ConceptText, Measurement, References, measure
 from orthoplex.benchmark.merges import MergeGroup
@@ -223,7 +230,7 @@ class Study:
         words = {source.name: with_article(source.class_word) for source in self.experiment.concepts}
         settings, rows, blocks = self.experiment.pictures, [], []
         for table in self.experiment.together:
-            views: dict[Combination, tuple[Views, Views]] = {}
+            views: dict[Combination, CombinationViews] = {}
             first: dict[str, dict[str, Path]] = {}
             for combination in self.experiment.combinations[table.name]:
                 merged, _ = self._merged([concepts[name] for name in combination.members])
@@ -232,7 +239,8 @@ class Study:
                 shown = yield from self.workspace.pictures(merged, table.fill(triggers), settings, message=message)
                 plain = table.fill([words[name] for name in combination.shown])
                 base = yield from self.workspace.pictures(None, plain, settings, message="the base")
-                views[combination] = (self._views(shown), self._views(base))
+                alone = yield from self._alone(table, combination, concepts, words)
+                views[combination] = CombinationViews(self._views(shown), alone, self._views(base))
                 for label, sets in (
                     ("the base", base),
                     (f"{self.variant.name}: {len(combination.members)} merged", shown),
@@ -250,6 +258,25 @@ class Study:
                 identity_cosine=self.encoder.identity_cosine,
             )
         return rows, blocks
+
+    def _alone(
+        self,
+        table: GroupPictures,
+        combination: Combination,
+        concepts: Mapping[str, Concept],
+        words: Mapping[str, str],
+    ) -> Generator[BenchmarkEvent, None, tuple[Views, ...]]:
+        """The pictures of each shown concept alone, class words in the others' places: their features."""
+        views = []
+        for place, name in enumerate(combination.shown):
+            names = [words[other] for other in combination.shown]
+            names[place] = concepts[name].manifest.trigger
+            message = f"{name} alone, {table.name}, {self.variant.name}, seed {self.seed}"
+            sets = yield from self.workspace.pictures(
+                merge([(concepts[name], 1.0)]), table.fill(names), self.experiment.pictures, message=message
+            )
+            views.append(self._views(sets))
+        return tuple(views)
 
     def _impostors(self, table: GroupPictures) -> Generator[BenchmarkEvent, None, dict[tuple[str, ...], Views]]:
         """The base's pictures of a table's prompts that thresholds are set on: class words -> features.

@@ -121,11 +121,15 @@ def crossed_interval(
     owners: Sequence[Sequence[str]],
     kinds: Sequence[str],
     *,
+    per: Tensor | None = None,
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """Bootstrap interval of the mean over combinations of concepts, which share concepts and so depend on each other.
+
+    With `per` it is that of `mean(values) / mean(per)`, both drawn together; draws whose mean of `per` is not positive
+    have no ratio and are left out.
 
     One draw takes the concepts of every kind with replacement, and seeds; a combination counts as often as the product
     of how often its concepts were drawn. Draws that no combination is in are left out.
@@ -134,13 +138,14 @@ def crossed_interval(
         values: `(combinations, seeds)`.
         owners: Names of each combination's concepts, as many as there are kinds.
         kinds: The kind of each place; places of one kind draw from the same concepts.
+        per: `(combinations, seeds)`; None for the mean itself.
         level: See `bootstrap`.
         draws: See `bootstrap`.
         seed: See `bootstrap`.
 
     Raises:
-        ConfigurationError: when there are no values, not one row for every combination, or a level or number of draws
-            is out of range.
+        ConfigurationError: when there are no values, not one row for every combination, the mean of `per` is not
+            positive, or a level or number of draws is out of range.
 
     Source: see `bootstrap`.
     """
@@ -149,18 +154,38 @@ def crossed_interval(
             f"crossed values have the shape {tuple(values.shape)} for {len(owners)} combinations; "
             "allowed: (combinations, seeds), 1 or more"
         )
+    if per is not None and (per.shape != values.shape or not float(per.double().mean()) > 0.0):
+        raise ConfigurationError(
+            f"per has the shape {tuple(per.shape)} and the mean {float(per.double().mean())}; allowed: "
+            f"{tuple(values.shape)} and a mean larger than 0"
+        )
     _check_draws(level, draws)
     generator = torch.Generator().manual_seed(seed)
+    weights = _crossed_weights(owners, kinds, draws, generator)
+    columns = torch.randint(values.shape[1], (draws, values.shape[1]), generator=generator)
+
+    def weighed(table: Tensor) -> Tensor:
+        return (weights * table.double()[:, columns].mean(2).T).sum(1)
+
+    value, drawn = float(values.double().mean()), weighed(values)
+    if per is None:
+        return _percentiles(value, drawn / weights.sum(1), level)  # 0 / 0: none
+    below = weighed(per)
+    ratios = torch.where(below > 0.0, drawn / below, torch.nan)
+    return _percentiles(value / float(per.double().mean()), ratios, level)
+
+
+def _crossed_weights(
+    owners: Sequence[Sequence[str]], kinds: Sequence[str], draws: int, generator: torch.Generator
+) -> Tensor:
+    """How often each combination counts in each draw, `(draws, combinations)`."""
     counts: dict[tuple[str, str], Tensor] = {}
     for kind in dict.fromkeys(kinds):
         names = sorted({name for row in owners for name, place in zip(row, kinds, strict=True) if place == kind})
         drawn = torch.randint(len(names), (draws, len(names)), generator=generator)
         for index, name in enumerate(names):
             counts[kind, name] = (drawn == index).sum(1).double()
-    weights = torch.stack(
+    return torch.stack(
         [torch.stack([counts[kind, name] for name, kind in zip(row, kinds, strict=True)]).prod(0) for row in owners],
         dim=1,
     )
-    columns = torch.randint(values.shape[1], (draws, values.shape[1]), generator=generator)
-    means = values.double()[:, columns].mean(2).T
-    return _percentiles(float(values.double().mean()), (weights * means).sum(1) / weights.sum(1), level)  # 0 / 0: none

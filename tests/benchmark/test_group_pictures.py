@@ -1,5 +1,7 @@
 """Several concepts in one picture: who is drawn, and when each counts as recognised."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 from orthoplex.benchmark import ConceptSource
 from orthoplex.benchmark.group_pictures import (
     Combination,
+    CombinationViews,
     GroupMeasurement,
     GroupPictures,
     Views,
@@ -121,14 +124,22 @@ def test_halves_overlap_and_leave_the_top_out():
     assert left.getpixel((0, 6)) == (255, 0, 0) and right.getpixel((79, 103)) == (0, 255, 0)
 
 
-def measured(references, pictures, base=NOTHING, **changes):
+def measured(references, pictures, base=NOTHING, alone=(), **changes):
     settings = table(**changes)
     shown = {2: ("anna", "rex"), 3: ("anna", "rex", "oil")}[len(settings.kinds)]
     if settings.kinds == ("subject", "style"):
         shown = ("rex", "oil")
     combination = Combination(shown, shown)
     told = tuple(KINDS[name] for name in shown)
-    (row,) = measure_groups(settings, "v", 0, {combination: (pictures, NOTHING)}, {told: base}, references, KINDS)
+    (row,) = measure_groups(
+        settings,
+        "v",
+        0,
+        {combination: CombinationViews(pictures, alone or (NOTHING,) * len(shown), NOTHING)},
+        {told: base},
+        references,
+        KINDS,
+    )
     return row
 
 
@@ -140,6 +151,15 @@ def test_two_things_are_found_in_different_halves(references):
     assert both_left.recognised == (1.0, 1.0) and both_left.all_recognised == 0.0
     other = measured(references, views(("mia", "rex"), ("rex",), ("mia",)))
     assert other.recognised == (0.0, 1.0) and other.all_recognised == 0.0
+
+
+def test_each_alone_is_judged_as_it_is_together(references):
+    anna, both = views((), ("anna",), ()), views(("anna", "rex"), ("rex",), ("anna",))
+    row = measured(references, both, alone=(anna, NOTHING))
+    assert row.alone == (1.0, 0.0) and row.expected == 0.0
+    row = measured(references, both, alone=(anna, views(("rex",), (), ("rex",))))
+    assert row.alone == (1.0, 1.0) and row.expected == 1.0
+    assert measured(references, both, base=both, alone=(anna, anna)).alone == (0.0, 0.0)  # no nearer than the base's
 
 
 def test_what_the_base_shows_as_much_is_not_recognised(references):
@@ -173,8 +193,8 @@ def test_impostors_have_the_concepts_own_class_word(references):
     settings, words = table(draws=2), {**KINDS, "rex": "dog", "pip": "rocket"}
     dog = views(("rex",), ("rex",), ())  # the base's dog looks as much like rex as rex does
     found = {
-        Combination(("anna", "rex"), ("anna", "rex")): (dog, NOTHING),
-        Combination(("anna", "pip"), ("anna", "pip")): (views(("rex",), ("rex",), ()), NOTHING),
+        Combination(("anna", "rex"), ("anna", "rex")): CombinationViews(dog, (NOTHING, dog), NOTHING),
+        Combination(("anna", "pip"), ("anna", "pip")): CombinationViews(dog, (NOTHING, NOTHING), NOTHING),
     }
     person = words["anna"]
     impostors = {(person, "dog"): dog, (person, "rocket"): NOTHING}
@@ -190,7 +210,7 @@ PAIR = ("person", "subject")
 
 
 def measurement(shown, seed, share):
-    return GroupMeasurement("pairs", "v", seed, shown, (share, 1.0), (0.5, 0.5), share, (0.1, 0.1), 0.0)
+    return GroupMeasurement("pairs", "v", seed, shown, (share, 1.0), (0.5, 0.5), share, (share, 0.5), (0.1, 0.1), 0.0)
 
 
 def test_a_summary_is_over_combinations_and_seeds():
@@ -200,6 +220,10 @@ def test_a_summary_is_over_combinations_and_seeds():
     assert summary.all_recognised.value == pytest.approx(0.75)
     assert summary.all_recognised.low < 0.75 < summary.all_recognised.high
     assert [part.value for part in summary.recognised] == pytest.approx([0.75, 1.0])
+    assert [part.value for part in summary.alone] == pytest.approx([0.75, 0.5])
+    assert summary.of_expected is not None and summary.of_expected.value == pytest.approx(2.0)
+    assert summary.of_expected.low == pytest.approx(2.0) == summary.of_expected.high  # of the same draws
+    assert summarise_groups([replace(row, alone=(0.0, 1.0)) for row in rows], PAIR).of_expected is None
     with pytest.raises(ConfigurationError, match="3 measurements of 2 combinations and 2 seeds"):
         summarise_groups(rows[:3], PAIR)
     with pytest.raises(ConfigurationError, match="a summary of 0 tables"):

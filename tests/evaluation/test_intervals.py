@@ -84,3 +84,18 @@ def test_crossed_values_need_a_row_for_every_combination():
     for options in ({"level": 1.0}, {"draws": 0}):
         with pytest.raises(ConfigurationError, match="allowed: 0 < level < 1, draws >= 1"):
             crossed_interval(torch.zeros(1, 1), [("a", "b")], ("person", "style"), **options)
+
+
+def test_a_crossed_ratio_is_one_of_means_drawn_together():
+    pairs = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]
+    per = torch.tensor([[0.2], [0.4], [0.6], [0.8]])
+    ratio = crossed_interval(per / 2, pairs, ("person", "style"), per=per)
+    assert ratio.value == ratio.low == ratio.high == pytest.approx(0.5)
+    noisy = crossed_interval(torch.tensor([[0.2], [0.2], [0.2], [0.2]]), pairs, ("person", "style"), per=per)
+    assert noisy.value == pytest.approx(0.4) and noisy.low < 0.4 < noisy.high
+    one = torch.tensor([[1.0], [0.0], [0.0], [0.0]])  # draws without its concepts have no ratio
+    assert crossed_interval(one, pairs, ("person", "style"), per=one).high == pytest.approx(1.0)
+    with pytest.raises(ConfigurationError, match="per has the shape .* and the mean 0.0; allowed"):
+        crossed_interval(per, pairs, ("person", "style"), per=torch.zeros(4, 1))
+    with pytest.raises(ConfigurationError, match=r"per has the shape \(4, 2\)"):
+        crossed_interval(per, pairs, ("person", "style"), per=torch.ones(4, 2))
