@@ -4,8 +4,8 @@
 them are held out of the base's training in every drawing family (see held_out.py); a test holds that.
 
 `NEXT_SAMPLES` are those of the next base, chosen before any picture of that base was looked at, for what they look like
-at 128 pixels: people of the style that leads, heads large; subjects of the family that leads; drawn scenes; styles that
-leave shapes readable. `--next` writes them under `work/next-samples`, and a sheet.
+at 128 pixels: people of the style that leads, heads large; subjects of the family that leads; drawn scenes; styles in
+which a real painted fox, house and person are still read as such. `--next` writes them under `work/next-samples`, and a sheet.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ NEXT_SAMPLES = (
     Sample("lolli", "scene", "place", ("background", "platform_backgrounds_2/candy1.png"), PROCGEN),
     Sample("rocca", "scene", "place", ("background", "platform_backgrounds_2/candy4.png"), PROCGEN),
     Sample("statua", "scene", "place", ("background", "platform_backgrounds_2/fantasy4.png"), PROCGEN),
-    Sample("iris", "style", "painting", (8,), PAINTED),
+    Sample("iris", "style", "painting", (4,), PAINTED),
     Sample("bruma", "style", "painting", (24,), PAINTED),
-    Sample("seppia", "style", "painting", (2,), PAINTED),
+    Sample("umbra", "style", "painting", (10,), PAINTED),
 )  # fmt: skip
 
 
