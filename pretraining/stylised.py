@@ -3,12 +3,15 @@
 The base draws a fox, a house and a person in several places; then the same prompts and noise with a shipped style in,
 alone and in the merge of all shipped concepts, and its trigger at the end of the prompt. Readers on MobileNetV2, as in
 `pretraining.measure`, say whether the fox is still read as a fox: of the pictures in which it is without the style, the
-share in which it is with it. Writes `results/vignette/stylised.json`, a table and a sheet.
+share in which it is with it. The same share of real composites that the style network painted, in every style that is
+held out, is the ceiling: what strokes wipe out there, no concept can show. Writes `results/vignette/stylised.json`, a
+table and a sheet.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +27,17 @@ from orthoplex.files import markdown_table, write_json, write_text
 from orthoplex.generation import generate
 from orthoplex.merging import Merge
 from orthoplex.models import Base, load_base
+from pretraining import held_out
+from pretraining.assets import emoji
+from pretraining.compose import CANVAS, SIZE, Box, close_up, paste, stylise, usual_view
 from pretraining.export import sheet
 from pretraining.measure import ENCODED
+from pretraining.mix import NEXT
+from pretraining.people import random_person
 from pretraining.readers import Readers, fit_readers
 from pretraining.real_pictures import real_features
+from pretraining.vocabulary import LEADING, LEADING_STYLE, SUBJECTS
+from pretraining.vocabulary import SCENES as PLACES
 
 #: what is drawn -> the head that reads it, and the name that it should read
 THINGS = {"a fox": ("subject", "fox"), "a house": ("subject", "house"), "a person": ("class", "person")}
@@ -71,6 +81,36 @@ def draw(base: Base, thing: str, ending: str, change: Concept | Merge | None, nu
             base, prompt, merge=change, num_images=number, seed=0, mixed_precision="auto", expect_names=False
         )
     ]
+
+
+def real(thing: str, style: int | None, number: int) -> list[Image.Image]:
+    """As many composites of a thing in each place, in its usual place and view; painted in a numbered style."""
+    made = []
+    for place in SCENES:
+        for index in range(number):
+            rng = random.Random(f"{thing}/{place}/{index}")
+            if thing == "a person":
+                someone = random_person(rng, LEADING_STYLE)
+                cutout = close_up(someone.draw(rng, CANVAS * 3 // 2), LEADING_STYLE)
+            else:
+                cutout = emoji(LEADING, SUBJECTS[THINGS[thing][1]][0])
+            box = Box(*NEXT.usual["person" if thing == "a person" else "subject", "middle"])
+            picture = paste(usual_view(*PLACES[place]), cutout, box)
+            if style is not None:
+                picture = stylise(picture, style)
+            made.append(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+    return made
+
+
+def ceilings(readers: Readers, encoder: MobileNetEncoder, number: int) -> list[Drawing]:
+    """What is read off real composites, plain and in every style that is held out."""
+    rows = []
+    for thing in THINGS:
+        plain = is_read(readers, encoder, thing, real(thing, None, number))
+        for style in sorted(held_out.STYLES):
+            painted = is_read(readers, encoder, thing, real(thing, style, number))
+            rows.append(Drawing(thing, f"style {style}", "real", plain, painted))
+    return rows
 
 
 def is_read(readers: Readers, encoder: MobileNetEncoder, thing: str, pictures: Sequence[Image.Image]) -> list[bool]:
@@ -133,7 +173,7 @@ def main() -> None:
     styles = [sample.name for sample in vignette.sample_concepts() if sample.kind == "style"]
     changes = {style: {"alone": concepts[style], f"merge of {len(concepts)}": merged} for style in styles}
     drawings, shown = measured(base, readers, encoder, changes, options.pictures)
-    rows = [drawing.row() for drawing in drawings]
+    rows = [drawing.row() for drawing in (*drawings, *ceilings(readers, encoder, options.pictures))]
     write_json(options.results / "stylised.json", {"goal": GOAL, "fitted_on": options.fit, "rows": rows})
     write_text(options.results / "stylised.md", table(rows))
     pairs = [(picture, label) for label, pictures in shown.items() for picture in pictures]
