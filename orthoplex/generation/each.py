@@ -9,6 +9,7 @@ from typing import final
 import torch
 from PIL import Image
 
+from orthoplex.concepts import Concept
 from orthoplex.errors import ConfigurationError, PromptError
 from orthoplex.generation.drawing import (
     GenerationProgress,
@@ -18,7 +19,8 @@ from orthoplex.generation.drawing import (
     drawn,
     numbers_or_defaults,
 )
-from orthoplex.models import Base, Conditioning, Foldable, PictureRequest, Precision, read_prompt
+from orthoplex.merging import Merge
+from orthoplex.models import Base, Foldable, PictureRequest, Precision, Prompt, read_prompt
 
 
 @final
@@ -57,7 +59,7 @@ def generate_each(
         pictures: At least one.
         num_inference_steps: See ``generate``.
         guidance_scale: See ``generate``.
-        negative_prompt: See ``generate``; for all.
+        negative_prompt: See ``generate``; for all, and without concepts.
         mixed_precision: See ``generate``.
         progress: See ``generate``.
 
@@ -71,6 +73,11 @@ def generate_each(
     if not pictures:
         raise ConfigurationError("0 pictures were asked for; at least 1 is allowed")
     for picture in pictures:
+        if not isinstance(picture.merge, Concept | Merge | None):
+            raise ConfigurationError(
+                f"the merge of picture {picture.prompt!r} is a {type(picture.merge).__name__}; allowed are a merge, a "
+                "concept and None"
+            )
         check_numbers(base, 1, picture.seed, num_inference_steps, guidance_scale, mixed_precision)
     batches, made = batches_of(len(pictures)), list[Image.Image]()
     for number, batch in enumerate(batches):
@@ -78,15 +85,16 @@ def generate_each(
         with base.locked(), base.rows([picture.merge for picture in rows]):
             base.family.channels_last()
             prompts = [_read(base, picture) for picture in rows]
+            away_from = _plain(base, read_prompt(negative_prompt, (), key="negative_prompt"))
             noise = [torch.Generator().manual_seed(picture.seed) for picture in rows]
-            request = PictureRequest(prompts, noise, num_inference_steps, guidance_scale, negative_prompt)
+            request = PictureRequest(prompts, noise, num_inference_steps, guidance_scale, away_from)
             named = ", ".join(picture.prompt for picture in rows)
             after_step = after_steps(base, progress, number, len(batches))
             made.extend(drawn(base, request, named, mixed_precision, after_step))
     return made
 
 
-def _read(base: Base, picture: Picture) -> str | Conditioning:
+def _read(base: Base, picture: Picture) -> str:
     """A prompt as the text encoders read it, with the tokens of its own concepts alone."""
     own = set() if picture.merge is None else set(picture.merge.tokens)
     others = {token for token in base.tokens if token not in own}
@@ -95,10 +103,18 @@ def _read(base: Base, picture: Picture) -> str | Conditioning:
     prompt = read_prompt(
         picture.prompt, [token for token in base.tokens if token not in others], absent=absent, words=words
     )
-    requested = base.family.requested(prompt)
-    if not isinstance(requested, str):
+    return _plain(base, prompt)
+
+
+def _plain(base: Base, prompt: Prompt) -> str:
+    """A prompt as the text encoders read it.
+
+    Raises:
+        PromptError: If it has weights or is too long for a batch of several prompts.
+    """
+    if not base.family.reads_whole(prompt):
         raise PromptError(
             f"{prompt.shown} has weights, BREAK, or more words than are read at once; allowed in a batch of several "
             "prompts are plain ones"
         )
-    return requested
+    return prompt.text

@@ -11,6 +11,13 @@ from typing import final
 _SECONDS_BETWEEN_LOOKS = 0.005
 
 
+class NotBetweenStepsError(Exception):
+    """What an action raises that would break the picture being made; it runs again when the lock is given back.
+
+    The action has changed nothing.
+    """
+
+
 @final
 class BaseLock:
     """A re-entrant lock with a queue of short actions, which the holder may run in between, and runs at its end.
@@ -22,6 +29,8 @@ class BaseLock:
         self._lock = threading.RLock()
         self._depth = 0
         self._waiting: deque[_Action] = deque()
+        self.is_between_steps = False
+        """True while actions run in a picture's pause."""
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -69,14 +78,32 @@ class BaseLock:
                 finally:
                     self._lock.release()
 
+    def run_between_steps(self) -> None:
+        """Run the actions that wait, up to one that cannot run in a picture's pause; for the holder of the lock."""
+        self.is_between_steps = True
+        try:
+            self.run_waiting()
+        except NotBetweenStepsError:
+            return
+        finally:
+            self.is_between_steps = False
+
     def run_waiting(self) -> None:
-        """Run every action that waits; for the holder of the lock, where a change does no harm."""
+        """Run every action that waits; for the holder of the lock, where a change does no harm.
+
+        Raises:
+            BaseException: What interrupts this thread meanwhile, such as Ctrl-C.
+        """
         while True:
             try:
                 waiting = self._waiting.popleft()
             except IndexError:
                 return
-            waiting.run()
+            try:
+                waiting.run()
+            except NotBetweenStepsError:
+                self._waiting.appendleft(waiting)
+                raise
 
 
 @final
@@ -89,9 +116,15 @@ class _Action:
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Run it, and wake up the thread that waits; what interrupts this thread, such as Ctrl-C, it raises too."""
         try:
             self._action()
-        except BaseException as error:  # noqa: BLE001  (it belongs to the thread that waits)
+        except NotBetweenStepsError:
+            raise
+        except Exception as error:  # noqa: BLE001  (it belongs to the thread that waits)
             self.error = error
-        finally:
+        except BaseException as error:
+            self.error = RuntimeError(f"the change was interrupted by {type(error).__name__} in another thread")
             self.done.set()
+            raise
+        self.done.set()

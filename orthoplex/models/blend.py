@@ -12,6 +12,7 @@ from orthoplex.concepts import Concept, Recipe, Token
 from orthoplex.errors import ConfigurationError
 from orthoplex.merging import Merge
 from orthoplex.merging.concept_merge import check_pairs
+from orthoplex.models.base_lock import NotBetweenStepsError
 from orthoplex.models.undo import token_masks
 from orthoplex.models.weights import ChosenWeights, check_base, named_modules, stacks_of
 from orthoplex.models.words.extension import TokenExtension
@@ -109,7 +110,9 @@ class Blend(MutableMapping[str, float]):
             KeyError: If it is not in the set; names those that are.
         """
         owners = self._owners(concept)
-        if len(owners) != 1 or not self._strengths[owners[0]]:
+        if len(owners) > 1:
+            raise KeyError(f"{len(owners)} concepts are called {concept}; allowed are their content hashes {owners}")
+        if not owners or not self._strengths[owners[0]]:
             raise KeyError(f"concept {concept!r} is not in the blend now; in it are {', '.join(self) or 'none'}")
         return self._strengths[owners[0]]
 
@@ -146,7 +149,7 @@ class Blend(MutableMapping[str, float]):
         self._run(lambda: self._change({self._owner(key): value for key, value in checked_ones.items()}))
 
     def only(self, *concepts: str) -> None:
-        """Let these members alone be in the set, each with the strength that it had last; none is the base itself.
+        """Let these members alone be in the set, each with its last strength, or 1; none is the base itself.
 
         Raises:
             ConfigurationError: If one is no member, or a weight would not be finite; then nothing was changed.
@@ -154,7 +157,7 @@ class Blend(MutableMapping[str, float]):
 
         def change() -> None:
             chosen = {self._owner(concept) for concept in concepts}
-            self._change({owner: self._usual[owner] if owner in chosen else 0.0 for owner in self._members})
+            self._change({owner: self._usual.get(owner, 1.0) if owner in chosen else 0.0 for owner in self._members})
 
         self._run(change)
 
@@ -217,7 +220,12 @@ class Blend(MutableMapping[str, float]):
         self.restore()
 
     def _run(self, change: Callable[[], None]) -> None:
-        self._base.run_between_steps(change)
+        def run() -> None:
+            if not self._is_open:
+                raise ConfigurationError("the blend has been taken out of the base; allowed is making another")
+            change()
+
+        self._base.run_between_steps(run)
 
     def _change(
         self,
@@ -227,8 +235,6 @@ class Blend(MutableMapping[str, float]):
         forgotten: str | None = None,
     ) -> None:
         """Let the base hold the members with other strengths; after an error everything is as before."""
-        if not self._is_open:
-            raise ConfigurationError("the blend has been taken out of the base; allowed is making another")
         members = {**self._members, **{owner: concept for owner, (concept, _) in (new or {}).items()}}
         members = {owner: concept for owner, concept in members.items() if owner != forgotten}
         values = {owner: strengths.get(owner, self._strengths.get(owner, 0.0)) for owner in members}
@@ -243,11 +249,15 @@ class Blend(MutableMapping[str, float]):
         except BaseException:
             self._swap(self._wanted_tokens(self._members.values(), self._present))
             self._weights.switch(before)
+            for owner in new or {}:
+                self._weights.disarrange(members[owner].layers)
             raise
+        if forgotten is not None:
+            self._weights.disarrange(self._members[forgotten].layers)
         self._members, self._strengths = members, values
         self._present = {} if merge is None else merge.tokens
         self._recipe = None if merge is None else merge.recipe
-        self._usual |= {owner: value for owner, value in values.items() if value or owner not in self._usual}
+        self._usual = {owner: value for owner, value in {**self._usual, **_nonzero(values)}.items() if owner in members}
 
     def _merged(self, pairs: Sequence[tuple[Concept, float]]) -> Merge:
         if self._needs_plain_base is None or not self._needs_plain_base(pairs):
@@ -275,6 +285,8 @@ class Blend(MutableMapping[str, float]):
         is_same = tokens.keys() == self._tokens.keys() and all(self._tokens[name] is tokens[name] for name in tokens)
         if is_same:
             return
+        if self._base.is_between_steps and not all(item.placement.is_one_vector for item in self._tokens.values()):
+            raise NotBetweenStepsError  # the picture's text features are as wide as these tokens made them
         before = self._extension
         if before is not None:
             before.take()
@@ -314,6 +326,10 @@ class Blend(MutableMapping[str, float]):
                 "add(concept) makes another a member"
             )
         return owners[0]
+
+
+def _nonzero(values: Mapping[str, float]) -> dict[str, float]:
+    return {owner: value for owner, value in values.items() if value}
 
 
 def _checked_members(pairs: Sequence[tuple[Concept, float]], base: ChangeableBase) -> dict[str, tuple[Concept, float]]:

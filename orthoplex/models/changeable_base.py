@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Self
 
+import torch
+
 from orthoplex.concepts import BaseIdentity, Concept, Recipe, Token
-from orthoplex.errors import BaseModelError
+from orthoplex.errors import BaseModelError, ConfigurationError
 from orthoplex.merging import AUTO, check_options, merge
 from orthoplex.models.base_lock import BaseLock
 from orthoplex.models.blend import Blend, Merger
 from orthoplex.models.families.family import Family
+from orthoplex.models.numerics import full_numerics
 from orthoplex.models.rows import RowChanges
 from orthoplex.models.undo import Undo
 from orthoplex.models.weights import Foldable, check_base
@@ -36,6 +39,11 @@ class ChangeableBase(ABC):
         self._undo: Undo | Blend | RowChanges | None = None
         self._originals: OriginalsPlace = "memory"
         self._lock = BaseLock()
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the base computes."""
 
     @abstractmethod
     def prepared_tokens(self, tokens: Mapping[str, Token]) -> TokenExtension:
@@ -82,16 +90,27 @@ class ChangeableBase(ABC):
         """Run an action that changes the base, as soon as it is free or a live picture is between two steps.
 
         Args:
-            action: Called once, in whichever thread has the base.
+            action: Called once, in whichever thread has the base, outside of its autocast and inference mode. An action
+                that raises ``NotBetweenStepsError`` is called again when the picture is finished.
 
         Raises:
             BaseException: What the action raises.
         """
-        self._lock.run(action)
+
+        def run() -> None:
+            with full_numerics(self.device):
+                action()
+
+        self._lock.run(run)
+
+    @property
+    def is_between_steps(self) -> bool:
+        """True while a live picture pauses for an action; see ``run_between_steps``."""
+        return self._lock.is_between_steps
 
     def run_waiting(self) -> None:
         """Run what waits for the end of a step; for the thread that makes a live picture, within ``locked()``."""
-        self._lock.run_waiting()
+        self._lock.run_between_steps()
 
     def fold(self, change: Foldable, *, unmerged: bool | None = None) -> Undo:
         """Put a merge's or a concept's weights and tokens in, until ``Undo.restore()``.
@@ -166,8 +185,10 @@ class ChangeableBase(ABC):
             unmerged: See ``fold``.
             needs_plain_base: See ``Blend``.
         """
+        if isinstance(concepts, Concept):
+            raise ConfigurationError(f"concepts is {concepts.label}; allowed is a list of concepts")
         pairs = [(item, 1.0) if isinstance(item, Concept) else item for item in concepts]
-        with self._lock:
+        with self._lock, full_numerics(self.device):
             self._check_empty()
             self._undo = Blend(self, pairs, merger, unmerged=unmerged, needs_plain_base=needs_plain_base)
             return self._undo
@@ -191,8 +212,10 @@ class ChangeableBase(ABC):
             try:
                 yield self
             finally:
-                rows.restore()
-                self._undo = None
+                try:
+                    rows.restore()
+                finally:
+                    self._undo = None
 
     @contextmanager
     def plain(self) -> Iterator[None]:

@@ -59,3 +59,22 @@ def test_what_cannot_be_in_one_batch_is_refused(pico):
     with pico.fold(anna), pytest.raises(BaseModelError, match="has anna folded in"):
         generate_each(pico, [Picture("a cat")], num_inference_steps=1)
     assert pico.tokens == ()
+
+
+def test_the_negative_prompt_is_read_as_it_is_for_one_picture(pico):
+    anna, rex, _ = sets(pico)
+    pictures, settings = [Picture("a cat", anna), Picture("a <rex>", rex)], {"num_inference_steps": 2}
+    for negative, message in (
+        ("<nobody>", "<nobody>"),
+        ("<rex>", "<rex>"),
+        ("(dog:1.5)", "negative_prompt .* has weights"),
+        ("dog " * 61, "plain ones"),
+    ):
+        with pytest.raises(PromptError, match=message):
+            generate_each(pico, pictures, negative_prompt=negative, **settings)
+    assert pico.tokens == () and pico.recipe is None
+    (alone, _) = generate_each(pico, pictures, negative_prompt="night", guidance_scale=8.0, **settings)
+    once = generate(pico, "a cat", merge=anna, unmerged=True, negative_prompt="night", guidance_scale=8.0, **settings)[
+        0
+    ]
+    assert apart(alone, once) <= 2

@@ -116,6 +116,9 @@ def test_masks_are_of_whole_concepts_and_of_pictures():
             TokenMasks({"anna": bad}, picture)
     with pytest.raises(ConfigurationError, match=r"masks have shapes \(2, 2\), \(2, 3\); allowed is one shape"):
         TokenMasks({"anna": torch.ones(2, 2), "rex": torch.ones(2, 3)}, picture)
+    with pytest.raises(ConfigurationError, match="layer 'n.0' has columns that are mixed from several concepts"):
+        engine.apply({"n.0": Stack.of(None, change("anna", (6, 4), 1).low_rank)})
+    engine.set_masks(None)
     engine.apply({"n.0": Stack.of(None, change("anna", (6, 4), 1).low_rank)})
     with pytest.raises(ConfigurationError, match="layer 'n.0' has columns that are mixed from several concepts"):
         engine.set_masks(TokenMasks(masks, picture))

@@ -254,8 +254,12 @@ class Family(ABC):
             PromptError: See ``condition_weighted``.
             MissingExtraError: See ``condition_weighted``.
         """
+        return prompt.text if self.reads_whole(prompt) else self.condition_weighted(prompt)
+
+    def reads_whole(self, prompt: Prompt) -> bool:
+        """True if the text encoders read a prompt as it is: without weights, and not too long."""
         room = self.words.room(prompt.text)
-        return prompt.text if prompt.is_plain and room.length <= room.limit else self.condition_weighted(prompt)
+        return prompt.is_plain and room.length <= room.limit
 
     @property
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 from weakref import WeakKeyDictionary
 
@@ -51,6 +51,17 @@ class ArrangedFactors:
             downs = torch.stack([change.down.detach().to(device, dtype) for change in group])
             for change, up, down in zip(group, ups, downs, strict=True):
                 self._copies[change] = LowRank(up, down)
+
+    def drop(self, changes: Iterable[LowRank]) -> None:
+        """Let go of the copies of some changes."""
+        self._stacks.clear()
+        for change in changes:
+            self._copies.pop(change, None)
+
+    def clear(self) -> None:
+        """Let go of all copies."""
+        self._stacks.clear()
+        self._copies.clear()
 
     @torch.no_grad()
     def gather(self, runs: Sequence[Sequence[LowRank]], factors: Sequence[Sequence[float]], ups: Tensor, downs: Tensor,

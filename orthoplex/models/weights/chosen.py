@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
@@ -80,17 +80,23 @@ class ChosenWeights(WeightEngine):
         for (dtype, device), group in groups.items():
             self._folds.arranged.arrange(group, dtype, device)
 
+    def disarrange(self, layers: Mapping[str, LowRank]) -> None:
+        """Let go of what ``arrange`` copied.
+
+        Args:
+            layers: Layer to its change.
+        """
+        self._folds.arranged.drop(layers.values())
+
     def apply(self, changes: Mapping[str, Stack]) -> None:
         """Put changes in; see ``WeightEngine.apply``."""
-        beside = {name: change for name, change in changes.items() if self._is_beside(name)}
-        prepared = self._hooks.prepared(beside)
+        beside, prepared = self._prepared(changes)
         self._folds.apply({name: change for name, change in changes.items() if name not in beside})
         self._hooks.put(prepared)
 
     def switch(self, changes: Mapping[str, Stack]) -> None:
         """Put changes in and take all others out; see ``WeightEngine.switch``."""
-        beside = {name: change for name, change in changes.items() if self._is_beside(name)}
-        prepared = self._hooks.prepared(beside)
+        beside, prepared = self._prepared(changes)
         self._folds.switch({name: change for name, change in changes.items() if name not in beside})
         self._hooks.put(prepared)
         self._hooks.take([name for name in self._hooks.changes if name not in beside])
@@ -102,11 +108,8 @@ class ChosenWeights(WeightEngine):
             ConfigurationError: See ``UnmergedWeights.set_masks``; or if a change is folded in.
             BaseModelError: See ``UnmergedWeights.set_masks``.
         """
-        if masks is not None and self._folds.changes:
-            raise ConfigurationError(
-                f"the change of layer '{next(iter(self._folds.changes))}' is folded into its weight; masks are allowed "
-                "with unmerged=True"
-            )
+        if masks is not None:
+            _check_unfolded(self._folds.changes)
         self._hooks.set_masks(masks)
 
     def restore(self) -> None:
@@ -115,12 +118,28 @@ class ChosenWeights(WeightEngine):
         self._folds.restore()
         self.strengths.close()
 
+    def _prepared(self, changes: Mapping[str, Stack]) -> tuple[dict[str, Stack], dict[str, tuple[nn.Module, Stack]]]:
+        """The changes that are computed beside their layers, and what ``UnmergedWeights.prepared`` makes of them."""
+        beside = {name: change for name, change in changes.items() if self._is_beside(name)}
+        if self._hooks.has_masks:
+            _check_unfolded([name for name in changes if name not in beside])
+        return beside, self._hooks.prepared(beside)
+
     def _is_beside(self, name: str) -> bool:
         if self._unmerged is not None:
             return self._unmerged
         if name not in self._beside:
             self._beside[name] = quantisation_of(parameter_place(name, self._modules)[0]) is not None
         return self._beside[name]
+
+
+def _check_unfolded(layers: Collection[str]) -> None:
+    """Refuse changes that are folded in, which no mask reaches."""
+    if layers:
+        raise ConfigurationError(
+            f"the change of layer '{next(iter(layers))}' is folded into its weight; masks are allowed with "
+            "unmerged=True"
+        )
 
 
 def chosen_weights(

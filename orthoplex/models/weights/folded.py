@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
+import torch
 from torch import nn
 
 from orthoplex.adapters import LowRank
 from orthoplex.concepts import Ingredient, Run, Stack
+from orthoplex.errors import BaseModelError
+from orthoplex.models.numerics import full_numerics
 from orthoplex.models.weights.arrangement import ArrangedFactors
 from orthoplex.models.weights.engine import WeightEngine
 from orthoplex.models.weights.factor_facts import FactorFacts, Span, facts_of
@@ -75,11 +78,20 @@ class FoldedWeights(WeightEngine):
         """Write the originals back, bit for bit; if the weights were cast meanwhile, the same cast of them."""
         self._originals.restore()
         self._changes.clear()
+        self.arranged.clear()
+        self._products.clear()
         self.strengths.close()
 
     def _write(self, changes: Mapping[str, Stack], absent: Mapping[str, None]) -> None:
         """Write what differs from what is in; after an error the weights are those of before."""
         parameters = self._checked(changes)
+        devices = {weight.device for weight in parameters.values()}
+        with full_numerics(next(iter(devices), torch.device("cpu"))):
+            self._write_differing(changes, absent, parameters)
+
+    def _write_differing(
+        self, changes: Mapping[str, Stack], absent: Mapping[str, None], parameters: Mapping[str, nn.Parameter]
+    ) -> None:
         differing = {
             name: change
             for name, change in changes.items()
@@ -110,7 +122,14 @@ class FoldedWeights(WeightEngine):
             for name, place in places.items()
         ):
             return {name: self._originals[name].weight for name in shapes}
-        return check_foldable(shapes, self._modules)
+        parameters = check_foldable(shapes, self._modules)
+        for name, weight in parameters.items():
+            if name in self._originals and self._originals[name].weight is not weight:
+                raise BaseModelError(
+                    f"the weight of layer '{name}' was replaced by another while a change is in it; allowed is "
+                    "replacing weights after restore()"
+                )
+        return parameters
 
     def _store(self, parameters: Mapping[str, nn.Parameter]) -> None:
         if not parameters:

@@ -136,6 +136,10 @@ class Products:
         self._arranged = arranged
         self._buffers: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
+    def clear(self) -> None:
+        """Let go of the buffers."""
+        self._buffers.clear()
+
     @property
     def num_bytes(self) -> int:
         """The bytes of all buffers."""

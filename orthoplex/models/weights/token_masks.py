@@ -37,6 +37,8 @@ class TokenMasks:
             ConfigurationError: If a mask is no matrix of such numbers, or shapes differ.
         """
         for owner, mask in masks.items():
+            if not isinstance(mask, Tensor):
+                raise ConfigurationError(f"mask of {owner} is a {type(mask).__name__}; allowed is a tensor")
             if mask.ndim != 2 or not mask.numel() or not bool(((mask >= 0) & (mask <= 1)).all()):
                 raise ConfigurationError(
                     f"mask of {owner} has shape {tuple(mask.shape)} and numbers from {_edge(mask, 'min')} to "

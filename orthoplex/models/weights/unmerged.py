@@ -55,6 +55,11 @@ class UnmergedWeights(WeightEngine):
         """Layer to the change that is computed beside it now."""
         return {name: added.change for name, added in self._added.items()}
 
+    @property
+    def has_masks(self) -> bool:
+        """True if concepts are weighed at the positions of layers."""
+        return self._masks is not None
+
     def apply(self, changes: Mapping[str, Stack]) -> None:
         """Compute changes beside their layers; see ``WeightEngine.apply``."""
         self.put(self.prepared(changes))
@@ -67,6 +72,9 @@ class UnmergedWeights(WeightEngine):
             ConfigurationError: See ``apply``.
         """
         modules = check_hookable({name: change.shape for name, change in changes.items()}, self._modules)
+        if self._masks is not None:
+            for name, change in changes.items():
+                _check_masked(name, change, modules[name], self._masks)
         for name, change in changes.items():
             if not (change.down.isfinite().all() and change.low_rank.up.isfinite().all()):
                 raise ConfigurationError(f"layer '{name}' would get a change that is not finite")
@@ -95,8 +103,12 @@ class UnmergedWeights(WeightEngine):
         prepared = self.prepared({name: stack.change for name, stack in rows.items()})
         for name, (module, _) in prepared.items():
             _check_apart(name, module, "rows")
-        for name, (module, change) in prepared.items():
-            self._add(AddedChange(name, change, rows[name].strengths), name, module)
+        try:
+            for name, (module, change) in prepared.items():
+                self._add(AddedChange(name, change, rows[name].strengths), name, module)
+        except BaseException:
+            self.restore()
+            raise
 
     def set_masks(self, masks: TokenMasks | None) -> None:
         """Weigh concepts at the positions of layers; None lets them work everywhere again.
