@@ -112,7 +112,7 @@ def _plain(base: Base, prompt: Prompt) -> str:
     Raises:
         PromptError: If it has weights or is too long for a batch of several prompts.
     """
-    if not base.family.reads_whole(prompt):
+    if not (prompt.is_plain and base.family.words.reads_whole(prompt.text)):
         raise PromptError(
             f"{prompt.shown} has weights, BREAK, or more words than are read at once; allowed in a batch of several "
             "prompts are plain ones"

@@ -254,12 +254,8 @@ class Family(ABC):
             PromptError: See ``condition_weighted``.
             MissingExtraError: See ``condition_weighted``.
         """
-        return prompt.text if self.reads_whole(prompt) else self.condition_weighted(prompt)
-
-    def reads_whole(self, prompt: Prompt) -> bool:
-        """True if the text encoders read a prompt as it is: without weights, and not too long."""
-        room = self.words.room(prompt.text)
-        return prompt.is_plain and room.length <= room.limit
+        is_plain = prompt.is_plain and self.words.reads_whole(prompt.text)
+        return prompt.text if is_plain else self.condition_weighted(prompt)
 
     @property
     @abstractmethod

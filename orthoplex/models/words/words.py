@@ -271,6 +271,11 @@ class Words:
             rooms.append(Room(length, reader.length - reader.num_marks))
         return min(rooms, key=lambda room: room.limit - room.length)
 
+    def reads_whole(self, prompt: str) -> bool:
+        """True if every text encoder that reads all words has room for a prompt."""
+        room = self.room(prompt)
+        return room.length <= room.limit
+
     def stand_in(self, count: int) -> str:
         """A text that ``room`` takes for ``count`` tokens, for a concept whose tokens the base does not know yet."""
         return _STAND_IN * count
