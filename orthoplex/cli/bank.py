@@ -170,8 +170,20 @@ def _banked(text: str, bank: "Bank") -> str:
     return f"{bank.path(name)}{rest}"
 
 
+def check_bank(folder: Path | None) -> None:
+    """Refuse a folder that is no bank, before anything is loaded.
+
+    Raises:
+        FileFormatError: See ``Bank``.
+    """
+    if folder is not None:
+        from orthoplex.concepts.bank import Bank
+
+        Bank(folder)
+
+
 def in_bank(
-    folder: Path | None, name: str, settings: "TrainingConfig", model: "Base", *, overwrite: bool
+    folder: Path | None, name: str, settings: "TrainingConfig", model: "Base", *, again: bool
 ) -> "TrainingConfig":
     """Return the options of a training with a slot that a bank gives it; the same slot when it is given before.
 
@@ -180,7 +192,7 @@ def in_bank(
         name: The concept's name.
         settings: The options; a method without slots gets none.
         model: The base.
-        overwrite: True if a concept of that name may be in the bank.
+        again: True if a concept of that name may be in the bank: a training that goes on, or takes its place.
 
     Raises:
         ConfigurationError: If a slot is given otherwise, the bank is of another base, or has such a concept.
@@ -188,33 +200,39 @@ def in_bank(
     """
     if folder is None:
         return settings
-    from orthoplex.adapters import owned_slot, slot_partition
+    from orthoplex.adapters import owned_slot, slot_capacity, slot_partition
     from orthoplex.concepts.bank import Bank
     from orthoplex.errors import ConfigurationError
+    from orthoplex.training import changed_layers
 
     bank = Bank(folder)
     if bank.base is not None and bank.base.hash != model.identity.hash:
         raise ConfigurationError(f"bank {folder} is of base {bank.base}, this is {model.identity}; one base is allowed")
-    if name in bank and not overwrite:
-        raise ConfigurationError(f"bank {folder} has a concept {name}; give another name, or --overwrite to replace it")
+    if name in bank and not again:
+        raise ConfigurationError(
+            f"bank {folder} has a concept {name}; give another name, --resume to go on with its training, or "
+            "--overwrite to begin anew and replace it"
+        )
     if settings.slot != "auto":
         raise ConfigurationError(
             f"slot is {settings.slot} and --bank is {folder}, which gives the slot; give one of them"
         )
     if settings.layers == "none" or owned_slot(settings.adapter, name) is None:
         return settings
-    slot = bank.reserve(name, slot_partition(asdict(settings.adapter)))
+    recorded = asdict(settings.adapter)
+    widths = [linear.in_features for linear in changed_layers(model, settings).values()]
+    slot = bank.reserve(name, slot_partition(recorded), capacity=slot_capacity(recorded, widths))
     note(f"Slot {slot} of bank {folder}")
     return replace(settings, slot=slot)
 
 
-def put_into_bank(folder: Path | None, output: Path, *, overwrite: bool) -> None:
+def put_into_bank(folder: Path | None, output: Path, *, again: bool) -> None:
     """Add a trained concept to its bank, if it has one."""
     if folder is None:
         return
     from orthoplex.concepts.bank import Bank, add_file
 
-    entry = add_file(Bank(folder), output, replace=overwrite)
+    entry = add_file(Bank(folder), output, replace=again)
     say(f"{entry.name} is in bank {folder}")
 
 

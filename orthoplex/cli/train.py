@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.bank import in_bank, put_into_bank
+from orthoplex.cli.bank import check_bank, in_bank, put_into_bank
 from orthoplex.cli.base_arguments import (
     BaseConfigOption,
     BaseOption,
@@ -128,19 +128,21 @@ def train(
         refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
         chosen = chosen_base(base, variant, base_config, download)
         options = partial(_settings, config, flags, set_ or [], no_thumbnail)
+        check_bank(bank)
         options(training_defaults(chosen))  # refused before anything is loaded
         report = _scanned(folder)
         of_class = None if class_data is None else _scanned(class_data, of_class=True)
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
-        settings = in_bank(bank, name, options(model.training_defaults), model, overwrite=overwrite)
+        settings = options(model.training_defaults)
         dataset = _dataset(report, of_class, model, settings, (name, class_word, kind))
+        settings = in_bank(bank, name, settings, model, again=resume or overwrite)
         note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
         records = training.train(
             model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint,
             cache_dir=cache_dir,
         )  # fmt: skip
         _say_finished(records, settings, output)
-        put_into_bank(bank, output, overwrite=overwrite)
+        put_into_bank(bank, output, again=resume or overwrite)
 
 
 def _dataset(

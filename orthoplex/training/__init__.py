@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orthoplex.training.loop import train
     from orthoplex.training.presets import PRESETS, Preset
     from orthoplex.training.records import StepRecord, log_path, samples_folder
-    from orthoplex.training.run import check_layers, starting_tokens
+    from orthoplex.training.run import changed_layers, check_layers, starting_tokens
 
 __getattr__ = exports(
     __name__,
@@ -27,6 +27,7 @@ __getattr__ = exports(
         "Preset": "presets",
         "StepRecord": "records",
         "TrainingConfig": "config",
+        "changed_layers": "run",
         "check_layers": "run",
         "checked_folder": "folder_check",
         "checkpoint_path": "checkpoint",
@@ -49,6 +50,7 @@ __all__ = [
     "Preset",
     "StepRecord",
     "TrainingConfig",
+    "changed_layers",
     "check_layers",
     "checked_folder",
     "checkpoint_path",

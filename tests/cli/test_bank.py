@@ -81,4 +81,11 @@ def test_a_training_gets_its_slot_from_the_bank(bank, tmp_path):
         *train, "--name", "kim", "--output", "other.safetensors", code=2
     )
     assert "which gives the slot; give one of them" in run(*train, "--name", "max", "--slot", 3, code=2)
+    run(*train, "--name", "nina", "--set", "resolution=37", code=2)
     assert Bank(bank).reservations == ()
+    before = Bank(bank)["kim"]
+    assert "kim is in bank" in run(*train, "--name", "kim", "--resume", "--steps", 2)
+    assert Bank(bank)["kim"].slot == before.slot and Bank(bank)["kim"].content_hash != before.content_hash
+    assert Bank(bank).verify() == []
+    elsewhere = [tmp_path if argument is bank else argument for argument in train]
+    assert "allowed is the folder of a bank" in run(*elsewhere, "--name", "tom", code=2)

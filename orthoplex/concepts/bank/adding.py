@@ -29,6 +29,8 @@ def add_file(bank: Bank, path: str | Path, *, base: BaseIdentity | None = None, 
         ConceptFileError: If the file cannot be read.
     """
     known = bank.base or base
+    if base is not None and known is not None and known.hash != base.hash:
+        raise ConfigurationError(f"bank {bank.folder} is of base {known}, and {base} is given; one base is allowed")
     if known is not None:
         return add_concept(bank, read_concept(path, known), replace=replace)
     if is_foreign(Path(path)):
@@ -47,7 +49,7 @@ def add_concept(bank: Bank, concept: Concept, *, replace: bool = False) -> BankE
     Args:
         bank: The bank.
         concept: The concept; one that is there already, with the same content, is left as it is.
-        replace: True lets it take the place of another concept of its name.
+        replace: True lets it take the place of another concept of its name, or of itself with other words.
 
     Raises:
         ConfigurationError: If its base is not the bank's, another concept has its name or its slot.
@@ -61,14 +63,14 @@ def add_concept(bank: Bank, concept: Concept, *, replace: bool = False) -> BankE
                 f"concept {concept.label} is of base {concept.manifest.base}, and bank {bank.folder} of {base}; one "
                 "base is allowed in a bank"
             )
-        if old is not None and old.content_hash == concept.content_hash:
+        entry = _described(concept, () if old is None else old.files)
+        if old is not None and old.content_hash == concept.content_hash and (entry == old or not replace):
             return old
         if old is not None and not replace:
             raise ConfigurationError(
                 f"bank {bank.folder} has another concept {concept.name}; give this one another name (orthoplex rename),"
                 " or --replace the other"
             )
-        entry = _described(concept, ())
         bank.check_slot(entry)
         entry = _described(concept, _written(bank, concept))
         bank.append({"fact": "add", "entry": entry.to_json(), "base": asdict(concept.manifest.base)})

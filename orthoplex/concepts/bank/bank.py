@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import final
 
 from orthoplex.concepts.bank.entry import BankEntry, Reservation
-from orthoplex.concepts.bank.ledger import Fact, Ledger
+from orthoplex.concepts.bank.ledger import Fact, Ledger, LedgerReplacedError, Place
 from orthoplex.concepts.base_identity import BaseIdentity
 from orthoplex.errors import CapacityError, ConfigurationError, FileFormatError, OutputError
 from orthoplex.files import check_writable
@@ -39,7 +39,7 @@ class Partition:
     @property
     def free(self) -> int | None:
         """The number of slots that are free; None if nobody knows."""
-        return None if self.capacity is None else self.capacity - len(self.owners)
+        return None if self.capacity is None else max(0, self.capacity - len(self.owners))
 
 
 @final
@@ -76,7 +76,7 @@ class Bank:
         """
         self.folder = Path(folder)
         self._ledger = Ledger(self.folder)
-        self._place = 0
+        self._place = Place()
         self._reading = threading.Lock()
         self._base: BaseIdentity | None = None
         self._entries: dict[str, BankEntry] = {}
@@ -96,7 +96,7 @@ class Bank:
             OutputError: If it cannot be written.
         """
         path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not _is_empty(path):
             raise ConfigurationError(f"bank folder {path} exists; allowed is a new or an empty folder")
         check_writable(path / "ledger.jsonl")
         try:
@@ -105,6 +105,8 @@ class Bank:
             raise OutputError(f"bank folder {path} cannot be made: {error.strerror}") from error
         ledger = Ledger(path)
         with ledger.locked():
+            if ledger.path.exists():
+                raise ConfigurationError(f"bank folder {path} became a bank meanwhile; allowed is opening it")
             ledger.append({"fact": "bank", "version": _VERSION, "base": None if base is None else asdict(base)})
         return Bank(path)
 
@@ -234,6 +236,8 @@ class Bank:
     def left_over_files(self) -> list[Path]:
         """Return the files that belong to no concept: interrupted calls leave them."""
         owned = {file.name for entry in self for file in entry.files}
+        if not self.concepts_folder.is_dir():
+            return []
         return [path for path in sorted(self.concepts_folder.iterdir()) if path.is_file() and path.name not in owned]
 
     def clean(self) -> list[Path]:
@@ -302,7 +306,13 @@ class Bank:
 
     def _refresh(self) -> None:
         with self._reading:
-            facts, place = self._ledger.read(self._place)
+            try:
+                facts, place = self._ledger.read(self._place)
+            except LedgerReplacedError:  # the folder was made anew, or its ledger restored from a copy
+                self._base = None
+                self._entries.clear()
+                self._reservations.clear()
+                facts, place = self._ledger.read()
             for fact in facts:
                 try:
                     self._take(fact)
@@ -333,6 +343,16 @@ class Bank:
                 self._reservations.pop(fact["name"], None)
             case _:
                 raise KeyError(fact["fact"])
+
+
+def _is_empty(folder: Path) -> bool:
+    """True for a folder with nothing in it but what an interrupted ``create`` leaves."""
+    if not folder.is_dir():
+        return False
+    begun = {"concepts", "ledger.lock"}
+    concepts = folder / "concepts"
+    is_begun = all(path.name in begun for path in folder.iterdir())
+    return is_begun and not (concepts.exists() and (not concepts.is_dir() or any(concepts.iterdir())))
 
 
 def file_hash(path: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from orthoplex.concepts.bank.bank import Bank
+from orthoplex.concepts.bank.entry import BankEntry
 from orthoplex.concepts.concept import Concept
 from orthoplex.concepts.file import load_concept
 from orthoplex.concepts.tokens.token import named_tensors
@@ -64,27 +65,36 @@ class BankCache:
             ConfigurationError: If the bank has no such concept.
             ConceptFileError: If its file is damaged, or holds other content than the ledger says.
         """
+        _ = self._bank[name]
         with self._lock:
             reading = self._reading.setdefault(name, threading.Lock())
         with reading:  # others that ask for the same wait, and those who ask for others do not
-            content_hash = self._bank[name].content_hash
-            key = (name, content_hash)
-            with self._lock:
-                if key in self._loaded:
-                    self._hits += 1
-                    self._loaded.move_to_end(key)
-                    return self._loaded[key][0]
-                self._misses += 1
-            path = self._bank.path(name)
-            concept = load_concept(path)
-            if concept.content_hash != content_hash:
-                raise ConceptFileError(
-                    f"{path} holds content {concept.content_hash[:12]}, the bank's ledger says {content_hash[:12]}; "
-                    "orthoplex bank verify looks at all files"
-                )
-            with self._lock:
-                self._store(key, concept)
-            return concept
+            while True:
+                entry = self._bank[name]
+                try:
+                    return self._loaded_or_read(entry)
+                except ConceptFileError:
+                    if self._bank[name].content_hash == entry.content_hash:
+                        raise  # else another process replaced the concept, and its file, meanwhile
+
+    def _loaded_or_read(self, entry: BankEntry) -> Concept:
+        key = (entry.name, entry.content_hash)
+        with self._lock:
+            if key in self._loaded:
+                self._hits += 1
+                self._loaded.move_to_end(key)
+                return self._loaded[key][0]
+            self._misses += 1
+        path = self._bank.concepts_folder / entry.files[0].name
+        concept = load_concept(path)
+        if concept.content_hash != entry.content_hash:
+            raise ConceptFileError(
+                f"{path} holds content {concept.content_hash[:12]}, the bank's ledger says {entry.content_hash[:12]}; "
+                "orthoplex bank verify looks at all files"
+            )
+        with self._lock:
+            self._store(key, concept)
+        return concept
 
     def clear(self) -> None:
         """Let all concepts go."""

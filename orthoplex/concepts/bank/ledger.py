@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -23,6 +24,27 @@ _NAME, _LOCK = "ledger.jsonl", "ledger.lock"
 _PATIENCE_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 0.005
 Fact = dict[str, Any]
+
+
+class LedgerReplacedError(FileFormatError):
+    """The file is another one than was read before: a bank that was made anew, or restored from a copy."""
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """A place between two lines.
+
+    Attributes:
+        end: Bytes before it.
+        line: The line before it; a ledger that has another one there is another ledger.
+    """
+
+    end: int = 0
+    line: bytes = b""
+
+
+_BEGINNING = Place()
 
 
 @final
@@ -38,36 +60,40 @@ class Ledger:
         self.path = folder / _NAME
         self._lock_path = folder / _LOCK
 
-    def read(self, start: int = 0) -> tuple[list[Fact], int]:
+    def read(self, start: Place = _BEGINNING) -> tuple[list[Fact], Place]:
         """Return the facts from a place on, and the place behind the last whole one.
 
         Args:
             start: A place that an earlier call returned.
 
         Raises:
-            FileFormatError: If there is no ledger, or a line is damaged that is not the last.
+            LedgerReplacedError: If the ledger is not the one that the place is of.
+            FileFormatError: If there is no ledger, or a whole line is damaged.
         """
         try:
             with self.path.open("rb") as file:
-                file.seek(start)
-                content = file.read()
+                file.seek(start.end - len(start.line))
+                before, content = file.read(len(start.line)), file.read()
         except OSError as error:
             raise FileFormatError(
                 f"{self.path} cannot be read: {error.strerror}; allowed is the folder of a bank"
             ) from error
+        if before != start.line:
+            raise LedgerReplacedError(f"{self.path} was replaced by another ledger; allowed is opening the bank again")
         texts: list[bytes] = []
-        place = start
+        end, last = start.end, start.line
         for line in content.splitlines(keepends=True):
             text = _text(line)
             if text is None:
-                if place + len(line) < start + len(content):
+                if line.endswith(b"\n") or end + len(line) < start.end + len(content):
                     raise FileFormatError(
-                        f"{self.path}: line at byte {place} is damaged; allowed are lines as they were written"
+                        f"{self.path}: line at byte {end} is damaged; allowed are lines as they were written"
                     )
                 break
             texts.append(text)
-            place += len(line)
-        return json.loads(b"[%s]" % b",".join(texts)), place  # one call for all: half the time for thousands
+            end, last = end + len(line), line
+        facts = json.loads(b"[%s]" % b",".join(texts))  # one call for all: half the time for thousands
+        return facts, Place(end, last)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,7 +119,7 @@ class Ledger:
         finally:
             lock.release()
 
-    def append(self, fact: Mapping[str, Any], end: int = 0) -> None:
+    def append(self, fact: Mapping[str, Any], end: Place = _BEGINNING) -> None:
         """Write a fact behind all others, onto the disk; within ``locked()``.
 
         Args:
@@ -101,13 +127,14 @@ class Ledger:
             end: The place behind the last whole line that the caller knows of; what is behind it is read first.
 
         Raises:
+            LedgerReplacedError: See ``read``.
             OutputError: If it cannot be written; then it is not in the ledger.
         """
         line = _line(fact)
         try:
             is_new = not self.path.exists()
             with self.path.open("ab") as file:
-                whole = 0 if is_new else self.read(end)[1]
+                whole = 0 if is_new else self.read(end)[1].end
                 file.truncate(whole)  # the beginning of a line that a killed writer left
                 try:
                     file.write(line)
