@@ -113,7 +113,8 @@ def train_decoder(
 ) -> Iterator[DecoderProgress]:
     """Train on (n, 128, 128, 3) uint8 pictures; yields a record every 50 steps.
 
-    It goes on from `checkpoint` where there is one, else begins with the weights `initial`, else from scratch.
+    It goes on from `checkpoint` where there is one, else begins with the weights `initial`, else from scratch. With 0
+    samples `checkpoint` holds the weights that it begins with.
     """
     kind = torch.device(device)
     fast = has_fast_bf16(kind)
@@ -123,6 +124,9 @@ def train_decoder(
     if initial is not None:
         decoder.load_state_dict(initial)
     optimizer = torch.optim.AdamW(decoder.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    if not config.samples:
+        save_checkpoint(checkpoint, decoder, optimizer, begin_average(decoder), {"step": 0, "latent_space": pca.key})
+        return
     perceptual = Perceptual().to(device, memory_format=layout)
     average = begin_average(decoder)
     start = 0

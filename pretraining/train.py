@@ -4,7 +4,7 @@ The stages:
 
     denoiser   the U-Net and text encoder, on latents that are known before any training (see autoencoder.py)
     pack       the denoiser's run in few megabytes, from which it goes on (see packing.py)
-    decoder    the convolutional half of the autoencoder
+    decoder    the convolutional half of the autoencoder; --samples 0 keeps that of --initial
     refine     the decoder once more, also on latents that the trained denoiser made (see refine.py)
     export     write the pipeline folder that the package ships (fp16 safetensors), and prompts in its words
 
@@ -168,7 +168,7 @@ def decoder_command(options: argparse.Namespace) -> None:
     data, _ = pictures.load(options.work / "pictures")
     pca = patch_pca(options.work, data)
     config = DecoderConfig()
-    if options.samples:
+    if options.samples is not None:
         config = replace(config, samples=options.samples)
     checkpoint = options.work / DECODER
     _begin_log(options.results / "decoder.jsonl", config.batch_size * kept_number(checkpoint, "step"))
@@ -181,7 +181,7 @@ def refine_command(options: argparse.Namespace) -> None:
     pca = patch_pca(options.work, data)
     key = denoiser_key(options.work, denoiser_average(options.work))
     config, training = RefineConfig(), REFINING
-    if options.samples:
+    if options.samples is not None:
         training = replace(training, samples=options.samples)
     grammar = Path(str(captions.__file__)).read_text()
     cache = options.work / f"denoised-{key}-{hashlib.sha256(repr((config, grammar)).encode()).hexdigest()[:8]}.pt"

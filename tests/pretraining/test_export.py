@@ -14,6 +14,7 @@ from orthoplex.models import load_base
 from pretraining import train
 from pretraining.autoencoder import PatchPca, build, fit_pca
 from pretraining.checkpoint import kept_number
+from pretraining.decoder import DecoderConfig, train_decoder
 from pretraining.denoiser import DenoiserConfig
 from pretraining.export import DECODER, denoiser_key, export, pipeline, refined_decoder, round_trained
 from pretraining.rounding import DECODER_STEPS, rounded
@@ -114,3 +115,13 @@ def test_the_record_keeps_what_a_run_began_with(work: Path) -> None:
     assert len(first["initial"]["hash"]) == 16
     train._note_denoiser(Namespace(work=work, initial=None), DenoiserConfig(samples=12), 8)
     assert json.loads((work / "denoiser.json").read_text()) == {**first, "samples": 12}
+
+
+def test_a_decoder_may_be_kept_as_it_is(work: Path) -> None:
+    pca, (first, second) = PatchPca.load(work), (work / "one.pt", work / "two.pt")
+    initial = {name: value + 0.5 for name, value in build(pca).decoder.state_dict().items()}
+    for target, weights in ((first, initial), (second, None)):
+        assert not list(train_decoder(DecoderConfig(samples=0), np.zeros(0), pca, target, "cpu", initial=weights))
+    held = torch.load(first, weights_only=True)
+    assert held["latent_space"] == pca.key and kept_number(first, "step") == 0
+    assert all(torch.equal(held["average"][name], value) for name, value in initial.items())
