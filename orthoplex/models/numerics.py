@@ -17,5 +17,6 @@ def full_numerics(device: torch.device) -> Iterator[None]:
     Args:
         device: Where the numbers are.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
         yield
