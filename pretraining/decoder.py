@@ -116,10 +116,8 @@ def train_decoder(
     It goes on from `checkpoint` where there is one, else begins with the weights `initial`, else from scratch. With 0
     samples `checkpoint` holds the weights that it begins with.
     """
-    kind = torch.device(device)
-    fast = has_fast_bf16(kind)
+    kind, layout = torch.device(device), torch.channels_last  # an eighth faster on a CPU
     torch.manual_seed(config.seed)
-    layout = torch.channels_last  # an eighth faster on a CPU
     decoder = build(pca).decoder.to(device, memory_format=layout)
     if initial is not None:
         decoder.load_state_dict(initial)
@@ -142,7 +140,7 @@ def train_decoder(
         scale = min(1.0, (step + 1) / 200) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / total)))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
-        with torch.autocast(kind.type, torch.bfloat16, enabled=fast):
+        with torch.autocast(kind.type, torch.bfloat16, enabled=has_fast_bf16(kind)):
             decoded = decoder(latents)
             distance = perceptual(decoded, target)
         loss, mse = reconstruction_loss(decoded.float(), target)

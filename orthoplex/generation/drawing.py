@@ -283,7 +283,8 @@ def after_steps(
 
     def after_step(done: PictureStep) -> None:
         if progress is not None:
-            progress(GenerationProgress(step=batch * done.steps + done.step, steps=num_batches * done.steps))
+            with base.between_steps():
+                progress(GenerationProgress(step=batch * done.steps + done.step, steps=num_batches * done.steps))
         if live:
             base.run_waiting()
 

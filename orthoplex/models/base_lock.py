@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import final
+
+from orthoplex.errors import ConfigurationError
 
 _SECONDS_BETWEEN_LOOKS = 0.005
 
 
 class NotBetweenStepsError(Exception):
-    """What an action raises that would break the picture being made; it runs again when the lock is given back.
+    """What an action raises that would break the picture being made, before it has changed anything.
 
-    The action has changed nothing.
+    An action of another thread runs again when the lock is given back; one of the thread that draws is refused.
     """
 
 
@@ -54,6 +56,8 @@ class BaseLock:
             try:
                 with self:
                     action()
+            except NotBetweenStepsError as error:
+                raise ConfigurationError(f"{error}; allowed is doing so after the picture") from error
             finally:
                 self._lock.release()
             return
@@ -78,15 +82,19 @@ class BaseLock:
                 finally:
                     self._lock.release()
 
-    def run_between_steps(self) -> None:
-        """Run the actions that wait, up to one that cannot run in a picture's pause; for the holder of the lock."""
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """Inside, a picture pauses; for the holder of the lock."""
         self.is_between_steps = True
         try:
-            self.run_waiting()
-        except NotBetweenStepsError:
-            return
+            yield
         finally:
             self.is_between_steps = False
+
+    def run_between_steps(self) -> None:
+        """Run the actions that wait, up to one that cannot run in a picture's pause; for the holder of the lock."""
+        with self.between_steps(), suppress(NotBetweenStepsError):
+            self.run_waiting()
 
     def run_waiting(self) -> None:
         """Run every action that waits; for the holder of the lock, where a change does no harm.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, final
 
@@ -61,8 +61,7 @@ class Blend(MutableMapping[str, float]):
         """
         self._base, self._merger, self._is_unmerged = base, merger, unmerged is True
         self._needs_plain_base = needs_plain_base
-        self._members: dict[str, Concept] = {}
-        self._strengths: dict[str, float] = {}
+        self._state: tuple[Mapping[str, Concept], Mapping[str, float]] = {}, {}
         self._usual: dict[str, float] = {}
         self._recipe: Recipe | None = None
         self._extension: TokenExtension | None = None
@@ -79,6 +78,14 @@ class Blend(MutableMapping[str, float]):
             raise
 
     @property
+    def _members(self) -> Mapping[str, Concept]:
+        return self._state[0]
+
+    @property
+    def _strengths(self) -> Mapping[str, float]:
+        return self._state[1]
+
+    @property
     def recipe(self) -> Recipe | None:
         """The recipe of the set now, with members that are not in it at strength 0; None without members."""
         return self._recipe
@@ -86,7 +93,8 @@ class Blend(MutableMapping[str, float]):
     @property
     def members(self) -> tuple[str, ...]:
         """All concepts that may be in the set, as the mapping names them."""
-        return tuple(self._key(owner) for owner in self._members)
+        members = self._members
+        return tuple(_key(owner, members) for owner in members)
 
     @property
     def unmerged_layers(self) -> tuple[str, ...]:
@@ -109,12 +117,13 @@ class Blend(MutableMapping[str, float]):
         Raises:
             KeyError: If it is not in the set; names those that are.
         """
-        owners = self._owners(concept)
+        members, strengths = self._state
+        owners = _owners(concept, members)
         if len(owners) > 1:
             raise KeyError(f"{len(owners)} concepts are called {concept}; allowed are their content hashes {owners}")
-        if not owners or not self._strengths[owners[0]]:
+        if not owners or not strengths[owners[0]]:
             raise KeyError(f"concept {concept!r} is not in the blend now; in it are {', '.join(self) or 'none'}")
-        return self._strengths[owners[0]]
+        return strengths[owners[0]]
 
     def __setitem__(self, concept: str, strength: float) -> None:
         """Set the strength of a member; 0 takes it out of the set.
@@ -134,10 +143,18 @@ class Blend(MutableMapping[str, float]):
         self.update({concept: 0.0})
 
     def __iter__(self) -> Iterator[str]:
-        return iter([self._key(owner) for owner, strength in list(self._strengths.items()) if strength])
+        return iter(self._now())
 
     def __len__(self) -> int:
-        return sum(1 for strength in list(self._strengths.values()) if strength)
+        return len(self._now())
+
+    def items(self) -> ItemsView[str, float]:
+        """Return the concepts in the set with their strengths, all of one moment, whoever changes the set meanwhile."""
+        return self._now().items()
+
+    def _now(self) -> dict[str, float]:
+        members, strengths = self._state
+        return {_key(owner, members): strength for owner, strength in strengths.items() if strength}
 
     def update(self, strengths: Mapping[str, float]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Set the strengths of several members by one change.
@@ -205,8 +222,7 @@ class Blend(MutableMapping[str, float]):
         """Put the base's weights and tokens back, bit for bit; the blend has ended."""
         with self._base.locked():
             self._take_out()
-            self._members.clear()
-            self._strengths.clear()
+            self._state = {}, {}
             self._recipe = None
             self._is_open = False
             self._base.forget(self)
@@ -238,11 +254,12 @@ class Blend(MutableMapping[str, float]):
         members = {**self._members, **{owner: concept for owner, (concept, _) in (new or {}).items()}}
         members = {owner: concept for owner, concept in members.items() if owner != forgotten}
         values = {owner: strengths.get(owner, self._strengths.get(owner, 0.0)) for owner in members}
+        pairs = [(members[owner], values[owner]) for owner in members]
+        self._check_pause(values, pairs)
         for owner in new or {}:
             self._weights.arrange(members[owner].layers)
         before = dict(self._weights.changes)
         try:
-            pairs = [(members[owner], values[owner]) for owner in members]
             merge = self._merged(pairs) if pairs else None
             self._swap(self._wanted_tokens(members.values(), {} if merge is None else merge.tokens))
             self._weights.switch({} if merge is None else stacks_of(merge))
@@ -254,10 +271,23 @@ class Blend(MutableMapping[str, float]):
             raise
         if forgotten is not None:
             self._weights.disarrange(self._members[forgotten].layers)
-        self._members, self._strengths = members, values
+        self._state = members, values
         self._present = {} if merge is None else merge.tokens
         self._recipe = None if merge is None else merge.recipe
         self._usual = {owner: value for owner, value in {**self._usual, **_nonzero(values)}.items() if owner in members}
+
+    def _check_pause(self, strengths: Mapping[str, float], pairs: Sequence[tuple[Concept, float]]) -> None:
+        """Refuse a change of tokens in the pause of a picture whose text features are as wide as tokens made them.
+
+        Raises:
+            NotBetweenStepsError: See there.
+        """
+        if not self._base.is_between_steps or all(item.placement.is_one_vector for item in self._tokens.values()):
+            return
+        is_same_set = _nonzero(strengths).keys() == _nonzero(self._strengths).keys()
+        if not is_same_set or (self._needs_plain_base is not None and self._needs_plain_base(pairs)):
+            wide = ", ".join(name for name, item in self._tokens.items() if not item.placement.is_one_vector)
+            raise NotBetweenStepsError(f"the picture that is made now was begun with {wide}, which would change")
 
     def _merged(self, pairs: Sequence[tuple[Concept, float]]) -> Merge:
         if self._needs_plain_base is None or not self._needs_plain_base(pairs):
@@ -285,8 +315,6 @@ class Blend(MutableMapping[str, float]):
         is_same = tokens.keys() == self._tokens.keys() and all(self._tokens[name] is tokens[name] for name in tokens)
         if is_same:
             return
-        if self._base.is_between_steps and not all(item.placement.is_one_vector for item in self._tokens.values()):
-            raise NotBetweenStepsError  # the picture's text features are as wide as these tokens made them
         before = self._extension
         if before is not None:
             before.take()
@@ -306,16 +334,8 @@ class Blend(MutableMapping[str, float]):
             self._extension = None
         self._weights.restore()
 
-    def _key(self, owner: str) -> str:
-        """The name of a member, or its content hash where another has the same name."""
-        name = self._members[owner].name
-        return name if sum(concept.name == name for concept in self._members.values()) == 1 else owner
-
-    def _owners(self, concept: str) -> list[str]:
-        return [owner for owner, member in self._members.items() if concept in (owner, member.name)]
-
     def _owner(self, concept: str) -> str:
-        owners = self._owners(concept)
+        owners = _owners(concept, self._members)
         if len(owners) > 1:
             raise ConfigurationError(
                 f"{len(owners)} concepts are called {concept}; allowed are their content hashes {', '.join(owners)}"
@@ -326,6 +346,16 @@ class Blend(MutableMapping[str, float]):
                 "add(concept) makes another a member"
             )
         return owners[0]
+
+
+def _key(owner: str, members: Mapping[str, Concept]) -> str:
+    """The name of a member, or its content hash where another has the same name."""
+    name = members[owner].name
+    return name if sum(concept.name == name for concept in members.values()) == 1 else owner
+
+
+def _owners(concept: str, members: Mapping[str, Concept]) -> list[str]:
+    return [owner for owner, member in members.items() if concept in (owner, member.name)]
 
 
 def _nonzero(values: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Self
 
@@ -107,6 +107,10 @@ class ChangeableBase(ABC):
     def is_between_steps(self) -> bool:
         """True while a live picture pauses for an action; see ``run_between_steps``."""
         return self._lock.is_between_steps
+
+    def between_steps(self) -> AbstractContextManager[None]:
+        """Inside, the picture that this thread makes pauses, and changes of tokens that would break it are refused."""
+        return self._lock.between_steps()
 
     def run_waiting(self) -> None:
         """Run what waits for the end of a step; for the thread that makes a live picture, within ``locked()``."""

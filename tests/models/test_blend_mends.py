@@ -48,12 +48,14 @@ def test_a_blend_that_is_made_in_inference_mode_can_be_changed_outside(pico):
 
 
 @pytest.mark.parametrize("kind", [{"layerwise": True}, {"keys_values": True}])
-def test_tokens_that_widen_features_are_taken_out_when_the_picture_is_finished(pico, kind):
+def test_tokens_that_widen_features_are_taken_out_when_the_picture_is_finished(pico, kind, monkeypatch):
     wide, rex = make_concept(pico, "lay", selection="none", seed=5, **kind), make_concept(pico, "rex", seed=2)
     settings = {"seed": 3, "num_inference_steps": 4, "guidance_scale": 2.0}
     (expected,) = generate(pico, "<lay> and a cat", merge=wide, **settings)
     threads: list[threading.Thread] = []
     with pico.blend([wide, (rex, 0.0)], algorithm="sum") as blend:
+        merger, merges = blend._merger, []
+        monkeypatch.setattr(blend, "_merger", lambda pairs: merges.append(pairs) or merger(pairs))
 
         def change(progress) -> None:
             if progress.step == 1:
@@ -62,7 +64,7 @@ def test_tokens_that_widen_features_are_taken_out_when_the_picture_is_finished(p
 
         (made,) = generate(pico, "<lay> and a cat", live=True, progress=change, **settings)
         threads[0].join()
-        assert made.tobytes() == expected.tobytes() and dict(blend) == {"rex": 1.0}
+        assert made.tobytes() == expected.tobytes() and dict(blend) == {"rex": 1.0} and len(merges) == 1
 
 
 def test_changes_keep_their_order_behind_one_that_waits_for_the_end(pico):
@@ -212,3 +214,24 @@ def test_rows_that_do_not_fit_into_memory_leave_no_hooks(monkeypatch):
     with pytest.raises(MemoryError):
         engine.put_rows({"n.0": stack, "n.1": stack})
     assert not engine.changes and not any(layer._forward_hooks for layer in layers.values())
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_thread_that_draws_may_not_take_wide_tokens_out_in_between(pico, live):
+    wide, rex = make_concept(pico, "lay", selection="none", layerwise=True), make_concept(pico, "rex", seed=2)
+    with pico.blend([wide, rex], algorithm="sum") as blend:
+        with pytest.raises(
+            ConfigurationError, match="was begun with <lay>, which would change; allowed is doing so after"
+        ):
+            generate(pico, "<lay>", live=live, progress=lambda now: blend.only("rex"), num_inference_steps=2)
+        assert dict(blend) == {"lay": 1.0, "rex": 1.0}
+        generate(pico, "<lay>", live=live, progress=lambda now: blend.update({"rex": 0.5}), num_inference_steps=2)
+        blend.only("rex")
+
+
+def test_items_are_of_one_moment(pico):
+    anna, rex = make_concept(pico, "anna"), make_concept(pico, "rex", seed=2)
+    with pico.blend([anna, rex], algorithm="sum") as blend:
+        items = blend.items()
+        blend.only("rex")
+        assert dict(items) == {"anna": 1.0, "rex": 1.0} and dict(blend.items()) == {"rex": 1.0}
