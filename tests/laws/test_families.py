@@ -151,7 +151,8 @@ def test_single_file(trained, tmp_path):
         return
     again = load_base(file, config=trained.folder)
     assert again.identity.hash == base.identity.hash
-    assert np.array_equal(drawn(again), drawn(base))
+    apart = np.abs(drawn(again) - drawn(base)).max()
+    assert apart <= 1  # of 255: some processors add in another order where weights lie elsewhere in memory
 
 
 def test_generate(trained):
