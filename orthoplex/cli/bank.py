@@ -1,6 +1,7 @@
 """``orthoplex bank``: a folder of concepts that share slots."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -224,6 +225,31 @@ def in_bank(
     slot = bank.reserve(name, slot_partition(recorded), capacity=slot_capacity(recorded, widths))
     note(f"Slot {slot} of bank {folder}")
     return replace(settings, slot=slot)
+
+
+@contextmanager
+def reserved_slot(folder: Path | None, name: str, checkpoint: Path) -> Iterator[None]:
+    """Around ``in_bank`` and the training: a slot that was given inside is free again if the training never began.
+
+    Args:
+        folder: The bank, or None.
+        name: The concept's name.
+        checkpoint: What a training leaves that can go on.
+    """
+    if folder is None:
+        yield
+        return
+    from orthoplex.concepts.bank import Bank
+
+    bank = Bank(folder)
+    before = {item.name for item in bank.reservations}
+    try:
+        yield
+    except BaseException:
+        is_new = name in {item.name for item in bank.reservations} - before
+        if is_new and not checkpoint.is_file():
+            bank.remove(name)
+        raise
 
 
 def put_into_bank(folder: Path | None, output: Path, *, again: bool) -> None:

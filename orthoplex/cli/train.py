@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 
-from orthoplex.cli.bank import check_bank, in_bank, put_into_bank
+from orthoplex.cli.bank import check_bank, in_bank, put_into_bank, reserved_slot
 from orthoplex.cli.base_arguments import (
     BaseConfigOption,
     BaseOption,
@@ -125,7 +125,8 @@ def train(
         from orthoplex.models import load_base, training_defaults
 
         output = output or Path(f"{name}.safetensors")
-        refuse_existing(output, overwrite or (resume and training.checkpoint_path(output).is_file()))
+        goes_on = resume and training.checkpoint_path(output).is_file()
+        refuse_existing(output, overwrite or goes_on)
         chosen = chosen_base(base, variant, base_config, download)
         options = partial(_settings, config, flags, set_ or [], no_thumbnail)
         check_bank(bank)
@@ -135,14 +136,15 @@ def train(
         model = load_base(chosen, device=device, quantise=quantise, denoiser=denoiser)
         settings = options(model.training_defaults)
         dataset = _dataset(report, of_class, model, settings, (name, class_word, kind))
-        settings = in_bank(bank, name, settings, model, again=resume or overwrite)
-        note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
-        records = training.train(
-            model, dataset, settings, output=output, resume=resume, overwrite=overwrite, keep_checkpoint=checkpoint,
-            cache_dir=cache_dir,
-        )  # fmt: skip
-        _say_finished(records, settings, output)
-        put_into_bank(bank, output, again=resume or overwrite)
+        with reserved_slot(bank, name, training.checkpoint_path(output)):
+            settings = in_bank(bank, name, settings, model, again=goes_on or overwrite)
+            note(f"Training {dataset.trigger} ({dataset.kind}) on {_counted(dataset)}")
+            records = training.train(
+                model, dataset, settings, output=output, resume=resume, overwrite=overwrite,
+                keep_checkpoint=checkpoint, cache_dir=cache_dir,
+            )  # fmt: skip
+            _say_finished(records, settings, output)
+        put_into_bank(bank, output, again=goes_on or overwrite)
 
 
 def _dataset(

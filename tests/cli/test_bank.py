@@ -82,7 +82,10 @@ def test_a_training_gets_its_slot_from_the_bank(bank, tmp_path):
     )
     assert "which gives the slot; give one of them" in run(*train, "--name", "max", "--slot", 3, code=2)
     run(*train, "--name", "nina", "--set", "resolution=37", code=2)
+    run(*train, "--name", "nina", "--output", "nina.bin", code=2)
+    run(*train, "--name", "nina", "--resume", "--overwrite", code=2)
     assert Bank(bank).reservations == ()
+    assert "has a concept kim" in run(*train, "--name", "kim", "--resume", "--output", "else.safetensors", code=2)
     before = Bank(bank)["kim"]
     assert "kim is in bank" in run(*train, "--name", "kim", "--resume", "--steps", 2)
     assert Bank(bank)["kim"].slot == before.slot and Bank(bank)["kim"].content_hash != before.content_hash

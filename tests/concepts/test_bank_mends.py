@@ -77,12 +77,24 @@ def test_a_concept_that_another_replaces_meanwhile_is_loaded_anew(bank, monkeypa
     assert list(cache._reading) == ["anna"]
 
 
-def test_the_same_content_with_other_words_takes_its_place_if_asked(bank):
+def interrupted(self, fact):
+    raise KeyboardInterrupt
+
+
+def test_the_same_content_with_other_words_takes_its_place_if_asked(bank, monkeypatch):
     add_concept(bank, concept("anna", 0))
     other = concept("anna", 0)
     other = replace(other, manifest=replace(other.manifest, class_word="woman", trigger="<anna> woman"))
     assert add_concept(bank, other).class_word == "person"
+    cache = BankCache(bank)
+    assert cache.load("anna").manifest.class_word == "person"
+    with monkeypatch.context() as patch:
+        patch.setattr(Bank, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            add_concept(bank, other, replace=True)
+    assert [problem.is_left_over for problem in bank.verify()] == [True] and bank.clean()
     assert add_concept(bank, other, replace=True).class_word == "woman"
+    assert cache.load("anna").manifest.class_word == "woman"
     assert bank.verify() == [] and load_concept(bank.path("anna")).manifest.class_word == "woman"
     assert Bank(bank.folder)["anna"].trigger == "<anna> woman"
 
@@ -116,6 +128,9 @@ def test_a_bank_that_was_begun_is_made_and_one_that_is_there_is_not_made_again(t
     begun = tmp_path / "begun"
     (begun / "concepts").mkdir(parents=True)
     (begun / "ledger.lock").touch()
+    (begun / "ledger.jsonl").touch()
+    with pytest.raises(FileFormatError, match="ledger.jsonl is empty; allowed is making the bank again"):
+        Bank(begun)
     assert len(Bank.create(begun, BASE)) == 0
     with pytest.raises(ConfigurationError, match="exists; allowed is a new or an empty folder"):
         Bank.create(begun)

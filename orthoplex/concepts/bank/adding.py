@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -81,11 +82,18 @@ def add_concept(bank: Bank, concept: Concept, *, replace: bool = False) -> BankE
 
 def _written(bank: Bank, concept: Concept) -> tuple[StoredFile, ...]:
     """Write the files of a concept, and return them, the concept file first."""
-    path = bank.concepts_folder / f"{concept.name}-{concept.content_hash[:16]}.safetensors"
+    path = bank.concepts_folder / f"{concept.name}-{_file_key(concept)}.safetensors"
     manifest = save_concept(concept, path)
     names = [path.name, *([] if manifest.companion is None else [manifest.companion.file])]
     paths = [bank.concepts_folder / name for name in names]
     return tuple(StoredFile(own.name, own.stat().st_size, file_hash(own)) for own in paths)
+
+
+def _file_key(concept: Concept) -> str:
+    """Stands for the content of a concept and its words: no file is written over one that the ledger knows."""
+    manifest = concept.manifest
+    words = (manifest.kind, manifest.class_word, manifest.trigger)
+    return hashlib.sha256("\n".join((concept.content_hash, *words)).encode()).hexdigest()[:16]
 
 
 def _described(concept: Concept, files: tuple[StoredFile, ...]) -> BankEntry:

@@ -105,7 +105,7 @@ class Bank:
             raise OutputError(f"bank folder {path} cannot be made: {error.strerror}") from error
         ledger = Ledger(path)
         with ledger.locked():
-            if ledger.path.exists():
+            if ledger.path.exists() and not _is_empty_ledger(ledger.path):
                 raise ConfigurationError(f"bank folder {path} became a bank meanwhile; allowed is opening it")
             ledger.append({"fact": "bank", "version": _VERSION, "base": None if base is None else asdict(base)})
         return Bank(path)
@@ -321,6 +321,8 @@ class Bank:
                         f"{self._ledger.path}: fact {fact} is not one that this version knows"
                     ) from error
             self._place = place
+        if not place.end:
+            raise FileFormatError(f"{self._ledger.path} is empty; allowed is making the bank again, as by bank init")
 
     def _take(self, fact: Fact) -> None:
         match fact["fact"]:
@@ -351,8 +353,12 @@ def _is_empty(folder: Path) -> bool:
         return False
     begun = {"concepts", "ledger.lock"}
     concepts = folder / "concepts"
-    is_begun = all(path.name in begun for path in folder.iterdir())
+    is_begun = all(path.name in begun or _is_empty_ledger(path) for path in folder.iterdir())
     return is_begun and not (concepts.exists() and (not concepts.is_dir() or any(concepts.iterdir())))
+
+
+def _is_empty_ledger(path: Path) -> bool:
+    return path.name == "ledger.jsonl" and path.is_file() and not path.stat().st_size
 
 
 def file_hash(path: Path) -> str:

@@ -74,11 +74,11 @@ class BankCache:
                 try:
                     return self._loaded_or_read(entry)
                 except ConceptFileError:
-                    if self._bank[name].content_hash == entry.content_hash:
+                    if self._bank[name] == entry:
                         raise  # else another process replaced the concept, and its file, meanwhile
 
     def _loaded_or_read(self, entry: BankEntry) -> Concept:
-        key = (entry.name, entry.content_hash)
+        key = (entry.name, entry.files[0].sha256)
         with self._lock:
             if key in self._loaded:
                 self._hits += 1
