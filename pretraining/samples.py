@@ -4,9 +4,9 @@
 them are held out of the base's training in every drawing family (see held_out.py); a test holds that.
 
 `NEXT_SAMPLES` are those of the next base, chosen before any picture of that base was looked at, for what they look like
-at 128 pixels: people of the style that leads, heads large; subjects of the family that leads; drawn scenes; styles in
-which a real painted fox, house and person are still read as such. `--next` writes them under `work/next-samples`, and a
-sheet.
+at 128 pixels: people of the style that leads, heads large; subjects of the family that leads; drawn scenes; styles that
+leave shapes readable. Two styles were exchanged later, see docs/vignette.md. `--next` writes them under
+`work/next-samples`, and a sheet.
 """
 
 from __future__ import annotations
