@@ -247,7 +247,7 @@ def reserved_slot(folder: Path | None, name: str, checkpoint: Path) -> Iterator[
         yield
     except BaseException:
         is_new = name in {item.name for item in bank.reservations} - before
-        if is_new and not checkpoint.is_file():
+        if is_new and name not in bank and not checkpoint.is_file():  # removing takes a concept of that name, too
             bank.remove(name)
         raise
 

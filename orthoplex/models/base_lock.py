@@ -85,11 +85,11 @@ class BaseLock:
     @contextmanager
     def between_steps(self) -> Iterator[None]:
         """Inside, a picture pauses; for the holder of the lock."""
-        self.is_between_steps = True
+        before, self.is_between_steps = self.is_between_steps, True
         try:
             yield
         finally:
-            self.is_between_steps = False
+            self.is_between_steps = before
 
     def run_between_steps(self) -> None:
         """Run the actions that wait, up to one that cannot run in a picture's pause; for the holder of the lock."""

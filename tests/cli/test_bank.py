@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from orthoplex import vignette
 from orthoplex.cli import app
-from orthoplex.concepts.bank import Bank
+from orthoplex.cli.bank import reserved_slot
+from orthoplex.concepts.bank import Bank, add_file
 
 RUNNER = CliRunner()
 
@@ -92,3 +93,23 @@ def test_a_training_gets_its_slot_from_the_bank(bank, tmp_path):
     assert Bank(bank).verify() == []
     elsewhere = [tmp_path if argument is bank else argument for argument in train]
     assert "allowed is the folder of a bank" in run(*elsewhere, "--name", "tom", code=2)
+
+
+def test_a_training_that_never_began_leaves_the_concept_of_its_name(tmp_path, concept_in_bank):
+    bank, name = concept_in_bank
+    before = bank[name]
+    with pytest.raises(KeyboardInterrupt), reserved_slot(bank.folder, name, tmp_path / "none"):
+        bank.reserve(name, "basis=slot, rank=4")
+        raise KeyboardInterrupt
+    assert bank[name] == before and bank.verify() == []
+    with pytest.raises(KeyboardInterrupt), reserved_slot(bank.folder, "nina", tmp_path / "none"):
+        bank.reserve("nina", "basis=slot, rank=4")
+        raise KeyboardInterrupt
+    assert "nina" not in [item.name for item in bank.reservations]
+
+
+@pytest.fixture
+def concept_in_bank(tmp_path):
+    """A bank with a concept that has no slot."""
+    made = Bank.create(tmp_path / "people")
+    return made, add_file(made, vignette.concept_file("anna", method="lora")).name

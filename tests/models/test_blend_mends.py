@@ -235,3 +235,11 @@ def test_items_are_of_one_moment(pico):
         items = blend.items()
         blend.only("rex")
         assert dict(items) == {"anna": 1.0, "rex": 1.0} and dict(blend.items()) == {"rex": 1.0}
+
+
+def test_a_pause_inside_of_a_pause_does_not_end_it():
+    lock = BaseLock()
+    with lock, lock.between_steps():
+        lock.run_between_steps()
+        assert lock.is_between_steps
+    assert not lock.is_between_steps
