@@ -168,6 +168,11 @@ def close_up(figure: Image.Image, style: str) -> Image.Image:
     return figure.crop((left, top, left + side, top + side))
 
 
+def head_and_shoulders(someone: Person, rng: random.Random, canvas: int) -> Image.Image:
+    """A person with a random expression (RGBA), cut to head and shoulders, for a canvas of so many pixels."""
+    return close_up(someone.draw(rng, canvas * 3 // 2), someone.style)
+
+
 def paste(scene: Image.Image, cutout: Image.Image, box: Box, tilt: float = 0.0) -> Image.Image:
     """Put a cut-out (RGBA) on a scene of SIZE or CANVAS squared, never mirrored; tilt in degrees."""
     scale = scene.width // SIZE
@@ -210,7 +215,7 @@ def _person(whom: Drawn) -> tuple[Person, Image.Image]:
     rng = random.Random(f"person/{whom.seed}/{whom.number}")
     someone = random_person(rng, whom.style, shares=whom.mix.people_styles)
     if whom.mix.close:
-        return someone, close_up(someone.draw(rng, SIZE * 3 // 2), someone.style)
+        return someone, head_and_shoulders(someone, rng, SIZE)
     return someone, someone.draw(rng, whom.size)
 
 

@@ -16,7 +16,7 @@ from pretraining.captions import with_article
 from pretraining.compose import (
     CANVAS,
     SIZE,
-    close_up,
+    head_and_shoulders,
     paste,
     random_box,
     random_family,
@@ -85,7 +85,7 @@ def cutout(sample: Sample, rng: random.Random) -> Image.Image:
     """A person with a random expression, a character in a random pose, or a subject."""
     if sample.kind == "person":
         person = Person(*sample.source, words={})
-        return close_up(person.draw(rng, CANVAS * 3 // 2), person.style) if sample.close else person.draw(rng)
+        return head_and_shoulders(person, rng, CANVAS) if sample.close else person.draw(rng)
     kind, *source = sample.source
     return character(source[0], rng) if kind == "character" else emoji(*source)
 

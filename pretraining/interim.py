@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from pretraining.denoiser import Denoiser
+from pretraining.denoiser import Denoiser, DenoiserConfig
 from pretraining.export import denoiser_average, round_trained, sample_sheet
 from pretraining.muon import named
 
@@ -31,7 +31,7 @@ def main() -> None:
     denoiser.load_state_dict(named(denoiser, denoiser_average(options.work)))
     pipe.unet.load_state_dict(denoiser.unet.state_dict())
     pipe.text_encoder.load_state_dict(denoiser.text_encoder.state_dict())
-    round_trained(pipe, 16)
+    round_trained(pipe, DenoiserConfig.rounding_steps)
     with tempfile.TemporaryDirectory() as folder:
         pipe.save_pretrained(folder)
         sample_sheet(Path(folder), options.output)

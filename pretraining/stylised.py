@@ -29,7 +29,7 @@ from orthoplex.merging import Merge
 from orthoplex.models import Base, load_base
 from pretraining import held_out
 from pretraining.assets import emoji
-from pretraining.compose import CANVAS, SIZE, Box, close_up, paste, stylise, usual_view
+from pretraining.compose import CANVAS, SIZE, Box, head_and_shoulders, paste, stylise, usual_view
 from pretraining.export import sheet
 from pretraining.measure import ENCODED
 from pretraining.mix import NEXT
@@ -90,8 +90,7 @@ def real(thing: str, style: int | None, number: int) -> list[Image.Image]:
         for index in range(number):
             rng = random.Random(f"{thing}/{place}/{index}")
             if thing == "a person":
-                someone = random_person(rng, LEADING_STYLE)
-                cutout = close_up(someone.draw(rng, CANVAS * 3 // 2), LEADING_STYLE)
+                cutout = head_and_shoulders(random_person(rng, LEADING_STYLE), rng, CANVAS)
             else:
                 cutout = emoji(LEADING, SUBJECTS[THINGS[thing][1]][0])
             box = Box(*NEXT.usual["person" if thing == "a person" else "subject", "middle"])

@@ -161,7 +161,11 @@ class GroupMeasurement:
 
     @property
     def expected(self) -> float:
-        """The product of the shares alone: in how many pictures all would be recognised if none disturbed another."""
+        """The product of the shares alone.
+
+        It is what all would reach if none disturbed another and each of two things stood on a side of its own: alone a
+        thing may be recognised in either part, and figures in the middle keep all below the product.
+        """
         return math.prod(self.alone)
 
 

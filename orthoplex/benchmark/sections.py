@@ -31,8 +31,8 @@ def groups_section(tables: Sequence[GroupPictures], summaries: Sequence[GroupSum
             f"\n## Together: {table.name}\n\n{table.draws} combinations of {' + '.join(table.kinds)} in {merged}. "
             "Shares of pictures in which a concept, and in which every one, is recognised. *Alone*: the concept is the "
             "only one in the base, class words stand in the others' places; the product of these shares is what all "
-            "would reach if none disturbed another. Image alignment of whole pictures; the base's pictures of the same "
-            "prompts hold class words.\n\n"
+            "would reach if none disturbed another and each of two things stood on a side of its own. Image alignment "
+            "of whole pictures; the base's pictures of the same prompts hold class words.\n\n"
         )
         kinds = _numbered(table.kinds)
         alone = [f"{kind} alone" for kind in kinds]

@@ -85,8 +85,7 @@ class FoldedWeights(WeightEngine):
     def _write(self, changes: Mapping[str, Stack], absent: Mapping[str, None]) -> None:
         """Write what differs from what is in; after an error the weights are those of before."""
         parameters = self._checked(changes)
-        devices = {weight.device for weight in parameters.values()}
-        with full_numerics(next(iter(devices), torch.device("cpu"))):
+        with full_numerics(next((weight.device for weight in parameters.values()), torch.device("cpu"))):
             self._write_differing(changes, absent, parameters)
 
     def _write_differing(

@@ -83,8 +83,8 @@ class ReadingLayer:
             marked = list(self._replacements.marked.values())
             rows, maps = self._rows(row, marked), self._maps(row, marked)
             if rows:
-                added = [rows.get(place, output.new_zeros(output.shape[-1])).to(marks) for place in range(len(marked))]
-                output = output + (marks @ torch.stack(added)).to(output.dtype)
+                added = torch.stack([values.to(marks) for values in rows.values()])
+                output = output + (marks[..., list(rows)] @ added).to(output.dtype)
             if maps:
                 ranks = torch.tensor([len(down) for _, down, _ in maps], device=marks.device)
                 weights = marks[..., [place for place, _, _ in maps]].repeat_interleave(ranks, -1)
